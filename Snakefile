@@ -1,0 +1,55 @@
+"""Accuracy against memory, time and energy of full fine-tuning, LoRA and QLoRA."""
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+# A file that names data sets stands alone; any other is laid over the reference benchmark.
+if "datasets" not in config:
+
+    configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/fetch.smk"
+include: "rules/prepare.smk"
+include: "rules/train.smk"
+include: "rules/tables.smk"
+include: "rules/figures.smk"
+
+
+localrules:
+    all,
+    fetch,
+    runs,
+    tables,
+    figures,
+
+
+rule all:
+    default_target: True
+    input:
+        summaries(),
+        table_files(),
+        figure_files(),
+
+
+rule fetch:
+    input:
+        fetched_files(),
+
+
+rule runs:
+    input:
+        summaries(),
+
+
+rule tables:
+    input:
+        table_files(),
+
+
+rule figures:
+    input:
+        figure_files(),

@@ -1,0 +1,106 @@
+"""Everything the rules share: the configuration, the grid and the paths."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(workflow.basedir, "workflow_scripts")
+sys.path.insert(0, str(SCRIPTS))
+# `python` in shell commands is the one that runs Snakemake (a conda environment still comes first).
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+from peft_tradeoffs.code import dependencies
+from peft_tradeoffs.config import check_unique_keys, resolve
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.preflight import check_paths
+
+try:
+    for path in workflow.configfiles:
+        check_unique_keys(Path(path))
+    EXPERIMENT = resolve(config)
+    check_paths(EXPERIMENT)
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+OUT = EXPERIMENT.output
+TABLES = ["runs.csv", "arms.csv", "runs.md", "arms.md", "runs.tex", "arms.tex"]
+FIGURES = [
+    "metric_by_arm",
+    "peak_memory_by_arm",
+    "samples_per_s_by_arm",
+    "metric_vs_memory",
+    "metric_vs_trainable_parameters",
+    "metric_vs_rank",
+    "learning_curves",
+]
+GRID = {
+    "dataset": list(EXPERIMENT.datasets),
+    "model": list(EXPERIMENT.models),
+    "arm": list(EXPERIMENT.arms),
+    "seed": EXPERIMENT.seeds,
+}
+RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
+
+
+wildcard_constraints:
+    dataset="|".join(map(re.escape, GRID["dataset"])),
+    model="|".join(map(re.escape, GRID["model"])),
+    arm="|".join(map(re.escape, GRID["arm"])),
+    seed="|".join(map(str, GRID["seed"])),
+
+
+def code(script):
+    """The script, then our modules it imports, so that an edit reruns what depends on it."""
+    return [os.path.relpath(path) for path in dependencies(SCRIPTS / script)]
+
+
+def summaries():
+    return expand(RUN, **GRID)
+
+
+def fetched_files():
+    return expand(f"{OUT}/models/{{model}}.json", model=GRID["model"]) + expand(
+        f"{OUT}/data/{{dataset}}/dataset.json", dataset=GRID["dataset"]
+    )
+
+
+def table_files():
+    return expand(f"{OUT}/tables/{{table}}", table=TABLES)
+
+
+def figure_files(dataset=GRID["dataset"], model=GRID["model"]):
+    return expand(
+        f"{OUT}/figures/{{dataset}}/{{model}}/{{figure}}.{{format}}",
+        dataset=dataset,
+        model=model,
+        figure=FIGURES,
+        format=["svg", "png"],
+    )
+
+
+def source_files(block):
+    """Files of the user that a data set or model is read from."""
+    if block["source"] == "files":
+        return list(block["splits"].values())
+    if block["source"] == "folder":
+        return sorted(
+            str(path) for path in Path(block["path"]).iterdir() if path.is_file()
+        )
+    return []
+
+
+def job_outputs():
+    """Summaries of one training job: all seeds of an arm, or one."""
+    if EXPERIMENT.seeds_per_job == 1:
+        return RUN
+    return expand(RUN, seed=GRID["seed"], allow_missing=True)
+
+
+def job_seeds(wildcards):
+    return wildcards.get("seed", GRID["seed"])
+
+
+def job_log():
+    name = "seed{seed}.log" if EXPERIMENT.seeds_per_job == 1 else "train.log"
+    return f"{OUT}/logs/train/{{dataset}}/{{model}}/{{arm}}/{name}"

@@ -1,0 +1,41 @@
+"""All that touches the network: models and data sets."""
+
+
+localrules:
+    fetch_model,
+    fetch_dataset,
+
+
+rule fetch_model:
+    input:
+        files=lambda w: source_files(EXPERIMENT.models[w.model]),
+        code=code("fetch_model.py"),
+    output:
+        f"{OUT}/models/{{model}}.json",
+    log:
+        f"{OUT}/logs/fetch_model/{{model}}.log",
+    params:
+        source=lambda w: json.dumps(EXPERIMENT.models[w.model]),
+    conda:
+        "../envs/environment.yaml"
+    shell:
+        "python {input.code[0]} --source {params.source:q} --output {output:q} 2> {log:q}"
+
+
+rule fetch_dataset:
+    input:
+        files=lambda w: source_files(EXPERIMENT.datasets[w.dataset]),
+        code=code("fetch_dataset.py"),
+    output:
+        f"{OUT}/data/{{dataset}}/dataset.json",
+        f"{OUT}/data/{{dataset}}/train.parquet",
+        f"{OUT}/data/{{dataset}}/test.parquet",
+    log:
+        f"{OUT}/logs/fetch_dataset/{{dataset}}.log",
+    params:
+        source=lambda w: json.dumps(EXPERIMENT.datasets[w.dataset]),
+        folder=subpath(output[0], parent=True),
+    conda:
+        "../envs/environment.yaml"
+    shell:
+        "python {input.code[0]} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q}"

@@ -1,0 +1,24 @@
+"""Figures of one data set and model."""
+
+
+localrules:
+    make_figures,
+
+
+rule make_figures:
+    input:
+        runs=f"{OUT}/tables/runs.csv",
+        code=code("make_figures.py"),
+    output:
+        figure_files("{dataset}", "{model}"),
+    log:
+        f"{OUT}/logs/make_figures/{{dataset}}/{{model}}.log",
+    params:
+        runs=f"{OUT}/runs/{{dataset}}/{{model}}",
+        folder=subpath(output[0], parent=True),
+    conda:
+        "../envs/environment.yaml"
+    shell:
+        "python {input.code[0]} --runs {input.runs:q} --runs-dir {params.runs:q}"
+        " --dataset {wildcards.dataset:q} --model {wildcards.model:q}"
+        " --output-dir {params.folder:q} 2> {log:q}"

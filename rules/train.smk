@@ -1,0 +1,33 @@
+"""The runs: one job trains the seeds of an arm one after another."""
+
+
+rule train:
+    input:
+        tokens=f"{OUT}/tokens/{{dataset}}/{{model}}.npz",
+        model=f"{OUT}/models/{{model}}.json",
+        # Before any training, but no reason to train again.
+        checked=ancient(f"{OUT}/models/{{model}}.arms.json"),
+        code=code("train.py"),
+    output:
+        # update(): a finished seed stays when another is added, fails or is killed.
+        update(job_outputs()),
+    log:
+        job_log(),
+    params:
+        settings=lambda w: json.dumps(
+            EXPERIMENT.run_settings(w.dataset, w.model, w.arm)
+        ),
+        model=subpath(input.model, strip_suffix=".json"),
+        arm=f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}",
+        seeds=job_seeds,
+    threads: 1
+    resources:
+        gpu=int(EXPERIMENT.training["device"] == "cuda"),
+        checkpoint_interval_s=60,
+    conda:
+        "../envs/environment.yaml"
+    shell:
+        "python {input.code[0]} --settings {params.settings:q} --seeds {params.seeds}"
+        " --tokens {input.tokens:q} --model {params.model:q} --output-dir {params.arm:q}"
+        " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s}"
+        " 2> {log:q}"

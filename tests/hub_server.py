@@ -1,0 +1,143 @@
+"""A Hugging Face hub on loopback: enough of its protocol for huggingface_hub to list and download files.
+
+    with HubServer({"models": {"owner/name": {revision: folder}}, "datasets": {...}}) as server:
+        environment = {"HF_ENDPOINT": server.url, "NO_PROXY": "127.0.0.1"}
+
+`server.requests` logs (method, path). `gated` names repositories that answer 403 without a token.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+Repositories = dict[str, dict[str, dict[str, Path]]]
+
+API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<repo>.+?)/(?P<what>revision|tree)/(?P<revision>[^/]+)")
+RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<repo>.+?)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+
+
+class HubServer:
+    """Serves folders as repositories at their revisions; stops when the `with` block ends."""
+
+    def __init__(self, repositories: Repositories, gated: tuple[str, ...] = ()) -> None:
+        self.repositories = repositories
+        self.gated = gated
+        self.requests: list[tuple[str, str]] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server.hub = self
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The value for HF_ENDPOINT."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def downloaded(self) -> set[str]:
+        """The repository paths of the files whose content was asked for."""
+        matches = [RESOLVE.fullmatch(path) for method, path in self.requests if method == "GET"]
+        return {match["file"] for match in matches if match}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass  # `requests` is the log
+
+    def _answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.server.hub.requests.append((self.command, path))
+        if match := API.fullmatch(path):
+            folder = self._folder(match["kind"], match["repo"], match["revision"])
+            if folder is not None and match["what"] == "tree":
+                self._send_json(200, _tree(folder))
+            elif folder is not None:
+                files = [{"rfilename": entry["path"]} for entry in _tree(folder)]
+                info = {"id": match["repo"], "sha": match["revision"], "private": False, "tags": []}
+                self._send_json(200, {**info, "downloads": 0, "likes": 0, "siblings": files})
+        elif match := RESOLVE.fullmatch(path):
+            kind = "datasets" if match["kind"] else "models"
+            folder = self._folder(kind, match["repo"], match["revision"])
+            if folder is not None:
+                self._send_file(folder, match["file"], match["revision"])
+        else:
+            self._send_error(404, "", "no such page")
+
+    def _folder(self, kind: str, repo: str, revision: str) -> Path | None:
+        """The folder served, or None once an error was sent."""
+        hub = self.server.hub
+        revisions = hub.repositories.get(kind, {}).get(repo)
+        if revisions is None:
+            return self._send_error(404, "RepoNotFound", "Repository not found")
+        if repo in hub.gated and "Authorization" not in self.headers:
+            return self._send_error(403, "GatedRepo", f"Access to {repo} is restricted")
+        if revision not in revisions:
+            return self._send_error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return revisions[revision]
+
+    def _send_error(self, status: int, code: str, message: str) -> None:
+        self._send_json(status, {"error": message}, {"X-Error-Code": code, "X-Error-Message": message})
+
+    def _send_json(self, status: int, value: object, headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(value).encode()
+        self._send(status, body, {"Content-Type": "application/json", **(headers or {})})
+
+    def _send_file(self, folder: Path, name: str, revision: str) -> None:
+        file = folder / name
+        commit = {"X-Repo-Commit": revision}
+        if ".." in name.split("/") or not file.is_file():
+            headers = {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found", **commit}
+            return self._send_json(404, {"error": "Entry not found"}, headers)
+        body = file.read_bytes()
+        etag = f'"{hashlib.sha256(body).hexdigest()}"'
+        headers = {**commit, "ETag": etag, "X-Linked-ETag": etag, "X-Linked-Size": str(len(body))}
+        headers |= {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            first, last = int(asked[1]), int(asked[2] or len(body) - 1)
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
+            return self._send(206, body[first : last + 1], headers)
+        return self._send(200, body, headers)
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _tree(folder: Path) -> list[dict[str, object]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [
+        {
+            "type": "file",
+            "path": path.relative_to(folder).as_posix(),
+            "size": path.stat().st_size,
+            "oid": hashlib.sha1(path.read_bytes()).hexdigest(),
+        }
+        for path in files
+    ]

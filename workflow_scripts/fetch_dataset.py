@@ -1,0 +1,133 @@
+"""Read a data set, from the hub, local files or installed packages' docstrings, and write its splits.
+
+Writes train.parquet, test.parquet and, if asked for, validation.parquet (columns text_a, text_b for pairs,
+label, row), then dataset.json, which says what they hold and where it comes from. Fractions and limits are
+seeded and stratified by class: the same input gives the same rows. Only the source `hub` uses the network.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft_tradeoffs.errors import InputError, run
+
+if TYPE_CHECKING:
+    from peft_tradeoffs.datafiles import Table
+
+Block = dict[str, Any]
+Loaded = tuple[dict[str, "Table"], dict[str, Any]]  # a table a split; what identifies the source
+
+
+def load_files(block: Block, output_dir: Path) -> Loaded:
+    """The tables of local files; each is identified by its SHA-256."""
+    from peft_tradeoffs.datafiles import read_table
+    from peft_tradeoffs.files import sha256
+
+    paths = {split: Path(path) for split, path in block["splits"].items()}
+    tables = {
+        split: read_table(path, [*block["text"], block["label"]], block.get("separator"))
+        for split, path in paths.items()
+    }
+    files = {split: {"path": str(path), "sha256": sha256(path)} for split, path in paths.items()}
+    return tables, {"files": files}
+
+
+def load_docstrings(block: Block, output_dir: Path) -> Loaded:
+    """The docstrings of installed packages, identified by the packages' versions."""
+    from peft_tradeoffs.docstrings import docstring_table, package_versions
+
+    table = docstring_table(block["packages"], block.get("split_seed", 0))
+    return {"train": table}, {"packages": package_versions(block["packages"])}
+
+
+def load_hub(block: Block, output_dir: Path) -> Loaded:
+    """The tables of a hub data set at a pinned revision; a ClassLabel's names become the labels."""
+    from peft_tradeoffs.hub import dataset_snapshot, load_arguments
+
+    config = block.get("config")
+    folder = dataset_snapshot(block["path"], block["revision"], config)
+
+    import datasets
+
+    datasets.disable_progress_bars()
+    wanted = [*block["text"], block["label"]]
+    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as cache:
+        try:
+            loaded = datasets.load_dataset(str(folder), cache_dir=cache, **load_arguments(folder, config))
+        except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
+            raise InputError(f"data set {block['path']!r}, config {config!r}: {error}") from error
+        tables = {
+            split: hub_table(block["path"], loaded, name, wanted) for split, name in block["splits"].items()
+        }
+    return tables, {key: block.get(key) for key in ("path", "config", "revision")}
+
+
+def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> "Table":
+    """The `columns`, the label last, of one split of a `datasets.DatasetDict`."""
+    from peft_tradeoffs.datafiles import Table, check_columns
+
+    if split not in loaded:
+        raise InputError(f"data set {path!r}: no split {split!r}; its splits are {', '.join(loaded)}")
+    rows, name = loaded[split], f"data set {path!r}, split {split!r}"
+    check_columns(name, rows.column_names, columns)
+    values = {column: rows[column][:] for column in columns}
+    classes = getattr(rows.features[columns[-1]], "names", None)
+    if classes:
+        if -1 in values[columns[-1]]:
+            raise InputError(f"{name}: labels are -1, so it is not labelled; take another split")
+        values[columns[-1]] = [None if label is None else classes[label] for label in values[columns[-1]]]
+    return Table(name, values, range(1, len(rows) + 1), "row", classes)
+
+
+LOADERS: dict[str, Callable[[Block, Path], Loaded]] = {
+    "files": load_files,
+    "docstrings": load_docstrings,
+    "hub": load_hub,
+}
+REQUIRED = {
+    "files": ("splits", "text", "label"),
+    "docstrings": ("packages",),
+    "hub": ("path", "revision", "splits", "text", "label"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", required=True, metavar="JSON", help="the data set's block of the config")
+    parser.add_argument("--output-dir", required=True, type=Path, help="folder for the splits")
+    arguments = parser.parse_args()
+
+    try:
+        block = json.loads(arguments.source)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--source: not JSON ({error})") from error
+    source = block.get("source")
+    if source not in LOADERS:
+        raise InputError(f"source {source!r}: one of {', '.join(LOADERS)} is known")
+    missing = [key for key in REQUIRED[source] if key not in block]
+    if missing:
+        raise InputError(f"source {source!r}: no {missing[0]!r} in the data set's block; add it")
+
+    from peft_tradeoffs.splits import make_splits, write_splits
+
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    tables, identity = LOADERS[source](block, arguments.output_dir)
+    splits, names = make_splits(
+        tables,
+        ["text"] if source == "docstrings" else block["text"],
+        "label" if source == "docstrings" else block["label"],
+        task=block.get("task", "classification"),
+        fractions=block.get("fractions"),
+        limit=block.get("limit"),
+        seed=block.get("split_seed", 0),
+    )
+    write_splits(splits, names, {"source": source, **identity}, arguments.output_dir)
+
+
+if __name__ == "__main__":
+    run(main)

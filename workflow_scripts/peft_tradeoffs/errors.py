@@ -1,0 +1,32 @@
+"""Errors a user can mend, and how a script ends on one."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Bad input. The message names the key, file, line or value and says what would be right."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call `main`; end with one line on stderr and status 1 on bad input or an unusable disk.
+
+    Any other exception keeps its traceback: it is a defect, not a user's mistake.
+    """
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        remedy = {
+            errno.ENOSPC: "no space left on the device: free some or set `output` to another disk; "
+            "what is finished stays and the rest resumes",
+            errno.EDQUOT: "disk quota exceeded: free some or set `output` to another disk; "
+            "what is finished stays and the rest resumes",
+            errno.EROFS: "the file system is read-only: set `output` to a folder that can be written",
+            errno.EACCES: "permission denied: set `output` to a folder that can be written",
+        }.get(error.errno)
+        if remedy is None:
+            raise
+        sys.exit(f"error: {error.filename or 'output'}: {remedy}")

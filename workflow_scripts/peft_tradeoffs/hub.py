@@ -1,0 +1,309 @@
+"""Models and data sets from the Hugging Face hub, at a pinned revision: the cache first, then the network.
+
+A filled cache is only read, so it may belong to somebody else. Nothing that is fetched is executed.
+"""
+
+import errno
+import fnmatch
+import glob
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import httpx2
+import yaml
+from fsspec.utils import glob_translate
+from huggingface_hub import DatasetCard, HfApi, constants, get_cached_repo_tree, snapshot_download
+from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.model_files import folder_files, refuse_lacking, required_files
+
+if TYPE_CHECKING:
+    import datasets
+
+README = "README.md"
+DATA_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|parquet|arrow|txt)(\.(gz|bz2|xz|zst))?$")
+SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
+PROBE_TIMEOUT_S = 20.0
+
+# (folder, names, complete) -> names needed. `names` are the repository's files; not `complete` means that
+# only those in the cache are known: then what is lacking is named too, for the repository may have it.
+Wanted = Callable[[Path | None, set[str], bool], set[str]]
+
+
+def model_snapshot(path: str, revision: str) -> Path:
+    """The cache's snapshot folder of model `path` at commit `revision`, downloaded where it is not complete.
+
+    Holds config.json, the tokenizer and safetensors weights. Raises InputError for a repository that is not
+    found, gated, without safetensors, or that is not in the cache and cannot be reached.
+    """
+
+    def wanted(folder: Path | None, names: set[str], complete: bool) -> set[str]:
+        files, lacking = required_files(folder, names)
+        if complete:
+            refuse_lacking(_where("model", path, revision), names, lacking)
+        return files | set(lacking)
+
+    return _snapshot("model", path, revision, wanted)
+
+
+def dataset_snapshot(path: str, revision: str, config: str | None) -> Path:
+    """The cache's snapshot folder of data set `path` at commit `revision`, downloaded where not complete.
+
+    Holds README.md and the data files of `config` alone (None: the default one); `load_dataset` loads it.
+    Raises InputError as model_snapshot does, and for an unknown configuration or one without data files.
+    """
+    where = _where("dataset", path, revision)
+
+    def wanted(folder: Path | None, names: set[str], complete: bool) -> set[str]:
+        card = folder / README if folder is not None else None
+        if card is not None and card.is_file():
+            configs = _configs(card)
+        elif README in names or not complete:
+            return {README}
+        else:
+            configs = {}
+        files = _data_files(where, configs, config, names, complete) | ({README} & names)
+        return files if complete else _with_all_shards(files)
+
+    return _snapshot("dataset", path, revision, wanted)
+
+
+def load_dataset(folder: Path, config: str | None, cache_dir: Path) -> "datasets.DatasetDict":
+    """All splits of `config` in a snapshot folder, with the features and sizes that its README.md states.
+
+    `datasets` fails in a folder without the first configuration's files, whichever one is asked for; so it is
+    shown links to the data files, below `cache_dir`, and a README.md that knows this configuration alone.
+    Raises what `datasets.load_dataset` raises, and InputError for an unknown configuration.
+    """
+    import datasets
+
+    view = cache_dir / "snapshot"
+    for name in folder_files(folder):
+        (view / name).parent.mkdir(parents=True, exist_ok=True)
+        (view / name).symlink_to((folder / name).resolve())
+    configs = _configs(folder / README) if (folder / README).is_file() else {}
+    if not configs:
+        data_dir = None if config in (None, "default") else config
+        return datasets.load_dataset(str(view), data_dir=data_dir, cache_dir=str(cache_dir))
+    name = _choose(str(folder / README), configs, config)
+    infos = DatasetCard.load(folder / README).data.get("dataset_info") or []
+    infos = infos if isinstance(infos, list) else [infos]
+    metadata = {
+        "configs": [configs[name]],
+        "dataset_info": [info for info in infos if str(info.get("config_name", "default")) == name],
+    }
+    (view / README).unlink()
+    (view / README).write_text(f"---\n{yaml.safe_dump(metadata)}---\n", encoding="utf-8")
+    return datasets.load_dataset(str(view), name, cache_dir=str(cache_dir))
+
+
+def _where(kind: str, path: str, revision: str) -> str:
+    return f"hub {'data set' if kind == 'dataset' else kind} {path} at {revision}"
+
+
+def _snapshot(kind: str, path: str, revision: str, wanted: Wanted) -> Path:
+    where = _where(kind, path, revision)
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise InputError(
+            f"{where}: the revision is not a commit; give its 40 hex digits "
+            "(the hub shows them under Files, History), so that the run can be repeated"
+        )
+    try:
+        folder = _cached_folder(kind, path, revision)
+        tree = _cached_tree(kind, path, revision)
+    except HFValidationError as error:
+        raise InputError(f"{where}: `path` is not a repository id such as `owner/name` ({error})") from error
+
+    present = folder_files(folder) if folder is not None else set()
+    needed = wanted(folder, present if tree is None else tree, tree is not None)
+    missing = needed - present
+    if folder is not None and not missing:
+        return folder
+    if constants.is_offline_mode():
+        _refuse_offline(where, missing, "HF_HUB_OFFLINE is set")
+    try:
+        return _download(kind, path, revision, wanted)
+    except (HfHubHTTPError, httpx2.HTTPError, OSError, json.JSONDecodeError) as error:
+        _explain(where, missing, error)
+
+
+def _cached_folder(kind: str, path: str, revision: str) -> Path | None:
+    try:
+        folder = snapshot_download(
+            path, repo_type=kind, revision=revision, local_files_only=True, allow_patterns=[]
+        )
+    except LocalEntryNotFoundError:
+        return None
+    return Path(folder)
+
+
+def _cached_tree(kind: str, path: str, revision: str) -> set[str] | None:
+    try:
+        return {file.path for file in get_cached_repo_tree(path, repo_type=kind, revision=revision)}
+    except CachedRepoTreeNotFoundError:
+        return None
+
+
+def _download(kind: str, path: str, revision: str, wanted: Wanted) -> Path:
+    api = HfApi()
+    # Fails at once where the hub cannot be reached; listing the files would retry for half a minute.
+    api.repo_info(path, repo_type=kind, revision=revision, timeout=PROBE_TIMEOUT_S)
+    names = set(api.list_repo_files(path, repo_type=kind, revision=revision))
+    folder = _cached_folder(kind, path, revision)
+    for _ in range(2):  # README.md and the weights index name further files, once they are there
+        missing = wanted(folder, names, True) - (folder_files(folder) if folder is not None else set())
+        if unknown := missing - names:
+            raise InputError(
+                f"{_where(kind, path, revision)}: the repository lacks {_listed(unknown)}, which its own "
+                "index names; pin another revision"
+            )
+        if missing:
+            patterns = [glob.escape(name) for name in sorted(missing)]
+            folder = Path(snapshot_download(path, repo_type=kind, revision=revision, allow_patterns=patterns))
+    return folder
+
+
+def _configs(card: Path) -> dict[str, dict[str, Any]]:
+    try:
+        configs = DatasetCard.load(card).data.get("configs") or []
+        return {str(block["config_name"]): block for block in configs}
+    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{card}: the `configs` in its YAML metadata cannot be read ({error}); pin another revision"
+        ) from error
+
+
+def _choose(where: str, configs: dict[str, dict[str, Any]], config: str | None) -> str:
+    if config is None:
+        defaults = [name for name, block in configs.items() if name == "default" or block.get("default")]
+        config = next(iter(defaults or (configs if len(configs) == 1 else ())), None)
+    if config not in configs:
+        said = "several configurations and none given" if config is None else f"no configuration {config!r}"
+        raise InputError(f"{where}: {said}; set `config` to one of {', '.join(configs)}")
+    return config
+
+
+def _by_split(data_files: Any) -> dict[str, list[str]]:
+    """{split: patterns} from any of the forms that `data_files` in a data card may have."""
+    if isinstance(data_files, dict):
+        pairs = list(data_files.items())
+    else:
+        entries = data_files if isinstance(data_files, list) else [data_files]
+        pairs = [(e["split"], e["path"]) if isinstance(e, dict) else ("train", e) for e in entries]
+    splits: dict[str, list[str]] = {}
+    for split, patterns in pairs:
+        splits.setdefault(str(split), []).extend(patterns if isinstance(patterns, list) else [patterns])
+    return splits
+
+
+def _data_files(
+    where: str, configs: dict[str, dict[str, Any]], config: str | None, names: set[str], complete: bool
+) -> set[str]:
+    if configs:
+        block = configs[_choose(where, configs, config)]
+        data_dir = block.get("data_dir")
+        patterns = [
+            pattern for split in _by_split(block.get("data_files", [])).values() for pattern in split
+        ] or [f"{data_dir}/**" if data_dir else "**"]
+    elif config not in (None, "default"):
+        patterns = [f"{config}/**"]
+    else:
+        patterns = ["**"]
+    data = {name for name in names if DATA_FILE.search(name)}
+    files: set[str] = set()
+    for pattern in patterns:
+        matched = _matching(where, pattern, data)
+        if not matched and complete:
+            scripts = fnmatch.filter(names, "*.py")
+            raise InputError(
+                f"{where}: no data file matches {pattern!r}"
+                + (f"; its loading script {scripts[0]} is not run" if scripts else "")
+                + "; pin a revision that has CSV, JSON lines or Parquet files, or use `source: files`"
+            )
+        files |= matched or {pattern}
+    return files
+
+
+def _matching(where: str, pattern: str, names: set[str]) -> set[str]:
+    try:
+        regex = re.compile(glob_translate(pattern))
+    except (ValueError, re.error) as error:
+        raise InputError(f"{where}: the data card's pattern {pattern!r} cannot be read: {error}") from error
+    return {name for name in names if regex.match(name)}
+
+
+def _with_all_shards(names: set[str]) -> set[str]:
+    """`names` and, for each `x-00001-of-00003`, its siblings (counted from 0, as in data sets)."""
+    every = set(names)
+    for name in names:
+        if match := SHARD.search(name):
+            head, tail, total = name[: match.start()], name[match.end() :], match[2]
+            every |= {f"{head}-{i:05d}-of-{total}{tail}" for i in range(int(total))}
+    return every
+
+
+def _listed(names: set[str]) -> str:
+    first = sorted(names)[:6]
+    return ", ".join(first) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _refuse_offline(where: str, missing: set[str], why: str, cause: Exception | None = None) -> NoReturn:
+    raise InputError(
+        f"{where}: not in the cache {constants.HF_HUB_CACHE}: {_listed(missing)}; and {why}. "
+        "Run `snakemake fetch` where there is network, with the same HF_HOME"
+    ) from cause
+
+
+def _explain(
+    where: str, missing: set[str], error: httpx2.HTTPError | OSError | json.JSONDecodeError
+) -> NoReturn:
+    """Raise InputError for what huggingface_hub raised; an OSError that has no remedy here is passed on."""
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, OSError | httpx2.HTTPError):
+        error = error.__cause__
+    login = "log in with `hf auth login` or set HF_TOKEN"
+    if isinstance(error, GatedRepoError):
+        raise InputError(f"{where}: gated: accept its licence on the hub, then {login}") from error
+    if isinstance(error, RevisionNotFoundError):
+        raise InputError(f"{where}: no such revision; copy a commit from the hub (Files, History)") from error
+    if isinstance(error, RepositoryNotFoundError):
+        raise InputError(
+            f"{where}: no such repository; check `path`. If it is private or gated, {login}, "
+            "and accept its licence"
+        ) from error
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status in (401, 403):
+            raise InputError(
+                f"{where}: access refused ({status}): {login}, and accept its licence"
+            ) from error
+        _refuse_offline(where, missing, f"the hub at {constants.ENDPOINT} answered {status}", error)
+    if isinstance(error, httpx2.HTTPError):
+        _refuse_offline(where, missing, f"the hub at {constants.ENDPOINT} cannot be reached ({error})", error)
+    if isinstance(error, json.JSONDecodeError):
+        said = f"{constants.ENDPOINT} does not answer as the hub does (check HF_ENDPOINT and the proxy)"
+        _refuse_offline(where, missing, said, error)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        raise InputError(
+            f"{where}: not in the cache {constants.HF_HUB_CACHE}: {_listed(missing)}; and the cache cannot "
+            "be written: set HF_HOME to a folder of your own, or ask its owner to fetch"
+        ) from error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise InputError(
+            f"{where}: no space left in the cache {constants.HF_HUB_CACHE}: free some or set HF_HOME to "
+            "another disk"
+        ) from error
+    if error.errno is None:
+        _refuse_offline(where, missing, f"the download failed ({error})", error)
+    raise error

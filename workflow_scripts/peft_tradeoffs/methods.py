@@ -1,0 +1,265 @@
+"""Builds the model of an arm: pretrained weights, quantisation, adapter, head. Trains nothing."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
+
+from peft_tradeoffs.errors import InputError
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Logical parameter counts: quantised weights unpacked, every weight once."""
+
+    backbone: int
+    head: int
+    adapter: int
+    trainable: int
+
+    @property
+    def total(self) -> int:
+        return self.backbone + self.head + self.adapter
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model ready to train."""
+
+    model: nn.Module
+    parameters: Parameters
+    head: list[str]  # module names in the base model
+    is_peft: bool
+
+
+def build(
+    folder: Path,
+    *,
+    peft: dict[str, Any] | None,
+    quantization: dict[str, Any] | None,
+    gradient_checkpointing: bool,
+    head: list[str] | None,
+    task: str,
+    num_labels: int,
+    pad_token_id: int,
+    seed: int,
+    device: str,
+) -> Built:
+    """Load the model in `folder` and make it the arm's.
+
+    The head is drawn from `seed` alone, so every arm of a seed starts with the same one; it is trained in
+    full and never quantised. Raises InputError for a checkpoint that lacks backbone weights, a head module
+    that does not exist, or target modules that match nothing.
+    """
+    config = AutoConfig.from_pretrained(
+        folder,
+        num_labels=num_labels,
+        problem_type="regression" if task == "regression" else "single_label_classification",
+        pad_token_id=pad_token_id,
+    )
+    head = head_modules(_empty(config), head)
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+        device_map={"": device},
+        quantization_config=_quantization_config(quantization, head, config),
+    )
+    _check_loaded(info["missing_keys"], head, folder)
+    _draw_head(model, info["missing_keys"], head, seed)
+    logical = logical_sizes(model)
+    model.config.use_cache = False
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if quantization:
+        _keep_quantized_gradients(model)
+    if peft:
+        torch.manual_seed(seed)  # the adapter's draw
+        model = add_adapter(model, peft, head)
+    return Built(model, _count(model, logical, head), head, is_peft=bool(peft))
+
+
+def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -> nn.Module:
+    """Wrap `model` with the PEFT configuration `peft` ({"peft_type": ..., field: value}).
+
+    Raises InputError if PEFT refuses it, naming the model's linear layers where no target module matches.
+    """
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType, get_peft_model
+
+    fields = {key: value for key, value in peft.items() if key != "peft_type"}
+    linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
+    targets = peft.get("target_modules")
+    if isinstance(targets, list):  # PEFT is silent about a target that matches nothing beside one that does
+        names = [name for name, _ in model.named_modules()]
+        for target in targets:
+            if not any(name == target or name.endswith(f".{target}") for name in names):
+                raise InputError(
+                    f"target_modules: {target} matches nothing in {type(model).__name__}; its linear layers: "
+                    f"{', '.join(linear)}"
+                )
+    try:
+        config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft["peft_type"])](
+            task_type=TaskType.SEQ_CLS, modules_to_save=list(head), **fields
+        )
+        return get_peft_model(model, config)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{peft['peft_type']} with target_modules {targets or 'by default'} does not "
+            f"fit {type(model).__name__}: {error} (its linear layers: {', '.join(linear)})"
+        ) from error
+
+
+def head_modules(model: PreTrainedModel, names: list[str] | None = None) -> list[str]:
+    """Full names of the modules that make up the classification head.
+
+    By default all that stands outside the base model, and the base model's pooler, which PEFT would leave
+    frozen. Raises InputError for a name that is no module.
+    """
+    modules = dict(model.named_modules())
+    if names is not None:
+        for name in names:
+            if name not in modules:
+                raise InputError(f"models.*.head: {type(model).__name__} has no module {name}")
+        return names
+    prefix = model.base_model_prefix
+    found = [
+        name
+        for name, child in model.named_children()
+        if name != prefix and any(True for _ in child.parameters())
+    ]
+    pooler = getattr(model.base_model, "pooler", None)
+    if pooler is not None and any(True for _ in pooler.parameters()):
+        found.insert(0, f"{prefix}.pooler")
+    return found
+
+
+def empty_model(folder: Path) -> PreTrainedModel:
+    """The classifier of `folder`'s config without weights, on the meta device."""
+    return _empty(AutoConfig.from_pretrained(folder))
+
+
+def logical_sizes(model: nn.Module) -> dict[str, int]:
+    """Parameter name to number of weights, 4-bit weights unpacked; tied weights once."""
+    return {name: _logical_size(parameter) for name, parameter in model.named_parameters()}
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes that the weights take as stored: packed 4-bit weights with their quantisation constants."""
+    total = 0
+    for parameter in model.parameters():
+        total += parameter.numel() * parameter.element_size()
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            total += sum(
+                value.numel() * value.element_size()
+                for value in state.as_dict(packed=True).values()
+                if isinstance(value, torch.Tensor)
+            )
+    return total
+
+
+def save(built: Built, folder: Path) -> None:
+    """Save `built` to `folder`: the whole model, or the adapter with the head."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Could not find a config file")
+        built.model.save_pretrained(folder)
+
+
+def _empty(config: AutoConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        try:
+            return AutoModelForSequenceClassification.from_config(config)
+        except ValueError as error:
+            raise InputError(
+                f"Transformers has no sequence classifier for model type {config.model_type}: choose an encoder "
+                "or a decoder that AutoModelForSequenceClassification knows"
+            ) from error
+
+
+def _quantization_config(
+    quantization: dict[str, Any] | None, head: list[str], config: AutoConfig
+) -> BitsAndBytesConfig | None:
+    if quantization is None:
+        return None
+    skip = [
+        name
+        for name, module in _empty(config).named_modules()
+        if _is_linear(module) and any(name == part or name.startswith(f"{part}.") for part in head)
+    ]
+    return BitsAndBytesConfig(
+        **{**quantization, "bnb_4bit_compute_dtype": getattr(torch, quantization["bnb_4bit_compute_dtype"])},
+        llm_int8_skip_modules=skip,
+    )
+
+
+def _check_loaded(missing: set[str], head: list[str], folder: Path) -> None:
+    backbone = sorted(key for key in missing if not _in_head(key, head))
+    if backbone:
+        raise InputError(
+            f"{folder}: the checkpoint lacks {len(backbone)} backbone weights ({backbone[0]}, …); "
+            "its config.json and weights belong to different models"
+        )
+
+
+def _draw_head(model: PreTrainedModel, missing: set[str], head: list[str], seed: int) -> None:
+    """Initialise the head modules that the checkpoint lacks, as the architecture does, from `seed`."""
+    torch.manual_seed(seed)
+    lacking = {key.rsplit(".", 1)[0] for key in missing if _in_head(key, head)}
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if name in lacking:
+                model._init_weights(module)
+
+
+def _keep_quantized_gradients(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking weights in evaluation for a CPU kernel that has no gradients."""
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit) and hasattr(
+            module, "support_avx512bf16_for_cpu"
+        ):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _count(model: nn.Module, logical: dict[str, int], head: list[str]) -> Parameters:
+    """Count parameters, and check that the head, the whole head, is trained."""
+    head_size = sum(size for name, size in logical.items() if _in_head(name, head))
+    trained_head = adapter = backbone_trained = 0
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        base_name = name.removeprefix("base_model.model.")
+        if _in_head(base_name, head):
+            trained_head += parameter.numel()
+        elif base_name in logical:
+            backbone_trained += parameter.numel()
+        else:
+            adapter += parameter.numel()
+    if trained_head != head_size:
+        raise RuntimeError(f"{trained_head} of the head's {head_size} parameters are trained; all must be")
+    return Parameters(
+        backbone=sum(logical.values()) - head_size,
+        head=head_size,
+        adapter=adapter,
+        trainable=trained_head + adapter + backbone_trained,
+    )
+
+
+def _in_head(name: str, head: list[str]) -> bool:
+    return any(name.startswith(f"{part}.") for part in head)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def _logical_size(parameter: nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()

@@ -1,0 +1,104 @@
+"""Which files make a model that can be loaded: config.json, a tokenizer and safetensors weights.
+
+Every source (hub, folder, wheel) is held to the same rule. Pickled weights and Python code are never wanted,
+for loading them runs what their author wrote.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.errors import InputError
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+# Any one of these (or a SentencePiece *.model) is enough for AutoTokenizer.
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+TOKENIZER_FILES = {
+    *VOCABULARIES,
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+}
+PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot")
+
+
+def folder_files(folder: Path) -> set[str]:
+    """The POSIX paths of all files under `folder`, relative to it; a broken link is not a file."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def required_files(folder: Path | None, names: set[str]) -> tuple[set[str], list[str]]:
+    """The files that loading the model reads, and what is lacking for it.
+
+    `names` are the repository's or folder's files; the weights index is read from `folder` once it is there.
+    Returns (files, lacking): shards that the index names belong to `files` whether they are there or not.
+    Raises InputError for a weights index that cannot be read.
+    """
+    files = {name for name in names if name in TOKENIZER_FILES or _is_sentencepiece(name)}
+    lacking = [] if CONFIG in names else [CONFIG]
+    files |= {CONFIG} & names
+    if not any(name in VOCABULARIES or _is_sentencepiece(name) for name in files):
+        lacking.append("tokenizer.json")
+    if WEIGHTS in names:
+        files.add(WEIGHTS)
+    elif WEIGHTS_INDEX in names:
+        files.add(WEIGHTS_INDEX)
+        if folder is not None and (folder / WEIGHTS_INDEX).is_file():
+            files |= _shards(folder / WEIGHTS_INDEX)
+    else:
+        lacking.append(WEIGHTS)
+    return files, lacking
+
+
+def refuse_lacking(where: str, names: set[str], lacking: list[str]) -> None:
+    """Raise InputError if something is lacking; `where` says which model, `names` are the files it has."""
+    if not lacking:
+        return
+    message = f"{where}: no {', no '.join(lacking)}"
+    pickled = sorted(name for name in names if "/" not in name and name.endswith(PICKLED_SUFFIXES))
+    if WEIGHTS in lacking and pickled:
+        raise InputError(
+            f"{message}, only {', '.join(pickled)}: weights must be safetensors, since pickled ones can run "
+            "code. Convert them once with `AutoModel.from_pretrained(...).save_pretrained(folder)` and use "
+            "`source: folder`, or pin a revision that has model.safetensors"
+        )
+    raise InputError(
+        f"{message}; a model needs config.json, model.safetensors (or its shards and "
+        f"{WEIGHTS_INDEX}) and a tokenizer (tokenizer.json, vocab.txt, vocab.json or *.model)"
+    )
+
+
+def model_type(folder: Path) -> str:
+    """`model_type` from config.json; InputError if that is no JSON object or does not say."""
+    config = _read_object(folder / CONFIG)
+    if not isinstance(config.get("model_type"), str):
+        raise InputError(f"{folder / CONFIG}: no `model_type`; it must be a Transformers model's config.json")
+    return config["model_type"]
+
+
+def _is_sentencepiece(name: str) -> bool:
+    return "/" not in name and name.endswith(".model")
+
+
+def _shards(index: Path) -> set[str]:
+    weight_map = _read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{index}: no `weight_map` that names the shards; fetch or save the model again")
+    shards = {str(name) for name in weight_map.values()}
+    for name in shards:
+        if not name.endswith(".safetensors") or name.startswith("/") or ".." in name.split("/"):
+            raise InputError(f"{index}: shard {name!r} is no safetensors file in the model's folder")
+    return shards
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); fetch or save the model again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: must hold a JSON object")
+    return value

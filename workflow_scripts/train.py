@@ -1,0 +1,74 @@
+"""Train the seeds of one arm, one after another, and write what each run gave.
+
+A seed whose results stand, made from the same settings, data, model, code and libraries, is kept. One that was
+interrupted resumes from its state and ends with the weights of an uninterrupted run.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs import code, errors, files
+from peft_tradeoffs.environment import versions
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--settings", required=True, help="resolved settings of the arm: JSON, or a file of it")
+    parser.add_argument("--seeds", required=True, type=int, nargs="+")
+    parser.add_argument("--tokens", required=True, type=Path, help="tokenised splits (.npz, .json beside it)")
+    parser.add_argument("--model", required=True, type=Path, help="model folder (its manifest .json beside it)")
+    parser.add_argument("--output-dir", required=True, type=Path, help="gets a folder seed{N} a run")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--checkpoint-interval", type=float, default=60.0, help="seconds between saved states")
+    arguments = parser.parse_args()
+
+    settings = read_settings(arguments.settings)
+    manifest = files.read_json(arguments.model.with_name(f"{arguments.model.name}.json"))
+    tokens = files.read_json(arguments.tokens.with_suffix(".json"))
+    conditions = {
+        "settings": settings,
+        "data_sha256": tokens["sha256"],
+        "model_sha256": manifest["sha256"],
+        "code_sha256": code.fingerprint(Path(__file__).resolve()),
+        "versions": versions(),
+    }
+
+    from peft_tradeoffs.state import RunDirectory
+
+    directories = {
+        seed: RunDirectory(
+            arguments.output_dir / f"seed{seed}",
+            code.digest({"seed": seed, **conditions}),
+            arguments.checkpoint_interval,
+        )
+        for seed in arguments.seeds
+    }
+    missing = [seed for seed, directory in directories.items() if not directory.finished()]
+    if missing:
+        from peft_tradeoffs import runs
+
+        runs.prepare_process(settings["device"], arguments.threads)
+        for seed in missing:
+            runs.run(
+                directories[seed], seed, conditions, manifest, arguments.model, arguments.tokens, arguments.threads
+            )
+    for directory in directories.values():
+        directory.clear_state()
+
+
+def read_settings(text: str) -> dict[str, Any]:
+    """Settings given as JSON or as the path of a JSON file."""
+    try:
+        return json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise errors.InputError(f"--settings: neither JSON nor a file of it: {error}") from error
+
+
+if __name__ == "__main__":
+    errors.run(main)
