@@ -59,9 +59,7 @@ def load_hub(block: Block, output_dir: Path) -> Loaded:
             loaded = datasets.load_dataset(str(folder), cache_dir=cache, **load_arguments(folder, config))
         except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
             raise InputError(f"data set {block['path']!r}, config {config!r}: {error}") from error
-        tables = {
-            split: hub_table(block["path"], loaded, name, wanted) for split, name in block["splits"].items()
-        }
+        tables = {split: hub_table(block["path"], loaded, name, wanted) for split, name in block["splits"].items()}
     return tables, {key: block.get(key) for key in ("path", "config", "revision")}
 
 
@@ -95,9 +93,7 @@ REQUIRED = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", required=True, metavar="JSON", help="the data set's block of the config")
     parser.add_argument("--output-dir", required=True, type=Path, help="folder for the splits")
     arguments = parser.parse_args()

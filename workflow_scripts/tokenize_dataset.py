@@ -2,9 +2,9 @@
 
 Writes an .npz with, for each split s, {s}_input_ids (int32, all rows joined), {s}_token_type_ids (int8, where
 the tokenizer returns them), {s}_offsets (int64 [n + 1]: row i is input_ids[offsets[i]:offsets[i + 1]]),
-{s}_labels (int64 class index, float32 for regression) and {s}_rows (int64, row in the source split); and a .json
-beside it.
-Texts longer than --max-length are truncated and counted; `tokens` in the .json are lengths before truncation.
+{s}_labels (int64 class index, float32 for regression) and {s}_rows (int64, row in the source split). Beside it
+stands a .json. Texts longer than --max-length are truncated and counted; `tokens` in the .json are lengths before
+truncation.
 """
 
 import argparse
@@ -122,13 +122,9 @@ def tokenize_split(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, type=Path, help="folder that fetch_dataset.py wrote")
-    parser.add_argument(
-        "--model", required=True, type=Path, help="model folder, its manifest MODEL.json beside it"
-    )
+    parser.add_argument("--model", required=True, type=Path, help="model folder, its manifest MODEL.json beside it")
     parser.add_argument("--max-length", required=True, type=int, metavar="N", help="most tokens of a row")
     parser.add_argument("--output", required=True, type=Path, metavar="NPZ", help="the .npz to write")
     arguments = parser.parse_args()

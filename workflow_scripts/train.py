@@ -56,7 +56,13 @@ def main() -> None:
         runs.prepare_process(settings["device"], arguments.threads)
         for seed in missing:
             runs.run(
-                directories[seed], seed, conditions, manifest, arguments.model, arguments.tokens, arguments.threads
+                directories[seed],
+                seed,
+                conditions,
+                manifest,
+                arguments.model,
+                arguments.tokens,
+                arguments.threads,
             )
     for directory in directories.values():
         directory.clear_state()

@@ -78,9 +78,7 @@ def check_columns(name: str, found: Sequence[str], wanted: Sequence[str]) -> Non
     for column in wanted:
         if column not in found:
             there = ", ".join(map(repr, found)) or "none"
-            raise InputError(
-                f"{name}: no column {column!r}; its columns are {there}: set `text` and `label` to these"
-            )
+            raise InputError(f"{name}: no column {column!r}; its columns are {there}: set `text` and `label` to these")
         if list(found).count(column) > 1:
             raise InputError(f"{name}: column {column!r} appears more than once; rename all but one")
 
@@ -104,9 +102,7 @@ def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Each record that is not a blank line, with the 1-based line it starts on."""
     csv.field_size_limit(FIELD_LIMIT)
     quoting = csv.QUOTE_NONE if path.suffix.lower() == ".tsv" else csv.QUOTE_MINIMAL
-    reader = csv.reader(
-        io.StringIO(_text(path), newline=""), delimiter=separator, quoting=quoting, strict=True
-    )
+    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=separator, quoting=quoting, strict=True)
     line = 1
     try:
         for fields in reader:

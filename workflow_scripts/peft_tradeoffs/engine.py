@@ -187,9 +187,7 @@ def train_step(
 
 
 @torch.no_grad()
-def predict(
-    model: nn.Module, split: Split, pad_token_id: int, settings: Settings, device: torch.device
-) -> np.ndarray:
+def predict(model: nn.Module, split: Split, pad_token_id: int, settings: Settings, device: torch.device) -> np.ndarray:
     """Logits float32 [n, k] of `split`, in its order."""
     model.eval()
     logits = None
@@ -244,9 +242,7 @@ def snapshot(
     }
 
 
-def restore(
-    saved: dict[str, Any], parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> Progress:
+def restore(saved: dict[str, Any], parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Progress:
     """Put a `snapshot` back."""
     with torch.no_grad():
         for name, parameter in parameters.items():

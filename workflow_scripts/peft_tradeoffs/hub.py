@@ -81,31 +81,29 @@ def dataset_snapshot(path: str, revision: str, config: str | None) -> Path:
 
 
 def load_dataset(folder: Path, config: str | None, cache_dir: Path) -> "datasets.DatasetDict":
-    """All splits of `config` in a snapshot folder, with the features and sizes that its README.md states.
+    """All splits of `config` in a folder from `dataset_snapshot`, with the features that its README.md states.
 
-    `datasets` fails in a folder without the first configuration's files, whichever one is asked for; so it is
-    shown links to the data files, below `cache_dir`, and a README.md that knows this configuration alone.
+    `datasets` wants the files of other configurations too, at least the first one's. So it is given, below
+    `cache_dir` (where it writes as well), links to the data files and a README.md with this configuration alone.
     Raises what `datasets.load_dataset` raises, and InputError for an unknown configuration.
     """
     import datasets
 
     view = cache_dir / "snapshot"
-    for name in folder_files(folder):
+    for name in folder_files(folder) - {README}:
         (view / name).parent.mkdir(parents=True, exist_ok=True)
         (view / name).symlink_to((folder / name).resolve())
-    configs = _configs(folder / README) if (folder / README).is_file() else {}
+    card = folder / README
+    configs = _configs(card) if card.is_file() else {}
     if not configs:
         data_dir = None if config in (None, "default") else config
         return datasets.load_dataset(str(view), data_dir=data_dir, cache_dir=str(cache_dir))
-    name = _choose(str(folder / README), configs, config)
-    infos = DatasetCard.load(folder / README).data.get("dataset_info") or []
+    name = _choose(str(card), configs, config)
+    infos = DatasetCard.load(card).data.get("dataset_info") or []
     infos = infos if isinstance(infos, list) else [infos]
-    metadata = {
-        "configs": [configs[name]],
-        "dataset_info": [info for info in infos if str(info.get("config_name", "default")) == name],
-    }
-    (view / README).unlink()
-    (view / README).write_text(f"---\n{yaml.safe_dump(metadata)}---\n", encoding="utf-8")
+    stated = [info for info in infos if str(info.get("config_name", "default")) == name]
+    metadata = yaml.safe_dump({"configs": [configs[name]], "dataset_info": stated})
+    (view / README).write_text(f"---\n{metadata}---\n", encoding="utf-8")
     return datasets.load_dataset(str(view), name, cache_dir=str(cache_dir))
 
 
@@ -141,9 +139,7 @@ def _snapshot(kind: str, path: str, revision: str, wanted: Wanted) -> Path:
 
 def _cached_folder(kind: str, path: str, revision: str) -> Path | None:
     try:
-        folder = snapshot_download(
-            path, repo_type=kind, revision=revision, local_files_only=True, allow_patterns=[]
-        )
+        folder = snapshot_download(path, repo_type=kind, revision=revision, local_files_only=True, allow_patterns=[])
     except LocalEntryNotFoundError:
         return None
     return Path(folder)
@@ -214,9 +210,9 @@ def _data_files(
     if configs:
         block = configs[_choose(where, configs, config)]
         data_dir = block.get("data_dir")
-        patterns = [
-            pattern for split in _by_split(block.get("data_files", [])).values() for pattern in split
-        ] or [f"{data_dir}/**" if data_dir else "**"]
+        patterns = [pattern for split in _by_split(block.get("data_files", [])).values() for pattern in split] or [
+            f"{data_dir}/**" if data_dir else "**"
+        ]
     elif config not in (None, "default"):
         patterns = [f"{config}/**"]
     else:
@@ -266,9 +262,7 @@ def _refuse_offline(where: str, missing: set[str], why: str, cause: Exception | 
     ) from cause
 
 
-def _explain(
-    where: str, missing: set[str], error: httpx2.HTTPError | OSError | json.JSONDecodeError
-) -> NoReturn:
+def _explain(where: str, missing: set[str], error: httpx2.HTTPError | OSError | json.JSONDecodeError) -> NoReturn:
     """Raise InputError for what huggingface_hub raised; an OSError that has no remedy here is passed on."""
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, OSError | httpx2.HTTPError):
         error = error.__cause__
@@ -279,15 +273,12 @@ def _explain(
         raise InputError(f"{where}: no such revision; copy a commit from the hub (Files, History)") from error
     if isinstance(error, RepositoryNotFoundError):
         raise InputError(
-            f"{where}: no such repository; check `path`. If it is private or gated, {login}, "
-            "and accept its licence"
+            f"{where}: no such repository; check `path`. If it is private or gated, {login}, and accept its licence"
         ) from error
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status in (401, 403):
-            raise InputError(
-                f"{where}: access refused ({status}): {login}, and accept its licence"
-            ) from error
+            raise InputError(f"{where}: access refused ({status}): {login}, and accept its licence") from error
         _refuse_offline(where, missing, f"the hub at {constants.ENDPOINT} answered {status}", error)
     if isinstance(error, httpx2.HTTPError):
         _refuse_offline(where, missing, f"the hub at {constants.ENDPOINT} cannot be reached ({error})", error)
@@ -301,8 +292,7 @@ def _explain(
         ) from error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise InputError(
-            f"{where}: no space left in the cache {constants.HF_HUB_CACHE}: free some or set HF_HOME to "
-            "another disk"
+            f"{where}: no space left in the cache {constants.HF_HUB_CACHE}: free some or set HF_HOME to another disk"
         ) from error
     if error.errno is None:
         _refuse_offline(where, missing, f"the download failed ({error})", error)

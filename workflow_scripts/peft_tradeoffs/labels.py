@@ -2,82 +2,87 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
-DISTANCES = (7, 11, 16, 23, 32, 44, 58)  # points between a label's point and its nearest edge
+DISTANCES = (1, 3, 6, 10, 16, 24, 34, 46, 60)  # points (1/72 inch) between a marker and its label
 ANGLES = range(0, 360, 15)
-LEADER = 16  # points: a label further away gets a line to its point
+LEADER = 8  # points: a label further away gets a line to its point
 
 
 def place_labels(
-    axes: Axes, points: Sequence[tuple[float, float, str]], obstacles: np.ndarray, lines: np.ndarray
+    axes: Axes, members: Sequence[int], names: Sequence[str], points: np.ndarray, radii: np.ndarray, path: np.ndarray
 ) -> None:
-    """Write each point's text beside it; call once the axes' limits are final.
+    """Write the names of some of the plot's points beside them; call once the axes' limits are final.
 
-    `points` are (x, y, text); `obstacles` [n, 2] are markers and `lines` [m, 2] vertices of a polyline, all in
-    data coordinates. A label covers an obstacle or another label only where there is no free place.
+    `points` [n, 2] are all markers in data coordinates, `radii` [n] their sizes in points (1/72 inch),
+    `members` the indices of those named, `path` [m, 2] a polyline to keep clear of. A label covers a marker or
+    another label only where there is no free place.
     """
     figure = axes.figure
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     dot = figure.dpi / 72
-    markers = axes.transData.transform(obstacles)
-    path = dense(axes.transData.transform(lines), 4 * dot) if len(lines) > 1 else np.empty((0, 2))
-    inside = axes.get_window_extent(renderer)
-    taken: list[Bbox] = []
-    for x, y, text in sorted(points, key=lambda point: -point[1]):
-        note = axes.annotate(text, (x, y), xytext=(0, 0), textcoords="offset points", fontsize=7.5)
+    scene = Scene(
+        axes.get_window_extent(renderer),
+        axes.transData.transform(points),
+        radii * dot,
+        dense(axes.transData.transform(path), 4 * dot),
+        [],
+    )
+    for index, name in sorted(zip(members, names, strict=True), key=lambda pair: -points[pair[0], 1]):
+        note = axes.annotate(name, points[index], xytext=(0, 0), textcoords="offset points", fontsize=7.5)
         note.set_in_layout(False)
         extent = note.get_window_extent(renderer)
-        centre = axes.transData.transform((x, y))
-        cost, offset, box, distance = min(
-            (
-                candidate(centre, extent.width, extent.height, angle, distance * dot, inside, taken, markers, path)
-                for distance in DISTANCES
-                for angle in ANGLES
-            ),
-            key=lambda found: found[0],
-        )
-        taken.append(box)
-        note.set_position((offset[0] / dot, offset[1] / dot))
-        if distance > LEADER * dot:
-            middle = (box.x0 + box.width / 2, box.y0 + box.height / 2)
-            ends = axes.transData.inverted().transform([centre, nearest(box, centre, middle)])
+        centre, radius = scene.markers[index], scene.radii[index]
+        places = [
+            (distance, place(centre, extent.width, extent.height, angle, radius + distance * dot))
+            for distance in DISTANCES
+            for angle in ANGLES
+        ]
+        distance, box = min(places, key=lambda found: found[0] + scene.cost(found[1]))
+        scene.labels.append(box)
+        note.set_position(((box.x0 - centre[0]) / dot, (box.y0 - centre[1]) / dot))
+        if distance > LEADER:
+            ends = axes.transData.inverted().transform([centre, nearest(box, centre)])
             axes.plot(*ends.T, color="#8a8a8a", linewidth=0.5, zorder=2, scalex=False, scaley=False)
 
 
-def candidate(centre, width, height, angle, distance, inside, taken, markers, path):  # noqa: ANN001, ANN201
-    """Cost, offset of the lower left corner, box and distance of one place for a label, all in pixels."""
+@dataclass(frozen=True)
+class Scene:
+    """What labels must not cover, in pixels."""
+
+    frame: Bbox  # the axes
+    markers: np.ndarray  # [n, 2] centres
+    radii: np.ndarray  # [n]
+    path: np.ndarray  # [m, 2] points along the polyline
+    labels: list[Bbox]  # those written so far
+
+    def cost(self, box: Bbox) -> float:
+        """What a label in this box would cover, weighted; 0 where all is free."""
+        beyond = max(self.frame.x0 - box.x0, box.x1 - self.frame.x1, self.frame.y0 - box.y0, box.y1 - self.frame.y1)
+        gaps = np.maximum(np.maximum(box.min - self.markers, self.markers - box.max), 0)
+        hidden = int((np.hypot(*gaps.T) < self.radii + 1).sum())
+        others = sum(box.padded(2).overlaps(other) for other in self.labels)
+        near = box.padded(2)
+        crossed = int(np.all((self.path >= near.min) & (self.path <= near.max), axis=1).sum())
+        return 1000 * (beyond > 0) + 400 * others + 150 * hidden + 12 * crossed
+
+
+def place(centre: np.ndarray, width: float, height: float, angle: float, distance: float) -> Bbox:
+    """The box [pixels] of a label whose edge is about `distance` from `centre` in the direction `angle`."""
     turn = math.radians(angle)
     across, up = math.cos(turn), math.sin(turn)
-    left = centre[0] + across * (distance + width / 2) - width / 2
-    low = centre[1] + up * (distance + height / 2) - height / 2
-    box = Bbox.from_bounds(left, low, width, height)
-    outside = max(0, inside.x0 - box.x0, box.x1 - inside.x1, inside.y0 - box.y0, box.y1 - inside.y1)
-    wide = box.padded(3)
-    cost = distance + 1000 * (outside > 0)
-    cost += 400 * sum(wide.overlaps(other) for other in taken)
-    cost += 120 * count(box.padded(6), markers) + 12 * count(wide, path)
-    return cost, (left - centre[0], low - centre[1]), box, distance
+    middle = (centre[0] + across * (distance + width / 2), centre[1] + up * (distance + height / 2))
+    return Bbox.from_bounds(middle[0] - width / 2, middle[1] - height / 2, width, height)
 
 
-def count(box: Bbox, points: np.ndarray) -> int:
-    """How many of the points [n, 2] lie in the box."""
-    return int(np.all((points >= box.min) & (points <= box.max), axis=1).sum())
-
-
-def nearest(box: Bbox, point: Sequence[float], middle: tuple[float, float]) -> tuple[float, float]:
-    """Where a line from the box's middle to the point leaves the box."""
-    across, up = point[0] - middle[0], point[1] - middle[1]
-    share = min(
-        box.width / 2 / abs(across) if across else math.inf,
-        box.height / 2 / abs(up) if up else math.inf,
-        1.0,
-    )
-    return middle[0] + share * across, middle[1] + share * up
+def nearest(box: Bbox, point: np.ndarray) -> tuple[float, float]:
+    """The point of the box that is nearest to a point outside it."""
+    return min(max(point[0], box.x0), box.x1), min(max(point[1], box.y0), box.y1)
 
 
 def dense(path: np.ndarray, gap: float) -> np.ndarray:

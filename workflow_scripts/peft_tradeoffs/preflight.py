@@ -20,8 +20,7 @@ def check_paths(experiment: Experiment) -> None:
     for name, model in experiment.models.items():
         if model["source"] == "folder" and not Path(model["path"]).is_dir():
             raise InputError(
-                f"config key models.{name}.path: no such folder: {model['path']} (a model on the hub "
-                "has source: hub)"
+                f"config key models.{name}.path: no such folder: {model['path']} (a model on the hub has source: hub)"
             )
     output = Path(experiment.output)
     existing = next(path for path in (output, *output.absolute().parents) if path.exists())

@@ -92,7 +92,12 @@ def run(
     save_s = time.perf_counter() - began
 
     summary = summarise(
-        settings, seed, description, built, trained, {"startup_s": startup_s, "load_s": load_s, "save_s": save_s}
+        settings,
+        seed,
+        description,
+        built,
+        trained,
+        {"startup_s": startup_s, "load_s": load_s, "save_s": save_s},
     )
     summary["fingerprint"] = directory.fingerprint
     summary["device_name"] = environment.device_name(settings["device"])

@@ -111,15 +111,12 @@ def stratified_sample(strata: np.ndarray, size: int, seed: int) -> np.ndarray:
         shares[np.argmax(np.where(shares > 1, shares - exact, -np.inf))] -= 1
     rng = np.random.default_rng(seed)
     chosen = [
-        rng.permutation(np.flatnonzero(strata == one))[:share]
-        for one, share in zip(classes, shares, strict=True)
+        rng.permutation(np.flatnonzero(strata == one))[:share] for one, share in zip(classes, shares, strict=True)
     ]
     return np.sort(np.concatenate(chosen))
 
 
-def write_splits(
-    splits: Mapping[str, Split], names: list[str] | None, source: Mapping[str, Any], folder: Path
-) -> None:
+def write_splits(splits: Mapping[str, Split], names: list[str] | None, source: Mapping[str, Any], folder: Path) -> None:
     """Write a parquet file a split and, last, dataset.json to `folder`; take a stale split's file away.
 
     dataset.json holds, a split, `rows`, `label_counts` (null for regression) and, but for train, `in_train`:
@@ -186,9 +183,7 @@ def _texts(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
         wrong = [i for i, value in enumerate(values) if not isinstance(value, str)]
         if wrong:
             kind = type(values[wrong[0]]).__name__
-            raise InputError(
-                f"{table.at(wrong)}: {column!r} is {kind}, not text; set `text` to a text column"
-            )
+            raise InputError(f"{table.at(wrong)}: {column!r} is {kind}, not text; set `text` to a text column")
         broken = [i for i, value in enumerate(values) if not _encodable(value)]
         if broken:
             raise InputError(f"{table.at(broken)}: {column!r} has half of a surrogate pair; mend the escapes")
@@ -254,15 +249,12 @@ def _numbers(table: Table, label: str) -> np.ndarray:
             targets[i] = float(value)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"{table.at([i])}: {label!r} is {value!r}, not a number; correct it, "
-                "or set `task: classification`"
+                f"{table.at([i])}: {label!r} is {value!r}, not a number; correct it, or set `task: classification`"
             ) from error
     wrong = np.flatnonzero(~np.isfinite(targets)).tolist()
     if wrong:
         value = table.columns[label][wrong[0]]
-        raise InputError(
-            f"{table.at(wrong)}: {label!r} is {value}, not a finite number; correct or remove it"
-        )
+        raise InputError(f"{table.at(wrong)}: {label!r} is {value}, not a finite number; correct or remove it")
     return targets
 
 
@@ -275,9 +267,7 @@ def _check_rows(place: str, split: Split, names: list[str] | None) -> None:
         raise InputError(f"{place}: every label is {value!r}; at least two different ones are needed")
 
 
-def _carve(
-    train: Split, names: list[str] | None, fractions: Mapping[str, float], seed: int
-) -> dict[str, Split]:
+def _carve(train: Split, names: list[str] | None, fractions: Mapping[str, float], seed: int) -> dict[str, Split]:
     """`train` without the rows of the carved splits, and these."""
     ids: dict[tuple[str, ...], int] = {}
     groups = np.array([ids.setdefault(texts, len(ids)) for texts in train.texts])

@@ -1,7 +1,6 @@
 """A run's directory: state while it trains, results when it is done."""
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -63,7 +62,7 @@ class RunDirectory:
             target = self.path / source.name
             if target.is_dir():
                 shutil.rmtree(target)
-            os.replace(source, target)
+            source.replace(target)
         files.write_json(self._summary, summary)
         files.write_json(self.path / "summary.json", summary)
         self._checkpoint.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """The one style of all figures: sizes, one colour and marker a method, and how a figure is saved."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from peft_tradeoffs.files import atomic
 WIDTH = 6.5  # inches: the text width of a page, so that font sizes below are what is printed
 ROW = 0.21  # inches an arm in horizontal figures
 DPI = 200
+NO_RANK = 50.0  # marker area, square points, of an arm without a rank
 GREY = "#6b6b6b"
 RC = sns.axes_style("ticks") | {
     "font.family": "DejaVu Sans",  # comes with matplotlib: figures look the same everywhere
@@ -63,7 +63,7 @@ def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
     others = 0
     for method in method_order(methods):
         if method == FULL:
-            styles[method] = MethodStyle(to_rgb("#222222"), "*")
+            styles[method] = MethodStyle(to_rgb("#222222"), "h")
             continue
         styles[method] = MethodStyle(PALETTE[others % len(PALETTE)], MARKERS[others % len(MARKERS)])
         others += 1
@@ -76,15 +76,15 @@ def tint(colour: tuple[float, float, float], share: float) -> tuple[float, float
     return red, green, blue
 
 
-def sizes(ranks: Iterable[float]) -> dict[float, float]:
-    """Marker areas (square points) by rank, growing in equal steps of the diameter; NaN for "no rank"."""
+def sizes(ranks: Iterable[int]) -> dict[int, float]:
+    """Marker areas (square points) by rank; the diameter grows in equal steps."""
     ordered = sorted(ranks)
     step = 6.5 / max(1, len(ordered) - 1)
-    return {rank: (5 + index * step) ** 2 for index, rank in enumerate(ordered)} | {math.nan: 64.0}
+    return {rank: (5 + index * step) ** 2 for index, rank in enumerate(ordered)}
 
 
-def despine(axes: Axes, grid: str) -> None:
-    """Keep the grid of one axis alone ("x", "y" or "both")."""
+def grid_along(axes: Axes, grid: str) -> None:
+    """Keep the grid of one axis ("x" or "y") or of "both"."""
     axes.grid(False)
     axes.grid(True, axis=grid)
 

@@ -16,8 +16,8 @@ COMPLETED = "completed"
 COLUMNS = (
     "status", "dataset", "model", "method", "arm", "rank", "seed", "task", "metric", "metric_value",
     "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss",
-    "learning_rate", "epochs", "steps", "batch_size", "gradient_accumulation_steps", "precision",
-    "device", "device_name", "train_rows", "test_rows", "truncated_train", "truncated_test",
+    "learning_rate", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
+    "gradient_checkpointing", "precision", "device", "device_name", "train_rows", "test_rows", "truncated_train", "truncated_test",
     "backbone_parameters", "head_parameters", "adapter_parameters", "total_parameters",
     "trainable_parameters", "trainable_percent",
     "startup_s", "load_s", "train_s", "evaluate_s", "save_s", "step_p50_ms", "step_p95_ms",
@@ -26,17 +26,17 @@ COLUMNS = (
     "attempts", "fingerprint", "finished_at", "null_reasons",
 )  # fmt: skip
 IDENTITY = COLUMNS[:7]
-BOOKKEEPING = COLUMNS[-4:]
+NOT_AVERAGED = ("stopped_early", "attempts", "fingerprint", "finished_at", "null_reasons")
 SETTINGS = (
-    "task", "metric", "learning_rate", "epochs", "batch_size", "gradient_accumulation_steps",
+    "task", "metric", "learning_rate", "batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
     "precision", "device", "device_name", "train_rows", "test_rows", "truncated_train", "truncated_test",
     "backbone_parameters", "head_parameters", "adapter_parameters", "total_parameters",
     "trainable_parameters", "trainable_percent",
 )  # fmt: skip
-MEASUREMENTS = tuple(key for key in COLUMNS if key not in {*IDENTITY, *SETTINGS, *BOOKKEEPING})
+MEASUREMENTS = tuple(key for key in COLUMNS if key not in {*IDENTITY, *SETTINGS, *NOT_AVERAGED})
 # What does not depend on the machine, so that runs of one arm on different machines may be averaged.
 QUALITY = (
-    "metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss", "steps", "weights_MiB",
+    "metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss", "epochs", "steps", "weights_MiB",
 )  # fmt: skip
 TEXT = (
     "status", "dataset", "model", "method", "arm", "task", "metric", "precision", "device", "device_name",
@@ -60,8 +60,8 @@ LATEX = str.maketrans(
     | {NULL: "--", "·": r"$\cdot$"}
 )
 NOTE = {
-    "peak_rss_MiB": "Peak RSS: the highest resident memory of the whole process, in host memory.",
-    "gpu_peak_allocated_MiB": "Peak CUDA allocated: the most bytes that PyTorch's allocator held for tensors.",
+    "peak_rss_MiB": "Peak RSS: the process's highest resident set during training steps.",
+    "gpu_peak_allocated_MiB": "Peak CUDA allocated: torch.cuda.max_memory_allocated during training steps.",
 }
 
 
@@ -178,12 +178,10 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
             values = groups.get_group(arm)[key].dropna().unique()
             settings.at[arm, key] = "; ".join(str(value) for value in values)
 
-    new = [key for key in runs if key not in COLUMNS and pd.api.types.is_numeric_dtype(runs[key])]
+    new = [key for key in runs if key not in COLUMNS and runs[key].dtype.kind in "if"]
     keys = [*MEASUREMENTS, *new]
     values = done[ARM].join(done[keys].astype(float)).groupby(ARM, sort=False)[keys]
-    mean, sd, count = (
-        table.reindex(arms.index) for table in (values.mean(), values.std(ddof=1), values.count())
-    )
+    mean, sd, count = (table.reindex(arms.index) for table in (values.mean(), values.std(ddof=1), values.count()))
     machine = done["device"].astype(str) + " " + done["device_name"].astype(str)
     mixed = machine.groupby([done[key] for key in ARM], sort=False).nunique().reindex(arms.index) > 1
     dependent = [key for key in keys if key not in QUALITY]
@@ -262,9 +260,7 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
             cells["Failed"] = setting(row["failures"])
         cells["Learning rate"] = setting(row["learning_rate"])
         if metric is not None:
-            cells[metric_label(metric)] = mean_sd(
-                row, "metric_value", metric_scale(metric), metric_decimals(metric)
-            )
+            cells[metric_label(metric)] = mean_sd(row, "metric_value", metric_scale(metric), metric_decimals(metric))
         for key in keys:
             shown = not pd.isna(row["device"]) and key == memory_key(row["device"])
             cells[MEMORY_LABEL[key]] = mean_sd(row, key) if shown else NULL
@@ -289,9 +285,7 @@ def runs_readable(runs: pd.DataFrame) -> pd.DataFrame:
         cells = {"Arm": arm_label(row["method"], row["rank"]), "Seed": str(row["seed"])}
         cells["Status"] = row["status"]
         if metric is not None:
-            cells[metric_label(metric)] = number(
-                row["metric_value"] * metric_scale(metric), metric_decimals(metric)
-            )
+            cells[metric_label(metric)] = number(row["metric_value"] * metric_scale(metric), metric_decimals(metric))
         for key in keys:
             cells[MEMORY_LABEL[key]] = number(row[key] if key == memory_key(row["device"]) else None)
         cells["Training time, s"] = number(row["train_s"])
@@ -313,7 +307,7 @@ def sections(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def notes(rows: pd.DataFrame) -> list[str]:
     """What a reader must know of the table of these rows: one sentence each."""
-    lines = [NOTE[key] for key in memory_keys(rows["device"])]
+    lines = [NOTE[key] for key in memory_keys(rows["device"])] + ["Training time: the sum of the step times."]
     if "n_failed" in rows:
         lines.insert(0, "Mean ± sample standard deviation over the n completed runs (seeds).")
         if any("; " in str(name) for name in rows["device_name"]):

@@ -1,0 +1,27 @@
+"""Fixtures that several test files share."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random two-layer BERT."""
+    return tiny.bert(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random two-layer Llama without a pad token."""
+    return tiny.llama(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """Folder of a finished small benchmark (full, LoRA, QLoRA; two seeds). Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("finished")
+    tiny.write_inputs(folder, tiny_bert)
+    tiny.snakemake(folder, tiny.config(folder))
+    return folder

@@ -1,0 +1,43 @@
+"""Draw the figures of one data set and model, each as SVG and PNG.
+
+Reads runs.csv (of make_tables.py) and the metrics.csv of each completed run. A figure for which nothing was
+measured is drawn too: it says why.
+"""
+
+import argparse
+from pathlib import Path
+
+from peft_tradeoffs.errors import run
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, metavar="CSV", help="runs.csv of make_tables.py")
+    parser.add_argument(
+        "--runs-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of this data set's and model's runs: {arm}/seed{seed}/metrics.csv below it",
+    )
+    parser.add_argument("--dataset", required=True, help="the data set, as runs.csv names it")
+    parser.add_argument("--model", required=True, help="the model, as runs.csv names it")
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the figures go to")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Draw every figure."""
+    args = arguments()
+    from peft_tradeoffs import style
+    from peft_tradeoffs.canvas import load
+    from peft_tradeoffs.figures import FIGURES
+
+    grid = load(args.runs, args.runs_dir, args.dataset, args.model)
+    for name, draw in FIGURES.items():
+        style.save(draw(grid), args.output_dir, name)
+
+
+if __name__ == "__main__":
+    run(main)
