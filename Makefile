@@ -56,5 +56,5 @@ clean:
 
 .venv/.installed-dev: .venv/.installed envs/requirements-dev.txt
 	@rm -f .venv/.installed-dev
-	$(PIP_INSTALL) -r envs/requirements.txt -r envs/requirements-dev.txt
+	$(PIP_INSTALL) -r envs/requirements-dev.txt
 	@touch .venv/.installed-dev

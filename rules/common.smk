@@ -52,7 +52,12 @@ wildcard_constraints:
 
 def code(script):
     """The script, then our modules it imports, so that an edit reruns what depends on it."""
-    return [os.path.relpath(path) for path in dependencies(SCRIPTS / script)]
+    # Relative where that is stable: a checkout that moves with its results reruns nothing.
+    here = Path.cwd()
+    return [
+        str(path.relative_to(here) if path.is_relative_to(here) else path)
+        for path in dependencies(SCRIPTS / script)
+    ]
 
 
 def summaries():

@@ -20,8 +20,9 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
-    """Folder of a finished small benchmark (full, LoRA, QLoRA; two seeds). Copy it before changing it."""
+    """Folder of a finished small benchmark (full, LoRA, QLoRA; two seeds) beside its workflow. Copy it to change it."""
     folder = tmp_path_factory.mktemp("finished")
+    tiny.copy_workflow(folder)
     tiny.write_inputs(folder, tiny_bert)
     tiny.snakemake(folder, tiny.config(folder))
     return folder

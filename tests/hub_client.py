@@ -124,6 +124,7 @@ def dataset_call(config: str | None = "sst2", repo: str = DATASET, revision: str
 def succeed(*arguments, **options) -> Path:
     done = hub(*arguments, **options)
     assert done.returncode == 0, done.stderr
+    assert "it/s" not in done.stderr, "no progress bars in a log"
     return Path(done.stdout.strip())
 
 

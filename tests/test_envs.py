@@ -37,7 +37,7 @@ CONSTRAINTS = read_file("constraints.txt")
 
 
 def required_by(name: str) -> set[str]:
-    """What an installed package requires here, without extras and without the CUDA libraries of a torch build."""
+    """What an installed package requires here, less extras and the CUDA libraries of a torch build."""
     environment = default_environment() | {"extra": ""}
     requirements = [Requirement(line) for line in metadata.requires(name) or []]
     names = {

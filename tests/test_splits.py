@@ -169,9 +169,11 @@ BAD = {
     "underscore in a number": (dict(train=["1", "1_0"], task="regression"), r"'1_0', not a number"),
     "bool in a regression": (dict(train=[1, True], task="regression"), r"True, not a number"),
     "no number": (dict(train=[1, None], task="regression"), r"line 3: 'label' is None, not a number"),
-    "nan": (dict(train=["1", "nan"], task="regression"), r"a\.tsv, line 3: 'label' is nan, not finite"),
-    "infinity": (dict(train=[1, 2], test=[1, float("inf")], task="regression"), r"b\.tsv, line 3: .* inf, not fin"),
-    "no test": (dict(train=OK), r"no `test`; give `splits: test` or `fractions: test`"),
+    "nan": (dict(train=["1", "nan"], task="regression"), r"a\.tsv, line 3: 'label' is nan, not a finite number"),
+    "infinity": (
+        dict(train=[1, 2], test=[1, float("inf")], task="regression"),
+        r"b\.tsv, line 3: .* inf, not a finite",
+    ),
     "test twice": (dict(train=OK, test=OK, fractions={"test": 0.2}), r"'test' stands in both"),
     "fraction of 0": (dict(train=OK, fractions={"test": 0.0}), r"each must be above 0"),
     "fractions of 1": (dict(train=OK, fractions={"test": 0.5, "validation": 0.5}), r"their sum below 1"),
@@ -198,8 +200,15 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_data(case):
     settings, message = BAD[case]
+    if "fractions" not in settings:
+        settings = {"test": OK} | settings
     with pytest.raises(InputError, match=message):
         split(**settings)
+
+
+def test_a_test_split_is_needed():
+    with pytest.raises(InputError, match=r"no `test`; give `splits: test` or `fractions: test`"):
+        split(OK)
 
 
 class TestWriting:

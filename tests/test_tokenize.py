@@ -1,14 +1,16 @@
 """tokenize_dataset.py on small tokenizers that the tests build."""
 
 import json
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenize_dataset
 from peft_tradeoffs.datafiles import Table
+from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.splits import make_splits, write_splits
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -64,21 +66,30 @@ def data(folder: Path, texts, pairs=None, labels=None, task="classification") ->
     return folder
 
 
-def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "--data-dir", str(data_dir), "--model", str(model)]
-    command += ["--max-length", str(max_length), "--output", str(output)]
-    offline = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    return subprocess.run(command, capture_output=True, text=True, env=offline, check=False)
+def command(data_dir: Path, model: Path, max_length: int, output: Path) -> list[str]:
+    paths = ["--data-dir", str(data_dir), "--model", str(model), "--output", str(output)]
+    return [str(SCRIPT), *paths, "--max-length", str(max_length)]
+
+
+@pytest.fixture
+def tokenize(monkeypatch):
+    """Calls the script's main in this process, where Transformers is imported once for all tests."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # main sets it: restored after the test
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", command(*arguments))
+        tokenize_dataset.main()
+
+    return call
 
 
 def rows(arrays, split: str, name: str = "input_ids") -> list[list[int]]:
     return [part.tolist() for part in np.split(arrays[f"{split}_{name}"], arrays[f"{split}_offsets"][1:-1])]
 
 
-def test_arrays_and_description(tmp_path):
+def test_arrays_and_description(tmp_path, tokenize):
     folder = data(tmp_path / "data", ["a b", "c", "a b c d x", "d"], labels=["y", "x", "y", "x"])
-    done = tokenize(folder, bert(tmp_path / "m.1"), 6, tmp_path / "t" / "m.1.npz")
-    assert (done.returncode, done.stderr) == (0, "")
+    tokenize(folder, bert(tmp_path / "m.1"), 6, tmp_path / "t" / "m.1.npz")
     arrays = np.load(tmp_path / "t" / "m.1.npz")
     assert rows(arrays, "train") == [[2, 4, 5, 3], [2, 6, 3], [2, 4, 5, 6, 7, 3], [2, 7, 3]]
     assert {name: str(array.dtype) for name, array in arrays.items() if name.startswith("test")} == {
@@ -106,36 +117,35 @@ def test_arrays_and_description(tmp_path):
     }
 
 
-def test_the_same_input_gives_the_same_bytes(tmp_path):
+def test_the_same_input_gives_the_same_bytes(tmp_path, tokenize):
     folder, model = data(tmp_path / "data", ["a b", "c"]), bert(tmp_path / "m")
     outputs = [tmp_path / name / "m.npz" for name in ("one", "two")]
     for output in outputs:
-        assert tokenize(folder, model, 8, output).returncode == 0
+        tokenize(folder, model, 8, output)
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     assert outputs[0].with_suffix(".json").read_bytes() == outputs[1].with_suffix(".json").read_bytes()
 
 
-def test_pairs_have_token_types_and_lose_the_longer_text_s_end(tmp_path):
+def test_pairs_have_token_types_and_lose_the_longer_text_s_end(tmp_path, tokenize):
     folder = data(tmp_path / "data", ["a b c d", "a"], pairs=["b", "c d"])
-    assert tokenize(folder, bert(tmp_path / "m"), 6, tmp_path / "m.npz").returncode == 0
+    tokenize(folder, bert(tmp_path / "m"), 6, tmp_path / "m.npz")
     arrays = np.load(tmp_path / "m.npz")
     assert rows(arrays, "test") == [[2, 4, 5, 3, 5, 3], [2, 4, 3, 6, 7, 3]]
     assert rows(arrays, "test", "token_type_ids") == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1]]
 
 
-def test_regression_has_one_float32_label(tmp_path):
+def test_regression_has_one_float32_label(tmp_path, tokenize):
     folder = data(tmp_path / "data", ["a", "b"], labels=[0.1, 2.0], task="regression")
-    assert tokenize(folder, bert(tmp_path / "m"), 6, tmp_path / "m.npz").returncode == 0
+    tokenize(folder, bert(tmp_path / "m"), 6, tmp_path / "m.npz")
     labels = np.load(tmp_path / "m.npz")["train_labels"]
     assert (labels.dtype, labels.tolist()) == (np.float32, [np.float32(0.1), 2.0])
     described = json.loads((tmp_path / "m.json").read_text())
     assert (described["num_labels"], described["labels"]) == (1, None)
 
 
-def test_a_decoder_without_a_pad_token_pads_with_eos(tmp_path):
+def test_a_decoder_without_a_pad_token_pads_with_eos(tmp_path, tokenize):
     folder = data(tmp_path / "data", ["a b", "b"])
-    done = tokenize(folder, decoder(tmp_path / "m"), 6, tmp_path / "m.npz")
-    assert (done.returncode, done.stderr) == (0, "")
+    tokenize(folder, decoder(tmp_path / "m"), 6, tmp_path / "m.npz")
     arrays = np.load(tmp_path / "m.npz")
     assert rows(arrays, "train") == [[2, 3], [3]]
     assert "train_token_type_ids" not in arrays
@@ -179,24 +189,23 @@ def roberta(folder: Path) -> Path:
         (decoder, 8, "train.parquet, row 2: ('!',) has no tokens"),
     ],
 )
-def test_bad_input(tmp_path, model, max_length, message):
+def test_bad_input(tmp_path, tokenize, model, max_length, message):
     folder = data(tmp_path / "data", ["a", "!"])
-    done = tokenize(folder, model(tmp_path / "m"), max_length, tmp_path / "out" / "m.npz")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
+    with pytest.raises(InputError, match=re.escape(message)):
+        tokenize(folder, model(tmp_path / "m"), max_length, tmp_path / "out" / "m.npz")
     assert not (tmp_path / "out").exists()
 
 
-def test_max_length_of_the_model_itself_is_allowed(tmp_path):
+def test_max_length_of_the_model_itself_is_allowed(tmp_path, tokenize):
     folder = data(tmp_path / "data", ["a", "b"])
-    assert tokenize(folder, roberta(tmp_path / "m"), 14, tmp_path / "m.npz").returncode == 0
+    tokenize(folder, roberta(tmp_path / "m"), 14, tmp_path / "m.npz")
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_the_command_ends_on_bad_input_with_one_line_and_status_1(tmp_path):
     (tmp_path / "m.json").write_text("{}")
     folder = data(tmp_path / "data", ["a", "b"])
-    done = tokenize(folder, tmp_path / "m", 8, tmp_path / "m.npz")
+    arguments = command(folder, tmp_path / "m", 8, tmp_path / "m.npz")
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
         1,
         f"error: {tmp_path / 'm'}: no such folder; make it with fetch_model.py\n",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -141,11 +142,23 @@ def write_inputs(folder: Path, model: Path, rows: int = 64) -> None:
         (folder / "model").symlink_to(model)
 
 
+def copy_workflow(folder: Path) -> None:
+    """Put a copy of the workflow into `folder`, for a test that edits it or moves the folder."""
+    for name in ("Snakefile", "rules", "workflow_scripts", "schemas", "envs"):
+        source, target = REPOSITORY / name, folder / "workflow" / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
 def command(folder: Path, *words: str, cores: int = 2) -> list[str]:
-    """The snakemake command line for config.yaml in `folder`."""
+    """The snakemake command line for config.yaml in `folder`, by the workflow's copy there if it has one."""
+    copy = folder / "workflow" / "Snakefile"
     return [
         *(sys.executable, "-m", "snakemake"),
-        *("--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder)),
+        *("--snakefile", str(copy if copy.exists() else REPOSITORY / "Snakefile"), "--directory", str(folder)),
         *("--cores", str(cores), "--rerun-incomplete", *words),
     ]
 

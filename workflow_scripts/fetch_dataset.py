@@ -45,7 +45,7 @@ def load_docstrings(block: Block, output_dir: Path) -> Loaded:
 
 def load_hub(block: Block, output_dir: Path) -> Loaded:
     """The tables of a hub data set at a pinned revision; a ClassLabel's names become the labels."""
-    from peft_tradeoffs.hub import dataset_snapshot, load_arguments
+    from peft_tradeoffs.hub import dataset_snapshot, load_dataset
 
     config = block.get("config")
     folder = dataset_snapshot(block["path"], block["revision"], config)
@@ -56,9 +56,10 @@ def load_hub(block: Block, output_dir: Path) -> Loaded:
     wanted = [*block["text"], block["label"]]
     with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}.", dir=output_dir.parent) as cache:
         try:
-            loaded = datasets.load_dataset(str(folder), cache_dir=cache, **load_arguments(folder, config))
+            loaded = load_dataset(folder, config, Path(cache))
         except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
-            raise InputError(f"data set {block['path']!r}, config {config!r}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise InputError(f"data set {block['path']!r}, config {config!r}: {reason}") from error
         tables = {split: hub_table(block["path"], loaded, name, wanted) for split, name in block["splits"].items()}
     return tables, {key: block.get(key) for key in ("path", "config", "revision")}
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
-SPLITS = ("train", "validation", "test")
 CHUNK = 4096  # rows encoded at once
 # the models whose first position is padding_idx + 1, as in RoBERTa
 OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
@@ -34,7 +33,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
+        raise InputError(f"{folder}: its tokenizer cannot be loaded: {' '.join(str(error).split())}") from error
     # from a config.json alone Transformers makes a tokenizer that knows the special tokens only
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         raise InputError(
@@ -55,8 +54,9 @@ def longest_input(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> int:
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     limits = [tokenizer.model_max_length]  # a huge number where it has none
     if positions and positions > 0:
-        reserved = config.get("pad_token_id", 1) + 1 if config.get("model_type") in OFFSET_POSITIONS else 0
-        limits.append(positions - reserved)
+        padding = config.get("pad_token_id")
+        offset = (1 if padding is None else padding) + 1
+        limits.append(positions - (offset if config.get("model_type") in OFFSET_POSITIONS else 0))
     return min(limits)
 
 
@@ -132,6 +132,7 @@ def main() -> None:
 
     import numpy as np
     from peft_tradeoffs.files import atomic, read_json, sha256, write_json
+    from peft_tradeoffs.splits import SPLITS
 
     manifest = arguments.model.with_name(f"{arguments.model.name}.json")
     described = arguments.data_dir / "dataset.json"

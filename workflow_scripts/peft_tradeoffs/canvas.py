@@ -42,9 +42,13 @@ class Grid:
 
     @property
     def metric_axis(self) -> str:
-        """The label of a metric axis."""
-        name, comma, unit = tables.metric_label(self.metric or "metric").partition(", ")
-        return f"{name} on the test split{comma}{unit}"
+        """The label of a metric axis, e.g. "Accuracy on the test split, %"."""
+        return tables.metric_label(self.metric or "").replace(self.metric_name, f"{self.metric_name} on the test split")
+
+    @property
+    def metric_name(self) -> str:
+        """The metric's name in titles."""
+        return tables.metric_label(self.metric or "Metric").partition(", ")[0]
 
 
 def load(runs_csv: Path, runs_dir: Path, dataset: str, model: str) -> Grid:
@@ -87,7 +91,7 @@ def styled(draw: Callable[[Grid], Figure]) -> Callable[[Grid], Figure]:
 def canvas(grid: Grid, title: str, height: float, notes: Sequence[str]) -> Figure:
     """An empty figure with its title above and notes below; `height` in inches."""
     lines = [line for note in notes if note for line in textwrap.wrap(note, 112)]
-    figure = Figure(figsize=(style.WIDTH, height + 0.13 * len(lines)), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, height + 0.13 * len(lines)), layout="constrained", dpi=style.DPI)
     FigureCanvasAgg(figure)
     heading = textwrap.fill(f"{title} · {grid.dataset}, {grid.model}", 88)
     figure.suptitle(heading, x=0.008, ha="left", fontsize=9.5)
@@ -99,7 +103,7 @@ def canvas(grid: Grid, title: str, height: float, notes: Sequence[str]) -> Figur
 def message(grid: Grid, title: str, text: str) -> Figure:
     """A small figure that says why there is nothing to draw."""
     figure = canvas(grid, title, 1.2, [])
-    figure.text(0.5, 0.42, textwrap.fill(text, 90), ha="center", va="center", color=style.GREY)
+    figure.text(0.5, 0.42, textwrap.fill(f"Nothing to draw: {text}", 90), ha="center", va="center", color=style.GREY)
     return figure
 
 
@@ -117,7 +121,7 @@ def conditions(runs: pd.DataFrame) -> str:
         if len(values) == 1:
             parts.append(form.format(values[0]))
         elif key == "device_name" and len(values):
-            parts.append("several devices")
+            parts.append("Several devices")
     counts = done.groupby("arm").size()
     if len(counts):
         low, high = counts.min(), counts.max()
@@ -142,7 +146,8 @@ def reason(runs: pd.DataFrame, key: str) -> str:
     reasons = []
     for text in runs[runs["status"] == COMPLETED]["null_reasons"].dropna().unique():
         reasons.append(json.loads(text).get(key, "not measured"))
-    return "; ".join([*(f"{status} {count}" for status, count in failed.items()), *dict.fromkeys(reasons)])
+    failures = [f"{status}, {count} {'run' if count == 1 else 'runs'}" for status, count in failed.items()]
+    return "; ".join([*failures, *dict.fromkeys(reasons)])
 
 
 def absent(grid: Grid, shown: pd.Series, key: str) -> str:
@@ -159,3 +164,16 @@ def devices(grid: Grid) -> list[tuple[str, pd.DataFrame]]:
     """The runs device by device ("cpu", "cuda"), since what they measure does not compare."""
     named = grid.runs["device"].fillna(tables.first(grid.runs["device"]) or "cpu")
     return [(device, grid.runs[named == device]) for device in dict.fromkeys(named)]
+
+
+def spread(values: pd.Series, least: float) -> tuple[float, float]:
+    """Limits of an axis that does not start from zero, `least` wide or more."""
+    low, high = float(values.min()), float(values.max())
+    room = max(0.08 * (high - low), (least - (high - low)) / 2)
+    return low - room, high + room
+
+
+def metric_limits(grid: Grid) -> tuple[float, float]:
+    """Limits of a metric axis around every completed run."""
+    values = grid.runs[grid.runs["status"] == COMPLETED]["metric_value"].dropna().astype(float) * grid.scale
+    return spread(values, 0.02 * grid.scale)

@@ -8,6 +8,7 @@ import fnmatch
 import glob
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,6 +26,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import disable_progress_bars
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.model_files import folder_files, refuse_lacking, required_files
@@ -153,6 +155,8 @@ def _cached_tree(kind: str, path: str, revision: str) -> set[str] | None:
 
 
 def _download(kind: str, path: str, revision: str, wanted: Wanted) -> Path:
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # a log is no place for them
     api = HfApi()
     # Fails at once where the hub cannot be reached; listing the files would retry for half a minute.
     api.repo_info(path, repo_type=kind, revision=revision, timeout=PROBE_TIMEOUT_S)

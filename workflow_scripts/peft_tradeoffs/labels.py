@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-DISTANCES = (1, 3, 6, 10, 16, 24, 34, 46, 60)  # points (1/72 inch) between a marker and its label
+DISTANCES = (2, 4, 6, 10, 16, 24, 34, 46, 60)  # points (1/72 inch) between a marker and its label
 ANGLES = range(0, 360, 15)
 LEADER = 8  # points: a label further away gets a line to its point
 
@@ -31,11 +32,13 @@ def place_labels(
         axes.transData.transform(points),
         radii * dot,
         dense(axes.transData.transform(path), 4 * dot),
+        2 * dot,
         [],
     )
     for index, name in sorted(zip(members, names, strict=True), key=lambda pair: -points[pair[0], 1]):
         note = axes.annotate(name, points[index], xytext=(0, 0), textcoords="offset points", fontsize=7.5)
         note.set_in_layout(False)
+        note.set_path_effects([withStroke(linewidth=2, foreground="white")])
         extent = note.get_window_extent(renderer)
         centre, radius = scene.markers[index], scene.radii[index]
         places = [
@@ -59,15 +62,16 @@ class Scene:
     markers: np.ndarray  # [n, 2] centres
     radii: np.ndarray  # [n]
     path: np.ndarray  # [m, 2] points along the polyline
+    gap: float  # what stays free around a label
     labels: list[Bbox]  # those written so far
 
     def cost(self, box: Bbox) -> float:
         """What a label in this box would cover, weighted; 0 where all is free."""
         beyond = max(self.frame.x0 - box.x0, box.x1 - self.frame.x1, self.frame.y0 - box.y0, box.y1 - self.frame.y1)
         gaps = np.maximum(np.maximum(box.min - self.markers, self.markers - box.max), 0)
-        hidden = int((np.hypot(*gaps.T) < self.radii + 1).sum())
-        others = sum(box.padded(2).overlaps(other) for other in self.labels)
-        near = box.padded(2)
+        hidden = int((np.hypot(*gaps.T) < self.radii + self.gap / 2).sum())
+        near = box.padded(self.gap)
+        others = sum(near.overlaps(other) for other in self.labels)
         crossed = int(np.all((self.path >= near.min) & (self.path <= near.max), axis=1).sum())
         return 1000 * (beyond > 0) + 400 * others + 150 * hidden + 12 * crossed
 

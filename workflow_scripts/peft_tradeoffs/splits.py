@@ -52,9 +52,8 @@ def make_splits(
 
     `tables` holds "train" and what else the source has of "test" and "validation"; `fractions` are carved
     from train and `limit` then cuts each split down to so many rows. Both are stratified by class (not for
-    regression), draw the same rows for the same `seed`, and keep the rows' order; a larger limit keeps all
-    rows of a smaller one. Rows with the same text(s) stay on the same side of a carve, so with repeated texts
-    a fraction's size is approximate, otherwise exact.
+    regression), draw the same rows for the same `seed`, and keep the rows' order. Rows with the same text(s)
+    stay on the same side of a carve, so with repeated texts a fraction's size is approximate, otherwise exact.
     Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on.
     """
     fractions, limit = fractions or {}, limit or {}

@@ -45,7 +45,9 @@ RC = sns.axes_style("ticks") | {
     "svg.fonttype": "path",
     "svg.hashsalt": "peft-tradeoffs",
 }
-PALETTE = [colour for index, colour in enumerate(sns.color_palette("colorblind")) if index != 7]  # no grey
+# seaborn's "colorblind" without its palest (pink, yellow) and grey, then three dark ones of Paul Tol's "muted".
+PALETTE = [sns.color_palette("colorblind")[index] for index in (0, 1, 2, 3, 4, 9, 5)]
+PALETTE += [to_rgb(colour) for colour in ("#882255", "#332288", "#999933")]
 MARKERS = "osD^vPXp"
 
 
@@ -92,6 +94,9 @@ def grid_along(axes: Axes, grid: str) -> None:
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write {folder}/{name}.svg and .png, each whole or not at all, the same bytes for the same figure."""
     with matplotlib.rc_context(RC):
+        for _ in range(2):  # the first layout decides on ticks, whose labels the second has to fit in
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # keeps the places found: not laid out again for each format
         for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             with atomic(folder / f"{name}.{kind}") as temporary:
                 figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)

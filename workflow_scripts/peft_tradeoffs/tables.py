@@ -51,7 +51,7 @@ METRIC_LABEL = {
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
 }
-NULL = "–"  # noqa: RUF001 (an en dash is how tables show an absent value)
+NULL = "–"
 LEFT = ("Arm", "Status", "Failed", "Device")
 LATEX = str.maketrans(
     {char: rf"\{char}" for char in "&%$#_{}"}
@@ -100,11 +100,11 @@ def read_summaries(paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 
 def typed(values: pd.Series) -> pd.Series:
-    """A column of JSON values as Int64 (all whole numbers), float64 (numbers) or object."""
+    """A column of JSON values as Int64 (all whole numbers), float64 (numbers, or all null) or object."""
     kinds = {type(value) for value in values if value is not None and value == value}
     if kinds == {int}:
         return values.astype("Int64")
-    return values.astype(float) if kinds and kinds <= {int, float} else values
+    return values.astype(float) if kinds <= {int, float} else values
 
 
 def runs_frame(summaries: list[dict[str, Any]]) -> pd.DataFrame:

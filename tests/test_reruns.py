@@ -1,0 +1,135 @@
+"""Partial re-runs: exactly what must run is planned, and what is finished is kept."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tiny
+
+ARMS = ["full", "lora-r4", "qlora-r4"]
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished benchmark, with Snakemake's records."""
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy"
+
+
+def plan(folder: Path, settings: dict | None = None, *words: str) -> dict[str, list[str]]:
+    """What `snakemake -n` plans: the arms of the training jobs, and how many jobs of every other rule."""
+    said = tiny.snakemake(folder, settings, "-n", *words).stdout
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", said, re.MULTILINE)
+    counts = Counter(name for name, _ in jobs)
+    arms = sorted(re.search(r"arm=([^\s,]+)", text)[1] for name, text in jobs if name == "train")
+    others = {name: count for name, count in counts.items() if name not in ("train", "all", "runs")}
+    return {"train": arms, **others}
+
+
+def test_touch_nothing(folder):
+    assert plan(folder) == {"train": []}
+
+
+def test_a_deleted_summary_is_run_again_alone(folder):
+    before = tiny.summaries(folder)
+    (folder / "results/runs/reviews/tiny/lora-r4/seed1/summary.json").unlink()
+    assert plan(folder) == {"train": ["lora-r4"], "make_tables": 1, "make_figures": 1}
+    tiny.snakemake(folder, None)
+    after = tiny.summaries(folder)
+    rerun = {name for name in after if after[name]["finished_at"] != before[name]["finished_at"]}
+    assert rerun <= {"lora-r4/seed1"}
+    assert after["lora-r4/seed1"]["metric_value"] == before["lora-r4/seed1"]["metric_value"]
+    assert plan(folder) == {"train": []}
+
+
+def test_another_learning_rate_trains_that_method(folder):
+    settings = tiny.config(folder)
+    settings["methods"]["lora"]["learning_rate"] = 5e-3
+    assert plan(folder, settings) == {"train": ["lora-r4"], "make_tables": 1, "make_figures": 1}
+
+
+def test_another_seed_trains_that_seed_alone(folder):
+    before = {path: path.read_bytes() for path in folder.glob("results/runs/*/*/*/seed*/*.*")}
+    settings = tiny.config(folder, seeds=[0, 1, 2])
+    assert plan(folder, settings) == {"train": ARMS, "make_tables": 1, "make_figures": 1}
+    tiny.snakemake(folder, None)
+    assert set(tiny.summaries(folder)) == {f"{arm}/seed{seed}" for arm in ARMS for seed in (0, 1, 2)}
+    for path, content in before.items():
+        assert path.read_bytes() == content, path
+    assert plan(folder) == {"train": []}
+
+
+def test_another_seed_is_a_job_of_its_own_where_seeds_have_jobs(folder):
+    settings = tiny.config(folder, seeds_per_job=1)
+    tiny.snakemake(folder, settings)
+    said = tiny.snakemake(folder, {**settings, "seeds": [0, 1, 2]}, "-n").stdout
+    planned = re.findall(r"wildcards: dataset=reviews, model=tiny, arm=(\S+), seed=(\d)", said)
+    assert sorted(planned) == [(arm, "2") for arm in ARMS]
+
+
+def test_another_rank_trains_that_arm(folder):
+    settings = tiny.config(folder)
+    settings["methods"]["lora"]["ranks"] = [4, 8]
+    assert plan(folder, settings) == {"train": ["lora-r8"], "check_arms": 1, "make_tables": 1, "make_figures": 1}
+    tiny.snakemake(folder, None)
+    assert plan(folder) == {"train": []}
+
+
+def test_another_data_row_runs_all_that_depends_on_it(folder):
+    with (folder / "train.tsv").open("a") as file:
+        file.write("a good film\t1\n")
+    expected = {"train": ARMS, "fetch_dataset": 1, "tokenize": 1, "make_tables": 1, "make_figures": 1}
+    assert plan(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("peft_tradeoffs/figures.py", {"train": [], "make_figures": 1}),
+        ("make_figures.py", {"train": [], "make_figures": 1}),
+        ("peft_tradeoffs/engine.py", {"train": ARMS, "make_tables": 1, "make_figures": 1}),
+        ("train.py", {"train": ARMS, "make_tables": 1, "make_figures": 1}),
+    ],
+)
+def test_edited_code_runs_what_depends_on_it(folder, script, expected):
+    path = folder / "workflow/workflow_scripts" / script
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert plan(folder) == expected
+
+
+def test_the_same_content_fetched_again_trains_nothing(folder):
+    """Snakemake plans the jobs, since a file is newer; they find their results made from the same and end."""
+    before = tiny.summaries(folder)
+    tiny.snakemake(folder, None, "--forcerun", "tokenize")
+    assert tiny.summaries(folder) == before
+
+
+def test_a_failing_seed_loses_no_finished_one(folder):
+    """Seed 2 cannot be written; the others' summaries stay, and the next call trains what is missing."""
+    before = tiny.summaries(folder)
+    blocker = folder / "results/runs/reviews/tiny/lora-r4/seed2"
+    blocker.write_text("in the way")
+    settings = tiny.config(folder, seeds=[0, 1, 2])
+    done = tiny.snakemake(folder, settings, "--keep-going", check=False)
+    assert done.returncode != 0
+    after = tiny.summaries(folder)
+    assert {name: after.get(name) for name in before} == before
+    blocker.unlink()
+    tiny.snakemake(folder, None)
+    after = tiny.summaries(folder)
+    assert {name: after[name] for name in before} == before
+    assert "lora-r4/seed2" in after
+
+
+def test_plan_is_made_without_torch_or_network(tmp_path):
+    """The reference benchmark: nine arms, planned with torch out of reach."""
+    (tmp_path / "torch.py").write_text("raise ImportError('torch at parse level')")
+    (tmp_path / "config.yaml").write_bytes((tiny.REPOSITORY / "config.yaml").read_bytes())
+    said = tiny.snakemake(tmp_path, None, "-n", PYTHONPATH=str(tmp_path)).stdout
+    arms = sorted(re.findall(r"wildcards: dataset=sst2, model=distilbert, arm=(\S+)", said))
+    ranks = sorted(f"{method}-r{rank}" for method in ("lora", "qlora") for rank in (4, 8, 16, 32))
+    assert arms == ["full", *ranks]
+    assert json.loads(json.dumps(said)).count("seed4/summary.json") >= 9
