@@ -13,13 +13,14 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_unique_keys, resolve
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.preflight import check_paths
+from peft_tradeoffs.preflight import check_arms, check_paths
 
 try:
     for path in workflow.configfiles:
         check_unique_keys(Path(path))
     EXPERIMENT = resolve(config)
     check_paths(EXPERIMENT)
+    check_arms(EXPERIMENT)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

@@ -1,4 +1,4 @@
-"""Once a data set and model: tokens, and a check of every arm against the model."""
+"""Once a data set and model: tokens."""
 
 
 rule tokenize:
@@ -21,23 +21,3 @@ rule tokenize:
         "python {input.code[0]} --data-dir {params.data:q} --model {params.model:q}"
         " --max-length {params.max_length} --output {output.tokens:q} 2> {log:q}"
 
-
-rule check_arms:
-    input:
-        model=f"{OUT}/models/{{model}}.json",
-        code=code("check_arms.py"),
-    output:
-        f"{OUT}/models/{{model}}.arms.json",
-    log:
-        f"{OUT}/logs/check_arms/{{model}}.log",
-    params:
-        model=subpath(input.model, strip_suffix=".json"),
-        arms=json.dumps(
-            {name: arm.settings["peft"] for name, arm in EXPERIMENT.arms.items()}
-        ),
-        head=lambda w: json.dumps(EXPERIMENT.models[w.model].get("head")),
-    conda:
-        "../envs/environment.yaml"
-    shell:
-        "python {input.code[0]} --model {params.model:q} --arms {params.arms:q}"
-        " --head {params.head:q} --output {output:q} 2> {log:q}"

@@ -5,8 +5,6 @@ rule train:
     input:
         tokens=f"{OUT}/tokens/{{dataset}}/{{model}}.npz",
         model=f"{OUT}/models/{{model}}.json",
-        # Before any training, but no reason to train again.
-        checked=ancient(f"{OUT}/models/{{model}}.arms.json"),
         code=code("train.py"),
     output:
         # update(): a finished seed stays when another is added, fails or is killed.

@@ -28,7 +28,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
     memory = MEMORY.get(method, 650 + 400 * own) + 6 * (rank or 0) + noise.gauss(0, 3)
     adapter = 0 if method == "full" else 18_432 * (rank or 1)
     trainable = PARAMETERS if method == "full" else adapter + HEAD
-    speed = 100 if method == "full" else 140 + 60 * own + noise.gauss(0, 4)
+    speed = 100.0 if method == "full" else 140 + 60 * own + noise.gauss(0, 4)
     cpu = device == "cpu"
     gpu_reason = "no CUDA device: the run was on the CPU"
     reasons = dict.fromkeys(("pearson", "spearman"), "task is classification")
@@ -41,8 +41,9 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "task": "classification", "metric": "accuracy", "metric_value": accuracy,
         "accuracy": accuracy, "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
         "pearson": None, "spearman": None, "test_loss": 1.2 - accuracy,
-        "learning_rate": 3e-5 if method == "full" else 5e-4, "epochs": 3.0, "steps": 600, "stopped_early": False, "batch_size": 32,
-        "gradient_accumulation_steps": 1, "gradient_checkpointing": False, "precision": "fp32", "device": device,
+        "learning_rate": 3e-5 if method == "full" else 5e-4, "epochs": 3.0, "steps": 600, "stopped_early": False,
+        "batch_size": 32, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
+        "precision": "fp32", "device": device,
         "device_name": "Example CPU, 2 cores" if cpu else "NVIDIA H100 80GB HBM3",
         "train_rows": 6400, "test_rows": 872, "truncated_train": 3, "truncated_test": 0,
         "backbone_parameters": PARAMETERS - HEAD, "head_parameters": HEAD, "adapter_parameters": adapter,

@@ -1,5 +1,6 @@
 """Labels of points in a plot, placed so that they cover neither points nor each other."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def nearest(box: Bbox, point: np.ndarray) -> tuple[float, float]:
 def dense(path: np.ndarray, gap: float) -> np.ndarray:
     """Points along a polyline [n, 2], at most `gap` apart."""
     parts = [path[:1]]
-    for start, end in zip(path[:-1], path[1:], strict=True):
+    for start, end in itertools.pairwise(path):
         steps = max(1, math.ceil(float(np.hypot(*(end - start))) / gap))
         parts.append(start + (end - start) * np.linspace(0, 1, steps + 1)[1:, None])
     return np.concatenate(parts)

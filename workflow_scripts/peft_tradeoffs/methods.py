@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
 
+from peft_tradeoffs.classifier import empty_classifier, head_modules, is_linear, linear_names
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.targets import check_targets
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def build(
         problem_type="regression" if task == "regression" else "single_label_classification",
         pad_token_id=pad_token_id,
     )
-    head = head_modules(_empty(config), head)
+    head = head_modules(empty_classifier(config), head)
     model, info = AutoModelForSequenceClassification.from_pretrained(
         folder,
         config=config,
@@ -93,16 +95,8 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType, get_peft_model
 
     fields = {key: value for key, value in peft.items() if key != "peft_type"}
-    linear = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)})
-    targets = peft.get("target_modules")
-    if isinstance(targets, list):  # PEFT is silent about a target that matches nothing beside one that does
-        names = [name for name, _ in model.named_modules()]
-        for target in targets:
-            if not any(name == target or name.endswith(f".{target}") for name in names):
-                raise InputError(
-                    f"target_modules: {target} matches nothing in {type(model).__name__}; its linear layers: "
-                    f"{', '.join(linear)}"
-                )
+    targets, linear = peft.get("target_modules"), linear_names(model)
+    check_targets(targets, [name for name, _ in model.named_modules()], linear)
     try:
         config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft["peft_type"])](
             task_type=TaskType.SEQ_CLS, modules_to_save=list(head), **fields
@@ -113,31 +107,6 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
             f"{peft['peft_type']} with target_modules {targets or 'by default'} does not "
             f"fit {type(model).__name__}: {error} (its linear layers: {', '.join(linear)})"
         ) from error
-
-
-def head_modules(model: PreTrainedModel, names: list[str] | None = None) -> list[str]:
-    """Full names of the modules that make up the classification head.
-
-    By default all that stands outside the base model, and the base model's pooler, which PEFT would leave
-    frozen. Raises InputError for a name that is no module.
-    """
-    modules = dict(model.named_modules())
-    if names is not None:
-        for name in names:
-            if name not in modules:
-                raise InputError(f"models.*.head: {type(model).__name__} has no module {name}")
-        return names
-    prefix = model.base_model_prefix
-    found = [name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())]
-    pooler = getattr(model.base_model, "pooler", None)
-    if pooler is not None and any(True for _ in pooler.parameters()):
-        found.insert(0, f"{prefix}.pooler")
-    return found
-
-
-def empty_model(folder: Path) -> PreTrainedModel:
-    """The classifier of `folder`'s config without weights, on the meta device."""
-    return _empty(AutoConfig.from_pretrained(folder))
 
 
 def logical_sizes(model: nn.Module) -> dict[str, int]:
@@ -167,17 +136,6 @@ def save(built: Built, folder: Path) -> None:
         built.model.save_pretrained(folder)
 
 
-def _empty(config: AutoConfig) -> PreTrainedModel:
-    with torch.device("meta"):
-        try:
-            return AutoModelForSequenceClassification.from_config(config)
-        except ValueError as error:
-            raise InputError(
-                f"Transformers has no sequence classifier for model type {config.model_type}: choose an encoder "
-                "or a decoder that AutoModelForSequenceClassification knows"
-            ) from error
-
-
 def _quantization_config(
     quantization: dict[str, Any] | None, head: list[str], config: AutoConfig
 ) -> BitsAndBytesConfig | None:
@@ -185,8 +143,8 @@ def _quantization_config(
         return None
     skip = [
         name
-        for name, module in _empty(config).named_modules()
-        if _is_linear(module) and any(name == part or name.startswith(f"{part}.") for part in head)
+        for name, module in empty_classifier(config).named_modules()
+        if is_linear(module) and any(name == part or name.startswith(f"{part}.") for part in head)
     ]
     return BitsAndBytesConfig(
         **{**quantization, "bnb_4bit_compute_dtype": getattr(torch, quantization["bnb_4bit_compute_dtype"])},
@@ -248,10 +206,6 @@ def _count(model: nn.Module, logical: dict[str, int], head: list[str]) -> Parame
 
 def _in_head(name: str, head: list[str]) -> bool:
     return any(name.startswith(f"{part}.") for part in head)
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def _logical_size(parameter: nn.Parameter) -> int:

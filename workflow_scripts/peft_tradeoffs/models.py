@@ -104,6 +104,19 @@ def _describe(source: dict[str, Any], folder: Path, path: str) -> dict[str, Any]
         "files": found,
         "sha256": hashlib.sha256(pairs.encode()).hexdigest(),
         "model_type": kind,
+        **_classifier(folder, source.get("head")),
+    }
+
+
+def _classifier(folder: Path, head: list[str] | None) -> dict[str, list[str]]:
+    """What a configuration can be checked against before any training: module names, and the head's."""
+    from peft_tradeoffs.classifier import empty_classifier, head_modules, linear_names
+
+    model = empty_classifier(folder)
+    return {
+        "head": head_modules(model, head),
+        "linear": linear_names(model),
+        "modules": [name for name, _ in model.named_modules() if name],
     }
 
 

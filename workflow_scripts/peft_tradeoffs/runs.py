@@ -67,6 +67,9 @@ def run(
         seed=seed,
         device=settings["device"],
     )
+    if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
+        adapter = built.model.peft_config["default"]
+        adapter.base_model_name_or_path, adapter.revision = manifest["path"], manifest["revision"]
     _check_space(directory.path, built)
     load_s = time.perf_counter() - began
     trained = engine.train(

@@ -1,5 +1,6 @@
 """The metric against a cost: scatter plots of the arms with their Pareto front."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -95,7 +96,7 @@ def draw_scatter(axes: Axes, grid: Grid, arms: pd.DataFrame, x: str, x_sd: str |
     def finish() -> None:
         members = pareto(cost, gain)
         steps = np.array([(cost[index], gain[index]) for index in members])
-        corners = [(right[0], left[1]) for left, right in zip(steps[:-1], steps[1:], strict=True)]
+        corners = [(right[0], left[1]) for left, right in itertools.pairwise(steps)]
         path = np.empty((2 * len(steps), 2))
         path[0::2] = steps
         path[1::2] = [*corners, (axes.get_xlim()[1], steps[-1, 1])]

@@ -91,12 +91,17 @@ def grid_along(axes: Axes, grid: str) -> None:
     axes.grid(True, axis=grid)
 
 
+def lay_out(figure: Figure) -> None:
+    """Settle where everything is, so that no format lays the figure out again."""
+    for _ in range(2):  # the first layout decides on ticks, whose labels the second has to fit in
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write {folder}/{name}.svg and .png, each whole or not at all, the same bytes for the same figure."""
     with matplotlib.rc_context(RC):
-        for _ in range(2):  # the first layout decides on ticks, whose labels the second has to fit in
-            figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # keeps the places found: not laid out again for each format
+        lay_out(figure)
         for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
             with atomic(folder / f"{name}.{kind}") as temporary:
                 figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)

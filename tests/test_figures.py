@@ -1,0 +1,251 @@
+"""Figures: every declared file, what is drawn, and that nothing overlaps."""
+
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import pytest
+import synthetic
+from matplotlib.text import Text
+from peft_tradeoffs import style, tables
+from peft_tradeoffs.canvas import Grid, load, message
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.figures import FIGURES
+from peft_tradeoffs.scatter import compact, pareto
+
+ROOT = Path(__file__).parents[1]
+EIGHT = ["full", "lora", "qlora", "dora", "rslora", "vera", "oft", "loha", "hra"]
+GRIDS = {
+    1: synthetic.grid(["full"], []),
+    5: synthetic.grid(["full", "lora", "qlora"], [4, 16]),
+    9: synthetic.grid(["full", "lora", "qlora"], [4, 8, 16, 32]),
+    41: synthetic.grid(EIGHT, [2, 4, 8, 16, 32]),
+}
+
+
+def prepare(folder: Path, summaries: list[dict]) -> tuple[Path, Path]:
+    """runs.csv and the runs' folder, as make_tables.py and the workflow leave them."""
+    synthetic.write(folder, summaries)
+    tables.runs_frame(summaries).to_csv(folder / "runs.csv", index=False)
+    return folder / "runs.csv", folder / "runs" / summaries[0]["dataset"] / summaries[0]["model"]
+
+
+def grid_of(folder: Path, summaries: list[dict]) -> Grid:
+    runs, runs_dir = prepare(folder, summaries)
+    return load(runs, runs_dir, summaries[0]["dataset"], summaries[0]["model"])
+
+
+def texts(figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+
+
+def misplaced(figure) -> list[tuple[str, str]]:
+    """Pairs of drawn texts that overlap by more than a pixel at either edge, and texts that the figure cuts."""
+    style.lay_out(figure)
+    renderer = figure.canvas.get_renderer()
+    unseen = {text for axes in figure.axes for text in undrawn(axes)}
+    kept = [
+        text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text not in unseen
+    ]
+    boxes = [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in kept]
+    cut = [
+        (text, "cut") for text, box in boxes if not (figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max))
+    ]
+    pairs = itertools.combinations(boxes, 2)
+    return cut + [(one, two) for (one, box), (two, other) in pairs if box.overlaps(other)]
+
+
+def undrawn(axes) -> list[Text]:
+    """Texts that exist but are not drawn: all of hidden axes, tick labels beyond the limits."""
+    if not axes.get_visible():
+        return axes.findobj(Text)
+    found = []
+    for axis, part in ((axes.xaxis, 0), (axes.yaxis, 1)):
+        low, high = sorted(axis.get_view_interval())
+        for label in axis.get_ticklabels(which="both"):
+            if not low <= label.get_position()[part] <= high:
+                found.append(label)
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+            found += [label for label in (tick.label1, tick.label2) if not label.get_visible()]
+    return found
+
+
+@pytest.mark.parametrize("arms", GRIDS)
+def test_texts_neither_overlap_nor_are_cut(tmp_path, arms):
+    seeds = range(1 if arms == 1 else 2)
+    grid = grid_of(tmp_path, [synthetic.summary(*arm, seed) for arm in GRIDS[arms] for seed in seeds])
+    for name, draw in FIGURES.items():
+        figure = draw(grid)
+        assert misplaced(figure) == [], name
+        width, _ = figure.get_size_inches()
+        assert width == style.WIDTH
+
+
+def test_command_writes_both_formats_the_same_each_time(tmp_path):
+    summaries = [synthetic.summary(*arm, 0, dataset="a_$b$", model="m_{x}") for arm in GRIDS[5]]
+    runs, runs_dir = prepare(tmp_path, summaries)
+    for out in ("one", "two"):
+        options = ["--runs", runs, "--runs-dir", runs_dir, "--output-dir", tmp_path / out]
+        script = ROOT / "workflow_scripts" / "make_figures.py"
+        done = subprocess.run(
+            [sys.executable, script, *options, "--dataset", "a_$b$", "--model", "m_{x}"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+    files = {path.name for path in (tmp_path / "one").iterdir()}
+    assert files == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    svg = (tmp_path / "one" / "metric_by_arm.svg").read_text(encoding="utf-8")
+    assert svg.startswith("<?xml") and "<dc:date>" not in svg and "font-family" not in svg
+
+
+def test_names_are_what_the_workflow_declares():
+    declared = (ROOT / "rules" / "common.smk").read_text(encoding="utf-8")
+    names = re.search(r"^FIGURES = \[(.*?)\]", declared, re.MULTILINE | re.DOTALL)
+    assert re.findall(r'"(\w+)"', names[1]) == list(FIGURES)
+
+
+def test_every_seed_is_a_point_and_the_mean_is_written(tmp_path):
+    summaries = [synthetic.summary(*arm, seed) for arm in GRIDS[5] for seed in range(3)]
+    figure = FIGURES["metric_by_arm"](grid_of(tmp_path, summaries))
+    (axes,) = figure.axes
+    drawn = sorted(x for points in axes.collections for x, _ in points.get_offsets())
+    assert drawn == pytest.approx(sorted(100 * run["metric_value"] for run in summaries))
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "full", "LoRA r4", "LoRA r16", "QLoRA r4", "QLoRA r16",
+    ]  # fmt: skip
+    mean = sum(run["metric_value"] for run in summaries[:3]) / 3
+    assert any(text.startswith(f"{100 * mean:.2f} ± ") for text in texts(figure))
+    assert axes.get_xlabel() == "Accuracy on the test split, %"
+
+
+@pytest.mark.parametrize(("device", "label"), [("cpu", "Peak RSS, MiB"), ("cuda", "Peak CUDA allocated, MiB")])
+def test_memory_bars_start_at_zero_and_name_what_they_show(tmp_path, device, label):
+    summaries = [synthetic.summary(*arm, 0, device=device) for arm in GRIDS[5]]
+    grid = grid_of(tmp_path, summaries)
+    (axes,) = FIGURES["peak_memory_by_arm"](grid).axes
+    assert axes.get_xlim()[0] == 0 and axes.get_xlabel() == label
+    assert axes.patches[0].get_width() == pytest.approx(summaries[0][tables.memory_key(device)])
+    assert FIGURES["metric_vs_memory"](grid).axes[0].get_xlabel() == label
+
+
+def test_devices_get_a_panel_each(tmp_path):
+    summaries = [synthetic.summary(*arm, 0, device="cuda" if arm[0] == "full" else "cpu") for arm in GRIDS[5]]
+    grid = grid_of(tmp_path, summaries)
+    for name in ("peak_memory_by_arm", "samples_per_s_by_arm", "metric_vs_memory"):
+        assert len(FIGURES[name](grid).axes) == 2, name
+
+
+def test_pareto_front():
+    cost, gain = [4, 1, 2, 3, 2, 1], [9, 5, 7, 6, 7, 4]
+    assert pareto(cost, gain) == [1, 2, 4, 0]
+    assert pareto([1], [1]) == [0]
+
+
+def test_only_members_of_the_front_are_labelled(tmp_path):
+    grid = grid_of(tmp_path, [synthetic.summary(*arm, 0) for arm in GRIDS[9]])
+    arms = grid.arms
+    front = pareto(list(arms["peak_rss_MiB_mean"]), list(arms["metric_value_mean"]))
+    names = [tables.arm_label(arms["method"][index], arms["rank"][index]) for index in front]
+    axes = FIGURES["metric_vs_memory"](grid).axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == sorted(names)
+    assert 0 < len(front) < len(arms)
+
+
+def test_one_colour_a_method_everywhere(tmp_path):
+    grid = grid_of(tmp_path, [synthetic.summary(*arm, 0) for arm in GRIDS[9]])
+    lora = grid.styles["lora"].colour
+    for name in ("metric_vs_memory", "metric_vs_rank"):
+        handles = FIGURES[name](grid).axes[0].get_legend().legend_handles
+        assert lora in [matplotlib.colors.to_rgb(handle.get_color()) for handle in handles], name
+    assert len({look.colour for look in style.method_styles(EIGHT).values()}) == len(EIGHT)
+
+
+def test_failed_arms_are_gaps_with_their_status(tmp_path):
+    summaries = [(synthetic.oom if arm[0] == "full" else synthetic.summary)(*arm, 0) for arm in GRIDS[5]]
+    grid = grid_of(tmp_path, summaries)
+    for name, draw in FIGURES.items():
+        assert any("oom, 1 run" in text for text in texts(draw(grid))), name
+
+
+def test_nothing_measured_says_why(tmp_path):
+    summaries = [synthetic.summary(*arm, 0) for arm in GRIDS[5]]
+    for run in summaries:
+        run["samples_per_s"] = None
+        run["null_reasons"] = {"samples_per_s": "the clock was broken"}
+    grid = grid_of(tmp_path / "null", summaries)
+    figure = FIGURES["samples_per_s_by_arm"](grid)
+    assert not figure.axes and any("the clock was broken" in text for text in texts(figure))
+    grid = grid_of(tmp_path / "oom", [synthetic.oom(*arm, 0) for arm in GRIDS[5]])
+    for name, draw in FIGURES.items():
+        assert not draw(grid).axes and any("oom, 5 runs" in text for text in texts(draw(grid))), name
+
+
+def test_without_ranks_the_rank_figure_says_so(tmp_path):
+    figure = FIGURES["metric_vs_rank"](grid_of(tmp_path, [synthetic.summary("full", None, 0)]))
+    assert any("no completed run has a rank" in text for text in texts(figure))
+
+
+def test_rank_axis_has_the_ranks(tmp_path):
+    grid = grid_of(tmp_path, [synthetic.summary(*arm, 0) for arm in GRIDS[9]])
+    axes = FIGURES["metric_vs_rank"](grid).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8", "16", "32"]
+    assert "full (no rank)" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_learning_curves_show_the_test_split(tmp_path):
+    summaries = [synthetic.summary(*arm, seed) for arm in GRIDS[5] for seed in (0, 1)]
+    grid = grid_of(tmp_path, summaries)
+    axes = FIGURES["learning_curves"](grid).axes[0]
+    means = {line.get_label(): line.get_ydata() for line in axes.lines if not line.get_label().startswith("_")}
+    expected = 50 * sum(run["metric_value"] for run in summaries if run["arm"] == "lora-r4")
+    assert list(means) == ["full", "LoRA r4", "LoRA r16", "QLoRA r4", "QLoRA r16"]
+    assert means["LoRA r4"][-1] == pytest.approx(expected)
+    assert len(means["LoRA r4"]) == 3
+
+
+def test_a_mean_curve_ends_where_a_seed_stopped_early(tmp_path):
+    summaries = [synthetic.summary("lora", 4, seed) for seed in (0, 1)]
+    runs, runs_dir = prepare(tmp_path, summaries)
+    path = runs_dir / "lora-r4" / "seed1" / "metrics.csv"
+    pd.read_csv(path).query("epoch < 3").to_csv(path, index=False)
+    axes = FIGURES["learning_curves"](load(runs, runs_dir, "sst2", "distilbert")).axes[0]
+    (mean,) = (line for line in axes.lines if line.get_label() == "LoRA r4")
+    assert list(mean.get_xdata()) == [1, 2]
+
+
+def test_dollars_and_underscores_stay_as_they_are(tmp_path):
+    grid = grid_of(tmp_path, [synthetic.summary("my_$x$_method", 4, 0, dataset="d_$1", model="m_$2$")])
+    for name, draw in FIGURES.items():
+        figure = draw(grid)
+        assert any("d_$1, m_$2$" in text for text in texts(figure)), name
+        assert not any(text.get_parse_math() for text in figure.findobj(Text) if "$" in text.get_text()), name
+
+
+def test_a_long_reason_fits(tmp_path):
+    grid = grid_of(tmp_path, [synthetic.summary("full", None, 0)])
+    figure = message(grid, "Title", "because " * 30)
+    figure.draw_without_rendering()
+    box = figure.texts[0].get_window_extent(figure.canvas.get_renderer())
+    assert box.x0 > 0 and box.x1 < figure.bbox.x1
+
+
+@pytest.mark.parametrize(("value", "text"), [(500, "500"), (20_000, "20k"), (5e6, "5M"), (1.5e9, "1.5B")])
+def test_counts_in_short(value, text):
+    assert compact(value) == text
+
+
+def test_bad_input_is_named(tmp_path):
+    runs, runs_dir = prepare(tmp_path, [synthetic.summary("full", None, 0)])
+    with pytest.raises(InputError, match=r"no run of sst2/other; it has sst2/distilbert"):
+        load(runs, runs_dir, "sst2", "other")
+    (runs_dir / "full" / "seed0" / "metrics.csv").unlink()
+    with pytest.raises(InputError, match=r"metrics\.csv: no such file"):
+        load(runs, runs_dir, "sst2", "distilbert")
+    with pytest.raises(InputError, match="no such file; make_tables"):
+        load(tmp_path / "none.csv", runs_dir, "sst2", "distilbert")

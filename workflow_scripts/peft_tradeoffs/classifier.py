@@ -1,0 +1,59 @@
+"""The sequence classifier that Transformers makes of a model folder, without its weights."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from peft_tradeoffs.errors import InputError
+
+
+def empty_classifier(config: AutoConfig | Path) -> PreTrainedModel:
+    """The classifier of a config, or of a folder's, on the meta device.
+
+    Raises InputError for a model type that has no classifier.
+    """
+    if isinstance(config, Path):
+        config = AutoConfig.from_pretrained(config)
+    with torch.device("meta"):
+        try:
+            return AutoModelForSequenceClassification.from_config(config)
+        except ValueError as error:
+            raise InputError(
+                f"Transformers has no sequence classifier for model type {config.model_type}: choose an "
+                "encoder or a decoder that AutoModelForSequenceClassification knows"
+            ) from error
+
+
+def head_modules(model: PreTrainedModel, names: list[str] | None = None) -> list[str]:
+    """Full names of the modules that make up the classification head.
+
+    By default all that stands outside the base model, and the base model's pooler, which PEFT would leave
+    frozen. Raises InputError for a name that is no module.
+    """
+    modules = dict(model.named_modules())
+    if names is not None:
+        for name in names:
+            if name not in modules:
+                raise InputError(
+                    f"config key models.*.head: {type(model).__name__} has no module {name}; by default the head is "
+                    f"{', '.join(head_modules(model))}"
+                )
+        return names
+    prefix = model.base_model_prefix
+    found = [name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())]
+    pooler = getattr(model.base_model, "pooler", None)
+    if pooler is not None and any(True for _ in pooler.parameters()):
+        found.insert(0, f"{prefix}.pooler")
+    return found
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer (GPT-2's Conv1D is one)."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Last parts of the names of all linear layers, sorted: what target_modules usually lists."""
+    return sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if is_linear(module)})
