@@ -5,12 +5,6 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 
-# A file that names data sets stands alone; any other is laid over the reference benchmark.
-if "datasets" not in config:
-
-    configfile: "config.yaml"
-
-
 include: "rules/common.smk"
 include: "rules/fetch.smk"
 include: "rules/prepare.smk"

@@ -11,19 +11,29 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 from peft_tradeoffs.code import dependencies
-from peft_tradeoffs.config import check_unique_keys, resolve
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.config import check_file, resolve
+from peft_tradeoffs.errors import run
 from peft_tradeoffs.preflight import check_arms, check_paths
 
-try:
-    for path in workflow.configfiles:
-        check_unique_keys(Path(path))
-    EXPERIMENT = resolve(config)
-    check_paths(EXPERIMENT)
-    check_arms(EXPERIMENT)
-except InputError as error:
-    raise WorkflowError(str(error)) from None
 
+def experiment():
+    found = resolve(config)
+    check_paths(found)
+    check_arms(found)
+    return found
+
+
+for path in workflow.configfiles:
+    run(lambda: check_file(Path(path)))
+
+# A file that names data sets stands alone; any other is laid over the reference benchmark.
+if "datasets" not in config:
+    run(lambda: check_file(Path("config.yaml")))
+
+    configfile: "config.yaml"
+
+
+EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = ["runs.csv", "arms.csv", "runs.md", "arms.md", "runs.tex", "arms.tex"]
 FIGURES = [

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import synthetic
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from peft_tradeoffs import style, tables
 from peft_tradeoffs.canvas import Grid, load, message
 from peft_tradeoffs.errors import InputError
@@ -46,15 +47,14 @@ def texts(figure) -> list[str]:
 def misplaced(figure) -> list[tuple[str, str]]:
     """Pairs of drawn texts that overlap by more than a pixel at either edge, and texts that the figure cuts."""
     style.lay_out(figure)
+    figure.set_dpi(style.DPI)
     renderer = figure.canvas.get_renderer()
     unseen = {text for axes in figure.axes for text in undrawn(axes)}
     kept = [
         text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text not in unseen
     ]
     boxes = [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in kept]
-    cut = [
-        (text, "cut") for text, box in boxes if not (figure.bbox.contains(*box.min) and figure.bbox.contains(*box.max))
-    ]
+    cut = [(text, "cut") for text, box in boxes if Bbox.union([figure.bbox, box]).bounds != figure.bbox.bounds]
     pairs = itertools.combinations(boxes, 2)
     return cut + [(one, two) for (one, box), (two, other) in pairs if box.overlaps(other)]
 

@@ -1,7 +1,10 @@
 """The configuration: validated, defaults written out, expanded into arms."""
 
+import datetime
 import difflib
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +60,7 @@ class Experiment:
 
 def resolve(config: dict[str, Any]) -> Experiment:
     """Validate `config` and expand it; raises InputError that names the key and the remedy."""
-    config = json.loads(json.dumps(config))  # own copy: defaults are filled in below
+    config = _own_copy(config)  # defaults are filled in below
     path = SCHEMAS / "config.schema.yaml"
     schema = yaml.safe_load(path.read_text(encoding="utf-8"))
     if error := _first_error(schema, config):
@@ -78,39 +81,100 @@ def resolve(config: dict[str, Any]) -> Experiment:
     )
 
 
+def _own_copy(value: Any, key: str = "") -> Any:
+    """A copy of a YAML value; raises InputError for one that JSON, and so the schema, does not know."""
+    if isinstance(value, dict):
+        return {str(name): _own_copy(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_own_copy(item, f"{key}.{index}") for index, item in enumerate(value)]
+    if isinstance(value, datetime.date):
+        raise InputError(f"config key {key}: YAML reads {value} as a date; put it in quotes")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"config key {key}: {value} is not a finite number; write one")
+    return value
+
+
 def _first_error(schema: dict[str, Any], value: Any) -> jsonschema.ValidationError | None:
-    return jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(value))
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(value))
+    unknown = [error for error in errors if error.validator == "additionalProperties"]
+    return jsonschema.exceptions.best_match(unknown or errors)  # a misspelt key before the one it leaves missing
 
 
 def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
     """One line that names the key, the value and what would be right."""
     path = [*([prefix] if prefix else []), *map(str, error.absolute_path)]
-    value, schema = error.instance, error.schema
-    if error.validator == "additionalProperties":
-        known = sorted(schema.get("properties", {}))
-        unknown = sorted(set(value) - set(known))[0]
-        close = difflib.get_close_matches(unknown, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
-        return f"config key {'.'.join([*path, unknown])}: unknown key; {hint}"
+    value, schema, wanted = error.instance, error.schema, error.validator_value
     where = f"config key {'.'.join(path) or '(top level)'}"
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in value)
-        return f"{where}: the key {missing} is missing"
-    if error.validator == "not":
-        return f"{where}: this key does not belong to this source; remove it"
-    if error.validator == "pattern" and "description" in schema:
-        return f"{where}: {value!r} is not allowed: {schema['description']}"
-    if error.validator == "type" and isinstance(value, str) and "number" in str(error.validator_value):
-        return f"{where}: {value!r} is a text; must be a number (in YAML write 5.0e-4, not 5e-4)"
-    if error.validator == "type":
-        return f"{where}: {value!r} has the wrong type; must be {_either(error.validator_value)}"
-    if error.validator == "enum":
-        return f"{where}: {value!r} is unknown; must be one of {_either(error.validator_value)}"
+    match error.validator:
+        case "additionalProperties":
+            known, refused = schema.get("properties", {}), schema.get("x-excluded-fields", {})
+            unknown = sorted(set(value) - set(known))[0]
+            where = f"config key {'.'.join([*path, unknown])}"
+            if unknown in refused:
+                return f"{where}: cannot be set: {refused[unknown]}; remove it"
+            return f"{where}: unknown key; {_suggestion(unknown, known, 'known keys: ')}"
+        case "required":
+            return f"{where}: the key {next(key for key in wanted if key not in value)} is missing; add it"
+        case "not":
+            return f"{where}: this key does not belong to this source; remove it"
+        case "pattern" if "description" in schema:
+            return f"{where}: {value!r} is not allowed: {schema['description']}"
+        case "pattern":
+            return f"{where}: {value!r} is not allowed: it must match {wanted}"
+        case "type" if value is None:
+            return f"{where}: nothing stands there; must be {_kinds(wanted)}"
+        case "type" if isinstance(value, str) and _is_number(value) and {"number", "integer"} & set(_listed(wanted)):
+            return f"{where}: {value!r} is a text; must be {_kinds(wanted)} (in YAML write 5.0e-4, not 5e-4 or '5')"
+        case "type":
+            return f"{where}: {value!r} has the wrong type; must be {_kinds(wanted)}"
+        case "enum":
+            close = difflib.get_close_matches(str(value), map(str, wanted), n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            return f"{where}: {value!r} is unknown; {hint}must be one of {', '.join(map(str, wanted))}"
+        case "const":
+            return f"{where}: {value!r} is not allowed; must be {json.dumps(wanted)}"
+        case "uniqueItems":
+            return f"{where}: {value} has an entry twice; remove one"
+        case "minItems" | "minProperties" | "minLength":
+            return f"{where}: {value!r} is too short; at least {wanted} must stand there"
+        case "maxItems":
+            return f"{where}: {value} is too long; at most {wanted} may stand there"
+        case "anyOf":
+            return f"{where}: {value!r} is none of what it can be: {json.dumps(wanted)}"
     return f"{where}: {error.message}"
 
 
-def _either(values: str | list) -> str:
-    return values if isinstance(values, str) else ", ".join(map(str, values))
+_KINDS = {
+    "object": "a mapping (lines of `key: value`)",
+    "array": "a list, as in [a, b]",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "null": "null",
+}
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _kinds(types: str | list[str]) -> str:
+    return " or ".join(_KINDS[name] for name in _listed(types))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _suggestion(word: str, known: Iterable[str], otherwise: str) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"{otherwise}{', '.join(known)}"
 
 
 def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
@@ -177,9 +241,10 @@ def _method_arms(name: str, method: dict[str, Any], schema: dict[str, Any]) -> l
         return [Arm(name, name, None, {**common, "peft": None})]
     known = schema["$defs"]
     if peft["peft_type"] not in known:
-        close = difflib.get_close_matches(str(peft["peft_type"]).upper(), known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"must be one of {', '.join(sorted(known))}"
-        raise InputError(f"config key {key}.peft.peft_type: {peft['peft_type']!r} is unknown; {hint}")
+        where, excluded = f"config key {key}.peft.peft_type: {peft['peft_type']!r}", schema["x-excluded-types"]
+        if peft["peft_type"] in excluded:
+            raise InputError(f"{where} cannot be used: {excluded[peft['peft_type']]}; choose another")
+        raise InputError(f"{where} is unknown; {_suggestion(peft['peft_type'].upper(), known, 'must be one of ')}")
     fields = known[peft["peft_type"]]
     if error := _first_error(fields, peft):
         raise InputError(explain(error, f"{key}.peft"))
@@ -208,16 +273,30 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key, _ in node.value:
-            if key.value in seen:
-                raise InputError(
-                    f"{key.start_mark.name}, line {key.start_mark.line + 1}: the key {key.value} stands "
-                    "twice; names must be unique"
-                )
-            seen.add(key.value)
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"the key {key.value} stands twice and names must be unique"
+                    raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def check_unique_keys(path: Path) -> None:
-    """Raise InputError, naming file and line, if a mapping in the YAML file has a key twice."""
-    with path.open(encoding="utf-8") as file:
-        yaml.load(file, Loader=_UniqueKeys)
+def check_file(path: Path) -> None:
+    """Raise InputError, naming file and line, unless `path` is a YAML (or JSON) mapping that has no key twice."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=_UniqueKeys)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file in {Path.cwd()}; name one with --configfile") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        said = ", ".join(filter(None, (error.context, error.problem)))
+        raise InputError(f"{path}, line {mark.line + 1}: broken YAML: {said}; mend that line or one before") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: broken YAML: {' '.join(str(error).split())}; take the character out") from error
+    if not isinstance(content, dict):
+        found = "empty" if content is None else f"a {type(content).__name__}"
+        raise InputError(f"{path}: {found}; must hold the keys datasets, models, methods, training and seeds")

@@ -7,10 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any, TextIO
 
 from peft_tradeoffs.errors import InputError
 
@@ -52,13 +49,7 @@ def read_table(path: Path, columns: Sequence[str], separator: str | None = None)
     Raises InputError for a file that is missing, empty, of another extension, not UTF-8, ragged, broken or
     without one of the columns.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file; paths are relative to the folder Snakemake runs in")
-    if path.is_dir():
-        raise InputError(f"{path}: a folder; give one file a split ({', '.join(EXTENSIONS)})")
-    extension = path.suffix.lower()
-    if extension not in EXTENSIONS:
-        raise InputError(f"{path}: unknown extension {extension!r}; one of {', '.join(EXTENSIONS)} is read")
+    extension = _extension(path)
     try:
         if extension == ".parquet":
             table = _parquet(path, columns)
@@ -73,6 +64,32 @@ def read_table(path: Path, columns: Sequence[str], separator: str | None = None)
     return table
 
 
+def check_head(path: Path, columns: Sequence[str], separator: str | None = None) -> None:
+    """Raise InputError for a file that read_table refuses for its name, its columns or having no row.
+
+    Reads the first row and no further, and leaves to read_table what is broken in it: that says where.
+    """
+    extension = _extension(path)
+    if extension == ".parquet":
+        return  # its columns stand in no text
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if extension in (".json", ".jsonl"):
+                row = json.loads(next(line for line in file if line.strip()))
+                header = list(row) if isinstance(row, dict) else columns
+            else:
+                records = _records(path, file, _separator(path, separator))
+                header = next(records)[1]
+                next(records)
+    except StopIteration:
+        raise InputError(f"{path}: no rows; at least 2 with {', '.join(columns)} are needed") from None
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read: permission denied; chmod it or copy it") from error
+    except ValueError:  # neither UTF-8 nor JSON
+        return
+    check_columns(str(path), header, columns)
+
+
 def check_columns(name: str, found: Sequence[str], wanted: Sequence[str]) -> None:
     """Raise InputError unless each of `wanted` is in `found` exactly once."""
     for column in wanted:
@@ -81,6 +98,18 @@ def check_columns(name: str, found: Sequence[str], wanted: Sequence[str]) -> Non
             raise InputError(f"{name}: no column {column!r}; its columns are {there}: set `text` and `label` to these")
         if list(found).count(column) > 1:
             raise InputError(f"{name}: column {column!r} appears more than once; rename all but one")
+
+
+def _extension(path: Path) -> str:
+    """The lower-case extension of a file that can be read."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; paths are relative to the folder Snakemake runs in")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; give one file a split ({', '.join(EXTENSIONS)})")
+    extension = path.suffix.lower()
+    if extension not in EXTENSIONS:
+        raise InputError(f"{path}: unknown extension {extension!r}; one of {', '.join(EXTENSIONS)} is read")
+    return extension
 
 
 def _text(path: Path) -> str:
@@ -98,11 +127,18 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not a blank line, with the 1-based line it starts on."""
+def _separator(path: Path, separator: str | None) -> str:
+    separator = separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    if len(separator) != 1:
+        raise InputError(f"separator {separator!r}: one character is needed")
+    return separator
+
+
+def _records(path: Path, text: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Each record of `text`, the content of `path`, that is not a blank line, with the 1-based line it starts on."""
     csv.field_size_limit(FIELD_LIMIT)
     quoting = csv.QUOTE_NONE if path.suffix.lower() == ".tsv" else csv.QUOTE_MINIMAL
-    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=separator, quoting=quoting, strict=True)
+    reader = csv.reader(text, delimiter=separator, quoting=quoting, strict=True)
     line = 1
     try:
         for fields in reader:
@@ -116,10 +152,8 @@ def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimited(path: Path, columns: Sequence[str], separator: str | None) -> Table:
-    separator = separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
-    if len(separator) != 1:
-        raise InputError(f"separator {separator!r}: one character is needed")
-    records = _records(path, separator)
+    separator = _separator(path, separator)
+    records = _records(path, io.StringIO(_text(path), newline=""), separator)
     _, header = next(records, (1, []))
     if not header:
         raise InputError(f"{path}: empty; a line with column names and at least 2 rows are needed")
@@ -168,6 +202,9 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Table:
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Table:
+    import pyarrow as pa  # a second to import, and the other formats do without
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as file:
             check_columns(str(path), file.schema_arrow.names, columns)

@@ -3,19 +3,22 @@
 import errno
 import sys
 from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class InputError(Exception):
     """Bad input. The message names the key, file, line or value and says what would be right."""
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call `main`; end with one line on stderr and status 1 on bad input or an unusable disk.
+def run(main: Callable[[], Result]) -> Result:
+    """What `main` returns; end with one line on stderr and status 1 on bad input or an unusable disk.
 
     Any other exception keeps its traceback: it is a defect, not a user's mistake.
     """
     try:
-        main()
+        return main()
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -26,6 +29,8 @@ def run(main: Callable[[], None]) -> None:
             "what is finished stays and the rest resumes",
             errno.EROFS: "the file system is read-only: set `output` to a folder that can be written",
             errno.EACCES: "permission denied: set `output` to a folder that can be written",
+            errno.EEXIST: "a file where a folder must be: move it away",
+            errno.ENOTDIR: "a file where a folder must be: move it away",
         }.get(error.errno)
         if remedy is None:
             raise

@@ -47,7 +47,7 @@ def place_labels(
             for distance in DISTANCES
             for angle in ANGLES
         ]
-        distance, box = min(places, key=lambda found: found[0] + scene.cost(found[1]))
+        distance, box = min(places, key=lambda found: found[0] + scene.cost(found[1], index))
         scene.labels.append(box)
         note.set_position(((box.x0 - centre[0]) / dot, (box.y0 - centre[1]) / dot))
         if distance > LEADER:
@@ -66,15 +66,17 @@ class Scene:
     gap: float  # what stays free around a label
     labels: list[Bbox]  # those written so far
 
-    def cost(self, box: Bbox) -> float:
-        """What a label in this box would cover, weighted; 0 where all is free."""
+    def cost(self, box: Bbox, own: int) -> float:
+        """What marker `own`'s label would cover in this box, weighted; 0 where all is free and `own` is nearest."""
         beyond = max(self.frame.x0 - box.x0, box.x1 - self.frame.x1, self.frame.y0 - box.y0, box.y1 - self.frame.y1)
         gaps = np.maximum(np.maximum(box.min - self.markers, self.markers - box.max), 0)
-        hidden = int((np.hypot(*gaps.T) < self.radii + self.gap / 2).sum())
+        free = np.hypot(*gaps.T) - self.radii
+        hidden = int((free < self.gap / 2).sum())
+        strange = free.min() < free[own]
         near = box.padded(self.gap)
         others = sum(near.overlaps(other) for other in self.labels)
         crossed = int(np.all((self.path >= near.min) & (self.path <= near.max), axis=1).sum())
-        return 1000 * (beyond > 0) + 400 * others + 150 * hidden + 12 * crossed
+        return 1000 * (beyond > 0) + 400 * others + 150 * hidden + 12 * crossed + 100 * strange
 
 
 def place(centre: np.ndarray, width: float, height: float, angle: float, distance: float) -> Bbox:

@@ -1,11 +1,14 @@
 """Builds the model of an arm: pretrained weights, quantisation, adapter, head. Trains nothing."""
 
+import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
 
@@ -130,10 +133,15 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 def save(built: Built, folder: Path) -> None:
-    """Save `built` to `folder`: the whole model, or the adapter with the head."""
+    """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Could not find a config file")
-        built.model.save_pretrained(folder)
+        try:
+            built.model.save_pretrained(folder)
+        except SafetensorError as error:
+            if found := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from error
+            raise
 
 
 def _quantization_config(

@@ -1,35 +1,51 @@
 """What can be checked on disk before any job starts."""
 
 import json
-import os
+import tempfile
 from pathlib import Path
 
 from peft_tradeoffs.config import Experiment
+from peft_tradeoffs.datafiles import check_head
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.model_files import folder_files, refuse_lacking, required_files
 from peft_tradeoffs.targets import check_targets
 
 
 def check_paths(experiment: Experiment) -> None:
-    """Raise InputError for a missing file or folder, or an output folder that cannot be written."""
+    """Raise InputError for data or a model that is not there or not whole, or an output folder that cannot be written.
+
+    Of a data file it reads the head alone; what its rows hold is the data set's own job.
+    """
     for name, dataset in experiment.datasets.items():
         if dataset["source"] == "files":
             for split, path in dataset["splits"].items():
-                if not Path(path).is_file():
-                    raise InputError(
-                        f"config key datasets.{name}.splits.{split}: no such file: {path} "
-                        f"(relative paths start at {Path.cwd()})"
-                    )
+                key = f"config key datasets.{name}.splits.{split}"
+                if not Path(path).exists():
+                    raise InputError(f"{key}: no such file: {path} (relative paths start at {Path.cwd()})")
+                try:
+                    check_head(Path(path), [*dataset["text"], dataset["label"]], dataset["separator"])
+                except InputError as error:
+                    raise InputError(f"{key}: {error}") from None
     for name, model in experiment.models.items():
-        if model["source"] == "folder" and not Path(model["path"]).is_dir():
-            raise InputError(
-                f"config key models.{name}.path: no such folder: {model['path']} (a model on the hub has source: hub)"
-            )
+        if model["source"] == "folder":
+            key, folder = f"config key models.{name}.path", Path(model["path"])
+            if not folder.is_dir():
+                raise InputError(f"{key}: no such folder: {folder} (a model on the hub has source: hub)")
+            names = folder_files(folder)
+            try:
+                refuse_lacking(str(folder), names, required_files(folder, names)[1])
+            except InputError as error:
+                raise InputError(f"{key}: {error}") from None
     output = Path(experiment.output)
     existing = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f"config key output: {existing} is a file; name a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"config key output: {existing} cannot be written; name a folder that can be")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()  # os.access says yes to root, whatever the file system
+    except OSError as error:
+        raise InputError(
+            f"config key output: {existing} cannot be written ({error.strerror}); name a folder that can be"
+        ) from error
 
 
 def check_arms(experiment: Experiment) -> None:

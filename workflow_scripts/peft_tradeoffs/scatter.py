@@ -132,7 +132,7 @@ def scatter(
     for axes, (arms, x, x_sd, label) in zip(figure.subplots(len(kept), 1, squeeze=False)[:, 0], kept, strict=True):
         finishes.append(draw_scatter(axes, grid, arms, x, x_sd))
         axes.set_xlabel(label)
-        axes.margins(x=0.1)
+        axes.margins(x=0.16)  # room for labels
         sd_y = arms["metric_value_sd"].fillna(0)
         ends = pd.concat([arms["metric_value_mean"] - sd_y, arms["metric_value_mean"] + sd_y]) * grid.scale
         axes.set_ylim(*spread(ends, 0.02 * grid.scale))

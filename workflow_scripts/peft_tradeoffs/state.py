@@ -52,8 +52,9 @@ class RunDirectory:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state; the one before stays until this one is whole."""
-        with files.atomic(self._checkpoint) as temporary:
-            torch.save({"fingerprint": self.fingerprint, **state}, temporary)
+        # Into an open file: given a path, torch ends on a full disk with an error that does not say so.
+        with files.atomic(self._checkpoint) as temporary, temporary.open("wb") as file:
+            torch.save({"fingerprint": self.fingerprint, **state}, file)
         self._saved_at = time.monotonic()
 
     def publish(self, summary: dict[str, Any]) -> None:

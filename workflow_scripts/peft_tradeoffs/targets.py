@@ -15,7 +15,10 @@ def check_targets(targets: str | list[str] | None, modules: list[str], linear: l
         return
     for target in [targets] if isinstance(targets, str) else targets:
         if isinstance(targets, str):
-            found = any(re.fullmatch(target, name) for name in modules)
+            try:
+                found = any(re.fullmatch(target, name) for name in modules)
+            except re.error as error:
+                raise InputError(f"target_modules: {target} is no regular expression: {error}; correct it") from error
         else:
             found = any(name == target or name.endswith(f".{target}") for name in modules)
         if not found:
