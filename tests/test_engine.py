@@ -1,0 +1,218 @@
+"""Batches, schedule, accumulation, early stopping and the metrics."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft_tradeoffs import engine, metrics
+from peft_tradeoffs.batches import Split, collate, epoch_batches
+from peft_tradeoffs.errors import InputError
+from torch import nn
+
+SETTINGS = engine.Settings(
+    learning_rate=0.1,
+    epochs=3,
+    max_steps=None,
+    batch_size=8,
+    gradient_accumulation_steps=1,
+    evaluation_batch_size=5,
+    warmup_ratio=0.25,
+    weight_decay=0.01,
+    adam_beta1=0.9,
+    adam_beta2=0.999,
+    adam_epsilon=1e-8,
+    max_grad_norm=1.0,
+    precision="fp32",
+    early_stopping=None,
+    task="classification",
+    metric="accuracy",
+)
+CPU = torch.device("cpu")
+
+
+class Bag(nn.Module):
+    """Mean of embeddings, then a linear layer: the smallest thing with the interface of a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(30, 6)
+        self.linear = nn.Linear(6, 2)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor | None = None) -> Any:
+        mask = attention_mask[..., None]
+        logits = self.linear((self.embedding(input_ids) * mask).sum(1) / mask.sum(1))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return type("Output", (), {"loss": loss, "logits": logits})
+
+
+class Memory:
+    """A state kept in this process: every one saved, in order."""
+
+    def __init__(self, saved: dict | None = None, every: bool = False) -> None:
+        self.given, self.every, self.history = saved, every, []
+
+    def load(self) -> dict | None:
+        return self.given
+
+    def due(self) -> bool:
+        return self.every
+
+    def save(self, state: dict) -> None:
+        import copy
+
+        self.history.append(copy.deepcopy(state))
+
+
+class Silent:
+    def due(self) -> bool:
+        return False
+
+    def evaluation(self, row: dict) -> None:
+        pass
+
+
+def split(rows: int, seed: int = 0) -> Split:
+    random = np.random.default_rng(seed)
+    lengths = random.integers(2, 20, rows)
+    labels = np.arange(rows) % 2
+    tokens = [random.integers(1, 15, n) + 14 * label for n, label in zip(lengths, labels, strict=True)]
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    return Split(np.concatenate(tokens).astype(np.int32), None, offsets, labels, np.arange(rows))
+
+
+def fit(state: Memory | None = None, model: nn.Module | None = None, splits: dict | None = None, **changes: Any):
+    settings = dataclasses.replace(SETTINGS, **changes)
+    model = model or Bag()
+    splits = splits or {"train": split(50), "test": split(11, seed=1)}
+    result = engine.train(model, splits, 0, settings, 7, CPU, state or Memory(), Silent())
+    return model, result
+
+
+def test_batches_hold_every_text_once_and_like_lengths_together():
+    lengths = np.random.default_rng(0).integers(1, 100, 1003)
+    batches = epoch_batches(lengths, 16, seed=1, epoch=0)
+    assert sorted(np.concatenate(batches)) == list(range(1003))
+    assert sorted(map(len, batches)) == [11] + [16] * 62
+    padded = sum(len(batch) * lengths[batch].max() for batch in batches)
+    assert padded < 1.15 * lengths.sum()
+    same, epoch, seed = (epoch_batches(lengths, 16, s, e) for s, e in ((1, 0), (1, 1), (2, 0)))
+    assert all(np.array_equal(a, b) for a, b in zip(batches, same, strict=True))
+    for other in (epoch, seed):
+        assert not all(np.array_equal(a, b) for a, b in zip(batches, other, strict=True))
+
+
+def test_collate_pads_to_a_multiple_of_eight_on_the_right():
+    data = split(4)
+    batch = collate(data, np.array([2, 0]), pad_token_id=29)
+    longest = max(data.lengths[[2, 0]])
+    assert batch["input_ids"].shape[1] == -(-longest // 8) * 8
+    assert batch["attention_mask"].sum(1).tolist() == data.lengths[[2, 0]].tolist()
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == 29).all()
+    first = data.input_ids[data.offsets[2] : data.offsets[3]]
+    assert batch["input_ids"][0, : len(first)].tolist() == first.tolist()
+
+
+def test_schedule_warms_up_and_decays_linearly():
+    factors = [engine.linear_schedule(step, 2, 6) for step in range(6)]
+    assert factors == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    assert [engine.linear_schedule(step, 0, 2) for step in range(2)] == [1.0, 0.5]
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch():
+    whole, parts = fit()[0], fit(gradient_accumulation_steps=4)[0]
+    for name, weight in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_the_step_is_that_of_torch_written_out():
+    """One step against AdamW, clipping and mean loss as PyTorch's documentation has them."""
+    data = {"train": split(8), "test": split(4)}
+    trained = fit(splits=data, epochs=1, warmup_ratio=0.0)[0]
+    model = Bag()
+    matrices, vectors = [model.embedding.weight, model.linear.weight], [model.linear.bias]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.1)
+    model(**collate(data["train"], epoch_batches(data["train"].lengths, 8, 7, 0)[0], 0)).loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(trained.state_dict()[name], weight)
+
+
+@pytest.mark.parametrize("stop", [1, 6, 7, 13])
+def test_resume_from_any_step_gives_the_same_weights_and_curve(stop):
+    every = Memory(every=True)
+    expected, straight = fit(every)
+    resumed, again = fit(Memory(every.history[stop - 1]))
+    assert every.history[stop - 1]["progress"]["step"] == stop
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], weight)
+    assert again.progress.attempts == 2
+    assert len(again.progress.step_s) == len(straight.progress.step_s) == again.progress.step
+    strip = [{k: v for k, v in row.items() if k != "train_s"} for row in straight.progress.rows]
+    assert [{k: v for k, v in row.items() if k != "train_s"} for row in again.progress.rows] == strip
+    assert np.array_equal(straight.logits, again.logits)
+
+
+def test_max_steps_ends_in_mid_epoch_with_an_evaluation():
+    result = fit(max_steps=9)[1]
+    assert result.progress.step == 9
+    assert [row["step"] for row in result.progress.rows] == [7, 9]
+    assert result.progress.rows[-1]["epoch"] == pytest.approx(9 / 7)
+    assert result.progress.samples == 50 + 2 * 8
+
+
+def test_the_result_is_that_of_the_last_step_not_of_the_best_epoch():
+    data = {"train": split(50), "test": split(11, seed=1)}
+    model, result = fit(splits=data, learning_rate=3.0, epochs=6)
+    logits = engine.predict(model, data["test"], 0, SETTINGS, CPU)
+    assert np.array_equal(result.logits, logits)
+    assert result.progress.rows[-1]["step"] == result.progress.step == 42
+
+
+def test_early_stopping_watches_validation_and_ends_the_run():
+    contrary = split(20, seed=2)
+    data = {
+        "train": split(50),
+        "validation": dataclasses.replace(contrary, labels=1 - contrary.labels),
+        "test": split(11, seed=1),
+    }
+    stopping = {"patience": 2, "min_delta": 0.0}
+    result = fit(splits=data, epochs=20, early_stopping=stopping)[1]
+    values = [row["accuracy"] for row in result.progress.rows if row["split"] == "validation"]
+    best = int(np.argmax(values))
+    assert result.progress.stopped
+    assert len(values) == best + 1 + 2 < 20
+    assert [row["split"] for row in result.progress.rows[:2]] == ["validation", "test"]
+
+
+def test_a_loss_that_is_not_finite_is_an_error_that_names_the_rate():
+    model = Bag()
+    with torch.no_grad():
+        model.linear.weight.fill_(torch.inf)
+    with pytest.raises(InputError, match=r"not finite at step 7: lower methods\.\*\.learning_rate"):
+        fit(model=model)
+
+
+def test_classification_metrics_by_hand():
+    logits = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0]], np.float32)
+    found = metrics.evaluate(logits, np.array([0, 1, 1, 1]), "classification")
+    assert found["accuracy"] == 0.75
+    assert found["f1"] == pytest.approx(2 * 1 * (2 / 3) / (1 + 2 / 3))
+    assert found["mcc"] == pytest.approx((1 * 2 - 0 * 1) / np.sqrt(2 * 3 * 1 * 2))
+    losses = [np.log(1 + np.exp(-gap)) for gap in (2, 1, -1, 3)]
+    assert found["loss"] == pytest.approx(np.mean(losses))
+    assert found["pearson"] is None
+
+
+def test_regression_metrics_and_a_constant_prediction():
+    labels = np.array([0.0, 1.0, 3.0], np.float32)
+    found = metrics.evaluate(np.array([[1.0], [2.0], [2.5]], np.float32), labels, "regression")
+    assert found["loss"] == pytest.approx((1 + 1 + 0.25) / 3)
+    assert found["spearman"] == pytest.approx(1.0)
+    assert found["pearson"] == pytest.approx(np.corrcoef([1, 2, 2.5], labels)[0, 1])
+    constant = metrics.evaluate(np.ones((3, 1), np.float32), labels, "regression")
+    assert constant["pearson"] is None and constant["loss"] > 0
