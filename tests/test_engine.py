@@ -134,7 +134,7 @@ def test_the_step_is_that_of_torch_written_out():
     model = Bag()
     matrices, vectors = [model.embedding.weight, model.linear.weight], [model.linear.bias]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.1)
+    optimizer = torch.optim.AdamW(groups, lr=0.1, fused=True)
     model(**collate(data["train"], epoch_batches(data["train"].lengths, 8, 7, 0)[0], 0)).loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()

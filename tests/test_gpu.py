@@ -42,7 +42,7 @@ def settings(arm: str, **changes: Any) -> dict[str, Any]:
         "gradient_checkpointing": False,
         "device": "cuda",
         "precision": "bf16",
-        "epochs": 2,
+        "epochs": 5,
         "max_steps": None,
         "batch_size": 8,
         "gradient_accumulation_steps": 1,
@@ -70,7 +70,7 @@ def step(script: str, *words: str, check: bool = True) -> subprocess.CompletedPr
 def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     """A folder with model, data and tokens, made without Snakemake."""
     folder = tmp_path_factory.mktemp("gpu")
-    tiny.write_inputs(folder, tiny_bert)
+    tiny.write_inputs(folder, tiny_bert, rows=400)
     model = {"source": "folder", "path": str(tiny_bert)}
     data = {
         "source": "files",

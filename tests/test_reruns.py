@@ -133,3 +133,23 @@ def test_plan_is_made_without_torch_or_network(tmp_path):
     ranks = sorted(f"{method}-r{rank}" for method in ("lora", "qlora") for rank in (4, 8, 16, 32))
     assert arms == ["full", *ranks]
     assert json.loads(json.dumps(said)).count("seed4/summary.json") >= 9
+
+
+def test_seeds_finished_before_one_failed_are_not_trained_again(finished, tmp_path):
+    """Snakemake removes the summaries that a failed job made; the next call puts them back from its state."""
+    for name in ("train.tsv", "test.tsv"):
+        shutil.copyfile(finished / name, tmp_path / name)
+    (tmp_path / "model").symlink_to((finished / "model").resolve())
+    settings = tiny.config(tmp_path)
+    settings["methods"] = {"lora": settings["methods"]["lora"]}
+    runs = tmp_path / "results/runs/reviews/tiny/lora-r4"
+    runs.mkdir(parents=True)
+    (runs / "seed1").write_text("in the way")
+    assert tiny.snakemake(tmp_path, settings, check=False).returncode != 0
+    kept = json.loads((runs / "seed0/state/summary.json").read_text())
+    (runs / "seed1").unlink()
+    tiny.snakemake(tmp_path, None)
+    found = tiny.summaries(tmp_path)
+    assert found["lora-r4/seed0"] == kept
+    assert set(found) == {"lora-r4/seed0", "lora-r4/seed1"}
+    assert not list(runs.glob("seed*/state"))

