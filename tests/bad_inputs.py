@@ -29,7 +29,7 @@ INPUTS = {
     "no_text.tsv": "sentence\tlabel\n" + ROWS + " \t1\n",
 }
 
-Change = Callable[[dict[str, Any]], None]
+Change = Callable[[dict[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -69,26 +69,26 @@ class Step:
 
 def put(key: str, value: Any) -> Change:
     """A change that sets one key."""
-
-    def change(settings: dict[str, Any]) -> None:
-        *above, last = key.split(".")
-        for name in above:
-            settings = settings[name]
-        settings[last] = value
-
-    return change
+    above, _, last = key.rpartition(".")
+    return lambda settings: at(settings, above).update({last: value})
 
 
 def without(key: str) -> Change:
     """A change that takes one key out."""
+    above, _, last = key.rpartition(".")
+    return lambda settings: at(settings, above).pop(last)
 
-    def change(settings: dict[str, Any]) -> None:
-        *above, last = key.split(".")
-        for name in above:
-            settings = settings[name]
-        del settings[last]
 
-    return change
+def add(section: str, name: str, block: dict[str, Any]) -> Change:
+    """A change that adds a data set, model or method of any name."""
+    return lambda settings: settings[section].update({name: block})
+
+
+def at(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    """The mapping at a key; at "", the whole."""
+    for name in filter(None, key.split(".")):
+        settings = settings[name]
+    return settings
 
 
 def lora(**fields: Any) -> Change:
@@ -159,10 +159,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(text=lambda good: good.replace("learning_rate: 0.001", "learning_rate: 5e-4")),
         ("config key methods.full.learning_rate: '5e-4' is a text; must be a number", "write 5.0e-4, not 5e-4"),
     ),
-    "number for a list": (
-        Plan(put("seeds", 3)),
-        ("config key seeds: 3 has the wrong type; must be a list",),
-    ),
+    "number for a list": (Plan(put("seeds", 3)), ("config key seeds: 3 has the wrong type; must be a list",)),
     "text for a list": (
         Plan(put("datasets.reviews.text", "sentence")),
         ("config key datasets.reviews.text: 'sentence' has the wrong type; must be a list",),
@@ -228,10 +225,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(peft(peft_type="IA3")),
         ("config key methods.lora.ranks: IA3 has no rank; remove the key",),
     ),
-    "a rank in two places": (
-        Plan(lora(r=4)),
-        ("config key methods.lora.peft.r: ranks sets it; keep one of the two",),
-    ),
+    "a rank in two places": (Plan(lora(r=4)), ("config key methods.lora.peft.r: ranks sets it; keep one of the two",)),
     "ranks of full fine-tuning": (
         Plan(put("methods.full.ranks", [4])),
         ("config key methods.full.ranks: full fine-tuning has none; add peft or remove it",),
@@ -246,11 +240,11 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     **{
         f"unsafe name {name!r:.12}": (
-            Plan(put(f"{section}.{name}" if "." not in name else section, block)),
+            Plan(add(section, name, block)),
             (f"config key {section}: {name!r} is not allowed: letters, digits, ", "at most 64"),
         )
         for section, name, block in (
-            ("methods", "../x", {"../x": {"learning_rate": 0.1}}),
+            ("methods", "../x", {"learning_rate": 0.1}),
             ("datasets", "a b", FILES),
             ("models", "", FRESH),
             ("methods", "m" * 100, {"learning_rate": 0.1}),
@@ -389,10 +383,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Job(put("training.device", "cuda"), f"{RUN}/summary.json", "train/reviews/tiny/lora-r4/train.log"),
         ("config key training.device: cuda, but torch sees no GPU", "set device: cpu for a CPU run"),
     ),
-    "output is a file": (
-        Plan(put("output", "train.tsv/results")),
-        ("config key output: ", "train.tsv is a file; name a folder"),
-    ),
+    "output is a file": (Plan(put("output", "train.tsv/new")), ("config key output: ", "train.tsv is a file; name a")),
     "output that cannot be written": (
         Plan(put("output", "/proc/no/such")),
         ("config key output: /proc cannot be written (", "name a folder that can be"),

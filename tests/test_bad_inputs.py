@@ -73,6 +73,8 @@ def test_bad_input(name, finished, folder, fetched, tmp_path):
         rule = f"fetch_{bad.kind.removesuffix('s')}"
         log = (folder / f"results/logs/{rule}/{slug(name)}.log").read_text()
         assert log.strip() in said
+        made = {"datasets": "data/{}/dataset.json", "models": "models/{}.json"}[bad.kind].format(slug(name))
+        assert not (folder / "results" / made).exists()
         outcomes = [(status, log)]
     elif isinstance(bad, Plan):
         outcomes = planned(folder, bad)
