@@ -8,7 +8,11 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir, "workflow_scripts")
 sys.path.insert(0, str(SCRIPTS))
 # `python` in shell commands is the one that runs Snakemake (a conda environment still comes first).
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ.update(
+    PATH=os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
+)
 
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve

@@ -14,10 +14,10 @@ rule fetch_model:
         f"{OUT}/models/{{model}}.json",
     log:
         f"{OUT}/logs/fetch_model/{{model}}.log",
-    params:
-        source=lambda w: json.dumps(EXPERIMENT.models[w.model]),
     conda:
         "../envs/environment.yaml"
+    params:
+        source=lambda w: json.dumps(EXPERIMENT.models[w.model]),
     shell:
         "python {input.code[0]} --source {params.source:q} --output {output:q} 2> {log:q}"
 
@@ -32,10 +32,10 @@ rule fetch_dataset:
         f"{OUT}/data/{{dataset}}/test.parquet",
     log:
         f"{OUT}/logs/fetch_dataset/{{dataset}}.log",
+    conda:
+        "../envs/environment.yaml"
     params:
         source=lambda w: json.dumps(EXPERIMENT.datasets[w.dataset]),
         folder=subpath(output[0], parent=True),
-    conda:
-        "../envs/environment.yaml"
     shell:
         "python {input.code[0]} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q}"

@@ -13,11 +13,11 @@ rule make_figures:
         figure_files("{dataset}", "{model}"),
     log:
         f"{OUT}/logs/make_figures/{{dataset}}/{{model}}.log",
+    conda:
+        "../envs/environment.yaml"
     params:
         runs=f"{OUT}/runs/{{dataset}}/{{model}}",
         folder=subpath(output[0], parent=True),
-    conda:
-        "../envs/environment.yaml"
     shell:
         "python {input.code[0]} --runs {input.runs:q} --runs-dir {params.runs:q}"
         " --dataset {wildcards.dataset:q} --model {wildcards.model:q}"

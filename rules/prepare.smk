@@ -11,13 +11,12 @@ rule tokenize:
         description=f"{OUT}/tokens/{{dataset}}/{{model}}.json",
     log:
         f"{OUT}/logs/tokenize/{{dataset}}/{{model}}.log",
+    conda:
+        "../envs/environment.yaml"
     params:
         data=subpath(input.data, parent=True),
         model=subpath(input.model, strip_suffix=".json"),
         max_length=EXPERIMENT.training["max_length"],
-    conda:
-        "../envs/environment.yaml"
     shell:
         "python {input.code[0]} --data-dir {params.data:q} --model {params.model:q}"
         " --max-length {params.max_length} --output {output.tokens:q} 2> {log:q}"
-

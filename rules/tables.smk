@@ -13,12 +13,12 @@ rule make_tables:
         expand(f"{OUT}/tables/{{table}}", table=TABLES),
     log:
         f"{OUT}/logs/make_tables.log",
-    params:
-        runs=f"{OUT}/runs",
-        grid=json.dumps(GRID),
-        folder=subpath(output[0], parent=True),
     conda:
         "../envs/environment.yaml"
+    params:
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --output-dir {params.folder:q} 2> {log:q}"

@@ -11,6 +11,12 @@ rule train:
         update(job_outputs()),
     log:
         job_log(),
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        gpu=int(EXPERIMENT.training["device"] == "cuda"),
+        checkpoint_interval_s=60,
     params:
         settings=lambda w: json.dumps(
             EXPERIMENT.run_settings(w.dataset, w.model, w.arm)
@@ -18,12 +24,6 @@ rule train:
         model=subpath(input.model, strip_suffix=".json"),
         arm=f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}",
         seeds=job_seeds,
-    threads: 1
-    resources:
-        gpu=int(EXPERIMENT.training["device"] == "cuda"),
-        checkpoint_interval_s=60,
-    conda:
-        "../envs/environment.yaml"
     shell:
         "python {input.code[0]} --settings {params.settings:q} --seeds {params.seeds}"
         " --tokens {input.tokens:q} --model {params.model:q} --output-dir {params.arm:q}"
