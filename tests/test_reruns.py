@@ -108,9 +108,10 @@ def test_the_same_content_fetched_again_trains_nothing(folder):
 
 
 def test_a_failing_seed_loses_no_finished_one(folder):
-    """Seed 2 cannot be written; the others' summaries stay, and the next call trains what is missing."""
+    """Seed 2 cannot be saved; the others' summaries stay, and the next call trains what is missing."""
     before = tiny.summaries(folder)
-    blocker = folder / "results/runs/reviews/tiny/lora-r4/seed2"
+    blocker = folder / "results/runs/reviews/tiny/lora-r4/seed2/adapter"
+    blocker.parent.mkdir()
     blocker.write_text("in the way")
     settings = tiny.config(folder, seeds=[0, 1, 2])
     done = tiny.snakemake(folder, settings, "--keep-going", check=False)
@@ -143,11 +144,12 @@ def test_seeds_finished_before_one_failed_are_not_trained_again(finished, tmp_pa
     settings = tiny.config(tmp_path)
     settings["methods"] = {"lora": settings["methods"]["lora"]}
     runs = tmp_path / "results/runs/reviews/tiny/lora-r4"
-    runs.mkdir(parents=True)
-    (runs / "seed1").write_text("in the way")
+    (runs / "seed1").mkdir(parents=True)
+    (runs / "seed1/adapter").write_text("in the way")
     assert tiny.snakemake(tmp_path, settings, check=False).returncode != 0
+    assert not (runs / "seed1/summary.json").exists()
     kept = json.loads((runs / "seed0/state/summary.json").read_text())
-    (runs / "seed1").unlink()
+    (runs / "seed1/adapter").unlink()
     tiny.snakemake(tmp_path, None)
     found = tiny.summaries(tmp_path)
     assert found["lora-r4/seed0"] == kept

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import gc
 import json
 import shutil
 import time
@@ -52,6 +53,9 @@ def run(
     settings = conditions["settings"]
     device = torch.device(settings["device"])
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
+    gc.collect()  # the models of earlier seeds hold reference cycles; their memory is not this run's
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     began = time.perf_counter()
     startup_s = _startup_s()
     splits, description = load_tokens(tokens)
