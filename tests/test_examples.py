@@ -37,6 +37,12 @@ def docstrings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def docstring_texts(folder: Path) -> dict[int, list[str]]:
+    """Test texts of the docstring data set by row."""
+    frame = pd.read_parquet(folder / "results/data/docstrings/test.parquet").set_index("row")
+    return {row: [text] for row, text in frame["text_a"].items()}
+
+
 def test_demo_in_small_from_a_wheel(tmp_path, tiny_bert):
     """The demo as it is, but for a tiny wheel and fewer rows: docstrings, wheel, all arms, tables, figures."""
     index = tmp_path / "wheels"
@@ -70,6 +76,9 @@ def test_peft_methods_are_configuration(tmp_path, tiny_bert):
     assert adapters["vera-r16"] == layers * 2 * (16 + width)
     assert adapters["oft"] == layers * 2 * (width // 32) * (32 * 31 // 2)  # skew-symmetric blocks
     assert len({run["head_parameters"] for run in found.values()}) == 1
+    for arm in found:
+        run = tmp_path / f"results/runs/docstrings/minilm/{arm}/seed0"
+        test_reload.check(run, docstring_texts(tmp_path), num_labels=5)
 
 
 def test_sentence_pairs(tmp_path, tiny_bert):
@@ -132,10 +141,8 @@ def test_decoder(tmp_path, tiny_llama):
     tiny.snakemake(tmp_path, settings)
     for name, run in tiny.summaries(tmp_path).items():
         assert run["head_parameters"] == 5 * 64  # one row a class, no bias
-        frame = pd.read_parquet(tmp_path / "results/data/docstrings/test.parquet").set_index("row")
-        found = {row: [text] for row, text in frame["text_a"].items()}
         path = tmp_path / f"results/runs/docstrings/llama/{name}"
-        test_reload.check(path, found, num_labels=5, pad_token_id=1)
+        test_reload.check(path, docstring_texts(tmp_path), num_labels=5, pad_token_id=1)
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -212,3 +212,28 @@ def test_a_built_model_is_not_changed_by_saving(tiny_bert, tmp_path):
     for name, parameter in built.model.named_parameters():
         assert torch.equal(parameter, before[name])
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_a_head_of_another_task_is_drawn_anew(tiny_bert, tmp_path):
+    build(tiny_bert, num_labels=3).model.save_pretrained(tmp_path / "nli")
+    built, again = build(tmp_path / "nli"), build(tmp_path / "nli", peft=LORA)
+    assert built.model.classifier.weight.shape == (2, 64)
+    expected, found = head_weights(built), head_weights(again)
+    assert all(torch.equal(weight, expected[name]) for name, weight in found.items())
+
+
+def test_code_that_comes_with_a_model_is_never_run(tiny_bert, tmp_path, monkeypatch):
+    import io
+    import json
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in tiny_bert.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "evil.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text("raise SystemExit('executed')")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(InputError, match="code that comes with a model is never run"):
+        build(folder)

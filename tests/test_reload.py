@@ -65,7 +65,7 @@ def predict(run: Path, texts: list[list[str]], num_labels: int, pad_token_id: in
     return json.loads(done.stdout)
 
 
-def check(run: Path, texts: list[list[str]], num_labels: int, pad_token_id: int = 0) -> None:
+def check(run: Path, texts: list[list[str]] | dict[int, list[str]], num_labels: int, pad_token_id: int = 0) -> None:
     """Compare every logit and prediction of `run` with those of the saved model."""
     recorded = pd.read_csv(run / "predictions.csv")
     columns = [name for name in recorded if name.startswith("logit_")]

@@ -155,3 +155,31 @@ def test_seeds_finished_before_one_failed_are_not_trained_again(finished, tmp_pa
     assert found["lora-r4/seed0"] == kept
     assert set(found) == {"lora-r4/seed0", "lora-r4/seed1"}
     assert not list(runs.glob("seed*/state"))
+
+
+def test_results_of_two_settings_never_mix(folder):
+    """A job fails under a new rate, Snakemake puts old summaries back: the old rate trains what is not its own."""
+    runs = folder / "results/runs/reviews/tiny/lora-r4"
+    before = tiny.summaries(folder)
+    shutil.rmtree(runs / "seed1/adapter")
+    (runs / "seed1/adapter").write_text("in the way")
+    settings = tiny.config(folder)
+    settings["methods"]["lora"]["learning_rate"] = 5e-3
+    assert tiny.snakemake(folder, settings, check=False).returncode != 0
+    (runs / "seed1/adapter").unlink()
+    tiny.snakemake(folder, tiny.config(folder), "--forcerun", "train")
+    for seed in (0, 1):
+        environment = json.loads((runs / f"seed{seed}/env.json").read_text())
+        summary = json.loads((runs / f"seed{seed}/summary.json").read_text())
+        assert environment["fingerprint"] == summary["fingerprint"] == before[f"lora-r4/seed{seed}"]["fingerprint"]
+        assert environment["settings"]["learning_rate"] == summary["learning_rate"] == 1e-2
+
+
+def test_a_run_has_one_writer(tmp_path):
+    from peft_tradeoffs.errors import InputError
+    from peft_tradeoffs.state import RunDirectory
+
+    first, second = (RunDirectory(tmp_path / "seed0", "f", 60) for _ in range(2))
+    first.lock()
+    with pytest.raises(InputError, match="another process trains this run"):
+        second.lock()

@@ -49,11 +49,13 @@ def main() -> None:
         )
         for seed in arguments.seeds
     }
+    for directory in directories.values():
+        directory.lock()
     missing = [seed for seed, directory in directories.items() if not directory.finished()]
     if missing:
         from peft_tradeoffs import runs
 
-        runs.prepare_process(settings["device"], arguments.threads)
+        runs.prepare_process(settings, arguments.threads)
         for seed in missing:
             runs.run(
                 directories[seed],

@@ -1,24 +1,39 @@
 """The sequence classifier that Transformers makes of a model folder, without its weights."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from peft_tradeoffs.errors import InputError
 
 
-def empty_classifier(config: AutoConfig | Path) -> PreTrainedModel:
-    """The classifier of a config, or of a folder's, on the meta device.
+def load_config(folder: Path, **fields: Any) -> PreTrainedConfig:
+    """The config of a model folder, never by code from the folder.
+
+    Raises InputError for a folder that is gone, needs such code or is of a type Transformers does not know.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: the model is gone; delete {folder}.json and run again, which fetches it")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **fields)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{folder}: {reason} (code that comes with a model is never run; choose a model that Transformers knows)"
+        ) from error
+
+
+def empty_classifier(config: PreTrainedConfig) -> PreTrainedModel:
+    """The classifier of a config on the meta device.
 
     Raises InputError for a model type that has no classifier.
     """
-    if isinstance(config, Path):
-        config = AutoConfig.from_pretrained(config)
     with torch.device("meta"):
         try:
-            return AutoModelForSequenceClassification.from_config(config)
+            return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
         except ValueError as error:
             raise InputError(
                 f"Transformers has no sequence classifier for model type {config.model_type}: choose an "

@@ -104,6 +104,7 @@ def train(
     progress = Progress()
     if saved := state.load():
         progress = restore(saved, parameters, optimizer)
+    del saved  # a second copy of the weights
     progress.attempts += 1
     timer, memory = StepTimer(device, progress.step_s), PeakMemory(device, progress.peaks)
 

@@ -60,6 +60,7 @@ class PeakMemory:
 
     def start(self) -> None:
         if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # blocks that loading or evaluation left reserved
             torch.cuda.reset_peak_memory_stats(self._device)
         try:
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, proc(5)

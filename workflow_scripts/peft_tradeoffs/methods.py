@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
-from peft_tradeoffs.classifier import empty_classifier, head_modules, is_linear, linear_names
+from peft_tradeoffs.classifier import empty_classifier, head_modules, is_linear, linear_names, load_config
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.targets import check_targets
 
@@ -60,7 +60,7 @@ def build(
     full and never quantised. Raises InputError for a checkpoint that lacks backbone weights, a head module
     that does not exist, or target modules that match nothing.
     """
-    config = AutoConfig.from_pretrained(
+    config = load_config(
         folder,
         num_labels=num_labels,
         problem_type="regression" if task == "regression" else "single_label_classification",
@@ -72,12 +72,15 @@ def build(
         config=config,
         dtype=torch.float32,
         use_safetensors=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,  # a head of another task; any other is refused below
         output_loading_info=True,
         device_map={"": device},
         quantization_config=_quantization_config(quantization, head, config),
     )
-    _check_loaded(info["missing_keys"], head, folder)
-    _draw_head(model, info["missing_keys"], head, seed)
+    missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    _check_loaded(missing, head, folder)
+    _draw_head(model, missing, head, seed)
     logical = logical_sizes(model)
     model.config.use_cache = False
     if gradient_checkpointing:
@@ -145,7 +148,7 @@ def save(built: Built, folder: Path) -> None:
 
 
 def _quantization_config(
-    quantization: dict[str, Any] | None, head: list[str], config: AutoConfig
+    quantization: dict[str, Any] | None, head: list[str], config: PreTrainedConfig
 ) -> BitsAndBytesConfig | None:
     if quantization is None:
         return None

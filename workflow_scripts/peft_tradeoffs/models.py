@@ -110,9 +110,9 @@ def _describe(source: dict[str, Any], folder: Path, path: str) -> dict[str, Any]
 
 def _classifier(folder: Path, head: list[str] | None) -> dict[str, list[str]]:
     """What a configuration can be checked against before any training: module names, and the head's."""
-    from peft_tradeoffs.classifier import empty_classifier, head_modules, linear_names
+    from peft_tradeoffs.classifier import empty_classifier, head_modules, linear_names, load_config
 
-    model = empty_classifier(folder)
+    model = empty_classifier(load_config(folder))
     return {
         "head": head_modules(model, head),
         "linear": linear_names(model),

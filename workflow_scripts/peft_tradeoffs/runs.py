@@ -1,8 +1,10 @@
 """One run: load, train, evaluate, save, and write down what it gave."""
 
 import csv
+import ctypes
 import datetime
 import gc
+import importlib
 import json
 import shutil
 import time
@@ -27,13 +29,16 @@ SCHEMAS = Path(__file__).parents[2] / "schemas"
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
 
 
-def prepare_process(device: str, threads: int) -> None:
-    """Set threads and quiet libraries; raises InputError if the device that was asked for is not there."""
+def prepare_process(settings: dict[str, Any], threads: int) -> None:
+    """Import what the arm needs, set threads, quiet libraries; raises InputError if its device is not there."""
+    for needed, library in ((settings["peft"], "peft"), (settings["quantization"], "bitsandbytes")):
+        if needed:
+            importlib.import_module(library)  # start-up, not loading
     torch.set_num_threads(threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    if device == "cuda" and not torch.cuda.is_available():
+    if settings["device"] == "cuda" and not torch.cuda.is_available():
         raise InputError(
             "config key training.device: cuda, but torch sees no GPU (CUDA_VISIBLE_DEVICES, driver, or a CPU "
             "build of torch); set device: cpu for a CPU run"
@@ -53,9 +58,7 @@ def run(
     settings = conditions["settings"]
     device = torch.device(settings["device"])
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
-    gc.collect()  # the models of earlier seeds hold reference cycles; their memory is not this run's
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    _free_memory(device)
     began = time.perf_counter()
     startup_s = _startup_s()
     splits, description = load_tokens(tokens)
@@ -126,7 +129,8 @@ def run(
         },
     )
     directory.publish(summary)
-    reporter.done(f"{settings['metric']} {summary['metric_value']:.4f}  {summary['train_s']:.1f} s of training")
+    value = "undefined" if summary["metric_value"] is None else f"{summary['metric_value']:.4f}"
+    reporter.done(f"{settings['metric']} {value}  {summary['train_s']:.1f} s of training")
 
 
 def summarise(
@@ -195,6 +199,16 @@ def summarise(
 def check(schema: str, value: dict[str, Any]) -> None:
     """Validate what a run writes against schemas/{schema}.schema.json."""
     jsonschema.validate(value, files.read_json(SCHEMAS / f"{schema}.schema.json"))
+
+
+def _free_memory(device: torch.device) -> None:
+    """Give back what earlier seeds of the process left, reference cycles and freed heap, so it is not this run's."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
+    if trim is not None:
+        trim(0)
 
 
 _process_started: float | None = psutil.Process().create_time()

@@ -1,5 +1,6 @@
 """A run's directory: state while it trains, results when it is done."""
 
+import fcntl
 import json
 import shutil
 import time
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from peft_tradeoffs import files
+from peft_tradeoffs.errors import InputError
 
 
 class RunDirectory:
@@ -32,8 +34,26 @@ class RunDirectory:
         """Where a run's results are gathered before they take the place of earlier ones."""
         return self._state / "results"
 
+    def lock(self) -> None:
+        """Make this process the run's only writer until it ends, however it ends.
+
+        Raises InputError if another one is.
+        """
+        path = self.path.with_name(f".{self.path.name}.lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = path.open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{self.path}: another process trains this run (left by a Snakemake that was killed?); wait for it "
+                "or end it, then run again"
+            ) from None
+
     def finished(self) -> bool:
-        """Whether the run's results stand, made from the same fingerprint; a lost summary is put back."""
+        """Whether the run's results stand, all of this fingerprint; a summary lost or put back is mended."""
+        if not self._matches(self.path / "env.json"):
+            return False
         summary = self.path / "summary.json"
         if not self._matches(summary) and self._matches(self._summary):
             files.write_text(summary, self._summary.read_text(encoding="utf-8"))
@@ -58,8 +78,9 @@ class RunDirectory:
         self._saved_at = time.monotonic()
 
     def publish(self, summary: dict[str, Any]) -> None:
-        """Move the gathered results into place, the summary last."""
-        for source in sorted(self.results.iterdir()):
+        """Move the gathered results into place; env.json, which vouches for the others, after them."""
+        (self.path / "env.json").unlink(missing_ok=True)
+        for source in sorted(self.results.iterdir(), key=lambda path: (path.name == "env.json", path.name)):
             target = self.path / source.name
             if target.is_dir():
                 shutil.rmtree(target)
