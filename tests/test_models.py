@@ -262,7 +262,7 @@ def test_wrong_checksums_name_file_expected_and_found(folder, manifest, tmp_path
         (wheel_source(requirement="tiny-model"), ["tiny-model", "name==1.2.3"]),
         (wheel_source(requirement="tiny-model>=0.1"), ["tiny-model>=0.1", "name==1.2.3"]),
         (wheel_source(requirement="tiny-model==0.*"), ["name==1.2.3"]),
-        (wheel_source(requirement="--index-url=http://x"), ["name==1.2.3"]),
+        (wheel_source(requirement="--index-url=//x"), ["name==1.2.3"]),
         (
             wheel_source(requirement="tiny-model==9.9"),
             ["tiny-model==9.9", "No matching distribution", "snakemake fetch"],
