@@ -37,7 +37,7 @@ def required_files(folder: Path | None, names: set[str]) -> tuple[set[str], list
     Returns (files, lacking): shards that the index names belong to `files` whether they are there or not.
     Raises InputError for a weights index that cannot be read.
     """
-    files = {name for name in names if name in TOKENIZER_FILES or _is_sentencepiece(name)}
+    files = tokenizer_files(names)
     lacking = [] if CONFIG in names else [CONFIG]
     files |= {CONFIG} & names
     if not any(name in VOCABULARIES or _is_sentencepiece(name) for name in files):
@@ -51,6 +51,11 @@ def required_files(folder: Path | None, names: set[str]) -> tuple[set[str], list
     else:
         lacking.append(WEIGHTS)
     return files, lacking
+
+
+def tokenizer_files(names: set[str]) -> set[str]:
+    """Those of `names` that AutoTokenizer reads."""
+    return {name for name in names if name in TOKENIZER_FILES or _is_sentencepiece(name)}
 
 
 def refuse_lacking(where: str, names: set[str], lacking: list[str]) -> None:

@@ -22,11 +22,11 @@ from peft_tradeoffs import engine, environment, files, methods, metrics
 from peft_tradeoffs.batches import load_tokens
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.measure import MIB, step_summary
+from peft_tradeoffs.model_files import tokenizer_files
 from peft_tradeoffs.progress import TerminalReporter
 from peft_tradeoffs.state import RunDirectory
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
 
 
 def prepare_process(settings: dict[str, Any], threads: int) -> None:
@@ -96,9 +96,8 @@ def run(
     weights = results / ("adapter" if built.is_peft else "checkpoint")
     methods.save(built, weights)
     if not built.is_peft:
-        for pattern in TOKENIZER_FILES:
-            for source in model_folder.glob(pattern):
-                shutil.copyfile(source, weights / source.name)
+        for name in tokenizer_files(set(manifest["files"])):
+            shutil.copyfile(model_folder / name, weights / name)
     save_s = time.perf_counter() - began
 
     summary = summarise(
