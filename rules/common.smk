@@ -39,11 +39,17 @@ if "datasets" not in config:
 
 EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
-TABLES = ["runs.csv", "arms.csv", "runs.md", "arms.md", "runs.tex", "arms.tex"]
+TABLES = [
+    f"{name}.{kind}"
+    for name in ("runs", "arms", "memory")
+    for kind in ("csv", "md", "tex")
+]
 FIGURES = [
     "metric_by_arm",
     "peak_memory_by_arm",
     "samples_per_s_by_arm",
+    "energy_by_arm",
+    "memory_split_by_arm",
     "metric_vs_memory",
     "metric_vs_trainable_parameters",
     "metric_vs_rank",
@@ -103,6 +109,8 @@ def source_files(block):
     """Files of the user that a data set or model is read from."""
     if block["source"] == "files":
         return list(block["splits"].values())
+    if block["source"] == "random":
+        return source_files(block["tokenizer"])
     if block["source"] == "folder":
         return sorted(
             str(path) for path in Path(block["path"]).iterdir() if path.is_file()

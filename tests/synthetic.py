@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,13 @@ PARAMETERS = 66_955_010
 HEAD = 592_130
 MEMORY = {"full": 1306.0, "lora": 815.0, "qlora": 690.0, "ia3": 780.0}
 RANKLESS = ("full", "ia3")
+PHASES = ("load", "probe", "train", "evaluate", "save")
+NOTHING = ("failed_phase", "oom_bytes", "diverged_step", "engine_reason")  # null says it
+GPU_ONLY = re.compile(
+    r"gpu_uuid|shared_gpu|capture_s|probe_step|_peak_(allocated|reserved)_|_process_|held_|_measured_|energy|_power_"
+)
+OF_PHASE = {phase: phase + "_(?!rows)" for phase in PHASES}
+OF_PHASE["train"] += "|capture|compile_s|step_p|samples_per|tokens_per|energy|mean_power"
 
 
 def grid(methods: list[str], ranks: list[int], rankless: tuple[str, ...] = RANKLESS) -> list[tuple]:
@@ -30,45 +38,107 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
     trainable = PARAMETERS if method == "full" else adapter + HEAD
     speed = 100.0 if method == "full" else 140 + 60 * own + noise.gauss(0, 4)
     cpu = device == "cpu"
-    gpu_reason = "no CUDA device: the run was on the CPU"
-    reasons = dict.fromkeys(("pearson", "spearman"), "task is classification")
-    if cpu:
-        keys = ("gpu_peak_allocated_MiB", "gpu_peak_reserved_MiB", "gpu_process_MiB")
-        reasons |= dict.fromkeys(keys, gpu_reason)
-    return {
-        "status": "completed", "dataset": "sst2", "model": "distilbert", "method": method,
+    values = {
+        "status": "completed", "failed_phase": None, "oom_bytes": None, "diverged_step": None,
+        "dataset": "sst2", "model": "distilbert", "method": method,
         "arm": method if rank is None else f"{method}-r{rank}", "rank": rank, "seed": seed,
-        "task": "classification", "metric": "accuracy", "metric_value": accuracy,
+        "task": "classification", "metric": "accuracy", "pretrained": True, "metric_value": accuracy,
         "accuracy": accuracy, "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
         "pearson": None, "spearman": None, "test_loss": 1.2 - accuracy,
         "learning_rate": 3e-5 if method == "full" else 5e-4, "epochs": 3.0, "steps": 600, "stopped_early": False,
         "batch_size": 32, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
-        "precision": "fp32", "device": device,
+        "precision": "fp32", "dtype": "float32", "engine": "eager" if cpu else "captured", "engine_reason": None,
+        "compile": False, "device": device,
         "device_name": "Example CPU, 2 cores" if cpu else "NVIDIA H100 80GB HBM3",
+        "gpu_uuid": "GPU-00000000-0000-0000-0000-000000000000", "shared_gpu": False,
         "train_rows": 6400, "test_rows": 872, "truncated_train": 3, "truncated_test": 0,
         "backbone_parameters": PARAMETERS - HEAD, "head_parameters": HEAD, "adapter_parameters": adapter,
         "total_parameters": PARAMETERS + adapter, "trainable_parameters": trainable,
         "trainable_percent": 100 * trainable / (PARAMETERS + adapter),
-        "startup_s": 9.1, "load_s": 1.4, "train_s": 19_200 / speed, "evaluate_s": 3.2, "save_s": 0.4,
-        "step_p50_ms": 32_000 / speed, "step_p95_ms": 41_000 / speed,
+        "startup_s": 9.1, "load_s": 1.4, "probe_s": 2.5, "train_s": 19_200 / speed, "capture_s": 0.8,
+        "compile_s": None, "evaluate_s": 3.2, "save_s": 0.4,
+        **{f"step_p{percent}_ms": slow / speed for percent, slow in ((50, 32_000), (95, 41_000), (99, 52_000))},
+        **{f"probe_step_p{percent}_ms": slow / speed for percent, slow in ((50, 99e3), (95, 102e3), (99, 110e3))},
         "samples_per_s": speed, "tokens_per_s": 26 * speed,
-        "peak_rss_MiB": memory + 900 if cpu else None, "rss_before_MiB": 880.0, "weights_MiB": 255.4,
-        "gpu_peak_allocated_MiB": None if cpu else memory,
-        "gpu_peak_reserved_MiB": None if cpu else memory + 60,
-        "gpu_process_MiB": None if cpu else memory + 560,
+        **phases(memory, cpu), "held_before_MiB": 0.0,
+        **split(trainable, memory), "data_MiB": 3.4,
+        "energy_J": 300 * 19_200 / speed, "energy_J_per_sample": 300 / speed, "mean_power_W": 300.0,
+        "idle_power_W": 71.0, "energy_window_s": 19_200 / speed, "energy_window_short": 19_200 / speed < 30,
         "attempts": 1, "fingerprint": "0" * 64, "finished_at": "2026-01-01T00:00:00+00:00",
-        "null_reasons": reasons,
-    } | changes  # fmt: skip
+    }  # fmt: skip
+    if cpu:
+        values |= dict.fromkeys(key for key in values if GPU_ONLY.search(key))
+    values |= changes
+    return values | {"null_reasons": reasons(values) | changes.get("null_reasons", {})}
 
 
-def oom(method: str, rank: int | None, seed: int, **changes: Any) -> dict[str, Any]:
-    """A run that did not fit: no measurement, a reason for each."""
+def phases(memory: float, cpu: bool) -> dict[str, float]:
+    """MiB of every phase: the probe holds `memory`, the captured training more, the others less."""
+    shares = {"load": 0.4, "probe": 1.0, "train": 1.2, "evaluate": 0.7, "save": 0.5}
+    extra = {"peak_allocated": 0, "peak_reserved": 60, "process": 560, "peak_rss": 900 if cpu else 2100}
+    return {
+        f"{phase}_{name}_MiB": share * memory + more for phase, share in shares.items() for name, more in extra.items()
+    }
+
+
+def split(trainable: int, memory: float) -> dict[str, float]:
+    """MiB of each part, from sizes and measured: what `memory` leaves is activations."""
+    parts = {"weights": 255.4, "gradients": 4 * trainable / 2**20, "optimizer": 8 * trainable / 2**20}
+    parts["activations"] = max(40.0, memory - sum(parts.values()))
+    return {f"{part}_MiB": size for part, size in parts.items()} | {
+        f"{part}_measured_MiB": 1.01 * size for part, size in parts.items()
+    }
+
+
+def reasons(values: dict[str, Any]) -> dict[str, str]:
+    """A reason for each null but those that the schema explains: nothing failed, nothing fell back."""
+    found = {}
+    for key in (key for key, value in values.items() if value is None and key not in NOTHING):
+        found[key] = (
+            "the method has no rank" if key == "rank"
+            else "task is classification" if key in ("pearson", "spearman")
+            else "not compiled" if key == "compile_s"
+            else "no CUDA device: the run was on the CPU" if GPU_ONLY.search(key) and values["device"] == "cpu"
+            else "not measured"
+        )  # fmt: skip
+    return found
+
+
+def randomly(method: str, rank: int | None, seed: int, **changes: Any) -> dict[str, Any]:
+    """A completed run of random weights: no metric."""
+    scores = ("metric_value", "accuracy", "f1", "mcc", "pearson", "spearman")
+    run = summary(method, rank, seed, pretrained=False, **dict.fromkeys(scores), **changes)
+    run["null_reasons"] |= dict.fromkeys(scores, "random weights")
+    return run
+
+
+def oom(method: str, rank: int | None, seed: int, phase: str = "probe", **changes: Any) -> dict[str, Any]:
+    """A run that did not fit in `phase`: 12 GiB were refused, what came after was not reached."""
+    return failed(method, rank, seed, {"status": "oom", "failed_phase": phase, "oom_bytes": 12 * 2**30, **changes})
+
+
+def diverged(method: str, rank: int | None, seed: int, step: int = 17, **changes: Any) -> dict[str, Any]:
+    """A run whose loss was not finite at `step`."""
+    changes = {"status": "diverged", "failed_phase": "train", "diverged_step": step, **changes}
+    return failed(method, rank, seed, changes)
+
+
+def failed(method: str, rank: int | None, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
+    """A run that ended in changes["failed_phase"], with nothing of that phase or later ones."""
+    phase = changes["failed_phase"]
     run = summary(method, rank, seed, **changes)
-    measured = ("metric_value", "accuracy", "f1", "mcc", "test_loss", "train_s", "evaluate_s", "save_s")
-    measured += ("step_p50_ms", "step_p95_ms", "samples_per_s", "tokens_per_s", "peak_rss_MiB")
-    measured += ("gpu_peak_allocated_MiB", "gpu_peak_reserved_MiB", "gpu_process_MiB")
-    run["null_reasons"] |= dict.fromkeys(measured, "out of memory at step 0")
-    return run | dict.fromkeys(measured) | {"status": "oom"}
+    missed = "|".join(OF_PHASE[name] for name in PHASES[PHASES.index(phase) :])
+    lost = [key for key in run if re.match(missed, key)]
+    if phase in ("load", "probe"):
+        lost += ["steps", "epochs", "stopped_early"]
+        lost += [key for key in run if re.match("(gradients|optimizer|activations)_", key)]
+    if phase == "load":
+        lost += [key for key in run if key.endswith("_parameters") or key.startswith("weights_")]
+        lost += ["trainable_percent", "data_MiB"]
+    lost += ["metric_value", "accuracy", "f1", "mcc", "test_loss"]
+    why = f"not reached: the run ended in {phase}"
+    run["null_reasons"] |= {key: why for key in lost if run[key] is not None}
+    return run | dict.fromkeys(lost)
 
 
 def write(folder: Path, summaries: list[dict[str, Any]], epochs: int = 3) -> Path:

@@ -12,13 +12,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import bad_computing
+import bad_inputs
 import pytest
 import tiny
 import yaml
-from bad_inputs import CASES, INPUTS, RUN, Fetch, Job, Plan, Step
+from bad_inputs import INPUTS, RUN, Fetch, Job, Plan, Step
 from peft_tradeoffs import files
 from safetensors import SafetensorError
 
+CASES = {**bad_inputs.CASES, **bad_computing.CASES}
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["snakemake.cli"])
 SHOWN = ("--keep-going", "--show-failed-logs")  # as the profiles do

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from peft_tradeoffs import engine, metrics
-from peft_tradeoffs.batches import Split, collate, epoch_batches
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.attention import padding_mask
+from peft_tradeoffs.batches import ResidentSplit, Split, epoch_batches, longest_rows, padded_length
+from peft_tradeoffs.measure import Phases, step_percentiles
+from peft_tradeoffs.step import Settings, adamw, allocate_state, linear_schedule
 from torch import nn
 
-SETTINGS = engine.Settings(
+SETTINGS = Settings(
     learning_rate=0.1,
     epochs=3,
     max_steps=None,
@@ -28,8 +30,11 @@ SETTINGS = engine.Settings(
     early_stopping=None,
     task="classification",
     metric="accuracy",
+    engine="eager",
+    compile=False,
 )
 CPU = torch.device("cpu")
+PROBE_PASSES = 3  # forward passes of the probe on a CPU
 
 
 class Bag(nn.Module):
@@ -87,7 +92,7 @@ def fit(state: Memory | None = None, model: nn.Module | None = None, splits: dic
     settings = dataclasses.replace(SETTINGS, **changes)
     model = model or Bag()
     splits = splits or {"train": split(50), "test": split(11, seed=1)}
-    result = engine.train(model, splits, 0, settings, 7, CPU, state or Memory(), Silent())
+    result = engine.train(model, splits, 0, settings, 7, CPU, state or Memory(), Silent(), Phases(CPU))
     return model, result
 
 
@@ -104,21 +109,36 @@ def test_batches_hold_every_text_once_and_like_lengths_together():
         assert not all(np.array_equal(a, b) for a, b in zip(batches, other, strict=True))
 
 
-def test_collate_pads_to_a_multiple_of_eight_on_the_right():
+def test_a_gathered_batch_is_padded_to_a_multiple_of_eight_on_the_right():
     data = split(4)
-    batch = collate(data, np.array([2, 0]), pad_token_id=29)
-    longest = max(data.lengths[[2, 0]])
-    assert batch["input_ids"].shape[1] == -(-longest // 8) * 8
-    assert batch["attention_mask"].sum(1).tolist() == data.lengths[[2, 0]].tolist()
-    assert (batch["input_ids"][batch["attention_mask"] == 0] == 29).all()
-    first = data.input_ids[data.offsets[2] : data.offsets[3]]
-    assert batch["input_ids"][0, : len(first)].tolist() == first.tolist()
+    rows = np.array([2, 0])
+    length = padded_length(data.lengths[rows])
+    inputs, lengths, labels = ResidentSplit(data, 29, CPU).gather(torch.from_numpy(rows), length)
+    assert length == -(-max(data.lengths[rows]) // 8) * 8 == inputs["input_ids"].shape[1]
+    assert (
+        lengths.tolist() == padding_mask(lengths, length, torch.float32).sum(1).tolist() == data.lengths[rows].tolist()
+    )
+    assert labels.tolist() == data.labels[rows].tolist()
+    for row, index in enumerate(rows):
+        tokens = data.input_ids[data.offsets[index] : data.offsets[index + 1]].tolist()
+        assert inputs["input_ids"][row].tolist() == tokens + [29] * (length - len(tokens))
+
+
+def test_taken_texts_are_the_same_texts_in_the_new_order():
+    data = split(9)
+    rows = longest_rows(data.lengths, 4)
+    assert sorted(data.lengths[rows]) == sorted(data.lengths)[-4:]
+    taken = data.take(rows)
+    for row, index in enumerate(rows):
+        given = data.input_ids[data.offsets[index] : data.offsets[index + 1]]
+        assert taken.input_ids[taken.offsets[row] : taken.offsets[row + 1]].tolist() == given.tolist()
+    assert taken.labels.tolist() == data.labels[rows].tolist()
 
 
 def test_schedule_warms_up_and_decays_linearly():
-    factors = [engine.linear_schedule(step, 2, 6) for step in range(6)]
+    factors = [linear_schedule(step, 2, 6) for step in range(6)]
     assert factors == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
-    assert [engine.linear_schedule(step, 0, 2) for step in range(2)] == [1.0, 0.5]
+    assert [linear_schedule(step, 0, 2) for step in range(2)] == [1.0, 0.5]
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
@@ -135,7 +155,10 @@ def test_the_step_is_that_of_torch_written_out():
     matrices, vectors = [model.embedding.weight, model.linear.weight], [model.linear.bias]
     groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.1, fused=True)
-    model(**collate(data["train"], epoch_batches(data["train"].lengths, 8, 7, 0)[0], 0)).loss.backward()
+    rows = epoch_batches(data["train"].lengths, 8, 7, 0)[0]
+    length = padded_length(data["train"].lengths[rows])
+    inputs, lengths, labels = ResidentSplit(data["train"], 0, CPU).gather(torch.from_numpy(rows), length)
+    model(**inputs, attention_mask=padding_mask(lengths, length, torch.float32), labels=labels).loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     for name, weight in model.state_dict().items():
@@ -168,7 +191,8 @@ def test_max_steps_ends_in_mid_epoch_with_an_evaluation():
 def test_the_result_is_that_of_the_last_step_not_of_the_best_epoch():
     data = {"train": split(50), "test": split(11, seed=1)}
     model, result = fit(splits=data, learning_rate=3.0, epochs=6)
-    logits = engine.predict(model, data["test"], 0, SETTINGS, CPU)
+    test = data["test"]
+    logits = engine.predict(model, ResidentSplit(test, 0, CPU), test.lengths, padding_mask, SETTINGS)
     assert np.array_equal(result.logits, logits)
     assert result.progress.rows[-1]["step"] == result.progress.step == 42
 
@@ -189,12 +213,72 @@ def test_early_stopping_watches_validation_and_ends_the_run():
     assert [row["split"] for row in result.progress.rows[:2]] == ["validation", "test"]
 
 
-def test_a_loss_that_is_not_finite_is_an_error_that_names_the_rate():
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_its_step():
+    class Breaks(Bag):
+        steps = 0
+
+        def forward(self, labels=None, **inputs):
+            output = super().forward(labels=labels, **inputs)
+            if self.training and labels is not None:
+                self.steps += 1
+            if self.steps > PROBE_PASSES + 9:  # in the second epoch of seven steps
+                output.loss = output.loss * torch.nan
+            return output
+
+    result = fit(model=Breaks())[1]
+    assert result.diverged_step == 10
+    assert result.logits is None
+    assert [row["step"] for row in result.progress.rows] == [7]
+
+
+def test_the_probe_changes_nothing_and_counts_what_is_saved_for_backward():
     model = Bag()
-    with torch.no_grad():
-        model.linear.weight.fill_(torch.inf)
-    with pytest.raises(InputError, match=r"not finite at step 7: lower methods\.\*\.learning_rate"):
-        fit(model=model)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    result = fit(model=model, max_steps=1, learning_rate=1e-30)[1]
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, before[name], rtol=0, atol=1e-6)
+    lengths = np.sort(split(50).lengths)[-8:]
+    padded = padded_length(lengths)
+    tokens, mask, sizes, pooled, log_softmax, labels, rows = 8 * padded * 8, 8 * padded * 8, 64, 192, 64, 64, 4
+    assert result.probe.activations_MiB * 2**20 == tokens + mask + sizes + pooled + log_softmax + labels + rows
+    assert result.probe.step_s == []
+
+
+def test_allocating_the_optimizer_state_leaves_weights_and_moments_as_they_were():
+    model = Bag()
+    parameters = dict(model.named_parameters())
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    optimizer = adamw(parameters, SETTINGS, CPU)
+    allocate_state(optimizer)
+    for name, parameter in parameters.items():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None
+        assert all(not value.any() for value in optimizer.state[parameter].values())
+
+
+def test_percentiles_leave_out_the_first_steps_and_want_enough():
+    steps = [9.0] * 20 + [0.001 * i for i in range(1, 102)]
+    found, reasons = step_percentiles(steps)
+    assert found["step_p50_ms"] == pytest.approx(51) and found["step_p99_ms"] == pytest.approx(100)
+    assert not reasons
+    few, reasons = step_percentiles(steps[:39])
+    assert set(few.values()) == {None} and "39 steps" in reasons["step_p95_ms"]
+
+
+def test_peaks_of_one_phase_do_not_show_in_another():
+    phases = Phases(CPU)
+    phases.switch("load")
+    held = np.ones(50 * 2**20, np.uint8)
+    phases.switch("train")
+    more = np.ones(200 * 2**20, np.uint8)
+    del more
+    phases.switch("evaluate")
+    phases.switch(None)
+    peaks, reasons = phases.summary()
+    assert 190 < peaks["train_peak_rss_MiB"] - peaks["evaluate_peak_rss_MiB"] < 230, held.size
+    assert 190 < peaks["train_peak_rss_MiB"] - peaks["load_peak_rss_MiB"] < 230
+    assert peaks["save_peak_rss_MiB"] is None and reasons["save_peak_rss_MiB"] == "not reached"
+    assert reasons["train_peak_allocated_MiB"] == "the run was on a CPU"
 
 
 def test_classification_metrics_by_hand():

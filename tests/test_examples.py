@@ -1,5 +1,6 @@
 """Every file in examples/ runs, on tiny models and, where it reads files, on files written here."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def example(name: str, **model: Any) -> dict[str, Any]:
     settings = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8"))
     settings["output"] = "results"
     settings["models"] = {key: model or {"source": "folder", "path": "model"} for key in settings["models"]}
-    settings["training"].update(epochs=min(2, settings["training"]["epochs"]), batch_size=16, max_length=32)
+    settings["training"].update(epochs=min(2, settings["training"].get("epochs", 1)), batch_size=16, max_length=32)
     settings["seeds"] = settings["seeds"][:1]
     return settings
 
@@ -57,7 +58,7 @@ def test_demo_in_small_from_a_wheel(tmp_path, tiny_bert):
     table = pd.read_csv(tmp_path / "results/tables/arms.csv")
     assert table["arm"].tolist() == arms
     figures = list(tmp_path.glob("results/figures/docstrings/minilm/*"))
-    assert len(figures) == 14
+    assert len(figures) == 18
     assert all(figure.stat().st_size > 2000 for figure in figures)
 
 
@@ -143,6 +144,47 @@ def test_decoder(tmp_path, tiny_llama):
         assert run["head_parameters"] == 5 * 64  # one row a class, no bias
         path = tmp_path / f"results/runs/docstrings/llama/{name}"
         test_reload.check(path, docstring_texts(tmp_path), num_labels=5, pad_token_id=1)
+
+
+RANDOM = {
+    "llama": {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    | {"num_key_value_heads": 2},
+    "distilbert": {"dim": 64, "hidden_dim": 64, "n_layers": 2, "n_heads": 2},
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_llama_1b_in_small_with_random_weights(tmp_path, tiny_bert, kind):
+    """The example on a CPU: a model of its kind, and an encoder, drawn small, with a tokenizer from a folder."""
+    (tmp_path / "origin").symlink_to(tiny_bert)
+    fields = {"model_type": kind, "vocab_size": 28, "max_position_embeddings": 64, "dtype": "bfloat16", **RANDOM[kind]}
+    model = {"source": "random", "config": fields, "tokenizer": {"source": "folder", "path": "origin"}}
+    settings = docstrings(example("llama-1b", **model))
+    assert settings["training"].pop("compile")
+    settings["training"].update(device="cpu", max_steps=3)
+    tiny.snakemake(tmp_path, settings)
+    manifest = json.loads((tmp_path / "results/models/llama-1b.json").read_text())
+    assert (manifest["pretrained"], manifest["model_type"]) == (False, kind)
+    found = tiny.summaries(tmp_path)
+    assert set(found) == {"full/seed0", "lora-r16/seed0", "qlora-r16/seed0"}
+    assert {run["status"] for run in found.values()} == {"completed"}
+    assert {run["pretrained"] for run in found.values()} == {False}
+    assert {run["metric_value"] for run in found.values()} == {None}
+    weights = {name.split("/")[0]: run["weights_MiB"] for name, run in found.items()}
+    assert weights["qlora-r16"] < weights["lora-r16"]
+
+
+def test_llama_1b_has_a_billion_parameters_and_is_planned(tmp_path):
+    import torch
+    from transformers import AutoModel, LlamaConfig
+
+    settings = yaml.safe_load((EXAMPLES / "llama-1b.yaml").read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        model = AutoModel.from_config(LlamaConfig(**settings["models"]["llama-1b"]["config"]))
+    assert 1.0e9 < sum(parameter.numel() for parameter in model.parameters()) < 1.1e9
+    said = tiny.snakemake(tmp_path, settings, "-n").stdout
+    assert said.count("rule train:") == 3
+    assert "rule fetch_model:" in said
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)

@@ -12,13 +12,15 @@ import pytest
 import synthetic
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
-from peft_tradeoffs import style, tables
+from peft_tradeoffs import readable, style, tables
+from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.canvas import Grid, load, message
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.figures import FIGURES
 from peft_tradeoffs.scatter import compact, pareto
 
 ROOT = Path(__file__).parents[1]
+METRIC = [name for name in FIGURES if name.startswith("metric") or name == "learning_curves"]
 EIGHT = ["full", "lora", "qlora", "dora", "rslora", "vera", "oft", "loha", "hra"]
 GRIDS = {
     1: synthetic.grid(["full"], []),
@@ -150,8 +152,8 @@ def test_pareto_front():
 def test_only_members_of_the_front_are_labelled(tmp_path):
     grid = grid_of(tmp_path, [synthetic.summary(*arm, 0) for arm in GRIDS[9]])
     arms = grid.arms
-    front = pareto(list(arms["peak_rss_MiB_mean"]), list(arms["metric_value_mean"]))
-    names = [tables.arm_label(arms["method"][index], arms["rank"][index]) for index in front]
+    front = pareto(list(arms["probe_peak_rss_MiB_mean"]), list(arms["metric_value_mean"]))
+    names = [arm_label(arms["method"][index], arms["rank"][index]) for index in front]
     axes = FIGURES["metric_vs_memory"](grid).axes[0]
     assert sorted(text.get_text() for text in axes.texts) == sorted(names)
     assert 0 < len(front) < len(arms)
@@ -167,10 +169,83 @@ def test_one_colour_a_method_everywhere(tmp_path):
 
 
 def test_failed_arms_are_gaps_with_their_status(tmp_path):
-    summaries = [(synthetic.oom if arm[0] == "full" else synthetic.summary)(*arm, 0) for arm in GRIDS[5]]
+    summaries = [(synthetic.oom if arm[0] == "full" else synthetic.summary)(*arm, 0, device="cuda") for arm in GRIDS[5]]
     grid = grid_of(tmp_path, summaries)
     for name, draw in FIGURES.items():
-        assert any("oom, 1 run" in text for text in texts(draw(grid))), name
+        assert any("out of memory in probe, 12.0 GiB asked for, 1 run" in text for text in texts(draw(grid))), name
+
+
+def test_partly_failed_arms_are_marked(tmp_path):
+    summaries = [synthetic.summary(*arm, seed, device="cuda") for arm in GRIDS[5] for seed in (0, 1)]
+    summaries[1] = synthetic.diverged(*GRIDS[5][0], 1, device="cuda")
+    grid = grid_of(tmp_path, summaries)
+    for name, draw in FIGURES.items():
+        assert any("(1 diverged)" in text for text in texts(draw(grid))), name
+
+
+def test_an_arm_that_failed_in_two_ways_names_both(tmp_path):
+    arm = GRIDS[5][1]
+    failed = [synthetic.oom(*arm, 0, device="cuda"), synthetic.diverged(*arm, 1, device="cuda")]
+    grid = grid_of(tmp_path, [synthetic.summary("full", None, 0, device="cuda"), *failed])
+    for name in ("peak_memory_by_arm", "memory_split_by_arm", "energy_by_arm"):
+        assert "out of memory in probe, 1 run; diverged at step 17, 1 run" in texts(FIGURES[name](grid)), name
+
+
+def test_random_weights_are_marked_and_have_no_metric(tmp_path):
+    summaries = [synthetic.randomly(*arm, 0, device="cuda") for arm in GRIDS[5]]
+    grid = grid_of(tmp_path, summaries)
+    for name, draw in FIGURES.items():
+        figure = draw(grid)
+        assert "Random weights: speed and memory only" in figure.get_suptitle(), name
+        assert misplaced(figure) == [], name
+        if name in METRIC:
+            assert not figure.axes and any("the weights are random" in text for text in texts(figure)), name
+        else:
+            assert figure.axes, name
+    pretrained = grid_of(tmp_path / "pretrained", [synthetic.summary(*arm, 0) for arm in GRIDS[5]])
+    assert not any("andom" in text for draw in FIGURES.values() for text in texts(draw(pretrained)))
+
+
+def test_energy_is_drawn_where_it_was_measured(tmp_path):
+    summaries = [synthetic.summary(*arm, 0, device="cuda") for arm in GRIDS[5]]
+    summaries[1] |= {"energy_window_short": True}
+    figure = FIGURES["energy_by_arm"](grid_of(tmp_path / "gpu", summaries))
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([run["energy_J_per_sample"] for run in summaries])
+    assert any("Measured over less than 30 s: LoRA r4." in text for text in texts(figure))
+    for run in summaries:
+        run |= {"energy_J_per_sample": None, "null_reasons": {"energy_J_per_sample": "MIG has no counter"}}
+    summaries[0] = synthetic.oom(*GRIDS[5][0], 0, device="cuda")
+    figure = FIGURES["energy_by_arm"](grid_of(tmp_path / "none", summaries))
+    assert not figure.axes and "Nothing to draw: MIG has no counter" in texts(figure)
+
+
+def test_a_fallen_back_engine_is_named_beside_times(tmp_path):
+    summaries = [synthetic.summary(*arm, 0, device="cuda") for arm in GRIDS[5]]
+    summaries[1] |= {"engine": "eager", "engine_reason": "it broke", "capture_s": None}
+    grid = grid_of(tmp_path, summaries)
+    for name in ("samples_per_s_by_arm", "energy_by_arm"):
+        assert any("Eager instead of captured: LoRA r4 (it broke)." in text for text in texts(FIGURES[name](grid))), (
+            name
+        )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_memory_parts_are_stacked_to_their_sum(tmp_path, device):
+    summaries = [synthetic.summary(*arm, 0, device=device) for arm in GRIDS[5]]
+    summaries[2] = synthetic.oom(*GRIDS[5][2], 0, device=device)
+    figure = FIGURES["memory_split_by_arm"](grid_of(tmp_path, summaries))
+    (axes,) = figure.axes
+    bars = [bar for bar in axes.patches if bar.get_height() == pytest.approx(0.7) and bar.get_width()]
+    sizes = [run[key] for run in summaries if run["status"] == "completed" for key in tables.SPLIT]
+    assert [bar.get_width() for bar in bars] == pytest.approx(sizes)
+    assert [bar.get_x() for bar in bars[:4]] == pytest.approx([0, sizes[0], sum(sizes[:2]), sum(sizes[:3])])
+    assert len({bar.get_facecolor() for bar in bars}) == 4
+    assert readable.number(sum(sizes[:4])) in texts(figure)
+    lines = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata())]
+    peaks = [run["probe_peak_allocated_MiB"] for run in summaries if run["status"] == "completed"]
+    assert lines == (pytest.approx(peaks) if device == "cuda" else [])
+    assert ("Peak allocated" in texts(figure)) == (device == "cuda")
 
 
 def test_nothing_measured_says_why(tmp_path):
@@ -183,7 +258,9 @@ def test_nothing_measured_says_why(tmp_path):
     assert not figure.axes and any("the clock was broken" in text for text in texts(figure))
     grid = grid_of(tmp_path / "oom", [synthetic.oom(*arm, 0) for arm in GRIDS[5]])
     for name, draw in FIGURES.items():
-        assert not draw(grid).axes and any("oom, 5 runs" in text for text in texts(draw(grid))), name
+        assert not draw(grid).axes and any(
+            "asked for, 5 runs" in text.replace("\n", " ") for text in texts(draw(grid))
+        ), name
 
 
 def test_without_ranks_the_rank_figure_says_so(tmp_path):

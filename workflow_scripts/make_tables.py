@@ -1,7 +1,7 @@
-"""Gather run summaries into tables: a row a run and a row an arm, as CSV, Markdown and LaTeX.
+"""Gather run summaries into tables as CSV, Markdown and LaTeX: a row a run, a row an arm, what memory went to.
 
-Reads the summary.json of every run of a grid and writes runs.csv, arms.csv, runs.md, arms.md, runs.tex and
-arms.tex. Only completed runs are averaged; the others are counted. What was not measured stays empty.
+Reads the summary.json of every run of a grid and writes runs, arms and memory, each as .csv, .md and .tex. Only
+completed runs are averaged; the others are counted. What was not measured stays empty.
 """
 
 import argparse
@@ -34,10 +34,11 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Write the six tables."""
+    """Write the tables."""
     args = arguments()
-    from peft_tradeoffs import tables
+    from peft_tradeoffs import readable, tables
     from peft_tradeoffs.files import write_text
+    from peft_tradeoffs.table_formats import latex, markdown
 
     axes = (args.grid[axis] for axis in ("dataset", "model", "arm", "seed"))
     paths = (
@@ -46,13 +47,14 @@ def main() -> None:
     )
     runs = tables.runs_frame(tables.read_summaries(paths))
     arms = tables.arms_frame(runs)
-    for name, frame, readable in (
-        ("runs", runs, tables.runs_readable),
-        ("arms", arms, tables.arms_readable),
+    for name, frame, cells, notes in (
+        ("runs", runs, readable.runs_readable, readable.costs_notes),
+        ("arms", arms, readable.arms_readable, readable.costs_notes),
+        ("memory", tables.memory_frame(arms), readable.memory_readable, readable.memory_notes),
     ):
         write_text(args.output_dir / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
-        write_text(args.output_dir / f"{name}.md", tables.markdown(frame, readable))
-        write_text(args.output_dir / f"{name}.tex", tables.latex(frame, readable))
+        write_text(args.output_dir / f"{name}.md", markdown(frame, cells, notes))
+        write_text(args.output_dir / f"{name}.tex", latex(frame, cells, notes))
 
 
 if __name__ == "__main__":

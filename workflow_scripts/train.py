@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs import code, errors, files
+from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.environment import versions
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
@@ -53,9 +54,11 @@ def main() -> None:
         directory.lock()
     missing = [seed for seed, directory in directories.items() if not directory.finished()]
     if missing:
+        # The GPU is idle while torch and the others are imported.
+        idle = IdlePower() if settings["device"] == "cuda" else None
         from peft_tradeoffs import runs
 
-        runs.prepare_process(settings, arguments.threads)
+        device = runs.prepare_process(settings, arguments.threads, idle)
         for seed in missing:
             runs.run(
                 directories[seed],
@@ -65,6 +68,7 @@ def main() -> None:
                 arguments.model,
                 arguments.tokens,
                 arguments.threads,
+                device,
             )
     for directory in directories.values():
         directory.clear_state()

@@ -31,6 +31,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, indices: np.ndarray) -> "Split":
+        """The texts `indices`, in that order."""
+        sizes = self.lengths[indices]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        tokens = np.repeat(self.offsets[indices] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        types = None if self.token_type_ids is None else self.token_type_ids[tokens]
+        return Split(self.input_ids[tokens], types, offsets, self.labels[indices], self.rows[indices])
+
 
 def load_tokens(path: Path) -> tuple[dict[str, Split], dict[str, Any]]:
     """The splits in `path` (.npz) by name, and the description (.json) beside it."""
@@ -49,23 +57,45 @@ def load_tokens(path: Path) -> tuple[dict[str, Split], dict[str, Any]]:
     return splits, description
 
 
-def collate(split: Split, indices: np.ndarray, pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Right-padded tensors of the texts `indices` [b]: int64 [b, length], labels [b]."""
-    lengths = split.lengths[indices]
-    length = -(-int(lengths.max()) // MULTIPLE) * MULTIPLE
-    input_ids = np.full((len(indices), length), pad_token_id, np.int64)
-    attention_mask = np.zeros((len(indices), length), np.int64)
-    token_type_ids = None if split.token_type_ids is None else np.zeros((len(indices), length), np.int64)
-    for row, (index, size) in enumerate(zip(indices, lengths, strict=True)):
-        tokens = slice(split.offsets[index], split.offsets[index + 1])
-        input_ids[row, :size] = split.input_ids[tokens]
-        attention_mask[row, :size] = 1
-        if token_type_ids is not None:
-            token_type_ids[row, :size] = split.token_type_ids[tokens]
-    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": split.labels[indices]}
-    if token_type_ids is not None:
-        batch["token_type_ids"] = token_type_ids
-    return {key: torch.from_numpy(value) for key, value in batch.items()}
+class ResidentSplit:
+    """A split on the device, padded to its longest text, so that a batch is gathered there without the CPU."""
+
+    def __init__(self, split: Split, pad_token_id: int, device: torch.device) -> None:
+        lengths = split.lengths
+        longest = int(lengths.max())
+        real = np.arange(longest) < lengths[:, None]
+        self.lengths = torch.from_numpy(lengths).to(device)
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self._tensors = {"input_ids": _padded(split.input_ids, real, pad_token_id, device)}
+        if split.token_type_ids is not None:
+            self._tensors["token_type_ids"] = _padded(split.token_type_ids, real, 0, device)
+        self._longest, self._pad_token_id = longest, pad_token_id
+
+    def gather(self, rows: torch.Tensor, length: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Inputs int64 [b, length], their lengths [b] and labels [b] of the texts `rows` int64 [b], right-padded."""
+        inputs = {}
+        for name, tensor in self._tensors.items():
+            taken = tensor.index_select(0, rows)[:, :length].long()
+            if length > self._longest:  # padded to a multiple beyond the longest text
+                value = self._pad_token_id if name == "input_ids" else 0
+                taken = torch.nn.functional.pad(taken, (0, length - self._longest), value=value)
+            inputs[name] = taken
+        return inputs, self.lengths.index_select(0, rows), self.labels.index_select(0, rows)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the split on the device."""
+        return sum(t.numel() * t.element_size() for t in (*self._tensors.values(), self.lengths, self.labels))
+
+
+def padded_length(lengths: np.ndarray) -> int:
+    """Tokens that a batch of texts of these lengths is padded to."""
+    return -(-int(lengths.max()) // MULTIPLE) * MULTIPLE
+
+
+def longest_rows(lengths: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the `count` longest texts (all, if there are fewer)."""
+    return np.argsort(-lengths, kind="stable")[:count]
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -86,3 +116,10 @@ def evaluation_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndar
     """Indices of batches over all texts, longest first."""
     order = np.argsort(-lengths, kind="stable")
     return (order[i : i + batch_size] for i in range(0, len(order), batch_size))
+
+
+def _padded(values: np.ndarray, real: np.ndarray, fill: int, device: torch.device) -> torch.Tensor:
+    """[n, longest] of ragged `values` [t]; `real` [n, longest] says where they stand."""
+    table = np.full(real.shape, fill, values.dtype)
+    table[real] = values
+    return torch.from_numpy(table).to(device)

@@ -1,7 +1,6 @@
 """What every figure shares: the data, the title, the notes below and the figure that says why it is empty."""
 
 import functools
-import json
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -10,10 +9,11 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from peft_tradeoffs import style, tables
+from peft_tradeoffs import readable, style, tables
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.tables import COMPLETED
@@ -38,17 +38,19 @@ class Grid:
     @property
     def scale(self) -> float:
         """What stored metrics are multiplied by when shown."""
-        return tables.metric_scale(self.metric or "")
+        return readable.metric_scale(self.metric or "")
 
     @property
     def metric_axis(self) -> str:
         """The label of a metric axis, e.g. "Accuracy on the test split, %"."""
-        return tables.metric_label(self.metric or "").replace(self.metric_name, f"{self.metric_name} on the test split")
+        return readable.metric_label(self.metric or "").replace(
+            self.metric_name, f"{self.metric_name} on the test split"
+        )
 
     @property
     def metric_name(self) -> str:
         """The metric's name in titles."""
-        return tables.metric_label(self.metric or "Metric").partition(", ")[0]
+        return readable.metric_label(self.metric or "Metric").partition(", ")[0]
 
 
 def load(runs_csv: Path, runs_dir: Path, dataset: str, model: str) -> Grid:
@@ -94,6 +96,8 @@ def canvas(grid: Grid, title: str, height: float, notes: Sequence[str]) -> Figur
     figure = Figure(figsize=(style.WIDTH, height + 0.13 * len(lines)), layout="constrained", dpi=style.DPI)
     FigureCanvasAgg(figure)
     heading = textwrap.fill(f"{title} · {grid.dataset}, {grid.model}", 88)
+    if tables.random_weights(grid.runs):
+        heading += f"\n{readable.RANDOM.capitalize()}"
     figure.suptitle(heading, x=0.008, ha="left", fontsize=9.5)
     if lines:
         figure.supxlabel("\n".join(lines), x=0.008, ha="left", fontsize=7, color=style.GREY)
@@ -108,7 +112,7 @@ def message(grid: Grid, title: str, text: str) -> Figure:
 
 
 def conditions(runs: pd.DataFrame) -> str:
-    """What the runs have in common, as one line: device, precision, batch size, epochs, runs an arm."""
+    """What the runs have in common, as one line: device, precision, engine, batch size, epochs, runs an arm."""
     done = runs[runs["status"] == COMPLETED]
     parts = []
     for key, form in (
@@ -122,6 +126,9 @@ def conditions(runs: pd.DataFrame) -> str:
             parts.append(form.format(values[0]))
         elif key == "device_name" and len(values):
             parts.append("Several devices")
+        if key == "precision" and (done["device"] == "cuda").any():
+            parts += [f"{' and '.join(sorted(done['engine'].unique()))} training steps"]
+            parts += ["compiled"] if done["compile"].eq(True).all() else []
     counts = done.groupby("arm").size()
     if len(counts):
         low, high = counts.min(), counts.max()
@@ -140,24 +147,44 @@ def resolution(grid: Grid) -> str:
     return f"{rows:,} test rows: one row is {100 / rows:.2g} points, one accuracy's standard error {error:.2g}."
 
 
-def reason(runs: pd.DataFrame, key: str) -> str:
-    """Why these runs have no value of `key`: their failures, or the reasons they give."""
-    failed = runs[runs["status"] != COMPLETED]["status"].value_counts(sort=False)
-    reasons = []
-    for text in runs[runs["status"] == COMPLETED]["null_reasons"].dropna().unique():
-        reasons.append(json.loads(text).get(key, "not measured"))
-    failures = [f"{status}, {count} {'run' if count == 1 else 'runs'}" for status, count in failed.items()]
-    return "; ".join([*failures, *dict.fromkeys(reasons)])
+def reason(runs: pd.DataFrame, *keys: str) -> str:
+    """Why these runs lack a value of one of `keys`: their failures, or the reasons they give."""
+    ways = readable.ways_of_failing(runs)
+    if len(ways) > 1:  # room for all: without the size asked for
+        ways = [(text.partition(", ")[0], count) for text, count in ways]
+    failures = [f"{text}, {count} {'run' if count == 1 else 'runs'}" for text, count in ways]
+    return "; ".join([*failures, *dict.fromkeys(text for key in keys for text in readable.null_reasons(runs, key))])
 
 
-def absent(grid: Grid, shown: pd.Series, key: str) -> str:
-    """A note that names the arms a figure cannot show and why; `shown` holds the arms that it does."""
-    missing = grid.arms[~grid.arms["arm"].isin(shown)]
-    texts = [
-        f"{arm_label(row.method, row.rank)} ({reason(grid.runs[grid.runs['arm'] == row.arm], key)})"
-        for row in missing.itertuples()
-    ]
-    return f"Not shown: {', '.join(texts)}." if texts else ""
+def no_metric(grid: Grid) -> str:
+    """Why a figure of the metric has nothing to show, or nothing if it has."""
+    if tables.random_weights(grid.runs):
+        return "the weights are random, so no metric was taken"
+    return reason(grid.runs, "metric_value") if grid.runs["metric_value"].isna().all() else ""
+
+
+def absent(grid: Grid, shown: pd.Series, *keys: str) -> list[str]:
+    """Notes that name the arms a figure cannot show and why, and the shown arms of which runs failed.
+
+    `shown` holds the arms that the figure shows, `keys` the summary keys it needs.
+    """
+    failed, missing = [], []
+    for row in grid.arms.itertuples():
+        name = arm_label(row.method, row.rank)
+        if row.arm not in set(shown):
+            missing.append(f"{name} ({reason(grid.runs[grid.runs['arm'] == row.arm], *keys)})")
+        elif row.n_failed:
+            failed.append(f"{name} ({readable.failed_counts(row.failures)})")
+    notes = [f"Not shown: {', '.join(missing)}."] if missing else []
+    return [*notes, f"Without failed runs: {', '.join(failed)}."] if failed else notes
+
+
+def draw_gap(axes: Axes, y: float, why: str) -> None:
+    """A row of horizontal bars without a bar: grey, with the reason."""
+    axes.axhspan(y - 0.42, y + 0.42, color="#f4f4f4", linewidth=0)
+    text = textwrap.shorten(why, 70, placeholder=" …")
+    place = axes.get_yaxis_transform()
+    axes.text(0.01, y, text, transform=place, va="center", style="italic", fontsize=7.5, color=style.GREY)
 
 
 def devices(grid: Grid) -> list[tuple[str, pd.DataFrame]]:

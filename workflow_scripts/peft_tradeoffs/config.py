@@ -26,7 +26,7 @@ class Arm:
     name: str
     method: str
     rank: int | None  # None where the method has none
-    settings: dict[str, Any]  # learning_rate, peft, quantization, gradient_checkpointing
+    settings: dict[str, Any]  # learning_rate, peft, quantization, gradient_checkpointing, dtype
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def resolve(config: dict[str, Any]) -> Experiment:
         _check_dataset(f"datasets.{name}", dataset)
     arms = _arms(config["methods"])
     _check_training(config)
+    _check_precision(config)
     return Experiment(
         output=config["output"],
         datasets=config["datasets"],
@@ -128,7 +129,7 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
         case "type":
             return f"{where}: {value!r} has the wrong type; must be {_kinds(wanted)}"
         case "enum":
-            return f"{where}: {value!r} is unknown; must be one of {', '.join(map(str, wanted))}"
+            return f"{where}: {value!r} is unknown; must be one of {', '.join(map(_shown, wanted))}"
         case "const":
             return f"{where}: {value!r} is not allowed; must be {json.dumps(wanted)}"
         case "uniqueItems":
@@ -151,6 +152,10 @@ _KINDS = {
     "boolean": "true or false",
     "null": "null",
 }
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def _listed(value: str | list[str]) -> list[str]:
@@ -198,6 +203,12 @@ def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
 
 def _check_training(config: dict[str, Any]) -> None:
     training = config["training"]
+    if training["engine"] is None:
+        training["engine"] = "captured" if training["device"] == "cuda" else "eager"
+    if training["engine"] == "captured" and training["device"] == "cpu":
+        raise InputError(
+            "config key training.engine: captured needs CUDA graphs, which device cpu has not; set eager or remove it"
+        )
     if training["batch_size"] % training["gradient_accumulation_steps"]:
         raise InputError(
             f"config key training.gradient_accumulation_steps: batch_size {training['batch_size']} "
@@ -211,6 +222,25 @@ def _check_training(config: dict[str, Any]) -> None:
                     f"config key training.early_stopping: data set {name} has no validation split, and "
                     "stopping on test would select on it; set fractions.validation (0.1, say)"
                 )
+
+
+def _check_precision(config: dict[str, Any]) -> None:
+    """All arms compute in training.precision: what a method holds or unpacks in another one is refused."""
+    precision = config["training"]["precision"]
+    wanted = {"fp32": "float32", "bf16": "bfloat16"}[precision]
+    for name, method in config["methods"].items():
+        if method["dtype"] == "bfloat16" and precision != "bf16":
+            raise InputError(
+                f"config key methods.{name}.dtype: bfloat16 weights need autocast; set training.precision bf16, "
+                "or dtype float32"
+            )
+        quantization = method.get("quantization")
+        if quantization and quantization["bnb_4bit_compute_dtype"] != wanted:
+            raise InputError(
+                f"config key methods.{name}.quantization.bnb_4bit_compute_dtype: "
+                f"{quantization['bnb_4bit_compute_dtype']} with training.precision {precision}: the arms would compute "
+                f"in different precisions; set {wanted}"
+            )
 
 
 def _arms(methods: dict[str, dict]) -> dict[str, Arm]:
@@ -231,11 +261,17 @@ def _method_arms(name: str, method: dict[str, Any], schema: dict[str, Any]) -> l
         "learning_rate": method["learning_rate"],
         "quantization": method.get("quantization"),
         "gradient_checkpointing": method["gradient_checkpointing"],
+        "dtype": method["dtype"],
     }
     if peft is None:
         for field in ("quantization", "ranks"):
             if field in method:
                 raise InputError(f"config key {key}.{field}: full fine-tuning has none; add peft or remove it")
+        if method["dtype"] != "float32":
+            raise InputError(
+                f"config key {key}.dtype: full fine-tuning trains all weights, in float32; add peft, or remove "
+                f"{method['dtype']}"
+            )
         return [Arm(name, name, None, {**common, "peft": None})]
     known = schema["$defs"]
     if peft["peft_type"] not in known:

@@ -20,6 +20,7 @@ from peft_tradeoffs.canvas import (
     conditions,
     message,
     metric_limits,
+    no_metric,
     reason,
     resolution,
     styled,
@@ -41,8 +42,8 @@ def metric_vs_rank(grid: Grid) -> Figure:
     """The metric against the rank, a line a method; arms without a rank are horizontal lines."""
     title = f"{grid.metric_name} against rank"
     curves = rank_curves(grid)
-    if grid.runs["metric_value"].isna().all():
-        return message(grid, title, reason(grid.runs, "metric_value"))
+    if no_metric(grid):
+        return message(grid, title, no_metric(grid))
     if all(arms["metric_value_mean"].isna().all() for arms in curves.values()):
         return message(grid, title, "no completed run has a rank")
     shown = grid.arms.dropna(subset="metric_value_mean")
@@ -52,7 +53,7 @@ def metric_vs_rank(grid: Grid) -> Figure:
         conditions(grid.runs),
         f"Small points: seeds. Bands{'' if bands else ' (no rank)'}: mean ± sample standard deviation." * several,
         resolution(grid),
-        absent(grid, shown["arm"], "metric_value"),
+        *absent(grid, shown["arm"], "metric_value"),
     ]
     figure = canvas(grid, title, max(3.4, 0.19 * grid.arms["method"].nunique() + 0.9), notes)
     axes = figure.subplots()
@@ -125,8 +126,8 @@ def draw_rank_curve(axes: Axes, grid: Grid, method: str, arms: pd.DataFrame, shi
 def learning_curves(grid: Grid) -> Figure:
     """The metric on the test split at each evaluation; a panel a method where there are many arms."""
     title = "Learning curves"
-    if grid.metric is None or grid.metric not in grid.curves:
-        return message(grid, title, reason(grid.runs, "metric_value"))
+    if no_metric(grid) or grid.metric not in grid.curves:
+        return message(grid, title, no_metric(grid) or reason(grid.runs, "metric_value"))
     curves = grid.curves[grid.curves["split"] == "test"].dropna(subset=grid.metric)
     if curves.empty:
         return message(grid, title, reason(grid.runs, "metric_value"))
@@ -139,7 +140,7 @@ def learning_curves(grid: Grid) -> Figure:
     notes = [
         conditions(grid.runs),
         "Thick: mean of the seeds. Thin: seeds." if grid.runs["seed"].nunique() > 1 else "",
-        absent(grid, curves["arm"], "metric_value"),
+        *absent(grid, curves["arm"], "metric_value"),
     ]
     figure = canvas(grid, title, 3.2 if together else 0.7 + 1.7 * lines, notes)
     cells = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)

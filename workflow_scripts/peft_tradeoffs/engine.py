@@ -1,7 +1,7 @@
 """Trains and evaluates a model. Knows no method by name."""
 
-import contextlib
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,36 +11,13 @@ import torch
 from torch import nn
 
 from peft_tradeoffs import metrics
-from peft_tradeoffs.batches import Split, collate, epoch_batches, evaluation_batches
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.measure import PeakMemory, StepTimer
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the training of any arm; described in schemas/config.schema.yaml."""
-
-    learning_rate: float
-    epochs: int
-    max_steps: int | None
-    batch_size: int
-    gradient_accumulation_steps: int
-    evaluation_batch_size: int
-    warmup_ratio: float
-    weight_decay: float
-    adam_beta1: float
-    adam_beta2: float
-    adam_epsilon: float
-    max_grad_norm: float
-    precision: str
-    early_stopping: dict[str, Any] | None
-    task: str
-    metric: str
-
-    @classmethod
-    def of(cls, settings: dict[str, Any]) -> "Settings":
-        """Take from a run's settings those that training needs."""
-        return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
+from peft_tradeoffs.attention import Mask, choose_kernels, choose_mask, padding_mask
+from peft_tradeoffs.batches import ResidentSplit, Split, epoch_batches, evaluation_batches, padded_length
+from peft_tradeoffs.capture import CapturedSteps, CaptureError, EagerSteps
+from peft_tradeoffs.checkpointing import BlockGenerators
+from peft_tradeoffs.measure import PREPARE, Phases, StepTimer
+from peft_tradeoffs.probe import Probe, probe
+from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state, autocast, linear_schedule
 
 
 @dataclass
@@ -54,18 +31,24 @@ class Progress:
     step_s: list[float] = field(default_factory=list)
     samples: int = 0
     tokens: int = 0
-    evaluate_s: float = 0.0
+    capture_s: float = 0.0
+    compile_s: float = 0.0
     best: float = -math.inf
     epochs_without_better: int = 0
-    peaks: dict[str, float] = field(default_factory=dict)  # MiB
+    phases: dict[str, Any] = field(default_factory=dict)  # Phases.totals()
+    probe: dict[str, Any] = field(default_factory=dict)
     attempts: int = 0
 
 
 @dataclass(frozen=True)
 class Result:
     progress: Progress
-    logits: np.ndarray  # float32 [n, k] of the test split after the last step
-    memory: PeakMemory
+    logits: np.ndarray | None  # float32 [n, k] of the test split after the last step; None if diverged
+    diverged_step: int | None  # from 1
+    probe: Probe
+    engine: str  # that ran
+    engine_reason: str | None  # why it is not the one asked for
+    data_bytes: int  # of the train split on the device
 
 
 class State(Protocol):
@@ -84,6 +67,14 @@ class Reporter(Protocol):
     def evaluation(self, row: dict[str, Any]) -> None: ...
 
 
+class Diverged(Exception):
+    """A training loss that is not finite."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the training loss is not finite at step {step}")
+        self.step = step
+
+
 def train(
     model: nn.Module,
     splits: dict[str, Split],
@@ -93,209 +84,277 @@ def train(
     device: torch.device,
     state: State,
     reporter: Reporter,
+    phases: Phases,
+    generators: BlockGenerators | None = None,
 ) -> Result:
-    """Train `model` on splits["train"] and evaluate it on the others after every epoch.
+    """Probe `model`, train it on splits["train"] and evaluate it on the others after every epoch.
 
     The result is that of the last step. Resumes from `state`, to the same weights on the same device.
+    `generators` are those of a model with gradient checkpointing on a GPU.
     """
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = adamw(parameters, settings)
-    torch.manual_seed(seed)  # dropout
-    progress = Progress()
-    if saved := state.load():
-        progress = restore(saved, parameters, optimizer)
-    del saved  # a second copy of the weights
-    progress.attempts += 1
-    timer, memory = StepTimer(device, progress.step_s), PeakMemory(device, progress.peaks)
-
-    train_split = splits["train"]
-    per_epoch = math.ceil(len(train_split) / settings.batch_size)
-    total = settings.max_steps or settings.epochs * per_epoch
-    warmup = math.ceil(settings.warmup_ratio * total)
-    losses: list[torch.Tensor] = []
-    logits = np.empty(0)
-
-    def checkpoint() -> None:
-        progress.losses += torch.stack(losses).tolist() if losses else []
-        losses.clear()
-        progress.step_s, progress.peaks = timer.seconds(), memory.peaks()
-        state.save(snapshot(progress, parameters, optimizer))
-
-    model.train()
-    memory.start()
-    while progress.step < total and not progress.stopped:
-        epoch, done = divmod(progress.step, per_epoch)
-        batches = epoch_batches(train_split.lengths, settings.batch_size, seed, epoch)
-        for indices in batches[done : done + total - progress.step]:
-            rate = settings.learning_rate * linear_schedule(progress.step, warmup, total)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            parts = [
-                collate(train_split, part, pad_token_id)
-                for part in np.array_split(indices, settings.gradient_accumulation_steps)
-                if len(part)
-            ]
-            timer.start()
-            losses.append(train_step(model, parts, optimizer, parameters, settings, device))
-            timer.stop()
-            progress.step += 1
-            progress.samples += len(indices)
-            progress.tokens += int(train_split.lengths[indices].sum())
-            if reporter.due():
-                reporter.step(progress.step, total, epoch + 1, settings.epochs, losses[-1].item())
-            if progress.step % per_epoch == 0 or progress.step == total:
-                memory.stop()
-                progress.losses += torch.stack(losses).tolist()
-                losses.clear()
-                progress.step_s = timer.seconds()
-                logits = _evaluate_splits(model, splits, pad_token_id, settings, device, progress, rate, per_epoch)
-                reporter.evaluation(progress.rows[-1])
-                model.train()
-                memory.start()
-            if state.due() and progress.step < total and not progress.stopped:
-                checkpoint()
-            if progress.stopped:
-                break
-    memory.stop()
-    progress.step_s = timer.seconds()
-    return Result(progress, logits, memory)
+    trainer = _Trainer(model, splits, pad_token_id, settings, seed, device, state, reporter, phases, generators)
+    try:
+        logits, diverged_step = trainer.run(), None
+    except Diverged as diverged:
+        logits, diverged_step = None, diverged.step
+    phases.switch(None)
+    return trainer.result(logits, diverged_step)
 
 
-def train_step(
-    model: nn.Module,
-    parts: list[dict[str, torch.Tensor]],
-    optimizer: torch.optim.Optimizer,
-    parameters: dict[str, nn.Parameter],
-    settings: Settings,
-    device: torch.device,
-) -> torch.Tensor:
-    """One optimizer step over a batch given in parts; returns the batch's mean loss, a scalar on `device`.
+class _Trainer:
+    """One run of `train`; its methods share what the run is made of."""
 
-    Parts are weighted by their rows, so that the gradient is that of the whole batch.
-    """
-    rows = sum(len(part["labels"]) for part in parts)
-    loss = torch.zeros((), device=device)
-    for part in parts:
-        share = len(part["labels"]) / rows
-        with autocast(settings.precision, device):
-            part_loss = model(**{key: value.to(device, non_blocking=True) for key, value in part.items()}).loss
-        (part_loss * share).backward()
-        loss += part_loss.detach() * share
-    nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss
+    def __init__(
+        self,
+        model: nn.Module,
+        splits: dict[str, Split],
+        pad_token_id: int,
+        settings: Settings,
+        seed: int,
+        device: torch.device,
+        state: State,
+        reporter: Reporter,
+        phases: Phases,
+        generators: BlockGenerators | None,
+    ) -> None:
+        self.model, self.settings, self.seed, self.device = model, settings, seed, device
+        self.state, self.reporter, self.phases, self.generators = state, reporter, phases, generators
+        self.splits = splits
+        self.lengths = splits["train"].lengths
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.progress = Progress()
+        saved = state.load()
+        phases.switch("probe")
+        mask = self._mask(pad_token_id)
+        self.probe = Probe(**saved["progress"]["probe"]) if saved else self._probe(pad_token_id, mask)
+
+        phases.switch(PREPARE)
+        self.data = {name: ResidentSplit(split, pad_token_id, device) for name, split in splits.items()}
+        self.optimizer = adamw(self.parameters, settings, device)
+        allocate_state(self.optimizer)
+        torch.manual_seed(seed)  # dropout
+        if generators is not None:
+            generators.load([])
+        if saved:
+            self.progress = restore(saved, self.parameters, self.optimizer, generators)
+            phases.restore(self.progress.phases)
+        self.progress.probe = dataclasses.asdict(self.probe)
+        self.progress.attempts += 1
+        del saved  # a second copy of the weights
+
+        self.per_epoch = math.ceil(len(self.lengths) / settings.batch_size)
+        self.total = settings.max_steps or settings.epochs * self.per_epoch
+        warmup = math.ceil(settings.warmup_ratio * self.total)
+        factors = (linear_schedule(step, warmup, self.total) for step in range(self.total))
+        self.rates = [settings.learning_rate * factor for factor in factors]
+        self.mask = mask
+        self.step = TrainingStep(
+            *(model, self.data["train"], mask, self.parameters, self.optimizer, self.rates, settings, generators)
+        )
+        if settings.compile:
+            self.step.compile()
+        self.engine_reason: str | None = None
+        captured = settings.engine == "captured"
+        self.steps: CapturedSteps | EagerSteps = (
+            CapturedSteps(self.step, settings.compile, generators) if captured else self._eager()
+        )
+        self.timer = StepTimer(device, self.progress.step_s)
+        self.read = 0  # batches of the epoch whose loss has been read
+
+    def run(self) -> np.ndarray:
+        """Train to the end; logits of the test split. Raises Diverged."""
+        progress, settings = self.progress, self.settings
+        logits = np.empty(0)
+        while progress.step < self.total and not progress.stopped:
+            epoch, done = divmod(progress.step, self.per_epoch)
+            batches = epoch_batches(self.lengths, settings.batch_size, self.seed, epoch)
+            todo = batches[done : done + self.total - progress.step]
+            shapes = [(len(indices), padded_length(self.lengths[indices])) for indices in todo]
+            self.step.begin(batches, done, progress.step)
+            self.read = done
+            self._prepare(shapes)
+            self.phases.switch("train")
+            for indices, shape in zip(todo, shapes, strict=True):
+                self.timer.start()
+                self.steps(shape)
+                self.timer.stop()
+                progress.step += 1
+                progress.samples += len(indices)
+                progress.tokens += int(self.lengths[indices].sum())
+                if self.reporter.due():
+                    self._read_losses()
+                    self.reporter.step(progress.step, self.total, epoch + 1, settings.epochs, progress.losses[-1])
+                if progress.step % self.per_epoch == 0 or progress.step == self.total:
+                    self._read_losses()
+                    logits = self._evaluate()
+                if self.state.due() and progress.step < self.total and not progress.stopped:
+                    self._checkpoint()
+                if progress.stopped:
+                    break
+        return logits
+
+    def result(self, logits: np.ndarray | None, diverged_step: int | None) -> Result:
+        self.progress.step_s = self.timer.seconds()
+        self.progress.capture_s += self.steps.capture_s
+        self.progress.compile_s += self.steps.compile_s
+        return Result(
+            self.progress,
+            logits,
+            diverged_step,
+            self.probe,
+            self.steps.name,
+            self.engine_reason,
+            self.data["train"].bytes,
+        )
+
+    def _mask(self, pad_token_id: int) -> Mask:
+        if self.device.type == "cpu":  # nothing waits there
+            return padding_mask
+        split = self.splits["train"]
+        ends = np.array([np.argmax(self.lengths), np.argmin(self.lengths)])
+        pair = split.take(ends)
+        data = ResidentSplit(pair, pad_token_id, self.device)
+        context = functools.partial(autocast, self.settings.precision, self.device)
+        mask = choose_mask(self.model, data, pair.lengths, self.settings.dtype, context)
+        choose_kernels(mask)
+        return mask
+
+    def _probe(self, pad_token_id: int, mask: Mask) -> Probe:
+        self.model.train()
+        return probe(
+            *(self.model, self.splits["train"], pad_token_id, self.settings, self.device, mask, self.generators)
+        )
+
+    def _eager(self) -> EagerSteps:
+        return EagerSteps(self.step, self.settings.compile)
+
+    def _prepare(self, shapes: list[tuple[int, int]]) -> None:
+        """Compile or capture what the coming batches need; an arm that cannot be captured goes on eagerly."""
+        self.phases.switch(PREPARE)
+        self.model.train()
+        try:
+            self.steps.prepare(shapes)
+        except CaptureError as error:
+            self.engine_reason = f"capture failed: {error}"
+            self.progress.capture_s += self.steps.capture_s
+            self.progress.compile_s += self.steps.compile_s
+            self.steps = self._eager()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.steps.prepare(shapes)
+
+    def _read_losses(self) -> None:
+        """Take the losses of the steps done from the device; raises Diverged."""
+        progress = self.progress
+        end = (progress.step - 1) % self.per_epoch + 1
+        losses = self.step.losses(self.read, end)
+        for index, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise Diverged(progress.step - len(losses) + index + 1)
+        progress.losses += losses
+        self.read = end
+
+    def _checkpoint(self) -> None:
+        self._read_losses()
+        self.phases.switch("save")
+        self.progress.step_s = self.timer.seconds()
+        saved = dataclasses.replace(
+            self.progress,
+            phases=self.phases.totals(),
+            capture_s=self.progress.capture_s + self.steps.capture_s,
+            compile_s=self.progress.compile_s + self.steps.compile_s,
+        )
+        self.state.save(snapshot(saved, self.parameters, self.optimizer, self.generators))
+        self.phases.switch("train")
+
+    def _evaluate(self) -> np.ndarray:
+        """Append a row a split to progress.rows, decide on early stopping; returns the test split's logits."""
+        progress, settings = self.progress, self.settings
+        self.phases.switch("evaluate")
+        names = [name for name in ("validation", "test") if name in self.splits]
+        logits = {name: self._predict(name) for name in names}
+        self.phases.switch(None)
+        progress.step_s = self.timer.seconds()
+        for name in names:
+            progress.rows.append(
+                {
+                    "epoch": progress.step / self.per_epoch,
+                    "step": progress.step,
+                    "split": name,
+                    "train_loss": float(np.mean(progress.losses)),
+                    "learning_rate": self.rates[progress.step - 1],
+                    "train_s": sum(progress.step_s),
+                    **metrics.evaluate(logits[name], self.splits[name].labels, settings.task),
+                }
+            )
+            if name == "validation" and settings.early_stopping:
+                value = progress.rows[-1][settings.metric]
+                if value is not None and value > progress.best + settings.early_stopping["min_delta"]:
+                    progress.best, progress.epochs_without_better = value, 0
+                else:
+                    progress.epochs_without_better += 1
+                progress.stopped = progress.epochs_without_better >= settings.early_stopping["patience"]
+        progress.losses = []
+        self.reporter.evaluation(progress.rows[-1])
+        self.phases.switch("train")  # for a checkpoint now
+        return logits["test"]
+
+    def _predict(self, name: str) -> np.ndarray:
+        return predict(self.model, self.data[name], self.splits[name].lengths, self.mask, self.settings)
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: Split, pad_token_id: int, settings: Settings, device: torch.device) -> np.ndarray:
-    """Logits float32 [n, k] of `split`, in its order."""
+def predict(model: nn.Module, data: ResidentSplit, lengths: np.ndarray, mask: Mask, settings: Settings) -> np.ndarray:
+    """Logits float32 [n, k] of a split, in its order; `lengths` [n] are its texts' tokens."""
     model.eval()
+    device = data.lengths.device
     logits = None
-    for indices in evaluation_batches(split.lengths, settings.evaluation_batch_size):
-        batch = collate(split, indices, pad_token_id)
-        batch.pop("labels")
+    for indices in evaluation_batches(lengths, settings.evaluation_batch_size):
+        rows = torch.from_numpy(indices).to(device)
+        length = padded_length(lengths[indices])
+        inputs, sizes, _ = data.gather(rows, length)
         with autocast(settings.precision, device):
-            output = model(**{key: value.to(device) for key, value in batch.items()}).logits
+            output = model(**inputs, attention_mask=mask(sizes, length, settings.dtype)).logits
         if logits is None:
-            logits = torch.empty(len(split), output.shape[1], device=device)
-        logits[torch.from_numpy(indices)] = output.float()
+            logits = torch.empty(len(lengths), output.shape[1], device=device)
+        logits[rows] = output.float()
     return logits.cpu().numpy()
 
 
-def adamw(parameters: dict[str, nn.Parameter], settings: Settings) -> torch.optim.AdamW:
-    """AdamW, fused; biases and norms (one dimension) are not decayed."""
-    matrices = [p for p in parameters.values() if p.ndim > 1]
-    vectors = [p for p in parameters.values() if p.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_epsilon,
-        fused=True,
-    )
-
-
-def linear_schedule(step: int, warmup: int, total: int) -> float:
-    """Factor of the learning rate in step `step` (from 0): linear to 1 over `warmup` steps, then to 0."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return (total - step) / max(1, total - warmup)
-
-
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """bf16 autocast, or nothing for fp32."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
-
-
 def snapshot(
-    progress: Progress, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    progress: Progress,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    generators: BlockGenerators | None,
 ) -> dict[str, Any]:
     """All that a resume needs, as plain values and tensors."""
     return {
         "progress": dataclasses.asdict(progress),
         "parameters": {name: p.detach() for name, p in parameters.items()},
-        "optimizer": optimizer.state_dict(),
+        "optimizer": optimizer.state_dict()["state"],
         "generator": torch.get_rng_state(),
-        "cuda_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda_generator": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "block_generators": generators.state() if generators is not None else [],
     }
 
 
-def restore(saved: dict[str, Any], parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Progress:
+def restore(
+    saved: dict[str, Any],
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    generators: BlockGenerators | None,
+) -> Progress:
     """Put a `snapshot` back."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved["parameters"][name])
-    optimizer.load_state_dict(saved["optimizer"])
+    ordered = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, values in saved["optimizer"].items():
+        for name, value in values.items():
+            optimizer.state[ordered[index]][name].copy_(value)
     torch.set_rng_state(saved["generator"])
-    if saved["cuda_generators"]:
-        torch.cuda.set_rng_state_all(saved["cuda_generators"])
+    if saved["cuda_generator"] is not None:
+        torch.cuda.set_rng_state(saved["cuda_generator"])
+    if generators is not None:
+        generators.load(saved["block_generators"])
     return Progress(**saved["progress"])
-
-
-def _evaluate_splits(
-    model: nn.Module,
-    splits: dict[str, Split],
-    pad_token_id: int,
-    settings: Settings,
-    device: torch.device,
-    progress: Progress,
-    rate: float,
-    per_epoch: int,
-) -> np.ndarray:
-    """Append a row a split to progress.rows, decide on early stopping; returns the test split's logits."""
-    train_loss = float(np.mean(progress.losses))
-    if not math.isfinite(train_loss):
-        raise InputError(
-            f"the training loss is not finite at step {progress.step}: lower methods.*.learning_rate "
-            f"(now {settings.learning_rate}) or training.max_grad_norm"
-        )
-    progress.losses = []
-    for name in [split for split in ("validation", "test") if split in splits]:
-        timer = StepTimer(device, [])
-        timer.start()
-        logits = predict(model, splits[name], pad_token_id, settings, device)
-        timer.stop()
-        progress.evaluate_s += sum(timer.seconds())
-        progress.rows.append(
-            {
-                "epoch": progress.step / per_epoch,
-                "step": progress.step,
-                "split": name,
-                "train_loss": train_loss,
-                "learning_rate": rate,
-                "train_s": sum(progress.step_s),
-                **metrics.evaluate(logits, splits[name].labels, settings.task),
-            }
-        )
-        if name == "validation" and settings.early_stopping:
-            value = progress.rows[-1][settings.metric]
-            if value is not None and value > progress.best + settings.early_stopping["min_delta"]:
-                progress.best, progress.epochs_without_better = value, 0
-            else:
-                progress.epochs_without_better += 1
-            progress.stopped = progress.epochs_without_better >= settings.early_stopping["patience"]
-    return logits

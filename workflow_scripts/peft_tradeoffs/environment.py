@@ -1,11 +1,15 @@
-"""What a run ran on: versions, machine, code. No secrets, no environment variables."""
+"""What a run ran on: versions, machine, code. No secrets; of the environment CUDA_VISIBLE_DEVICES alone."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from peft_tradeoffs.gpu import Gpu
+
+WORKFLOW = Path(__file__).parents[2]
 LIBRARIES = (
     "torch",
     "transformers",
@@ -29,8 +33,11 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def describe(device: str, threads: int) -> dict[str, Any]:
-    """Machine, versions and code of this process, for env.json."""
+def describe(device: str, threads: int, gpu: Gpu | None = None, gpu_reason: str | None = None) -> dict[str, Any]:
+    """Machine, versions and code of this process, for env.json; on a GPU its state now and what decides CUDA's results.
+
+    `gpu_reason`: why there is no `gpu`, where NVML does not have the device.
+    """
     return {
         "versions": versions(),
         "python": platform.python_version(),
@@ -39,7 +46,43 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "threads": threads,
         "device": device,
         "device_name": device_name(device),
+        **({} if device == "cpu" else cuda(gpu, gpu_reason)),
         "git": git_state(),
+    }
+
+
+def cuda(gpu: Gpu | None, gpu_reason: str | None = None) -> dict[str, Any]:
+    """The GPU's facts, versions and flags that a CPU run does not have."""
+    import torch
+
+    return {
+        "gpu": gpu.facts() if gpu else {"reasons": {"gpu": gpu_reason or "NVML was not asked"}},
+        "cuda_runtime_version": torch.version.cuda,
+        "cudnn_version": torch.backends.cudnn.version(),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "flags": flags(),
+    }
+
+
+def flags() -> dict[str, Any]:
+    """Torch's switches that change a GPU's arithmetic or the choice of its kernels.
+
+    TF32 is read from `fp32_precision` (torch 2.9 and later): the older `allow_tf32` raises once both ways of setting
+    it were used, and so does torch.get_float32_matmul_precision, whose value is None then.
+    """
+    import torch
+
+    try:
+        matmul_precision = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        matmul_precision = None
+    return {
+        "tf32_matmul": torch.backends.cuda.matmul.fp32_precision == "tf32",
+        "tf32_cudnn": torch.backends.cudnn.conv.fp32_precision == "tf32",
+        "float32_matmul_precision": matmul_precision,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
     }
 
 
@@ -62,9 +105,11 @@ def cpu_name() -> str:
     return next(names, platform.machine())
 
 
-def git_state() -> dict[str, Any]:
-    """Commit of the workflow's code and whether the tree differs from it; a reason where git cannot say."""
-    folder = Path(__file__).parent
+def git_state(folder: Path = WORKFLOW) -> dict[str, Any]:
+    """Commit of the workflow in `folder` and whether the tree differs from it; a reason where git cannot say.
+
+    A repository that only encloses the workflow, unpacked somewhere in it, says nothing about its code.
+    """
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -72,6 +117,8 @@ def git_state() -> dict[str, Any]:
         ).stdout.strip()
 
     try:
+        if not Path(git("rev-parse", "--show-toplevel")).samefile(folder):
+            return {"commit": None, "dirty": None, "reason": "not a git checkout, though inside another repository"}
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError) as error:
         return {"commit": None, "dirty": None, "reason": f"{type(error).__name__}: not a git checkout?"}

@@ -29,7 +29,15 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import disable_progress_bars
 
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.model_files import folder_files, refuse_lacking, required_files
+from peft_tradeoffs.model_files import (
+    CONFIG,
+    folder_files,
+    has_vocabulary,
+    refuse_lacking,
+    refuse_no_tokenizer,
+    required_files,
+    tokenizer_files,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -56,6 +64,18 @@ def model_snapshot(path: str, revision: str) -> Path:
         if complete:
             refuse_lacking(_where("model", path, revision), names, lacking)
         return files | set(lacking)
+
+    return _snapshot("model", path, revision, wanted)
+
+
+def tokenizer_snapshot(path: str, revision: str) -> Path:
+    """As model_snapshot, for the tokenizer and config.json (which may say its class) alone."""
+
+    def wanted(folder: Path | None, names: set[str], complete: bool) -> set[str]:
+        if complete:
+            refuse_no_tokenizer(_where("model", path, revision), names)
+        files = tokenizer_files(names) | ({CONFIG} & names)
+        return files if has_vocabulary(files) else files | {"tokenizer.json"}
 
     return _snapshot("model", path, revision, wanted)
 

@@ -1,15 +1,28 @@
 """Takes memory and time. Knows neither methods nor training."""
 
-import os
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 MIB = 2**20
 NO_GPU = "the run was on a CPU"
+DROPPED = 20  # steps that percentiles leave out: caches and clocks settle
+PHASES = ("load", "probe", "train", "evaluate", "save")
+PREPARE = "prepare"  # optimizer, data and graphs: their memory is training's, their time and energy are not
+GPU_KEYS = ("peak_allocated_MiB", "peak_reserved_MiB", "process_MiB")
+
+
+class Meter(Protocol):
+    """Runs during one phase; restored with what earlier attempts at the run measured."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def totals(self) -> dict[str, Any]: ...
+    def restore(self, totals: dict[str, Any]) -> None: ...
 
 
 class StepTimer:
@@ -42,89 +55,118 @@ class StepTimer:
 
     def _now(self) -> Any:
         if not self._cuda:
-            return perf_counter()
+            return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
 
-class PeakMemory:
-    """Peak memory over the stretches between `start` and `stop`; what lies outside them does not count."""
+class Phases:
+    """Seconds and peak memory of each phase of a run, peaks reset between them.
 
-    def __init__(self, device: torch.device, peaks: dict[str, float]) -> None:
-        """`peaks`: MiB by summary key, of earlier attempts."""
-        self._device = device
-        self._peaks = dict(peaks)
+    A phase may come several times (train, evaluate, train …): seconds add up, the highest peak counts.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        process_MiB: Callable[[], tuple[float | None, str | None]] | None = None,
+        meters: Mapping[str, Meter] | None = None,
+    ) -> None:
+        """`process_MiB`: what the driver counts for this process, or None and why. `meters` run during the phase
+        that they are named after."""
+        self._device, self._process_MiB, self._meters = device, process_MiB, dict(meters or {})
+        self.current: str | None = None
+        self.seconds: dict[str, float] = {}
+        self.peaks: dict[str, float] = {}  # MiB by summary key
         self._reasons: dict[str, str] = {}
-        self.rss_before_MiB = status_MiB("VmRSS")
+        self._began = 0.0
 
-    def start(self) -> None:
+    def switch(self, phase: str | None) -> None:
+        """End the current phase and start `phase`."""
+        self._synchronize()
+        if self.current is not None:
+            self._end(self.current)
+        self.current = phase
+        if phase is None:
+            return
         if self._device.type == "cuda":
-            torch.cuda.empty_cache()  # blocks that loading or evaluation left reserved
+            torch.cuda.empty_cache()  # blocks that the last phase left reserved
             torch.cuda.reset_peak_memory_stats(self._device)
         try:
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, proc(5)
         except OSError:
             self._reasons["peak_rss_MiB"] = "this system does not let a process reset its peak (clear_refs)"
+        self._began = time.perf_counter()
+        if phase in self._meters:
+            self._meters[phase].start()
 
-    def stop(self) -> None:
-        if "peak_rss_MiB" not in self._reasons:
-            self._keep("peak_rss_MiB", status_MiB("VmHWM"))
-        if self._device.type == "cuda":
-            self._keep("gpu_peak_allocated_MiB", torch.cuda.max_memory_allocated(self._device) / MIB)
-            self._keep("gpu_peak_reserved_MiB", torch.cuda.max_memory_reserved(self._device) / MIB)
-            self._keep("gpu_process_MiB", self._process_MiB())
+    def totals(self) -> dict[str, Any]:
+        """What has been measured so far, as plain values."""
+        meters = {name: meter.totals() for name, meter in self._meters.items()}
+        return {"seconds": dict(self.seconds), "peaks": dict(self.peaks), "meters": meters}
 
-    def peaks(self) -> dict[str, float]:
-        """MiB by summary key, of what could be measured."""
-        return dict(self._peaks)
+    def restore(self, totals: dict[str, Any]) -> None:
+        """Add what earlier attempts at the run measured; before the phases that add to it."""
+        for phase, seconds in totals["seconds"].items():
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+        for key, value in totals["peaks"].items():
+            self._keep(key, value)
+        for name, values in totals["meters"].items():
+            self._meters[name].restore(values)
 
     def summary(self) -> tuple[dict[str, float | None], dict[str, str]]:
         """MiB by summary key, None where not measured, and why."""
-        keys = ("peak_rss_MiB", "gpu_peak_allocated_MiB", "gpu_peak_reserved_MiB", "gpu_process_MiB")
-        reasons = dict(self._reasons)
-        if self._device.type == "cpu":
-            reasons.update(dict.fromkeys(keys[1:], NO_GPU))
-        return {key: None if key in reasons else self._peaks[key] for key in keys}, reasons
+        values: dict[str, float | None] = {}
+        reasons: dict[str, str] = {}
+        for phase in PHASES:
+            for name in (*GPU_KEYS, "peak_rss_MiB"):
+                key = f"{phase}_{name}"
+                values[key] = self.peaks.get(key)
+                if values[key] is None:
+                    reasons[key] = self._reason(name)
+        return values, reasons
 
-    def _keep(self, key: str, value: float | None) -> None:
-        if value is not None:
-            self._peaks[key] = max(self._peaks.get(key, 0.0), value)
-        elif key not in self._reasons:
-            self._reasons[key] = "not listed in /proc/self/status"
+    def _reason(self, name: str) -> str:
+        if name in GPU_KEYS and self._device.type == "cpu":
+            return NO_GPU
+        return self._reasons.get(name, "not reached")
 
-    def _process_MiB(self) -> float | None:
-        """Memory that the driver counts for this process on the device, found by its UUID."""
-        import pynvml
+    def _end(self, phase: str) -> None:
+        memory = "train" if phase == PREPARE else phase
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - self._began
+        if phase in self._meters:
+            self._meters[phase].stop()
+        if "peak_rss_MiB" not in self._reasons:
+            rss = status_MiB("VmHWM")
+            if rss is None:
+                self._reasons["peak_rss_MiB"] = "not listed in /proc/self/status"
+            else:
+                self._keep(f"{memory}_peak_rss_MiB", rss)
+        if self._device.type == "cuda":
+            self._keep(f"{memory}_peak_allocated_MiB", torch.cuda.max_memory_allocated(self._device) / MIB)
+            self._keep(f"{memory}_peak_reserved_MiB", torch.cuda.max_memory_reserved(self._device) / MIB)
+            process, reason = self._process_MiB() if self._process_MiB else (None, "not asked for")
+            if process is not None:
+                self._keep(f"{memory}_process_MiB", process)
+            elif reason:
+                self._reasons["process_MiB"] = reason
 
-        try:
-            pynvml.nvmlInit()
-            uuid = torch.cuda.get_device_properties(self._device).uuid
-            handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        except pynvml.NVMLError as error:
-            self._reasons["gpu_process_MiB"] = f"NVML: {error}"
-            return None
-        for process in processes:
-            if process.pid == os.getpid() and process.usedGpuMemory is not None:
-                return process.usedGpuMemory / MIB
-        self._reasons["gpu_process_MiB"] = "NVML does not list this process (a container's process ids?)"
-        return None
+    def _keep(self, key: str, value: float) -> None:
+        self.peaks[key] = max(self.peaks.get(key, 0.0), value)
+
+    def _synchronize(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
 
-def step_summary(seconds: list[float], samples: int, tokens: int) -> dict[str, float]:
-    """Training time, median and 95th percentile of a step, and rates over step time alone.
-
-    `samples` and `tokens` are those of the steps in `seconds`; padding is not counted.
-    """
-    total = sum(seconds)
-    return {
-        "train_s": total,
-        "step_p50_ms": float(np.percentile(seconds, 50)) * 1000,
-        "step_p95_ms": float(np.percentile(seconds, 95)) * 1000,
-        "samples_per_s": samples / total,
-        "tokens_per_s": tokens / total,
-    }
+def step_percentiles(seconds: list[float], prefix: str = "step") -> tuple[dict[str, float | None], dict[str, str]]:
+    """Median, 95th and 99th percentile of a step in ms without the first `DROPPED`; None, and why, for too few."""
+    keys = {f"{prefix}_p{q}_ms": q for q in (50, 95, 99)}
+    if len(seconds) < 2 * DROPPED:
+        reason = f"{len(seconds)} steps: percentiles take {2 * DROPPED}, of which the first {DROPPED} are dropped"
+        return dict.fromkeys(keys), dict.fromkeys(keys, reason)
+    return {key: float(np.percentile(seconds[DROPPED:], q)) * 1000 for key, q in keys.items()}, {}
 
 
 def status_MiB(key: str) -> float | None:

@@ -1,19 +1,19 @@
 """Builds the model of an arm: pretrained weights, quantisation, adapter, head. Trains nothing."""
 
-import os
 import re
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from peft_tradeoffs.classifier import empty_classifier, head_modules, is_linear, linear_names, load_config
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.files import system_errors
 from peft_tradeoffs.targets import check_targets
 
 
@@ -53,8 +53,14 @@ def build(
     pad_token_id: int,
     seed: int,
     device: str,
+    dtype: str = "float32",
+    gradient_checkpointing_kwargs: dict[str, Any] | None = None,
 ) -> Built:
     """Load the model in `folder` and make it the arm's.
+
+    `dtype` (float32 or, with `peft` and under autocast alone, bfloat16) is what frozen weights are held in, of a
+    quantised model those that are not quantised. What is trained is float32, whatever `dtype`.
+    `gradient_checkpointing_kwargs` are laid over {"use_reentrant": False}.
 
     The head is drawn from `seed` alone, so every arm of a seed starts with the same one; it is trained in
     full and never quantised. Raises InputError for a checkpoint that lacks backbone weights, a head module
@@ -66,11 +72,14 @@ def build(
         problem_type="regression" if task == "regression" else "single_label_classification",
         pad_token_id=pad_token_id,
     )
-    head = head_modules(empty_classifier(config), head)
-    model, info = AutoModelForSequenceClassification.from_pretrained(
+    if dtype != "float32" and not peft:
+        raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
+    empty = empty_classifier(config)
+    head = head_modules(empty, head)
+    model, info = _keeping_in_float32(type(empty), head).from_pretrained(
         folder,
         config=config,
-        dtype=torch.float32,
+        dtype=getattr(torch, dtype),
         use_safetensors=True,
         trust_remote_code=False,
         ignore_mismatched_sizes=True,  # a head of another task; any other is refused below
@@ -78,13 +87,14 @@ def build(
         device_map={"": device},
         quantization_config=_quantization_config(quantization, head, config),
     )
+    model.__class__ = type(empty)
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     _check_loaded(missing, head, folder)
     _draw_head(model, missing, head, seed)
     logical = logical_sizes(model)
     model.config.use_cache = False
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable({"use_reentrant": False, **(gradient_checkpointing_kwargs or {})})
     if quantization:
         _keep_quantized_gradients(model)
     if peft:
@@ -107,12 +117,16 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
         config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft["peft_type"])](
             task_type=TaskType.SEQ_CLS, modules_to_save=list(head), **fields
         )
-        return get_peft_model(model, config)
+        wrapped = get_peft_model(model, config)
     except (ValueError, TypeError) as error:
         raise InputError(
             f"{peft['peft_type']} with target_modules {targets or 'by default'} does not "
             f"fit {type(model).__name__}: {error} (its linear layers: {', '.join(linear)})"
         ) from error
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:  # PEFT casts most adapters, not all
+            parameter.data = parameter.data.float()
+    return wrapped
 
 
 def logical_sizes(model: nn.Module) -> dict[str, int]:
@@ -121,30 +135,56 @@ def logical_sizes(model: nn.Module) -> dict[str, int]:
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes that the weights take as stored: packed 4-bit weights with their quantisation constants."""
-    total = 0
-    for parameter in model.parameters():
-        total += parameter.numel() * parameter.element_size()
-        state = getattr(parameter, "quant_state", None)
-        if state is not None:
-            total += sum(
-                value.numel() * value.element_size()
-                for value in state.as_dict(packed=True).values()
-                if isinstance(value, torch.Tensor)
-            )
-    return total
+    """Bytes that the parameters hold in memory, each tensor once: packed 4-bit weights with their constants.
+
+    PEFT keeps the head's first weights beside the trained ones (`original_module`); they are held, so they count.
+    """
+    return _bytes(
+        tensor for parameter in model.parameters() for tensor in (parameter, *_quantization_constants(parameter))
+    )
+
+
+def training_bytes(model: nn.Module) -> dict[str, int]:
+    """Bytes that AdamW training holds between two steps, from tensor sizes, by what holds them.
+
+    weights: all parameters as stored (see `weight_bytes`) and all buffers; gradients: of the trainable parameters,
+    in their dtype; optimizer: two moments in the parameter's dtype and a step count of 4 bytes for each of them.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = _bytes(trained)
+    return {
+        "weights": weight_bytes(model) + _bytes(model.buffers()),
+        "gradients": gradients,
+        "optimizer": 2 * gradients + 4 * len(trained),
+    }
 
 
 def save(built: Built, folder: Path) -> None:
     """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), system_errors(folder):
         warnings.filterwarnings("ignore", message="Could not find a config file")
-        try:
-            built.model.save_pretrained(folder)
-        except SafetensorError as error:
-            if found := re.search(r"os error (\d+)", str(error)):
-                raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from error
-            raise
+        built.model.save_pretrained(folder)
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the tensors; one that stands there twice, or shares its memory, counts once."""
+    sizes = {(t.device, t.data_ptr()): t.numel() * t.element_size() for t in tensors if t.numel()}
+    return sum(sizes.values())
+
+
+def _quantization_constants(parameter: nn.Parameter) -> Iterator[torch.Tensor]:
+    """Scales, code book and offset that bitsandbytes keeps beside a packed weight, those of the scales too."""
+    state = getattr(parameter, "quant_state", None)
+    while state is not None:
+        yield from (value for value in (state.absmax, state.code, state.offset) if isinstance(value, torch.Tensor))
+        state = state.state2
+
+
+def _keeping_in_float32(model_class: type[PreTrainedModel], head: list[str]) -> type[PreTrainedModel]:
+    """A class of the model that loads the head in float32, whatever dtype is asked of the rest."""
+    kept = [*(model_class._keep_in_fp32_modules_strict or []), *(rf"^{re.escape(part)}\." for part in head)]
+    fields = {"__module__": model_class.__module__, "_keep_in_fp32_modules_strict": kept}
+    return type(model_class.__name__, (model_class,), fields)
 
 
 def _quantization_config(
@@ -179,7 +219,7 @@ def _draw_head(model: PreTrainedModel, missing: set[str], head: list[str], seed:
     with torch.no_grad():
         for name, module in model.named_modules():
             if name in lacking:
-                model._init_weights(module)
+                model._init_weights(module.float())  # what a checkpoint lacks comes in the dtype of the rest
 
 
 def _keep_quantized_gradients(model: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """Which files make a model that can be loaded: config.json, a tokenizer and safetensors weights.
 
-Every source (hub, folder, wheel) is held to the same rule. Pickled weights and Python code are never wanted,
+Every source (hub, folder, wheel, random) is held to the same rule. Pickled weights and Python code are never wanted,
 for loading them runs what their author wrote.
 """
 
@@ -40,7 +40,7 @@ def required_files(folder: Path | None, names: set[str]) -> tuple[set[str], list
     files = tokenizer_files(names)
     lacking = [] if CONFIG in names else [CONFIG]
     files |= {CONFIG} & names
-    if not any(name in VOCABULARIES or _is_sentencepiece(name) for name in files):
+    if not has_vocabulary(files):
         lacking.append("tokenizer.json")
     if WEIGHTS in names:
         files.add(WEIGHTS)
@@ -56,6 +56,20 @@ def required_files(folder: Path | None, names: set[str]) -> tuple[set[str], list
 def tokenizer_files(names: set[str]) -> set[str]:
     """Those of `names` that AutoTokenizer reads."""
     return {name for name in names if name in TOKENIZER_FILES or _is_sentencepiece(name)}
+
+
+def has_vocabulary(names: set[str]) -> bool:
+    """Whether `names` are enough for a tokenizer."""
+    return any(name in VOCABULARIES or _is_sentencepiece(name) for name in names)
+
+
+def refuse_no_tokenizer(where: str, names: set[str]) -> None:
+    """Raise InputError unless there is a tokenizer; `where` says which model, `names` are the files it has."""
+    if not has_vocabulary(names):
+        raise InputError(
+            f"{where}: no tokenizer; tokenizer.json, vocab.txt, vocab.json or *.model must be there, and there "
+            f"is {', '.join(sorted(names)) or 'nothing'}"
+        )
 
 
 def refuse_lacking(where: str, names: set[str], lacking: list[str]) -> None:

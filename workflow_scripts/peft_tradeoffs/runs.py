@@ -1,9 +1,6 @@
 """One run: load, train, evaluate, save, and write down what it gave."""
 
 import csv
-import ctypes
-import datetime
-import gc
 import importlib
 import json
 import shutil
@@ -12,7 +9,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import psutil
 import torch
@@ -20,17 +16,23 @@ import transformers
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
 from peft_tradeoffs.batches import load_tokens
+from peft_tradeoffs.checkpointing import BlockGenerators
+from peft_tradeoffs.devices import Device, free_memory, open_device, refused_bytes
+from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.measure import MIB, step_summary
+from peft_tradeoffs.frozen import hold_as_computed
+from peft_tradeoffs.measure import MIB, PREPARE, Phases
 from peft_tradeoffs.model_files import tokenizer_files
 from peft_tradeoffs.progress import TerminalReporter
 from peft_tradeoffs.state import RunDirectory
+from peft_tradeoffs.summary import Outcome, check, summarise
 
-SCHEMAS = Path(__file__).parents[2] / "schemas"
 
+def prepare_process(settings: dict[str, Any], threads: int, idle: IdlePower | None) -> Device:
+    """Import what the arm needs, set threads, quiet libraries and take the device.
 
-def prepare_process(settings: dict[str, Any], threads: int) -> None:
-    """Import what the arm needs, set threads, quiet libraries; raises InputError if its device is not there."""
+    `idle`: a first reading of the GPU's idle power. Raises InputError if the device is not there or not free.
+    """
     for needed, library in ((settings["peft"], "peft"), (settings["quantization"], "bitsandbytes")):
         if needed:
             importlib.import_module(library)  # start-up, not loading
@@ -38,11 +40,7 @@ def prepare_process(settings: dict[str, Any], threads: int) -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    if settings["device"] == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "config key training.device: cuda, but torch sees no GPU (CUDA_VISIBLE_DEVICES, driver, or a CPU "
-            "build of torch); set device: cpu for a CPU run"
-        )
+    return open_device(settings["device"], settings["allow_shared_gpu"], idle)
 
 
 def run(
@@ -53,73 +51,51 @@ def run(
     model_folder: Path,
     tokens: Path,
     threads: int,
+    device: Device,
 ) -> None:
-    """Train one seed of an arm, or go on with it, and publish its results in `directory`."""
+    """Train one seed of an arm, or go on with it, and publish its results in `directory`.
+
+    Running out of memory and a loss that is not finite are results too.
+    """
     settings = conditions["settings"]
-    device = torch.device(settings["device"])
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
-    _free_memory(device)
-    began = time.perf_counter()
+    free_memory(device.torch)
+    device.isolation.check()
     startup_s = _startup_s()
+    energy = device.energy_meter()
+    phases = Phases(device.torch, device.isolation.process_MiB, {"train": energy})
     splits, description = load_tokens(tokens)
-    built = methods.build(
-        model_folder,
-        peft=settings["peft"],
-        quantization=settings["quantization"],
-        gradient_checkpointing=settings["gradient_checkpointing"],
-        head=settings["head"],
-        task=settings["task"],
-        num_labels=description["num_labels"],
-        pad_token_id=description["pad_token_id"],
-        seed=seed,
-        device=settings["device"],
-    )
-    if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
-        adapter = built.model.peft_config["default"]
-        adapter.base_model_name_or_path, adapter.revision = manifest["path"], manifest["revision"]
-    _check_space(directory.path, built)
-    load_s = time.perf_counter() - began
-    trained = engine.train(
-        built.model,
-        splits,
-        description["pad_token_id"],
-        engine.Settings.of(settings),
-        seed,
-        device,
-        directory,
-        reporter,
-    )
-    began = time.perf_counter()
     results = directory.results
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
-    weights = results / ("adapter" if built.is_peft else "checkpoint")
-    methods.save(built, weights)
-    if not built.is_peft:
-        for name in tokenizer_files(set(manifest["files"])):
-            shutil.copyfile(model_folder / name, weights / name)
-    save_s = time.perf_counter() - began
+    outcome = Outcome()
+    try:
+        _train(
+            outcome, settings, seed, manifest, model_folder, splits, description, directory, device, phases, reporter
+        )
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        ran_out, outcome.oom_bytes = refused_bytes(error)
+        if not ran_out:
+            raise
+        outcome.status = "oom"
+        outcome.failed_phase = "train" if phases.current == PREPARE else phases.current
+    phases.switch(None)
+    device.isolation.check()
 
     summary = summarise(
-        settings,
-        seed,
-        description,
-        built,
-        trained,
-        {"startup_s": startup_s, "load_s": load_s, "save_s": save_s},
+        *(settings, seed, description, manifest["pretrained"], outcome, phases, energy, device, startup_s),
+        directory.fingerprint,
     )
-    summary["fingerprint"] = directory.fingerprint
-    summary["device_name"] = environment.device_name(settings["device"])
-    check("summary", summary)
-    for row in trained.progress.rows:
-        check("metrics", row)
     _write_csv(results / "summary.csv", [{**summary, "null_reasons": json.dumps(summary["null_reasons"])}])
-    _write_csv(results / "metrics.csv", trained.progress.rows)
-    _write_predictions(results / "predictions.csv", splits["test"], trained.logits, description)
+    rows = outcome.trained.progress.rows if outcome.trained else []
+    for row in rows:
+        check("metrics", row)
+    _write_csv(results / "metrics.csv", rows)
     files.write_json(
         results / "env.json",
         {
-            **environment.describe(settings["device"], threads),
+            **environment.describe(settings["device"], threads, device.gpu, device.no_gpu),
+            "other_processes": device.isolation.others(),
             "seed": seed,
             "fingerprint": directory.fingerprint,
             **{key: conditions[key] for key in ("data_sha256", "model_sha256", "code_sha256")},
@@ -128,86 +104,75 @@ def run(
         },
     )
     directory.publish(summary)
-    value = "undefined" if summary["metric_value"] is None else f"{summary['metric_value']:.4f}"
-    reporter.done(f"{settings['metric']} {value}  {summary['train_s']:.1f} s of training")
+    reporter.done(_last_line(summary))
 
 
-def summarise(
+def _train(
+    outcome: Outcome,
     settings: dict[str, Any],
     seed: int,
+    manifest: dict[str, Any],
+    model_folder: Path,
+    splits: dict[str, Any],
     description: dict[str, Any],
-    built: methods.Built,
-    trained: engine.Result,
-    phases: dict[str, float | None],
-) -> dict[str, Any]:
-    """The summary of a run; every key is described in schemas/summary.schema.json."""
-    progress = trained.progress
-    final = next(row for row in reversed(progress.rows) if row["split"] == "test")
-    memory, reasons = trained.memory.summary()
-    if phases["startup_s"] is None:
-        reasons["startup_s"] = "the process was started for an earlier seed"
-    for name in metrics.NAMES:
-        if final[name] is None:
-            of_task = (name in ("pearson", "spearman")) == (settings["task"] == "regression")
-            reasons[name] = "not defined: all values are the same" if of_task else f"not for {settings['task']}"
-    if final[settings["metric"]] is None:
-        reasons["metric_value"] = reasons[settings["metric"]]
-    if settings["rank"] is None:
-        reasons["rank"] = "the method has no rank"
-    counts = built.parameters
-    return {
-        "status": "completed",
-        **{key: settings[key] for key in ("dataset", "model", "method", "arm", "rank")},
-        "seed": seed,
-        "task": settings["task"],
-        "metric": settings["metric"],
-        "metric_value": final[settings["metric"]],
-        **{name: final[name] for name in metrics.NAMES},
-        "test_loss": final["loss"],
-        "learning_rate": settings["learning_rate"],
-        "epochs": final["epoch"],
-        "steps": progress.step,
-        "stopped_early": progress.stopped,
-        "batch_size": settings["batch_size"],
-        "gradient_accumulation_steps": settings["gradient_accumulation_steps"],
-        "gradient_checkpointing": settings["gradient_checkpointing"],
-        "precision": settings["precision"],
-        "device": settings["device"],
-        "train_rows": description["rows"]["train"],
-        "test_rows": description["rows"]["test"],
-        "truncated_train": description["truncated"]["train"],
-        "truncated_test": description["truncated"]["test"],
-        "backbone_parameters": counts.backbone,
-        "head_parameters": counts.head,
-        "adapter_parameters": counts.adapter,
-        "total_parameters": counts.total,
-        "trainable_parameters": counts.trainable,
-        "trainable_percent": 100 * counts.trainable / counts.total,
-        **phases,
-        "evaluate_s": progress.evaluate_s,
-        **step_summary(progress.step_s, progress.samples, progress.tokens),
-        **memory,
-        "rss_before_MiB": trained.memory.rss_before_MiB,
-        "weights_MiB": methods.weight_bytes(built.model) / MIB,
-        "attempts": progress.attempts,
-        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "null_reasons": reasons,
-    }
+    directory: RunDirectory,
+    device: Device,
+    phases: Phases,
+    reporter: TerminalReporter,
+) -> None:
+    """Build, train and save; `outcome` keeps what was reached should memory run out."""
+    cuda = device.torch.type == "cuda"
+    phases.switch("load")
+    outcome.held_before = torch.cuda.memory_allocated() if cuda else None
+    generators = BlockGenerators(seed) if cuda and settings["gradient_checkpointing"] else None
+    built = methods.build(
+        model_folder,
+        peft=settings["peft"],
+        quantization=settings["quantization"],
+        gradient_checkpointing=settings["gradient_checkpointing"],
+        gradient_checkpointing_kwargs=generators.checkpoint_arguments() if generators else None,
+        head=settings["head"],
+        task=settings["task"],
+        num_labels=description["num_labels"],
+        pad_token_id=description["pad_token_id"],
+        seed=seed,
+        device=str(device.torch),
+        dtype=settings["dtype"],
+    )
+    if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
+        adapter = built.model.peft_config["default"]
+        adapter.base_model_name_or_path, adapter.revision = manifest["path"], manifest["revision"]
+    hold_as_computed(built.model, settings["precision"], device.torch)
+    free_memory(device.torch)  # the workspaces of its forward pass are no weights
+    outcome.parameters = built.parameters
+    outcome.training_bytes = methods.training_bytes(built.model)
+    if cuda:
+        outcome.weights_measured = torch.cuda.memory_allocated() - outcome.held_before
+    _check_space(directory.path, built)
+    outcome.trained = trained = engine.train(
+        *(built.model, splits, description["pad_token_id"], engine.Settings.of(settings), seed, device.torch),
+        *(directory, reporter, phases, generators),
+    )
+    if trained.logits is None:
+        outcome.status, outcome.failed_phase = "diverged", "train"
+        return
+    phases.switch("save")
+    weights = directory.results / ("adapter" if built.is_peft else "checkpoint")
+    methods.save(built, weights)
+    if not built.is_peft:
+        for name in tokenizer_files(set(manifest["files"])):
+            shutil.copyfile(model_folder / name, weights / name)
+    _write_predictions(directory.results / "predictions.csv", splits["test"], trained.logits, description)
 
 
-def check(schema: str, value: dict[str, Any]) -> None:
-    """Validate what a run writes against schemas/{schema}.schema.json."""
-    jsonschema.validate(value, files.read_json(SCHEMAS / f"{schema}.schema.json"))
-
-
-def _free_memory(device: torch.device) -> None:
-    """Give back what earlier seeds of the process left, reference cycles and freed heap, so it is not this run's."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
-    if trim is not None:
-        trim(0)
+def _last_line(summary: dict[str, Any]) -> str:
+    """How the run ended, for a person."""
+    if summary["status"] == "oom":
+        return f"out of memory in phase {summary['failed_phase']}"
+    if summary["status"] == "diverged":
+        return f"diverged: loss not finite at step {summary['diverged_step']}"
+    value = "undefined" if summary["metric_value"] is None else f"{summary['metric_value']:.4f}"
+    return f"{summary['metric']} {value}  {summary['train_s']:.1f} s of training"
 
 
 _process_started: float | None = psutil.Process().create_time()
@@ -234,7 +199,7 @@ def _check_space(folder: Path, built: methods.Built) -> None:
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
 

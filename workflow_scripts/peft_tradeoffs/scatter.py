@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from peft_tradeoffs import style, tables
+from peft_tradeoffs import readable, style, tables
 from peft_tradeoffs.arms import arm_label, method_label
 from peft_tradeoffs.canvas import (
     Grid,
@@ -21,6 +21,7 @@ from peft_tradeoffs.canvas import (
     conditions,
     devices,
     message,
+    no_metric,
     reason,
     spread,
     styled,
@@ -114,20 +115,24 @@ def scatter(
     panels: list[tuple[pd.DataFrame, str, str | None, str]],
     key: str,
     log: bool = False,
+    note: str = "",
 ) -> Figure:
     """A figure of scatter plots: panels are (arms, column of x, column of its sd, label of x).
 
     `key` is the summary key whose null reasons explain absent arms.
     """
+    if no_metric(grid):
+        return message(grid, title, no_metric(grid))
     kept = [(arms.dropna(subset=[x, "metric_value_mean"]), x, x_sd, label) for arms, x, x_sd, label in panels]
     kept = [panel for panel in kept if len(panel[0])]
     if not kept:
-        return message(grid, title, reason(grid.runs, key))
+        return message(grid, title, reason(grid.runs, "metric_value", key))
     entries = grid.arms["method"].nunique() + grid.arms["rank"].nunique() + 1
     height = max(3.6, 0.19 * entries + 0.9) * len(kept)
     shown = pd.concat([arms["arm"] for arms, *_ in kept])
     sd = "Means of seeds, bars: sample standard deviation." if grid.runs["seed"].nunique() > 1 else ""
-    figure = canvas(grid, title, height, [conditions(grid.runs), sd, absent(grid, shown, key)])
+    notes = [conditions(grid.runs), sd, *absent(grid, shown, "metric_value", key), note]
+    figure = canvas(grid, title, height, notes)
     finishes = []
     for axes, (arms, x, x_sd, label) in zip(figure.subplots(len(kept), 1, squeeze=False)[:, 0], kept, strict=True):
         finishes.append(draw_scatter(axes, grid, arms, x, x_sd))
@@ -181,9 +186,10 @@ def metric_vs_memory(grid: Grid) -> Figure:
     panels = []
     for device, runs in devices(grid):
         key = memory_key(device)
-        label = tables.MEMORY_LABEL[key]
+        label = readable.LABEL[key]
         panels.append((tables.arms_frame(runs), f"{key}_mean", f"{key}_sd", label))
-    return scatter(grid, f"{grid.metric_name} against peak memory", panels, memory_key(devices(grid)[0][0]))
+    title = f"{grid.metric_name} against peak memory"
+    return scatter(grid, title, panels, memory_key(devices(grid)[0][0]), note=readable.PROBE)
 
 
 @styled

@@ -80,10 +80,14 @@ class RunDirectory:
     def publish(self, summary: dict[str, Any]) -> None:
         """Move the gathered results into place; env.json, which vouches for the others, after them."""
         (self.path / "env.json").unlink(missing_ok=True)
+        new = {source.name for source in self.results.iterdir()}
+        for stale in ("metrics.csv", "predictions.csv", "adapter", "checkpoint"):
+            if stale not in new:  # of a run that got further under other settings
+                _remove(self.path / stale)
         for source in sorted(self.results.iterdir(), key=lambda path: (path.name == "env.json", path.name)):
             target = self.path / source.name
             if target.is_dir():
-                shutil.rmtree(target)
+                _remove(target)
             source.replace(target)
         files.write_json(self._summary, summary)
         files.write_json(self.path / "summary.json", summary)
@@ -98,3 +102,10 @@ class RunDirectory:
             return json.loads(summary.read_text(encoding="utf-8"))["fingerprint"] == self.fingerprint
         except (FileNotFoundError, json.JSONDecodeError, KeyError):
             return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

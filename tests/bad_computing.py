@@ -1,0 +1,90 @@
+"""The table of bad inputs, continued: engine, precision and random models."""
+
+from typing import Any
+
+import tiny
+from bad_inputs import FRESH, Fetch, Plan, put
+
+BERT = {
+    "model_type": "bert",
+    **{"vocab_size": 28, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2},
+    **{"intermediate_size": 64, "max_position_embeddings": 64},
+}
+
+
+def drawn(**changes: Any) -> dict[str, Any]:
+    """A random model with the tiny BERT's tokenizer, and changes of its config."""
+    return {"source": "random", "config": {**BERT, **changes}, "tokenizer": FRESH}
+
+
+CASES: dict[str, tuple[Plan | Fetch, tuple[str, ...]]] = {
+    # Engine and precision.
+    "unknown engine": (
+        Plan(put("training.engine", "graphs")),
+        ("config key training.engine: 'graphs' is unknown; must be one of captured, eager, null",),
+    ),
+    "captured on a CPU": (
+        Plan(put("training.engine", "captured")),
+        ("config key training.engine: captured needs CUDA graphs, which device cpu has not; set eager or remove it",),
+    ),
+    "text for a switch": (
+        Plan(put("training.compile", "yes")),
+        ("config key training.compile: 'yes' has the wrong type; must be true or false",),
+    ),
+    "unknown dtype": (
+        Plan(put("methods.lora.dtype", "float16")),
+        ("config key methods.lora.dtype: 'float16' is unknown; must be one of float32, bfloat16",),
+    ),
+    "full fine-tuning in bfloat16": (
+        Plan(put("methods.full.dtype", "bfloat16")),
+        ("config key methods.full.dtype: full fine-tuning trains all weights, in float32; add peft, or remove",),
+    ),
+    "bfloat16 weights without autocast": (
+        Plan(put("methods.lora.dtype", "bfloat16")),
+        ("config key methods.lora.dtype: bfloat16 weights need autocast; set training.precision bf16, or dtype",),
+    ),
+    "arms in two precisions": (
+        Plan(put("methods.qlora.quantization", {**tiny.NF4, "bnb_4bit_compute_dtype": "bfloat16"})),
+        (
+            "methods.qlora.quantization.bnb_4bit_compute_dtype: bfloat16 with training.precision fp32",
+            "the arms would compute in different precisions; set float32",
+        ),
+    ),
+    # Random models.
+    "a random model without a tokenizer": (
+        Plan(put("models.tiny", {"source": "random", "config": BERT})),
+        ("config key models.tiny: the key tokenizer is missing; add it",),
+    ),
+    "a random model without a type": (
+        Plan(put("models.tiny", {**drawn(), "config": {"hidden_size": 64}})),
+        ("config key models.tiny.config: the key model_type is missing; add it",),
+    ),
+    "a checksum of random weights": (
+        Plan(put("models.tiny", {**drawn(), "sha256": {"model.safetensors": "0" * 64}})),
+        ("config key models.tiny.sha256: this key does not belong to this source; remove it",),
+    ),
+    "a config of a model that has its own": (
+        Plan(put("models.tiny.config", BERT)),
+        ("config key models.tiny.config: this key does not belong to this source; remove it",),
+    ),
+    "a random tokenizer": (
+        Plan(put("models.tiny", {**drawn(), "tokenizer": {"source": "random"}})),
+        ("config key models.tiny.tokenizer.source: 'random' is unknown; must be one of hub, folder, wheel",),
+    ),
+    "tokenizer folder that is not there": (
+        Plan(put("models.tiny", {**drawn(), "tokenizer": {**FRESH, "path": "modle"}})),
+        ("config key models.tiny.tokenizer.path: no such folder: modle",),
+    ),
+    "tokenizer folder without a tokenizer": (
+        Plan(put("models.tiny", {**drawn(), "tokenizer": {**FRESH, "path": "results/runs"}})),
+        ("config key models.tiny.tokenizer.path: results/runs: no tokenizer; tokenizer.json, vocab.txt,",),
+    ),
+    "unknown config field": (
+        Fetch("models", drawn(hiden_size=64)),
+        ("config key models.*.config.hiden_size: BertConfig has no such field to set; did you mean hidden_size?",),
+    ),
+    "vocabulary smaller than the tokenizer's": (
+        Fetch("models", drawn(vocab_size=27)),
+        ("models.*.config.vocab_size: 27 is below the tokenizer's 28 tokens; set it to 28 or more",),
+    ),
+}

@@ -1,0 +1,138 @@
+"""What env.json says of the machine, the flags and the workflow's commit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pynvml
+import pytest
+import recorded_nvml
+import tiny
+import torch
+from peft_tradeoffs import environment
+from peft_tradeoffs.gpu import Gpu
+from recorded_nvml import UUID, Device
+
+OFF = ("tf32_matmul", "deterministic_algorithms", "cudnn_deterministic", "cudnn_benchmark")
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch) -> Device:
+    device = Device()
+    recorded_nvml.install(monkeypatch, device)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: device.name)
+    return device
+
+
+def test_a_gpu(on_a_gpu, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("HF_TOKEN", "hf_precious")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    on_a_gpu.refused["nvmlDeviceGetMigMode"] = pynvml.NVML_ERROR_NOT_SUPPORTED
+    found = environment.describe("cuda", 4, Gpu(UUID))
+    assert found["device_name"] == found["gpu"]["name"] == "NVIDIA H100 80GB HBM3"
+    assert found["gpu"]["max_sm_clock_MHz"] == 1980
+    assert set(found["gpu"]["reasons"]) == {"mig_mode"}
+    assert found["cuda_runtime_version"] == "13.0"
+    assert "cudnn_version" in found
+    assert found["cuda_visible_devices"] == "1"
+    assert found["flags"] == environment.flags()
+    assert "precious" not in json.dumps(found)
+
+
+def test_a_gpu_that_nvml_does_not_have(on_a_gpu, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = environment.describe("cuda", 4, None, "no driver")
+    assert found["gpu"] == {"reasons": {"gpu": "no driver"}}
+    assert found["cuda_visible_devices"] is None
+
+
+def test_a_cpu_has_none_of_it():
+    assert not {"gpu", "flags", "cuda_visible_devices"} & set(environment.describe("cpu", 4))
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("pass", {**dict.fromkeys(OFF, False), "tf32_cudnn": True, "float32_matmul_precision": "highest"}),
+        ("torch.set_float32_matmul_precision('high')", {"tf32_matmul": True, "float32_matmul_precision": "high"}),
+        (
+            "torch.backends.cuda.matmul.allow_tf32 = True; torch.backends.cudnn.allow_tf32 = False",
+            {"tf32_matmul": True, "tf32_cudnn": False},
+        ),
+        (
+            "torch.backends.cuda.matmul.fp32_precision = 'tf32'; torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+            {"tf32_matmul": True, "tf32_cudnn": False, "float32_matmul_precision": None},
+        ),
+        ("torch.use_deterministic_algorithms(True)", {"deterministic_algorithms": True, "cudnn_benchmark": False}),
+        (
+            "torch.backends.cudnn.deterministic = True; torch.backends.cudnn.benchmark = True",
+            {"cudnn_deterministic": True, "cudnn_benchmark": True, "deterministic_algorithms": False},
+        ),
+    ],
+)
+def test_flags_however_they_were_set(setting, expected):
+    """In a process of its own: flags are the process's."""
+    code = f"import json, torch; from peft_tradeoffs import environment; {setting}; " + (
+        "import warnings; warnings.simplefilter('error'); print(json.dumps(environment.flags()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tiny.REPOSITORY / "workflow_scripts"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout).items() >= expected.items()
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    done = subprocess.run(["git", "-C", folder, *identity, *words], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    """A git repository with one commit."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "--quiet")
+    (folder / "Snakefile").write_text("")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "first")
+    return folder
+
+
+def test_the_workflows_commit(repository, tmp_path):
+    head = git(repository, "rev-parse", "HEAD")
+    assert environment.git_state(repository) == {"commit": head, "dirty": False}
+    link = tmp_path / "link"
+    link.symlink_to(repository)
+    assert environment.git_state(link)["commit"] == head
+    (repository / "Snakefile").write_text("changed")
+    assert environment.git_state(repository) == {"commit": head, "dirty": True}
+
+
+def test_an_enclosing_repository_is_not_the_workflows(repository):
+    unpacked = repository / "peft-tradeoffs"
+    unpacked.mkdir()
+    state = environment.git_state(unpacked)
+    assert state["commit"] is None
+    assert state["dirty"] is None
+    assert "inside another repository" in state["reason"]
+
+
+def test_no_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    state = environment.git_state(tmp_path)
+    assert state["commit"] is None
+    assert "not a git checkout" in state["reason"]
+
+
+def test_a_repository_without_a_commit(tmp_path):
+    git(tmp_path, "init", "--quiet")
+    assert environment.git_state(tmp_path)["commit"] is None
+
+
+def test_it_is_asked_of_the_workflows_own_folder():
+    assert (environment.WORKFLOW / "Snakefile").is_file()
+    assert tiny.REPOSITORY.samefile(environment.WORKFLOW)

@@ -1,0 +1,80 @@
+"""The device a job computes on: chosen, leased, checked to be the job's alone."""
+
+import ctypes
+import gc
+import re
+from dataclasses import dataclass
+
+import torch
+
+from peft_tradeoffs import lease
+from peft_tradeoffs.energy import NO_GPU, EnergyMeter, IdlePower
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.gpu import Gpu, visible_uuids
+from peft_tradeoffs.isolation import Isolation
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device, and what NVML knows of it."""
+
+    torch: torch.device
+    gpu: Gpu | None
+    no_gpu: str | None  # why NVML knows nothing
+    isolation: Isolation
+    idle_power_W: float | None
+    no_idle_power: str | None
+
+    def energy_meter(self) -> EnergyMeter:
+        """A meter for one run."""
+        return EnergyMeter(self.gpu, self.no_gpu)
+
+
+def open_device(kind: str, allow_shared: bool, idle: IdlePower | None) -> Device:
+    """Take the CPU, or a GPU that no other job has, and make its CUDA context.
+
+    `idle` is a first reading of idle power. Raises InputError without a GPU, or one that is not free.
+    """
+    if kind == "cpu":
+        return Device(torch.device("cpu"), None, NO_GPU, Isolation(None, NO_GPU, allow_shared), None, NO_GPU)
+    if not torch.cuda.is_available():
+        raise InputError(
+            "config key training.device: cuda, but torch sees no GPU (CUDA_VISIBLE_DEVICES, driver, or a CPU "
+            "build of torch); set device: cpu for a CPU run"
+        )
+    index, _ = lease.acquire(visible_uuids(), allow_shared)  # until the process ends
+    gpu, no_gpu = Gpu.find(index)
+    isolation = Isolation(gpu, no_gpu, allow_shared)
+    idle_power_W, no_idle_power = (None, no_gpu)
+    if gpu is not None and idle is not None:
+        idle_power_W, no_idle_power = idle.finish(gpu)
+    torch.cuda.set_device(index)  # makes the context, as does the first tensor
+    torch.zeros(1, device="cuda")
+    isolation.context_made()
+    return Device(torch.device("cuda", index), gpu, no_gpu, isolation, idle_power_W, no_idle_power)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what earlier seeds left, reference cycles and freed heap, so that it is not the next run's."""
+    gc.collect()
+    if device.type == "cuda":
+        torch._C._cuda_clearCublasWorkspaces()  # as PyTorch's notes on CUDA semantics have it
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
+    if trim is not None:
+        trim(0)
+
+
+def refused_bytes(error: BaseException) -> tuple[bool, int | None]:
+    """Whether `error` says that memory ran out, and how many bytes were asked for, if it says.
+
+    PyTorch gives the size in its message alone.
+    """
+    text = str(error)
+    cpu = "DefaultCPUAllocator" in text
+    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not cpu:
+        return False, None
+    if found := re.search(r"[Tt]ried to allocate ([\d.]+) ?(bytes|KiB|MiB|GiB)", text):
+        unit = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[found[2]]
+        return True, round(float(found[1]) * unit)
+    return True, None

@@ -1,0 +1,189 @@
+"""The boundary to NVML, the driver's own measurements of a GPU. Cheap to import: pynvml and torch wait until used."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+MIB = 2**20
+CLOCK_EVENT_REASONS = {  # bits of nvmlDeviceGetCurrentClocksEventReasons, as nvidia-smi names them
+    0x001: "gpu_idle",
+    0x002: "applications_clocks_setting",
+    0x004: "sw_power_cap",
+    0x008: "hw_slowdown",
+    0x010: "sync_boost",
+    0x020: "sw_thermal_slowdown",
+    0x040: "hw_thermal_slowdown",
+    0x080: "hw_power_brake_slowdown",
+    0x100: "display_clock_setting",
+    0x200: "board_limit",
+    0x400: "reliability",
+}
+COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
+
+
+class Unavailable(Exception):
+    """NVML cannot answer; the message is a reason for `null_reasons`."""
+
+
+class Gpu:
+    """A GPU, or a MIG instance of one, found in NVML by its UUID.
+
+    NVML counts every GPU of the machine; CUDA only those that CUDA_VISIBLE_DEVICES leaves, in an order of its own.
+    The UUID alone is the same in both.
+    """
+
+    def __init__(self, device: int | str) -> None:
+        """`device`: torch's index, or a UUID with or without its prefix. Raises Unavailable if NVML has no such one."""
+        self._nvml = _nvml()
+        bare = _torch_uuid(device) if isinstance(device, int) else device
+        bare = bare.removeprefix("GPU-").removeprefix("MIG-")
+        for prefix in ("GPU-", "MIG-"):
+            self.uuid = prefix + bare
+            try:
+                self._handle = self._call("nvmlDeviceGetHandleByUUID", self.uuid)
+                break
+            except Unavailable as error:
+                reason = error
+        else:
+            raise Unavailable(f"NVML knows no GPU and no MIG instance of UUID {bare} ({reason})")
+        self.is_mig = self.uuid.startswith("MIG-")
+        # clocks, power and name are the card's; NVML refuses them of an instance
+        self._card = self._handle
+        if self.is_mig:
+            self._card = self._call("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", self._handle)
+
+    @classmethod
+    def find(cls, device: int | str) -> tuple["Gpu | None", str | None]:
+        """The GPU, or None and why NVML does not have it."""
+        try:
+            return cls(device), None
+        except Unavailable as error:
+            return None, str(error)
+
+    @property
+    def name(self) -> str:
+        """The card's name; of a MIG instance too."""
+        return self._call("nvmlDeviceGetName", self._card)
+
+    def energy_J(self) -> tuple[float | None, str | None]:
+        """Energy since the driver was loaded, which moves every 100 ms; or None and why."""
+        if self.is_mig:
+            return None, "MIG instance: the energy counter is the whole card's"
+        try:
+            return self._call("nvmlDeviceGetTotalEnergyConsumption", self._handle) / 1000, None
+        except Unavailable as error:
+            return None, f"no energy counter: {error}"
+
+    def processes(self) -> list[tuple[int, float | None]]:
+        """Process id and MiB (None where the driver keeps it back) of each process with a CUDA context here.
+
+        The ids are those of the machine, which inside a container may not be the container's.
+        Raises Unavailable if the driver does not list them.
+        """
+        found: dict[int, float | None] = {}
+        for process in self._call("nvmlDeviceGetComputeRunningProcesses", self._handle):
+            size = None if process.usedGpuMemory is None else process.usedGpuMemory / MIB
+            known = found.get(process.pid, 0.0)
+            found[process.pid] = None if size is None or known is None else known + size
+        return list(found.items())
+
+    def process_MiB(self, pid: int) -> tuple[float | None, str | None]:
+        """Memory that the driver counts for a process (context, kernels and all allocations); or None and why."""
+        try:
+            sizes = dict(self.processes())
+        except Unavailable as error:
+            return None, str(error)
+        if pid not in sizes:
+            return None, "NVML does not list this process (a container's process ids?)"
+        return sizes[pid], None if sizes[pid] is not None else "the driver lists this process without its memory"
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the GPU's speed, as it is now, for env.json; a value that the driver refuses is None.
+
+        `reasons` says why, by key. Clocks and power limit are a whole card's also for a MIG instance, memory is not.
+        """
+        asked: dict[str, Callable[[], Any]] = {
+            "name": lambda: self.name,
+            "driver_version": lambda: self._call("nvmlSystemGetDriverVersion"),
+            "cuda_driver_version": self._cuda_driver_version,
+            "sm_clock_MHz": lambda: self._call("nvmlDeviceGetClockInfo", self._card, self._nvml.NVML_CLOCK_SM),
+            "max_sm_clock_MHz": lambda: self._call("nvmlDeviceGetMaxClockInfo", self._card, self._nvml.NVML_CLOCK_SM),
+            "memory_clock_MHz": lambda: self._call("nvmlDeviceGetClockInfo", self._card, self._nvml.NVML_CLOCK_MEM),
+            "max_memory_clock_MHz": lambda: self._call(
+                "nvmlDeviceGetMaxClockInfo", self._card, self._nvml.NVML_CLOCK_MEM
+            ),
+            "power_limit_W": lambda: self._call("nvmlDeviceGetEnforcedPowerLimit", self._card) / 1000,
+            "clock_event_reasons": self._clock_event_reasons,
+            "mig_mode": lambda: bool(self._call("nvmlDeviceGetMigMode", self._card)[0]),
+            "compute_mode": self._compute_mode,
+            "persistence_mode": lambda: bool(self._call("nvmlDeviceGetPersistenceMode", self._card)),
+            "memory_MiB": lambda: self._call("nvmlDeviceGetMemoryInfo", self._handle).total / MIB,
+        }
+        facts: dict[str, Any] = {"uuid": self.uuid, "mig_instance": self.is_mig}
+        reasons: dict[str, str] = {}
+        for key, ask in asked.items():
+            try:
+                facts[key] = ask()
+            except Unavailable as error:
+                facts[key], reasons[key] = None, str(error)
+        return {**facts, "reasons": reasons}
+
+    def _cuda_driver_version(self) -> str:
+        version = self._call("nvmlSystemGetCudaDriverVersion")
+        return f"{version // 1000}.{version % 1000 // 10}"
+
+    def _clock_event_reasons(self) -> list[str]:
+        """Why the clocks are lower than they could be, by name; bits that have none in hexadecimal."""
+        bits = self._call("nvmlDeviceGetCurrentClocksEventReasons", self._card)
+        set_bits = [1 << index for index in range(bits.bit_length()) if bits >> index & 1]
+        return [CLOCK_EVENT_REASONS.get(bit, hex(bit)) for bit in set_bits]
+
+    def _compute_mode(self) -> str:
+        mode = self._call("nvmlDeviceGetComputeMode", self._card)
+        return COMPUTE_MODES.get(mode, str(mode))
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        return _call(self._nvml, function, *arguments)
+
+
+def visible_uuids() -> list[str]:
+    """UUIDs, without prefix, of the devices that torch sees, by torch's index; makes no CUDA context."""
+    import torch
+
+    return [_torch_uuid(index) for index in range(torch.cuda.device_count())]
+
+
+def machine_gpus() -> list[Gpu]:
+    """Every GPU that NVML shows this process, visible to CUDA or not; raises Unavailable without NVML."""
+    nvml = _nvml()
+    found = []
+    for index in range(_call(nvml, "nvmlDeviceGetCount")):
+        try:
+            found.append(Gpu(_call(nvml, "nvmlDeviceGetUUID", _call(nvml, "nvmlDeviceGetHandleByIndex", index))))
+        except Unavailable:
+            continue  # another job's: this process may not ask
+    return found
+
+
+def _call(nvml: ModuleType, function: str, *arguments: Any) -> Any:
+    """What an NVML function returns; raises Unavailable for its error."""
+    try:
+        return getattr(nvml, function)(*arguments)
+    except (nvml.NVMLError, nvml.NVMLLibraryMismatchError) as error:
+        raise Unavailable(f"NVML, {function}: {error}") from error
+
+
+def _torch_uuid(index: int) -> str:
+    import torch
+
+    return str(torch.cuda.get_device_properties(index).uuid)
+
+
+def _nvml() -> ModuleType:
+    """pynvml, initialised; raises Unavailable without it or without a driver."""
+    try:
+        import pynvml
+    except ImportError as error:
+        raise Unavailable(f"nvidia-ml-py is not installed ({error})") from error
+    _call(pynvml, "nvmlInit")
+    return pynvml

@@ -1,0 +1,70 @@
+"""What an arm's memory goes to: stacked bars of weights, gradients, optimizer state and activations."""
+
+import math
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from peft_tradeoffs import readable, style
+from peft_tradeoffs.arms import arm_label
+from peft_tradeoffs.canvas import Grid, canvas, conditions, draw_gap, message, reason, styled
+from peft_tradeoffs.tables import SPLIT, memory_key
+
+COLOURS = ("#37474f", "#6f8fa6", "#b4c7d3", "#e3c58f")  # of SPLIT: what is held always is darkest
+PEAK = memory_key("cuda")
+
+
+@styled
+def memory_split_by_arm(grid: Grid) -> Figure:
+    """The parts of each arm's memory from tensor sizes, and the measured peak of CUDA beside them."""
+    title = "Memory by part and arm"
+    means = [f"{key}_mean" for key in SPLIT]
+    if grid.arms[means].isna().any(axis=1).all():
+        return message(grid, title, reason(grid.runs, *SPLIT))
+    peaks = bool(grid.arms[f"{PEAK}_mean"].notna().any())
+    notes = [
+        conditions(grid.runs),
+        "Parts: from tensor sizes, on the batch_size longest training texts. At the right: their sum, MiB.",
+        "Line: measured peak allocated in the probe. Not all parts are held at once, and kernels need room." * peaks,
+    ]
+    figure = canvas(grid, title, style.ROW * max(2, len(grid.arms)) + 1.2, notes)
+    axes = figure.subplots()
+    for y, row in enumerate(grid.arms.to_dict("records")):
+        parts = [row[key] for key in means]
+        if any(map(math.isnan, parts)):
+            draw_gap(axes, y, reason(grid.runs[grid.runs["arm"] == row["arm"]], *SPLIT))
+            text = readable.NULL
+        else:
+            draw_parts(axes, y, parts, row[f"{PEAK}_mean"])
+            text = readable.number(sum(parts))
+            text += f" ({readable.failed_counts(row['failures'])})" if row["n_failed"] else ""
+        axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5)
+    axes.set_yticks(
+        range(len(grid.arms)),
+        [arm_label(method, rank) for method, rank in zip(grid.arms["method"], grid.arms["rank"], strict=True)],
+    )
+    axes.set_ylim(len(grid.arms) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("Memory, MiB")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    style.grid_along(axes, "x")
+    handles = [axes.barh(0, 0, color=colour, label=part) for part, colour in zip(readable.PARTS, COLOURS, strict=True)]
+    if peaks:
+        handles += axes.plot([], [], "|", color="black", markersize=9, markeredgewidth=1.3, label="Peak allocated")
+    axes.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(handles), borderaxespad=0.2,
+        handlelength=1.0, columnspacing=1.2,
+    )  # fmt: skip
+    return figure
+
+
+def draw_parts(axes: Axes, y: int, parts: list[float], peak: float) -> None:
+    """One arm's parts end to end, MiB, and its measured peak where it has one."""
+    left = 0.0
+    for size, colour in zip(parts, COLOURS, strict=True):
+        axes.barh(y, size, left=left, height=0.7, color=colour, linewidth=0)
+        left += size
+    if not math.isnan(peak):
+        axes.plot([peak, peak], [y - 0.4, y + 0.4], color="black", linewidth=1.3, zorder=4)

@@ -1,0 +1,184 @@
+"""summary.json of a run, whether it was completed or not; schemas/summary.schema.json describes every key."""
+
+import datetime
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from peft_tradeoffs import engine, environment, files, methods, metrics
+from peft_tradeoffs.devices import Device
+from peft_tradeoffs.energy import EnergyMeter
+from peft_tradeoffs.measure import MIB, NO_GPU, Phases, step_percentiles
+
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+SETTINGS = (
+    *("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "batch_size"),
+    *("gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "compile", "device"),
+)
+
+
+@dataclass
+class Outcome:
+    """What a run came to, as far as it came."""
+
+    status: str = "completed"
+    failed_phase: str | None = None
+    oom_bytes: int | None = None
+    parameters: methods.Parameters | None = None
+    training_bytes: dict[str, int] = field(default_factory=dict)
+    held_before: int | None = None  # CUDA bytes
+    weights_measured: int | None = None  # CUDA bytes
+    trained: engine.Result | None = None
+
+
+def summarise(
+    settings: dict[str, Any],
+    seed: int,
+    description: dict[str, Any],
+    pretrained: bool,
+    outcome: Outcome,
+    phases: Phases,
+    energy: EnergyMeter,
+    device: Device,
+    startup_s: float | None,
+    fingerprint: str,
+) -> dict[str, Any]:
+    """The summary of a run. Raises jsonschema.ValidationError, or ValueError for a null without a reason."""
+    memory, reasons = phases.summary()
+    trained, cuda = outcome.trained, device.torch.type == "cuda"
+    shared, no_shared = device.isolation.shared()
+    values: dict[str, Any] = {
+        "status": outcome.status,
+        "failed_phase": outcome.failed_phase,
+        "oom_bytes": outcome.oom_bytes,
+        "diverged_step": trained.diverged_step if trained else None,
+        **{key: settings[key] for key in SETTINGS},
+        "seed": seed,
+        "pretrained": pretrained,
+        "engine": trained.engine if trained else settings["engine"],
+        "engine_reason": trained.engine_reason if trained else None,
+        "device_name": environment.device_name(settings["device"]),
+        "gpu_uuid": device.gpu.uuid if device.gpu else None,
+        "shared_gpu": shared,
+        **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
+        **{f"truncated_{split}": description["truncated"][split] for split in ("train", "test")},
+        "startup_s": startup_s,
+        **{f"{phase}_s": phases.seconds.get(phase) for phase in ("load", "probe", "evaluate", "save")},
+        **memory,
+        "held_before_MiB": _mib(outcome.held_before),
+        **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
+        "weights_measured_MiB": _mib(outcome.weights_measured),
+        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "fingerprint": fingerprint,
+        **(_counts(outcome.parameters) if outcome.parameters else {}),
+    }
+    reasons |= {
+        "failed_phase": "the run was completed",
+        "oom_bytes": "the allocator's message names no size" if outcome.status == "oom" else "memory sufficed",
+        "diverged_step": "no loss that was not finite was seen",
+        "rank": "the method has no rank",
+        "engine_reason": "the engine that was asked for ran",
+        "startup_s": "the process was started for an earlier seed",
+        "gpu_uuid": device.no_gpu or NO_GPU,
+        "shared_gpu": (no_shared or NO_GPU) if cuda else NO_GPU,
+    }
+    if not cuda:
+        reasons |= dict.fromkeys(("held_before_MiB", "weights_measured_MiB"), NO_GPU)
+    if trained is not None:
+        progress = trained.progress
+        meter, no_energy = energy.summary(progress.samples, device.idle_power_W, device.no_idle_power)
+        for found, why in (_training(trained), _quality(trained, settings, pretrained), (meter, no_energy)):
+            values |= found
+            reasons |= why
+    return _complete(values, reasons)
+
+
+def check(schema: str, value: dict[str, Any]) -> None:
+    """Validate what a run writes against schemas/{schema}.schema.json."""
+    jsonschema.validate(value, files.read_json(SCHEMAS / f"{schema}.schema.json"))
+
+
+def _counts(counts: methods.Parameters) -> dict[str, Any]:
+    return {
+        "backbone_parameters": counts.backbone,
+        "head_parameters": counts.head,
+        "adapter_parameters": counts.adapter,
+        "total_parameters": counts.total,
+        "trainable_parameters": counts.trainable,
+        "trainable_percent": 100 * counts.trainable / counts.total,
+    }
+
+
+def _training(trained: engine.Result) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the steps took. Rates are over step time alone, padding not counted."""
+    progress, probe = trained.progress, trained.probe
+    steps, too_few = step_percentiles(progress.step_s)
+    eager, reasons = step_percentiles(probe.step_s, "probe_step")
+    cuda = probe.activations_measured_MiB is not None
+    if not cuda:
+        reasons = dict.fromkeys(eager, "on a CPU training itself is eager")
+    measured = {
+        f"{name}_measured_MiB": getattr(probe, f"{name}_measured_MiB")
+        for name in ("gradients", "optimizer", "activations")
+    }
+    train_s = sum(progress.step_s)
+    values = {
+        "steps": progress.step,
+        "stopped_early": progress.stopped,
+        "attempts": progress.attempts,
+        "train_s": train_s,
+        "capture_s": progress.capture_s if trained.engine == "captured" else None,
+        "compile_s": progress.compile_s or None,
+        "samples_per_s": progress.samples / train_s,
+        "tokens_per_s": progress.tokens / train_s,
+        "activations_MiB": probe.activations_MiB,
+        "data_MiB": trained.data_bytes / MIB,
+        **steps,
+        **eager,
+        **measured,
+    }
+    reasons |= too_few | dict.fromkeys(measured, NO_GPU)
+    reasons |= {"capture_s": "the engine was eager", "compile_s": "compile was off"}
+    return values, reasons
+
+
+def _quality(
+    trained: engine.Result, settings: dict[str, Any], pretrained: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the last evaluation of the test split gave."""
+    rows = [row for row in trained.progress.rows if row["split"] == "test"]
+    if trained.diverged_step is not None or not rows:
+        return {}, {}
+    final = rows[-1]
+    values: dict[str, Any] = {"epochs": final["epoch"]}
+    if not pretrained:
+        return values, dict.fromkeys(("metric_value", "test_loss", *metrics.NAMES), "random weights")
+    reasons = {}
+    for name in metrics.NAMES:
+        values[name] = final[name]
+        of_task = (name in ("pearson", "spearman")) == (settings["task"] == "regression")
+        reasons[name] = "not defined: all values are the same" if of_task else f"not for {settings['task']}"
+    values |= {"metric_value": final[settings["metric"]], "test_loss": final["loss"]}
+    return values, {**reasons, "metric_value": reasons[settings["metric"]]}
+
+
+def _complete(values: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
+    """Every key of the schema in its order; a null has its reason."""
+    keys = [key for key in files.read_json(SCHEMAS / "summary.schema.json")["required"] if key != "null_reasons"]
+    summary = {key: values.get(key) for key in keys}
+    missing = [key for key in keys if summary[key] is None]
+    if summary["status"] != "completed":
+        unreached = f"not reached: the run ended in {summary['failed_phase']}"
+        known = {"failed_phase", "oom_bytes", "diverged_step", "rank", "engine_reason"}
+        reasons = {key: reasons.get(key, unreached) if key in values or key in known else unreached for key in missing}
+    if unexplained := [key for key in missing if key not in reasons]:
+        raise ValueError(f"null without a reason: {', '.join(unexplained)}")
+    summary["null_reasons"] = {key: reasons[key] for key in missing}
+    check("summary", summary)
+    return summary
+
+
+def _mib(size: int | None) -> float | None:
+    return None if size is None else size / MIB
