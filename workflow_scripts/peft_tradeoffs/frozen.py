@@ -11,8 +11,8 @@ from peft_tradeoffs.step import autocast
 def hold_as_computed(model: nn.Module, precision: str, device: torch.device) -> bool:
     """Hold frozen linear layers in the precision that autocast would cast them to in every step, if it is the same.
 
-    Same products, fewer bytes, no cast. Left as they were, and False returned, where a bit of the logits changes:
-    under an adapter that reads the base's weights themselves, as DoRA does.
+    Same products, fewer bytes, no cast. Left as they were, and False returned, where a bit of the hidden states or
+    logits changes: under an adapter that reads the base's weights themselves, as DoRA does.
     """
     held = [] if precision == "fp32" else _frozen(model)
     if not held:
@@ -24,11 +24,12 @@ def hold_as_computed(model: nn.Module, precision: str, device: torch.device) -> 
     for parameter in trained:  # adapters start as no change at all, which would hide what they read
         noise = torch.randn(parameter.shape, generator=random, device=device, dtype=parameter.dtype)
         parameter.data = parameter.data + 0.05 * noise
-    expected = _logits(model, precision, device)
+    expected = _outputs(model, precision, device)
     for parameter in held:
         parameter.data = parameter.data.to(torch.bfloat16)
     try:
-        same = torch.equal(_logits(model, precision, device), expected)
+        found = _outputs(model, precision, device)
+        same = all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     except RuntimeError:  # an adapter that multiplies the weights with its own
         same = False
     for parameter, values in zip(trained, start, strict=True):
@@ -49,13 +50,14 @@ def _frozen(model: nn.Module) -> list[nn.Parameter]:
     return list(found.values())
 
 
-def _logits(model: nn.Module, precision: str, device: torch.device) -> torch.Tensor:
-    """Logits of two made-up texts, without dropout."""
+def _outputs(model: nn.Module, precision: str, device: torch.device) -> list[torch.Tensor]:
+    """Hidden states and logits of two made-up texts, without dropout."""
     training = model.training
     model.eval()
     ids = torch.arange(1, 17, device=device).view(2, 8) % model.config.vocab_size
     try:
         with autocast(precision, device):
-            return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+            output = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True)
+        return [*(output.hidden_states or ()), output.logits]
     finally:
         model.train(training)
