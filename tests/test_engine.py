@@ -231,6 +231,18 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_its_step():
     assert [row["step"] for row in result.progress.rows] == [7]
 
 
+def test_weights_that_break_in_the_last_step_are_divergence():
+    class Breaks(Bag):
+        def forward(self, labels=None, **inputs):
+            output = super().forward(labels=labels, **inputs)
+            if not self.training:
+                output.logits = output.logits * torch.nan
+            return output
+
+    result = fit(model=Breaks(), max_steps=5)[1]
+    assert (result.diverged_step, result.logits, result.progress.rows) == (5, None, [])
+
+
 def test_the_probe_changes_nothing_and_counts_what_is_saved_for_backward():
     model = Bag()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}

@@ -81,6 +81,7 @@ def test_out_of_memory_is_a_result_of_every_seed(tmp_path, finished):
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 …"), (True, 20 * 2**20)),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes."), (True, 4096)),
         (MemoryError(), (True, None)),
+        (RuntimeError("CUDA error: out of memory"), (True, None)),
         (RuntimeError("mat1 and mat2 must have the same dtype"), (False, None)),
     ],
 )

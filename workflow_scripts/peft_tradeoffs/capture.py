@@ -78,7 +78,7 @@ class CapturedSteps:
     def _capture(self, shape: Shape) -> torch.cuda.CUDAGraph:
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
         untouched = generator.clone_state()
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         if self._generators is not None:
             self._generators.register(graph)
         try:
@@ -87,8 +87,9 @@ class CapturedSteps:
         except RuntimeError as error:
             generator.graphsafe_set_state(untouched)  # a broken capture leaves the generator unusable
             self._step.drop_gradients()
-            first = error.__context__ or error  # leaving the capture raises a second one
-            raise CaptureError(str(first).strip().splitlines()[0]) from error
+            torch.cuda.set_stream(stream)  # a capture that fails to end leaves its own
+            reason = str(error.__context__ or error).strip().splitlines()[0]  # leaving the capture raises a second one
+            raise CaptureError(reason) from None
         return graph
 
 

@@ -71,8 +71,8 @@ def refused_bytes(error: BaseException) -> tuple[bool, int | None]:
     PyTorch gives the size in its message alone.
     """
     text = str(error)
-    cpu = "DefaultCPUAllocator" in text
-    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not cpu:
+    said = any(words in text for words in ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED"))
+    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not said:
         return False, None
     if found := re.search(r"[Tt]ried to allocate ([\d.]+) ?(bytes|KiB|MiB|GiB)", text):
         unit = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[found[2]]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -234,14 +235,15 @@ class _Trainer:
         self.model.train()
         try:
             self.steps.prepare(shapes)
+            return
         except CaptureError as error:
             self.engine_reason = f"capture failed: {error}"
-            self.progress.capture_s += self.steps.capture_s
-            self.progress.compile_s += self.steps.compile_s
-            self.steps = self._eager()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.steps.prepare(shapes)
+        self.progress.capture_s += self.steps.capture_s
+        self.progress.compile_s += self.steps.compile_s
+        self.steps = self._eager()
+        gc.collect()  # the failed capture and its pool
+        torch.cuda.empty_cache()
+        self.steps.prepare(shapes)
 
     def _read_losses(self) -> None:
         """Take the losses of the steps done from the device; raises Diverged."""
@@ -275,6 +277,8 @@ class _Trainer:
         logits = {name: self._predict(name) for name in names}
         self.phases.switch(None)
         progress.step_s = self.timer.seconds()
+        if not all(np.isfinite(values).all() for values in logits.values()):
+            raise Diverged(progress.step)  # in the last update, which no loss has seen
         for name in names:
             progress.rows.append(
                 {
@@ -293,7 +297,8 @@ class _Trainer:
                     progress.best, progress.epochs_without_better = value, 0
                 else:
                     progress.epochs_without_better += 1
-                progress.stopped = progress.epochs_without_better >= settings.early_stopping["patience"]
+                stop = progress.epochs_without_better >= settings.early_stopping["patience"]
+                progress.stopped = stop and progress.step < self.total
         progress.losses = []
         self.reporter.evaluation(progress.rows[-1])
         self.phases.switch("train")  # for a checkpoint now
@@ -333,7 +338,7 @@ def snapshot(
         "parameters": {name: p.detach() for name, p in parameters.items()},
         "optimizer": optimizer.state_dict()["state"],
         "generator": torch.get_rng_state(),
-        "cuda_generator": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "cuda_generator": torch.cuda.get_rng_state() if _on_gpu(parameters) else None,
         "block_generators": generators.state() if generators is not None else [],
     }
 
@@ -358,3 +363,7 @@ def restore(
     if generators is not None:
         generators.load(saved["block_generators"])
     return Progress(**saved["progress"])
+
+
+def _on_gpu(parameters: dict[str, nn.Parameter]) -> bool:
+    return any(parameter.is_cuda for parameter in parameters.values())

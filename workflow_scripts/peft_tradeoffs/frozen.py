@@ -19,7 +19,7 @@ def hold_as_computed(model: nn.Module, precision: str, device: torch.device) -> 
         return False
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     start = [parameter.data for parameter in trained]
-    originals = [parameter.data for parameter in held]
+    originals = [parameter.data.cpu() for parameter in held]  # on a GPU both would need 1.5 times the weights
     random = torch.Generator(device).manual_seed(0)
     for parameter in trained:  # adapters start as no change at all, which would hide what they read
         noise = torch.randn(parameter.shape, generator=random, device=device, dtype=parameter.dtype)
@@ -30,13 +30,15 @@ def hold_as_computed(model: nn.Module, precision: str, device: torch.device) -> 
     try:
         found = _outputs(model, precision, device)
         same = all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:  # an adapter that multiplies the weights with its own
         same = False
     for parameter, values in zip(trained, start, strict=True):
         parameter.data = values
     if not same:
         for parameter, values in zip(held, originals, strict=True):
-            parameter.data = values
+            parameter.data = values.to(device)
     return same
 
 

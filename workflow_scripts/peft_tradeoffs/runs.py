@@ -78,7 +78,7 @@ def run(
         if not ran_out:
             raise
         outcome.status = "oom"
-        outcome.failed_phase = "train" if phases.current == PREPARE else phases.current
+        outcome.failed_phase = "train" if phases.current == PREPARE else phases.current or "evaluate"
     phases.switch(None)
     device.isolation.check()
 
