@@ -132,8 +132,8 @@ def train(model: torch.nn.Module, train_split: Split, chosen: Settings, device: 
     where = torch.device(device)
     phases = Phases(where)
     splits = {"train": train_split, "test": train_split.take(np.arange(64))}
-    result = engine.train(model, splits, 0, chosen, 0, where, Nothing(), Nothing(), phases)
-    return result, phases
+    trainer = engine.Trainer(model, splits, 0, chosen, 0, where, Nothing(), Nothing(), phases)
+    return trainer.train(), phases
 
 
 def quiet() -> None:

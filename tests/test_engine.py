@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from peft_tradeoffs import engine, metrics
 from peft_tradeoffs.attention import padding_mask
@@ -14,24 +15,11 @@ from peft_tradeoffs.step import Settings, adamw, allocate_state, linear_schedule
 from torch import nn
 
 SETTINGS = Settings(
-    learning_rate=0.1,
-    epochs=3,
-    max_steps=None,
-    batch_size=8,
-    gradient_accumulation_steps=1,
-    evaluation_batch_size=5,
-    warmup_ratio=0.25,
-    weight_decay=0.01,
-    adam_beta1=0.9,
-    adam_beta2=0.999,
-    adam_epsilon=1e-8,
-    max_grad_norm=1.0,
-    precision="fp32",
-    early_stopping=None,
-    task="classification",
-    metric="accuracy",
-    engine="eager",
-    compile=False,
+    **{
+        **tiny.TRAINING,
+        **{"learning_rate": 0.1, "epochs": 3, "evaluation_batch_size": 5, "warmup_ratio": 0.25},
+        **{"precision": "fp32", "engine": "eager"},
+    }
 )
 CPU = torch.device("cpu")
 PROBE_PASSES = 3  # forward passes of the probe on a CPU
@@ -92,7 +80,7 @@ def fit(state: Memory | None = None, model: nn.Module | None = None, splits: dic
     settings = dataclasses.replace(SETTINGS, **changes)
     model = model or Bag()
     splits = splits or {"train": split(50), "test": split(11, seed=1)}
-    result = engine.train(model, splits, 0, settings, 7, CPU, state or Memory(), Silent(), Phases(CPU))
+    result = engine.Trainer(model, splits, 0, settings, 7, CPU, state or Memory(), Silent(), Phases(CPU)).train()
     return model, result
 
 

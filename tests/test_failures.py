@@ -47,7 +47,7 @@ from peft_tradeoffs import engine
 def full(*arguments):
     arguments[8].switch("probe")
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79 GiB")
-engine.train = full
+engine.Trainer = full
 import train
 train.main()
 """

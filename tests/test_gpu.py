@@ -23,49 +23,27 @@ pytestmark = [
 ]
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8}
-NF4 = {
-    "load_in_4bit": True,
-    "bnb_4bit_quant_type": "nf4",
-    "bnb_4bit_use_double_quant": True,
-    "bnb_4bit_compute_dtype": "bfloat16",
-}
 ARMS = {
     "full": {"peft": None, "quantization": None, "rank": None, "learning_rate": 1e-3},
     "lora-r4": {"peft": LORA, "quantization": None, "rank": 4, "learning_rate": 1e-2},
-    "qlora-r4": {"peft": LORA, "quantization": NF4, "rank": 4, "learning_rate": 1e-2},
+    "qlora-r4": {"peft": LORA, "quantization": tiny.NF4_BF16, "rank": 4, "learning_rate": 1e-2},
 }
 
 
 def settings(arm: str, **changes: Any) -> dict[str, Any]:
     """Resolved settings of an arm, as the workflow hands them to train.py."""
     return {
+        **tiny.TRAINING,
         "dataset": "reviews",
         "model": "tiny",
         "arm": arm,
         "method": arm.split("-")[0],
-        "task": "classification",
-        "metric": "accuracy",
         "head": None,
         "gradient_checkpointing": False,
         "device": "cuda",
-        "engine": "captured",
-        "compile": False,
         "allow_shared_gpu": True,  # these tests hold a context too
         "dtype": "float32",
-        "precision": "bf16",
-        "epochs": 5,
-        "max_steps": None,
-        "batch_size": 8,
-        "gradient_accumulation_steps": 1,
-        "evaluation_batch_size": 16,
         "max_length": 32,
-        "warmup_ratio": 0.1,
-        "weight_decay": 0.01,
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "adam_epsilon": 1e-8,
-        "max_grad_norm": 1.0,
-        "early_stopping": None,
         **ARMS[arm],
         **changes,
     }

@@ -1,6 +1,7 @@
 """On a GPU: the captured engine gives the weights of the eager one; marked gpu, skipped without one."""
 
 import copy
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from peft_tradeoffs import engine, methods
 from peft_tradeoffs.batches import Split, load_tokens
@@ -21,38 +23,13 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 LORA = {"peft_type": "LORA", "target_modules": ["query", "value"], "r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
-NF4 = {
-    "load_in_4bit": True,
-    "bnb_4bit_quant_type": "nf4",
-    "bnb_4bit_use_double_quant": True,
-    "bnb_4bit_compute_dtype": "bfloat16",
-}
 ARMS = {
     "full": {"peft": None, "quantization": None},
     "lora": {"peft": LORA, "quantization": None},
-    "qlora": {"peft": LORA, "quantization": NF4},
+    "qlora": {"peft": LORA, "quantization": tiny.NF4_BF16},
     "dora": {"peft": {**LORA, "use_dora": True}, "quantization": None},
 }
-SETTINGS = Settings(
-    learning_rate=1e-3,
-    epochs=100,
-    max_steps=400,
-    batch_size=16,
-    gradient_accumulation_steps=1,
-    evaluation_batch_size=64,
-    warmup_ratio=0.1,
-    weight_decay=0.01,
-    adam_beta1=0.9,
-    adam_beta2=0.999,
-    adam_epsilon=1e-8,
-    max_grad_norm=1.0,
-    precision="bf16",
-    early_stopping=None,
-    task="classification",
-    metric="accuracy",
-    engine="captured",
-    compile=False,
-)
+SETTINGS = Settings(**{**tiny.TRAINING, "epochs": 100, "max_steps": 400, "batch_size": 16, "evaluation_batch_size": 64})
 VARIANTS = {
     "plain": {},
     "accumulation": {"gradient_accumulation_steps": 2},
@@ -145,11 +122,11 @@ def fit(
         seed=0,
         device="cuda",
     )
-    settings = Settings(**{**SETTINGS.__dict__, **changes})
+    settings = dataclasses.replace(SETTINGS, **changes)
     device = torch.device("cuda", 0)
-    result = engine.train(
+    result = engine.Trainer(
         built.model, splits, 0, settings, 3, device, state or Kept(), Silent(), Phases(device), generators
-    )
+    ).train()
     if generators is not None:
         for forward, recomputed in generators._pairs:
             assert torch.equal(forward.get_state(), recomputed.get_state())
@@ -275,11 +252,11 @@ def test_mean_accuracy_on_sst2_is_that_of_the_eager_engine(sst2):
                 **{"pad_token_id": 0, "seed": seed, "device": "cuda"},
             )
             changes = {"epochs": 1, "max_steps": None, "batch_size": 32, "learning_rate": 5e-4, "engine": name}
-            settings = Settings(**{**SETTINGS.__dict__, **changes})
+            settings = dataclasses.replace(SETTINGS, **changes)
             device = torch.device("cuda", 0)
-            result = engine.train(
+            result = engine.Trainer(
                 built.model, splits, 0, settings, seed, device, Kept(), Silent(), Phases(device), None
-            )
+            ).train()
             assert result.engine == name
             values.append(result.progress.rows[-1]["accuracy"])
     print(json.dumps(accuracies))

@@ -13,7 +13,7 @@ from peft_tradeoffs import engine
 def reached(*arguments):
     print("LOADED", *sorted(name for name in sys.modules if "." not in name))
     sys.exit(0)
-engine.train = reached
+engine.Trainer = reached
 import train
 train.main()
 """

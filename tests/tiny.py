@@ -19,6 +19,32 @@ FILLER = ["the", "film", "is", "a", "very", "long", "story", "of", "two", "peopl
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LORA = {"peft_type": "LORA", "target_modules": ["query", "value"], "lora_dropout": 0.05}
 NF4 = {"load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"}
+NF4_BF16 = {  # on a GPU
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": "bfloat16",
+}
+TRAINING = {  # settings of the engine; tests change what they are about
+    "learning_rate": 1e-3,
+    "epochs": 5,
+    "max_steps": None,
+    "batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "evaluation_batch_size": 16,
+    "warmup_ratio": 0.1,
+    "weight_decay": 0.01,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "precision": "bf16",
+    "early_stopping": None,
+    "task": "classification",
+    "metric": "accuracy",
+    "engine": "captured",
+    "compile": False,
+}
 
 
 def bert(folder: Path) -> Path:

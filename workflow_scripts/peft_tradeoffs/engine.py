@@ -76,34 +76,11 @@ class Diverged(Exception):
         self.step = step
 
 
-def train(
-    model: nn.Module,
-    splits: dict[str, Split],
-    pad_token_id: int,
-    settings: Settings,
-    seed: int,
-    device: torch.device,
-    state: State,
-    reporter: Reporter,
-    phases: Phases,
-    generators: BlockGenerators | None = None,
-) -> Result:
-    """Probe `model`, train it on splits["train"] and evaluate it on the others after every epoch.
+class Trainer:
+    """One run: probes a model, trains it on splits["train"] and evaluates it on the others after every epoch.
 
     The result is that of the last step. Resumes from `state`, to the same weights on the same device.
-    `generators` are those of a model with gradient checkpointing on a GPU.
     """
-    trainer = _Trainer(model, splits, pad_token_id, settings, seed, device, state, reporter, phases, generators)
-    try:
-        logits, diverged_step = trainer.run(), None
-    except Diverged as diverged:
-        logits, diverged_step = None, diverged.step
-    phases.switch(None)
-    return trainer.result(logits, diverged_step)
-
-
-class _Trainer:
-    """One run of `train`; its methods share what the run is made of."""
 
     def __init__(
         self,
@@ -116,8 +93,12 @@ class _Trainer:
         state: State,
         reporter: Reporter,
         phases: Phases,
-        generators: BlockGenerators | None,
+        generators: BlockGenerators | None = None,
     ) -> None:
+        """Probe `model`, or take a resumed run's probe, and put what training needs on the device.
+
+        `generators` are those of a model with gradient checkpointing on a GPU.
+        """
         self.model, self.settings, self.seed, self.device = model, settings, seed, device
         self.state, self.reporter, self.phases, self.generators = state, reporter, phases, generators
         self.splits = splits
@@ -162,7 +143,27 @@ class _Trainer:
         self.timer = StepTimer(device, self.progress.step_s)
         self.read = 0  # batches of the epoch whose loss has been read
 
-    def run(self) -> np.ndarray:
+    def train(self) -> Result:
+        """Train to the end, or until the loss is not finite."""
+        try:
+            logits, diverged_step = self._run(), None
+        except Diverged as diverged:
+            logits, diverged_step = None, diverged.step
+        self.phases.switch(None)
+        self.progress.step_s = self.timer.seconds()
+        self.progress.capture_s += self.steps.capture_s
+        self.progress.compile_s += self.steps.compile_s
+        return Result(
+            self.progress,
+            logits,
+            diverged_step,
+            self.probe,
+            self.steps.name,
+            self.engine_reason,
+            self.data["train"].bytes,
+        )
+
+    def _run(self) -> np.ndarray:
         """Train to the end; logits of the test split. Raises Diverged."""
         progress, settings = self.progress, self.settings
         logits = np.empty(0)
@@ -193,20 +194,6 @@ class _Trainer:
                 if progress.stopped:
                     break
         return logits
-
-    def result(self, logits: np.ndarray | None, diverged_step: int | None) -> Result:
-        self.progress.step_s = self.timer.seconds()
-        self.progress.capture_s += self.steps.capture_s
-        self.progress.compile_s += self.steps.compile_s
-        return Result(
-            self.progress,
-            logits,
-            diverged_step,
-            self.probe,
-            self.steps.name,
-            self.engine_reason,
-            self.data["train"].bytes,
-        )
 
     def _mask(self, pad_token_id: int) -> Mask:
         if self.device.type == "cpu":  # nothing waits there

@@ -149,10 +149,10 @@ def _train(
     if cuda:
         outcome.weights_measured = torch.cuda.memory_allocated() - outcome.held_before
     _check_space(directory.path, built)
-    outcome.trained = trained = engine.train(
+    outcome.trained = trained = engine.Trainer(
         *(built.model, splits, description["pad_token_id"], engine.Settings.of(settings), seed, device.torch),
         *(directory, reporter, phases, generators),
-    )
+    ).train()
     if trained.logits is None:
         outcome.status, outcome.failed_phase = "diverged", "train"
         return
