@@ -67,8 +67,8 @@ def main() -> None:
                 built = harness.build(folder, arm, arguments.device)
                 chosen = harness.settings(max_steps=arguments.steps + DROPPED, **options)
                 result, _ = harness.train(built.model, split, chosen, arguments.device)
-                if result.engine_reason:
-                    print(f"{arm.name}, {row}: {result.engine_reason}")
+                if result.progress.engine_reason:
+                    print(f"{arm.name}, {row}: {result.progress.engine_reason}")
                 steps = result.progress.step_s[DROPPED:]
                 rows[row][arm.name] = sum(steps) / len(steps) * 1000
                 once[row][arm.name] = result.progress.compile_s + result.progress.capture_s

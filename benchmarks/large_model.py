@@ -84,9 +84,10 @@ def main() -> None:
                 share = f"{100 * rate / peak:.0f} %" if peak else "–"
                 gib = phases.peaks.get("probe_peak_allocated_MiB", float("nan")) / 1024
                 once = result.progress.compile_s + result.progress.capture_s
+                reason = result.progress.engine_reason
                 print(
-                    f"| {arm.name} | {row}{f' ({result.engine_reason})' if result.engine_reason else ''} "
-                    f"| {step * 1000:.1f} | {arguments.batch * arguments.length / step:,.0f} | {rate:.0f} | {share} "
+                    f"| {arm.name} | {row}{f' ({reason})' if reason else ''} | {step * 1000:.1f} "
+                    f"| {arguments.batch * arguments.length / step:,.0f} | {rate:.0f} | {share} "
                     f"| {gib:.1f} | {once:.1f} |",
                     flush=True,
                 )

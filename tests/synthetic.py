@@ -56,7 +56,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "total_parameters": PARAMETERS + adapter, "trainable_parameters": trainable,
         "trainable_percent": 100 * trainable / (PARAMETERS + adapter),
         "startup_s": 9.1, "load_s": 1.4, "probe_s": 2.5, "train_s": 19_200 / speed, "capture_s": 0.8,
-        "compile_s": None, "evaluate_s": 3.2, "save_s": 0.4,
+        "compile_s": None, "evaluate_s": 3.2, "save_s": 0.4, "state_s": 0.1,
         **{f"step_p{percent}_ms": slow / speed for percent, slow in ((50, 32_000), (95, 41_000), (99, 52_000))},
         **{f"probe_step_p{percent}_ms": slow / speed for percent, slow in ((50, 99e3), (95, 102e3), (99, 110e3))},
         "samples_per_s": speed, "tokens_per_s": 26 * speed,

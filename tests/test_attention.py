@@ -2,22 +2,17 @@
 
 import contextlib
 
-import numpy as np
 import pytest
 import torch
 from peft_tradeoffs.attention import additive_mask, choose_mask, no_mask, padding_mask
-from peft_tradeoffs.batches import ResidentSplit, Split
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, MistralConfig, MistralForSequenceClassification
 
-CPU = torch.device("cpu")
-LENGTHS = np.array([19, 3, 11])
+LENGTH = 24
+IDS = torch.arange(LENGTH) % 15 + 3
 
 
-@pytest.fixture
-def data() -> ResidentSplit:
-    tokens = np.random.default_rng(0).integers(5, 20, LENGTHS.sum()).astype(np.int32)
-    offsets = np.concatenate([[0], LENGTHS.cumsum()])
-    return ResidentSplit(Split(tokens, None, offsets, np.zeros(3, np.int64), np.arange(3)), 0, CPU)
+def chosen(model):
+    return choose_mask(model, IDS, 0, torch.float32, contextlib.nullcontext)
 
 
 def test_masks_by_hand():
@@ -31,21 +26,20 @@ def test_masks_by_hand():
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("bert", additive_mask), ("llama", no_mask)])
-def test_the_choice_follows_the_architecture(kind, expected, data, tiny_bert, tiny_llama):
+def test_the_choice_follows_the_architecture(kind, expected, tiny_bert, tiny_llama):
     folder = {"bert": tiny_bert, "llama": tiny_llama}[kind]
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, pad_token_id=0)
-    mask = choose_mask(model, data, LENGTHS, torch.float32, contextlib.nullcontext)
-    assert mask is expected
+    assert chosen(model) is expected
     model.eval()
-    rows, length = torch.arange(3), 24
-    inputs, sizes, _ = data.gather(rows, length)
+    sizes = torch.tensor([19, 3, 11])
+    ids = torch.where(torch.arange(LENGTH) < sizes[:, None], IDS, 0)
     with torch.no_grad():
-        found = model(**inputs, attention_mask=mask(sizes, length, torch.float32)).logits
-        plain = model(**inputs, attention_mask=padding_mask(sizes, length, torch.float32)).logits
+        found = model(ids, attention_mask=expected(sizes, LENGTH, torch.float32)).logits
+        plain = model(ids, attention_mask=padding_mask(sizes, LENGTH, torch.float32)).logits
     torch.testing.assert_close(found, plain, rtol=0, atol=1e-5)
 
 
-def test_a_model_that_takes_no_other_mask_keeps_the_padding_mask(data, tiny_bert, monkeypatch):
+def test_a_model_that_takes_no_other_mask_keeps_the_padding_mask(tiny_bert, monkeypatch):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
     forward = model.forward
 
@@ -55,13 +49,28 @@ def test_a_model_that_takes_no_other_mask_keeps_the_padding_mask(data, tiny_bert
         return forward(attention_mask=attention_mask, **inputs)
 
     monkeypatch.setattr(model, "forward", two_dimensions_only)
-    assert choose_mask(model, data, LENGTHS, torch.float32, contextlib.nullcontext) is padding_mask
+    assert chosen(model) is padding_mask
 
 
-def test_a_mask_that_changes_what_the_model_says_is_not_taken(data, tiny_bert, monkeypatch):
+def test_a_mask_that_changes_what_the_model_says_is_not_taken(tiny_bert, monkeypatch):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
     for module in model.modules():
         if hasattr(module, "is_causal"):
             monkeypatch.setattr(module, "is_causal", True)  # a lie: then no mask at all would be tried first
-    mask = choose_mask(model, data, LENGTHS, torch.float32, contextlib.nullcontext)
-    assert mask in (additive_mask, padding_mask)
+    assert chosen(model) is additive_mask
+
+
+def test_a_model_that_shows_no_hidden_states_keeps_the_padding_mask(tiny_bert, monkeypatch):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda output_hidden_states, **inputs: forward(**inputs))
+    assert chosen(model) is padding_mask
+
+
+@pytest.mark.parametrize(("window", "expected"), [(8, padding_mask), (None, no_mask)])
+def test_a_window_needs_the_padding_mask(window, expected):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    config = MistralConfig(vocab_size=30, sliding_window=window, pad_token_id=0, **sizes, **heads)
+    assert chosen(MistralForSequenceClassification(config)) is expected

@@ -162,6 +162,11 @@ def test_resume_from_any_step_gives_the_same_weights_and_curve(stop):
     for name, weight in expected.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], weight)
     assert again.progress.attempts == 2
+    saved = every.history[stop - 1]["progress"]["phases"]
+    for kept in ("probe_peak_rss_MiB", "load_peak_rss_MiB"):  # the loaded state is no phase's memory
+        assert again.progress.phases["peaks"].get(kept) == saved["peaks"].get(kept)
+    assert again.progress.phases["seconds"]["probe"] == saved["seconds"]["probe"]
+    assert again.progress.phases["seconds"]["state"] > saved["seconds"]["state"] > 0
     assert len(again.progress.step_s) == len(straight.progress.step_s) == again.progress.step
     strip = [{k: v for k, v in row.items() if k != "train_s"} for row in straight.progress.rows]
     assert [{k: v for k, v in row.items() if k != "train_s"} for row in again.progress.rows] == strip
@@ -290,6 +295,24 @@ def test_classification_metrics_by_hand():
     losses = [np.log(1 + np.exp(-gap)) for gap in (2, 1, -1, 3)]
     assert found["loss"] == pytest.approx(np.mean(losses))
     assert found["pearson"] is None
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_classification_metrics_are_scikit_learns(classes):
+    from sklearn import metrics as expected
+
+    random = np.random.default_rng(classes)
+    for rows, kinds in ((200, classes), (9, classes), (5, 1)):  # 1: a constant label, other classes absent
+        labels, logits = random.integers(0, kinds, rows), random.normal(size=(rows, classes)).astype(np.float32)
+        predicted = logits.argmax(axis=1)
+        found = metrics.evaluate(logits, labels, "classification")
+        average = "binary" if classes == 2 else "macro"
+        assert found["accuracy"] == expected.accuracy_score(labels, predicted)
+        assert found["f1"] == pytest.approx(expected.f1_score(labels, predicted, average=average, zero_division=0))
+        assert found["mcc"] == pytest.approx(expected.matthews_corrcoef(labels, predicted))
+        probabilities = np.exp(logits.astype(float))
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        assert found["loss"] == pytest.approx(expected.log_loss(labels, probabilities, labels=range(classes)))
 
 
 def test_regression_metrics_and_a_constant_prediction():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from peft_tradeoffs import methods
 from peft_tradeoffs.devices import refused_bytes
 
 METHODS = {
@@ -73,6 +74,78 @@ def test_out_of_memory_is_a_result_of_every_seed(tmp_path, finished):
             *("env.json", "metrics.csv", "summary.csv", "summary.json"),
         ]
     assert "out of memory in phase probe" in done.stdout
+
+
+RAISES_LATE = """
+import sys, torch
+sys.path.insert(0, {scripts!r})
+from peft_tradeoffs import engine, methods
+evaluate, save = engine.Trainer._evaluate, methods.save
+def second(self):
+    if self.progress.rows:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 …")
+    return evaluate(self)
+def half(built, folder):
+    save(built, folder)
+    raise RuntimeError("CUDA error: out of memory")
+if sys.argv.pop(1) == "evaluate":
+    engine.Trainer._evaluate = second
+else:
+    methods.save = half
+import train
+train.main()
+"""
+
+
+@pytest.mark.parametrize("phase", ["evaluate", "save"])
+def test_out_of_memory_late_in_a_run_keeps_what_was_reached(tmp_path, finished, phase):
+    results = finished / "results"
+    settings = json.loads((results / "runs/reviews/tiny/full/seed0/env.json").read_text())["settings"]
+    words = ["--settings", json.dumps({**settings, "epochs": 2}), "--seeds", "0", "--output-dir", str(tmp_path)]
+    words += ["--tokens", str(results / "tokens/reviews/tiny.npz"), "--model", str(results / "models/tiny")]
+    script = RAISES_LATE.format(scripts=str(finished / "workflow/workflow_scripts"))
+    done = subprocess.run([sys.executable, "-c", script, phase, *words], capture_output=True, text=True, cwd=finished)
+    assert done.returncode == 0, done.stderr
+    run = json.loads((tmp_path / "seed0/summary.json").read_text())
+    assert (run["status"], run["steps"]) == ("oom", 16)
+    assert run["failed_phase"] == {"evaluate": "train", "save": "save"}[phase]
+    assert run["train_s"] > 0 and run["activations_MiB"] > 0 and run["samples_per_s"] > 0
+    if phase == "evaluate":
+        assert run["metric_value"] is None and run["null_reasons"]["metric_value"].startswith("not reached")
+    rows = (tmp_path / "seed0/metrics.csv").read_text().splitlines()
+    assert len(rows) == {"evaluate": 2, "save": 3}[phase]
+    assert not (tmp_path / "seed0/checkpoint").exists() and not (tmp_path / "seed0/predictions.csv").exists()
+
+
+def test_memory_that_ran_out_while_quantising_is_told_from_a_bad_checkpoint(tiny_bert, monkeypatch):
+    """Transformers gives the reason in its log alone."""
+    from transformers.integrations.bitsandbytes import Bnb4bitQuantize
+
+    def build():
+        return methods.build(
+            tiny_bert,
+            **{
+                "peft": {**tiny.LORA, "r": 4, "lora_alpha": 8},
+                "quantization": tiny.NF4,
+                "gradient_checkpointing": False,
+            },
+            **{"head": None, "task": "classification", "num_labels": 2, "pad_token_id": 0, "seed": 0, "device": "cpu"},
+        )
+
+    def refuse(error):
+        def convert(*arguments, **named):
+            raise error
+
+        monkeypatch.setattr(Bnb4bitQuantize, "convert", convert)
+
+    refuse(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 79 GiB"))
+    with pytest.raises(RuntimeError) as caught:
+        build()
+    assert refused_bytes(caught.value) == (True, 2 * 2**30)
+    refuse(ValueError("no such blocksize"))
+    with pytest.raises(RuntimeError, match="no such blocksize") as caught:
+        build()
+    assert refused_bytes(caught.value) == (False, None)
 
 
 @pytest.mark.parametrize(

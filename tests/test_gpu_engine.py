@@ -143,7 +143,7 @@ def assert_identical(first: dict[str, torch.Tensor], second: dict[str, torch.Ten
 @pytest.mark.parametrize("arm", ARMS)
 def test_captured_and_eager_parameters_are_bit_identical(bert, splits, arm, variant):
     captured, result = fit(bert, splits, arm, **VARIANTS[variant])
-    assert (result.engine, result.engine_reason, result.progress.step) == ("captured", None, 400)
+    assert (result.engine, result.progress.engine_reason, result.progress.step) == ("captured", None, 400)
     eager, other = fit(bert, splits, arm, engine="eager", **VARIANTS[variant])
     assert other.engine == "eager"
     assert_identical(captured, eager)
@@ -158,7 +158,7 @@ def test_captured_and_eager_parameters_are_bit_identical(bert, splits, arm, vari
 def test_dropout_draws_the_same_in_both_engines(dropping, splits, arm, checkpointing):
     lora = {"method": {"peft": {**LORA, "lora_dropout": 0.1}}} if arm == "lora" else {}
     captured, result = fit(dropping, splits, arm, checkpointing=checkpointing, max_steps=100, **lora)
-    assert (result.engine, result.engine_reason) == ("captured", None)
+    assert (result.engine, result.progress.engine_reason) == ("captured", None)
     eager, _ = fit(dropping, splits, arm, checkpointing=checkpointing, max_steps=100, engine="eager", **lora)
     assert_identical(captured, eager)
     other = fit(dropping, splits, arm, checkpointing=checkpointing, max_steps=100, engine="eager", **lora)[0]
@@ -186,7 +186,8 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(dropping, s
     assert result.progress.attempts == 2 and len(result.progress.step_s) == 150
 
 
-def test_a_step_that_cannot_be_captured_goes_on_eagerly_and_says_why(bert, splits, monkeypatch):
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_that_cannot_be_captured_goes_on_eagerly_and_says_why(dropping, splits, monkeypatch, checkpointing):
     from transformers import BertForSequenceClassification
 
     forward = BertForSequenceClassification.forward
@@ -196,12 +197,19 @@ def test_a_step_that_cannot_be_captured_goes_on_eagerly_and_says_why(bert, split
         output.logits.sum().item()  # the CPU waits for the GPU
         return output
 
-    expected, _ = fit(bert, splits, "lora", engine="eager", max_steps=60)
+    options = {"checkpointing": checkpointing, "max_steps": 60}
+    expected, _ = fit(dropping, splits, "lora", engine="eager", **options)
     monkeypatch.setattr(BertForSequenceClassification, "forward", waits)
-    weights, result = fit(bert, splits, "lora", max_steps=60)
+    state = Kept(at=31)
+    weights, result = fit(dropping, splits, "lora", state, **options)
     assert result.engine == "eager"
-    assert result.engine_reason.startswith("capture failed: ") and "captur" in result.engine_reason[16:]
+    assert (
+        result.progress.engine_reason.startswith("capture failed: ") and "captur" in result.progress.engine_reason[16:]
+    )
     assert_identical(expected, weights)
+    resumed, again = fit(dropping, splits, "lora", Kept(state.saved), **options)
+    assert (again.engine, again.progress.engine_reason) == ("eager", result.progress.engine_reason)
+    assert_identical(expected, resumed)
 
 
 def test_early_stopping_and_the_partial_batch_work_when_captured(bert, splits):
@@ -221,12 +229,12 @@ def test_a_diverged_captured_run_names_its_step(bert, splits):
     assert captured.logits is None
 
 
-@pytest.mark.parametrize("arm", ["lora"])
-def test_compiled_and_captured_training_is_close_to_eager(bert, splits, arm):
-    captured, result = fit(bert, splits, arm, compile=True, max_steps=20)
-    assert (result.engine, result.engine_reason) == ("captured", None)
+@pytest.mark.parametrize("engine_name", ["captured", "eager"])
+def test_compiled_training_is_close_to_eager(bert, splits, engine_name):
+    captured, result = fit(bert, splits, "lora", compile=True, max_steps=20, engine=engine_name)
+    assert (result.engine, result.progress.engine_reason) == (engine_name, None)
     assert result.progress.compile_s > 0
-    eager, _ = fit(bert, splits, arm, engine="eager", max_steps=20)
+    eager, _ = fit(bert, splits, "lora", engine="eager", max_steps=20)
     for name, weight in eager.items():
         torch.testing.assert_close(captured[name], weight, rtol=0, atol=20 * 2e-3)  # 20 steps of at most the rate
 

@@ -112,7 +112,10 @@ def test_every_user_may_open_the_file(tmp_path):
 def test_slurm_assigns_gpus_itself(tmp_path, holders, monkeypatch):
     holders.append(Holder(tmp_path, UUID))
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert acquire(UUIDS, folder=tmp_path) == (0, None)
+    assert acquire([UUID], folder=tmp_path) == (0, None)
+    index, descriptor = acquire(UUIDS, folder=tmp_path)  # jobs of one allocation with several GPUs
+    assert index == 1
+    os.close(descriptor)
 
 
 def test_what_a_holder_wrote_is_not_trusted(tmp_path, holders):

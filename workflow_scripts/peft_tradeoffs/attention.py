@@ -2,11 +2,8 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import nn
-
-from peft_tradeoffs.batches import ResidentSplit, padded_length
 
 Mask = Callable[[torch.Tensor, int, torch.dtype], torch.Tensor | None]
 
@@ -32,35 +29,62 @@ def choose_kernels(mask: Mask) -> None:
     torch.backends.cuda.enable_cudnn_sdp(mask is no_mask)
 
 
+MASKS = {mask.__name__: mask for mask in (no_mask, additive_mask, padding_mask)}
+SHORT = 3  # real tokens of the text that would see most padding
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}  # of hidden states' norm: rounding of other kernels
+WINDOWS = ("sliding_window", "local_attention", "attention_window")  # in a config: tokens that a token sees
+
+
 @torch.no_grad()
 def choose_mask(
-    model: nn.Module, data: ResidentSplit, lengths: np.ndarray, dtype: torch.dtype, autocast: Callable[[], object]
+    model: nn.Module, ids: torch.Tensor, pad_token_id: int, dtype: torch.dtype, autocast: Callable[[], object]
 ) -> Mask:
-    """The cheapest mask under which `model` says the same as under a padding mask.
+    """The cheapest mask under which `model` computes the same as under a padding mask.
 
-    Tried on the longest text beside the shortest one; a model that takes no other form (or sees a window only)
-    keeps the padding mask. `dtype` is that of attention, `autocast` makes the context of a forward pass.
+    Tried on `ids` int64 [length], as long as any text, and on their first tokens beside them, by the hidden states of
+    the real tokens. A model that takes no other form, shows no hidden states or sees a window only keeps the padding
+    mask. `dtype` is that of attention, `autocast` makes the context of a forward pass.
     """
-    rows = np.array([np.argmax(lengths), np.argmin(lengths)])
-    length = padded_length(lengths[rows])
-    inputs, sizes, _ = data.gather(torch.from_numpy(rows).to(data.lengths.device), length)
+    length = len(ids)
+    if any(window < length for window in _windows(model)):
+        return padding_mask
+    sizes = torch.tensor([length, min(SHORT, length)], device=ids.device)
+    real = torch.arange(length, device=ids.device) < sizes[:, None]
+    texts = torch.where(real, ids, pad_token_id)
+
+    def hidden(mask: Mask) -> list[torch.Tensor]:
+        with autocast():
+            output = model(
+                input_ids=texts, attention_mask=mask(sizes, length, dtype), output_hidden_states=True, return_dict=True
+            )
+        return [states.float() * real[..., None] for states in output.hidden_states or ()]
+
     training = model.training
     model.eval()
     try:
-        with autocast():
-            expected = model(**inputs, attention_mask=padding_mask(sizes, length, dtype)).logits.float()
-        tolerance = (1e-3 if dtype == torch.float32 else 3e-2) * max(1.0, expected.abs().max().item())
+        expected = hidden(padding_mask)
         for mask in (no_mask, additive_mask) if _is_causal(model) else (additive_mask,):
             try:
-                with autocast():
-                    found = model(**inputs, attention_mask=mask(sizes, length, dtype)).logits.float()
+                found = hidden(mask)
             except (RuntimeError, ValueError, TypeError, IndexError):
                 continue  # this architecture does not take it
-            if torch.allclose(found, expected, rtol=0, atol=tolerance):
+            if expected and all(_alike(*pair, TOLERANCE[dtype]) for pair in zip(found, expected, strict=True)):
                 return mask
         return padding_mask
     finally:
         model.train(training)
+
+
+def _alike(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
+    """Whether each text's states [2, length, d] differ by less than a share `tolerance` of their norm."""
+    difference, norm = ((found - expected).flatten(1).norm(dim=1), expected.flatten(1).norm(dim=1))
+    return bool((difference <= tolerance * norm).all())
+
+
+def _windows(model: nn.Module) -> list[int]:
+    """Sizes of the windows that the model's config names."""
+    values = [getattr(model.config, name, None) for name in WINDOWS]
+    return [size for value in values for size in (value if isinstance(value, list | tuple) else [value]) if size]
 
 
 def _is_causal(model: nn.Module) -> bool:

@@ -1,7 +1,8 @@
 """Runs training steps: as they are, or each padded length as one CUDA graph."""
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -19,8 +20,8 @@ class EagerSteps:
     name = "eager"
     capture_s = 0.0
 
-    def __init__(self, step: TrainingStep, compiled: bool) -> None:
-        self._step, self._compiled = step, compiled
+    def __init__(self, step: TrainingStep, compiled: bool, generators: BlockGenerators | None) -> None:
+        self._step, self._compiled, self._generators = step, compiled, generators
         self._seen: set[Shape] = set()
         self.compile_s = 0.0
 
@@ -28,11 +29,12 @@ class EagerSteps:
         """Compile for shapes not seen yet, longest first, outside the timed steps."""
         if not self._compiled:
             return
-        for shape in _longest_first(set(shapes) - self._seen):
-            began = time.perf_counter()
-            _warm_up(self._step, shape)
-            self.compile_s += time.perf_counter() - began
-            self._seen.add(shape)
+        with _kept(self._generators):
+            for shape in _longest_first(set(shapes) - self._seen):
+                began = time.perf_counter()
+                _warm_up(self._step, shape)
+                self.compile_s += time.perf_counter() - began
+                self._seen.add(shape)
 
     def __call__(self, shape: Shape) -> None:
         self._step(*shape)
@@ -55,22 +57,17 @@ class CapturedSteps:
 
         Raises CaptureError, with the state of the device as it was, if a step cannot be captured.
         """
-        new = _longest_first(set(shapes) - set(self._graphs))
-        if not new:
-            return
-        before = self._generators.state() if self._generators is not None else []
-        for shape in new:
-            began = time.perf_counter()
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                _warm_up(self._step, shape)
-            torch.cuda.current_stream().wait_stream(self._stream)
-            warm = time.perf_counter()
-            self._graphs[shape] = self._capture(shape)
-            self.capture_s += time.perf_counter() - (warm if self._compiled else began)
-            self.compile_s += warm - began if self._compiled else 0.0
-        if self._generators is not None:
-            self._generators.load(before)
+        with _kept(self._generators):
+            for shape in _longest_first(set(shapes) - set(self._graphs)):
+                began = time.perf_counter()
+                self._stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(self._stream):
+                    _warm_up(self._step, shape)
+                torch.cuda.current_stream().wait_stream(self._stream)
+                warm = time.perf_counter()
+                self._graphs[shape] = self._capture(shape)
+                self.capture_s += time.perf_counter() - (warm if self._compiled else began)
+                self.compile_s += warm - began if self._compiled else 0.0
 
     def __call__(self, shape: Shape) -> None:
         self._graphs[shape].replay()
@@ -99,6 +96,20 @@ class CaptureError(Exception):
 
 def _longest_first(shapes: set[Shape]) -> list[Shape]:
     return sorted(shapes, key=lambda shape: (-shape[0] * shape[1], shape))
+
+
+@contextlib.contextmanager
+def _kept(generators: BlockGenerators | None) -> Iterator[None]:
+    """Put the blocks' generators back at the end; anew after a broken capture, which leaves them unusable."""
+    before = generators.state() if generators is not None else []
+    try:
+        yield
+    except CaptureError:
+        if generators is not None:
+            generators.renew(before)
+        raise
+    if generators is not None:
+        generators.load(before)
 
 
 def _warm_up(step: TrainingStep, shape: Shape) -> None:

@@ -52,6 +52,11 @@ class BlockGenerators:
                 else:
                     generator.manual_seed(self._block_seed(block))
 
+    def renew(self, states: list[torch.Tensor]) -> None:
+        """As `load`, with generators made anew."""
+        self._pairs = []
+        self.load(states)
+
     def _contexts(self) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
         if self._next == len(self._pairs):
             self._pairs.append(self._new_pair(self._next))

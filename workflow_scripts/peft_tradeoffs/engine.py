@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from peft_tradeoffs import metrics
-from peft_tradeoffs.attention import Mask, choose_kernels, choose_mask, padding_mask
+from peft_tradeoffs.attention import MASKS, Mask, choose_kernels, choose_mask
 from peft_tradeoffs.batches import ResidentSplit, Split, epoch_batches, evaluation_batches, padded_length
 from peft_tradeoffs.capture import CapturedSteps, CaptureError, EagerSteps
 from peft_tradeoffs.checkpointing import BlockGenerators
-from peft_tradeoffs.measure import PREPARE, Phases, StepTimer
+from peft_tradeoffs.measure import PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.probe import Probe, probe
 from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state, autocast, linear_schedule
 
@@ -38,17 +38,18 @@ class Progress:
     epochs_without_better: int = 0
     phases: dict[str, Any] = field(default_factory=dict)  # Phases.totals()
     probe: dict[str, Any] = field(default_factory=dict)
+    mask: str = "padding_mask"  # of attention.MASKS
+    engine_reason: str | None = None  # why the engine is not the one asked for
     attempts: int = 0
 
 
 @dataclass(frozen=True)
 class Result:
     progress: Progress
-    logits: np.ndarray | None  # float32 [n, k] of the test split after the last step; None if diverged
+    logits: np.ndarray | None  # float32 [n, k] of the test split after the last step; None if it was not reached
     diverged_step: int | None  # from 1
     probe: Probe
     engine: str  # that ran
-    engine_reason: str | None  # why it is not the one asked for
     data_bytes: int  # of the train split on the device
 
 
@@ -104,39 +105,41 @@ class Trainer:
         self.splits = splits
         self.lengths = splits["train"].lengths
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.progress = Progress()
+        phases.switch(STATE)
         saved = state.load()
-        phases.switch("probe")
-        mask = self._mask(pad_token_id)
-        self.probe = Probe(**saved["progress"]["probe"]) if saved else self._probe(pad_token_id, mask)
-
-        phases.switch(PREPARE)
-        self.data = {name: ResidentSplit(split, pad_token_id, device) for name, split in splits.items()}
+        if saved:
+            self.progress = Progress(**saved["progress"])
+            phases.restore(self.progress.phases)
+        else:
+            phases.switch("probe")
+            self.progress = self._probed(pad_token_id)
+            phases.switch(PREPARE)
+        self.mask = MASKS[self.progress.mask]
+        choose_kernels(self.mask)
         self.optimizer = adamw(self.parameters, settings, device)
         allocate_state(self.optimizer)
         torch.manual_seed(seed)  # dropout
         if generators is not None:
             generators.load([])
         if saved:
-            self.progress = restore(saved, self.parameters, self.optimizer, generators)
-            phases.restore(self.progress.phases)
-        self.progress.probe = dataclasses.asdict(self.probe)
-        self.progress.attempts += 1
+            restore(saved, self.parameters, self.optimizer, generators)
         del saved  # a second copy of the weights
+        self.progress.attempts += 1
+
+        phases.switch(PREPARE)
+        self.data = {name: ResidentSplit(split, pad_token_id, device) for name, split in splits.items()}
 
         self.per_epoch = math.ceil(len(self.lengths) / settings.batch_size)
         self.total = settings.max_steps or settings.epochs * self.per_epoch
         warmup = math.ceil(settings.warmup_ratio * self.total)
         factors = (linear_schedule(step, warmup, self.total) for step in range(self.total))
         self.rates = [settings.learning_rate * factor for factor in factors]
-        self.mask = mask
         self.step = TrainingStep(
-            *(model, self.data["train"], mask, self.parameters, self.optimizer, self.rates, settings, generators)
+            *(model, self.data["train"], self.mask, self.parameters, self.optimizer, self.rates, settings, generators)
         )
         if settings.compile:
             self.step.compile()
-        self.engine_reason: str | None = None
-        captured = settings.engine == "captured"
+        captured = settings.engine == "captured" and self.progress.engine_reason is None
         self.steps: CapturedSteps | EagerSteps = (
             CapturedSteps(self.step, settings.compile, generators) if captured else self._eager()
         )
@@ -150,16 +153,16 @@ class Trainer:
         except Diverged as diverged:
             logits, diverged_step = None, diverged.step
         self.phases.switch(None)
-        self.progress.step_s = self.timer.seconds()
-        self.progress.capture_s += self.steps.capture_s
-        self.progress.compile_s += self.steps.compile_s
+        return self.result(logits, diverged_step)
+
+    def result(self, logits: np.ndarray | None = None, diverged_step: int | None = None) -> Result:
+        """What the run has come to; also of one that memory ended."""
         return Result(
-            self.progress,
+            self._measured(),
             logits,
             diverged_step,
-            self.probe,
+            Probe(**self.progress.probe),
             self.steps.name,
-            self.engine_reason,
             self.data["train"].bytes,
         )
 
@@ -195,26 +198,26 @@ class Trainer:
                     break
         return logits
 
-    def _mask(self, pad_token_id: int) -> Mask:
-        if self.device.type == "cpu":  # nothing waits there
-            return padding_mask
-        split = self.splits["train"]
-        ends = np.array([np.argmax(self.lengths), np.argmin(self.lengths)])
-        pair = split.take(ends)
-        data = ResidentSplit(pair, pad_token_id, self.device)
-        context = functools.partial(autocast, self.settings.precision, self.device)
-        mask = choose_mask(self.model, data, pair.lengths, self.settings.dtype, context)
-        choose_kernels(mask)
-        return mask
-
-    def _probe(self, pad_token_id: int, mask: Mask) -> Probe:
+    def _probed(self, pad_token_id: int) -> Progress:
+        """The progress of a run that begins: its probe, and the mask that all its steps take."""
+        progress = Progress()
+        if self.device.type == "cuda":  # on a CPU nothing waits
+            progress.mask = self._choose_mask(pad_token_id).__name__
+        choose_kernels(MASKS[progress.mask])
         self.model.train()
-        return probe(
-            *(self.model, self.splits["train"], pad_token_id, self.settings, self.device, mask, self.generators)
-        )
+        train, mask = self.splits["train"], MASKS[progress.mask]
+        found = probe(self.model, train, pad_token_id, self.settings, self.device, mask, self.generators)
+        progress.probe = dataclasses.asdict(found)
+        return progress
+
+    def _choose_mask(self, pad_token_id: int) -> Mask:
+        longest = max(padded_length(split.lengths) for split in self.splits.values())
+        ids = torch.from_numpy(np.resize(self.splits["train"].input_ids, longest)).long().to(self.device)
+        context = functools.partial(autocast, self.settings.precision, self.device)
+        return choose_mask(self.model, ids, pad_token_id, self.settings.dtype, context)
 
     def _eager(self) -> EagerSteps:
-        return EagerSteps(self.step, self.settings.compile)
+        return EagerSteps(self.step, self.settings.compile, self.generators)
 
     def _prepare(self, shapes: list[tuple[int, int]]) -> None:
         """Compile or capture what the coming batches need; an arm that cannot be captured goes on eagerly."""
@@ -224,7 +227,7 @@ class Trainer:
             self.steps.prepare(shapes)
             return
         except CaptureError as error:
-            self.engine_reason = f"capture failed: {error}"
+            self.progress.engine_reason = f"capture failed: {error}"
         self.progress.capture_s += self.steps.capture_s
         self.progress.compile_s += self.steps.compile_s
         self.steps = self._eager()
@@ -245,16 +248,19 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self._read_losses()
-        self.phases.switch("save")
-        self.progress.step_s = self.timer.seconds()
-        saved = dataclasses.replace(
+        self.phases.switch(STATE)
+        self.state.save(snapshot(self._measured(), self.parameters, self.optimizer, self.generators))
+        self.phases.switch("train")
+
+    def _measured(self) -> Progress:
+        """The progress with the times of all steps, captures and phases so far."""
+        return dataclasses.replace(
             self.progress,
+            step_s=self.timer.seconds(),
             phases=self.phases.totals(),
             capture_s=self.progress.capture_s + self.steps.capture_s,
             compile_s=self.progress.compile_s + self.steps.compile_s,
         )
-        self.state.save(snapshot(saved, self.parameters, self.optimizer, self.generators))
-        self.phases.switch("train")
 
     def _evaluate(self) -> np.ndarray:
         """Append a row a split to progress.rows, decide on early stopping; returns the test split's logits."""
@@ -335,8 +341,8 @@ def restore(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     generators: BlockGenerators | None,
-) -> Progress:
-    """Put a `snapshot` back."""
+) -> None:
+    """Put the weights, optimizer and generators of a `snapshot` back."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved["parameters"][name])
@@ -349,7 +355,6 @@ def restore(
         torch.cuda.set_rng_state(saved["cuda_generator"])
     if generators is not None:
         generators.load(saved["block_generators"])
-    return Progress(**saved["progress"])
 
 
 def _on_gpu(parameters: dict[str, nn.Parameter]) -> bool:

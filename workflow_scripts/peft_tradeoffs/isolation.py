@@ -12,7 +12,11 @@ HIDDEN = "NVML does not list this job's own process, so it may hide others too"
 
 
 class Isolation:
-    """The processes of others on a GPU over a job's life. Made before the job has a CUDA context."""
+    """The processes of others on a GPU over a job's life. Made before the job has a CUDA context.
+
+    A meter of the training phase too: it looks at both ends of a stretch, so that no state is saved of a stretch that
+    another process has disturbed.
+    """
 
     def __init__(self, gpu: Gpu | None, reason: str | None, allow_shared: bool) -> None:
         """`reason`: why there is no `gpu`. Raises InputError if another process is there and that is not allowed."""
@@ -32,6 +36,27 @@ class Isolation:
             except Unavailable as error:
                 self._reason = str(error)
         self.check()
+
+    def begin(self) -> None:
+        """Forget whom earlier runs of this job met, and check."""
+        self._others = {}
+        self.check()
+
+    def start(self) -> None:
+        """Check."""
+        self.check()
+
+    def stop(self) -> None:
+        """Check."""
+        self.check()
+
+    def totals(self) -> dict[str, Any]:
+        """Whom this run has met, for its state."""
+        return {"others": self.others()}
+
+    def restore(self, totals: dict[str, Any]) -> None:
+        """Add the `totals` of the attempts before this one."""
+        self._others |= {other["pid"]: other for other in totals["others"]}
 
     def check(self) -> None:
         """Look who is on the GPU now; raises InputError for another process, unless that is allowed."""

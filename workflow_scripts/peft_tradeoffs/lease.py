@@ -16,10 +16,10 @@ def acquire(uuids: Sequence[str], allow_shared: bool = False, folder: Path = FOL
     """Index of the first GPU among `uuids` that no other job has, and the lease's file descriptor.
 
     The lease is a lock on a file a GPU in `folder`. It lasts until the process ends, however it ends, or the
-    descriptor is closed. Under SLURM, which assigns GPUs itself, the first is taken without a lease (None).
+    descriptor is closed. The one GPU that SLURM gave a job is taken without a lease (None).
     Raises InputError if every GPU is taken; with `allow_shared` the first is then taken without a lease.
     """
-    if "SLURM_JOB_ID" in os.environ:
+    if "SLURM_JOB_ID" in os.environ and len(uuids) == 1:
         return 0, None
     holders = []
     for index, uuid in enumerate(uuids):

@@ -13,6 +13,7 @@ NO_GPU = "the run was on a CPU"
 DROPPED = 20  # steps that percentiles leave out: caches and clocks settle
 PHASES = ("load", "probe", "train", "evaluate", "save")
 PREPARE = "prepare"  # optimizer, data and graphs: their memory is training's, their time and energy are not
+STATE = "state"  # saving and loading what a resume needs: no other phase's time or memory
 GPU_KEYS = ("peak_allocated_MiB", "peak_reserved_MiB", "process_MiB")
 
 
@@ -23,6 +24,9 @@ class Meter(Protocol):
     def stop(self) -> None: ...
     def totals(self) -> dict[str, Any]: ...
     def restore(self, totals: dict[str, Any]) -> None: ...
+
+
+Meters = Mapping[str, Mapping[str, Meter]]  # by phase, by name
 
 
 class StepTimer:
@@ -71,11 +75,10 @@ class Phases:
         self,
         device: torch.device,
         process_MiB: Callable[[], tuple[float | None, str | None]] | None = None,
-        meters: Mapping[str, Meter] | None = None,
+        meters: Meters | None = None,
     ) -> None:
-        """`process_MiB`: what the driver counts for this process, or None and why. `meters` run during the phase
-        that they are named after."""
-        self._device, self._process_MiB, self._meters = device, process_MiB, dict(meters or {})
+        """`process_MiB`: what the driver counts for this process, or None and why."""
+        self._device, self._process_MiB, self._meters = device, process_MiB, meters or {}
         self.current: str | None = None
         self.seconds: dict[str, float] = {}
         self.peaks: dict[str, float] = {}  # MiB by summary key
@@ -98,12 +101,12 @@ class Phases:
         except OSError:
             self._reasons["peak_rss_MiB"] = "this system does not let a process reset its peak (clear_refs)"
         self._began = time.perf_counter()
-        if phase in self._meters:
-            self._meters[phase].start()
+        for meter in self._meters.get(phase, {}).values():
+            meter.start()
 
     def totals(self) -> dict[str, Any]:
         """What has been measured so far, as plain values."""
-        meters = {name: meter.totals() for name, meter in self._meters.items()}
+        meters = {name: meter.totals() for name, meter in self._by_name().items()}
         return {"seconds": dict(self.seconds), "peaks": dict(self.peaks), "meters": meters}
 
     def restore(self, totals: dict[str, Any]) -> None:
@@ -112,8 +115,9 @@ class Phases:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
         for key, value in totals["peaks"].items():
             self._keep(key, value)
+        meters = self._by_name()
         for name, values in totals["meters"].items():
-            self._meters[name].restore(values)
+            meters[name].restore(values)
 
     def summary(self) -> tuple[dict[str, float | None], dict[str, str]]:
         """MiB by summary key, None where not measured, and why."""
@@ -127,6 +131,9 @@ class Phases:
                     reasons[key] = self._reason(name)
         return values, reasons
 
+    def _by_name(self) -> dict[str, Meter]:
+        return {name: meter for meters in self._meters.values() for name, meter in meters.items()}
+
     def _reason(self, name: str) -> str:
         if name in GPU_KEYS and self._device.type == "cpu":
             return NO_GPU
@@ -135,8 +142,8 @@ class Phases:
     def _end(self, phase: str) -> None:
         memory = "train" if phase == PREPARE else phase
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - self._began
-        if phase in self._meters:
-            self._meters[phase].stop()
+        for meter in self._meters.get(phase, {}).values():
+            meter.stop()
         if "peak_rss_MiB" not in self._reasons:
             rss = status_MiB("VmHWM")
             if rss is None:

@@ -1,5 +1,7 @@
 """Builds the model of an arm: pretrained weights, quantisation, adapter, head. Trains nothing."""
 
+import contextlib
+import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -76,17 +78,18 @@ def build(
         raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
     empty = empty_classifier(config)
     head = head_modules(empty, head)
-    model, info = _keeping_in_float32(type(empty), head).from_pretrained(
-        folder,
-        config=config,
-        dtype=getattr(torch, dtype),
-        use_safetensors=True,
-        trust_remote_code=False,
-        ignore_mismatched_sizes=True,  # a head of another task; any other is refused below
-        output_loading_info=True,
-        device_map={"": device},
-        quantization_config=_quantization_config(quantization, head, config),
-    )
+    with _saying_why():
+        model, info = _keeping_in_float32(type(empty), head).from_pretrained(
+            folder,
+            config=config,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # a head of another task; any other is refused below
+            output_loading_info=True,
+            device_map={"": device},
+            quantization_config=_quantization_config(quantization, head, config),
+        )
     model.__class__ = type(empty)
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     _check_loaded(missing, head, folder)
@@ -220,6 +223,32 @@ def _draw_head(model: PreTrainedModel, missing: set[str], head: list[str], seed:
         for name, module in model.named_modules():
             if name in lacking:
                 model._init_weights(module.float())  # what a checkpoint lacks comes in the dtype of the rest
+
+
+@contextlib.contextmanager
+def _saying_why() -> Iterator[None]:
+    """Raise a failed conversion of weights with its reason, a memory that ran out for one.
+
+    Transformers says that only in a report, which it logs as a warning before it raises.
+    """
+    log, heard = logging.getLogger("transformers.modeling_utils"), []
+
+    def listen(record: logging.LogRecord) -> bool:
+        heard.append(record.getMessage())
+        return record.levelno >= logging.ERROR
+
+    level = log.level
+    log.addFilter(listen)
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    except RuntimeError as error:
+        if "automatic conversion" not in str(error):
+            raise
+        raise RuntimeError("\n".join([*heard, str(error)])) from error
+    finally:
+        log.removeFilter(listen)
+        log.setLevel(level)
 
 
 def _keep_quantized_gradients(model: nn.Module) -> None:

@@ -17,15 +17,18 @@ import transformers
 from peft_tradeoffs import engine, environment, files, methods, metrics
 from peft_tradeoffs.batches import load_tokens
 from peft_tradeoffs.checkpointing import BlockGenerators
+from peft_tradeoffs.clocks import Clocks
 from peft_tradeoffs.devices import Device, free_memory, open_device, refused_bytes
 from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.frozen import hold_as_computed
-from peft_tradeoffs.measure import MIB, PREPARE, Phases
+from peft_tradeoffs.measure import MIB, PREPARE, STATE, Phases
 from peft_tradeoffs.model_files import tokenizer_files
 from peft_tradeoffs.progress import TerminalReporter
 from peft_tradeoffs.state import RunDirectory
 from peft_tradeoffs.summary import Outcome, check, summarise
+
+WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
 
 
 def prepare_process(settings: dict[str, Any], threads: int, idle: IdlePower | None) -> Device:
@@ -33,7 +36,12 @@ def prepare_process(settings: dict[str, Any], threads: int, idle: IdlePower | No
 
     `idle`: a first reading of the GPU's idle power. Raises InputError if the device is not there or not free.
     """
-    for needed, library in ((settings["peft"], "peft"), (settings["quantization"], "bitsandbytes")):
+    libraries = {
+        "peft": settings["peft"],
+        "bitsandbytes": settings["quantization"],
+        "scipy.stats": settings["task"] == "regression",
+    }
+    for library, needed in libraries.items():
         if needed:
             importlib.import_module(library)  # start-up, not loading
     torch.set_num_threads(threads)
@@ -60,10 +68,12 @@ def run(
     settings = conditions["settings"]
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
     free_memory(device.torch)
-    device.isolation.check()
+    device.isolation.begin()
     startup_s = _startup_s()
-    energy = device.energy_meter()
-    phases = Phases(device.torch, device.isolation.process_MiB, {"train": energy})
+    energy, clocks = device.energy_meter(), Clocks(device.gpu)
+    meters = {"train": {"energy": energy, "clocks": clocks, "isolation": device.isolation}}
+    phases = Phases(device.torch, device.isolation.process_MiB, meters)
+    phases.switch("load")
     splits, description = load_tokens(tokens)
     results = directory.results
     shutil.rmtree(results, ignore_errors=True)
@@ -78,8 +88,12 @@ def run(
         if not ran_out:
             raise
         outcome.status = "oom"
-        outcome.failed_phase = "train" if phases.current == PREPARE else phases.current or "evaluate"
+        outcome.failed_phase = "train" if phases.current in (PREPARE, STATE) else phases.current or "evaluate"
+        for name in WEIGHTS:
+            shutil.rmtree(results / name, ignore_errors=True)  # half of one
     phases.switch(None)
+    if outcome.trained is None and outcome.reached is not None:
+        outcome.trained = outcome.reached()
     device.isolation.check()
 
     summary = summarise(
@@ -95,6 +109,7 @@ def run(
         results / "env.json",
         {
             **environment.describe(settings["device"], threads, device.gpu, device.no_gpu),
+            "under_load": clocks.totals() if device.gpu else None,
             "other_processes": device.isolation.others(),
             "seed": seed,
             "fingerprint": directory.fingerprint,
@@ -122,7 +137,6 @@ def _train(
 ) -> None:
     """Build, train and save; `outcome` keeps what was reached should memory run out."""
     cuda = device.torch.type == "cuda"
-    phases.switch("load")
     outcome.held_before = torch.cuda.memory_allocated() if cuda else None
     generators = BlockGenerators(seed) if cuda and settings["gradient_checkpointing"] else None
     built = methods.build(
@@ -149,15 +163,17 @@ def _train(
     if cuda:
         outcome.weights_measured = torch.cuda.memory_allocated() - outcome.held_before
     _check_space(directory.path, built)
-    outcome.trained = trained = engine.Trainer(
+    trainer = engine.Trainer(
         *(built.model, splits, description["pad_token_id"], engine.Settings.of(settings), seed, device.torch),
         *(directory, reporter, phases, generators),
-    ).train()
+    )
+    outcome.reached = trainer.result
+    outcome.trained = trained = trainer.train()
     if trained.logits is None:
         outcome.status, outcome.failed_phase = "diverged", "train"
         return
     phases.switch("save")
-    weights = directory.results / ("adapter" if built.is_peft else "checkpoint")
+    weights = directory.results / WEIGHTS[built.is_peft]
     methods.save(built, weights)
     if not built.is_peft:
         for name in tokenizer_files(set(manifest["files"])):

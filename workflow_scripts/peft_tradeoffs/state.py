@@ -60,7 +60,8 @@ class RunDirectory:
         return self._matches(summary)
 
     def load(self) -> dict[str, Any] | None:
-        """The last saved state of this fingerprint, or None."""
+        """The last saved state of this fingerprint, or None; the checkpoint interval begins."""
+        self._saved_at = time.monotonic()
         if not self._checkpoint.exists():
             return None
         state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)

@@ -1,6 +1,7 @@
 """summary.json of a run, whether it was completed or not; schemas/summary.schema.json describes every key."""
 
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Outcome:
     held_before: int | None = None  # CUDA bytes
     weights_measured: int | None = None  # CUDA bytes
     trained: engine.Result | None = None
+    reached: Callable[[], engine.Result] | None = None  # of a training that has begun
 
 
 def summarise(
@@ -58,14 +60,14 @@ def summarise(
         "seed": seed,
         "pretrained": pretrained,
         "engine": trained.engine if trained else settings["engine"],
-        "engine_reason": trained.engine_reason if trained else None,
+        "engine_reason": trained.progress.engine_reason if trained else None,
         "device_name": environment.device_name(settings["device"]),
         "gpu_uuid": device.gpu.uuid if device.gpu else None,
         "shared_gpu": shared,
         **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
         **{f"truncated_{split}": description["truncated"][split] for split in ("train", "test")},
         "startup_s": startup_s,
-        **{f"{phase}_s": phases.seconds.get(phase) for phase in ("load", "probe", "evaluate", "save")},
+        **{f"{phase}_s": phases.seconds.get(phase) for phase in ("load", "probe", "evaluate", "save", "state")},
         **memory,
         "held_before_MiB": _mib(outcome.held_before),
         **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
@@ -131,8 +133,8 @@ def _training(trained: engine.Result) -> tuple[dict[str, Any], dict[str, str]]:
         "train_s": train_s,
         "capture_s": progress.capture_s if trained.engine == "captured" else None,
         "compile_s": progress.compile_s or None,
-        "samples_per_s": progress.samples / train_s,
-        "tokens_per_s": progress.tokens / train_s,
+        "samples_per_s": progress.samples / train_s if train_s else None,
+        "tokens_per_s": progress.tokens / train_s if train_s else None,
         "activations_MiB": probe.activations_MiB,
         "data_MiB": trained.data_bytes / MIB,
         **steps,
@@ -149,7 +151,7 @@ def _quality(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What the last evaluation of the test split gave."""
     rows = [row for row in trained.progress.rows if row["split"] == "test"]
-    if trained.diverged_step is not None or not rows:
+    if trained.logits is None:
         return {}, {}
     final = rows[-1]
     values: dict[str, Any] = {"epochs": final["epoch"]}

@@ -24,7 +24,7 @@ COLUMNS = (
     "device", "device_name", "gpu_uuid", "shared_gpu", "train_rows",
     "test_rows", "truncated_train", "truncated_test", "backbone_parameters", "head_parameters",
     "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
-    "startup_s", "load_s", "probe_s", "train_s", "capture_s", "compile_s", "evaluate_s", "save_s",
+    "startup_s", "load_s", "probe_s", "train_s", "capture_s", "compile_s", "evaluate_s", "save_s", "state_s",
     "step_p50_ms", "step_p95_ms", "step_p99_ms", "probe_step_p50_ms", "probe_step_p95_ms", "probe_step_p99_ms",
     "samples_per_s", "tokens_per_s",
     *(f"{phase}_{peak}_MiB" for phase in PHASES for peak in ("peak_allocated", "peak_reserved", "process", "peak_rss")),
