@@ -1,0 +1,65 @@
+"""A small benchmark through profiles/slurm: three training jobs on two GPUs, beside the same on this machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tiny
+
+from slurm import workflow
+from slurm.cluster import Cluster
+from slurm.jobs import Job, Use, most_at_once, sharing
+
+ARMS = ("full", "lora-r4", "qlora-r4")
+
+
+@dataclass
+class Demo:
+    """What the runs on Slurm and on this machine left."""
+
+    folder: Path
+    jobs: list[Job]
+    uses: list[Use]
+    local: Path
+
+
+@pytest.fixture(scope="module")
+def demo(cluster: Cluster, request: pytest.FixtureRequest, tiny_bert: Path) -> Demo:
+    """The benchmark run with a GPU a training job, which computes on the CPU."""
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("demo")
+    tiny.copy_workflow(folder)
+    tiny.write_inputs(folder, tiny_bert)
+    workflow.site(folder)
+    before = {job.id for job in cluster.jobs()}
+    process = workflow.start(folder, tiny.config(folder, seeds=[0]))
+    try:
+        # Asked for here, so that it runs while the other waits for jobs.
+        local = request.getfixturevalue("finished")
+    finally:
+        workflow.finish(folder, process)
+    cluster.wait_idle()
+    jobs = [job for job in cluster.jobs() if job.id not in before]
+    return Demo(folder, jobs, [use for use in cluster.uses() if use.job in {job.id for job in jobs}], local)
+
+
+def test_the_result_is_the_local_runs_bit_for_bit(demo: Demo) -> None:
+    local = workflow.weights_and_predictions(demo.local)
+    on_slurm = workflow.weights_and_predictions(demo.folder)
+    assert len(on_slurm) == 2 * len(ARMS)
+    assert on_slurm == {name: content for name, content in local.items() if "/seed0/" in name}
+
+
+def test_every_training_job_ran_under_slurm(demo: Demo) -> None:
+    assert sorted((job.comment, job.partition, job.state) for job in demo.jobs) == [
+        ("rule_tokenize_wildcards_reviews_tiny", "cpu", "COMPLETED"),
+        *((f"rule_train_wildcards_reviews_tiny_{arm}", "gpu", "COMPLETED") for arm in ARMS),
+    ]
+    (name,) = {job.name for job in demo.jobs}
+    assert name.startswith("peft-tradeoffs_")
+
+
+def test_a_gpu_has_one_training_job_at_a_time(demo: Demo) -> None:
+    training = [use for use in demo.uses if use.job in {job.id for job in demo.jobs if job.partition == "gpu"}]
+    assert [len(use.gpus) for use in training] == [1] * len(ARMS)
+    assert most_at_once(training) == 2
+    assert not sharing(training)

@@ -1,0 +1,81 @@
+"""Run the workflow on the tests' Slurm through profiles/slurm."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import tiny
+import yaml
+
+PROFILE = tiny.REPOSITORY / "profiles/slurm"
+FIRST_LOOK_s = 3  # the plugin looks at a job after 3, 16 and 39 s, or 3 s after another ended
+
+
+def site(folder: Path, train: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """A profile of the test cluster, to be laid over profiles/slurm: a GPU for CPU training, quick status checks.
+
+    `train` adds resources of training jobs, `changes` replaces other keys ("_" for "-").
+    """
+    shipped = yaml.safe_load((PROFILE / "profile.yaml").read_text(encoding="utf-8"))
+    resources = shipped["set-resources"]
+    resources["train"] |= {"gpu": 1, **(train or {})}
+    settings = {
+        "slurm-init-seconds-before-status-checks": FIRST_LOOK_s,
+        "set-resources": resources,
+        **{key.replace("_", "-"): value for key, value in changes.items()},
+    }
+    (folder / "site").mkdir(exist_ok=True)
+    (folder / "site/profile.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return folder / "site"
+
+
+def command(folder: Path, *words: str) -> list[str]:
+    """The snakemake command line for config.yaml in `folder` with both profiles."""
+    copy = folder / "workflow/Snakefile"
+    return [
+        *(sys.executable, "-m", "snakemake"),
+        *("--snakefile", str(copy if copy.exists() else tiny.REPOSITORY / "Snakefile"), "--directory", str(folder)),
+        *("--profile", str(PROFILE), "--profile", str(folder / "site"), *words),
+    ]
+
+
+def start(folder: Path, settings: dict[str, Any] | None, *words: str, **variables: str) -> subprocess.Popen[str]:
+    """Begin a run whose output goes to `folder`/snakemake.out. What it needs of `site` must be there."""
+    if settings is not None:
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with (folder / "snakemake.out").open("ab") as output:
+        return subprocess.Popen(
+            command(folder, *words),
+            env=tiny.environment(**variables),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def finish(folder: Path, process: subprocess.Popen[str], check: bool = True) -> str:
+    """Wait for the end of a run and give what Snakemake said; on failure show every log with it."""
+    try:
+        code = process.wait()
+    finally:
+        process.kill()
+    said = (folder / "snakemake.out").read_text(encoding="utf-8", errors="replace")
+    if check and code:
+        logs = [*folder.rglob("logs/**/*.log"), *folder.glob(".snakemake/slurm_logs/**/*.log")]
+        shown = [f"--- {log}\n{log.read_text(errors='replace')}" for log in sorted(logs) if log.stat().st_size]
+        raise AssertionError("\n".join([f"snakemake ended with {code}\n{said}", *shown]))
+    return said
+
+
+def run(folder: Path, settings: dict[str, Any] | None, *words: str, check: bool = True, **variables: str) -> str:
+    """Run to the end: `start`, then `finish`."""
+    return finish(folder, start(folder, settings, *words, **variables), check)
+
+
+def weights_and_predictions(folder: Path) -> dict[str, bytes]:
+    """What a run's numbers rest on, by its path: every weight file and every prediction."""
+    runs = folder / "results/runs"
+    files = [*runs.rglob("*.safetensors"), *runs.rglob("predictions.csv")]
+    return {str(path.relative_to(runs)): path.read_bytes() for path in files}
