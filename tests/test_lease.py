@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.lease import acquire
+from peft_tradeoffs.lease import Lease, acquire
 from recorded_nvml import OTHER_UUID, UUID
 
 UUIDS = [UUID, OTHER_UUID]
@@ -17,8 +18,8 @@ HOLDER = """
 import sys
 from pathlib import Path
 from peft_tradeoffs.lease import acquire
-index, _ = acquire(sys.argv[2:], folder=Path(sys.argv[1]))
-print(index, flush=True)
+lease = acquire(sys.argv[2:], folder=Path(sys.argv[1]))
+print(lease.index, flush=True)
 sys.stdin.read()
 """
 
@@ -64,66 +65,64 @@ def no_slurm(monkeypatch):
 def test_jobs_take_gpus_of_their_own(tmp_path, holders):
     holders.append(Holder(tmp_path, *UUIDS))
     assert holders[0].index == 0
-    index, descriptor = acquire(UUIDS, folder=tmp_path)
-    assert index == 1
-    with pytest.raises(InputError) as caught:
-        acquire(UUIDS, folder=tmp_path)
-    message = str(caught.value)
-    assert f"{UUID} by process {holders[0].pid}, {OTHER_UUID} by process {os.getpid()}" in message
-    assert "`resources: gpu` in profiles/local/profile.yaml" in message
-    assert "at most 2" in message
-    assert acquire(UUIDS, allow_shared=True, folder=tmp_path) == (0, None)
-    os.close(descriptor)
-    index, descriptor = acquire(UUIDS, folder=tmp_path)
-    assert index == 1
-    os.close(descriptor)
+    lease = acquire(UUIDS, folder=tmp_path)
+    assert lease.index == 1 and lease.waited_s < 0.1
+    assert acquire(UUIDS, allow_shared=True, folder=tmp_path) == Lease(0, None, 0.0)
+    os.close(lease.descriptor)
+    lease = acquire(UUIDS, folder=tmp_path)
+    assert lease.index == 1
+    os.close(lease.descriptor)
 
 
 @pytest.mark.parametrize("ending", [Holder.end, Holder.kill])
-def test_a_lease_ends_with_its_process(tmp_path, holders, ending):
+def test_a_job_waits_until_a_lease_ends_with_its_process(tmp_path, holders, ending, capfd):
     holders.append(Holder(tmp_path, UUID))
-    with pytest.raises(InputError, match=rf"{UUID} by process {holders[0].pid}\."):
-        acquire([UUID], folder=tmp_path)
-    ending(holders[0])
-    index, descriptor = acquire([UUID], folder=tmp_path)
-    assert index == 0
+    later = threading.Timer(1.0, ending, holders)
+    later.start()
+    lease = acquire([UUID], folder=tmp_path)
+    later.join()
+    assert lease.index == 0 and lease.waited_s > 0.9
+    assert capfd.readouterr().err == f"waits for a GPU: taken are {UUID} by process {holders[0].pid}\n"
     (file,) = tmp_path.iterdir()
     assert file.read_text() == str(os.getpid())
-    os.close(descriptor)
+    os.close(lease.descriptor)
 
 
 def test_jobs_see_gpus_in_different_orders(tmp_path, holders):
     holders.append(Holder(tmp_path, OTHER_UUID))
-    index, descriptor = acquire([OTHER_UUID, UUID], folder=tmp_path)
-    assert index == 1
-    os.close(descriptor)
+    lease = acquire([OTHER_UUID, UUID], folder=tmp_path)
+    assert lease.index == 1
+    os.close(lease.descriptor)
 
 
 def test_every_user_may_open_the_file(tmp_path):
     before = os.umask(0o077)
     try:
-        _, descriptor = acquire([UUID], folder=tmp_path)
+        lease = acquire([UUID], folder=tmp_path)
     finally:
         os.umask(before)
-    assert os.fstat(descriptor).st_mode & 0o777 == 0o666
-    os.close(descriptor)
+    assert os.fstat(lease.descriptor).st_mode & 0o777 == 0o666
+    os.close(lease.descriptor)
 
 
 def test_slurm_assigns_gpus_itself(tmp_path, holders, monkeypatch):
     holders.append(Holder(tmp_path, UUID))
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert acquire([UUID], folder=tmp_path) == (0, None)
-    index, descriptor = acquire(UUIDS, folder=tmp_path)  # jobs of one allocation with several GPUs
-    assert index == 1
-    os.close(descriptor)
+    assert acquire([UUID], folder=tmp_path) == Lease(0, None, 0.0)
+    lease = acquire(UUIDS, folder=tmp_path)  # jobs of one allocation with several GPUs
+    assert lease.index == 1
+    os.close(lease.descriptor)
 
 
-def test_what_a_holder_wrote_is_not_trusted(tmp_path, holders):
+def test_what_a_holder_wrote_is_not_trusted(tmp_path, holders, capfd):
     holders.append(Holder(tmp_path, UUID))
     (file,) = tmp_path.iterdir()
     file.write_text("\x1b[31m, end me")
-    with pytest.raises(InputError, match=rf"{UUID} by process unknown\."):
-        acquire([UUID], folder=tmp_path)
+    later = threading.Timer(0.3, Holder.end, holders)
+    later.start()
+    os.close(acquire([UUID], folder=tmp_path).descriptor)
+    later.join()
+    assert capfd.readouterr().err == f"waits for a GPU: taken are {UUID} by process unknown\n"
 
 
 def test_a_file_tidied_away_between_opening_and_locking(tmp_path, monkeypatch):
@@ -139,12 +138,11 @@ def test_a_file_tidied_away_between_opening_and_locking(tmp_path, monkeypatch):
         flock(descriptor, how)
 
     monkeypatch.setattr(lease.fcntl, "flock", tidy_then_lock)
-    _, descriptor = acquire([UUID], folder=tmp_path)
+    held = acquire([UUID], folder=tmp_path)
     (file,) = tmp_path.iterdir()
-    assert file.stat().st_ino == os.fstat(descriptor).st_ino
-    with pytest.raises(InputError):
-        acquire([UUID], folder=tmp_path)
-    os.close(descriptor)
+    assert file.stat().st_ino == os.fstat(held.descriptor).st_ino
+    assert acquire([UUID, OTHER_UUID], folder=tmp_path).index == 1
+    os.close(held.descriptor)
 
 
 @pytest.mark.parametrize("kind", ["symlink", "dangling", "hardlink", "folder", "fifo"])
@@ -173,8 +171,7 @@ def test_a_planted_file_is_refused_and_left_alone(tmp_path, kind):
 
 def test_the_file_is_another_users(tmp_path, monkeypatch):
     """Linux refuses O_CREAT on another user's file in a folder like /tmp (fs.protected_regular)."""
-    _, descriptor = acquire([UUID], folder=tmp_path)
-    os.close(descriptor)
+    os.close(acquire([UUID], folder=tmp_path).descriptor)
     opened = os.open
 
     def protected(path, flags, *mode, **words):
@@ -183,6 +180,6 @@ def test_the_file_is_another_users(tmp_path, monkeypatch):
         return opened(path, flags, *mode, **words)
 
     monkeypatch.setattr(os, "open", protected)
-    index, descriptor = acquire([UUID], folder=tmp_path)
-    assert index == 0
-    os.close(descriptor)
+    lease = acquire([UUID], folder=tmp_path)
+    assert lease.index == 0
+    os.close(lease.descriptor)

@@ -244,6 +244,39 @@ def test_a_job_alone_in_a_container(nvml, device):
     assert watch.others() == []
 
 
+def test_a_process_that_is_leaving_is_waited_for(nvml, device, monkeypatch):
+    device.processes = [(STRANGER, 300 * MIB)]
+    monkeypatch.setattr(isolation.time, "sleep", lambda seconds: device.processes.clear())
+    watch = Isolation(Gpu(UUID), None, allow_shared=False, patience_s=10.0)
+    assert watch.others() == []
+    device.processes = [(STRANGER, 300 * MIB)]
+    monkeypatch.setattr(isolation.time, "sleep", lambda seconds: None)
+    with pytest.raises(InputError, match=f"pid {STRANGER}"):
+        Isolation(Gpu(UUID), None, allow_shared=False, patience_s=0.2)
+
+
+def test_a_training_stretch_that_another_process_joined_is_an_error_at_its_end(nvml, device):
+    watch = Isolation(Gpu(UUID), None, allow_shared=False)
+    device.processes = [(os.getpid(), OWN_BYTES)]
+    watch.context_made()
+    watch.begin()
+    watch.start()
+    device.processes.append((STRANGER, 300 * MIB))
+    with pytest.raises(InputError, match=f"pid {STRANGER}"):
+        watch.stop()
+
+
+def test_a_resumed_run_keeps_whom_it_met_and_the_next_seed_does_not(nvml, device):
+    device.processes = [(STRANGER, 300 * MIB)]
+    watch = Isolation(Gpu(UUID), None, allow_shared=True)
+    totals = watch.totals()
+    device.processes = []
+    watch.begin()
+    assert watch.others() == []
+    watch.restore(totals)
+    assert watch.shared() == (True, None) and watch.others()[0]["pid"] == STRANGER
+
+
 def test_a_busy_gpu_is_refused_before_a_context_is_made(nvml, device):
     device.processes = [(STRANGER, MIB)]
     with pytest.raises(InputError, match=f"pid {STRANGER}"):

@@ -13,6 +13,8 @@ from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.gpu import Gpu, visible_uuids
 from peft_tradeoffs.isolation import Isolation
 
+LEAVING_S = 10.0  # a process that gave up its lease may still be taking down its CUDA context
+
 
 @dataclass(frozen=True)
 class Device:
@@ -24,6 +26,7 @@ class Device:
     isolation: Isolation
     idle_power_W: float | None
     no_idle_power: str | None
+    waited_s: float  # for other jobs to leave it
 
     def energy_meter(self) -> EnergyMeter:
         """A meter for one run."""
@@ -31,27 +34,28 @@ class Device:
 
 
 def open_device(kind: str, allow_shared: bool, idle: IdlePower | None) -> Device:
-    """Take the CPU, or a GPU that no other job has, and make its CUDA context.
+    """Take the CPU, or a GPU that no other job has, waiting for one if need be, and make its CUDA context.
 
-    `idle` is a first reading of idle power. Raises InputError without a GPU, or one that is not free.
+    `idle` is a first reading of idle power. Raises InputError without a GPU, or one that others use than our jobs.
     """
     if kind == "cpu":
-        return Device(torch.device("cpu"), None, NO_GPU, Isolation(None, NO_GPU, allow_shared), None, NO_GPU)
+        return Device(torch.device("cpu"), None, NO_GPU, Isolation(None, NO_GPU, allow_shared), None, NO_GPU, 0.0)
     if not torch.cuda.is_available():
         raise InputError(
             "config key training.device: cuda, but torch sees no GPU (CUDA_VISIBLE_DEVICES, driver, or a CPU "
             "build of torch); set device: cpu for a CPU run"
         )
-    index, _ = lease.acquire(visible_uuids(), allow_shared)  # until the process ends
-    gpu, no_gpu = Gpu.find(index)
-    isolation = Isolation(gpu, no_gpu, allow_shared)
+    held = lease.acquire(visible_uuids(), allow_shared)  # until the process ends
+    gpu, no_gpu = Gpu.find(held.index)
+    isolation = Isolation(gpu, no_gpu, allow_shared, patience_s=LEAVING_S if held.waited_s else 0.0)
     idle_power_W, no_idle_power = (None, no_gpu)
     if gpu is not None and idle is not None:
         idle_power_W, no_idle_power = idle.finish(gpu)
-    torch.cuda.set_device(index)  # makes the context, as does the first tensor
+    torch.cuda.set_device(held.index)  # makes the context, as does the first tensor
     torch.zeros(1, device="cuda")
     isolation.context_made()
-    return Device(torch.device("cuda", index), gpu, no_gpu, isolation, idle_power_W, no_idle_power)
+    where = torch.device("cuda", held.index)
+    return Device(where, gpu, no_gpu, isolation, idle_power_W, no_idle_power, held.waited_s)
 
 
 def free_memory(device: torch.device) -> None:
@@ -63,6 +67,11 @@ def free_memory(device: torch.device) -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
     if trim is not None:
         trim(0)
+
+
+def requested_bytes() -> int:
+    """CUDA bytes in use as asked for: without the up to 1 MiB that the allocator leaves unsplit at a block's end."""
+    return torch.cuda.memory_stats()["requested_bytes.all.current"]
 
 
 def refused_bytes(error: BaseException) -> tuple[bool, int | None]:

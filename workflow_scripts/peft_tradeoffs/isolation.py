@@ -1,6 +1,7 @@
 """Whether a job has its GPU to itself, and under which process id the driver knows it."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,26 @@ class Isolation:
     another process has disturbed.
     """
 
-    def __init__(self, gpu: Gpu | None, reason: str | None, allow_shared: bool) -> None:
-        """`reason`: why there is no `gpu`. Raises InputError if another process is there and that is not allowed."""
+    def __init__(self, gpu: Gpu | None, reason: str | None, allow_shared: bool, patience_s: float = 0.0) -> None:
+        """`reason`: why there is no `gpu`. Raises InputError if another process is there and that is not allowed.
+
+        `patience_s`: how long that may be a process that is leaving.
+        """
         self._gpu = gpu
         self._reason = reason
         self._allow_shared = allow_shared
         self._others: dict[int, dict[str, Any]] = {}
         self._own: set[int] | None = None
         self._before: set[int] = set()
-        self.check()
+        ends = time.monotonic() + patience_s
+        while True:
+            try:
+                self.check()
+                break
+            except InputError:
+                if time.monotonic() >= ends:
+                    raise
+                time.sleep(0.1)
 
     def context_made(self) -> None:
         """Learn which process id is this job's: call it once, as soon as the job has its CUDA context."""

@@ -1,38 +1,55 @@
-"""Which GPU of a machine a job takes, so that two never share one: Snakemake counts GPUs but does not assign them."""
+"""Which GPU of a machine a job takes, so that two never share one: Snakemake counts GPUs but does not assign them.
+
+A job that finds all of them taken waits, its imports done, so that a GPU is idle for no job's start.
+"""
 
 import contextlib
 import fcntl
 import os
 import stat
+import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError
 
 FOLDER = Path("/tmp")  # not TMPDIR, which users and jobs set to folders of their own
+POLL_S = 0.1
 
 
-def acquire(uuids: Sequence[str], allow_shared: bool = False, folder: Path = FOLDER) -> tuple[int, int | None]:
-    """Index of the first GPU among `uuids` that no other job has, and the lease's file descriptor.
+@dataclass(frozen=True)
+class Lease:
+    """A GPU that is one job's until its process ends, however it ends, or `descriptor` is closed."""
 
-    The lease is a lock on a file a GPU in `folder`. It lasts until the process ends, however it ends, or the
-    descriptor is closed. The one GPU that SLURM gave a job is taken without a lease (None).
-    Raises InputError if every GPU is taken; with `allow_shared` the first is then taken without a lease.
+    index: int  # torch's
+    descriptor: int | None  # of the locked file; None: taken without a lock
+    waited_s: float
+
+
+def acquire(uuids: Sequence[str], allow_shared: bool = False, folder: Path = FOLDER) -> Lease:
+    """Take the first GPU among `uuids` that no other job has; wait for one if they all have theirs.
+
+    The lease is a lock on a file a GPU in `folder`. The one GPU that SLURM gave a job is taken without it, and so is
+    the first, with `allow_shared`, of those that are all taken.
     """
     if "SLURM_JOB_ID" in os.environ and len(uuids) == 1:
-        return 0, None
-    holders = []
-    for index, uuid in enumerate(uuids):
-        descriptor, holder = _lock(folder / f"peft-tradeoffs-{uuid}.lock")
-        if descriptor is not None:
-            return index, descriptor
-        holders.append(f"{uuid} by process {holder or 'unknown'}")
-    if allow_shared:
-        return 0, None
-    raise InputError(
-        f"every GPU that this job sees is taken by another job: {', '.join(holders)}. Wait for it, or set "
-        f"`resources: gpu` in profiles/local/profile.yaml to the number of GPUs that are free (at most {len(uuids)})"
-    )
+        return Lease(0, None, 0.0)
+    began, told = time.monotonic(), False
+    while True:
+        holders = []
+        for index, uuid in enumerate(uuids):
+            descriptor, holder = _lock(folder / f"peft-tradeoffs-{uuid}.lock")
+            if descriptor is not None:
+                return Lease(index, descriptor, time.monotonic() - began)
+            holders.append(f"{uuid} by process {holder or 'unknown'}")
+        if allow_shared:
+            return Lease(0, None, 0.0)
+        if not told:
+            print(f"waits for a GPU: taken are {', '.join(holders)}", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(POLL_S)
 
 
 def _lock(path: Path) -> tuple[int | None, str]:

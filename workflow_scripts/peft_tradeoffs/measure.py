@@ -167,13 +167,15 @@ class Phases:
             torch.cuda.synchronize(self._device)
 
 
-def step_percentiles(seconds: list[float], prefix: str = "step") -> tuple[dict[str, float | None], dict[str, str]]:
-    """Median, 95th and 99th percentile of a step in ms without the first `DROPPED`; None, and why, for too few."""
+def step_percentiles(
+    seconds: list[float], prefix: str = "step", dropped: int = DROPPED
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Median, 95th and 99th percentile of a step in ms without the first `dropped`; None, and why, for too few."""
     keys = {f"{prefix}_p{q}_ms": q for q in (50, 95, 99)}
-    if len(seconds) < 2 * DROPPED:
-        reason = f"{len(seconds)} steps: percentiles take {2 * DROPPED}, of which the first {DROPPED} are dropped"
+    if len(seconds) < 2 * dropped:
+        reason = f"{len(seconds)} steps: percentiles take {2 * dropped}, of which the first {dropped} are dropped"
         return dict.fromkeys(keys), dict.fromkeys(keys, reason)
-    return {key: float(np.percentile(seconds[DROPPED:], q)) * 1000 for key, q in keys.items()}, {}
+    return {key: float(np.percentile(seconds[dropped:], q)) * 1000 for key, q in keys.items()}, {}
 
 
 def status_MiB(key: str) -> float | None:

@@ -13,10 +13,12 @@ from torch import nn
 from peft_tradeoffs.attention import Mask
 from peft_tradeoffs.batches import ResidentSplit, Split, longest_rows, padded_length
 from peft_tradeoffs.checkpointing import BlockGenerators
-from peft_tradeoffs.measure import DROPPED, MIB, StepTimer
+from peft_tradeoffs.devices import requested_bytes
+from peft_tradeoffs.measure import MIB, StepTimer
 from peft_tradeoffs.step import Settings, TrainingStep, adamw
 
-TIMED_STEPS = 30  # on a GPU, after DROPPED
+TIMED_STEPS = 30  # on a GPU
+WARM_STEPS = 5  # before them, on a batch that the passes for memory have seen
 CPU_STEPS = 2  # for memory alone: training itself is eager there
 
 
@@ -46,7 +48,7 @@ def probe(
     shape = len(rows), padded_length(split.lengths[rows])
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = adamw(parameters, settings, device)
-    count = DROPPED + TIMED_STEPS if device.type == "cuda" else CPU_STEPS
+    count = WARM_STEPS + TIMED_STEPS if device.type == "cuda" else CPU_STEPS
     step = TrainingStep(model, worst, mask, parameters, optimizer, [0.0] * count, settings, generators)
     step.begin([torch.arange(len(rows)).numpy()] * count, 0, 0)
 
@@ -70,17 +72,17 @@ def probe(
 def _allocator_split(
     step: TrainingStep, optimizer: torch.optim.Optimizer, part: torch.Tensor, shape: tuple[int, int]
 ) -> tuple[float, float, float]:
-    """MiB that gradients, optimizer state and activations of one part add to what is allocated."""
+    """MiB that gradients, optimizer state and activations of one part add to what is asked of the allocator."""
     step.backward(*shape)  # libraries take their workspaces
     step.drop_gradients()
-    start = torch.cuda.memory_allocated()
+    start = requested_bytes()
     loss = step.forward(part, shape[1])
-    forward = torch.cuda.memory_allocated()
+    forward = requested_bytes()
     del loss
     step.backward(*shape)
-    backward = torch.cuda.memory_allocated()
+    backward = requested_bytes()
     optimizer.step()
-    updated = torch.cuda.memory_allocated()
+    updated = requested_bytes()
     step.drop_gradients()
     return (backward - start) / MIB, (updated - backward) / MIB, (forward - start) / MIB
 

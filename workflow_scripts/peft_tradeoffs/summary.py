@@ -12,6 +12,7 @@ from peft_tradeoffs import engine, environment, files, methods, metrics
 from peft_tradeoffs.devices import Device
 from peft_tradeoffs.energy import EnergyMeter
 from peft_tradeoffs.measure import MIB, NO_GPU, Phases, step_percentiles
+from peft_tradeoffs.probe import WARM_STEPS
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 SETTINGS = (
@@ -117,7 +118,7 @@ def _training(trained: engine.Result) -> tuple[dict[str, Any], dict[str, str]]:
     """What the steps took. Rates are over step time alone, padding not counted."""
     progress, probe = trained.progress, trained.probe
     steps, too_few = step_percentiles(progress.step_s)
-    eager, reasons = step_percentiles(probe.step_s, "probe_step")
+    eager, reasons = step_percentiles(probe.step_s, "probe_step", WARM_STEPS)
     cuda = probe.activations_measured_MiB is not None
     if not cuda:
         reasons = dict.fromkeys(eager, "on a CPU training itself is eager")
