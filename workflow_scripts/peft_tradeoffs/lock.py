@@ -162,7 +162,7 @@ class RunLock:
 
     def _is_dead(self, path: Path, owner: Owner | None) -> bool:
         if owner is not None and owner.machine == machine():
-            return process_started(owner.pid) != owner.started
+            return process_started(owner.pid) != owner.started and not _is_hidden(owner.pid)
         with contextlib.suppress(FileNotFoundError):
             age_s = self._time() - path.stat().st_mtime
             if age_s > MISSED * BEAT_S:
@@ -214,6 +214,19 @@ def process_started(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is such a process, of another user, whom /proc does not show to us (hidepid)."""
+    if Path(f"/proc/{pid}").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        pass
+    return False
 
 
 def job_is_running(job: int) -> bool | None:

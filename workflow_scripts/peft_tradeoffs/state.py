@@ -1,5 +1,6 @@
 """A run's directory: state while it trains, results when it is done. Cheap to import."""
 
+import errno
 import json
 import pickle
 import shutil
@@ -77,8 +78,10 @@ class RunDirectory:
         try:
             state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
             return state if state["fingerprint"] == self.fingerprint else None
-        except (RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            if refused_bytes(error)[0]:
+        except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            # EINVAL is what torch makes of a file that ends too early.
+            of_system = isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EIO)
+            if of_system or refused_bytes(error)[0]:
                 raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             print(
@@ -90,8 +93,8 @@ class RunDirectory:
 
     def begin(self, step: int) -> None:
         """Training begins or goes on after `step`: a signal to end waits until `interrupted` is asked."""
-        self.attempts.start_at(step)
         self.interruption.hold()
+        self.attempts.start_at(step)
 
     def reached(self, step: int, total: int) -> None:
         """`step` of `total` is done. Raises LockLost if another process has taken the run over."""
