@@ -25,7 +25,8 @@ rule train:
         arm=f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}",
         seeds=job_seeds,
     shell:
-        "python {input.code[0]} --settings {params.settings:q} --seeds {params.seeds}"
+        # exec: no shell stands between a signal and the training process.
+        "exec python {input.code[0]} --settings {params.settings:q} --seeds {params.seeds}"
         " --tokens {input.tokens:q} --model {params.model:q} --output-dir {params.arm:q}"
         " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s}"
         " 2> {log:q}"

@@ -49,7 +49,24 @@ def test_a_gpu_that_nvml_does_not_have(on_a_gpu, monkeypatch):
 
 
 def test_a_cpu_has_none_of_it():
-    assert not {"gpu", "flags", "cuda_visible_devices"} & set(environment.describe("cpu", 4))
+    assert not {"gpu", "flags"} & set(environment.describe("cpu", 4))
+
+
+def test_the_slurm_job_and_its_devices(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    given = {"SLURM_JOB_ID": "42", "SLURM_RESTART_COUNT": "2", "SLURM_JOB_PARTITION": "gpu", "SLURMD_NODENAME": "node7"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    for name in ("SLURM_JOB_ACCOUNT", "SLURM_CLUSTER_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    found = environment.describe("cpu", 4)
+    assert found["cuda_visible_devices"] == "3"
+    assert found["host"]
+    assert found["slurm"] == {
+        **{"job_id": 42, "restart_count": 2, "node": "node7", "partition": "gpu", "account": None, "cluster": None},
+    }
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert environment.describe("cpu", 4)["slurm"] is None
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,23 @@
 """Train the seeds of one arm, one after another, and write what each run gave.
 
 A seed whose results stand, made from the same settings, data, model, code and libraries, is kept. One that was
-interrupted resumes from its state and ends with the weights of an uninterrupted run.
+interrupted resumes from its state and ends with the weights of an uninterrupted run. On SIGTERM, SIGUSR1 or SIGINT the
+state is written between two steps and the exit status is 75: run again to go on.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, errors, files
+from peft_tradeoffs import code, errors, files, slurm
 from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.environment import versions
+from peft_tradeoffs.interruption import EXIT_STATUS, Interrupted, Interruption
+from peft_tradeoffs.state import RunDirectory
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -27,8 +32,25 @@ def main() -> None:
     parser.add_argument("--output-dir", required=True, type=Path, help="gets a folder seed{N} a run")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--checkpoint-interval", type=float, default=60.0, help="seconds between saved states")
+    parser.add_argument(
+        "--lock-wait",
+        type=float,
+        help="seconds to wait for another process that trains one of these seeds (default: 600 under SLURM, where a "
+        "job's predecessor may be on its way out, else 0)",
+    )
     arguments = parser.parse_args()
+    interruption = Interruption()
+    interruption.install()
+    try:
+        with contextlib.ExitStack() as locks:
+            train(arguments, interruption, locks)
+    except Interrupted as end:
+        print(f"{end}: nothing is lost, run again to go on", file=sys.stderr)
+        sys.exit(EXIT_STATUS)
 
+
+def train(arguments: argparse.Namespace, interruption: Interruption, locks: contextlib.ExitStack) -> None:
+    """Train the seeds that are missing. Raises Interrupted if the process must end before that."""
     settings = read_settings(arguments.settings)
     manifest = files.read_json(arguments.model.with_name(f"{arguments.model.name}.json"))
     tokens = files.read_json(arguments.tokens.with_suffix(".json"))
@@ -40,36 +62,42 @@ def main() -> None:
         "versions": versions(),
     }
 
-    from peft_tradeoffs.state import RunDirectory
-
     directories = {
         seed: RunDirectory(
             arguments.output_dir / f"seed{seed}",
             code.digest({"seed": seed, **conditions}),
             arguments.checkpoint_interval,
+            interruption,
         )
         for seed in arguments.seeds
     }
+    wait_s = arguments.lock_wait
+    if wait_s is None:
+        wait_s = 600.0 if slurm.job() else 0.0
     for directory in directories.values():
-        directory.lock()
+        locks.callback(directory.unlock)
+        directory.lock(wait_s)
     missing = [seed for seed, directory in directories.items() if not directory.finished()]
     if missing:
-        # The GPU is idle while torch and the others are imported.
-        idle = IdlePower() if settings["device"] == "cuda" else None
-        from peft_tradeoffs import runs
+        with directories[missing[0]].attempts.under_way():
+            # The GPU is idle while torch and the others are imported.
+            idle = IdlePower() if settings["device"] == "cuda" else None
+            from peft_tradeoffs import runs
 
-        device = runs.prepare_process(settings, arguments.threads, idle)
+            device = runs.prepare_process(settings, arguments.threads, idle)
         for seed in missing:
-            runs.run(
-                directories[seed],
-                seed,
-                conditions,
-                manifest,
-                arguments.model,
-                arguments.tokens,
-                arguments.threads,
-                device,
-            )
+            with directories[seed].attempts.under_way():
+                runs.run(
+                    directories[seed],
+                    seed,
+                    conditions,
+                    manifest,
+                    arguments.model,
+                    arguments.tokens,
+                    arguments.threads,
+                    device,
+                )
+            interruption.release()  # between two seeds; before the state of finished ones goes, which mends a summary
     for directory in directories.values():
         directory.clear_state()
 

@@ -1,5 +1,7 @@
 """A small benchmark through profiles/slurm: three training jobs on two GPUs, beside the same on this machine."""
 
+import datetime
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +60,27 @@ def test_every_training_job_ran_under_slurm(demo: Demo) -> None:
     assert name.startswith("peft-tradeoffs_")
 
 
+def timestamp(text: str) -> float:
+    """Seconds since the epoch of an ISO 8601 time."""
+    return datetime.datetime.fromisoformat(text).timestamp()
+
+
 def test_a_gpu_has_one_training_job_at_a_time(demo: Demo) -> None:
     training = [use for use in demo.uses if use.job in {job.id for job in demo.jobs if job.partition == "gpu"}]
     assert [len(use.gpus) for use in training] == [1] * len(ARMS)
     assert most_at_once(training) == 2
     assert not sharing(training)
+
+
+def test_every_run_says_which_job_and_gpu_it_had(demo: Demo) -> None:
+    for arm in ARMS:
+        (job,) = (job for job in demo.jobs if job.comment == f"rule_train_wildcards_reviews_tiny_{arm}")
+        (use,) = (use for use in demo.uses if use.job == job.id)
+        env = json.loads((demo.folder / f"results/runs/reviews/tiny/{arm}/seed0/env.json").read_text())
+        assert (
+            env["slurm"].items() >= {"job_id": job.id, "partition": "gpu", "node": "node0", "cluster": "tests"}.items()
+        )
+        assert env["cuda_visible_devices"] == ",".join(map(str, use.gpus))
+        (attempt,) = env["attempts"]
+        assert (attempt["slurm"], attempt["host"], attempt["reason"]) == (env["slurm"], env["host"], "completed")
+        assert use.started_at < timestamp(attempt["started_at"]) < timestamp(attempt["ended_at"]) < use.ended_at

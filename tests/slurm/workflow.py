@@ -12,13 +12,17 @@ PROFILE = tiny.REPOSITORY / "profiles/slurm"
 FIRST_LOOK_s = 3  # the plugin looks at a job after 3, 16 and 39 s, or 3 s after another ended
 
 
+def shipped() -> dict[str, Any]:
+    """The profile in profiles/slurm."""
+    return yaml.safe_load((PROFILE / "profile.yaml").read_text(encoding="utf-8"))
+
+
 def site(folder: Path, train: dict[str, Any] | None = None, **changes: Any) -> Path:
     """A profile of the test cluster, to be laid over profiles/slurm: a GPU for CPU training, quick status checks.
 
     `train` adds resources of training jobs, `changes` replaces other keys ("_" for "-").
     """
-    shipped = yaml.safe_load((PROFILE / "profile.yaml").read_text(encoding="utf-8"))
-    resources = shipped["set-resources"]
+    resources = shipped()["set-resources"]
     resources["train"] |= {"gpu": 1, **(train or {})}
     settings = {
         "slurm-init-seconds-before-status-checks": FIRST_LOOK_s,

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
@@ -25,12 +25,14 @@ class EagerSteps:
         self._seen: set[Shape] = set()
         self.compile_s = 0.0
 
-    def prepare(self, shapes: Iterable[Shape]) -> None:
-        """Compile for shapes not seen yet, longest first, outside the timed steps."""
+    def prepare(self, shapes: Iterable[Shape], stop: Callable[[], object] = lambda: None) -> None:
+        """Compile for shapes not seen yet, longest first, outside the timed steps; none after `stop` gives a value."""
         if not self._compiled:
             return
         with _kept(self._generators):
             for shape in _longest_first(set(shapes) - self._seen):
+                if stop():
+                    return
                 began = time.perf_counter()
                 _warm_up(self._step, shape)
                 self.compile_s += time.perf_counter() - began
@@ -52,13 +54,15 @@ class CapturedSteps:
         self._stream = torch.cuda.Stream()
         self.capture_s = self.compile_s = 0.0
 
-    def prepare(self, shapes: Iterable[Shape]) -> None:
-        """Capture shapes not seen yet, longest first so that the pool serves them all.
+    def prepare(self, shapes: Iterable[Shape], stop: Callable[[], object] = lambda: None) -> None:
+        """Capture shapes not seen yet, longest first so that the pool serves them all; none after `stop` gives a value.
 
         Raises CaptureError, with the state of the device as it was, if a step cannot be captured.
         """
         with _kept(self._generators):
             for shape in _longest_first(set(shapes) - set(self._graphs)):
+                if stop():
+                    return
                 began = time.perf_counter()
                 self._stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(self._stream):

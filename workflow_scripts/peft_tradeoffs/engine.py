@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from peft_tradeoffs.attention import MASKS, Mask, choose_kernels, choose_mask
 from peft_tradeoffs.batches import ResidentSplit, Split, epoch_batches, evaluation_batches, padded_length
 from peft_tradeoffs.capture import CapturedSteps, CaptureError, EagerSteps
 from peft_tradeoffs.checkpointing import BlockGenerators
+from peft_tradeoffs.interruption import Interrupted
 from peft_tradeoffs.measure import PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.probe import Probe, probe
 from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state, autocast, linear_schedule
@@ -40,7 +42,6 @@ class Progress:
     probe: dict[str, Any] = field(default_factory=dict)
     mask: str = "padding_mask"  # of attention.MASKS
     engine_reason: str | None = None  # why the engine is not the one asked for
-    attempts: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class State(Protocol):
     """Keeps a run's state between attempts."""
 
     def load(self) -> dict[str, Any] | None: ...
+    def begin(self, step: int) -> None: ...
+    def reached(self, step: int, total: int) -> None: ...
+    def interrupted(self) -> str | None: ...
     def due(self) -> bool: ...
     def save(self, state: dict[str, Any]) -> None: ...
 
@@ -124,7 +128,6 @@ class Trainer:
         if saved:
             restore(saved, self.parameters, self.optimizer, generators)
         del saved  # a second copy of the weights
-        self.progress.attempts += 1
 
         phases.switch(PREPARE)
         self.data = {name: ResidentSplit(split, pad_token_id, device) for name, split in splits.items()}
@@ -144,10 +147,12 @@ class Trainer:
             CapturedSteps(self.step, settings.compile, generators) if captured else self._eager()
         )
         self.timer = StepTimer(device, self.progress.step_s)
+        self.epoch_began = self.progress.step  # the steps done before the epoch
         self.read = 0  # batches of the epoch whose loss has been read
+        self.saved = self.progress.step  # the step of the last saved state
 
     def train(self) -> Result:
-        """Train to the end, or until the loss is not finite."""
+        """Train to the end, or until the loss is not finite. Raises Interrupted, the state saved, if it must end."""
         try:
             logits, diverged_step = self._run(), None
         except Diverged as diverged:
@@ -169,14 +174,17 @@ class Trainer:
     def _run(self) -> np.ndarray:
         """Train to the end; logits of the test split. Raises Diverged."""
         progress, settings = self.progress, self.settings
-        logits = np.empty(0)
+        self.state.begin(progress.step)
+        # A state saved because the process had to end may be that of a step whose evaluation did not come to its end.
+        evaluated = progress.rows[-1]["step"] if progress.rows else 0
+        logits = self._evaluate() if self._evaluates() and evaluated < progress.step else np.empty(0)
         while progress.step < self.total and not progress.stopped:
             epoch, done = divmod(progress.step, self.per_epoch)
             batches = epoch_batches(self.lengths, settings.batch_size, self.seed, epoch)
             todo = batches[done : done + self.total - progress.step]
             shapes = [(len(indices), padded_length(self.lengths[indices])) for indices in todo]
             self.step.begin(batches, done, progress.step)
-            self.read = done
+            self.epoch_began, self.read = progress.step - done, done
             self._prepare(shapes)
             self.phases.switch("train")
             for indices, shape in zip(todo, shapes, strict=True):
@@ -186,10 +194,12 @@ class Trainer:
                 progress.step += 1
                 progress.samples += len(indices)
                 progress.tokens += int(self.lengths[indices].sum())
+                self.state.reached(progress.step, self.total)
                 if self.reporter.due():
                     self._read_losses()
                     self.reporter.step(progress.step, self.total, epoch + 1, settings.epochs, progress.losses[-1])
-                if progress.step % self.per_epoch == 0 or progress.step == self.total:
+                self._poll()
+                if self._evaluates():
                     self._read_losses()
                     logits = self._evaluate()
                 if self.state.due() and progress.step < self.total and not progress.stopped:
@@ -197,6 +207,20 @@ class Trainer:
                 if progress.stopped:
                     break
         return logits
+
+    def _evaluates(self) -> bool:
+        """Whether the step done is one after which the model is evaluated."""
+        step = self.progress.step
+        return step > 0 and (step % self.per_epoch == 0 or step == self.total)
+
+    def _poll(self) -> None:
+        """Save what is not saved yet and raise Interrupted if the process must end."""
+        signal_name = self.state.interrupted()
+        if signal_name is None:
+            return
+        if self.progress.step > self.saved:
+            self._checkpoint()
+        raise Interrupted(signal_name, f"after step {self.progress.step} of {self.total}")
 
     def _probed(self, pad_token_id: int) -> Progress:
         """The progress of a run that begins: its probe, and the mask that all its steps take."""
@@ -224,8 +248,8 @@ class Trainer:
         self.phases.switch(PREPARE)
         self.model.train()
         try:
-            self.steps.prepare(shapes)
-            return
+            self.steps.prepare(shapes, self.state.interrupted)
+            return self._poll()
         except CaptureError as error:
             self.progress.engine_reason = f"capture failed: {error}"
         self.progress.capture_s += self.steps.capture_s
@@ -233,12 +257,13 @@ class Trainer:
         self.steps = self._eager()
         gc.collect()  # the failed capture and its pool
         torch.cuda.empty_cache()
-        self.steps.prepare(shapes)
+        self.steps.prepare(shapes, self.state.interrupted)
+        self._poll()
 
     def _read_losses(self) -> None:
         """Take the losses of the steps done from the device; raises Diverged."""
         progress = self.progress
-        end = (progress.step - 1) % self.per_epoch + 1
+        end = progress.step - self.epoch_began
         losses = self.step.losses(self.read, end)
         for index, loss in enumerate(losses):
             if not math.isfinite(loss):
@@ -250,6 +275,7 @@ class Trainer:
         self._read_losses()
         self.phases.switch(STATE)
         self.state.save(snapshot(self._measured(), self.parameters, self.optimizer, self.generators))
+        self.saved = self.progress.step
         self.phases.switch("train")
 
     def _measured(self) -> Progress:
@@ -298,16 +324,27 @@ class Trainer:
         return logits["test"]
 
     def _predict(self, name: str) -> np.ndarray:
-        return predict(self.model, self.data[name], self.splits[name].lengths, self.mask, self.settings)
+        return predict(self.model, self.data[name], self.splits[name].lengths, self.mask, self.settings, self._poll)
 
 
 @torch.no_grad()
-def predict(model: nn.Module, data: ResidentSplit, lengths: np.ndarray, mask: Mask, settings: Settings) -> np.ndarray:
-    """Logits float32 [n, k] of a split, in its order; `lengths` [n] are its texts' tokens."""
+def predict(
+    model: nn.Module,
+    data: ResidentSplit,
+    lengths: np.ndarray,
+    mask: Mask,
+    settings: Settings,
+    poll: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """Logits float32 [n, k] of a split, in its order; `lengths` [n] are its texts' tokens.
+
+    `poll` is called between batches; what it raises ends the evaluation.
+    """
     model.eval()
     device = data.lengths.device
     logits = None
     for indices in evaluation_batches(lengths, settings.evaluation_batch_size):
+        poll()
         rows = torch.from_numpy(indices).to(device)
         length = padded_length(lengths[indices])
         inputs, sizes, _ = data.gather(rows, length)

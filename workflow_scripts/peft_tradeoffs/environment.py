@@ -1,12 +1,14 @@
-"""What a run ran on: versions, machine, code. No secrets; of the environment CUDA_VISIBLE_DEVICES alone."""
+"""What a run ran on: versions, machine, code. No secrets; of the environment CUDA_VISIBLE_DEVICES and SLURM's ids."""
 
 import importlib.metadata
 import os
 import platform
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from peft_tradeoffs import slurm
 from peft_tradeoffs.gpu import Gpu
 
 WORKFLOW = Path(__file__).parents[2]
@@ -42,6 +44,9 @@ def describe(device: str, threads: int, gpu: Gpu | None = None, gpu_reason: str 
         "versions": versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "slurm": slurm.job(),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "cpu": cpu_name(),
         "threads": threads,
         "device": device,
@@ -59,7 +64,6 @@ def cuda(gpu: Gpu | None, gpu_reason: str | None = None) -> dict[str, Any]:
         "gpu": gpu.facts() if gpu else {"reasons": {"gpu": gpu_reason or "NVML was not asked"}},
         "cuda_runtime_version": torch.version.cuda,
         "cudnn_version": torch.backends.cudnn.version(),
-        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "flags": flags(),
     }
 

@@ -12,6 +12,10 @@ class InputError(Exception):
     """Bad input. The message names the key, file, line or value and says what would be right."""
 
 
+class LockLost(InputError):
+    """Another process has taken over the run that this one was the writer of."""
+
+
 def run(main: Callable[[], Result]) -> Result:
     """What `main` returns; end with one line on stderr and status 1 on bad input or an unusable disk.
 

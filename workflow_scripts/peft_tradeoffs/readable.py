@@ -246,6 +246,8 @@ def costs_notes(rows: pd.DataFrame) -> list[str]:
     lines += fallbacks(rows)
     if rows["shared_gpu"].astype(str).str.contains("True").any():
         lines.append("Another process was on the GPU in some runs (shared_gpu).")
+    if rows["mixed_gpus"].astype(str).str.contains("True").any():
+        lines.append("Some runs went on, when they were resumed, on a GPU of another model (mixed_gpus).")
     if averaged and any("; " in str(name) for name in rows["device_name"]):
         lines.append("No mean of time or memory where an arm's runs ran on different devices.")
     if averaged and "engine" in settings and any("; " in str(name) for name in rows["engine"]):

@@ -65,10 +65,13 @@ def run(
 ) -> None:
     """Train one seed of an arm, or go on with it, and publish its results in `directory`.
 
-    Running out of memory and a loss that is not finite are results too.
+    Running out of memory and a loss that is not finite are results too. Raises Interrupted, the state saved, if the
+    process must end.
     """
     settings = conditions["settings"]
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
+    gpu_name = environment.device_name("cuda") if device.torch.type == "cuda" else None
+    directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name)
     free_memory(device.torch)
     device.isolation.begin()
     startup_s = _startup_s(device.waited_s)
@@ -97,10 +100,12 @@ def run(
     if outcome.trained is None and outcome.reached is not None:
         outcome.trained = outcome.reached()
     device.isolation.check()
+    directory.interruption.hold()  # a few seconds more, and nothing of the run is to be done again
+    attempts = directory.attempts.end(outcome.status)
 
     summary = summarise(
         *(settings, seed, description, manifest["pretrained"], outcome, phases, energy, device, startup_s),
-        directory.fingerprint,
+        *(attempts, directory.fingerprint),
     )
     _write_csv(results / "summary.csv", [{**summary, "null_reasons": json.dumps(summary["null_reasons"])}])
     rows = outcome.trained.progress.rows if outcome.trained else []
@@ -113,6 +118,7 @@ def run(
             **environment.describe(settings["device"], threads, device.gpu, device.no_gpu),
             "under_load": clocks.totals() if device.gpu else None,
             "other_processes": device.isolation.others(),
+            "attempts": attempts,
             "seed": seed,
             "fingerprint": directory.fingerprint,
             **{key: conditions[key] for key in ("data_sha256", "model_sha256", "code_sha256")},

@@ -1,16 +1,18 @@
-"""A run's directory: state while it trains, results when it is done."""
+"""A run's directory: state while it trains, results when it is done. Cheap to import."""
 
-import fcntl
+import errno
 import json
+import pickle
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from peft_tradeoffs import files
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.attempts import Attempts
+from peft_tradeoffs.interruption import Interruption
+from peft_tradeoffs.lock import RunLock
 
 
 class RunDirectory:
@@ -20,35 +22,35 @@ class RunDirectory:
     done, so that Snakemake's cleaning after a failure loses nothing. It is undeclared to Snakemake.
     """
 
-    def __init__(self, path: Path, fingerprint: str, interval_s: float) -> None:
+    def __init__(
+        self, path: Path, fingerprint: str, interval_s: float, interruption: Interruption | None = None
+    ) -> None:
         self.path = path
         self.fingerprint = fingerprint
+        self.interruption = interruption or Interruption()
         self._state = path / "state"
+        self.attempts = Attempts(self._state, fingerprint)
         self._checkpoint = self._state / "checkpoint.pt"
         self._summary = self._state / "summary.json"
         self._interval_s = interval_s
         self._saved_at = time.monotonic()
+        self._lock = RunLock(path, self.attempts.beat)
 
     @property
     def results(self) -> Path:
         """Where a run's results are gathered before they take the place of earlier ones."""
         return self._state / "results"
 
-    def lock(self) -> None:
+    def lock(self, wait_s: float = 0.0) -> None:
         """Make this process the run's only writer until it ends, however it ends.
 
-        Raises InputError if another one is.
+        Raises InputError if another one is, and still is after `wait_s`.
         """
-        path = self.path.with_name(f".{self.path.name}.lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = path.open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{self.path}: another process trains this run (left by a Snakemake that was killed?); wait for it "
-                "or end it, then run again"
-            ) from None
+        self._lock.acquire(wait_s)
+
+    def unlock(self) -> None:
+        """Let others write."""
+        self._lock.release()
 
     def finished(self) -> bool:
         """Whether the run's results stand, all of this fingerprint; a summary lost or put back is mended."""
@@ -60,26 +62,67 @@ class RunDirectory:
         return self._matches(summary)
 
     def load(self) -> dict[str, Any] | None:
-        """The last saved state of this fingerprint, or None; the checkpoint interval begins."""
+        """The last saved state of this fingerprint, or None; the checkpoint interval begins.
+
+        One that cannot be read (a node or a disk that failed) is told of on stderr, and the run begins anew.
+        """
+        import torch
+
+        from peft_tradeoffs.devices import refused_bytes
+
         self._saved_at = time.monotonic()
+        for left in self._state.glob(f".{self._checkpoint.name}.*.tmp"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         if not self._checkpoint.exists():
             return None
-        state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-        return state if state["fingerprint"] == self.fingerprint else None
+        try:
+            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            return state if state["fingerprint"] == self.fingerprint else None
+        except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            # EINVAL is what torch makes of a file that ends too early.
+            of_system = isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EIO)
+            if of_system or refused_bytes(error)[0]:
+                raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            print(
+                f"{self._checkpoint}: the saved state cannot be read, so the run begins anew ({reason})",
+                file=sys.stderr,
+                flush=True,
+            )
+            return None
+
+    def begin(self, step: int) -> None:
+        """Training begins or goes on after `step`: a signal to end waits until `interrupted` is asked."""
+        self.interruption.hold()
+        self.attempts.start_at(step)
+
+    def reached(self, step: int, total: int) -> None:
+        """`step` of `total` is done. Raises LockLost if another process has taken the run over."""
+        self._lock.check()
+        self.attempts.reached(step, total)
+
+    def interrupted(self) -> str | None:
+        """The name of the signal that asks the process to end."""
+        return self.interruption.signal_name
 
     def due(self) -> bool:
         """Whether the checkpoint interval has passed."""
         return time.monotonic() - self._saved_at >= self._interval_s
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write the state; the one before stays until this one is whole."""
+        """Write the state; the one before stays until this one is whole. Raises LockLost if the run is another's."""
+        import torch
+
+        self._lock.confirm()
         # Into an open file: given a path, torch ends on a full disk with an error that does not say so.
         with files.atomic(self._checkpoint) as temporary, temporary.open("wb") as file:
             torch.save({"fingerprint": self.fingerprint, **state}, file)
+        self.attempts.write_status()
         self._saved_at = time.monotonic()
 
     def publish(self, summary: dict[str, Any]) -> None:
         """Move the gathered results into place; env.json, which vouches for the others, after them."""
+        self._lock.confirm()
         (self.path / "env.json").unlink(missing_ok=True)
         new = {source.name for source in self.results.iterdir()}
         for stale in ("metrics.csv", "predictions.csv", "adapter", "checkpoint"):

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
+from peft_tradeoffs.attempts import mixed_gpus
 from peft_tradeoffs.devices import Device
 from peft_tradeoffs.energy import EnergyMeter
 from peft_tradeoffs.measure import MIB, NO_GPU, Phases, step_percentiles
@@ -46,6 +47,7 @@ def summarise(
     energy: EnergyMeter,
     device: Device,
     startup_s: float | None,
+    attempts: list[dict[str, Any]],
     fingerprint: str,
 ) -> dict[str, Any]:
     """The summary of a run. Raises jsonschema.ValidationError, or ValueError for a null without a reason."""
@@ -65,6 +67,7 @@ def summarise(
         "device_name": environment.device_name(settings["device"]),
         "gpu_uuid": device.gpu.uuid if device.gpu else None,
         "shared_gpu": shared,
+        "mixed_gpus": mixed_gpus(attempts),
         **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
         **{f"truncated_{split}": description["truncated"][split] for split in ("train", "test")},
         "startup_s": startup_s,
@@ -73,6 +76,7 @@ def summarise(
         "held_before_MiB": _mib(outcome.held_before),
         **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
         "weights_measured_MiB": _mib(outcome.weights_measured),
+        "attempts": len(attempts),
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "fingerprint": fingerprint,
         **(_counts(outcome.parameters) if outcome.parameters else {}),
@@ -130,7 +134,6 @@ def _training(trained: engine.Result) -> tuple[dict[str, Any], dict[str, str]]:
     values = {
         "steps": progress.step,
         "stopped_early": progress.stopped,
-        "attempts": progress.attempts,
         "train_s": train_s,
         "capture_s": progress.capture_s if trained.engine == "captured" else None,
         "compile_s": progress.compile_s or None,

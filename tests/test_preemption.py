@@ -1,0 +1,283 @@
+"""A run that is told to end writes its state; run again, it ends with the weights of an uninterrupted one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from peft_tradeoffs.attempts import NO_WORD, Attempts, mixed_gpus
+from peft_tradeoffs.interruption import EXIT_STATUS, Interrupted
+from peft_tradeoffs.state import RunDirectory
+from test_engine import Memory, fit
+from test_resume import curve
+
+EPOCHS, PER_EPOCH = 40, 24  # 96 rows in batches of 4
+TRAIN = tiny.REPOSITORY / "workflow_scripts/train.py"
+INSIDE = """
+import os, signal, sys
+sys.path.insert(0, {scripts!r})
+from peft_tradeoffs import {module}
+whole = {module}.{name}
+def told(*words, **named):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return whole(*words, **named)
+{module}.{name} = told
+import train
+train.errors.run(train.main)
+"""
+
+
+class Told(Memory):
+    """A state whose process is told to end when it is asked for the `at`-th time (from 1) whether it is."""
+
+    def __init__(self, saved: dict | None = None, at: int | None = None) -> None:
+        super().__init__(saved)
+        self.at, self.asked = at, 0
+
+    def interrupted(self) -> str | None:
+        self.asked += 1
+        return "SIGTERM" if self.asked == self.at or (self.at and self.asked > self.at) else None
+
+
+def test_told_at_any_moment_of_a_training_nothing_is_lost() -> None:
+    """Before, between and after steps, in evaluations, while batches are made ready."""
+    never = Told()
+    expected, straight = fit(never)
+    assert never.asked > 3 * 7  # steps; evaluations ask too
+    strip = [{k: v for k, v in row.items() if k != "train_s"} for row in straight.progress.rows]
+    for at in range(1, never.asked + 1):
+        told = Told(at=at)
+        with pytest.raises(Interrupted, match=r"SIGTERM after step \d+ of 21"):
+            fit(told)
+        saved = told.history[-1] if told.history else None
+        step = saved["progress"]["step"] if saved else 0
+        assert step == len(saved["progress"]["step_s"]) if saved else at <= 2
+        resumed, again = fit(Told(saved))
+        for name, weight in expected.state_dict().items():
+            assert torch.equal(resumed.state_dict()[name], weight), (at, name)
+        assert [{k: v for k, v in row.items() if k != "train_s"} for row in again.progress.rows] == strip
+        assert len(again.progress.step_s) == again.progress.step == 21
+        assert again.progress.samples == straight.progress.samples
+        assert again.progress.tokens == straight.progress.tokens
+        assert (again.logits == straight.logits).all()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """Folder of tokens and a model, for runs of some seconds."""
+    folder = tmp_path_factory.mktemp("prepared")
+    tiny.write_inputs(folder, tiny_bert, rows=96)
+    settings = tiny.config(folder, seeds=[0, 1])
+    settings["training"].update(epochs=EPOCHS, batch_size=4)
+    done = tiny.snakemake(folder, settings, "results/tokens/reviews/tiny.npz", "-p")
+    assert done.returncode == 0
+    from peft_tradeoffs.config import resolve
+
+    (folder / "settings.json").write_text(json.dumps(resolve(settings).run_settings("reviews", "tiny", "lora-r4")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    arm = tmp_path_factory.mktemp("uninterrupted")
+    assert finish(start(prepared, arm))[0] == 0
+    return arm
+
+
+def words(prepared: Path, arm: Path, seeds: tuple[int, ...] = (0,), interval_s: float = 1000.0) -> list[str]:
+    return [
+        *("--settings", str(prepared / "settings.json"), "--seeds", *map(str, seeds), "--output-dir", str(arm)),
+        *("--tokens", str(prepared / "results/tokens/reviews/tiny.npz")),
+        *("--model", str(prepared / "results/models/tiny"), "--checkpoint-interval", str(interval_s)),
+    ]
+
+
+def start(prepared: Path, arm: Path, *inside: str, **named: Any) -> subprocess.Popen[str]:
+    """Begin a training process; `inside`: a module and a function of it on whose call it sends itself SIGTERM."""
+    script = [str(TRAIN)]
+    if inside:
+        module, name = inside
+        script = ["-c", INSIDE.format(scripts=str(TRAIN.parent), module=module, name=name)]
+    return subprocess.Popen(
+        [sys.executable, *script, *words(prepared, arm, **named)],
+        env={name: value for name, value in tiny.environment().items() if not name.startswith("SLURM_")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit status and what was said on stderr."""
+    said = process.communicate(timeout=180)[1]
+    return process.returncode, said
+
+
+def wait_for_attempt(process: subprocess.Popen[str], run: Path, count: int, training: bool = True) -> None:
+    """Wait until the run's attempt of that number (from 1) has begun, and with it the training."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        if (run / "state/attempts.json").exists():
+            attempts = json.loads((run / "state/attempts.json").read_text())["attempts"]
+            if len(attempts) == count and (attempts[-1]["first_step"] is not None or not training):
+                return
+        time.sleep(0.005)
+    raise AssertionError("the attempt did not begin within two minutes")
+
+
+def assert_as(arm: Path, expected: Path, seed: int = 0) -> dict[str, Any]:
+    """The run's results are those of `expected`, bit for bit; its env.json."""
+    run, other = arm / f"seed{seed}", expected / f"seed{seed}"
+    for name in ("adapter/adapter_model.safetensors", "predictions.csv"):
+        assert (run / name).read_bytes() == (other / name).read_bytes()
+    assert curve(run) == curve(other)
+    found, straight = (json.loads((folder / "summary.json").read_text()) for folder in (run, other))
+    for key in ("steps", "metric_value", "test_loss", "train_rows"):
+        assert found[key] == straight[key]
+    assert 0.2 < found["train_s"] / straight["train_s"] < 5
+    env = json.loads((run / "env.json").read_text())
+    assert found["attempts"] == len(env["attempts"])
+    assert not found["mixed_gpus"]
+    return env
+
+
+def test_signals_at_random_steps(prepared: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    run = tmp_path / "seed0"
+    numbers = [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL, signal.SIGINT]
+    for count, number in enumerate(numbers, 1):
+        process = start(prepared, tmp_path)
+        wait_for_attempt(process, run, count)
+        time.sleep(random.uniform(0.1, 0.8))  # any moment of a training of several times that
+        process.send_signal(number)
+        code, said = finish(process)
+        if number == signal.SIGKILL:
+            assert code == -number
+            continue
+        assert code == EXIT_STATUS, said
+        attempt = json.loads((run / "state/attempts.json").read_text())["attempts"][-1]
+        (line,) = (line for line in said.splitlines() if "ended by" in line)
+        total = EPOCHS * PER_EPOCH
+        assert f"{number.name} after step {attempt['last_step']} of {total} of {run}" in line
+        assert "run again to go on" in line
+        saved = torch.load(run / "state/checkpoint.pt", weights_only=True)["progress"]
+        assert saved["step"] == attempt["last_step"] == len(saved["step_s"])
+        assert json.loads((run / "state/status.json").read_text())["status"] == "ended"
+        assert not (run / "summary.json").exists()
+        assert not list(tmp_path.glob(".seed0.lock*"))
+    code, said = finish(start(prepared, tmp_path))
+    assert code == 0, said
+    attempts = assert_as(tmp_path, uninterrupted)["attempts"]
+    assert [one["reason"] for one in attempts] == [
+        *("signal SIGTERM", "signal SIGUSR1", NO_WORD, "signal SIGINT", "completed"),
+    ]
+    first, second, killed, fourth, last = attempts
+    assert [first["first_step"], last["last_step"]] == [1, EPOCHS * PER_EPOCH]
+    assert second["first_step"] == first["last_step"] + 1
+    assert killed["first_step"] == fourth["first_step"] == second["last_step"] + 1
+    assert all(one["host"] and one["slurm"] is None and one["gpu_name"] is None for one in attempts)
+    assert not (run / "state").exists()
+    assert not list(tmp_path.glob(".seed0.*"))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "where"),
+    [
+        ("engine", "probe", "before the first step of"),
+        ("metrics", "evaluate", f"after step {PER_EPOCH} of"),
+        ("runs", "summarise", "after a run was finished"),
+    ],
+)
+def test_a_signal_outside_the_steps(
+    prepared: Path, uninterrupted: Path, tmp_path: Path, module: str, name: str, where: str
+) -> None:
+    process = start(prepared, tmp_path, module, name)
+    code, said = finish(process)
+    assert (code, where in said) == (EXIT_STATUS, True), said
+    if "finished" in where:
+        (tmp_path / "seed0/summary.json").unlink()  # as Snakemake does with a failed job's outputs
+    before = time.time()
+    code, said = finish(start(prepared, tmp_path))
+    assert code == 0, said
+    env = assert_as(tmp_path, uninterrupted)
+    ended = [one["reason"] for one in env["attempts"]]
+    assert ended == (["completed"] if "finished" in where else ["signal SIGTERM", "completed"])
+    if "finished" in where:
+        assert (tmp_path / "seed0/env.json").stat().st_mtime < before
+    assert not (tmp_path / "seed0/state").exists()
+
+
+def test_a_signal_during_the_imports(prepared: Path, tmp_path: Path) -> None:
+    process = start(prepared, tmp_path)
+    wait_for_attempt(process, tmp_path / "seed0", 1, training=False)
+    process.terminate()
+    code, said = finish(process)
+    assert code == EXIT_STATUS
+    assert "SIGTERM before the first step" in said
+    (attempt,) = json.loads((tmp_path / "seed0/state/attempts.json").read_text())["attempts"]
+    assert (attempt["reason"], attempt["last_step"]) == ("signal SIGTERM", None)
+
+
+def test_a_signal_between_two_seeds_begins_no_other(prepared: Path, tmp_path: Path) -> None:
+    code, said = finish(start(prepared, tmp_path, "runs", "summarise", seeds=(0, 1)))
+    assert code == EXIT_STATUS, said
+    assert (tmp_path / "seed0/summary.json").exists()
+    assert not (tmp_path / "seed1").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbled"])
+def test_a_state_that_cannot_be_read_begins_anew(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture) -> None:
+    directory = RunDirectory(tmp_path / "seed0", "f", 60)
+    directory.save({"weights": torch.zeros(10_000), "step": 3})
+    assert directory.load()["step"] == 3
+    checkpoint = tmp_path / "seed0/state/checkpoint.pt"
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(
+        {"truncated": content[:20_000], "empty": b"", "garbled": content[:500] + os.urandom(2_000) + content[2_500:]}[
+            damage
+        ]
+    )
+    (checkpoint.parent / ".checkpoint.pt.123.tmp").touch()
+    assert directory.load() is None
+    assert "cannot be read, so the run begins anew" in capsys.readouterr().err
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
+
+
+def test_mixed_gpus() -> None:
+    def attempt(first: int | None, last: int | None, name: str) -> dict[str, Any]:
+        return {"first_step": first, "last_step": last, "gpu_name": name}
+
+    a, b = "NVIDIA A100", "NVIDIA H100"
+    assert not mixed_gpus([attempt(1, 9, a), attempt(10, 20, a)])
+    assert mixed_gpus([attempt(1, 9, a), attempt(10, 20, b)])
+    assert not mixed_gpus([attempt(1, 9, a), attempt(1, 20, b)])  # its steps were done again
+    assert mixed_gpus([attempt(1, 9, a), attempt(10, 12, b), attempt(10, 20, b)])
+    assert not mixed_gpus([attempt(1, 9, a), attempt(10, 12, b), attempt(10, 20, a)])
+    assert not mixed_gpus([attempt(None, None, a), attempt(1, 20, b)])
+    assert not mixed_gpus([attempt(1, 20, a), attempt(21, None, b)])  # evaluated alone
+
+
+def test_an_attempt_that_left_no_word_is_named_by_the_next(tmp_path: Path) -> None:
+    first = Attempts(tmp_path, "f")
+    first.begin()
+    first.start_at(0)
+    first.reached(5, 20)
+    first.write_status()
+    second = Attempts(tmp_path, "f")
+    second.begin()
+    second.start_at(0)
+    one, two = second.end("completed")
+    assert (one["reason"], one["last_step"], one["ended_at"] >= one["started_at"]) == (NO_WORD, 5, True)
+    assert two["reason"] == "completed"
+    other = Attempts(tmp_path, "another fingerprint")
+    other.begin()
+    assert len(other.end("oom")) == 1

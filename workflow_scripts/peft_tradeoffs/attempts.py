@@ -1,0 +1,167 @@
+"""The attempts at a run, kept beside its state, and its status while one is under way. Cheap to import."""
+
+import contextlib
+import datetime
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs import files, slurm
+from peft_tradeoffs.errors import LockLost
+from peft_tradeoffs.interruption import Interrupted
+
+NO_WORD = "ended without a word"
+
+
+class Attempts:
+    """`attempts.json` and `status.json` in a run's state directory. Attempts of another fingerprint are forgotten.
+
+    An attempt: started_at, ended_at, host, slurm, gpu_uuid, gpu_name, first_step (from 1; where it began), last_step
+    (None: it did none) and reason, why it ended. One that left no reason gets it from the next: NO_WORD, with the step
+    and the time of its last sign of life.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._path, self._status = folder / "attempts.json", folder / "status.json"
+        self._fingerprint = fingerprint
+        self._all: list[dict[str, Any]] = []
+        self._writing = threading.Lock()  # status.json: the heartbeat's thread writes it too
+        self._step: int | None = None
+        self._total: int | None = None
+        self._first: tuple[float, int] | None = None  # s and step when the first step of this attempt was done
+
+    def begin(self) -> None:
+        """A new attempt starts, if this process has not started one already."""
+        if self._all:
+            return
+        earlier = self._read()
+        if earlier and earlier[-1]["reason"] is None:
+            earlier[-1] |= {"reason": NO_WORD, **self._last_sign(earlier[-1])}
+        where = {"host": socket.gethostname(), "slurm": slurm.job(), "gpu_uuid": None, "gpu_name": None}
+        steps = {"first_step": None, "last_step": None}
+        self._all = [*earlier, {"started_at": now(), "ended_at": None, **where, **steps, "reason": None}]
+        self._write()
+        self.write_status()
+
+    def beat(self) -> None:
+        """Write status.json as of now if the attempt is under way."""
+        with self._writing:
+            if self._running():
+                self._write_status()
+
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Begin an attempt, or go on with it, and note what ends it early; nothing if the run is another's by then."""
+        self.begin()
+        try:
+            yield
+        except LockLost:
+            raise
+        except Interrupted as end:
+            self.end(f"signal {end.signal_name}")
+            raise Interrupted(end.signal_name, f"{end.where} of {self._path.parents[1]}") from None
+        except BaseException:
+            self.end("error")
+            raise
+
+    def on(self, gpu_uuid: str | None, gpu_name: str | None) -> None:
+        """The GPU that this attempt has."""
+        self._all[-1] |= {"gpu_uuid": gpu_uuid, "gpu_name": gpu_name}
+        self._write()
+
+    def start_at(self, done: int) -> None:
+        """Training begins, `done` steps having been done by earlier attempts."""
+        self._all[-1]["first_step"] = done + 1
+        self._write()
+
+    def reached(self, step: int, total: int) -> None:
+        """`step` of `total` is done; nothing is written yet."""
+        if self._first is None:
+            self._first = (time.monotonic(), step)
+        self._step, self._total = step, total
+
+    def end(self, reason: str) -> list[dict[str, Any]]:
+        """This attempt ends; all attempts at the run."""
+        if self._all and self._all[-1]["reason"] is None:
+            self._all[-1] |= {"ended_at": now(), "last_step": self._step, "reason": reason}
+            self._write()
+            self.write_status()
+        return self._all
+
+    def write_status(self) -> None:
+        """Write status.json as of now, if this process has begun an attempt."""
+        with self._writing:
+            if self._all:
+                self._write_status()
+
+    def status(self) -> dict[str, Any]:
+        """How far this attempt is."""
+        running, job = self._running(), slurm.job()
+        first = self._all[-1]["first_step"] if self._all else None
+        return {
+            "status": "running" if running else "ended",
+            "step": self._step or (None if first is None else first - 1),
+            "total": self._total,
+            "eta_s": self._eta_s() if running else None,
+            "updated_at": now(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "slurm_job_id": job["job_id"] if job else None,
+        }
+
+    def _running(self) -> bool:
+        return bool(self._all) and self._all[-1]["reason"] is None
+
+    def _write_status(self) -> None:
+        """A reader never meets half of it; whether the disk has it at once does not matter."""
+        temporary = self._status.with_name(f".{self._status.name}.tmp")
+        temporary.write_text(json.dumps(self.status(), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self._status)
+
+    def _eta_s(self) -> float | None:
+        if self._first is None or self._step is None or self._total is None or self._step == self._first[1]:
+            return None
+        began, step = self._first
+        return (time.monotonic() - began) / (self._step - step) * (self._total - self._step)
+
+    def _read(self) -> list[dict[str, Any]]:
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+            kept = files.read_json(self._path)
+            if kept["fingerprint"] == self._fingerprint:
+                return kept["attempts"]
+        return []
+
+    def _last_sign(self, attempt: dict[str, Any]) -> dict[str, Any]:
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+            status = files.read_json(self._status)
+            if status["updated_at"] >= attempt["started_at"]:
+                did_one = (status["step"] or 0) >= (attempt["first_step"] or 1)
+                return {"ended_at": status["updated_at"], "last_step": status["step"] if did_one else None}
+        return {}
+
+    def _write(self) -> None:
+        files.write_json(self._path, {"fingerprint": self._fingerprint, "attempts": self._all})
+
+
+def mixed_gpus(attempts: list[dict[str, Any]]) -> bool:
+    """Whether the steps that made the result ran on GPUs of different models.
+
+    An attempt whose steps were all done again, from an earlier state, has no part in it.
+    """
+    names, begin = set(), None
+    for attempt in reversed(attempts):
+        first = attempt["first_step"]
+        if attempt["last_step"] is not None and first is not None and (begin is None or first < begin):
+            names.add(attempt["gpu_name"])
+            begin = first
+    return len(names) > 1
+
+
+def now() -> str:
+    """UTC, ISO 8601, with milliseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
