@@ -9,7 +9,8 @@ import tiny
 import yaml
 
 PROFILE = tiny.REPOSITORY / "profiles/slurm"
-FIRST_LOOK_s = 3  # the plugin looks at a job after 3, 16 and 39 s, or 3 s after another ended
+FIRST_LOOK_s = 3
+NEXT_LOOK_s = 2
 
 
 def site(folder: Path, train: dict[str, Any] | None = None, **changes: Any) -> Path:
@@ -22,6 +23,7 @@ def site(folder: Path, train: dict[str, Any] | None = None, **changes: Any) -> P
     resources["train"] |= {"gpu": 1, **(train or {})}
     settings = {
         "slurm-init-seconds-before-status-checks": FIRST_LOOK_s,
+        "seconds-between-status-checks": NEXT_LOOK_s,
         "set-resources": resources,
         **{key.replace("_", "-"): value for key, value in changes.items()},
     }
