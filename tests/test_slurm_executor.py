@@ -169,6 +169,21 @@ def test_any_other_refusal_is_an_error_at_once(original, monkeypatch):
     assert errors == ["invalid partition specified"]
 
 
+@pytest.mark.parametrize(
+    ("submitted", "left", "cleaned"), [(True, [], 1), (True, ["7"], 0), (False, [], 0)], ids=["done", "jobs", "none"]
+)
+def test_log_folders_stay_while_jobs_of_the_folder_are_left(original, monkeypatch, submitted, left, cleaned):
+    """A job that waits fails at its start without the folder of its log."""
+    calls = []
+    monkeypatch.setattr(original, "clean_old_logs", lambda self: calls.append(1))
+    monkeypatch.setattr(slurm_executor.squeue, "jobs", lambda folder: left)
+    made = executor(slurm_executor.outlasting(original))
+    made._submitted = submitted
+    made.clean_old_logs()
+    made.clean_old_logs()
+    assert sum(calls) == cleaned
+
+
 def test_another_version_of_the_plugin_is_left_alone_with_a_warning(original, monkeypatch, caplog):
     monkeypatch.setattr(slurm_executor, "KNOWN", "1.")
     registered = SimpleNamespace(executor=original)

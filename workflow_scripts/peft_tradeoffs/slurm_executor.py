@@ -7,6 +7,7 @@ Written as changes upstream would be, each a method of the plugin's class; what 
 - a job that Slurm no longer lists is waited for, for ever (`_forgotten`)
 - a submission that does not reach slurmctld is a failed job, and its retries go within a second (`run_job`)
 - the end waits for the pause, 40 s even where no job was submitted (`_wait_for_jobs`)
+- the end removes empty log folders, and a job of another call that waits fails without its own (`clean_old_logs`)
 """
 
 import asyncio
@@ -15,7 +16,10 @@ import importlib.metadata
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
+
+from peft_tradeoffs import squeue
 
 PLUGIN = "snakemake-executor-plugin-slurm"
 KNOWN = "2.8."  # versions whose source was read and which the tests run
@@ -64,6 +68,7 @@ def outlasting(plugin_executor: type) -> type:
 
         def __post_init__(self) -> None:
             self._ended: set[int] = set()
+            self._submitted = False
             self._answered = True
             self._looked_at = time.monotonic()
             self._unlisted: set[str] = set()
@@ -134,6 +139,18 @@ def outlasting(plugin_executor: type) -> type:
         def shutdown(self) -> None:
             self._ending.set()
             super().shutdown()
+
+        def clean_old_logs(self) -> None:
+            """Tidy up once, if this call submitted jobs and no job from its folder is left, of another call say."""
+            if self._submitted:
+                self._submitted = False
+                with contextlib.suppress(squeue.NoAnswer):
+                    if not squeue.jobs(Path(self.workflow.workdir_init)):
+                        super().clean_old_logs()
+
+        def report_job_submission(self, *arguments: Any, **options: Any) -> None:
+            self._submitted = True
+            super().report_job_submission(*arguments, **options)
 
         # Submission
 
