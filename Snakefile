@@ -12,6 +12,7 @@ include: "rules/train.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/status.smk"
+include: "rules/gpu_check.smk"
 
 
 localrules:
