@@ -42,7 +42,7 @@ def test_slurmctld_down_in_mid_run(cluster: Cluster, finished: Path, tmp_path: P
     cluster.restart_controller(downtime_s)
     # The job that waited may find no GPU of its own in its first attempt: Slurm's "Invalid generic resource".
     said = workflow.finish(folder, process, seconds=200)
-    assert "Slurm answers again." in said
+    assert cluster.settings.accounting or "Slurm answers again." in said  # slurmdbd answers meanwhile
     assert workflow.weights_and_predictions(folder) == workflow.weights_and_predictions(finished)
     assert {arm: job.state for arm, job in training(cluster, before).items()} == dict.fromkeys(ARMS, "COMPLETED")
     assert {run["attempts"] for run in tiny.summaries(folder).values()} == {1}
