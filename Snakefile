@@ -11,6 +11,8 @@ include: "rules/prepare.smk"
 include: "rules/train.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
+include: "rules/status.smk"
+include: "rules/gpu_check.smk"
 
 
 localrules:

@@ -14,10 +14,13 @@ os.environ.update(
     )
 )
 
+from peft_tradeoffs import slurm_executor
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
 from peft_tradeoffs.preflight import check_arms, check_paths
+
+slurm_executor.install()
 
 
 def experiment():

@@ -1,5 +1,6 @@
 """Run the workflow on the tests' Slurm through profiles/slurm."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ import tiny
 import yaml
 
 PROFILE = tiny.REPOSITORY / "profiles/slurm"
-FIRST_LOOK_s = 3  # the plugin looks at a job after 3, 16 and 39 s, or 3 s after another ended
+FIRST_LOOK_s = 3
+NEXT_LOOK_s = 2
 
 
 def shipped() -> dict[str, Any]:
@@ -26,6 +28,7 @@ def site(folder: Path, train: dict[str, Any] | None = None, **changes: Any) -> P
     resources["train"] |= {"gpu": 1, **(train or {})}
     settings = {
         "slurm-init-seconds-before-status-checks": FIRST_LOOK_s,
+        "seconds-between-status-checks": NEXT_LOOK_s,
         "set-resources": resources,
         **{key.replace("_", "-"): value for key, value in changes.items()},
     }
@@ -59,10 +62,15 @@ def start(folder: Path, settings: dict[str, Any] | None, *words: str, **variable
         )
 
 
-def finish(folder: Path, process: subprocess.Popen[str], check: bool = True) -> str:
-    """Wait for the end of a run and give what Snakemake said; on failure show every log with it."""
+def finish(folder: Path, process: subprocess.Popen[str], check: bool = True, seconds: float = 400.0) -> str:
+    """Wait for the end of a run and give what Snakemake said; on failure show every log with it.
+
+    One that goes on for longer than `seconds` is killed and fails, `check` or not.
+    """
     try:
-        code = process.wait()
+        code: int | str = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        code, check = f"nothing within {seconds} s", True
     finally:
         process.kill()
     said = (folder / "snakemake.out").read_text(encoding="utf-8", errors="replace")
@@ -76,6 +84,32 @@ def finish(folder: Path, process: subprocess.Popen[str], check: bool = True) -> 
 def run(folder: Path, settings: dict[str, Any] | None, *words: str, check: bool = True, **variables: str) -> str:
     """Run to the end: `start`, then `finish`."""
     return finish(folder, start(folder, settings, *words, **variables), check)
+
+
+def recover(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Begin the way back after Snakemake was killed."""
+    script = folder / "workflow/workflow_scripts/recover.py"
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, str(script), "--interval", "1", *words], cwd=folder, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def status(folder: Path) -> str:
+    """What the target `status` shows."""
+    pipe = subprocess.PIPE
+    done = subprocess.run(command(folder, "status"), env=tiny.environment(), stdout=pipe, stderr=pipe, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def untrained(finished: Path, folder: Path) -> Path:
+    """A copy of a finished benchmark (with its workflow and `site`) in `folder`, its runs still to be trained."""
+    shutil.copytree(finished, folder, symlinks=True, dirs_exist_ok=True)
+    for name in ("runs", "tables", "figures", "logs"):
+        shutil.rmtree(folder / "results" / name, ignore_errors=True)
+    site(folder)
+    return folder
 
 
 def weights_and_predictions(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,29 @@
+"""Before a day of work is queued: does a job get a GPU that can train? It makes no output, so it always runs."""
+
+GPU_REPORT = f"{OUT}/gpu_check.txt"
+
+
+onsuccess:
+    if {job.rule.name for job in workflow.dag.jobs} == {"gpu_check"}:
+        print(Path(GPU_REPORT).read_text(encoding="utf-8"), end="", flush=True)
+
+
+rule gpu_check:
+    input:
+        code=code("check_gpu.py"),
+    log:
+        f"{OUT}/logs/gpu_check.log",
+    retries: 0
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        gpu=int(EXPERIMENT.training["device"] == "cuda"),
+    params:
+        device=EXPERIMENT.training["device"],
+        precision=EXPERIMENT.training["precision"],
+        shared="--allow-shared-gpu" * EXPERIMENT.training["allow_shared_gpu"],
+        report=GPU_REPORT,
+    shell:
+        "python {input.code[0]} --device {params.device} --precision {params.precision} {params.shared}"
+        " --output {params.report:q} > {log:q} 2>&1"

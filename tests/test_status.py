@@ -1,0 +1,172 @@
+"""How far each run is: one line a run, from its folder and Slurm's queue."""
+
+import datetime
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from peft_tradeoffs import run_status, squeue
+from peft_tradeoffs.run_status import grid_status, table
+from peft_tradeoffs.squeue import Job
+
+GRID = {"dataset": ["reviews"], "model": ["tiny"], "arm": ["full", "lora-r4"], "seed": [0, 1]}
+UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
+
+
+def live(folder: Path, **changes) -> None:
+    """A run's status.json, as its process writes it."""
+    written = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    values = {"status": "running", "step": 40, "total": 100, "eta_s": 3725.4, "updated_at": written, "host": "node7"}
+    values |= {"pid": 12, "slurm_job_id": 17, **changes}
+    (folder / "state").mkdir(parents=True, exist_ok=True)
+    (folder / "state/status.json").write_text(json.dumps(values))
+
+
+def summary(folder: Path, **changes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"status": "completed", "metric": "accuracy", "metric_value": 0.91234, "failed_phase": None, **changes}
+    (folder / "summary.json").write_text(json.dumps(values))
+
+
+def job(number: int, arm: str, state: str = "RUNNING", reason: str = "None", node: str = "node7") -> Job:
+    return Job(str(number), state, reason, node, f"rule_train_wildcards_reviews_tiny_{arm}")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs/reviews/tiny"
+
+
+def lines(output: Path, *jobs: Job) -> list[str]:
+    return table(grid_status(output, GRID, list(jobs))).splitlines()
+
+
+def test_a_line_a_run_and_their_counts(tmp_path, runs):
+    summary(runs / "full/seed0")
+    live(runs / "full/seed1")
+    assert lines(tmp_path, job(17, "full"), job(18, "lora-r4", "PENDING", "Resources", "")) == [
+        "reviews · tiny",
+        "  full     seed 0  done     accuracy 0.9123",
+        "  full     seed 1  running  step 40/100, 1:02:05 left, job 17 on node7",
+        "  lora-r4  seed 0  queued   job 18, Resources",
+        "  lora-r4  seed 1  queued   job 18, Resources",
+        "1 done, 1 running, 2 queued",
+    ]
+
+
+def test_what_did_not_complete_is_done_too(tmp_path, runs):
+    summary(runs / "full/seed0", status="oom", failed_phase="probe", metric_value=None)
+    summary(runs / "full/seed1", status="diverged", failed_phase="train", metric_value=None)
+    summary(runs / "lora-r4/seed0", metric="mcc", metric_value=None)
+    assert [line.split("  ")[-1].strip() for line in lines(tmp_path)[1:4]] == [
+        *("out of memory in probe", "diverged in train", "mcc –"),
+    ]
+
+
+def test_a_failed_run_names_its_log(tmp_path, runs):
+    logs = tmp_path / "logs/train/reviews/tiny"
+    for arm, text in {"full": "error: no space left\n", "lora-r4": "UserWarning: harmless\n"}.items():
+        (logs / arm).mkdir(parents=True)
+        (logs / arm / "train.log").write_text(text)
+    summary(runs / "full/seed0")
+    assert [line.split()[3:] for line in lines(tmp_path)[1:]][:4] == [
+        ["done", "accuracy", "0.9123"],
+        ["failed", str(logs / "full/train.log")],
+        ["not", "started"],
+        ["not", "started"],
+    ]
+    (logs / "lora-r4/seed1.log").write_text("Traceback (most recent call last):\nValueError: no\n")
+    assert lines(tmp_path)[4].endswith(f"failed       {logs / 'lora-r4/seed1.log'}")
+
+
+def test_a_run_that_stopped_is_not_running(tmp_path, runs):
+    old = "2026-01-01T00:00:00.000+00:00"
+    live(runs / "full/seed0", updated_at=old)
+    live(runs / "full/seed1", updated_at=old, step=None, total=None)
+    live(runs / "lora-r4/seed0", updated_at=old)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    live(runs / "lora-r4/seed1", slurm_job_id=None, host=socket.gethostname(), pid=dead.pid)
+    resubmitted = job(19, "lora-r4", "PENDING", "Priority", "")
+    shown = [" ".join(line.split()[2:]) for line in lines(tmp_path)[1:5]]
+    assert shown == [
+        "0 interrupted at step 40/100; the next call goes on with it",
+        "1 interrupted the next call starts it",
+        "0 interrupted at step 40/100; the next call goes on with it",
+        "1 interrupted at step 40/100; the next call goes on with it",
+    ]
+    shown = [" ".join(line.split()[2:]) for line in lines(tmp_path, resubmitted)[3:5]]
+    assert shown == [f"{seed} queued job 19, Priority; at step 40/100" for seed in (0, 1)]
+
+
+def test_a_run_of_this_machine_is_running(tmp_path, runs):
+    live(runs / "full/seed0", slurm_job_id=None, host=socket.gethostname(), pid=os.getpid(), eta_s=None)
+    assert lines(tmp_path)[1].endswith(f"step 40/100, process {os.getpid()} on {socket.gethostname()}")
+
+
+def test_a_job_that_started_has_no_steps_yet(tmp_path):
+    assert lines(tmp_path, job(17, "full"))[1].endswith("running      job 17 on node7, not at its steps yet")
+
+
+def test_a_job_a_seed(tmp_path):
+    shown = lines(tmp_path, job(17, "full_1"))
+    assert "not started" in shown[1] and "job 17" in shown[2]
+
+
+@pytest.fixture
+def fake_squeue(tmp_path, monkeypatch) -> Path:
+    """A squeue that prints the file `queue` in its folder."""
+    path = tmp_path / "bin/squeue"
+    path.parent.mkdir()
+    path.write_text('#!/bin/sh\ncat "$(dirname "$0")/queue"\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+    return path
+
+
+def test_jobs_are_those_that_snakemake_submitted_from_the_folder(tmp_path, fake_squeue):
+    comment = "rule_train_wildcards_reviews_tiny_full"
+    (fake_squeue.parent / "queue").write_text(
+        f"7|peft-tradeoffs_{UUID}|PENDING|Priority||{comment}|{tmp_path}\n"
+        f"8|{UUID}|RUNNING|None|node1|rule_all|{tmp_path}/.\n"
+        f"9|peft-tradeoffs_{UUID}|RUNNING|None|node1|rule_all|{tmp_path}/elsewhere\n"
+        f"10|interactive|RUNNING|None|node1|(null)|{tmp_path}\n"
+    )
+    found = squeue.jobs(tmp_path)
+    assert [job.id for job in found] == ["7", "8"]
+    assert str(found[0]) == "7 train reviews_tiny_full: PENDING Priority"
+
+
+def test_a_slurm_that_does_not_answer_is_said(tmp_path, fake_squeue):
+    fake_squeue.write_text("#!/bin/sh\necho slurm_load_jobs error: Unable to contact slurm controller >&2\nexit 1\n")
+    with pytest.raises(squeue.NoAnswer, match="squeue: slurm_load_jobs error: Unable to contact"):
+        squeue.jobs(tmp_path)
+
+
+def test_the_target_makes_nothing_and_leaves_a_running_call_its_lock(tmp_path, finished):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, symlinks=True)
+    lock = folder / ".snakemake/locks/0.output.lock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text("results/tables/runs.csv\n")
+    before = {path for path in folder.rglob("*") if ".snakemake" not in path.parts}
+    for _ in range(2):
+        said = tiny.snakemake(folder, None, "status").stdout
+        assert "6 done" in said
+    assert lock.exists()
+    made = {path for path in folder.rglob("*") if ".snakemake" not in path.parts} - before
+    assert {str(path.relative_to(folder)) for path in made} <= {"results/logs/status.log"}
+
+
+def test_it_starts_without_torch():
+    script = "import sys; import status; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tiny.REPOSITORY / "workflow_scripts")
+    assert done.returncode == 0
+    assert run_status.duration(59.9) == "0:59"

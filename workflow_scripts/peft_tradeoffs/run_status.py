@@ -1,0 +1,139 @@
+"""How far each run of a grid is, from what its folder and Slurm's queue say. Cheap to import."""
+
+import contextlib
+import datetime
+import itertools
+import json
+import os
+import socket
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.squeue import Job
+
+STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
+ALIVE_S = 120.0  # a run under way writes its status every few seconds
+RESULT = {"oom": "out of memory", "diverged": "diverged"}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run's state, one of STATES, and what there is to say of it."""
+
+    arm: str
+    seed: int
+    state: str
+    detail: str
+
+
+def grid_status(output: Path, grid: dict[str, list[Any]], jobs: list[Job]) -> dict[str, list[RunStatus]]:
+    """The runs of `grid` ({"dataset": [...], "model": [...], "arm": [...], "seed": [...]}) by data set and model."""
+    found: dict[str, list[RunStatus]] = {}
+    for dataset, model, arm, seed in itertools.product(*(grid[key] for key in ("dataset", "model", "arm", "seed"))):
+        names = (dataset, model, arm)
+        job = _job_of(jobs, names, seed)
+        state, detail = _status(output / "runs" / Path(*names) / f"seed{seed}", _log(output, names, seed), job)
+        found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, seed, state, detail))
+    return found
+
+
+def table(runs: dict[str, list[RunStatus]]) -> str:
+    """A line a run, aligned, under its data set and model; the last line counts them."""
+    every = [run for group in runs.values() for run in group]
+    arm = max((len(run.arm) for run in every), default=0)
+    seed = max((len(str(run.seed)) for run in every), default=0)
+    state = max((len(run.state) for run in every), default=0)
+    lines = []
+    for heading, group in runs.items():
+        lines += [heading, *(_line(run, arm, seed, state) for run in group)]
+    counts = Counter(run.state for run in every)
+    return "\n".join([*lines, ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name]) or "no runs"])
+
+
+def _line(run: RunStatus, arm: int, seed: int, state: int) -> str:
+    return f"  {run.arm:<{arm}}  seed {run.seed:>{seed}}  {run.state:<{state}}  {run.detail}".rstrip()
+
+
+def _status(folder: Path, log: Path, job: Job | None) -> tuple[str, str]:
+    live = _read(folder / "state/status.json")
+    starts = job is not None and not job.waits
+    if live and live["status"] == "running" and _alive(live, job):
+        return "running", _progress(live, job)
+    if summary := _read(folder / "summary.json"):
+        return "done", _result(summary)
+    if starts:
+        return "running", f"job {job.id} on {job.node}, not at its steps yet"
+    saved = f"at step {live['step']}/{live['total']}" if live and live["step"] else "resumes" if live else ""
+    if job is not None:
+        return "queued", f"job {job.id}, {job.reason}" + (f"; {saved}" if saved else "")
+    if _says_an_error(log):
+        return "failed", str(log)
+    if live:
+        return "interrupted", f"{saved}; the next call goes on with it" if live["step"] else "the next call starts it"
+    return "not started", ""
+
+
+def _progress(live: dict[str, Any], job: Job | None) -> str:
+    where = f"job {job.id} on {live['host']}" if job else f"process {live['pid']} on {live['host']}"
+    if live["step"] is None:
+        return f"not at its steps yet, {where}"
+    eta = "" if live["eta_s"] is None else f", {duration(live['eta_s'])} left"
+    return f"step {live['step']}/{live['total']}{eta}, {where}"
+
+
+def _result(summary: dict[str, Any]) -> str:
+    if summary["status"] != "completed":
+        return f"{RESULT.get(summary['status'], summary['status'])} in {summary['failed_phase']}"
+    if summary.get("metric_value") is None:
+        return f"{summary['metric']} –"
+    return f"{summary['metric']} {summary['metric_value']:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 1:02:03, or 2:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _alive(live: dict[str, Any], job: Job | None) -> bool:
+    """Whether the process that wrote this status still works."""
+    if live["slurm_job_id"] is not None and job is not None:
+        return job.id == str(live["slurm_job_id"]) and not job.waits
+    if live["slurm_job_id"] is None and live["host"] == socket.gethostname():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(live["pid"], 0)
+            return True
+        return False
+    written = datetime.datetime.fromisoformat(live["updated_at"])
+    return (datetime.datetime.now(datetime.UTC) - written).total_seconds() < ALIVE_S
+
+
+def _job_of(jobs: list[Job], names: tuple[str, ...], seed: int) -> Job | None:
+    """The job that trains this run: of all seeds of its arm, or of this one; the last, if there are several."""
+    arm = "rule_train_wildcards_" + "_".join(names)
+    return next((job for job in reversed(jobs) if job.comment in (arm, f"{arm}_{seed}")), None)
+
+
+def _log(output: Path, names: tuple[str, ...], seed: int) -> Path:
+    """The log of the run's job: one a seed, or one for all of them."""
+    folder = output / "logs/train" / Path(*names)
+    own = folder / f"seed{seed}.log"
+    return own if own.exists() else folder / "train.log"
+
+
+def _says_an_error(log: Path) -> bool:
+    with contextlib.suppress(OSError):
+        text = log.read_text(encoding="utf-8", errors="replace")
+        return any(line.startswith(("error: ", "Traceback ")) or "Error: " in line for line in text.splitlines())
+    return False
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A JSON file that may not be there, or be half written on a slow file system."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,72 @@
+"""Slurm's queue, as far as Snakemake submitted from one folder. Cheap to import."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+FORMAT = "%i|%j|%T|%r|%N|%k|%Z"
+# The plugin names all jobs of one call of Snakemake alike: slurm-jobname-prefix, "_" and a UUID.
+NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,50}_)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+TIMEOUT_S = 60.0
+
+
+class NoAnswer(Exception):
+    """Slurm is there, but squeue or scancel failed; the message says how."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that is queued, runs or is about to end."""
+
+    id: str
+    state: str  # as squeue has it: PENDING, RUNNING, COMPLETING, ...
+    reason: str  # why it waits
+    node: str
+    comment: str  # the plugin's: rule_NAME_wildcards_A_B
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has not started."""
+        return self.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING")
+
+    def __str__(self) -> str:
+        where = self.reason if self.waits else f"on {self.node}"
+        what = self.comment.removeprefix("rule_").replace("_wildcards_", " ")
+        return f"{self.id} {what}: {self.state} {where}"
+
+
+def installed() -> bool:
+    """Whether this machine has Slurm's commands."""
+    return shutil.which("squeue") is not None
+
+
+def jobs(folder: Path) -> list[Job]:
+    """This user's unfinished jobs that Snakemake submitted with `folder` as its working folder, oldest first.
+
+    Empty where Slurm is not installed; raises NoAnswer where it does not answer.
+    """
+    if not installed():
+        return []
+    found = []
+    for line in _run("squeue", "--me", "--noheader", "--sort=i", f"--format={FORMAT}").splitlines():
+        number, name, state, reason, node, comment, where = line.split("|", maxsplit=FORMAT.count("|"))
+        if NAME.fullmatch(name) and Path(where).resolve() == folder.resolve():
+            found.append(Job(number, state, reason, node, comment))
+    return found
+
+
+def cancel(jobs: list[Job]) -> None:
+    """Scancel the jobs. Raises NoAnswer if Slurm refuses."""
+    _run("scancel", *(job.id for job in jobs))
+
+
+def _run(*words: str) -> str:
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise NoAnswer(f"{words[0]}: no answer within {TIMEOUT_S:.0f} s") from None
+    if done.returncode:
+        raise NoAnswer(f"{words[0]}: {' '.join(done.stderr.split()) or f'exit status {done.returncode}'}")
+    return done.stdout
