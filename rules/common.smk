@@ -44,7 +44,7 @@ EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = [
     f"{name}.{kind}"
-    for name in ("runs", "arms", "memory")
+    for name in ("runs", "arms", "memory", "cost")
     for kind in ("csv", "md", "tex")
 ]
 FIGURES = [

@@ -64,7 +64,8 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         **split(trainable, memory), "data_MiB": 3.4,
         "energy_J": 300 * 19_200 / speed, "energy_J_per_sample": 300 / speed, "mean_power_W": 300.0,
         "idle_power_W": 71.0, "energy_window_s": 19_200 / speed, "energy_window_short": 19_200 / speed < 30,
-        "attempts": 1, "fingerprint": "0" * 64, "finished_at": "2026-01-01T00:00:00+00:00",
+        "attempts": 1, "wall_s": 19_200 / speed + 20, "queue_s": None,
+        "fingerprint": "0" * 64, "finished_at": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
     if cpu:
         values |= dict.fromkeys(key for key in values if GPU_ONLY.search(key))

@@ -10,7 +10,8 @@ import pytest
 import recorded_nvml
 import tiny
 import torch
-from peft_tradeoffs import environment
+from peft_tradeoffs import environment, slurm
+from peft_tradeoffs.attempts import queue_s, wall_s
 from peft_tradeoffs.gpu import Gpu
 from recorded_nvml import UUID, Device
 
@@ -67,6 +68,38 @@ def test_the_slurm_job_and_its_devices(monkeypatch):
     }
     monkeypatch.delenv("SLURM_JOB_ID")
     assert environment.describe("cpu", 4)["slurm"] is None
+
+
+SCONTROL = """#!/bin/sh
+echo "JobId=$3 SubmitTime=2026-01-01T10:00:00 EligibleTime=2026-01-01T10:01:00 LastSchedEval=2026-01-01T10:02:00 $MORE"
+"""
+
+
+def test_how_long_the_slurm_job_was_queued(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "_told", False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert slurm.queued_s() is None
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.queued_s() is None  # no scontrol
+    (tmp_path / "scontrol").write_text(SCONTROL, encoding="utf-8")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("MORE", "StartTime=Unknown")
+    assert slurm.queued_s() is None
+    monkeypatch.setenv("MORE", "StartTime=2026-01-01T10:01:30 EndTime=2026-01-01T11:00:00")
+    assert slurm.queued_s() == 30.0
+    assert slurm.queued_s() == 0.0  # the job's later runs did not wait
+
+
+def test_hours_and_queue_of_several_attempts():
+    first = {"started_at": "2026-01-01T10:00:00.000+00:00", "ended_at": "2026-01-01T10:10:00.500+00:00"}
+    again = {"started_at": "2026-01-01T11:00:00.000+00:00", "ended_at": "2026-01-01T11:00:10.000+00:00"}
+    lost = {"started_at": "2026-01-01T10:30:00.000+00:00", "ended_at": None}
+    tried = [first | {"waited_s": 100.0, "queued_s": 5.0}, lost | {"waited_s": 0.0, "queued_s": 1.0}]
+    tried += [again | {"waited_s": 0.0, "queued_s": 0.0}]
+    assert wall_s(tried) == pytest.approx(510.5)
+    assert queue_s(tried) == 6.0
+    assert queue_s([*tried, first | {"queued_s": None}]) is None
 
 
 @pytest.mark.parametrize(

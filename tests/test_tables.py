@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import synthetic
-from peft_tradeoffs import readable, table_formats, tables
+from peft_tradeoffs import cost, readable, table_formats, tables
 from peft_tradeoffs.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def test_files_hold_every_run_and_arm_in_order(tmp_path):
     assert make(tmp_path, summaries).returncode == 0
     folder = tmp_path / "tables"
     assert {path.name for path in folder.iterdir()} == {
-        f"{table}.{kind}" for table in ("runs", "arms", "memory") for kind in ("csv", "md", "tex")
+        f"{table}.{kind}" for table in ("runs", "arms", "memory", "cost") for kind in ("csv", "md", "tex")
     }
     runs, arms = rows(folder / "runs.csv"), rows(folder / "arms.csv")
     assert list(runs[0]) == list(tables.COLUMNS)
@@ -223,7 +223,7 @@ def test_random_weights_are_marked_everywhere(tmp_path):
     assert (
         make(tmp_path, [*summaries, synthetic.summary("lora", 4, 0), synthetic.summary("lora", 8, 0)]).returncode == 0
     )
-    for name in ("runs", "arms", "memory"):
+    for name in ("runs", "arms", "memory", "cost"):
         for kind in ("md", "tex"):
             text = (tmp_path / "tables" / f"{name}.{kind}").read_text(encoding="utf-8")
             heads = [line for line in text.splitlines() if line.startswith(("## ", r"\caption{"))]
@@ -251,6 +251,35 @@ def test_memory_has_each_part_beside_what_was_measured(tmp_path):
     assert not [header for header in row if "measured" in header] and "Peak RSS, MiB" in row
 
 
+def test_cost_is_the_sum_over_all_runs_and_attempts(tmp_path):
+    done = [synthetic.summary("lora", 4, seed, device="cuda", wall_s=1800.0, queue_s=360.0) for seed in (0, 1)]
+    done[1]["attempts"] = 3
+    failed = synthetic.oom("lora", 4, 2, device="cuda", wall_s=36.0, queue_s=0.0)
+    whole = [synthetic.summary("full", None, seed, device="cuda") for seed in (0, 1, 2)]
+    assert make(tmp_path, [*done, failed, *whole]).returncode == 0
+    full, lora = rows(tmp_path / "tables" / "cost.csv")
+    assert (lora["n_runs"], lora["attempts"]) == ("3", "5")
+    assert float(lora["hours"]) == pytest.approx((2 * 1800 + 36) / 3600)
+    assert float(lora["training_hours"]) == pytest.approx(sum(run["train_s"] for run in done) / 3600)
+    assert float(lora["queue_hours"]) == pytest.approx(0.2) and full["queue_hours"] == ""
+    assert float(lora["energy_Wh"]) == pytest.approx(sum(run["energy_J"] for run in done) / 3600)
+    text = (tmp_path / "tables" / "cost.md").read_text(encoding="utf-8")
+    assert "GPU hours" in text and "| All " in text and "Queue hours" in text
+    (*_, total) = cost.cost_readable(cost.cost_frame(tables.runs_frame(done))).to_dict("records")
+    assert (total["Arm"], total["Runs"], total["GPU hours"]) == ("All", "2", "1.00")
+
+
+def test_cost_gives_no_part_of_an_energy_as_the_whole():
+    known, unknown = (synthetic.summary("lora", 4, seed, device="cuda") for seed in (0, 1))
+    unknown["energy_J"] = None
+    frame = cost.cost_frame(tables.runs_frame([known, unknown]))
+    assert frame["energy_Wh"].isna().all()
+    (row, _) = cost.cost_readable(cost.cost_frame(tables.runs_frame([synthetic.summary("lora", 4, 0)]))).to_dict(
+        "records"
+    )
+    assert "Machine hours" in row and "Queue hours" not in row and "Energy, Wh" not in row
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_fits_its_page(tmp_path):
     summaries = []
@@ -262,7 +291,7 @@ def test_latex_fits_its_page(tmp_path):
     summaries[2] |= {"engine": "eager", "engine_reason": "it broke", "device_name": "NVIDIA H200", "dtype": "bfloat16"}
     assert make(tmp_path, summaries).returncode == 0
     page = r"\usepackage[paperwidth=21cm,paperheight=29.7cm,textwidth=16cm,textheight=24cm]{geometry}"
-    for name in ("runs", "arms", "memory"):
+    for name in ("runs", "arms", "memory", "cost"):
         body = rf"\usepackage{{booktabs,longtable,pdflscape}}\begin{{document}}\input{{{name}.tex}}\end{{document}}"
         (tmp_path / "tables" / "page.tex").write_text(rf"\documentclass{{article}}{page}{body}", encoding="utf-8")
         for _ in range(2):  # longtable settles its widths in the second

@@ -1,6 +1,6 @@
-"""Gather run summaries into tables as CSV, Markdown and LaTeX: a row a run, a row an arm, what memory went to.
+"""Gather run summaries into tables as CSV, Markdown and LaTeX: runs, arms, what memory went to, what it all cost.
 
-Reads the summary.json of every run of a grid and writes runs, arms and memory, each as .csv, .md and .tex. Only
+Reads the summary.json of every run of a grid and writes runs, arms, memory and cost, each as .csv, .md and .tex. Only
 completed runs are averaged; the others are counted. What was not measured stays empty.
 """
 
@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs import readable, tables
+    from peft_tradeoffs import cost, readable, tables
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.table_formats import latex, markdown
 
@@ -51,6 +51,7 @@ def main() -> None:
         ("runs", runs, readable.runs_readable, readable.costs_notes),
         ("arms", arms, readable.arms_readable, readable.costs_notes),
         ("memory", tables.memory_frame(arms), readable.memory_readable, readable.memory_notes),
+        ("cost", cost.cost_frame(runs), cost.cost_readable, cost.cost_notes),
     ):
         write_text(args.output_dir / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
         write_text(args.output_dir / f"{name}.md", markdown(frame, cells, notes))

@@ -72,6 +72,13 @@ def test_a_gpu_has_one_training_job_at_a_time(demo: Demo) -> None:
     assert not sharing(training)
 
 
+def test_the_third_job_on_two_gpus_says_how_long_it_was_queued(demo: Demo) -> None:
+    runs = tiny.summaries(demo.folder).values()
+    assert len(runs) == len(ARMS) and all(0 <= run["queue_s"] < 300 and run["wall_s"] > 1 for run in runs)
+    assert max(run["queue_s"] for run in runs) > 2
+    assert "Queue hours" in (demo.folder / "results/tables/cost.md").read_text(encoding="utf-8")
+
+
 def test_every_run_says_which_job_and_gpu_it_had(demo: Demo) -> None:
     for arm in ARMS:
         (job,) = (job for job in demo.jobs if job.comment == f"rule_train_wildcards_reviews_tiny_{arm}")

@@ -21,9 +21,9 @@ NO_WORD = "ended without a word"
 class Attempts:
     """`attempts.json` and `status.json` in a run's state directory. Attempts of another fingerprint are forgotten.
 
-    An attempt: started_at, ended_at, host, slurm, gpu_uuid, gpu_name, first_step (from 1; where it began), last_step
-    (None: it did none) and reason, why it ended. One that left no reason gets it from the next: NO_WORD, with the step
-    and the time of its last sign of life.
+    An attempt: started_at, ended_at, host, slurm, queued_s (of its SLURM job), gpu_uuid, gpu_name, waited_s (for the
+    GPU), first_step (from 1; where it began), last_step (None: it did none) and reason, why it ended. One that left no
+    reason gets it from the next: NO_WORD, with the step and the time of its last sign of life.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
@@ -42,7 +42,8 @@ class Attempts:
         earlier = self._read()
         if earlier and earlier[-1]["reason"] is None:
             earlier[-1] |= {"reason": NO_WORD, **self._last_sign(earlier[-1])}
-        where = {"host": socket.gethostname(), "slurm": slurm.job(), "gpu_uuid": None, "gpu_name": None}
+        where = {"host": socket.gethostname(), "slurm": slurm.job(), "queued_s": slurm.queued_s()}
+        where |= {"gpu_uuid": None, "gpu_name": None, "waited_s": 0.0}
         steps = {"first_step": None, "last_step": None}
         self._all = [*earlier, {"started_at": now(), "ended_at": None, **where, **steps, "reason": None}]
         self._write()
@@ -69,9 +70,9 @@ class Attempts:
             self.end("error")
             raise
 
-    def on(self, gpu_uuid: str | None, gpu_name: str | None) -> None:
-        """The GPU that this attempt has."""
-        self._all[-1] |= {"gpu_uuid": gpu_uuid, "gpu_name": gpu_name}
+    def on(self, gpu_uuid: str | None, gpu_name: str | None, waited_s: float) -> None:
+        """The GPU that this attempt has, and how long the process waited for it meanwhile."""
+        self._all[-1] |= {"gpu_uuid": gpu_uuid, "gpu_name": gpu_name, "waited_s": waited_s}
         self._write()
 
     def start_at(self, done: int) -> None:
@@ -160,6 +161,22 @@ def mixed_gpus(attempts: list[dict[str, Any]]) -> bool:
             names.add(attempt["gpu_name"])
             begin = first
     return len(names) > 1
+
+
+def wall_s(attempts: list[dict[str, Any]]) -> float:
+    """Seconds from the start to the end of each attempt (or its last sign of life), those for a GPU left out."""
+    ended = [attempt for attempt in attempts if attempt["ended_at"] is not None]
+    return sum(_seconds(attempt["started_at"], attempt["ended_at"]) - attempt["waited_s"] for attempt in ended)
+
+
+def queue_s(attempts: list[dict[str, Any]]) -> float | None:
+    """Seconds that the attempts' SLURM jobs were queued; None if one of them was in none, or did not say."""
+    waits = [attempt["queued_s"] for attempt in attempts]
+    return None if None in waits else sum(waits)
+
+
+def _seconds(begin: str, end: str) -> float:
+    return (datetime.datetime.fromisoformat(end) - datetime.datetime.fromisoformat(begin)).total_seconds()
 
 
 def now() -> str:

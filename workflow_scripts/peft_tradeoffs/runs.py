@@ -71,10 +71,10 @@ def run(
     settings = conditions["settings"]
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
     gpu_name = environment.device_name("cuda") if device.torch.type == "cuda" else None
-    directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name)
+    startup_s, waited_s = _startup_s(device.waited_s)
+    directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name, waited_s)
     free_memory(device.torch)
     device.isolation.begin()
-    startup_s = _startup_s(device.waited_s)
     energy, clocks = device.energy_meter(), Clocks(device.gpu)
     meters = {"train": {"energy": energy, "clocks": clocks, "isolation": device.isolation}}
     phases = Phases(device.torch, device.isolation.process_MiB, meters)
@@ -202,11 +202,14 @@ def _last_line(summary: dict[str, Any]) -> str:
 _process_started: float | None = psutil.Process().create_time()
 
 
-def _startup_s(waited_s: float) -> float | None:
-    """Seconds from the start of the process to its first run, waiting for a GPU left out; None for the runs after."""
+def _startup_s(waited_s: float) -> tuple[float | None, float]:
+    """Seconds from the start of the process to its first run, and those waited for a GPU, which are not in the first.
+
+    None and 0 for the runs after it.
+    """
     global _process_started
     started, _process_started = _process_started, None
-    return None if started is None else time.time() - started - waited_s
+    return (None, 0.0) if started is None else (time.time() - started - waited_s, waited_s)
 
 
 def _check_space(folder: Path, built: methods.Built) -> None:

@@ -1,6 +1,9 @@
 """The SLURM job that this process is part of. Cheap to import."""
 
+import datetime
 import os
+import re
+import subprocess
 from typing import Any
 
 VARIABLES = {
@@ -24,3 +27,28 @@ def job() -> dict[str, Any] | None:
     if found["restart_count"] is not None:
         found["restart_count"] = int(found["restart_count"])
     return {"job_id": int(number), **found}
+
+
+_told = False
+
+
+def queued_s() -> float | None:
+    """Seconds from when this process's job could have started to when it did, as sacct's Planned; then always 0.
+
+    None outside SLURM, or where scontrol does not say.
+    """
+    global _told
+    found = job()
+    if found is None or _told:
+        return None if found is None else 0.0
+    try:
+        done = subprocess.run(
+            ["scontrol", "show", "job", str(found["job_id"]), "--oneliner"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+        times = [re.search(rf"{key}=(\S+)", done.stdout)[1] for key in (r"\bEligibleTime", r"\bStartTime")]
+        eligible, start = map(datetime.datetime.fromisoformat, times)
+    except (OSError, subprocess.TimeoutExpired, TypeError, ValueError):  # no scontrol, no answer, "Unknown"
+        return None
+    _told = True
+    return max(0.0, (start - eligible).total_seconds())

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
-from peft_tradeoffs.attempts import mixed_gpus
+from peft_tradeoffs.attempts import mixed_gpus, queue_s, wall_s
 from peft_tradeoffs.devices import Device
 from peft_tradeoffs.energy import EnergyMeter
 from peft_tradeoffs.measure import MIB, NO_GPU, Phases, step_percentiles
@@ -77,6 +77,8 @@ def summarise(
         **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
         "weights_measured_MiB": _mib(outcome.weights_measured),
         "attempts": len(attempts),
+        "wall_s": wall_s(attempts),
+        "queue_s": queue_s(attempts),
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "fingerprint": fingerprint,
         **(_counts(outcome.parameters) if outcome.parameters else {}),
@@ -89,6 +91,7 @@ def summarise(
         "engine_reason": "the engine that was asked for ran",
         "startup_s": "the process was started for an earlier seed",
         "gpu_uuid": device.no_gpu or NO_GPU,
+        "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
         "shared_gpu": (no_shared or NO_GPU) if cuda else NO_GPU,
     }
     if not cuda:

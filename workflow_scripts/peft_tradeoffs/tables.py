@@ -30,12 +30,12 @@ COLUMNS = (
     *(f"{phase}_{peak}_MiB" for phase in PHASES for peak in ("peak_allocated", "peak_reserved", "process", "peak_rss")),
     "held_before_MiB", *SPLIT, *MEASURED_SPLIT, "data_MiB",
     "energy_J", "energy_J_per_sample", "mean_power_W", "idle_power_W", "energy_window_s", "energy_window_short",
-    "attempts", "fingerprint", "finished_at", "null_reasons",
+    "attempts", "wall_s", "queue_s", "fingerprint", "finished_at", "null_reasons",
 )  # fmt: skip
 IDENTITY = COLUMNS[:7]
 NOT_AVERAGED = (
-    "failed_phase", "oom_bytes", "diverged_step", "stopped_early", "attempts", "fingerprint", "finished_at",
-    "null_reasons",
+    "failed_phase", "oom_bytes", "diverged_step", "stopped_early", "attempts", "wall_s", "queue_s", "fingerprint",
+    "finished_at", "null_reasons",
 )  # fmt: skip
 SETTINGS = (
     "task", "metric", "pretrained", "learning_rate", "batch_size", "gradient_accumulation_steps",
