@@ -80,25 +80,28 @@ RAISES_LATE = """
 import sys, torch
 sys.path.insert(0, {scripts!r})
 from peft_tradeoffs import engine, methods
-evaluate, save = engine.Trainer._evaluate, methods.save
-def second(self):
-    if self.progress.rows:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 …")
-    return evaluate(self)
+predict, save, allocate = engine.Trainer._predict, methods.save, engine.allocate_state
+def refuse(*arguments):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 …")
+def second(self, name):
+    return refuse() if self.progress.rows else predict(self, name)
 def half(built, folder):
     save(built, folder)
     raise RuntimeError("CUDA error: out of memory")
-if sys.argv.pop(1) == "evaluate":
-    engine.Trainer._evaluate = second
-else:
-    methods.save = half
+match sys.argv.pop(1):
+    case "evaluate":
+        engine.Trainer._predict = second
+    case "save":
+        methods.save = half
+    case "train":
+        engine.allocate_state = refuse
 import train
 train.main()
 """
 
 
-@pytest.mark.parametrize("phase", ["evaluate", "save"])
-def test_out_of_memory_late_in_a_run_keeps_what_was_reached(tmp_path, finished, phase):
+@pytest.mark.parametrize(("phase", "steps", "evaluations"), [("train", 0, 0), ("evaluate", 16, 1), ("save", 16, 2)])
+def test_out_of_memory_late_in_a_run_keeps_what_was_reached(tmp_path, finished, phase, steps, evaluations):
     results = finished / "results"
     settings = json.loads((results / "runs/reviews/tiny/full/seed0/env.json").read_text())["settings"]
     words = ["--settings", json.dumps({**settings, "epochs": 2}), "--seeds", "0", "--output-dir", str(tmp_path)]
@@ -107,13 +110,14 @@ def test_out_of_memory_late_in_a_run_keeps_what_was_reached(tmp_path, finished, 
     done = subprocess.run([sys.executable, "-c", script, phase, *words], capture_output=True, text=True, cwd=finished)
     assert done.returncode == 0, done.stderr
     run = json.loads((tmp_path / "seed0/summary.json").read_text())
-    assert (run["status"], run["steps"]) == ("oom", 16)
-    assert run["failed_phase"] == {"evaluate": "train", "save": "save"}[phase]
-    assert run["train_s"] > 0 and run["activations_MiB"] > 0 and run["samples_per_s"] > 0
-    if phase == "evaluate":
+    assert (run["status"], run["failed_phase"], run["steps"]) == ("oom", phase, steps)
+    assert run["activations_MiB"] > 0
+    for key in ("train_s", "samples_per_s"):
+        assert run[key] > 0 if steps else run["null_reasons"][key] == "not reached: the run ended in train"
+    if phase != "save":
         assert run["metric_value"] is None and run["null_reasons"]["metric_value"].startswith("not reached")
     rows = (tmp_path / "seed0/metrics.csv").read_text().splitlines()
-    assert len(rows) == {"evaluate": 2, "save": 3}[phase]
+    assert len(rows) == (1 + evaluations if evaluations else 1)
     assert not (tmp_path / "seed0/checkpoint").exists() and not (tmp_path / "seed0/predictions.csv").exists()
 
 

@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.lease import Lease, acquire
+from peft_tradeoffs.lease import acquire
 from recorded_nvml import OTHER_UUID, UUID
 
 UUIDS = [UUID, OTHER_UUID]
@@ -57,17 +58,11 @@ def holders(tmp_path) -> Iterator[list[Holder]]:
             holder.end()
 
 
-@pytest.fixture(autouse=True)
-def no_slurm(monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-
-
 def test_jobs_take_gpus_of_their_own(tmp_path, holders):
     holders.append(Holder(tmp_path, *UUIDS))
     assert holders[0].index == 0
     lease = acquire(UUIDS, folder=tmp_path)
-    assert lease.index == 1 and lease.waited_s < 0.1
-    assert acquire(UUIDS, allow_shared=True, folder=tmp_path) == Lease(0, None, 0.0)
+    assert lease.index == 1
     os.close(lease.descriptor)
     lease = acquire(UUIDS, folder=tmp_path)
     assert lease.index == 1
@@ -79,10 +74,12 @@ def test_a_job_waits_until_a_lease_ends_with_its_process(tmp_path, holders, endi
     holders.append(Holder(tmp_path, UUID))
     later = threading.Timer(1.0, ending, holders)
     later.start()
+    began = time.monotonic()
     lease = acquire([UUID], folder=tmp_path)
+    assert time.monotonic() - began > 0.9
     later.join()
-    assert lease.index == 0 and lease.waited_s > 0.9
-    assert capfd.readouterr().err == f"waits for a GPU: taken are {UUID} by process {holders[0].pid}\n"
+    assert lease.index == 0
+    assert capfd.readouterr().out == f"waits for a GPU: taken are {UUID} by process {holders[0].pid}\n"
     (file,) = tmp_path.iterdir()
     assert file.read_text() == str(os.getpid())
     os.close(lease.descriptor)
@@ -105,15 +102,6 @@ def test_every_user_may_open_the_file(tmp_path):
     os.close(lease.descriptor)
 
 
-def test_slurm_assigns_gpus_itself(tmp_path, holders, monkeypatch):
-    holders.append(Holder(tmp_path, UUID))
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    assert acquire([UUID], folder=tmp_path) == Lease(0, None, 0.0)
-    lease = acquire(UUIDS, folder=tmp_path)  # jobs of one allocation with several GPUs
-    assert lease.index == 1
-    os.close(lease.descriptor)
-
-
 def test_what_a_holder_wrote_is_not_trusted(tmp_path, holders, capfd):
     holders.append(Holder(tmp_path, UUID))
     (file,) = tmp_path.iterdir()
@@ -122,7 +110,7 @@ def test_what_a_holder_wrote_is_not_trusted(tmp_path, holders, capfd):
     later.start()
     os.close(acquire([UUID], folder=tmp_path).descriptor)
     later.join()
-    assert capfd.readouterr().err == f"waits for a GPU: taken are {UUID} by process unknown\n"
+    assert capfd.readouterr().out == f"waits for a GPU: taken are {UUID} by process unknown\n"
 
 
 def test_a_file_tidied_away_between_opening_and_locking(tmp_path, monkeypatch):

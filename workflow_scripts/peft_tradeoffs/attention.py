@@ -41,9 +41,10 @@ def choose_mask(
 ) -> Mask:
     """The cheapest mask under which `model` computes the same as under a padding mask.
 
-    Tried on `ids` int64 [length], as long as any text, and on their first tokens beside them, by the hidden states of
-    the real tokens. A model that takes no other form, shows no hidden states or sees a window only keeps the padding
-    mask. `dtype` is that of attention, `autocast` makes the context of a forward pass.
+    Tried on `ids` int64 [length], as many as any text has, and on their first tokens beside them, by the hidden states
+    of the real tokens. A model that takes neither these texts nor another form, that shows no hidden states a token, or
+    whose config has a window of fewer tokens keeps the padding mask. `dtype` is that of attention, `autocast` makes the
+    context of a forward pass. Raises torch.OutOfMemoryError.
     """
     length = len(ids)
     if any(window < length for window in _windows(model)):
@@ -52,32 +53,41 @@ def choose_mask(
     real = torch.arange(length, device=ids.device) < sizes[:, None]
     texts = torch.where(real, ids, pad_token_id)
 
-    def hidden(mask: Mask) -> list[torch.Tensor]:
-        with autocast():
-            output = model(
-                input_ids=texts, attention_mask=mask(sizes, length, dtype), output_hidden_states=True, return_dict=True
-            )
-        return [states.float() * real[..., None] for states in output.hidden_states or ()]
+    def hidden(mask: Mask) -> list[torch.Tensor] | None:
+        """Hidden states [2, length, d] of every layer, on the CPU; None from a model that does not give them."""
+        try:
+            with autocast():
+                output = model(
+                    input_ids=texts, attention_mask=mask(sizes, length, dtype), output_hidden_states=True,
+                    return_dict=True,
+                )  # fmt: skip
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+            return None
+        states = getattr(output, "hidden_states", None) or ()
+        if not states or any(layer.shape[:2] != real.shape for layer in states):
+            return None
+        return [layer.cpu() for layer in states]
 
     training = model.training
     model.eval()
     try:
         expected = hidden(padding_mask)
-        for mask in (no_mask, additive_mask) if _is_causal(model) else (additive_mask,):
-            try:
-                found = hidden(mask)
-            except (RuntimeError, ValueError, TypeError, IndexError):
-                continue  # this architecture does not take it
-            if expected and all(_alike(*pair, TOLERANCE[dtype]) for pair in zip(found, expected, strict=True)):
+        masks = (no_mask, additive_mask) if _is_causal(model) else (additive_mask,)
+        for mask in masks if expected else ():
+            found = hidden(mask)
+            if found and all(_alike(*pair, real.cpu(), TOLERANCE[dtype]) for pair in zip(found, expected, strict=True)):
                 return mask
         return padding_mask
     finally:
         model.train(training)
 
 
-def _alike(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
-    """Whether each text's states [2, length, d] differ by less than a share `tolerance` of their norm."""
-    difference, norm = ((found - expected).flatten(1).norm(dim=1), expected.flatten(1).norm(dim=1))
+def _alike(found: torch.Tensor, expected: torch.Tensor, real: torch.Tensor, tolerance: float) -> bool:
+    """Whether the states [2, length, d] of each text's `real` tokens differ by less than a share of their norm."""
+    found, expected = (states.float() * real[..., None] for states in (found, expected))
+    difference, norm = (found - expected).flatten(1).norm(dim=1), expected.flatten(1).norm(dim=1)
     return bool((difference <= tolerance * norm).all())
 
 

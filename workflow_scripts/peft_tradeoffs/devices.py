@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import re
+import time
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from peft_tradeoffs.gpu import Gpu, visible_uuids
 from peft_tradeoffs.isolation import Isolation
 
 LEAVING_S = 10.0  # a process that gave up its lease may still be taking down its CUDA context
+WAITED_S = 0.5  # taking a free GPU takes less
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,21 @@ def open_device(kind: str, allow_shared: bool, idle: IdlePower | None) -> Device
             "config key training.device: cuda, but torch sees no GPU (CUDA_VISIBLE_DEVICES, driver, or a CPU "
             "build of torch); set device: cpu for a CPU run"
         )
-    held = lease.acquire(visible_uuids(), allow_shared)  # until the process ends
+    began = time.monotonic()
+    held = lease.acquire(visible_uuids())  # until the process ends
     gpu, no_gpu = Gpu.find(held.index)
-    isolation = Isolation(gpu, no_gpu, allow_shared, patience_s=LEAVING_S if held.waited_s else 0.0)
+    isolation = Isolation(gpu, no_gpu, allow_shared, patience_s=LEAVING_S)
+    waited_s = time.monotonic() - began
     idle_power_W, no_idle_power = (None, no_gpu)
-    if gpu is not None and idle is not None:
+    if waited_s > WAITED_S:
+        no_idle_power = "another job of this workflow was on the GPU while this one started"
+    elif gpu is not None and idle is not None:
         idle_power_W, no_idle_power = idle.finish(gpu)
     torch.cuda.set_device(held.index)  # makes the context, as does the first tensor
     torch.zeros(1, device="cuda")
     isolation.context_made()
     where = torch.device("cuda", held.index)
-    return Device(where, gpu, no_gpu, isolation, idle_power_W, no_idle_power, held.waited_s)
+    return Device(where, gpu, no_gpu, isolation, idle_power_W, no_idle_power, waited_s)
 
 
 def free_memory(device: torch.device) -> None:

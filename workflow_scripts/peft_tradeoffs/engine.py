@@ -18,8 +18,9 @@ from peft_tradeoffs.batches import ResidentSplit, Split, epoch_batches, evaluati
 from peft_tradeoffs.capture import CapturedSteps, CaptureError, EagerSteps
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.interruption import Interrupted
-from peft_tradeoffs.measure import PREPARE, STATE, Phases, StepTimer
+from peft_tradeoffs.measure import MASK, PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.probe import Probe, probe
+from peft_tradeoffs.snapshots import restore, snapshot
 from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state, autocast, linear_schedule
 
 
@@ -51,7 +52,7 @@ class Result:
     diverged_step: int | None  # from 1
     probe: Probe
     engine: str  # that ran
-    data_bytes: int  # of the train split on the device
+    data_bytes: int | None  # of the train split on the device
 
 
 class State(Protocol):
@@ -84,7 +85,8 @@ class Diverged(Exception):
 class Trainer:
     """One run: probes a model, trains it on splits["train"] and evaluates it on the others after every epoch.
 
-    The result is that of the last step. Resumes from `state`, to the same weights on the same device.
+    `train` does it; `result` is what the run has come to, also when memory ran out on the way. It is that of the last
+    step. Resumes from `state`, to the same weights on the same device.
     """
 
     def __init__(
@@ -100,29 +102,39 @@ class Trainer:
         phases: Phases,
         generators: BlockGenerators | None = None,
     ) -> None:
-        """Probe `model`, or take a resumed run's probe, and put what training needs on the device.
-
-        `generators` are those of a model with gradient checkpointing on a GPU.
-        """
+        """`generators` are those of a model with gradient checkpointing on a GPU."""
         self.model, self.settings, self.seed, self.device = model, settings, seed, device
         self.state, self.reporter, self.phases, self.generators = state, reporter, phases, generators
-        self.splits = splits
+        self.splits, self.pad_token_id = splits, pad_token_id
         self.lengths = splits["train"].lengths
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.progress: Progress | None = None
+        self.timer = StepTimer(device, [])
+        self.data: dict[str, ResidentSplit] = {}
+        self.steps: CapturedSteps | EagerSteps | None = None
+        self.per_epoch = math.ceil(len(self.lengths) / settings.batch_size)
+        self.total = settings.max_steps or settings.epochs * self.per_epoch
+        warmup = math.ceil(settings.warmup_ratio * self.total)
+        factors = (linear_schedule(step, warmup, self.total) for step in range(self.total))
+        self.rates = [settings.learning_rate * factor for factor in factors]
+
+    def _begin(self) -> None:
+        """Probe the model, or take up a saved state, and put what training needs on the device."""
+        settings, generators, phases = self.settings, self.generators, self.phases
         phases.switch(STATE)
-        saved = state.load()
+        saved = self.state.load()
         if saved:
             self.progress = Progress(**saved["progress"])
             phases.restore(self.progress.phases)
+            self.timer = StepTimer(self.device, self.progress.step_s)
         else:
-            phases.switch("probe")
-            self.progress = self._probed(pad_token_id)
+            self.progress = self._probed()
             phases.switch(PREPARE)
         self.mask = MASKS[self.progress.mask]
         choose_kernels(self.mask)
-        self.optimizer = adamw(self.parameters, settings, device)
+        self.optimizer = adamw(self.parameters, settings, self.device)
         allocate_state(self.optimizer)
-        torch.manual_seed(seed)  # dropout
+        torch.manual_seed(self.seed)  # dropout
         if generators is not None:
             generators.load([])
         if saved:
@@ -130,29 +142,22 @@ class Trainer:
         del saved  # a second copy of the weights
 
         phases.switch(PREPARE)
-        self.data = {name: ResidentSplit(split, pad_token_id, device) for name, split in splits.items()}
-
-        self.per_epoch = math.ceil(len(self.lengths) / settings.batch_size)
-        self.total = settings.max_steps or settings.epochs * self.per_epoch
-        warmup = math.ceil(settings.warmup_ratio * self.total)
-        factors = (linear_schedule(step, warmup, self.total) for step in range(self.total))
-        self.rates = [settings.learning_rate * factor for factor in factors]
+        self.data = {name: ResidentSplit(split, self.pad_token_id, self.device) for name, split in self.splits.items()}
         self.step = TrainingStep(
-            *(model, self.data["train"], self.mask, self.parameters, self.optimizer, self.rates, settings, generators)
+            *(self.model, self.data["train"], self.mask, self.parameters, self.optimizer, self.rates, settings),
+            generators,
         )
         if settings.compile:
             self.step.compile()
         captured = settings.engine == "captured" and self.progress.engine_reason is None
-        self.steps: CapturedSteps | EagerSteps = (
-            CapturedSteps(self.step, settings.compile, generators) if captured else self._eager()
-        )
-        self.timer = StepTimer(device, self.progress.step_s)
+        self.steps = CapturedSteps(self.step, settings.compile, generators) if captured else self._eager()
         self.epoch_began = self.progress.step  # the steps done before the epoch
         self.read = 0  # batches of the epoch whose loss has been read
         self.saved = self.progress.step  # the step of the last saved state
 
     def train(self) -> Result:
         """Train to the end, or until the loss is not finite. Raises Interrupted, the state saved, if it must end."""
+        self._begin()
         try:
             logits, diverged_step = self._run(), None
         except Diverged as diverged:
@@ -160,16 +165,13 @@ class Trainer:
         self.phases.switch(None)
         return self.result(logits, diverged_step)
 
-    def result(self, logits: np.ndarray | None = None, diverged_step: int | None = None) -> Result:
-        """What the run has come to; also of one that memory ended."""
-        return Result(
-            self._measured(),
-            logits,
-            diverged_step,
-            Probe(**self.progress.probe),
-            self.steps.name,
-            self.data["train"].bytes,
-        )
+    def result(self, logits: np.ndarray | None = None, diverged_step: int | None = None) -> Result | None:
+        """What the run has come to, also of one that memory ended; None before the end of its probe."""
+        if self.progress is None:
+            return None
+        engine = self.steps.name if self.steps else self.settings.engine
+        data_bytes = self.data["train"].bytes if self.data else None
+        return Result(self._measured(), logits, diverged_step, Probe(**self.progress.probe), engine, data_bytes)
 
     def _run(self) -> np.ndarray:
         """Train to the end; logits of the test split. Raises Diverged."""
@@ -222,23 +224,25 @@ class Trainer:
             self._checkpoint()
         raise Interrupted(signal_name, f"after step {self.progress.step} of {self.total}")
 
-    def _probed(self, pad_token_id: int) -> Progress:
+    def _probed(self) -> Progress:
         """The progress of a run that begins: its probe, and the mask that all its steps take."""
         progress = Progress()
         if self.device.type == "cuda":  # on a CPU nothing waits
-            progress.mask = self._choose_mask(pad_token_id).__name__
+            self.phases.switch(MASK)
+            progress.mask = self._choose_mask().__name__
+        self.phases.switch("probe")
         choose_kernels(MASKS[progress.mask])
         self.model.train()
         train, mask = self.splits["train"], MASKS[progress.mask]
-        found = probe(self.model, train, pad_token_id, self.settings, self.device, mask, self.generators)
+        found = probe(self.model, train, self.pad_token_id, self.settings, self.device, mask, self.generators)
         progress.probe = dataclasses.asdict(found)
         return progress
 
-    def _choose_mask(self, pad_token_id: int) -> Mask:
+    def _choose_mask(self) -> Mask:
         longest = max(padded_length(split.lengths) for split in self.splits.values())
         ids = torch.from_numpy(np.resize(self.splits["train"].input_ids, longest)).long().to(self.device)
         context = functools.partial(autocast, self.settings.precision, self.device)
-        return choose_mask(self.model, ids, pad_token_id, self.settings.dtype, context)
+        return choose_mask(self.model, ids, self.pad_token_id, self.settings.dtype, context)
 
     def _eager(self) -> EagerSteps:
         return EagerSteps(self.step, self.settings.compile, self.generators)
@@ -273,10 +277,12 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self._read_losses()
+        phase = self.phases.current
         self.phases.switch(STATE)
-        self.state.save(snapshot(self._measured(), self.parameters, self.optimizer, self.generators))
+        progress = dataclasses.asdict(self._measured())
+        self.state.save(snapshot(progress, self.parameters, self.optimizer, self.generators))
         self.saved = self.progress.step
-        self.phases.switch("train")
+        self.phases.switch(phase)
 
     def _measured(self) -> Progress:
         """The progress with the times of all steps, captures and phases so far."""
@@ -284,8 +290,8 @@ class Trainer:
             self.progress,
             step_s=self.timer.seconds(),
             phases=self.phases.totals(),
-            capture_s=self.progress.capture_s + self.steps.capture_s,
-            compile_s=self.progress.compile_s + self.steps.compile_s,
+            capture_s=self.progress.capture_s + (self.steps.capture_s if self.steps else 0.0),
+            compile_s=self.progress.compile_s + (self.steps.compile_s if self.steps else 0.0),
         )
 
     def _evaluate(self) -> np.ndarray:
@@ -320,7 +326,6 @@ class Trainer:
                 progress.stopped = stop and progress.step < self.total
         progress.losses = []
         self.reporter.evaluation(progress.rows[-1])
-        self.phases.switch("train")  # for a checkpoint now
         return logits["test"]
 
     def _predict(self, name: str) -> np.ndarray:
@@ -354,45 +359,3 @@ def predict(
             logits = torch.empty(len(lengths), output.shape[1], device=device)
         logits[rows] = output.float()
     return logits.cpu().numpy()
-
-
-def snapshot(
-    progress: Progress,
-    parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    generators: BlockGenerators | None,
-) -> dict[str, Any]:
-    """All that a resume needs, as plain values and tensors."""
-    return {
-        "progress": dataclasses.asdict(progress),
-        "parameters": {name: p.detach() for name, p in parameters.items()},
-        "optimizer": optimizer.state_dict()["state"],
-        "generator": torch.get_rng_state(),
-        "cuda_generator": torch.cuda.get_rng_state() if _on_gpu(parameters) else None,
-        "block_generators": generators.state() if generators is not None else [],
-    }
-
-
-def restore(
-    saved: dict[str, Any],
-    parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    generators: BlockGenerators | None,
-) -> None:
-    """Put the weights, optimizer and generators of a `snapshot` back."""
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(saved["parameters"][name])
-    ordered = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, values in saved["optimizer"].items():
-        for name, value in values.items():
-            optimizer.state[ordered[index]][name].copy_(value)
-    torch.set_rng_state(saved["generator"])
-    if saved["cuda_generator"] is not None:
-        torch.cuda.set_rng_state(saved["cuda_generator"])
-    if generators is not None:
-        generators.load(saved["block_generators"])
-
-
-def _on_gpu(parameters: dict[str, nn.Parameter]) -> bool:
-    return any(parameter.is_cuda for parameter in parameters.values())

@@ -5,9 +5,9 @@ A job that finds all of them taken waits, its imports done, so that a GPU is idl
 
 import contextlib
 import fcntl
+import math
 import os
 import stat
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from peft_tradeoffs.errors import InputError
 
 FOLDER = Path("/tmp")  # not TMPDIR, which users and jobs set to folders of their own
 POLL_S = 0.1
+TELL_S = 300.0  # between two lines that say that a job waits
 
 
 @dataclass(frozen=True)
@@ -24,31 +25,25 @@ class Lease:
     """A GPU that is one job's until its process ends, however it ends, or `descriptor` is closed."""
 
     index: int  # torch's
-    descriptor: int | None  # of the locked file; None: taken without a lock
-    waited_s: float
+    descriptor: int  # of the locked file
 
 
-def acquire(uuids: Sequence[str], allow_shared: bool = False, folder: Path = FOLDER) -> Lease:
-    """Take the first GPU among `uuids` that no other job has; wait for one if they all have theirs.
+def acquire(uuids: Sequence[str], folder: Path = FOLDER) -> Lease:
+    """Take the first GPU among `uuids` that no other job has; wait for one, and say so, if each has its job.
 
-    The lease is a lock on a file a GPU in `folder`. The one GPU that SLURM gave a job is taken without it, and so is
-    the first, with `allow_shared`, of those that are all taken.
+    The lease is a lock on a file a GPU in `folder`. Nobody contends for it where SLURM gives each job its own GPU.
     """
-    if "SLURM_JOB_ID" in os.environ and len(uuids) == 1:
-        return Lease(0, None, 0.0)
-    began, told = time.monotonic(), False
+    told_at = -math.inf
     while True:
         holders = []
         for index, uuid in enumerate(uuids):
             descriptor, holder = _lock(folder / f"peft-tradeoffs-{uuid}.lock")
             if descriptor is not None:
-                return Lease(index, descriptor, time.monotonic() - began)
+                return Lease(index, descriptor)
             holders.append(f"{uuid} by process {holder or 'unknown'}")
-        if allow_shared:
-            return Lease(0, None, 0.0)
-        if not told:
-            print(f"waits for a GPU: taken are {', '.join(holders)}", file=sys.stderr, flush=True)
-            told = True
+        if time.monotonic() - told_at >= TELL_S:
+            print(f"waits for a GPU: taken are {', '.join(holders)}", flush=True)
+            told_at = time.monotonic()
         time.sleep(POLL_S)
 
 

@@ -270,7 +270,7 @@ def memory_notes(rows: pd.DataFrame) -> list[str]:
     """What a reader must know of a table of memory: one sentence each."""
     lines = ["Means of the n completed runs (seeds).", PROBE, "Parts: from tensor sizes."]
     if rows[[f"{key}_mean" for key in MEASURED_SPLIT]].notna().any(axis=None):
-        lines.append("Measured: what the CUDA allocator held more after the part came.")
+        lines.append("Measured: what was asked of the CUDA allocator and in use after the part came, and not before.")
     else:
         lines.append("Not measured part by part: that takes a GPU.")
     if rows["gradient_accumulation_steps"].astype(str).ne("1").any():

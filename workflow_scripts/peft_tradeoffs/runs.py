@@ -23,13 +23,14 @@ from peft_tradeoffs.devices import Device, free_memory, open_device, refused_byt
 from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.frozen import hold_as_computed
-from peft_tradeoffs.measure import MIB, PREPARE, STATE, Phases
+from peft_tradeoffs.measure import MASK, MIB, PREPARE, STATE, Phases
 from peft_tradeoffs.model_files import tokenizer_files
 from peft_tradeoffs.progress import TerminalReporter
 from peft_tradeoffs.state import RunDirectory
 from peft_tradeoffs.summary import Outcome, check, summarise
 
 WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
+REPORTED = {MASK: "probe", PREPARE: "train", STATE: "train", None: "evaluate"}  # phases that the summary does not name
 
 
 def prepare_process(settings: dict[str, Any], threads: int, idle: IdlePower | None) -> Device:
@@ -93,7 +94,7 @@ def run(
         if not ran_out:
             raise
         outcome.status = "oom"
-        outcome.failed_phase = "train" if phases.current in (PREPARE, STATE) else phases.current or "evaluate"
+        outcome.failed_phase = REPORTED.get(phases.current, phases.current)
         for name in WEIGHTS:
             shutil.rmtree(results / name, ignore_errors=True)  # half of one
     phases.switch(None)
@@ -119,6 +120,7 @@ def run(
             "under_load": clocks.totals() if device.gpu else None,
             "other_processes": device.isolation.others(),
             "attempts": attempts,
+            "attention_mask": outcome.trained.progress.mask if outcome.trained else None,
             "seed": seed,
             "fingerprint": directory.fingerprint,
             **{key: conditions[key] for key in ("data_sha256", "model_sha256", "code_sha256")},

@@ -34,7 +34,7 @@ class Outcome:
     held_before: int | None = None  # CUDA bytes
     weights_measured: int | None = None  # CUDA bytes
     trained: engine.Result | None = None
-    reached: Callable[[], engine.Result] | None = None  # of a training that has begun
+    reached: Callable[[], engine.Result | None] | None = None  # of a training that has begun
 
 
 def summarise(
@@ -137,13 +137,13 @@ def _training(trained: engine.Result) -> tuple[dict[str, Any], dict[str, str]]:
     values = {
         "steps": progress.step,
         "stopped_early": progress.stopped,
-        "train_s": train_s,
+        "train_s": train_s or None,
         "capture_s": progress.capture_s if trained.engine == "captured" else None,
         "compile_s": progress.compile_s or None,
         "samples_per_s": progress.samples / train_s if train_s else None,
         "tokens_per_s": progress.tokens / train_s if train_s else None,
         "activations_MiB": probe.activations_MiB,
-        "data_MiB": trained.data_bytes / MIB,
+        "data_MiB": _mib(trained.data_bytes),
         **steps,
         **eager,
         **measured,
