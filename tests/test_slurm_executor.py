@@ -73,6 +73,7 @@ def executor(kind: type) -> Any:
     made.status_rate_limiter = Unlimited()
     made._next_seconds_between_status_checks = None
     made.print_job_error = lambda *_, **__: None
+    getattr(made, "_set_up", lambda: None)()
     made.__post_init__()
     return made
 
@@ -101,6 +102,11 @@ def in_a_folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def test_the_plugin_alone_forgets_its_jobs_and_so_waits_for_ever(original, answers):
     answers += [FAILED, FAILED]
     assert look(executor(original), [job(1), job(2)]) == []
+
+
+def test_a_look_before_the_executor_is_whole(original):
+    """Its thread starts in the parent's __init__, before __post_init__."""
+    assert look(object.__new__(slurm_executor.outlasting(original)), []) == []
 
 
 def test_jobs_of_a_round_without_an_answer_are_kept(original, answers, caplog):

@@ -66,7 +66,11 @@ def outlasting(plugin_executor: type) -> type:
     class Executor(plugin_executor):
         outlasts = True
 
-        def __post_init__(self) -> None:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self._set_up()  # the parent starts the thread that looks at jobs before it calls __post_init__
+            super().__init__(*arguments, **options)
+
+        def _set_up(self) -> None:
             self._ended: set[int] = set()
             self._submitted = False
             self._answered = True
@@ -74,12 +78,13 @@ def outlasting(plugin_executor: type) -> type:
             self._unlisted: set[str] = set()
             self._submission = threading.local()
             self._ending = threading.Event()
-            super().__post_init__()
 
         # Status
 
         async def check_active_jobs(self, active_jobs: list[Any]) -> AsyncIterator[Any]:
             """Yield every job whose end was not reported, those of a round without an answer too."""
+            if not active_jobs:  # the executor may not be whole yet
+                return
             self._ended.clear()
             forgotten = await self._forgotten(active_jobs)
             yielded = set()
