@@ -5,7 +5,13 @@ import contextlib
 import pytest
 import torch
 from peft_tradeoffs.attention import additive_mask, choose_mask, no_mask, padding_mask
-from transformers import AutoModelForSequenceClassification, MistralConfig, MistralForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BartForSequenceClassification,
+    MistralConfig,
+    MistralForSequenceClassification,
+)
 
 LENGTH = 24
 IDS = torch.arange(LENGTH) % 15 + 3
@@ -65,6 +71,26 @@ def test_a_model_that_shows_no_hidden_states_keeps_the_padding_mask(tiny_bert, m
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda output_hidden_states, **inputs: forward(**inputs))
     assert chosen(model) is padding_mask
+
+
+def test_a_model_that_does_not_take_made_up_texts_keeps_the_padding_mask():
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    assert chosen(BartForSequenceClassification(BartConfig(vocab_size=30, **sizes, **heads))) is padding_mask
+
+
+def test_memory_that_runs_out_under_a_mask_is_not_a_reason_to_take_another(tiny_bert, monkeypatch):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
+    forward = model.forward
+
+    def refuses(attention_mask=None, **inputs):
+        if attention_mask.ndim == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(attention_mask=attention_mask, **inputs)
+
+    monkeypatch.setattr(model, "forward", refuses)
+    with pytest.raises(torch.OutOfMemoryError):
+        chosen(model)
 
 
 @pytest.mark.parametrize(("window", "expected"), [(8, padding_mask), (None, no_mask)])

@@ -181,6 +181,39 @@ def test_resume_from_any_step_gives_the_same_weights_and_curve(stop):
     assert np.array_equal(straight.logits, again.logits)
 
 
+class Counts:
+    """A meter that notes how many optimizer steps each stretch of training had."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.stretches, self._passes = model, [], 0
+        model.register_forward_hook(lambda *_: self._passed())
+
+    def _passed(self) -> None:
+        self._passes += self.model.training
+
+    def start(self) -> None:
+        self._passes = 0
+
+    def stop(self) -> None:
+        self.stretches.append(self._passes)
+
+    def totals(self) -> dict:
+        return {}
+
+    def restore(self, totals: dict) -> None: ...
+
+
+@pytest.mark.parametrize("saving", [False, True])
+def test_every_stretch_of_training_has_steps(saving):
+    """Clocks, energy and other processes are read at its end."""
+    model = Bag()
+    counts = Counts(model)
+    data = {"train": split(50), "test": split(11, seed=1)}
+    phases = Phases(CPU, meters={"train": {"counts": counts}})
+    engine.Trainer(model, data, 0, SETTINGS, 7, CPU, Memory(every=saving), Silent(), phases).train()
+    assert counts.stretches == ([1] * 3 * 7 if saving else [7, 7, 7])
+
+
 def test_max_steps_ends_in_mid_epoch_with_an_evaluation():
     result = fit(max_steps=9)[1]
     assert result.progress.step == 9

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from gpu_runs import ARMS, SCRIPTS, command, prepare, settings, summaries
 from peft_tradeoffs.energy import EnergyMeter
 from peft_tradeoffs.gpu import Gpu
 from peft_tradeoffs.measure import Phases
@@ -21,71 +21,18 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
-LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8}
-ARMS = {
-    "full": {"peft": None, "quantization": None, "rank": None, "learning_rate": 1e-3},
-    "lora-r4": {"peft": LORA, "quantization": None, "rank": 4, "learning_rate": 1e-2},
-    "qlora-r4": {"peft": LORA, "quantization": tiny.NF4_BF16, "rank": 4, "learning_rate": 1e-2},
-}
-
-
-def settings(arm: str, **changes: Any) -> dict[str, Any]:
-    """Resolved settings of an arm, as the workflow hands them to train.py."""
-    return {
-        **tiny.TRAINING,
-        "dataset": "reviews",
-        "model": "tiny",
-        "arm": arm,
-        "method": arm.split("-")[0],
-        "head": None,
-        "gradient_checkpointing": False,
-        "device": "cuda",
-        "allow_shared_gpu": True,  # these tests hold a context too
-        "dtype": "float32",
-        "max_length": 32,
-        **ARMS[arm],
-        **changes,
-    }
-
-
-def step(script: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, str(SCRIPTS / script), *words], capture_output=True, text=True)
-    assert done.returncode == 0 or not check, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
-    """A folder with model, data and tokens, made without Snakemake."""
-    folder = tmp_path_factory.mktemp("gpu")
-    tiny.write_inputs(folder, tiny_bert, rows=400)
-    model = {"source": "folder", "path": str(tiny_bert)}
-    data = {
-        "source": "files",
-        "splits": {"train": str(folder / "train.tsv"), "test": str(folder / "test.tsv")},
-        **{"text": ["sentence"], "label": "label", "task": "classification"},
-        **{"fractions": {}, "limit": {}, "split_seed": 0, "separator": None},
-    }
-    step("fetch_model.py", "--source", json.dumps(model), "--output", str(folder / "models/tiny.json"))
-    step("fetch_dataset.py", "--source", json.dumps(data), "--output-dir", str(folder / "data"))
-    tokens = ("--model", str(folder / "models/tiny"), "--max-length", "32", "--output", str(folder / "tokens.npz"))
-    step("tokenize_dataset.py", "--data-dir", str(folder / "data"), *tokens)
-    return folder
+    """A folder with model, data and tokens."""
+    return prepare(tmp_path_factory.mktemp("gpu"), tiny_bert)
 
 
 def train(prepared: Path, arm: str, output: Path, check: bool = True, **changes: Any) -> subprocess.CompletedProcess:
-    words = ("--tokens", str(prepared / "tokens.npz"), "--model", str(prepared / "models/tiny"))
-    return step(
-        "train.py",
-        *("--settings", json.dumps(settings(arm, **changes)), "--seeds", "0", "1", "--output-dir", str(output)),
-        *words,
-        check=check,
-    )
-
-
-def summaries(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads((folder / f"seed{seed}/summary.json").read_text()) for seed in (0, 1)]
+    done = subprocess.run(command(prepared, arm, output, **changes), capture_output=True, text=True)
+    assert done.returncode == 0 or not check, done.stderr
+    return done
 
 
 @pytest.fixture(scope="module")
