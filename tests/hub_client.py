@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pandas
+import tiny
 
 SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
 MODEL, DATASET = "tiny/bert", "tiny/glue"
@@ -173,3 +174,28 @@ def load(home: Path, folder: Path, config: str, cache: Path) -> str:
     done = python(arguments, HF_HOME=str(home), HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def experiment(output: str) -> dict:
+    """Full and LoRA on a model and a data set of the hub, one seed."""
+    settings = tiny.config(None, output=output, seeds=[0])
+    settings["datasets"] = {
+        "sst2": {
+            "source": "hub",
+            "path": DATASET,
+            "config": "sst2",
+            "revision": REVISION,
+            "splits": {"train": "train", "test": "validation"},
+            "text": ["sentence"],
+            "label": "label",
+        }
+    }
+    settings["models"] = {"tiny": {"source": "hub", "path": MODEL, "revision": REVISION}}
+    del settings["methods"]["qlora"]
+    return settings
+
+
+def repositories(folder: Path) -> dict:
+    """What HubServer serves to `experiment`, its files in `folder`."""
+    model, data = tiny_bert(folder / "bert"), tiny_glue(folder / "glue")
+    return {"models": {MODEL: {REVISION: model}}, "datasets": {DATASET: {REVISION: data}}}

@@ -9,37 +9,16 @@ import tiny
 from hub_server import HubServer
 
 
-def settings(output: str) -> dict:
-    experiment = tiny.config(None, output=output, seeds=[0])
-    experiment["datasets"] = {
-        "sst2": {
-            "source": "hub",
-            "path": hub_client.DATASET,
-            "config": "sst2",
-            "revision": hub_client.REVISION,
-            "splits": {"train": "train", "test": "validation"},
-            "text": ["sentence"],
-            "label": "label",
-        }
-    }
-    experiment["models"] = {"tiny": {"source": "hub", "path": hub_client.MODEL, "revision": hub_client.REVISION}}
-    del experiment["methods"]["qlora"]
-    return experiment
-
-
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    folder = tmp_path_factory.mktemp("hub")
-    model, data = hub_client.tiny_bert(folder / "bert"), hub_client.tiny_glue(folder / "glue")
-    revision = hub_client.REVISION
-    return {"models": {hub_client.MODEL: {revision: model}}, "datasets": {hub_client.DATASET: {revision: data}}}
+    return hub_client.repositories(tmp_path_factory.mktemp("hub"))
 
 
 def test_fetch_online_then_run_offline_then_from_a_read_only_cache(repositories, tmp_path):
     home = tmp_path / "home"
     with HubServer(repositories) as server:
         online = {"HF_HOME": str(home), "HF_ENDPOINT": server.url, "NO_PROXY": "127.0.0.1"}
-        tiny.snakemake(tmp_path, settings("results"), "fetch", **online)
+        tiny.snakemake(tmp_path, hub_client.experiment("results"), "fetch", **online)
         downloaded = server.downloaded()
     assert not any(name.endswith((".bin", ".py", ".h5", ".onnx")) or "/ax/" in name for name in downloaded)
     link = tmp_path / "results/models/tiny"
@@ -47,7 +26,7 @@ def test_fetch_online_then_run_offline_then_from_a_read_only_cache(repositories,
     assert link.resolve().is_relative_to(home)
 
     offline = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    tiny.snakemake(tmp_path, settings("results"), **offline)
+    tiny.snakemake(tmp_path, hub_client.experiment("results"), **offline)
     found = tiny.summaries(tmp_path)
     assert set(found) == {"full/seed0", "lora-r4/seed0"}
     adapter = (tmp_path / "results/runs/sst2/tiny/lora-r4/seed0/adapter/adapter_config.json").read_text()
@@ -57,7 +36,7 @@ def test_fetch_online_then_run_offline_then_from_a_read_only_cache(repositories,
     before = hub_client.listing(locked)
     (tmp_path / "config.yaml").unlink()
     done = subprocess.run(
-        [*tiny.command(tmp_path), "--configfile", str(write(tmp_path / "second.yaml", settings("again")))],
+        [*tiny.command(tmp_path), "--configfile", str(write(tmp_path / "second.yaml", hub_client.experiment("again")))],
         env=tiny.environment(HF_HOME=str(locked), HF_HUB_OFFLINE="1"),
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,17 @@ def command(folder: Path, *words: str) -> list[str]:
     ]
 
 
-def start(folder: Path, settings: dict[str, Any] | None, *words: str, **variables: str) -> subprocess.Popen[str]:
-    """Begin a run whose output goes to `folder`/snakemake.out. What it needs of `site` must be there."""
+def start(
+    folder: Path,
+    settings: dict[str, Any] | None,
+    *words: str,
+    before: Callable[[], None] | None = None,
+    **variables: str,
+) -> subprocess.Popen[str]:
+    """Begin a run whose output goes to `folder`/snakemake.out. What it needs of `site` must be there.
+
+    `before` is called in the new process before it becomes Snakemake.
+    """
     if settings is not None:
         (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     with (folder / "snakemake.out").open("ab") as output:
@@ -59,6 +69,7 @@ def start(folder: Path, settings: dict[str, Any] | None, *words: str, **variable
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=before,
         )
 
 
