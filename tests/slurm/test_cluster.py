@@ -1,5 +1,6 @@
 """The tests' Slurm itself: it gives jobs their GPUs, outlives what tests do to it, and leaves nothing."""
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -94,9 +95,28 @@ def test_it_is_put_in_order_for_the_next_test(cluster: Cluster) -> None:
 
 @ACCOUNTING_OFF_AND_ON
 def test_it_listens_on_loopback_alone(cluster: Cluster) -> None:
-    connections = [one for process in cluster.processes() for one in process.net_connections("inet")]
-    addresses = {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+    listening = []
+    for process in cluster.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            listening += [one for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    addresses = {one.laddr.ip for one in listening}
     assert addresses == {"127.0.0.1"} or not settings.loopback(module.socket.gethostname())
+
+
+def name(process: psutil.Process) -> str | None:
+    """A process's name; None if it ended meanwhile."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether a process runs, and is not only waiting to be reaped."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize(
@@ -107,13 +127,13 @@ def test_it_listens_on_loopback_alone(cluster: Cluster) -> None:
 )
 def test_stopping_leaves_nothing(cluster: Cluster, controller: str, etc_before: dict) -> None:
     submit(cluster, "sleep 1000 & sleep 1000")
-    wait_for(lambda: [one.name() for one in cluster.processes()].count("sleep") == 2, "a job running")
+    wait_for(lambda: [name(one) for one in cluster.processes()].count("sleep") == 2, "a job running")
     running, folder = cluster.processes(), cluster.folder
-    assert {"munged", "slurmctld", "slurmd", "sleep"} <= {process.name() for process in running}
+    assert {"munged", "slurmctld", "slurmd", "sleep"} <= {name(one) for one in running}
     if controller == "down":
         cluster.stop_controller()
     cluster.stop()
-    assert not [one for one in running if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert not [name(one) for one in running if lives(one)]
     assert not folder.exists()
     assert contents(SLURM_CONF.parent) == etc_before
 
