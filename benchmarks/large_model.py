@@ -6,6 +6,7 @@ recomputation and dequantisation left out); its share is that of the chip's dens
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import harness
@@ -73,9 +74,11 @@ def main() -> None:
                     continue
                 if arguments.device == "cpu" and row != "eager":
                     continue
-                built = harness.build(folder, arm, arguments.device)
                 if flops is None:
-                    flops = harness.flops_a_step(built.model, arguments.batch, arguments.length)
+                    unpacked = harness.build(folder, replace(arm, quantization=None), arguments.device)
+                    flops = harness.flops_a_step(unpacked.model, arguments.batch, arguments.length)
+                    del unpacked
+                built = harness.build(folder, arm, arguments.device)
                 count = arguments.steps + DROPPED
                 chosen = harness.settings(max_steps=count, batch_size=arguments.batch, **options)
                 result, phases = harness.train(built.model, split, chosen, arguments.device)
