@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 DEMO_OUTPUT := results/demo
+WORKERS ?= 3
 
 # Nothing of the user's own Python leaks into the environment, and pip installs into it alone.
 unexport PYTHONPATH PYTHONHOME
@@ -20,7 +21,7 @@ help:
 	@echo "make env    make the environment .venv from envs/ (Python 3.11 or newer; PYTHON=python3.12 picks another)"
 	@echo "make demo   make env, then run the workflow on a small example, no GPU or hub needed: $(DEMO_OUTPUT)"
 	@echo "make lint   make env, then ruff, snakefmt and snakemake --lint"
-	@echo "make test   make lint, then the tests"
+	@echo "make test   make lint, then the tests, WORKERS=3 files at a time (one of them waits for Slurm most of its time)"
 	@echo "make clean  remove .venv and caches; results/ and .snakemake/ (the record of how they were made) stay"
 
 env: .venv/.installed
@@ -31,7 +32,7 @@ demo: env
 	@echo "figures: $(DEMO_OUTPUT)/figures"
 
 test: lint
-	$(RUN) pytest
+	$(RUN) pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 lint: .venv/.installed-dev
 	$(RUN) ruff check

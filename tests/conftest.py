@@ -6,6 +6,14 @@ import pytest
 import tiny
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With xdist's --dist loadgroup, the tests of a file go to one worker, and those of Slurm, which is one, too."""
+    slurm = Path(__file__).parent / "slurm"
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("slurm" if item.path.is_relative_to(slurm) else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random two-layer BERT."""
