@@ -1,4 +1,4 @@
-"""Seconds from the start of a training process to its first run, against bare `import torch, transformers, peft`.
+"""Seconds from the start of a training process to its first step, against bare `import torch, transformers, peft`.
 
 Both are whole processes, alternating, after one of each that fills the bytecode and file caches. What dominates is
 printed from `python -X importtime`. Takes the folders of a finished workflow run.
@@ -15,6 +15,13 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 BARE = "import torch, transformers, peft"
+PARTS = {
+    "startup_s": "interpreter, imports, device",
+    "load_s": "tokens, weights, quantisation, adapter",
+    "mask_s": "form of the attention mask (on a GPU)",
+    "probe_s": "probe: the step that takes most memory, and its eager latency on a GPU",
+    "prepare_s": "optimizer, data on the device, capture",
+}
 
 
 def main() -> None:
@@ -29,12 +36,16 @@ def main() -> None:
             bare_s.append(bare)
             ours.append(summary)
     bare = statistics.median(bare_s)
-    startup = statistics.median(summary["startup_s"] for summary in ours)
-    load = statistics.median(summary["load_s"] for summary in ours)
+    parts = {key: statistics.median(summary[key] or 0.0 for summary in ours) for key in PARTS}
+    load = parts["load_s"]
+    others = sum(parts.values()) - load
     print(f"{ours[0]['arm']} on {ours[0]['device_name']}, median of {arguments.repeats}")
     print(f"bare `{BARE}`: {bare:.2f} s")
-    print(f"start of the process to its first run: {startup:.2f} s, {startup / bare:.2f} times that")
-    print(f"loading the model, up to the first step: {load:.2f} s more\n\nself time of the imports, by package:")
+    print(f"start of the process to its first step: {others + load:.2f} s, of which loading the model {load:.2f} s;")
+    print(f"  the rest is {others / bare:.2f} times the bare imports")
+    for key, meaning in PARTS.items():
+        print(f"  {parts[key]:6.2f} s  {meaning}")
+    print("\nself time of the imports, by package:")
     for name, seconds in imports(arguments.run)[:10]:
         print(f"  {seconds:6.2f} s  {name}")
 

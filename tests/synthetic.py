@@ -15,10 +15,10 @@ RANKLESS = ("full", "ia3")
 PHASES = ("load", "probe", "train", "evaluate", "save")
 NOTHING = ("failed_phase", "oom_bytes", "diverged_step", "engine_reason")  # null says it
 GPU_ONLY = re.compile(
-    r"gpu_uuid|shared_gpu|capture_s|probe_step|_peak_(allocated|reserved)_|_process_|held_|_measured_|energy|_power_"
+    r"gpu_uuid|shared_gpu|mask_s|capture_s|probe_step|_peak_(allocated|reserved)_|_process_|held_|_measured_|energy|_power_"
 )
 OF_PHASE = {phase: phase + "_(?!rows)" for phase in PHASES}
-OF_PHASE["train"] += "|capture|compile_s|step_p|samples_per|tokens_per|energy|mean_power"
+OF_PHASE["train"] += "|prepare|capture|compile_s|step_p|samples_per|tokens_per|energy|mean_power"
 
 
 def grid(methods: list[str], ranks: list[int], rankless: tuple[str, ...] = RANKLESS) -> list[tuple]:
@@ -55,7 +55,8 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "backbone_parameters": PARAMETERS - HEAD, "head_parameters": HEAD, "adapter_parameters": adapter,
         "total_parameters": PARAMETERS + adapter, "trainable_parameters": trainable,
         "trainable_percent": 100 * trainable / (PARAMETERS + adapter),
-        "startup_s": 9.1, "load_s": 1.4, "probe_s": 2.5, "train_s": 19_200 / speed, "capture_s": 0.8,
+        "startup_s": 9.1, "load_s": 1.4, "mask_s": 0.2, "probe_s": 2.5, "prepare_s": 1.1, "train_s": 19_200 / speed,
+        "capture_s": 0.8,
         "compile_s": None, "evaluate_s": 3.2, "save_s": 0.4, "state_s": 0.1,
         **{f"step_p{percent}_ms": slow / speed for percent, slow in ((50, 32_000), (95, 41_000), (99, 52_000))},
         **{f"probe_step_p{percent}_ms": slow / speed for percent, slow in ((50, 99e3), (95, 102e3), (99, 110e3))},

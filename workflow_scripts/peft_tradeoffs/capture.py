@@ -57,17 +57,22 @@ class CapturedSteps:
     def prepare(self, shapes: Iterable[Shape], stop: Callable[[], object] = lambda: None) -> None:
         """Capture shapes not seen yet, longest first so that the pool serves them all; none after `stop` gives a value.
 
-        Raises CaptureError, with the state of the device as it was, if a step cannot be captured.
+        Raises CaptureError, with the state of the device as it was, if a step cannot be captured, or not in the memory
+        that there is: graphs take more than the steps themselves.
         """
         with _kept(self._generators):
             for shape in _longest_first(set(shapes) - set(self._graphs)):
                 if stop():
                     return
                 began = time.perf_counter()
-                self._stream.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(self._stream):
-                    _warm_up(self._step, shape)
-                torch.cuda.current_stream().wait_stream(self._stream)
+                try:
+                    self._stream.wait_stream(torch.cuda.current_stream())
+                    with torch.cuda.stream(self._stream):
+                        _warm_up(self._step, shape)
+                    torch.cuda.current_stream().wait_stream(self._stream)
+                except torch.OutOfMemoryError as error:
+                    self._step.drop_gradients()
+                    raise CaptureError(str(error).splitlines()[0]) from None
                 warm = time.perf_counter()
                 self._graphs[shape] = self._capture(shape)
                 self.capture_s += time.perf_counter() - (warm if self._compiled else began)

@@ -17,6 +17,7 @@ from peft_tradeoffs.attention import MASKS, Mask, choose_kernels, choose_mask
 from peft_tradeoffs.batches import ResidentSplit, Split, epoch_batches, evaluation_batches, padded_length
 from peft_tradeoffs.capture import CapturedSteps, CaptureError, EagerSteps
 from peft_tradeoffs.checkpointing import BlockGenerators
+from peft_tradeoffs.devices import free_memory
 from peft_tradeoffs.interruption import Interrupted
 from peft_tradeoffs.measure import MASK, PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.probe import Probe, probe
@@ -43,6 +44,7 @@ class Progress:
     probe: dict[str, Any] = field(default_factory=dict)
     mask: str = "padding_mask"  # of attention.MASKS
     engine_reason: str | None = None  # why the engine is not the one asked for
+    captured_steps: int = 0  # done before that
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Trainer:
         phases: Phases,
         generators: BlockGenerators | None = None,
     ) -> None:
-        """`generators` are those of a model with gradient checkpointing on a GPU."""
+        """`generators` are those of a model with gradient checkpointing on a GPU that is not compiled."""
         self.model, self.settings, self.seed, self.device = model, settings, seed, device
         self.state, self.reporter, self.phases, self.generators = state, reporter, phases, generators
         self.splits, self.pad_token_id = splits, pad_token_id
@@ -140,6 +142,7 @@ class Trainer:
         if saved:
             restore(saved, self.parameters, self.optimizer, generators)
         del saved  # a second copy of the weights
+        free_memory(self.device)
 
         phases.switch(PREPARE)
         self.data = {name: ResidentSplit(split, self.pad_token_id, self.device) for name, split in self.splits.items()}
@@ -256,6 +259,7 @@ class Trainer:
             return self._poll()
         except CaptureError as error:
             self.progress.engine_reason = f"capture failed: {error}"
+            self.progress.captured_steps = self.progress.step
         self.progress.capture_s += self.steps.capture_s
         self.progress.compile_s += self.steps.compile_s
         self.steps = self._eager()

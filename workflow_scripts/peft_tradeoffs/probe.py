@@ -1,6 +1,7 @@
 """Memory and latency of a training step on the batch that takes most: the longest texts, the same for every arm.
 
-Always eager, so that what a CUDA graph keeps allocated does not count as the method's. Leaves weights as they were.
+Always eager, so that what a CUDA graph keeps allocated does not count as the method's. Leaves weights as they were,
+but for a gradient that is not finite, which would end training too.
 """
 
 import gc

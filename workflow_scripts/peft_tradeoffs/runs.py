@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
+from peft_tradeoffs.attention import choose_kernels, no_mask
 from peft_tradeoffs.batches import load_tokens
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.clocks import Clocks
@@ -148,7 +149,10 @@ def _train(
     """Build, train and save; `outcome` keeps what was reached should memory run out."""
     cuda = device.torch.type == "cuda"
     outcome.held_before = requested_bytes() if cuda else None
-    generators = BlockGenerators(seed) if cuda and settings["gradient_checkpointing"] else None
+    # torch.compile recomputes dropout by itself, and cannot trace generators of our own.
+    own = cuda and settings["gradient_checkpointing"] and not settings["compile"]
+    generators = BlockGenerators(seed) if own else None
+    choose_kernels(no_mask)  # as when the process began: an earlier seed may have left some out
     built = methods.build(
         model_folder,
         peft=settings["peft"],

@@ -12,7 +12,7 @@ from peft_tradeoffs import engine, environment, files, methods, metrics
 from peft_tradeoffs.attempts import mixed_gpus, queue_s, wall_s
 from peft_tradeoffs.devices import Device
 from peft_tradeoffs.energy import EnergyMeter
-from peft_tradeoffs.measure import MIB, NO_GPU, Phases, step_percentiles
+from peft_tradeoffs.measure import MASK, MIB, NO_GPU, PREPARE, STATE, Phases, step_percentiles
 from peft_tradeoffs.probe import WARM_STEPS
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -20,6 +20,13 @@ SETTINGS = (
     *("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "batch_size"),
     *("gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "compile", "device"),
 )
+
+
+OF_ONE_ENGINE = (
+    *("step_p50_ms", "step_p95_ms", "step_p99_ms", "samples_per_s", "tokens_per_s"),
+    *("energy_J_per_sample", "mean_power_W"),
+)
+TIMED = ("load", MASK, "probe", PREPARE, "evaluate", "save", STATE)
 
 
 @dataclass
@@ -71,7 +78,7 @@ def summarise(
         **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
         **{f"truncated_{split}": description["truncated"][split] for split in ("train", "test")},
         "startup_s": startup_s,
-        **{f"{phase}_s": phases.seconds.get(phase) for phase in ("load", "probe", "evaluate", "save", "state")},
+        **{f"{phase}_s": phases.seconds.get(phase) for phase in TIMED},
         **memory,
         "held_before_MiB": _mib(outcome.held_before),
         **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
@@ -91,6 +98,7 @@ def summarise(
         "engine_reason": "the engine that was asked for ran",
         "startup_s": "the process was started for an earlier seed",
         "gpu_uuid": device.no_gpu or NO_GPU,
+        "mask_s": "on a CPU the padding mask is taken unseen",
         "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
         "shared_gpu": (no_shared or NO_GPU) if cuda else NO_GPU,
     }
@@ -99,7 +107,13 @@ def summarise(
     if trained is not None:
         progress = trained.progress
         meter, no_energy = energy.summary(progress.samples, device.idle_power_W, device.no_idle_power)
-        for found, why in (_training(trained), _quality(trained, settings, pretrained), (meter, no_energy)):
+        for found, why in (
+            _training(trained),
+            _compiling(progress, settings["compile"], first_of_process=startup_s is not None),
+            _quality(trained, settings, pretrained),
+            (meter, no_energy),
+            _of_two_engines(progress),
+        ):
             values |= found
             reasons |= why
     return _complete(values, reasons)
@@ -138,8 +152,7 @@ def _training(trained: engine.Result) -> tuple[dict[str, Any], dict[str, str]]:
         "steps": progress.step,
         "stopped_early": progress.stopped,
         "train_s": train_s or None,
-        "capture_s": progress.capture_s if trained.engine == "captured" else None,
-        "compile_s": progress.compile_s or None,
+        "capture_s": progress.capture_s or None,
         "samples_per_s": progress.samples / train_s if train_s else None,
         "tokens_per_s": progress.tokens / train_s if train_s else None,
         "activations_MiB": probe.activations_MiB,
@@ -149,8 +162,28 @@ def _training(trained: engine.Result) -> tuple[dict[str, Any], dict[str, str]]:
         **measured,
     }
     reasons |= too_few | dict.fromkeys(measured, NO_GPU)
-    reasons |= {"capture_s": "the engine was eager", "compile_s": "compile was off"}
+    if trained.engine == "eager":
+        reasons["capture_s"] = "the engine was eager"
     return values, reasons
+
+
+def _compiling(
+    progress: engine.Progress, compiled: bool, first_of_process: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Seconds of torch.compile, which keeps what it made for the seeds that the process trains later."""
+    if not compiled:
+        return {}, {"compile_s": "compile was off"}
+    if not first_of_process:
+        return {}, {"compile_s": "an earlier seed of the process paid it"}
+    return {"compile_s": progress.compile_s or None}, {}
+
+
+def _of_two_engines(progress: engine.Progress) -> tuple[dict[str, Any], dict[str, str]]:
+    """Null for what steps of two engines do not have in common, where a run fell back on its way."""
+    if not progress.captured_steps:
+        return {}, {}
+    why = f"steps of two engines: {progress.captured_steps} captured, the others eager"
+    return dict.fromkeys(OF_ONE_ENGINE), dict.fromkeys(OF_ONE_ENGINE, why)
 
 
 def _quality(

@@ -24,7 +24,8 @@ COLUMNS = (
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "train_rows",
     "test_rows", "truncated_train", "truncated_test", "backbone_parameters", "head_parameters",
     "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
-    "startup_s", "load_s", "probe_s", "train_s", "capture_s", "compile_s", "evaluate_s", "save_s", "state_s",
+    "startup_s", "load_s", "mask_s", "probe_s", "prepare_s", "train_s", "capture_s", "compile_s",
+    "evaluate_s", "save_s", "state_s",
     "step_p50_ms", "step_p95_ms", "step_p99_ms", "probe_step_p50_ms", "probe_step_p95_ms", "probe_step_p99_ms",
     "samples_per_s", "tokens_per_s",
     *(f"{phase}_{peak}_MiB" for phase in PHASES for peak in ("peak_allocated", "peak_reserved", "process", "peak_rss")),
@@ -52,7 +53,8 @@ QUALITY = (
 )  # fmt: skip
 # What is taken before training, the same whatever engine trains.
 BEFORE_TRAINING = (
-    "startup_s", "load_s", *(key for key in COLUMNS if key.startswith(("load_peak", "load_process", "probe_"))),
+    "startup_s", "load_s", "mask_s",
+    *(key for key in COLUMNS if key.startswith(("load_peak", "load_process", "probe_"))),
     "held_before_MiB", *MEASURED_SPLIT, "data_MiB", "idle_power_W",
 )  # fmt: skip
 TEXT = (
