@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import engine, metrics
+from peft_tradeoffs import engine, metrics, summary
 from peft_tradeoffs.attention import padding_mask
 from peft_tradeoffs.batches import ResidentSplit, Split, epoch_batches, longest_rows, padded_length
+from peft_tradeoffs.capture import CaptureError
 from peft_tradeoffs.measure import Phases, step_percentiles
-from peft_tradeoffs.step import Settings, adamw, allocate_state, linear_schedule
+from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state, linear_schedule
 from torch import nn
 
 SETTINGS = Settings(
@@ -300,6 +301,46 @@ def test_allocating_the_optimizer_state_leaves_weights_and_moments_as_they_were(
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None
         assert all(not value.any() for value in optimizer.state[parameter].values())
+
+
+class CapturesTwice:
+    """Captured steps, as far as a CPU can be asked for them: the third epoch's lengths are refused."""
+
+    name = "captured"
+    capture_s, compile_s = 1.5, 0.0
+
+    def __init__(self, step: TrainingStep, *_: Any) -> None:
+        self._step, self._prepared = step, 0
+
+    def prepare(self, shapes: list[tuple[int, int]], stop: Any) -> None:
+        self._prepared += 1
+        if self._prepared == 3:
+            raise CaptureError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def __call__(self, shape: tuple[int, int]) -> None:
+        self._step(*shape)
+
+
+def test_a_run_that_falls_back_on_its_way_has_no_rates_of_two_engines(monkeypatch):
+    monkeypatch.setattr(engine, "CapturedSteps", CapturesTwice)
+    _, mixed = fit(engine="captured", epochs=8)
+    monkeypatch.undo()
+    _, eager = fit(epochs=8)
+    progress = mixed.progress
+    assert (mixed.engine, progress.captured_steps) == ("eager", 2 * progress.step // 8)
+    assert progress.engine_reason == "capture failed: CUDA out of memory. Tried to allocate 2.00 GiB."
+    assert summary._training(mixed)[0]["capture_s"] == 1.5
+    values, why = summary._of_two_engines(progress)
+    assert set(values) == set(why) == set(summary.OF_ONE_ENGINE) and set(values.values()) == {None}
+    assert why["samples_per_s"] == "steps of two engines: 14 captured, the others eager"
+    assert summary._of_two_engines(eager.progress) == ({}, {})
+
+
+def test_compilation_is_the_first_seeds_of_a_process():
+    progress = engine.Progress(compile_s=61.0)
+    assert summary._compiling(progress, True, first_of_process=True) == ({"compile_s": 61.0}, {})
+    assert summary._compiling(progress, True, first_of_process=False)[0] == {}
+    assert summary._compiling(engine.Progress(), False, True) == ({}, {"compile_s": "compile was off"})
 
 
 def test_percentiles_leave_out_the_first_steps_and_want_enough():

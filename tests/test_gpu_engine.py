@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import engine, methods
+from peft_tradeoffs import capture, engine, methods
 from peft_tradeoffs.batches import Split, load_tokens
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.measure import Phases
@@ -118,7 +118,7 @@ def texts(rows: int, seed: int = 0) -> Split:
 def fit(
     folder: Path, splits: dict[str, Split], arm: str, state: Kept | None = None, checkpointing: bool = False, **changes
 ) -> tuple[dict[str, torch.Tensor], engine.Result]:
-    generators = BlockGenerators(0) if checkpointing else None
+    generators = BlockGenerators(0) if checkpointing and not changes.get("compile") else None
     built = methods.build(
         folder,
         **{**ARMS[arm], **changes.pop("method", {})},
@@ -221,6 +221,23 @@ def test_a_step_that_cannot_be_captured_goes_on_eagerly_and_says_why(dropping, s
     assert_identical(expected, resumed)
 
 
+def test_graphs_that_memory_does_not_hold_leave_the_arm_eager(dropping, splits, monkeypatch):
+    expected, _ = fit(dropping, splits, "full", engine="eager", max_steps=60)
+    warm_up, calls = capture._warm_up, []
+
+    def runs_out(step: Any, shape: tuple[int, int]) -> None:
+        calls.append(shape)
+        if len(calls) == 2:  # the second length, gradients made
+            step.backward(*shape)
+            torch.empty(2**50, dtype=torch.uint8, device="cuda")
+        warm_up(step, shape)
+
+    monkeypatch.setattr(capture, "_warm_up", runs_out)
+    weights, result = fit(dropping, splits, "full", max_steps=60)
+    assert result.engine == "eager" and "out of memory" in result.progress.engine_reason
+    assert_identical(expected, weights)
+
+
 def test_early_stopping_and_the_partial_batch_work_when_captured(bert, splits):
     data = {**splits, "validation": texts(50, seed=2)}
     stopping = {"patience": 1, "min_delta": 1.0}
@@ -238,9 +255,12 @@ def test_a_diverged_captured_run_names_its_step(bert, splits):
     assert captured.logits is None
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("engine_name", ["captured", "eager"])
-def test_compiled_training_is_close_to_eager(bert, splits, engine_name):
-    captured, result = fit(bert, splits, "lora", compile=True, max_steps=20, engine=engine_name)
+def test_compiled_training_is_close_to_eager(bert, splits, engine_name, checkpointing):
+    captured, result = fit(
+        bert, splits, "lora", checkpointing=checkpointing, compile=True, max_steps=20, engine=engine_name
+    )
     assert (result.engine, result.progress.engine_reason) == (engine_name, None)
     assert result.progress.compile_s > 0
     eager, _ = fit(bert, splits, "lora", engine="eager", max_steps=20)
