@@ -29,14 +29,21 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
             result["pearson"] = float(pearsonr(predicted, labels).statistic)
             result["spearman"] = float(spearmanr(predicted, labels).statistic)
         return result
-    count = len(labels)
     confusion = np.zeros((logits.shape[1],) * 2)
     np.add.at(confusion, (labels, predicted), 1)
+    chosen = logits[np.arange(len(labels)), labels]
+    result["loss"] = float((np.logaddexp.reduce(logits, axis=1) - chosen).mean())
+    return result | of_confusion(confusion)
+
+
+def of_confusion(confusion: np.ndarray) -> dict[str, float]:
+    """accuracy, f1 and mcc from counts [k, k] by true class and predicted class; as `evaluate` has them."""
     hits, true, found = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    count = confusion.sum()
     f1 = 2 * hits / np.maximum(true + found, 1)
-    result["loss"] = float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(count), labels]).mean())
-    result["accuracy"] = float(hits.sum() / count)
-    result["f1"] = float(f1[1] if len(f1) == 2 else f1[true + found > 0].mean())
     spread = (count**2 - true @ true) * (count**2 - found @ found)
-    result["mcc"] = float((hits.sum() * count - true @ found) / np.sqrt(spread)) if spread else 0.0
-    return result
+    return {
+        "accuracy": float(hits.sum() / count),
+        "f1": float(f1[1] if len(f1) == 2 else f1[true + found > 0].mean()),
+        "mcc": float((hits.sum() * count - true @ found) / np.sqrt(spread)) if spread else 0.0,
+    }

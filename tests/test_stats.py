@@ -1,0 +1,130 @@
+"""Statistics against values worked out by hand, other implementations, and simulation."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from peft_tradeoffs import metrics
+from peft_tradeoffs.jackknife import pseudo_values
+from peft_tradeoffs.stats import Estimate, holm, mcnemar, over_seeds, over_seeds_and_examples
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+
+def test_an_interval_over_seeds_by_hand():
+    # mean 0.9, sd 0.01, t(0.975, 4) = 2.776: 0.9 ± 2.776 · 0.01 / √5
+    values = 0.9 + np.array([-1, -1, 0, 1, 1]) * 0.01
+    low, high = over_seeds(values).interval()
+    assert (low, high) == pytest.approx((0.9 - 0.0124166, 0.9 + 0.0124166), abs=1e-6)
+    expected = scipy.stats.t.interval(0.95, 4, values.mean(), scipy.stats.sem(values))
+    assert (low, high) == pytest.approx(expected)
+
+
+def test_one_seed_has_no_interval():
+    assert over_seeds(np.array([0.9])) is None
+    assert over_seeds_and_examples(np.ones((1, 10))) is None
+
+
+def test_the_crossed_variance_by_hand():
+    """Means of rows 1, 3 and of columns 0, 2, 4; no interaction: a = 1, b = 4/3, i = 0."""
+    values = np.array([[-1.0, 1.0, 3.0], [1.0, 3.0, 5.0]])
+    found = over_seeds_and_examples(values)
+    assert found.value == 2
+    assert found.se**2 == pytest.approx(1 + 4 / 3)
+    assert found.df == pytest.approx((7 / 3) ** 2 / (1 + (4 / 3) ** 2 / 2))
+
+
+def test_seeds_that_agree_on_every_example_leave_the_examples_error_alone():
+    correct = np.tile((np.arange(872) % 10 > 0).astype(float), (5, 1))
+    found = over_seeds_and_examples(correct)
+    assert found.se == pytest.approx(np.std(correct[0], ddof=1) / math.sqrt(872))
+
+
+def test_examples_that_differ_by_nothing_but_the_seed_leave_the_seeds_error_alone():
+    values = np.repeat(np.array([[0.1], [0.2], [0.4]]), 50, axis=1)
+    found, seeds = over_seeds_and_examples(values), over_seeds(values[:, 0])
+    assert (found.se, found.df) == pytest.approx((seeds.se, seeds.df))
+
+
+@pytest.mark.parametrize("margin", [0.01, 0.02, 0.5])
+def test_equivalence_is_statsmodels_tost(margin):
+    random = np.random.default_rng(0)
+    one, other = random.normal(0.9, 0.01, (2, 6))
+    expected = ttost_paired(one, other, -margin, margin)[0]
+    assert over_seeds(one - other).p_equivalent(margin) == pytest.approx(expected)
+
+
+def test_a_difference_is_tested_as_scipy_does():
+    random = np.random.default_rng(1)
+    one, other = random.normal(0.9, 0.01, (2, 6))
+    assert over_seeds(one - other).p_different() == pytest.approx(scipy.stats.ttest_rel(one, other).pvalue)
+
+
+def test_no_spread_at_all_is_certain():
+    same = over_seeds(np.zeros(5))
+    assert (same.p_different(), same.p_equivalent(0.01)) == (1.0, 0.0)
+    apart = over_seeds(np.full(5, 0.02))
+    assert (apart.p_different(), apart.p_equivalent(0.01)) == (0.0, 1.0)
+
+
+def test_equivalence_is_the_ninety_percent_interval_within_the_margin():
+    found = Estimate(0.004, 0.002, 30)
+    edge = max(map(abs, found.interval(0.9)))
+    assert found.p_equivalent(edge) == pytest.approx(0.05)
+    assert found.p_equivalent(1.01 * edge) < 0.05 < found.p_equivalent(0.99 * edge)
+
+
+def test_the_smallest_difference_has_the_power_it_promises():
+    null = Estimate(0.0, 0.004, 20)
+    effect = null.smallest_difference(power=0.8)
+    draws = scipy.stats.nct(20, effect / null.se)  # the t statistic under that difference
+    critical = scipy.stats.t.ppf(0.975, 20)
+    assert draws.sf(critical) == pytest.approx(0.8, abs=0.01)
+
+
+def test_mcnemar_is_statsmodels():
+    random = np.random.default_rng(2)
+    one, other = random.random((2, 200)) < 0.8
+    table = [[(one & other).sum(), (one & ~other).sum()], [(~one & other).sum(), (~one & ~other).sum()]]
+    assert mcnemar(one, other) == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue)
+    # 8 against 2 of 10 discordant: 2 · (1 + 10 + 45) / 1024
+    one = np.repeat([True, False, True], [8, 2, 90])
+    other = np.repeat([False, True, True], [8, 2, 90])
+    assert mcnemar(one, other) == pytest.approx(112 / 1024)
+    assert mcnemar(one, one) == 1.0
+
+
+def test_holm_is_statsmodels_and_leaves_nan_out():
+    p = np.array([0.01, 0.04, 0.03, 0.005, 0.9])
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+    assert holm(p) == pytest.approx([0.04, 0.09, 0.09, 0.025, 0.9])
+    with_nan = holm(np.array([0.01, np.nan, 0.02]))
+    assert with_nan[[0, 2]] == pytest.approx([0.02, 0.02]) and np.isnan(with_nan[1])
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "mcc"])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_pseudo_values_are_those_of_leaving_each_out(metric, classes):
+    random = np.random.default_rng(3)
+    labels = random.integers(0, classes, 60)
+    predicted = np.where(random.random(60) < 0.7, labels, random.integers(0, classes, 60))
+
+    def value(keep):
+        logits = np.eye(classes)[predicted[keep]]
+        return metrics.evaluate(logits, labels[keep], "classification")[metric]
+
+    everything = np.arange(60)
+    expected = [60 * value(everything) - 59 * value(np.delete(everything, i)) for i in everything]
+    assert pseudo_values(labels, predicted, metric, classes) == pytest.approx(np.array(expected))
+
+
+def test_pseudo_values_of_a_correlation():
+    random = np.random.default_rng(4)
+    x = random.normal(size=50)
+    y = x + random.normal(size=50)
+    r = scipy.stats.pearsonr(x, y).statistic
+    left = np.array([scipy.stats.pearsonr(np.delete(x, i), np.delete(y, i)).statistic for i in range(50)])
+    assert pseudo_values(x, y, "pearson", 1) == pytest.approx(50 * r - 49 * left)
+    assert pseudo_values(x, y, "spearman", 1).mean() == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=0.02)

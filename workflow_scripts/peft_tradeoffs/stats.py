@@ -1,0 +1,105 @@
+"""Statistics of a comparison of arms over seeds and test examples. Intervals are two-sided, metrics fractions."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, or a difference of means, with its standard error and the degrees of freedom of its t distribution."""
+
+    value: float
+    se: float
+    df: float
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """The `level` confidence interval."""
+        half = self.half_width(level)
+        return self.value - half, self.value + half
+
+    def half_width(self, level: float = LEVEL) -> float:
+        """Half the width of the `level` confidence interval."""
+        return float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
+
+    def p_different(self) -> float:
+        """p of the t test against 0, two-sided."""
+        if self.se == 0.0:
+            return float(self.value == 0.0)
+        return float(2 * stats.t.sf(abs(self.value) / self.se, self.df))
+
+    def p_equivalent(self, margin: float) -> float:
+        """p of two one-sided t tests (TOST) of "at least `margin` away from 0".
+
+        Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987. Below 0.05 just where the 90 % interval
+        lies within the margin.
+        """
+        inside = margin - abs(self.value)
+        if self.se == 0.0:
+            return float(inside <= 0.0)
+        return float(stats.t.sf(inside / self.se, self.df))
+
+    def smallest_difference(self, level: float = LEVEL, power: float = POWER) -> float:
+        """The true difference that a test at 1 - `level` sees with probability `power`, given this standard error.
+
+        By the usual approximation with central t quantiles: (t of the level + t of the power) standard errors.
+        """
+        return float(stats.t.ppf((1 + level) / 2, self.df) + stats.t.ppf(power, self.df)) * self.se
+
+
+def over_seeds(values: np.ndarray) -> Estimate | None:
+    """Mean of a value a seed [s], or of a difference a seed: this test set, other seeds. None for fewer than 2."""
+    if len(values) < 2:
+        return None
+    return Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1)
+
+
+def over_seeds_and_examples(values: np.ndarray) -> Estimate | None:
+    """Mean of values [s, n], a row a seed, a column an example: other seeds and other examples. None for s < 2.
+
+    Seeds and examples are crossed random effects, so the mean's variance has three parts, estimated from the mean
+    squares of a two-way analysis of variance: a = seeds + interaction, b = examples + interaction and i = interaction,
+    each divided by what it is averaged over. The variance is a + b - i, where a negative b - i counts as 0. Degrees of
+    freedom: Satterthwaite (Biometrics Bulletin 2, 1946), at least s - 1. Resampling seeds and examples (the pigeonhole
+    bootstrap: Owen, Annals of Applied Statistics 1, 2007) counts the interaction three times and has too few seeds to
+    resample; benchmarks/coverage.py compares the two.
+    """
+    seeds, examples = values.shape
+    if seeds < 2:
+        return None
+    mean, rows, columns = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    residual = values - rows[:, None] - columns + mean
+    a = rows.var(ddof=1) / seeds
+    b = columns.var(ddof=1) / examples
+    i = (residual**2).sum() / ((seeds - 1) * (examples - 1)) / (seeds * examples)
+    extra = max(b - i, 0.0)
+    variance = a + extra
+    uncertain = a**2 / (seeds - 1)
+    if extra:
+        uncertain += b**2 / (examples - 1) + i**2 / ((seeds - 1) * (examples - 1))
+    df = variance**2 / uncertain if uncertain else seeds - 1
+    return Estimate(float(mean), math.sqrt(variance), float(max(df, seeds - 1)))
+
+
+def mcnemar(correct: np.ndarray, baseline: np.ndarray) -> float:
+    """p of McNemar's exact test that two classifiers err equally often; [n] booleans, the same examples.
+
+    Binomial over the examples on which just one is right (Psychometrika 12, 1947); 1 where there are none.
+    """
+    gained, lost = int((correct & ~baseline).sum()), int((~correct & baseline).sum())
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's adjusted p values [m] (Scandinavian Journal of Statistics 6, 1979); NaN is no member of the family."""
+    adjusted = np.full(len(p), np.nan)
+    family = np.flatnonzero(~np.isnan(p))
+    order = family[np.argsort(p[family], kind="stable")]
+    steps = p[order] * (len(order) - np.arange(len(order)))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
