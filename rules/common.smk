@@ -42,11 +42,8 @@ if "datasets" not in config:
 
 EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
-TABLES = [
-    f"{name}.{kind}"
-    for name in ("runs", "arms", "memory", "cost")
-    for kind in ("csv", "md", "tex")
-]
+TABLES = ["runs", "arms", "memory", "cost"]
+COMPARISONS = ["comparison"]
 FIGURES = [
     "metric_by_arm",
     "peak_memory_by_arm",
@@ -94,8 +91,8 @@ def fetched_files():
     )
 
 
-def table_files():
-    return expand(f"{OUT}/tables/{{table}}", table=TABLES)
+def table_files(names=TABLES + COMPARISONS):
+    return expand(f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"])
 
 
 def figure_files(dataset=GRID["dataset"], model=GRID["model"]):

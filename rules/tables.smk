@@ -3,6 +3,7 @@
 
 localrules:
     make_tables,
+    compare_arms,
 
 
 rule make_tables:
@@ -10,7 +11,7 @@ rule make_tables:
         summaries=summaries(),
         code=code("make_tables.py"),
     output:
-        expand(f"{OUT}/tables/{{table}}", table=TABLES),
+        table_files(TABLES),
     log:
         f"{OUT}/logs/make_tables.log",
     conda:
@@ -21,4 +22,26 @@ rule make_tables:
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        " --output-dir {params.folder:q} 2> {log:q}"
+
+
+rule compare_arms:
+    input:
+        summaries=summaries(),
+        code=code("compare_arms.py"),
+    output:
+        table_files(COMPARISONS),
+    log:
+        f"{OUT}/logs/compare_arms.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        baseline=EXPERIMENT.comparison["baseline"],
+        margin=EXPERIMENT.comparison["margin"],
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        " --baseline {params.baseline:q} --margin {params.margin}"
         " --output-dir {params.folder:q} 2> {log:q}"

@@ -38,6 +38,7 @@ class Experiment:
     models: dict[str, dict]
     arms: dict[str, Arm]
     training: dict[str, Any]
+    comparison: dict[str, Any]
     seeds: list[int]
     seeds_per_job: str | int
 
@@ -71,12 +72,14 @@ def resolve(config: dict[str, Any]) -> Experiment:
     arms = _arms(config["methods"])
     _check_training(config)
     _check_precision(config)
+    _choose_baseline(config["comparison"], arms)
     return Experiment(
         output=config["output"],
         datasets=config["datasets"],
         models=config["models"],
         arms=arms,
         training=config["training"],
+        comparison=config["comparison"],
         seeds=config["seeds"],
         seeds_per_job=config["seeds_per_job"],
     )
@@ -241,6 +244,17 @@ def _check_precision(config: dict[str, Any]) -> None:
                 f"{quantization['bnb_4bit_compute_dtype']} with training.precision {precision}: the arms would compute "
                 f"in different precisions; set {wanted}"
             )
+
+
+def _choose_baseline(comparison: dict[str, Any], arms: dict[str, Arm]) -> None:
+    if comparison["baseline"] is None:
+        whole = (name for name, arm in arms.items() if arm.settings["peft"] is None)
+        comparison["baseline"] = next(whole, next(iter(arms)))
+    elif comparison["baseline"] not in arms:
+        raise InputError(
+            f"config key comparison.baseline: there is no arm {comparison['baseline']!r}; "
+            f"{_suggestion(comparison['baseline'], arms, 'arms: ')}"
+        )
 
 
 def _arms(methods: dict[str, dict]) -> dict[str, Arm]:

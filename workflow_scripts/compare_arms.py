@@ -1,0 +1,67 @@
+"""Compare each arm with the baseline over the same seeds and test examples: differences, intervals, tests, verdicts.
+
+Reads the summary.json and predictions.csv of every run of a grid and writes comparison as .csv, .md and .tex. Models
+with random weights have no accuracy to compare and are left out.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+from peft_tradeoffs.errors import run
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--runs-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="holds {dataset}/{model}/{arm}/seed{seed}/summary.json and predictions.csv",
+    )
+    parser.add_argument(
+        "--grid",
+        type=json.loads,
+        required=True,
+        metavar="JSON",
+        help='{"dataset": [...], "model": [...], "arm": [...], "seed": [...]}: the runs are all combinations',
+    )
+    parser.add_argument("--baseline", required=True, metavar="ARM", help="the arm that the others are compared with")
+    parser.add_argument(
+        "--margin", type=float, required=True, help="differences below it count as none, in the metric's unit"
+    )
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write the tables."""
+    args = arguments()
+    from peft_tradeoffs import tables
+    from peft_tradeoffs.comparison import comparison_frame, read_predictions
+    from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable
+    from peft_tradeoffs.files import write_text
+    from peft_tradeoffs.table_formats import latex, markdown
+
+    def folder(dataset: str, model: str, arm: str, seed: int) -> Path:
+        return args.runs_dir / dataset / model / arm / f"seed{seed}"
+
+    names = itertools.product(*(args.grid[axis] for axis in ("dataset", "model", "arm", "seed")))
+    runs = tables.runs_frame(tables.read_summaries(folder(*name) / "summary.json" for name in names))
+    frame = comparison_frame(
+        runs,
+        args.baseline,
+        args.margin,
+        lambda of: read_predictions(folder(of["dataset"], of["model"], of["arm"], of["seed"]) / "predictions.csv", of),
+    )
+    write_text(args.output_dir / "comparison.csv", frame.to_csv(index=False, lineterminator="\n"))
+    for kind, write in (("md", markdown), ("tex", latex)):
+        text = write(frame, comparison_readable, comparison_notes)
+        write_text(args.output_dir / f"comparison.{kind}", text or "Random weights: there is no metric to compare.\n")
+
+
+if __name__ == "__main__":
+    run(main)
