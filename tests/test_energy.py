@@ -79,7 +79,8 @@ def test_a_resumed_run_counts_its_earlier_attempts(world, gpu):
     totals = json.loads(json.dumps(first.totals()))
     world.train(first, 5, 300)  # after the state was saved: trained again
     world.device.energy_mJ = 0  # another machine, another counter
-    second = EnergyMeter(gpu, earlier=totals)
+    second = EnergyMeter(gpu)
+    second.restore(totals)
     world.train(second, 20, 100)
     values, reasons = second.summary(1, idle_power_W=70.0)
     assert values["energy_J"] == 8000.0
@@ -90,7 +91,9 @@ def test_a_resumed_run_counts_its_earlier_attempts(world, gpu):
 def test_an_attempt_with_nothing_left_to_train_keeps_the_energy(world, gpu):
     first = EnergyMeter(gpu)
     world.train(first, 20, 300)
-    values, _ = EnergyMeter(None, "no driver", first.totals()).summary(1)
+    second = EnergyMeter(None, "no driver")
+    second.restore(first.totals())
+    values, _ = second.summary(1)
     assert values["energy_J"] == 6000.0
 
 
@@ -149,9 +152,14 @@ def test_an_attempt_that_was_not_measured_spoils_the_run(world, gpu):
     first = EnergyMeter(None, "no driver")
     first.start()
     first.stop()
-    second = EnergyMeter(gpu, earlier=first.totals())
+    second = EnergyMeter(gpu)
+    second.restore(first.totals())
     world.train(second, 40, 300)
     all_null(second, "no driver")
+    third = EnergyMeter(gpu)
+    world.train(third, 40, 300)
+    third.restore(first.totals())
+    all_null(third, "measured in a part of the run only: no driver")
 
 
 @pytest.mark.parametrize(
