@@ -134,7 +134,12 @@ class Gpu:
 
     def _clock_event_reasons(self) -> list[str]:
         """Why the clocks are lower than they could be, by name; bits that have none in hexadecimal."""
-        bits = self._call("nvmlDeviceGetCurrentClocksEventReasons", self._card)
+        try:
+            bits = self._call("nvmlDeviceGetCurrentClocksEventReasons", self._card)
+        except Unavailable as error:
+            if getattr(error.__cause__, "value", None) != self._nvml.NVML_ERROR_FUNCTION_NOT_FOUND:
+                raise
+            bits = self._call("nvmlDeviceGetCurrentClocksThrottleReasons", self._card)  # its name in older drivers
         set_bits = [1 << index for index in range(bits.bit_length()) if bits >> index & 1]
         return [CLOCK_EVENT_REASONS.get(bit, hex(bit)) for bit in set_bits]
 
