@@ -134,6 +134,27 @@ def test_on_a_mig_instance(world):
     all_null(meter, "MIG instance: the energy counter is the whole card's")
 
 
+@pytest.mark.parametrize(("mode", "whole"), [([1, 1], False), ([1, 0], False), ([0, 1], True)])
+def test_on_a_card_in_mig_mode_that_cuda_gave_by_the_cards_uuid(world, gpu, mode, whole):
+    world.device.mig_mode = mode  # now, and after the next reset
+    meter, idle = EnergyMeter(gpu), IdlePower()
+    world.train(meter, 40, 300)
+    reason = "MIG mode is on: the energy counter is the whole card's, not this job's instance's"
+    if whole:
+        assert meter.summary(1)[0]["energy_J"] == 12_000.0
+        assert idle.finish(gpu) == (300.0, None)
+    else:
+        all_null(meter, reason)
+        assert idle.finish(gpu) == (None, reason)
+
+
+def test_a_card_that_knows_no_mig_has_its_energy(world, gpu):
+    world.device.refused["nvmlDeviceGetMigMode"] = pynvml.NVML_ERROR_NOT_SUPPORTED
+    meter = EnergyMeter(gpu)
+    world.train(meter, 40, 300)
+    assert meter.summary(1)[0]["energy_J"] == 12_000.0
+
+
 def test_a_counter_that_fails_midway_gives_no_part_of_the_energy(world, gpu):
     meter = EnergyMeter(gpu)
     world.train(meter, 20, 300)
