@@ -16,6 +16,12 @@ from peft_tradeoffs.isolation import Isolation
 
 LEAVING_S = 10.0  # a process that gave up its lease may still be taking down its CUDA context
 WAITED_S = 0.5  # taking a free GPU takes less
+RAN_OUT = (  # what libraries say in a RuntimeError
+    *("DefaultCPUAllocator", "out of memory", "cudaErrorMemoryAllocation"),
+    *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
+    "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # a handle's workspace did not fit
+)
+UNITS = {"bytes": 1, **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)}}
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,12 @@ def requested_bytes() -> int:
 def refused_bytes(error: BaseException) -> tuple[bool, int | None]:
     """Whether `error` says that memory ran out, and how many bytes were asked for, if it says.
 
-    PyTorch gives the size in its message alone.
+    PyTorch and NumPy give the size in their message alone.
     """
     text = str(error)
-    said = any(words in text for words in ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED"))
+    said = any(words in text for words in RAN_OUT)
     if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not said:
         return False, None
-    if found := re.search(r"[Tt]ried to allocate ([\d.]+) ?(bytes|KiB|MiB|GiB)", text):
-        unit = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[found[2]]
-        return True, round(float(found[1]) * unit)
+    if found := re.search(rf"(?:[Tt]ried|Unable) to allocate ([\d.]+) ?({'|'.join(UNITS)})", text):
+        return True, round(float(found[1]) * UNITS[found[2]])
     return True, None
