@@ -160,7 +160,8 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
     Columns: dataset, model, arm, method, rank, n (completed runs), n_failed, failures ("oom 2; diverged 1"),
     the settings once (several values are joined with "; "), then {key}_mean, {key}_sd (ddof=1, null with one
     run) and {key}_n (completed runs that have a value) a measurement. Measurements that depend on the machine or
-    the engine are null, with {key}_n 0, where the completed runs of an arm ran on different ones.
+    the engine are null, with {key}_n 0, where the completed runs of an arm ran on different ones; a run that
+    itself ran on GPUs of different models (mixed_gpus) has no part in them.
     """
     groups = runs.groupby(ARM, sort=False)
     completed = runs["status"] == COMPLETED
@@ -183,7 +184,9 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
 
     new = [key for key in runs if key not in COLUMNS and runs[key].dtype.kind in "if"]
     keys = [*MEASUREMENTS, *new]
-    values = done[ARM].join(done[keys].astype(float)).groupby(ARM, sort=False)[keys]
+    numbers = done[keys].astype(float)
+    numbers.loc[done["mixed_gpus"].eq(True), [key for key in keys if key not in QUALITY]] = math.nan
+    values = done[ARM].join(numbers).groupby(ARM, sort=False)[keys]
     mean, sd, count = (table.reindex(arms.index) for table in (values.mean(), values.std(ddof=1), values.count()))
     machine = done["device"].astype(str) + " " + done["device_name"].astype(str)
     for differing, alike in ((machine, QUALITY), (done["engine"], (*QUALITY, *BEFORE_TRAINING))):
