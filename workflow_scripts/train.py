@@ -79,12 +79,13 @@ def train(arguments: argparse.Namespace, interruption: Interruption, locks: cont
         directory.lock(wait_s)
     missing = [seed for seed, directory in directories.items() if not directory.finished()]
     if missing:
-        with directories[missing[0]].attempts.under_way():
+        attempts = directories[missing[0]].attempts
+        with attempts.under_way():
             # The GPU is idle while torch and the others are imported.
             idle = IdlePower() if settings["device"] == "cuda" else None
             from peft_tradeoffs import runs
 
-            device = runs.prepare_process(settings, arguments.threads, idle)
+            device = runs.prepare_process(settings, arguments.threads, idle, attempts.waiting())
         for seed in missing:
             with directories[seed].attempts.under_way():
                 runs.run(

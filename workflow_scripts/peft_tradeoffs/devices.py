@@ -1,5 +1,6 @@
 """The device a job computes on: chosen, leased, checked to be the job's alone."""
 
+import contextlib
 import ctypes
 import gc
 import re
@@ -41,10 +42,16 @@ class Device:
         return EnergyMeter(self.gpu, self.no_gpu)
 
 
-def open_device(kind: str, allow_shared: bool, idle: IdlePower | None) -> Device:
+def open_device(
+    kind: str,
+    allow_shared: bool,
+    idle: IdlePower | None,
+    waiting: contextlib.AbstractContextManager[None] | None = None,
+) -> Device:
     """Take the CPU, or a GPU that no other job has, waiting for one if need be, and make its CUDA context.
 
-    `idle` is a first reading of idle power. Raises InputError without a GPU, or one that others use than our jobs.
+    `idle` is a first reading of idle power; `waiting` is entered while other jobs have the GPU. Raises InputError
+    without a GPU, or one that others use than our jobs.
     """
     if kind == "cpu":
         return Device(torch.device("cpu"), None, NO_GPU, Isolation(None, NO_GPU, allow_shared), None, NO_GPU, 0.0)
@@ -54,9 +61,10 @@ def open_device(kind: str, allow_shared: bool, idle: IdlePower | None) -> Device
             "build of torch); set device: cpu for a CPU run"
         )
     began = time.monotonic()
-    held = lease.acquire(visible_uuids())  # until the process ends
-    gpu, no_gpu = Gpu.find(held.index)
-    isolation = Isolation(gpu, no_gpu, allow_shared, patience_s=LEAVING_S)
+    with waiting or contextlib.nullcontext():
+        held = lease.acquire(visible_uuids())  # until the process ends
+        gpu, no_gpu = Gpu.find(held.index)
+        isolation = Isolation(gpu, no_gpu, allow_shared, patience_s=LEAVING_S)
     waited_s = time.monotonic() - began
     idle_power_W, no_idle_power = (None, no_gpu)
     if waited_s > WAITED_S:

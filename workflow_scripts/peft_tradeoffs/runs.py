@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,13 @@ WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
 REPORTED = {MASK: "probe", PREPARE: "train", STATE: "train", None: "evaluate"}  # phases that the summary does not name
 
 
-def prepare_process(settings: dict[str, Any], threads: int, idle: IdlePower | None) -> Device:
+def prepare_process(
+    settings: dict[str, Any], threads: int, idle: IdlePower | None, waiting: AbstractContextManager[None]
+) -> Device:
     """Import what the arm needs, set threads, quiet libraries and take the device.
 
-    `idle`: a first reading of the GPU's idle power. Raises InputError if the device is not there or not free.
+    `idle`: a first reading of the GPU's idle power. `waiting`: entered while other jobs have the GPU. Raises
+    InputError if the device is not there or not free.
     """
     libraries = {
         "peft": settings["peft"],
@@ -51,7 +55,7 @@ def prepare_process(settings: dict[str, Any], threads: int, idle: IdlePower | No
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    return open_device(settings["device"], settings["allow_shared_gpu"], idle)
+    return open_device(settings["device"], settings["allow_shared_gpu"], idle, waiting)
 
 
 def run(
@@ -72,8 +76,8 @@ def run(
     settings = conditions["settings"]
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
     gpu_name = environment.device_name("cuda") if device.torch.type == "cuda" else None
-    startup_s, waited_s = _startup_s(device.waited_s)
-    directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name, waited_s)
+    startup_s = _startup_s(device.waited_s)
+    directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name)
     free_memory(device.torch)
     device.isolation.begin()
     energy, clocks = device.energy_meter(), Clocks(device.gpu)
@@ -204,14 +208,11 @@ def _last_line(summary: dict[str, Any]) -> str:
 _process_started: float | None = psutil.Process().create_time()
 
 
-def _startup_s(waited_s: float) -> tuple[float | None, float]:
-    """Seconds from the start of the process to its first run, and those waited for a GPU, which are not in the first.
-
-    None and 0 for the runs after it.
-    """
+def _startup_s(waited_s: float) -> float | None:
+    """Seconds from the start of the process to its first run, but for those waited; None for the runs after it."""
     global _process_started
     started, _process_started = _process_started, None
-    return (None, 0.0) if started is None else (time.time() - started - waited_s, waited_s)
+    return None if started is None else time.time() - started - waited_s
 
 
 def _check_space(folder: Path, built: methods.Built) -> None:
