@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 import synthetic
-from peft_tradeoffs import tables
+from peft_tradeoffs import readable, tables
 from test_tables import cells, notes
 
 
@@ -51,3 +51,14 @@ def test_settings_that_differ_are_all_shown():
     summaries = [synthetic.summary("lora", 4, 0), synthetic.summary("lora", 4, 1, learning_rate=1e-3)]
     arm = tables.arms_frame(tables.runs_frame(summaries)).iloc[0]
     assert arm["learning_rate"] == "0.0005; 0.001"
+
+
+def test_arms_whose_frozen_layers_are_held_otherwise_are_told_apart():
+    full, lora, qlora = (synthetic.summary(name, rank, 0) for name, rank in (("full", None), ("lora", 4), ("qlora", 4)))
+    runs = tables.runs_frame([full, lora | {"frozen_linear_dtype": "bfloat16"}, qlora])
+    memory = tables.memory_frame(tables.arms_frame(runs))
+    assert memory["frozen_linear_dtype"].fillna("").tolist() == ["", "bfloat16", "nf4"]
+    said = "Frozen linear layers are held in: LoRA r4 bfloat16, QLoRA r4 nf4."
+    assert said in readable.memory_notes(memory)
+    alike = tables.memory_frame(tables.arms_frame(tables.runs_frame([full, lora])))
+    assert not [note for note in readable.memory_notes(alike) if "Frozen" in note]

@@ -277,6 +277,11 @@ def memory_notes(rows: pd.DataFrame) -> list[str]:
     if rows["gradient_accumulation_steps"].astype(str).ne("1").any():
         lines.append("Activations: of one part of a batch where gradients are accumulated.")
     lines += [NOTE[key] for key in memory_keys(rows["device"])]
+    held = rows.dropna(subset="frozen_linear_dtype")
+    if held["frozen_linear_dtype"].nunique() > 1:
+        names = [arm_label(method, rank) for method, rank in zip(held["method"], held["rank"], strict=True)]
+        kinds = [f"{name} {dtype}" for name, dtype in zip(names, held["frozen_linear_dtype"], strict=True)]
+        lines.append(f"Frozen linear layers are held in: {', '.join(kinds)}.")
     return [*lines, "The sum is no peak: not all parts are held at once, and kernels need room of their own."]
 
 

@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
-from peft_tradeoffs.batches import load_tokens
+from peft_tradeoffs.batches import load_tokens, longest_text
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.clocks import Clocks
 from peft_tradeoffs.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
@@ -172,7 +172,8 @@ def _train(
     if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
         adapter = built.model.peft_config["default"]
         adapter.base_model_name_or_path, adapter.revision = manifest["path"], manifest["revision"]
-    hold_as_computed(built.model, settings["precision"], device.torch)
+    text = longest_text(splits["train"])
+    outcome.frozen_linear_dtype = hold_as_computed(built.model, settings["precision"], device.torch, text)
     free_memory(device.torch)  # the workspaces of its forward pass are no weights
     outcome.parameters = built.parameters
     outcome.training_bytes = methods.training_bytes(built.model)
