@@ -1,6 +1,7 @@
 """One run: load, train, evaluate, save, and write down what it gave."""
 
 import csv
+import functools
 import gc
 import importlib
 import json
@@ -17,7 +18,8 @@ import torch
 import transformers
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
-from peft_tradeoffs.batches import load_tokens, longest_text
+from peft_tradeoffs.attention import check_padding
+from peft_tradeoffs.batches import Split, load_tokens, longest_text, padded_length, shortest_texts
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.clocks import Clocks
 from peft_tradeoffs.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
@@ -28,8 +30,10 @@ from peft_tradeoffs.measure import MASK, MIB, PREPARE, STATE, Phases
 from peft_tradeoffs.model_files import tokenizer_files
 from peft_tradeoffs.progress import TerminalReporter
 from peft_tradeoffs.state import RunDirectory
+from peft_tradeoffs.step import autocast
 from peft_tradeoffs.summary import Outcome, check, summarise
 
+PADDED = 8  # texts by which a model shows whether it reads padding
 WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
 REPORTED = {MASK: "probe", PREPARE: "train", STATE: "train", None: "evaluate"}  # phases that the summary does not name
 
@@ -180,6 +184,8 @@ def _train(
     if cuda:
         outcome.weights_measured = requested_bytes() - outcome.held_before
     _check_space(directory.path, built)
+    _check_padding(built.model, splits["train"], description["pad_token_id"], settings["precision"], device.torch)
+    free_memory(device.torch)
     trainer = engine.Trainer(
         *(built.model, splits, description["pad_token_id"], engine.Settings.of(settings), seed, device.torch),
         *(directory, reporter, phases, generators),
@@ -196,6 +202,15 @@ def _train(
         for name in tokenizer_files(set(manifest["files"])):
             shutil.copyfile(model_folder / name, weights / name)
     _write_predictions(directory.results / "predictions.csv", splits["test"], trained.logits, description)
+
+
+def _check_padding(
+    model: torch.nn.Module, split: Split, pad_token_id: int, precision: str, device: torch.device
+) -> None:
+    """Raise InputError for a model that reads the padding beside a text."""
+    texts = [text.to(device) for text in shortest_texts(split, PADDED)]
+    context = functools.partial(autocast, precision, device)
+    check_padding(model, texts, padded_length(split.lengths), pad_token_id, context)
 
 
 def _last_line(summary: dict[str, Any]) -> str:
