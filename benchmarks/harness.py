@@ -84,7 +84,7 @@ def build(folder: Path, arm: Arm, device: str, precision: str = "bf16") -> metho
         device=device,
         dtype=arm.dtype,
     )
-    hold_as_computed(built.model, precision, torch.device(device))
+    hold_as_computed(built.model, precision, torch.device(device), torch.arange(1, 17))
     return built
 
 

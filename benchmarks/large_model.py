@@ -85,13 +85,14 @@ def main() -> None:
                 step = float(np.median(result.progress.step_s[DROPPED:]))
                 rate = flops / step / 1e12
                 share = f"{100 * rate / peak:.0f} %" if peak else "–"
-                gib = phases.peaks.get("probe_peak_allocated_MiB", float("nan")) / 1024
+                peak_MiB = phases.peaks.get("probe_peak_allocated_MiB")
+                gib = "–" if peak_MiB is None else f"{peak_MiB / 1024:.1f}"
                 once = result.progress.compile_s + result.progress.capture_s
                 reason = result.progress.engine_reason
                 print(
                     f"| {arm.name} | {row}{f' ({reason})' if reason else ''} | {step * 1000:.1f} "
                     f"| {arguments.batch * arguments.length / step:,.0f} | {rate:.0f} | {share} "
-                    f"| {gib:.1f} | {once:.1f} |",
+                    f"| {gib} | {once:.1f} |",
                     flush=True,
                 )
                 del built, result

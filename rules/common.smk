@@ -92,7 +92,9 @@ def fetched_files():
 
 
 def table_files(names=TABLES + COMPARISONS):
-    return expand(f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"])
+    return expand(
+        f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]
+    )
 
 
 def figure_files(dataset=GRID["dataset"], model=GRID["model"]):

@@ -74,6 +74,7 @@ class Nvml(types.ModuleType):
             "nvmlDeviceGetMaxClockInfo": lambda device, domain: {1: 1980, 2: 2619}[domain],
             "nvmlDeviceGetEnforcedPowerLimit": lambda device: 700_000,
             "nvmlDeviceGetCurrentClocksEventReasons": lambda device: device.clock_event_reasons,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": lambda device: device.clock_event_reasons,
             "nvmlDeviceGetMigMode": lambda device: device.mig_mode,
             "nvmlDeviceGetComputeMode": lambda device: pynvml.NVML_COMPUTEMODE_DEFAULT,
             "nvmlDeviceGetPersistenceMode": lambda device: 1,

@@ -47,8 +47,9 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "pearson": None, "spearman": None, "test_loss": 1.2 - accuracy,
         "learning_rate": 3e-5 if method == "full" else 5e-4, "epochs": 3.0, "steps": 600, "stopped_early": False,
         "batch_size": 32, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
-        "precision": "fp32", "dtype": "float32", "engine": "eager" if cpu else "captured", "engine_reason": None,
-        "compile": False, "device": device,
+        "precision": "fp32", "dtype": "float32",
+        "frozen_linear_dtype": {"full": None, "qlora": "nf4"}.get(method, "float32"),
+        "engine": "eager" if cpu else "captured", "engine_reason": None, "compile": False, "device": device,
         "device_name": "Example CPU, 2 cores" if cpu else "NVIDIA H100 80GB HBM3",
         "gpu_uuid": "GPU-00000000-0000-0000-0000-000000000000", "shared_gpu": False, "mixed_gpus": False,
         "train_rows": 6400, "test_rows": 872, "truncated_train": 3, "truncated_test": 0,
@@ -99,6 +100,7 @@ def reasons(values: dict[str, Any]) -> dict[str, str]:
         found[key] = (
             "the method has no rank" if key == "rank"
             else "task is classification" if key in ("pearson", "spearman")
+            else "no linear layer is frozen" if key == "frozen_linear_dtype"
             else "not compiled" if key == "compile_s"
             else "no CUDA device: the run was on the CPU" if GPU_ONLY.search(key) and values["device"] == "cpu"
             else "not measured"
@@ -136,7 +138,7 @@ def failed(method: str, rank: int | None, seed: int, changes: dict[str, Any]) ->
         lost += [key for key in run if re.match("(gradients|optimizer|activations)_", key)]
     if phase == "load":
         lost += [key for key in run if key.endswith("_parameters") or key.startswith("weights_")]
-        lost += ["trainable_percent", "data_MiB"]
+        lost += ["trainable_percent", "data_MiB", "frozen_linear_dtype"]
     lost += ["metric_value", "accuracy", "f1", "mcc", "test_loss"]
     why = f"not reached: the run ended in {phase}"
     run["null_reasons"] |= {key: why for key in lost if run[key] is not None}

@@ -4,13 +4,17 @@ import contextlib
 
 import pytest
 import torch
-from peft_tradeoffs.attention import additive_mask, choose_mask, no_mask, padding_mask
+from peft_tradeoffs.attention import additive_mask, check_padding, choose_mask, no_mask, padding_mask
+from peft_tradeoffs.errors import InputError
 from transformers import (
     AutoModelForSequenceClassification,
     BartConfig,
     BartForSequenceClassification,
+    FNetConfig,
+    GPT2Config,
     MistralConfig,
     MistralForSequenceClassification,
+    XLNetConfig,
 )
 
 LENGTH = 24
@@ -100,3 +104,31 @@ def test_a_window_needs_the_padding_mask(window, expected):
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     config = MistralConfig(vocab_size=30, sliding_window=window, pad_token_id=0, **sizes, **heads)
     assert chosen(MistralForSequenceClassification(config)) is expected
+
+
+BART = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+PADDING = {
+    "fnet": (FNetConfig(vocab_size=30, hidden_size=32, num_hidden_layers=2, intermediate_size=32), True),
+    "xlnet": (XLNetConfig(vocab_size=30, d_model=32, n_layer=2, n_head=2, d_inner=32), True),
+    "gpt2": (GPT2Config(vocab_size=30, n_embd=32, n_layer=2, n_head=2), False),
+    "bart": (BartConfig(vocab_size=30, encoder_attention_heads=2, decoder_attention_heads=2, **BART), False),
+}
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", PADDING)
+def test_a_model_that_reads_padding_is_refused(kind, precision):
+    config, reads = PADDING[kind]
+    torch.manual_seed(0)
+    config.pad_token_id = 1
+    model = AutoModelForSequenceClassification.from_config(config).train()
+    texts = [torch.cat([IDS[:size], torch.tensor([2])]) for size in (5, 6, 8, 9)]  # 2 ends BART's
+    context = lambda: torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16)  # noqa: E731
+    with pytest.raises(InputError, match=f"{kind} reads the padding") if reads else contextlib.nullcontext():
+        check_padding(model, texts, LENGTH, 1, context)
+    assert model.training
+
+
+def test_a_model_that_refuses_the_texts_is_left_to_training(tiny_bert):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
+    check_padding(model, [torch.arange(70) % 20], 80, 0, contextlib.nullcontext)  # more tokens than positions

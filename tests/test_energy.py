@@ -79,7 +79,8 @@ def test_a_resumed_run_counts_its_earlier_attempts(world, gpu):
     totals = json.loads(json.dumps(first.totals()))
     world.train(first, 5, 300)  # after the state was saved: trained again
     world.device.energy_mJ = 0  # another machine, another counter
-    second = EnergyMeter(gpu, earlier=totals)
+    second = EnergyMeter(gpu)
+    second.restore(totals)
     world.train(second, 20, 100)
     values, reasons = second.summary(1, idle_power_W=70.0)
     assert values["energy_J"] == 8000.0
@@ -90,7 +91,9 @@ def test_a_resumed_run_counts_its_earlier_attempts(world, gpu):
 def test_an_attempt_with_nothing_left_to_train_keeps_the_energy(world, gpu):
     first = EnergyMeter(gpu)
     world.train(first, 20, 300)
-    values, _ = EnergyMeter(None, "no driver", first.totals()).summary(1)
+    second = EnergyMeter(None, "no driver")
+    second.restore(first.totals())
+    values, _ = second.summary(1)
     assert values["energy_J"] == 6000.0
 
 
@@ -131,6 +134,27 @@ def test_on_a_mig_instance(world):
     all_null(meter, "MIG instance: the energy counter is the whole card's")
 
 
+@pytest.mark.parametrize(("mode", "whole"), [([1, 1], False), ([1, 0], False), ([0, 1], True)])
+def test_on_a_card_in_mig_mode_that_cuda_gave_by_the_cards_uuid(world, gpu, mode, whole):
+    world.device.mig_mode = mode  # now, and after the next reset
+    meter, idle = EnergyMeter(gpu), IdlePower()
+    world.train(meter, 40, 300)
+    reason = "MIG mode is on: the energy counter is the whole card's, not this job's instance's"
+    if whole:
+        assert meter.summary(1)[0]["energy_J"] == 12_000.0
+        assert idle.finish(gpu) == (300.0, None)
+    else:
+        all_null(meter, reason)
+        assert idle.finish(gpu) == (None, reason)
+
+
+def test_a_card_that_knows_no_mig_has_its_energy(world, gpu):
+    world.device.refused["nvmlDeviceGetMigMode"] = pynvml.NVML_ERROR_NOT_SUPPORTED
+    meter = EnergyMeter(gpu)
+    world.train(meter, 40, 300)
+    assert meter.summary(1)[0]["energy_J"] == 12_000.0
+
+
 def test_a_counter_that_fails_midway_gives_no_part_of_the_energy(world, gpu):
     meter = EnergyMeter(gpu)
     world.train(meter, 20, 300)
@@ -149,9 +173,14 @@ def test_an_attempt_that_was_not_measured_spoils_the_run(world, gpu):
     first = EnergyMeter(None, "no driver")
     first.start()
     first.stop()
-    second = EnergyMeter(gpu, earlier=first.totals())
+    second = EnergyMeter(gpu)
+    second.restore(first.totals())
     world.train(second, 40, 300)
     all_null(second, "no driver")
+    third = EnergyMeter(gpu)
+    world.train(third, 40, 300)
+    third.restore(first.totals())
+    all_null(third, "measured in a part of the run only: no driver")
 
 
 @pytest.mark.parametrize(

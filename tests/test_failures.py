@@ -121,6 +121,23 @@ def test_out_of_memory_late_in_a_run_keeps_what_was_reached(tmp_path, finished, 
     assert not (tmp_path / "seed0/checkpoint").exists() and not (tmp_path / "seed0/predictions.csv").exists()
 
 
+def test_a_model_that_reads_padding_is_an_error_before_training(tmp_path, finished):
+    from transformers import FNetConfig, FNetModel
+
+    results = finished / "results"
+    sizes = {"vocab_size": 28, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 32}
+    FNetModel(FNetConfig(**sizes)).save_pretrained(tmp_path / "fnet")
+    shutil.copyfile(results / "models/tiny.json", tmp_path / "fnet.json")
+    settings = json.loads((results / "runs/reviews/tiny/full/seed0/env.json").read_text())["settings"]
+    words = ["--settings", json.dumps(settings), "--seeds", "0", "--output-dir", str(tmp_path / "arm")]
+    words += ["--tokens", str(results / "tokens/reviews/tiny.npz"), "--model", str(tmp_path / "fnet")]
+    script = tiny.REPOSITORY / "workflow_scripts/train.py"
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: config key models: fnet reads the padding beside a text")
+    assert not (tmp_path / "arm/seed0/summary.json").exists()
+
+
 def test_memory_that_ran_out_while_quantising_is_told_from_a_bad_checkpoint(tiny_bert, monkeypatch):
     """Transformers gives the reason in its log alone."""
     from transformers.integrations.bitsandbytes import Bnb4bitQuantize
@@ -159,6 +176,14 @@ def test_memory_that_ran_out_while_quantising_is_told_from_a_bad_checkpoint(tiny
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes."), (True, 4096)),
         (MemoryError(), (True, None)),
         (RuntimeError("CUDA error: out of memory"), (True, None)),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), (True, None)),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), (False, None)),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), (True, None)),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), (True, None)),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasSgemm(…)`"), (False, None)),
+        (RuntimeError("cudaErrorMemoryAllocation: the API call could not allocate"), (True, None)),
+        (MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,)"), (True, 7999376589)),
+        (MemoryError("Unable to allocate 1.50 TiB for an array with shape (9,)"), (True, 3 * 2**39)),
         (RuntimeError("mat1 and mat2 must have the same dtype"), (False, None)),
     ],
 )

@@ -6,17 +6,25 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from peft import LoraConfig, get_peft_model
 from peft_tradeoffs import methods
-from peft_tradeoffs.frozen import hold_as_computed
+from peft_tradeoffs.frozen import frozen_dtype, hold_as_computed
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    Gemma3Config,
+    Gemma3ForSequenceClassification,
+)
 
 CPU = torch.device("cpu")
+TEXT = torch.tensor([2, 5, 9, 7, 11, 3])
 LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8}
 
 
-def build(folder: Path, peft: dict[str, Any] | None) -> torch.nn.Module:
+def build(folder: Path, peft: dict[str, Any] | None, quantization: dict[str, Any] | None = None) -> torch.nn.Module:
     built = methods.build(
         folder,
-        **{"peft": peft, "quantization": None, "gradient_checkpointing": False, "head": None},
+        **{"peft": peft, "quantization": quantization, "gradient_checkpointing": False, "head": None},
         **{"task": "classification", "num_labels": 2, "pad_token_id": 0, "seed": 0, "device": "cpu"},
     )
     return built.model
@@ -31,7 +39,8 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 def test_frozen_weights_under_lora_take_half_and_compute_the_same(tiny_bert):
     model = build(tiny_bert, LORA)
     expected, before = logits(model), methods.weight_bytes(model)
-    assert hold_as_computed(model, "bf16", CPU)
+    assert frozen_dtype(model) == "float32"
+    assert hold_as_computed(model, "bf16", CPU, TEXT) == "bfloat16"
     assert torch.equal(logits(model), expected)
     assert methods.weight_bytes(model) < 0.75 * before
     kinds = {p.requires_grad: p.dtype for name, p in model.named_parameters() if "dense.weight" in name}
@@ -39,10 +48,47 @@ def test_frozen_weights_under_lora_take_half_and_compute_the_same(tiny_bert):
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
 
 
-@pytest.mark.parametrize(("peft", "precision"), [({**LORA, "use_dora": True}, "bf16"), (LORA, "fp32"), (None, "bf16")])
-def test_what_would_change_or_is_trained_stays_in_float32(tiny_bert, peft, precision):
+@pytest.mark.parametrize(
+    ("peft", "precision", "held"),
+    [({**LORA, "use_dora": True}, "bf16", "float32"), (LORA, "fp32", "float32"), (None, "bf16", None)],
+)
+def test_what_would_change_or_is_trained_stays_in_float32(tiny_bert, peft, precision, held):
     model = build(tiny_bert, peft)
     expected = logits(model)
-    assert not hold_as_computed(model, precision, CPU)
+    assert hold_as_computed(model, precision, CPU, TEXT) == held
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert torch.equal(logits(model), expected)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_quantised_layers_are_named_by_how_they_are_stored(tiny_bert, kind):
+    model = build(tiny_bert, LORA, {**tiny.NF4, "bnb_4bit_quant_type": kind})
+    assert hold_as_computed(model, "bf16", CPU, TEXT) == kind
+
+
+def with_lora(model: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj", "v_proj"]))
+
+
+def test_a_model_that_reads_its_texts_end_is_held_too():
+    """BART takes the hidden state of the end token, which made-up ids lack."""
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = BartConfig(vocab_size=30, max_position_embeddings=32, **sizes, **heads)
+    text = torch.tensor([0, 5, 9, 7, config.eos_token_id])
+    assert hold_as_computed(with_lora(BartForSequenceClassification(config)), "bf16", CPU, text) == "bfloat16"
+    assert hold_as_computed(with_lora(BartForSequenceClassification(config)), "bf16", CPU, text[:-1]) == "float32"
+
+
+def test_a_model_whose_config_has_no_vocabulary_size_of_its_own():
+    """Gemma 3's config holds one of texts and one of images."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 30, "num_key_value_heads": 1, "head_dim": 16}
+    image = {**sizes, "image_size": 28, "patch_size": 14}
+    tokens = {"image_token_index": 27, "boi_token_index": 28, "eoi_token_index": 29}
+    config = Gemma3Config(text_config=text, vision_config=image, mm_tokens_per_image=4, **tokens)
+    assert not hasattr(config, "vocab_size")
+    model = Gemma3ForSequenceClassification(config)
+    model.config.pad_token_id = config.text_config.pad_token_id = 0
+    assert hold_as_computed(with_lora(model), "bf16", CPU, TEXT) == "bfloat16"

@@ -13,8 +13,10 @@ import pytest
 import tiny
 import torch
 from peft_tradeoffs import capture, engine, methods
-from peft_tradeoffs.batches import Split, load_tokens
+from peft_tradeoffs.batches import Split, load_tokens, longest_text
 from peft_tradeoffs.checkpointing import BlockGenerators
+from peft_tradeoffs.devices import free_memory
+from peft_tradeoffs.frozen import hold_as_computed
 from peft_tradeoffs.measure import Phases
 from peft_tradeoffs.step import Settings
 
@@ -29,6 +31,7 @@ ARMS = {
     "qlora": {"peft": LORA, "quantization": tiny.NF4_BF16},
     "dora": {"peft": {**LORA, "use_dora": True}, "quantization": None},
 }
+HELD = {"full": None, "lora": "bfloat16", "qlora": "nf4", "dora": "float32"}  # what frozen linear layers are held in
 SETTINGS = Settings(**{**tiny.TRAINING, "epochs": 100, "max_steps": 400, "batch_size": 16, "evaluation_batch_size": 64})
 VARIANTS = {
     "plain": {},
@@ -133,6 +136,8 @@ def fit(
     )
     settings = dataclasses.replace(SETTINGS, **changes)
     device = torch.device("cuda", 0)
+    assert hold_as_computed(built.model, settings.precision, device, longest_text(splits["train"])) == HELD[arm]
+    free_memory(device)
     result = engine.Trainer(
         built.model, splits, 0, settings, 3, device, state or Kept(), Silent(), Phases(device), generators
     ).train()
@@ -294,6 +299,7 @@ def test_mean_accuracy_on_sst2_is_that_of_the_eager_engine(sst2):
             changes = {"epochs": 1, "max_steps": None, "batch_size": 32, "learning_rate": 5e-4, "engine": name}
             settings = dataclasses.replace(SETTINGS, **changes)
             device = torch.device("cuda", 0)
+            hold_as_computed(built.model, settings.precision, device, longest_text(splits["train"]))
             result = engine.Trainer(
                 built.model, splits, 0, settings, seed, device, Kept(), Silent(), Phases(device), None
             ).train()

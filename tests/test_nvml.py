@@ -141,6 +141,17 @@ def test_clock_event_reasons_by_name(nvml, device, bits, names):
     assert Gpu(UUID).facts()["clock_event_reasons"] == names
 
 
+def test_an_older_driver_gives_clock_event_reasons_by_their_older_name(nvml, device):
+    device.clock_event_reasons = 0x4
+    device.refused["nvmlDeviceGetCurrentClocksEventReasons"] = pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
+    facts = Gpu(UUID).facts()
+    assert (facts["clock_event_reasons"], facts["reasons"]) == (["sw_power_cap"], {})
+    device.refused["nvmlDeviceGetCurrentClocksEventReasons"] = pynvml.NVML_ERROR_NOT_SUPPORTED
+    facts = Gpu(UUID).facts()
+    assert facts["clock_event_reasons"] is None
+    assert facts["reasons"] == {"clock_event_reasons": "NVML, nvmlDeviceGetCurrentClocksEventReasons: Not Supported"}
+
+
 def test_every_clock_event_reason_of_pynvml_has_its_name():
     prefix = "nvmlClocksThrottleReason"
     known = {name.removeprefix(prefix).lower(): value for name, value in vars(pynvml).items() if prefix in name}

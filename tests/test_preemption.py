@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from peft_tradeoffs.attempts import NO_WORD, Attempts, mixed_gpus
+from peft_tradeoffs.attempts import NO_WORD, Attempts, mixed_gpus, wall_s
 from peft_tradeoffs.interruption import EXIT_STATUS, Interrupted
+from peft_tradeoffs.lease import acquire
 from peft_tradeoffs.state import RunDirectory
+from recorded_nvml import UUID
 from test_engine import Memory, fit
 from test_resume import curve
 
@@ -30,6 +32,19 @@ def told(*words, **named):
     os.kill(os.getpid(), signal.SIGTERM)
     return whole(*words, **named)
 {module}.{name} = told
+import train
+train.errors.run(train.main)
+"""
+WAITS = """
+import functools, json, sys
+from pathlib import Path
+sys.path.insert(0, {scripts!r})
+import torch
+from peft_tradeoffs import devices, lock
+lock.BEAT_S = 0.1
+torch.cuda.is_available = lambda: True
+devices.visible_uuids = lambda: [{uuid!r}]
+devices.lease.acquire = functools.partial(devices.lease.acquire, folder=Path({folder!r}))
 import train
 train.errors.run(train.main)
 """
@@ -225,6 +240,35 @@ def test_a_signal_during_the_imports(prepared: Path, tmp_path: Path) -> None:
     assert "SIGTERM before the first step" in said
     (attempt,) = json.loads((tmp_path / "seed0/state/attempts.json").read_text())["attempts"]
     assert (attempt["reason"], attempt["last_step"]) == ("signal SIGTERM", None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_that_ends_while_it_waits_for_a_gpu_has_its_wait_recorded(
+    prepared: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "leases").mkdir()
+    held = acquire([UUID], folder=tmp_path / "leases")
+    script = WAITS.format(scripts=str(TRAIN.parent), uuid=UUID, folder=str(tmp_path / "leases"))
+    settings = json.loads((prepared / "settings.json").read_text()) | {"device": "cuda", "peft": None}
+    options = [*words(prepared, tmp_path), "--settings", json.dumps(settings)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (line := process.stdout.readline()).startswith("waits for a GPU"):
+        assert line, process.communicate()[1]
+    began = time.monotonic()
+    time.sleep(2)
+    waited_s = time.monotonic() - began
+    process.send_signal(number)
+    finish(process)
+    os.close(held.descriptor)
+    kept = json.loads((tmp_path / "seed0/state/attempts.json").read_text())
+    second = Attempts(tmp_path / "seed0/state", kept["fingerprint"])
+    second.begin()
+    attempt, _ = second.end("completed")
+    assert attempt["reason"] == (NO_WORD if number == signal.SIGKILL else "signal SIGTERM")
+    assert waited_s - 1 < attempt["waited_s"] < waited_s + 5
+    assert 0 < wall_s([attempt]) == pytest.approx(wall_s([attempt | {"waited_s": 0.0}]) - attempt["waited_s"])
 
 
 def test_a_signal_between_two_seeds_begins_no_other(prepared: Path, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import tiny
 import torch
 from peft_tradeoffs import methods
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.random_models import write_random_model
+from peft_tradeoffs.random_models import _check_vocabulary, write_random_model
 from safetensors.torch import load_file
 from test_models import beside, digest, fail, fetch, succeed
+from transformers import AutoTokenizer, CanineConfig, Gemma3Config
 
 WORDS = 28  # in the tiny BERT's vocabulary
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
@@ -215,3 +216,11 @@ def test_a_disk_that_fills_up(origin, tmp_path, monkeypatch):
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
     with pytest.raises(OSError, match="No space left"):
         write_random_model(CONFIGS["llama"], origin, tmp_path / "shape")
+
+
+def test_a_vocabulary_size_that_stands_in_a_config_of_texts_or_nowhere(tiny_bert):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    _check_vocabulary(CanineConfig(), tokenizer)  # hashes its tokens
+    _check_vocabulary(Gemma3Config(text_config={"vocab_size": WORDS}), tokenizer)
+    with pytest.raises(InputError, match=f"vocab_size: {WORDS - 1} is below the tokenizer's {WORDS} tokens"):
+        _check_vocabulary(Gemma3Config(text_config={"vocab_size": WORDS - 1}), tokenizer)

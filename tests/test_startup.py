@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import time
 
 import tiny
+from peft_tradeoffs.state import RunDirectory
 
 REPORTS = """
 import sys
@@ -31,3 +33,26 @@ def test_nothing_of_preparing_or_tabulating_is_imported(tmp_path, finished):
         unwanted = {"datasets", "pandas", "pyarrow", "sklearn", "matplotlib", "seaborn", "snakemake"}
         assert modules & unwanted == set()
     assert "bitsandbytes" in loaded["qlora-r4"] and not {"peft", "bitsandbytes"} & loaded["full"]
+
+
+def test_the_wait_for_another_writer_is_no_part_of_the_start(tmp_path, finished):
+    results = finished / "results"
+    settings = json.loads((results / "runs/reviews/tiny/full/seed0/env.json").read_text())["settings"]
+    words = ["--settings", json.dumps(settings), "--seeds", "0", "--output-dir", str(tmp_path), "--lock-wait", "120"]
+    words += ["--tokens", str(results / "tokens/reviews/tiny.npz"), "--model", str(results / "models/tiny")]
+    writer = RunDirectory(tmp_path / "seed0", "another", 60)
+    writer.lock()
+    script = tiny.REPOSITORY / "workflow_scripts/train.py"
+    began = time.monotonic()
+    process = subprocess.Popen([sys.executable, script, *words], stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline().startswith("waits up to 120 s")
+    waits = time.monotonic()
+    time.sleep(10)  # longer than the run takes
+    held_s = time.monotonic() - waits
+    writer.unlock()
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
+    summary = json.loads((tmp_path / "seed0/summary.json").read_text())
+    own_s = time.monotonic() - began - held_s
+    assert summary["startup_s"] < own_s + 1  # the kernel gives the boot, from which a start counts, in whole seconds
+    assert summary["wall_s"] < own_s

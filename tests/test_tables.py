@@ -124,21 +124,6 @@ def test_memory_says_which_and_devices_stay_apart():
     assert "Device" in table
 
 
-def test_no_mean_of_time_over_different_devices():
-    summaries = [synthetic.summary("lora", 4, 0), synthetic.summary("lora", 4, 1, device_name="another CPU")]
-    arm = tables.arms_frame(tables.runs_frame(summaries)).iloc[0]
-    assert math.isnan(arm["train_s_mean"]) and math.isnan(arm["probe_peak_rss_MiB_mean"])
-    assert arm["train_s_n"] == 0
-    assert arm["metric_value_mean"] == pytest.approx(statistics.mean(run["metric_value"] for run in summaries))
-    assert arm["device_name"] == "Example CPU, 2 cores; another CPU"
-
-
-def test_settings_that_differ_are_all_shown():
-    summaries = [synthetic.summary("lora", 4, 0), synthetic.summary("lora", 4, 1, learning_rate=1e-3)]
-    arm = tables.arms_frame(tables.runs_frame(summaries)).iloc[0]
-    assert arm["learning_rate"] == "0.0005; 0.001"
-
-
 def test_a_key_of_a_later_version_is_kept_and_averaged():
     summaries = [synthetic.summary("lora", 4, seed, carbon_g=100.0 + seed, note="x") for seed in (0, 1)]
     runs = tables.runs_frame(summaries)
@@ -193,16 +178,6 @@ def test_a_fallen_back_engine_is_shown_with_its_reason():
     assert "Eager instead of captured: LoRA r4 (it broke)." in notes([captured, fell])
     assert "Engine" not in cells([captured]) and "captured in CUDA graphs" in notes([captured])
     assert "captured" not in notes([synthetic.summary("lora", 4, 0, **eager)])
-
-
-def test_no_mean_of_training_time_over_different_engines():
-    summaries = [synthetic.summary("lora", 4, seed, device="cuda") for seed in (0, 1)]
-    summaries[1] |= {"engine": "eager", "engine_reason": "it broke", "capture_s": None}
-    arm = tables.arms_frame(tables.runs_frame(summaries)).iloc[0]
-    assert math.isnan(arm["train_s_mean"]) and math.isnan(arm["energy_J_mean"]) and arm["train_s_n"] == 0
-    for key in ("probe_peak_allocated_MiB", "probe_step_p50_ms", "metric_value", "activations_measured_MiB"):
-        assert arm[f"{key}_mean"] == pytest.approx(statistics.mean(run[key] for run in summaries)), key
-    assert "different engines" in notes(summaries)
 
 
 def test_failures_are_told_in_words():

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +75,20 @@ def train(arguments: argparse.Namespace, interruption: Interruption, locks: cont
     wait_s = arguments.lock_wait
     if wait_s is None:
         wait_s = 600.0 if slurm.job() else 0.0
+    began = time.monotonic()
     for directory in directories.values():
         locks.callback(directory.unlock)
         directory.lock(wait_s)
+    locked_s = time.monotonic() - began
     missing = [seed for seed, directory in directories.items() if not directory.finished()]
     if missing:
-        with directories[missing[0]].attempts.under_way():
+        attempts = directories[missing[0]].attempts
+        with attempts.under_way():
             # The GPU is idle while torch and the others are imported.
             idle = IdlePower() if settings["device"] == "cuda" else None
             from peft_tradeoffs import runs
 
-            device = runs.prepare_process(settings, arguments.threads, idle)
+            device = runs.prepare_process(settings, arguments.threads, idle, attempts.waiting())
         for seed in missing:
             with directories[seed].attempts.under_way():
                 runs.run(
@@ -96,6 +100,7 @@ def train(arguments: argparse.Namespace, interruption: Interruption, locks: cont
                     arguments.tokens,
                     arguments.threads,
                     device,
+                    locked_s,
                 )
             interruption.release()  # between two seeds; before the state of finished ones goes, which mends a summary
     for directory in directories.values():

@@ -33,6 +33,7 @@ class Attempts:
         self._writing = threading.Lock()  # status.json: the heartbeat's thread writes it too
         self._step: int | None = None
         self._total: int | None = None
+        self._waits_since: float | None = None  # s
         self._first: tuple[float, int] | None = None  # s and step when the first step of this attempt was done
 
     def begin(self) -> None:
@@ -70,9 +71,19 @@ class Attempts:
             self.end("error")
             raise
 
-    def on(self, gpu_uuid: str | None, gpu_name: str | None, waited_s: float) -> None:
-        """The GPU that this attempt has, and how long the process waited for it meanwhile."""
-        self._all[-1] |= {"gpu_uuid": gpu_uuid, "gpu_name": gpu_name, "waited_s": waited_s}
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The process waits for a GPU; the time is this attempt's waited_s, also if it ends meanwhile."""
+        self._waits_since = time.monotonic()
+        try:
+            yield
+        finally:
+            waited_s, self._waits_since = self._waited_s(), None
+            self._all[-1]["waited_s"] = waited_s
+
+    def on(self, gpu_uuid: str | None, gpu_name: str | None) -> None:
+        """The GPU that this attempt has."""
+        self._all[-1] |= {"gpu_uuid": gpu_uuid, "gpu_name": gpu_name}
         self._write()
 
     def start_at(self, done: int) -> None:
@@ -109,6 +120,7 @@ class Attempts:
             "step": self._step or (None if first is None else first - 1),
             "total": self._total,
             "eta_s": self._eta_s() if running else None,
+            "waited_s": self._waited_s() if self._all else 0.0,
             "updated_at": now(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -130,6 +142,10 @@ class Attempts:
         began, step = self._first
         return (time.monotonic() - began) / (self._step - step) * (self._total - self._step)
 
+    def _waited_s(self) -> float:
+        since = self._waits_since  # another thread may end the wait
+        return self._all[-1]["waited_s"] + (0.0 if since is None else time.monotonic() - since)
+
     def _read(self) -> list[dict[str, Any]]:
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
             kept = files.read_json(self._path)
@@ -142,7 +158,11 @@ class Attempts:
             status = files.read_json(self._status)
             if status["updated_at"] >= attempt["started_at"]:
                 did_one = (status["step"] or 0) >= (attempt["first_step"] or 1)
-                return {"ended_at": status["updated_at"], "last_step": status["step"] if did_one else None}
+                return {
+                    "ended_at": status["updated_at"],
+                    "waited_s": max(attempt["waited_s"], status["waited_s"]),
+                    "last_step": status["step"] if did_one else None,
+                }
         return {}
 
     def _write(self) -> None:

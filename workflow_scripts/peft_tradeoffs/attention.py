@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from peft_tradeoffs.errors import InputError
+
 Mask = Callable[[torch.Tensor, int, torch.dtype], torch.Tensor | None]
 
 
@@ -32,6 +34,7 @@ def choose_kernels(mask: Mask) -> None:
 MASKS = {mask.__name__: mask for mask in (no_mask, additive_mask, padding_mask)}
 SHORT = 3  # real tokens of the text that would see most padding
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}  # of hidden states' norm: rounding of other kernels
+CHANGED = 0.1  # of logits' norm: far above the rounding of other kernels, also in bf16
 WINDOWS = ("sliding_window", "local_attention", "attention_window")  # in a config: tokens that a token sees
 
 
@@ -82,6 +85,43 @@ def choose_mask(
         return padding_mask
     finally:
         model.train(training)
+
+
+@torch.no_grad()
+def check_padding(
+    model: nn.Module, texts: list[torch.Tensor], length: int, pad_token_id: int, autocast: Callable[[], object]
+) -> None:
+    """Raise InputError for a model whose logits of a text depend on the padding beside it.
+
+    FNet mixes all tokens and knows no mask; XLNet takes the last token, which is padding. Tried on whole `texts`, int64
+    [t] each, alone and padded to `length`, as `autocast` computes. A model that refuses one is let be: training says
+    what is wrong. Raises torch.OutOfMemoryError.
+    """
+
+    def logits(text: torch.Tensor, size: int) -> torch.Tensor:
+        ids = torch.nn.functional.pad(text, (0, size - len(text)), value=pad_token_id)[None]
+        mask = padding_mask(torch.tensor([len(text)], device=text.device), size, torch.float32)
+        with autocast():
+            return model(input_ids=ids, attention_mask=mask).logits.float()
+
+    training = model.training
+    model.eval()
+    try:
+        alone = torch.cat([logits(text, len(text)) for text in texts])
+        padded = torch.cat([logits(text, length) for text in texts])
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+        return
+    finally:
+        model.train(training)
+    changed = ((padded - alone).norm() / alone.norm()).item()
+    if changed > CHANGED:
+        raise InputError(
+            f"config key models: {model.config.model_type} reads the padding beside a text (its logits change by "
+            f"{100 * changed:.0f} %), so its results would depend on which texts share a batch: choose a model that "
+            "heeds the attention mask of texts padded on the right"
+        )
 
 
 def _alike(found: torch.Tensor, expected: torch.Tensor, real: torch.Tensor, tolerance: float) -> bool:

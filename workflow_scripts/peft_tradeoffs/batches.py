@@ -93,6 +93,17 @@ def padded_length(lengths: np.ndarray) -> int:
     return -(-int(lengths.max()) // MULTIPLE) * MULTIPLE
 
 
+def longest_text(split: Split) -> torch.Tensor:
+    """The tokens of its longest text, int64 [t]."""
+    return torch.from_numpy(split.take(longest_rows(split.lengths, 1)).input_ids).long()
+
+
+def shortest_texts(split: Split, count: int) -> list[torch.Tensor]:
+    """The tokens of its `count` shortest texts (all, if there are fewer), int64 [t] each."""
+    rows = np.argsort(split.lengths, kind="stable")[:count]
+    return [torch.from_numpy(split.take(rows[i : i + 1]).input_ids).long() for i in range(len(rows))]
+
+
 def longest_rows(lengths: np.ndarray, count: int) -> np.ndarray:
     """Indices of the `count` longest texts (all, if there are fewer)."""
     return np.argsort(-lengths, kind="stable")[:count]

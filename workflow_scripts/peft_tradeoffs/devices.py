@@ -1,5 +1,6 @@
 """The device a job computes on: chosen, leased, checked to be the job's alone."""
 
+import contextlib
 import ctypes
 import gc
 import re
@@ -16,6 +17,12 @@ from peft_tradeoffs.isolation import Isolation
 
 LEAVING_S = 10.0  # a process that gave up its lease may still be taking down its CUDA context
 WAITED_S = 0.5  # taking a free GPU takes less
+RAN_OUT = (  # what libraries say in a RuntimeError
+    *("DefaultCPUAllocator", "out of memory", "cudaErrorMemoryAllocation"),
+    *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
+    "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # a handle's workspace did not fit
+)
+UNITS = {"bytes": 1, **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)}}
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,16 @@ class Device:
         return EnergyMeter(self.gpu, self.no_gpu)
 
 
-def open_device(kind: str, allow_shared: bool, idle: IdlePower | None) -> Device:
+def open_device(
+    kind: str,
+    allow_shared: bool,
+    idle: IdlePower | None,
+    waiting: contextlib.AbstractContextManager[None] | None = None,
+) -> Device:
     """Take the CPU, or a GPU that no other job has, waiting for one if need be, and make its CUDA context.
 
-    `idle` is a first reading of idle power. Raises InputError without a GPU, or one that others use than our jobs.
+    `idle` is a first reading of idle power; `waiting` is entered while other jobs have the GPU. Raises InputError
+    without a GPU, or one that others use than our jobs.
     """
     if kind == "cpu":
         return Device(torch.device("cpu"), None, NO_GPU, Isolation(None, NO_GPU, allow_shared), None, NO_GPU, 0.0)
@@ -48,9 +61,10 @@ def open_device(kind: str, allow_shared: bool, idle: IdlePower | None) -> Device
             "build of torch); set device: cpu for a CPU run"
         )
     began = time.monotonic()
-    held = lease.acquire(visible_uuids())  # until the process ends
-    gpu, no_gpu = Gpu.find(held.index)
-    isolation = Isolation(gpu, no_gpu, allow_shared, patience_s=LEAVING_S)
+    with waiting or contextlib.nullcontext():
+        held = lease.acquire(visible_uuids())  # until the process ends
+        gpu, no_gpu = Gpu.find(held.index)
+        isolation = Isolation(gpu, no_gpu, allow_shared, patience_s=LEAVING_S)
     waited_s = time.monotonic() - began
     idle_power_W, no_idle_power = (None, no_gpu)
     if waited_s > WAITED_S:
@@ -83,13 +97,12 @@ def requested_bytes() -> int:
 def refused_bytes(error: BaseException) -> tuple[bool, int | None]:
     """Whether `error` says that memory ran out, and how many bytes were asked for, if it says.
 
-    PyTorch gives the size in its message alone.
+    PyTorch and NumPy give the size in their message alone.
     """
     text = str(error)
-    said = any(words in text for words in ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED"))
+    said = any(words in text for words in RAN_OUT)
     if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not said:
         return False, None
-    if found := re.search(r"[Tt]ried to allocate ([\d.]+) ?(bytes|KiB|MiB|GiB)", text):
-        unit = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[found[2]]
-        return True, round(float(found[1]) * unit)
+    if found := re.search(rf"(?:[Tt]ried|Unable) to allocate ([\d.]+) ?({'|'.join(UNITS)})", text):
+        return True, round(float(found[1]) * UNITS[found[2]])
     return True, None

@@ -18,14 +18,13 @@ class EnergyMeter:
     The caller has synchronised the device at both ends. A stretch that an exception leaves open does not count.
     """
 
-    def __init__(self, gpu: Gpu | None, reason: str | None = None, earlier: dict[str, Any] | None = None) -> None:
-        """`reason`: why there is no `gpu`. `earlier`: `totals()` of the attempts before."""
+    def __init__(self, gpu: Gpu | None, reason: str | None = None) -> None:
+        """`reason`: why there is no `gpu`."""
         self._gpu = gpu
         self._no_gpu = reason or NO_GPU
-        totals = earlier or {"energy_J": 0.0, "energy_window_s": 0.0, "energy_reason": None}
-        self._energy_J: float = totals["energy_J"]
-        self._window_s: float = totals["energy_window_s"]
-        self._reason: str | None = totals["energy_reason"]
+        self._energy_J = 0.0
+        self._window_s = 0.0
+        self._reason: str | None = None
         self._start: tuple[float, float] | None = None  # J, s
 
     def start(self) -> None:

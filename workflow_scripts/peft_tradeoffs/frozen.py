@@ -1,5 +1,7 @@
 """The precision in which frozen linear layers are held."""
 
+from collections import Counter
+
 import torch
 from torch import nn
 
@@ -8,15 +10,31 @@ from peft_tradeoffs.step import autocast
 
 
 @torch.no_grad()
-def hold_as_computed(model: nn.Module, precision: str, device: torch.device) -> bool:
+def hold_as_computed(model: nn.Module, precision: str, device: torch.device, ids: torch.Tensor) -> str | None:
     """Hold frozen linear layers in the precision that autocast would cast them to in every step, if it is the same.
 
-    Same products, fewer bytes, no cast. Left as they were, and False returned, where a bit of the hidden states or
-    logits changes: under an adapter that reads the base's weights themselves, as DoRA does.
+    Same products, fewer bytes, no cast. Left as they were where a bit of the hidden states or logits of the text `ids`,
+    int64 [t], changes: under an adapter that reads the base's weights themselves, as DoRA does. Returns what most of
+    them are held in then, as `frozen_dtype`.
     """
+    _hold(model, precision, device, ids)
+    return frozen_dtype(model)
+
+
+def frozen_dtype(model: nn.Module) -> str | None:
+    """What most frozen linear layers are held in: "float32", "bfloat16", "nf4", "fp4" …; None if none is frozen."""
+    held = Counter(
+        getattr(module.weight, "quant_type", None) or str(module.weight.dtype).removeprefix("torch.")
+        for module in model.modules()
+        if is_linear(module) and not module.weight.requires_grad
+    )
+    return held.most_common(1)[0][0] if held else None
+
+
+def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Tensor) -> None:
     held = [] if precision == "fp32" else _frozen(model)
     if not held:
-        return False
+        return
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     start = [parameter.data for parameter in trained]
     originals = [parameter.data.cpu() for parameter in held]  # on a GPU both would need 1.5 times the weights
@@ -24,17 +42,17 @@ def hold_as_computed(model: nn.Module, precision: str, device: torch.device) -> 
     for parameter in trained:  # adapters start as no change at all, which would hide what they read
         noise = torch.randn(parameter.shape, generator=random, device=device, dtype=parameter.dtype)
         parameter.data = parameter.data + 0.05 * noise
-    expected = _outputs(model, precision, device)
+    text = ids.to(device)[None]
+    expected = _outputs(model, precision, device, text)
     for parameter in held:
         parameter.data = parameter.data.to(torch.bfloat16)
-    found = _outputs(model, precision, device) if expected else None
+    found = _outputs(model, precision, device, text) if expected else None
     same = bool(found) and all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     for parameter, values in zip(trained, start, strict=True):
         parameter.data = values
     if not same:
         for parameter, values in zip(held, originals, strict=True):
             parameter.data = values.to(device)
-    return same
 
 
 def _frozen(model: nn.Module) -> list[nn.Parameter]:
@@ -47,18 +65,17 @@ def _frozen(model: nn.Module) -> list[nn.Parameter]:
     return list(found.values())
 
 
-def _outputs(model: nn.Module, precision: str, device: torch.device) -> list[torch.Tensor] | None:
-    """Hidden states and logits of two made-up texts, without dropout; None where the model does not take them.
+def _outputs(model: nn.Module, precision: str, device: torch.device, ids: torch.Tensor) -> list[torch.Tensor] | None:
+    """Hidden states and logits of a text [1, t], without dropout, on the CPU; None where the model does not take it.
 
     An adapter that multiplies held weights with its own refuses too.
     """
     training = model.training
     model.eval()
-    ids = torch.arange(1, 17, device=device).view(2, 8) % model.config.vocab_size
     try:
         with autocast(precision, device):
             output = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True)
-        return [*(getattr(output, "hidden_states", None) or ()), output.logits]
+        return [states.cpu() for states in (*(getattr(output, "hidden_states", None) or ()), output.logits)]
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):

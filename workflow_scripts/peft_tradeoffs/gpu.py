@@ -69,6 +69,8 @@ class Gpu:
         """Energy since the driver was loaded, which moves every 100 ms; or None and why."""
         if self.is_mig:
             return None, "MIG instance: the energy counter is the whole card's"
+        if self._is_split():  # CUDA may name a card and compute on an instance of it
+            return None, "MIG mode is on: the energy counter is the whole card's, not this job's instance's"
         try:
             return self._call("nvmlDeviceGetTotalEnergyConsumption", self._handle) / 1000, None
         except Unavailable as error:
@@ -114,7 +116,7 @@ class Gpu:
             ),
             "power_limit_W": lambda: self._call("nvmlDeviceGetEnforcedPowerLimit", self._card) / 1000,
             "clock_event_reasons": self._clock_event_reasons,
-            "mig_mode": lambda: bool(self._call("nvmlDeviceGetMigMode", self._card)[0]),
+            "mig_mode": self._mig_mode,
             "compute_mode": self._compute_mode,
             "persistence_mode": lambda: bool(self._call("nvmlDeviceGetPersistenceMode", self._card)),
             "memory_MiB": lambda: self._call("nvmlDeviceGetMemoryInfo", self._handle).total / MIB,
@@ -134,9 +136,25 @@ class Gpu:
 
     def _clock_event_reasons(self) -> list[str]:
         """Why the clocks are lower than they could be, by name; bits that have none in hexadecimal."""
-        bits = self._call("nvmlDeviceGetCurrentClocksEventReasons", self._card)
+        try:
+            bits = self._call("nvmlDeviceGetCurrentClocksEventReasons", self._card)
+        except Unavailable as error:
+            if getattr(error.__cause__, "value", None) != self._nvml.NVML_ERROR_FUNCTION_NOT_FOUND:
+                raise
+            bits = self._call("nvmlDeviceGetCurrentClocksThrottleReasons", self._card)  # its name in older drivers
         set_bits = [1 << index for index in range(bits.bit_length()) if bits >> index & 1]
         return [CLOCK_EVENT_REASONS.get(bit, hex(bit)) for bit in set_bits]
+
+    def _mig_mode(self) -> bool:
+        """Whether the card's MIG mode is on now."""
+        return self._call("nvmlDeviceGetMigMode", self._card)[0] == self._nvml.NVML_DEVICE_MIG_ENABLE
+
+    def _is_split(self) -> bool:
+        """The same; False of a card that knows no MIG."""
+        try:
+            return self._mig_mode()
+        except Unavailable:
+            return False
 
     def _compute_mode(self) -> str:
         mode = self._call("nvmlDeviceGetComputeMode", self._card)

@@ -16,7 +16,7 @@ import torch
 
 from peft_tradeoffs import environment, methods
 from peft_tradeoffs.attention import additive_mask, choose_kernels, padding_mask
-from peft_tradeoffs.batches import ResidentSplit, Split
+from peft_tradeoffs.batches import ResidentSplit, Split, longest_text
 from peft_tradeoffs.capture import CapturedSteps, CaptureError, EagerSteps
 from peft_tradeoffs.devices import Device, open_device
 from peft_tradeoffs.errors import InputError
@@ -107,7 +107,8 @@ def _steps(folder: Path, arm: dict[str, Any], device: torch.device, precision: s
         seed=0,
         device=str(device),
     )
-    hold_as_computed(built.model, precision, device)
+    texts = _texts()
+    hold_as_computed(built.model, precision, device, longest_text(texts))
     built.model.train()
     parameters = {name: p for name, p in built.model.named_parameters() if p.requires_grad}
     settings = _settings(precision)
@@ -115,7 +116,7 @@ def _steps(folder: Path, arm: dict[str, Any], device: torch.device, precision: s
     allocate_state(optimizer)
     mask = additive_mask if device.type == "cuda" else padding_mask
     choose_kernels(mask)
-    data = ResidentSplit(_texts(), 0, device)
+    data = ResidentSplit(texts, 0, device)
     step = TrainingStep(built.model, data, mask, parameters, optimizer, [1e-3] * STEPS, settings)
     steps = (CapturedSteps if captured else EagerSteps)(step, False, None)
     step.begin([np.arange(ROWS)] * STEPS, 0, 0)

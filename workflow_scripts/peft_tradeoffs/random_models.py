@@ -91,10 +91,12 @@ def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def _check_vocabulary(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raise InputError for fewer tokens than the tokenizer's; a model that hashes its tokens takes any."""
     needed = max(tokenizer.get_vocab().values(), default=-1) + 1
-    if config.vocab_size < needed:
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    if size is not None and size < needed:
         raise InputError(
-            f"config key models.*.config.vocab_size: {config.vocab_size} is below the tokenizer's {needed} tokens; "
+            f"config key models.*.config.vocab_size: {size} is below the tokenizer's {needed} tokens; "
             f"set it to {needed} or more"
         )
 

@@ -247,7 +247,8 @@ def costs_notes(rows: pd.DataFrame) -> list[str]:
     if rows["shared_gpu"].astype(str).str.contains("True").any():
         lines.append("Another process was on the GPU in some runs (shared_gpu).")
     if rows["mixed_gpus"].astype(str).str.contains("True").any():
-        lines.append("Some runs went on, when they were resumed, on a GPU of another model (mixed_gpus).")
+        text = "Some runs went on, when they were resumed, on a GPU of another model (mixed_gpus)"
+        lines.append(f"{text}; no mean of time, memory or energy has them." if averaged else f"{text}.")
     if averaged and any("; " in str(name) for name in rows["device_name"]):
         lines.append("No mean of time or memory where an arm's runs ran on different devices.")
     if averaged and "engine" in settings and any("; " in str(name) for name in rows["engine"]):
@@ -276,6 +277,11 @@ def memory_notes(rows: pd.DataFrame) -> list[str]:
     if rows["gradient_accumulation_steps"].astype(str).ne("1").any():
         lines.append("Activations: of one part of a batch where gradients are accumulated.")
     lines += [NOTE[key] for key in memory_keys(rows["device"])]
+    held = rows.dropna(subset="frozen_linear_dtype")
+    if held["frozen_linear_dtype"].nunique() > 1:
+        names = [arm_label(method, rank) for method, rank in zip(held["method"], held["rank"], strict=True)]
+        kinds = [f"{name} {dtype}" for name, dtype in zip(names, held["frozen_linear_dtype"], strict=True)]
+        lines.append(f"Frozen linear layers are held in: {', '.join(kinds)}.")
     return [*lines, "The sum is no peak: not all parts are held at once, and kernels need room of their own."]
 
 

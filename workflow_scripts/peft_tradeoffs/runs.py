@@ -1,12 +1,14 @@
 """One run: load, train, evaluate, save, and write down what it gave."""
 
 import csv
+import functools
 import gc
 import importlib
 import json
 import shutil
 import time
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ import torch
 import transformers
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
-from peft_tradeoffs.attention import choose_kernels, no_mask
-from peft_tradeoffs.batches import load_tokens
+from peft_tradeoffs.attention import check_padding, choose_kernels, no_mask
+from peft_tradeoffs.batches import Split, load_tokens, longest_text, padded_length, shortest_texts
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.clocks import Clocks
 from peft_tradeoffs.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
@@ -28,16 +30,21 @@ from peft_tradeoffs.measure import MASK, MIB, PREPARE, STATE, Phases
 from peft_tradeoffs.model_files import tokenizer_files
 from peft_tradeoffs.progress import TerminalReporter
 from peft_tradeoffs.state import RunDirectory
+from peft_tradeoffs.step import autocast
 from peft_tradeoffs.summary import Outcome, check, summarise
 
+PADDED = 8  # texts by which a model shows whether it reads padding
 WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
 REPORTED = {MASK: "probe", PREPARE: "train", STATE: "train", None: "evaluate"}  # phases that the summary does not name
 
 
-def prepare_process(settings: dict[str, Any], threads: int, idle: IdlePower | None) -> Device:
+def prepare_process(
+    settings: dict[str, Any], threads: int, idle: IdlePower | None, waiting: AbstractContextManager[None]
+) -> Device:
     """Import what the arm needs, set threads, quiet libraries and take the device.
 
-    `idle`: a first reading of the GPU's idle power. Raises InputError if the device is not there or not free.
+    `idle`: a first reading of the GPU's idle power. `waiting`: entered while other jobs have the GPU. Raises
+    InputError if the device is not there or not free.
     """
     libraries = {
         "peft": settings["peft"],
@@ -52,7 +59,7 @@ def prepare_process(settings: dict[str, Any], threads: int, idle: IdlePower | No
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    return open_device(settings["device"], settings["allow_shared_gpu"], idle)
+    return open_device(settings["device"], settings["allow_shared_gpu"], idle, waiting)
 
 
 def run(
@@ -64,17 +71,19 @@ def run(
     tokens: Path,
     threads: int,
     device: Device,
+    locked_s: float,
 ) -> None:
     """Train one seed of an arm, or go on with it, and publish its results in `directory`.
 
-    Running out of memory and a loss that is not finite are results too. Raises Interrupted, the state saved, if the
-    process must end.
+    `locked_s`: seconds that the process waited, before it took the device, for another writer of its runs. Running out
+    of memory and a loss that is not finite are results too. Raises Interrupted, the state saved, if the process must
+    end.
     """
     settings = conditions["settings"]
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
     gpu_name = environment.device_name("cuda") if device.torch.type == "cuda" else None
-    startup_s, waited_s = _startup_s(device.waited_s)
-    directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name, waited_s)
+    startup_s = _startup_s(device.waited_s + locked_s)
+    directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name)
     free_memory(device.torch)
     device.isolation.begin()
     energy, clocks = device.energy_meter(), Clocks(device.gpu)
@@ -170,13 +179,16 @@ def _train(
     if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
         adapter = built.model.peft_config["default"]
         adapter.base_model_name_or_path, adapter.revision = manifest["path"], manifest["revision"]
-    hold_as_computed(built.model, settings["precision"], device.torch)
+    text = longest_text(splits["train"])
+    outcome.frozen_linear_dtype = hold_as_computed(built.model, settings["precision"], device.torch, text)
     free_memory(device.torch)  # the workspaces of its forward pass are no weights
     outcome.parameters = built.parameters
     outcome.training_bytes = methods.training_bytes(built.model)
     if cuda:
         outcome.weights_measured = requested_bytes() - outcome.held_before
     _check_space(directory.path, built)
+    _check_padding(built.model, splits["train"], description["pad_token_id"], settings["precision"], device.torch)
+    free_memory(device.torch)
     trainer = engine.Trainer(
         *(built.model, splits, description["pad_token_id"], engine.Settings.of(settings), seed, device.torch),
         *(directory, reporter, phases, generators),
@@ -195,6 +207,15 @@ def _train(
     _write_predictions(directory.results / "predictions.csv", splits["test"], trained.logits, description)
 
 
+def _check_padding(
+    model: torch.nn.Module, split: Split, pad_token_id: int, precision: str, device: torch.device
+) -> None:
+    """Raise InputError for a model that reads the padding beside a text."""
+    texts = [text.to(device) for text in shortest_texts(split, PADDED)]
+    context = functools.partial(autocast, precision, device)
+    check_padding(model, texts, padded_length(split.lengths), pad_token_id, context)
+
+
 def _last_line(summary: dict[str, Any]) -> str:
     """How the run ended, for a person."""
     if summary["status"] == "oom":
@@ -208,14 +229,11 @@ def _last_line(summary: dict[str, Any]) -> str:
 _process_started: float | None = psutil.Process().create_time()
 
 
-def _startup_s(waited_s: float) -> tuple[float | None, float]:
-    """Seconds from the start of the process to its first run, and those waited for a GPU, which are not in the first.
-
-    None and 0 for the runs after it.
-    """
+def _startup_s(waited_s: float) -> float | None:
+    """Seconds from the start of the process to its first run, but for those waited; None for the runs after it."""
     global _process_started
     started, _process_started = _process_started, None
-    return (None, 0.0) if started is None else (time.time() - started - waited_s, waited_s)
+    return None if started is None else time.time() - started - waited_s
 
 
 def _check_space(folder: Path, built: methods.Built) -> None:

@@ -36,6 +36,7 @@ class Outcome:
     status: str = "completed"
     failed_phase: str | None = None
     oom_bytes: int | None = None
+    frozen_linear_dtype: str | None = None
     parameters: methods.Parameters | None = None
     training_bytes: dict[str, int] = field(default_factory=dict)
     held_before: int | None = None  # CUDA bytes
@@ -89,12 +90,14 @@ def summarise(
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "fingerprint": fingerprint,
         **(_counts(outcome.parameters) if outcome.parameters else {}),
+        **({"frozen_linear_dtype": outcome.frozen_linear_dtype} if outcome.parameters else {}),
     }
     reasons |= {
         "failed_phase": "the run was completed",
         "oom_bytes": "the allocator's message names no size" if outcome.status == "oom" else "memory sufficed",
         "diverged_step": "no loss that was not finite was seen",
         "rank": "the method has no rank",
+        "frozen_linear_dtype": "no linear layer is frozen",
         "engine_reason": "the engine that was asked for ran",
         "startup_s": "the process was started for an earlier seed",
         "gpu_uuid": device.no_gpu or NO_GPU,

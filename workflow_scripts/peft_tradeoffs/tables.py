@@ -20,7 +20,7 @@ COLUMNS = (
     "task", "metric", "pretrained", "metric_value",
     "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss",
     "learning_rate", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
-    "gradient_checkpointing", "precision", "dtype", "engine", "engine_reason", "compile",
+    "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "train_rows",
     "test_rows", "truncated_train", "truncated_test", "backbone_parameters", "head_parameters",
     "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
@@ -40,8 +40,8 @@ NOT_AVERAGED = (
 )  # fmt: skip
 SETTINGS = (
     "task", "metric", "pretrained", "learning_rate", "batch_size", "gradient_accumulation_steps",
-    "gradient_checkpointing", "precision", "dtype", "engine", "engine_reason", "compile", "device", "device_name",
-    "gpu_uuid", "shared_gpu", "mixed_gpus", "energy_window_short",
+    "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
+    "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "energy_window_short",
     "train_rows", "test_rows", "truncated_train", "truncated_test",
     "backbone_parameters", "head_parameters", "adapter_parameters", "total_parameters",
     "trainable_parameters", "trainable_percent",
@@ -58,8 +58,9 @@ BEFORE_TRAINING = (
     "held_before_MiB", *MEASURED_SPLIT, "data_MiB", "idle_power_W",
 )  # fmt: skip
 TEXT = (
-    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "precision", "dtype", "engine",
-    "engine_reason", "device", "device_name", "gpu_uuid", "fingerprint", "finished_at", "null_reasons",
+    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "precision", "dtype",
+    "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid", "fingerprint", "finished_at",
+    "null_reasons",
 )  # fmt: skip
 WHOLE = (
     "rank", "oom_bytes", "diverged_step", "backbone_parameters", "head_parameters", "adapter_parameters",
@@ -162,7 +163,8 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
     Columns: dataset, model, arm, method, rank, n (completed runs), n_failed, failures ("oom 2; diverged 1"),
     the settings once (several values are joined with "; "), then {key}_mean, {key}_sd (ddof=1, null with one
     run) and {key}_n (completed runs that have a value) a measurement. Measurements that depend on the machine or
-    the engine are null, with {key}_n 0, where the completed runs of an arm ran on different ones.
+    the engine are null, with {key}_n 0, where the completed runs of an arm ran on different ones; a run that
+    itself ran on GPUs of different models (mixed_gpus) has no part in them.
     """
     groups = runs.groupby(ARM, sort=False)
     completed = runs["status"] == COMPLETED
@@ -185,7 +187,9 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
 
     new = [key for key in runs if key not in COLUMNS and runs[key].dtype.kind in "if"]
     keys = [*MEASUREMENTS, *new]
-    values = done[ARM].join(done[keys].astype(float)).groupby(ARM, sort=False)[keys]
+    numbers = done[keys].astype(float)
+    numbers.loc[done["mixed_gpus"].eq(True), [key for key in keys if key not in QUALITY]] = math.nan
+    values = done[ARM].join(numbers).groupby(ARM, sort=False)[keys]
     mean, sd, count = (table.reindex(arms.index) for table in (values.mean(), values.std(ddof=1), values.count()))
     machine = done["device"].astype(str) + " " + done["device_name"].astype(str)
     for differing, alike in ((machine, QUALITY), (done["engine"], (*QUALITY, *BEFORE_TRAINING))):
@@ -206,8 +210,8 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
 
 def memory_frame(arms: pd.DataFrame) -> pd.DataFrame:
     """The columns of `arms_frame` that say what memory went to, MiB, and what it depends on."""
-    settings = ["pretrained", "device", "device_name", "precision", "dtype", "batch_size"]
-    settings += ["gradient_accumulation_steps", "gradient_checkpointing"]
+    settings = ["pretrained", "device", "device_name", "precision", "dtype", "frozen_linear_dtype"]
+    settings += ["batch_size", "gradient_accumulation_steps", "gradient_checkpointing"]
     peaks = [f"probe_{peak}_MiB" for peak in ("peak_allocated", "peak_reserved", "process", "peak_rss")]
     keys = [*SPLIT, *MEASURED_SPLIT, *peaks, "data_MiB", "held_before_MiB"]
     measured = [f"{key}_{part}" for key in keys for part in ("mean", "sd", "n")]

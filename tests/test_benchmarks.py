@@ -1,0 +1,51 @@
+"""Benchmarks of training run from end to end, small and on a CPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+ROWS, LENGTH = 64, 8
+
+
+def rows(script: str, *words: str) -> list[list[str]]:
+    """The cells of the table that a benchmark prints, without its head."""
+    command = [sys.executable, str(tiny.REPOSITORY / "benchmarks" / script), "--device", "cpu", "--steps", "1", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=tiny.environment())
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+
+
+def numbers(cells: list[str]) -> list[float]:
+    return [float(cell.replace(",", "")) for cell in cells]
+
+
+def test_a_large_models_benchmark_has_a_row_an_arm():
+    table = rows("large_model.py", "--shape", "tiny", "--batch", "2", "--length", "16")
+    assert [row[:2] for row in table] == [[arm, "eager"] for arm in ("full", "LoRA r16", "QLoRA r16")]
+    for _, _, step_ms, tokens_per_s, tflops, share, peak, once in table:
+        values = numbers([step_ms, tokens_per_s, tflops, once])
+        assert np.isfinite(values).all() and min(values[:2]) > 0
+        assert values[1] == pytest.approx(2 * 16 / values[0] * 1000, rel=0.02)
+        assert (share, peak) == ("–", "–")  # of a GPU alone
+
+
+def test_the_engines_benchmark_has_a_row_a_loop(tmp_path: Path):
+    random = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "tokens.npz",
+        train_input_ids=random.integers(1, 500, ROWS * LENGTH).astype(np.int32),
+        train_offsets=np.arange(ROWS + 1) * LENGTH,
+        train_labels=np.arange(ROWS) % 2,
+        train_rows=np.arange(ROWS),
+    )
+    (tmp_path / "tokens.json").write_text(json.dumps({"rows": {"train": ROWS}}), encoding="utf-8")
+    words = ["--tokens", str(tmp_path / "tokens.npz"), "--layers", "1", "--arms", "LoRA r8"]
+    ((loop, step_ms, ratio, _),) = rows("engine.py", *words, "--skip", "Trainer, fp32", "Trainer, bf16, by length")
+    assert (loop, ratio) == ("eager", "–")
+    assert np.isfinite(numbers([step_ms])).all() and float(step_ms) > 0
