@@ -92,8 +92,11 @@ def uninterrupted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return arm
 
 
-def words(prepared: Path, arm: Path, seeds: tuple[int, ...] = (0,), interval_s: float = 1000.0) -> list[str]:
+def words(
+    prepared: Path, arm: Path, seeds: tuple[int, ...] = (0,), interval_s: float = 1000.0, lock_wait_s: float = 0.0
+) -> list[str]:
     return [
+        *("--lock-wait", str(lock_wait_s)),
         *("--settings", str(prepared / "settings.json"), "--seeds", *map(str, seeds), "--output-dir", str(arm)),
         *("--tokens", str(prepared / "results/tokens/reviews/tiny.npz")),
         *("--model", str(prepared / "results/models/tiny"), "--checkpoint-interval", str(interval_s)),
@@ -232,6 +235,26 @@ def test_a_signal_between_two_seeds_begins_no_other(prepared: Path, tmp_path: Pa
     assert code == EXIT_STATUS, said
     assert (tmp_path / "seed0/summary.json").exists()
     assert not (tmp_path / "seed1").exists()
+
+
+def test_summaries_that_another_snakemake_removes_are_put_back(prepared: Path, tmp_path: Path) -> None:
+    """It ends in its own time: while this job trains, and after this job is done."""
+    summaries = [tmp_path / f"seed{seed}/summary.json" for seed in (0, 1)]
+    holder = RunDirectory(tmp_path / "seed0", "f", 60)
+    holder.lock()
+    process = start(prepared, tmp_path, seeds=(0, 1), lock_wait_s=60)
+    assert "waits up to 60 s" in process.stderr.readline()
+    holder.unlock()
+    wait_for_attempt(process, tmp_path / "seed1", 1)
+    summaries[0].unlink()
+    assert finish(process)[0] == 0
+    trained = [(tmp_path / f"seed{seed}/env.json").stat().st_mtime_ns for seed in (0, 1)]
+    for summary in summaries:
+        assert [path.name for path in (summary.parent / "state").iterdir()] == ["summary.json"]
+        summary.unlink()
+    assert finish(start(prepared, tmp_path, seeds=(0, 1)))[0] == 0
+    assert [(tmp_path / f"seed{seed}/env.json").stat().st_mtime_ns for seed in (0, 1)] == trained
+    assert [(summary.exists(), (summary.parent / "state").exists()) for summary in summaries] == [(True, False)] * 2
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbled"])

@@ -75,8 +75,8 @@ class RunLock:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def acquire(self, wait_s: float = 0.0) -> None:
-        """Take the lock; wait up to `wait_s` for its owner to end, which is said once on stderr.
+    def acquire(self, wait_s: float = 0.0) -> bool:
+        """Take the lock; wait up to `wait_s` for its owner to end, which is said once on stderr. Whether it waited.
 
         Raises InputError, naming the owner, if it still runs then.
         """
@@ -87,7 +87,7 @@ class RunLock:
             if owner is None:
                 self._thread = threading.Thread(target=self._keep, name=f"lock of {self._run.name}", daemon=True)
                 self._thread.start()
-                return
+                return told
             if time.monotonic() >= deadline:
                 raise InputError(
                     f"{self._run}: another process trains this run: {owner} (left by a Snakemake that was killed?); "
