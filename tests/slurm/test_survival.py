@@ -1,5 +1,6 @@
 """What clusters do to jobs, and what stands at the end."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,8 @@ def test_the_way_back_after_snakemake_was_killed(
     assert refused.wait() == 1 and f"(process {process.pid})" in refused.communicate()[1]
     process.kill()
     process.wait()
+    (owner,) = (folder / ".snakemake/locks").glob("*.json")
+    assert json.loads(owner.read_text())["pid"] == process.pid
 
     back = workflow.recover(folder, *(["--cancel"] if cancel else []))
     if not cancel:  # meanwhile
@@ -129,6 +132,8 @@ def test_the_way_back_after_snakemake_was_killed(
     assert workflow.weights_and_predictions(folder) == workflow.weights_and_predictions(finished)
 
 
+    assert not (folder / ".snakemake/locks").exists()
+    assert None not in {run["queue_s"] for run in again.values()}
 def test_slurmctld_down_at_the_start(cluster: Cluster, finished: Path, tmp_path: Path) -> None:
     folder, before = workflow.untrained(finished, tmp_path), ids(cluster)
     cluster.stop_controller()

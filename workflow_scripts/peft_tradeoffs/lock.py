@@ -126,7 +126,7 @@ class RunLock:
         dead = {}
         found = self._found()
         for path in found.values():
-            token, owner = _token(path), _owner(path)
+            token, owner = _token(path), read_owner(path)
             if not self._is_dead(path, owner):
                 return owner or "a process that has just begun"
             dead[path] = token
@@ -135,7 +135,7 @@ class RunLock:
         try:
             descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError:
-            return _owner(mine) or "a process that has just begun"
+            return read_owner(mine) or "a process that has just begun"
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(asdict(here), file)
@@ -243,7 +243,7 @@ def job_is_running(job: int) -> bool | None:
     return bool(done.stdout.strip())
 
 
-def _owner(path: Path) -> Owner | None:
+def read_owner(path: Path) -> Owner | None:
     """Who a lock file names; None if it is gone or not written yet."""
     with contextlib.suppress(OSError, json.JSONDecodeError, TypeError):
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
@@ -251,5 +251,5 @@ def _owner(path: Path) -> Owner | None:
 
 
 def _token(path: Path) -> str | None:
-    owner = _owner(path)
+    owner = read_owner(path)
     return owner.token if owner else None
