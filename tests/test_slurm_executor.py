@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -119,6 +120,12 @@ def test_jobs_of_a_round_without_an_answer_are_kept(original, answers, caplog):
     assert (made.workflow.scheduler.finished, made.workflow.scheduler.failed) == ([1], [2])
     said = [record.message for record in caplog.records if "answer" in record.message]
     assert said == ["Slurm does not answer; its jobs run on. Asking again.", "Slurm answers again."]
+
+
+def test_a_users_own_view_of_the_queue_hides_no_job(original, monkeypatch):
+    monkeypatch.setenv("SQUEUE_STATES", "PENDING")
+    executor(slurm_executor.outlasting(original))
+    assert "SQUEUE_STATES" not in os.environ
 
 
 def test_the_pause_has_a_bound(original, answers):

@@ -122,10 +122,11 @@ def test_a_job_a_seed(tmp_path):
 
 @pytest.fixture
 def fake_squeue(tmp_path, monkeypatch) -> Path:
-    """A squeue that prints the file `queue` in its folder."""
+    """A squeue that prints the file `queue` in its folder; it knows of no job if a user's variable reaches it."""
     path = tmp_path / "bin/squeue"
     path.parent.mkdir()
-    path.write_text('#!/bin/sh\ncat "$(dirname "$0")/queue"\n')
+    path.write_text('#!/bin/sh\n[ "$SQUEUE_STATES" ] || cat "$(dirname "$0")/queue"\n')
+    monkeypatch.setenv("SQUEUE_STATES", "COMPLETED")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
     return path

@@ -235,7 +235,7 @@ def job_is_running(job: int) -> bool | None:
         return None
     words = ["squeue", "--noheader", "--format=%A", f"--jobs={job}", f"--states={RUNNING}"]
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        done = slurm.command(*words, timeout_s=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode:

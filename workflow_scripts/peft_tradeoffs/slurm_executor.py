@@ -4,6 +4,7 @@ Written as changes upstream would be, each a method of the plugin's class; what 
 
 - a round of status queries that all fail forgets every job, and the workflow waits for ever (`check_active_jobs`)
 - the pause between rounds grows to 180 s, whatever `seconds-between-status-checks` says (`check_active_jobs`)
+- a user's SQUEUE_STATES and the like hide jobs from it (`_set_up`)
 - a job that Slurm no longer lists is waited for, for ever (`_forgotten`)
 - a submission that does not reach slurmctld is a failed job, and its retries go within a second (`run_job`)
 - the end waits for the pause, 40 s even where no job was submitted (`_wait_for_jobs`)
@@ -13,13 +14,14 @@ Written as changes upstream would be, each a method of the plugin's class; what 
 import asyncio
 import contextlib
 import importlib.metadata
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import squeue
+from peft_tradeoffs import slurm, squeue
 
 PLUGIN = "snakemake-executor-plugin-slurm"
 KNOWN = "2.8."  # versions whose source was read and which the tests run
@@ -71,6 +73,8 @@ def outlasting(plugin_executor: type) -> type:
             super().__init__(*arguments, **options)
 
         def _set_up(self) -> None:
+            for name in os.environ.keys() - slurm.neutral(os.environ).keys():  # the plugin's squeue inherits them
+                del os.environ[name]
             self._ended: set[int] = set()
             self._submitted = False
             self._answered = True

@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from peft_tradeoffs import slurm
+
 FORMAT = "%i|%j|%T|%r|%N|%k|%Z"
 # The plugin names all jobs of one call of Snakemake alike: slurm-jobname-prefix, "_" and a UUID.
 NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,50}_)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -64,7 +66,7 @@ def cancel(jobs: list[Job]) -> None:
 
 def _run(*words: str) -> str:
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S)
+        done = slurm.command(*words, timeout_s=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise NoAnswer(f"{words[0]}: no answer within {TIMEOUT_S:.0f} s") from None
     if done.returncode:
