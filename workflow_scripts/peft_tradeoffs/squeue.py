@@ -59,6 +59,11 @@ def jobs(folder: Path) -> list[Job]:
     return found
 
 
+def unfinished() -> set[str]:
+    """The ids of all of this user's unfinished jobs, whoever submitted them. Raises NoAnswer."""
+    return set(_run("squeue", "--me", "--noheader", "--format=%A").split())
+
+
 def cancel(jobs: list[Job]) -> None:
     """Scancel the jobs. Raises NoAnswer if Slurm refuses."""
     _run("scancel", *(job.id for job in jobs))
