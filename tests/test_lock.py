@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -248,10 +249,36 @@ def test_a_run_directory_that_lost_its_lock_saves_nothing(run: Path) -> None:
     assert (run / "state/checkpoint.pt").stat().st_mtime_ns == before
 
 
+STANDS = """
+import sys
+sys.path.insert(0, {scripts!r})
+from pathlib import Path
+from peft_tradeoffs import lock
+lock.BEAT_S = 0.2
+mine = lock.RunLock(Path({run!r}), lambda stood_still_s: print(stood_still_s, flush=True))
+mine.acquire()
+sys.stdin.read()
+"""
+
+
+def test_it_tells_how_long_the_process_stood_still(run: Path) -> None:
+    script = STANDS.format(scripts=str(tiny.REPOSITORY / "workflow_scripts"), run=str(run))
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True)
+    assert float(process.stdout.readline()) == 0
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2)
+    process.send_signal(signal.SIGCONT)
+    told = [float(process.stdout.readline()) for _ in range(5)]
+    assert 1.5 < max(told) < 10
+    process.stdin.close()
+    assert process.wait() == 0
+
+
 def test_it_beats(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.02)
     beats = threading.Event()
-    mine = RunLock(run, beats.set)
+    mine = RunLock(run, lambda stood_still_s: beats.set())
     mine.acquire()
     (path,) = files(run)
     os.utime(path, (0, 0))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from peft_tradeoffs.attempts import NO_WORD, Attempts, mixed_gpus
+from peft_tradeoffs.attempts import NO_WORD, Attempts, mixed_gpus, stood_still_s
 from peft_tradeoffs.interruption import EXIT_STATUS, Interrupted
 from peft_tradeoffs.state import RunDirectory
 from test_engine import Memory, fit
@@ -287,6 +287,24 @@ def test_mixed_gpus() -> None:
     assert not mixed_gpus([attempt(1, 9, a), attempt(10, 12, b), attempt(10, 20, a)])
     assert not mixed_gpus([attempt(None, None, a), attempt(1, 20, b)])
     assert not mixed_gpus([attempt(1, 20, a), attempt(21, None, b)])  # evaluated alone
+
+
+def test_time_standing_still_counts_from_the_first_step_on(tmp_path: Path) -> None:
+    first = Attempts(tmp_path, "f")
+    first.begin()
+    first.beat(100.0)  # an import from a slow disk
+    first.start_at(0)
+    first.reached(1, 20)
+    first.beat(30.0)
+    first.beat(0.0)  # its last sign of life
+    second = Attempts(tmp_path, "f")
+    second.begin()
+    second.start_at(0)
+    second.reached(1, 20)
+    second.beat(5.5)
+    attempts = second.end("completed")
+    assert [one["stood_still_s"] for one in attempts] == [30.0, 5.5]
+    assert stood_still_s(attempts) == 35.5
 
 
 def test_an_attempt_that_left_no_word_is_named_by_the_next(tmp_path: Path) -> None:

@@ -269,6 +269,15 @@ def test_cost_is_the_sum_over_all_runs_and_attempts(tmp_path):
     assert (total["Arm"], total["Runs"], total["GPU hours"]) == ("All", "2", "1.00")
 
 
+@pytest.mark.parametrize("seconds", [0.0, 31.5])
+def test_a_run_that_stood_still_is_told_of(seconds):
+    summaries = [synthetic.summary("lora", 4, seed) for seed in (0, 1)]
+    summaries[1]["stood_still_s"] = seconds
+    runs = tables.runs_frame(summaries)
+    for rows in (runs, tables.arms_frame(runs)):
+        assert any("stood_still_s" in note for note in readable.costs_notes(rows)) == (seconds > 0)
+
+
 @pytest.mark.parametrize(("key", "column"), [("energy_J", "energy_Wh"), ("queue_s", "queue_hours")])
 def test_cost_gives_no_part_of_a_sum_as_the_whole(key, column):
     known, unknown = (synthetic.summary("lora", 4, seed, device="cuda", queue_s=60.0) for seed in (0, 1))

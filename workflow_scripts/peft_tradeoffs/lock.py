@@ -65,8 +65,12 @@ class Owner:
 class RunLock:
     """The lock of one run."""
 
-    def __init__(self, run: Path, beat: Callable[[], None] | None = None) -> None:
-        """`run` is its folder; `beat` is called with every beat, in a thread of its own."""
+    def __init__(self, run: Path, beat: Callable[[float], None] | None = None) -> None:
+        """`run` is its folder; `beat` is called with every beat, in a thread of its own.
+
+        It is given the seconds for which the process stood still since the last one (SIGSTOP, a job that SLURM
+        suspended); 0 where they are no more than a beat.
+        """
         self._run, self._beat = run, beat
         self._prefix = f".{run.name}.lock."
         self._mine: Path | None = None
@@ -181,11 +185,14 @@ class RunLock:
             probe.unlink(missing_ok=True)
 
     def _keep(self) -> None:
+        began = time.monotonic()
         while not self._stop.wait(BEAT_S):
+            late_s = time.monotonic() - began - BEAT_S
             with contextlib.suppress(OSError):  # a file server that is away; the next beat tells
                 self._touch()
                 if self._beat is not None and not self._lost:
-                    self._beat()
+                    self._beat(late_s if late_s > BEAT_S else 0.0)
+            began = time.monotonic()
 
     def _touch(self) -> None:
         assert self._mine is not None

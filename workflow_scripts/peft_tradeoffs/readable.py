@@ -248,6 +248,8 @@ def costs_notes(rows: pd.DataFrame) -> list[str]:
         lines.append("Another process was on the GPU in some runs (shared_gpu).")
     if rows["mixed_gpus"].astype(str).str.contains("True").any():
         lines.append("Some runs went on, when they were resumed, on a GPU of another model (mixed_gpus).")
+    if rows["stood_still_s"].astype(str).str.contains("[1-9]").any():
+        lines.append("Some runs were suspended for a while; their times hold that (stood_still_s).")
     if averaged and any("; " in str(name) for name in rows["device_name"]):
         lines.append("No mean of time or memory where an arm's runs ran on different devices.")
     if averaged and "engine" in settings and any("; " in str(name) for name in rows["engine"]):
