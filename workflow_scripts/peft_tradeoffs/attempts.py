@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ class Attempts:
     sign of life said.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, confirm: Callable[[], None] = lambda: None) -> None:
+        """`confirm` is called before attempts.json is written; it raises LockLost if the run is another's by then."""
         self._path, self._status = folder / "attempts.json", folder / "status.json"
-        self._fingerprint = fingerprint
+        self._fingerprint, self._confirm = fingerprint, confirm
         self._all: list[dict[str, Any]] = []
         self._writing = threading.Lock()  # status.json: the heartbeat's thread writes it too
         self._step: int | None = None
@@ -151,6 +152,7 @@ class Attempts:
         return {}
 
     def _write(self) -> None:
+        self._confirm()
         files.write_json(self._path, {"fingerprint": self._fingerprint, "attempts": self._all})
 
 

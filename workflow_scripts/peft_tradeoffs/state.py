@@ -30,7 +30,7 @@ class RunDirectory:
         self.fingerprint = fingerprint
         self.interruption = interruption or Interruption()
         self._state = path / "state"
-        self.attempts = Attempts(self._state, fingerprint)
+        self.attempts = Attempts(self._state, fingerprint, self.confirm)
         self._checkpoint = self._state / "checkpoint.pt"
         self._summary = self._state / "summary.json"
         self._interval_s = interval_s
@@ -48,6 +48,10 @@ class RunDirectory:
         Raises InputError if another one is, and still is after `wait_s`.
         """
         return self._lock.acquire(wait_s)
+
+    def confirm(self) -> None:
+        """Raise LockLost if another process has taken the run over. Call it before writing to `results`."""
+        self._lock.confirm()
 
     def unlock(self) -> None:
         """Let others write."""
