@@ -27,6 +27,7 @@ class Job:
     reason: str  # why it waits
     node: str
     comment: str  # the plugin's: rule_NAME_wildcards_A_B
+    name: str = ""  # the plugin's: one for all jobs of a call of Snakemake
 
     @property
     def waits(self) -> bool:
@@ -55,7 +56,7 @@ def jobs(folder: Path) -> list[Job]:
     for line in _run("squeue", "--me", "--noheader", "--sort=i", f"--format={FORMAT}").splitlines():
         number, name, state, reason, node, comment, where = line.split("|", maxsplit=FORMAT.count("|"))
         if NAME.fullmatch(name) and Path(where).resolve() == folder.resolve():
-            found.append(Job(number, state, reason, node, comment))
+            found.append(Job(number, state, reason, node, comment, name))
     return found
 
 
