@@ -14,13 +14,21 @@ os.environ.update(
     )
 )
 
-from peft_tradeoffs import slurm_executor
+from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
 from peft_tradeoffs.preflight import check_arms, check_paths
 
 slurm_executor.install()
+
+
+onstart:
+    if {job.rule.name for job in workflow.dag.jobs} == {"status"}:
+        # At its end Snakemake removes every lock in the folder, those of a call that is still at work too.
+        workflow.persistence.unlock = workflow.persistence.noop
+    else:
+        snakemake_lock.record()
 
 
 def experiment():

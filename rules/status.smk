@@ -5,12 +5,6 @@ localrules:
     status,
 
 
-onstart:
-    # At its end Snakemake removes every lock in the folder, those of a call that is still at work too.
-    if {job.rule.name for job in workflow.dag.jobs} == {"status"}:
-        workflow.persistence.unlock = workflow.persistence.noop
-
-
 rule status:
     log:
         f"{OUT}/logs/status.log",

@@ -7,7 +7,8 @@ rule train:
         model=f"{OUT}/models/{{model}}.json",
         code=code("train.py"),
     output:
-        # update(): a finished seed stays when another is added, fails or is killed.
+        # update(): seeds that were finished before stay. One that a failed job finished is removed, and put back by the
+        # next call from its state.
         update(job_outputs()),
     log:
         job_log(),

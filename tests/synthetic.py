@@ -52,6 +52,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "engine": "eager" if cpu else "captured", "engine_reason": None, "compile": False, "device": device,
         "device_name": "Example CPU, 2 cores" if cpu else "NVIDIA H100 80GB HBM3",
         "gpu_uuid": "GPU-00000000-0000-0000-0000-000000000000", "shared_gpu": False, "mixed_gpus": False,
+        "stood_still_s": 0.0,
         "train_rows": 6400, "test_rows": 872, "truncated_train": 3, "truncated_test": 0,
         "backbone_parameters": PARAMETERS - HEAD, "head_parameters": HEAD, "adapter_parameters": adapter,
         "total_parameters": PARAMETERS + adapter, "trainable_parameters": trainable,

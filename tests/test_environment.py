@@ -71,6 +71,7 @@ def test_the_slurm_job_and_its_devices(monkeypatch):
 
 
 SCONTROL = """#!/bin/sh
+[ "$SLURM_TIME_FORMAT" = standard ] || exit 1
 echo "JobId=$3 SubmitTime=2026-01-01T10:00:00 EligibleTime=2026-01-01T10:01:00 LastSchedEval=2026-01-01T10:02:00 $MORE"
 """
 
@@ -80,6 +81,7 @@ def test_how_long_the_slurm_job_was_queued(tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert slurm.queued_s() is None
     monkeypatch.setenv("SLURM_JOB_ID", "42")
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert slurm.queued_s() is None  # no scontrol
     (tmp_path / "scontrol").write_text(SCONTROL, encoding="utf-8")

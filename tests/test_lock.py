@@ -1,8 +1,10 @@
 """A run has one writer: on one machine, and on several that share nothing but its folder."""
 
 import dataclasses
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -240,18 +242,49 @@ def test_a_run_directory_that_lost_its_lock_saves_nothing(run: Path) -> None:
     directory = RunDirectory(run, "f", 60)
     directory.lock()
     directory.save({"weights": torch.zeros(3)})
-    before = (run / "state/checkpoint.pt").stat().st_mtime_ns
+    directory.attempts.begin()
+    before = {path: path.stat().st_mtime_ns for path in (run / "state").iterdir()}
     files(run)[0].unlink()
-    for write in (lambda: directory.save({"weights": torch.ones(3)}), lambda: directory.publish({})):
+    for write in (
+        *(lambda: directory.save({"weights": torch.ones(3)}), lambda: directory.publish({}), directory.confirm),
+        lambda: directory.attempts.end("error"),
+    ):
         with pytest.raises(LockLost):
             write()
-    assert (run / "state/checkpoint.pt").stat().st_mtime_ns == before
+    assert {path: path.stat().st_mtime_ns for path in (run / "state").iterdir()} == before
+
+
+STANDS = """
+import sys
+sys.path.insert(0, {scripts!r})
+from pathlib import Path
+from peft_tradeoffs import lock
+lock.BEAT_S = 1.0
+mine = lock.RunLock(Path({run!r}), lambda stood_still_s: print(stood_still_s, flush=True))
+mine.acquire()
+sys.stdin.read()
+"""
+
+
+def test_it_tells_how_long_the_process_stood_still(run: Path) -> None:
+    script = STANDS.format(scripts=str(tiny.REPOSITORY / "workflow_scripts"), run=str(run))
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True)
+    assert float(process.stdout.readline()) == 0
+    time.sleep(0.2)  # its wait for the next has begun
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    process.send_signal(signal.SIGCONT)
+    told = map(float, itertools.islice(process.stdout, 100))
+    assert 1.5 < next(seconds for seconds in told if seconds) < 60
+    process.stdin.close()
+    assert process.wait() == 0
 
 
 def test_it_beats(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.02)
     beats = threading.Event()
-    mine = RunLock(run, beats.set)
+    mine = RunLock(run, lambda stood_still_s: beats.set())
     mine.acquire()
     (path,) = files(run)
     os.utime(path, (0, 0))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from peft_tradeoffs.attempts import NO_WORD, Attempts, mixed_gpus, wall_s
+from peft_tradeoffs.attempts import NO_WORD, Attempts, mixed_gpus, stood_still_s, wall_s
 from peft_tradeoffs.interruption import EXIT_STATUS, Interrupted
 from peft_tradeoffs.lease import acquire
 from peft_tradeoffs.state import RunDirectory
@@ -107,8 +107,11 @@ def uninterrupted(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return arm
 
 
-def words(prepared: Path, arm: Path, seeds: tuple[int, ...] = (0,), interval_s: float = 1000.0) -> list[str]:
+def words(
+    prepared: Path, arm: Path, seeds: tuple[int, ...] = (0,), interval_s: float = 1000.0, lock_wait_s: float = 0.0
+) -> list[str]:
     return [
+        *("--lock-wait", str(lock_wait_s)),
         *("--settings", str(prepared / "settings.json"), "--seeds", *map(str, seeds), "--output-dir", str(arm)),
         *("--tokens", str(prepared / "results/tokens/reviews/tiny.npz")),
         *("--model", str(prepared / "results/models/tiny"), "--checkpoint-interval", str(interval_s)),
@@ -278,6 +281,26 @@ def test_a_signal_between_two_seeds_begins_no_other(prepared: Path, tmp_path: Pa
     assert not (tmp_path / "seed1").exists()
 
 
+def test_summaries_that_another_snakemake_removes_are_put_back(prepared: Path, tmp_path: Path) -> None:
+    """It ends in its own time: while this job trains, and after this job is done."""
+    summaries = [tmp_path / f"seed{seed}/summary.json" for seed in (0, 1)]
+    holder = RunDirectory(tmp_path / "seed0", "f", 60)
+    holder.lock()
+    process = start(prepared, tmp_path, seeds=(0, 1), lock_wait_s=60)
+    assert "waits up to 60 s" in process.stderr.readline()
+    holder.unlock()
+    wait_for_attempt(process, tmp_path / "seed1", 1)
+    summaries[0].unlink()
+    assert finish(process)[0] == 0
+    trained = [(tmp_path / f"seed{seed}/env.json").stat().st_mtime_ns for seed in (0, 1)]
+    for summary in summaries:
+        assert [path.name for path in (summary.parent / "state").iterdir()] == ["summary.json"]
+        summary.unlink()
+    assert finish(start(prepared, tmp_path, seeds=(0, 1)))[0] == 0
+    assert [(tmp_path / f"seed{seed}/env.json").stat().st_mtime_ns for seed in (0, 1)] == trained
+    assert [(summary.exists(), (summary.parent / "state").exists()) for summary in summaries] == [(True, False)] * 2
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "garbled"])
 def test_a_state_that_cannot_be_read_begins_anew(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture) -> None:
     directory = RunDirectory(tmp_path / "seed0", "f", 60)
@@ -308,6 +331,24 @@ def test_mixed_gpus() -> None:
     assert not mixed_gpus([attempt(1, 9, a), attempt(10, 12, b), attempt(10, 20, a)])
     assert not mixed_gpus([attempt(None, None, a), attempt(1, 20, b)])
     assert not mixed_gpus([attempt(1, 20, a), attempt(21, None, b)])  # evaluated alone
+
+
+def test_time_standing_still_counts_from_the_first_step_on(tmp_path: Path) -> None:
+    first = Attempts(tmp_path, "f")
+    first.begin()
+    first.beat(100.0)  # an import from a slow disk
+    first.start_at(0)
+    first.reached(1, 20)
+    first.beat(30.0)
+    first.beat(0.0)  # its last sign of life
+    second = Attempts(tmp_path, "f")
+    second.begin()
+    second.start_at(0)
+    second.reached(1, 20)
+    second.beat(5.5)
+    attempts = second.end("completed")
+    assert [one["stood_still_s"] for one in attempts] == [30.0, 5.5]
+    assert stood_still_s(attempts) == 35.5
 
 
 def test_an_attempt_that_left_no_word_is_named_by_the_next(tmp_path: Path) -> None:

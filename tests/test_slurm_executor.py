@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from peft_tradeoffs import slurm_executor
+from peft_tradeoffs import slurm_executor, squeue
+from peft_tradeoffs.squeue import Job
 
 plugin = pytest.importorskip("snakemake_executor_plugin_slurm")
 FAILED = (None, None)  # what the plugin's query gives where squeue ends with an error
@@ -121,6 +123,12 @@ def test_jobs_of_a_round_without_an_answer_are_kept(original, answers, caplog):
     assert said == ["Slurm does not answer; its jobs run on. Asking again.", "Slurm answers again."]
 
 
+def test_a_users_own_view_of_the_queue_hides_no_job(original, monkeypatch):
+    monkeypatch.setenv("SQUEUE_STATES", "PENDING")
+    executor(slurm_executor.outlasting(original))
+    assert "SQUEUE_STATES" not in os.environ
+
+
 def test_the_pause_has_a_bound(original, answers):
     for kind, longest in ((original, 60), (slurm_executor.outlasting(original), 30)):
         made = executor(kind)
@@ -163,6 +171,38 @@ def test_a_submission_waits_for_slurmctld(original, monkeypatch, reached):
     made.run_job(SimpleNamespace(jobid=1))
     assert errors == ([] if reached else [said])
     assert len(calls) == 3 or not reached
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_submission_whose_answer_is_lost_is_looked_for_before_the_next(original, monkeypatch, arrived):
+    calls, errors, submitted = [], [], []
+
+    def run_job(self: Any, job: Any) -> None:
+        calls.append(job)
+        if len(calls) == 1:
+            said = f"sbatch: error: Batch job submission failed: {slurm_executor.UNANSWERED} operation"
+            self._report_job_error_threadsafe(SimpleNamespace(job=job), said)
+
+    monkeypatch.setattr(original, "run_job", run_job)
+    monkeypatch.setattr(original, "_report_job_error_threadsafe", lambda self, info, msg: errors.append(msg))
+    monkeypatch.setattr(original, "_report_job_submission_threadsafe", lambda self, info: submitted.append(info))
+    monkeypatch.setattr(slurm_executor, "RESUBMIT_S", 0.01)
+    made = executor(slurm_executor.outlasting(original))
+    made._ids.add("6")  # an attempt before, about to end
+    train = ("RUNNING", "None", "node1", "rule_train_wildcards_a_b")
+    others = [Job("4", *train, "another call"), Job("5", *train[:3], "rule_train_wildcards_c_d", made.run_uuid)]
+    answers = [squeue.NoAnswer("busy"), [*others, *(Job(number, *train, made.run_uuid) for number in ("6", "7"))]]
+
+    def jobs(folder: Any) -> list[Job]:
+        found = answers.pop(0)
+        if isinstance(found, squeue.NoAnswer):
+            raise found
+        return found if arrived else found[:-1]
+
+    monkeypatch.setattr(slurm_executor.squeue, "jobs", jobs)
+    made.run_job(SimpleNamespace(jobid=1, name="train", wildcards=["a", "b"]))
+    assert (len(calls), [info.external_jobid for info in submitted]) == ((1, ["7"]) if arrived else (2, []))
+    assert errors == []
 
 
 def test_any_other_refusal_is_an_error_at_once(original, monkeypatch):

@@ -44,8 +44,8 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs/reviews/tiny"
 
 
-def lines(output: Path, *jobs: Job) -> list[str]:
-    return table(grid_status(output, GRID, list(jobs))).splitlines()
+def lines(output: Path, *jobs: Job, unfinished: set[str] | None = None) -> list[str]:
+    return table(grid_status(output, GRID, list(jobs), unfinished)).splitlines()
 
 
 def test_a_line_a_run_and_their_counts(tmp_path, runs):
@@ -115,6 +115,48 @@ def test_a_job_that_started_has_no_steps_yet(tmp_path):
     assert lines(tmp_path, job(17, "full"))[1].endswith("running      job 17 on node7, not at its steps yet")
 
 
+def test_of_an_orphan_and_the_job_that_waits_for_it_the_one_that_trains_is_shown(tmp_path, runs):
+    live(runs / "full/seed0", eta_s=None)
+    shown = lines(tmp_path, job(17, "full", node="node7"), job(20, "full", node="node8"))
+    assert shown[1].endswith("running      step 40/100, job 17 on node7")
+
+
+def test_a_seed_waits_for_the_one_before_it_in_its_job(tmp_path, runs):
+    live(runs / "full/seed0", eta_s=None)
+    live(runs / "full/seed1", slurm_job_id=3)  # of an earlier attempt
+    assert lines(tmp_path, job(17, "full"))[1:3] == [
+        "  full     seed 0  running      step 40/100, job 17 on node7",
+        "  full     seed 1  queued       job 17, after seed 0; at step 40/100",
+    ]
+
+
+def test_a_node_has_one_name(tmp_path, runs):
+    live(runs / "full/seed0", eta_s=None, host="node7.cluster.example")
+    assert lines(tmp_path, job(17, "full"))[1].endswith("job 17 on node7")
+
+
+@pytest.mark.parametrize("fingerprint", ["f", "another"])
+def test_a_finished_seed_of_a_job_that_failed_is_done(tmp_path, runs, fingerprint):
+    """Snakemake removed its summary; its state has it, unless the run was begun again with other settings."""
+    live(runs / "full/seed0", status="ended", step=100)
+    summary(runs / "full/seed0/state", fingerprint="f")
+    (runs / "full/seed0/state/attempts.json").write_text(json.dumps({"fingerprint": fingerprint, "attempts": []}))
+    done = "done         accuracy 0.9123" in lines(tmp_path)[1]
+    assert done == (fingerprint == "f") != ("interrupted" in lines(tmp_path)[1])
+    (runs / "full/seed0/state/attempts.json").unlink()
+    (runs / "full/seed0/state/status.json").unlink()
+    assert "done         accuracy 0.9123" in lines(tmp_path)[1]
+
+
+def test_a_job_that_slurm_does_not_list_is_not_running(tmp_path, runs, monkeypatch):
+    """Whatever its last sign of life says by the clock of its node."""
+    live(runs / "full/seed0", eta_s=None)
+    assert "interrupted" in lines(tmp_path, unfinished={"18"})[1]
+    assert "running" in lines(tmp_path, unfinished={"17", "18"})[1]  # by hand, not through Snakemake
+    monkeypatch.setattr(os, "getuid", lambda: (runs / "full/seed0").stat().st_uid + 1)
+    assert "running" in lines(tmp_path, unfinished={"18"})[1]  # another user's
+
+
 def test_a_job_a_seed(tmp_path):
     shown = lines(tmp_path, job(17, "full_1"))
     assert "not started" in shown[1] and "job 17" in shown[2]
@@ -122,10 +164,11 @@ def test_a_job_a_seed(tmp_path):
 
 @pytest.fixture
 def fake_squeue(tmp_path, monkeypatch) -> Path:
-    """A squeue that prints the file `queue` in its folder."""
+    """A squeue that prints the file `queue` in its folder; it knows of no job if a user's variable reaches it."""
     path = tmp_path / "bin/squeue"
     path.parent.mkdir()
-    path.write_text('#!/bin/sh\ncat "$(dirname "$0")/queue"\n')
+    path.write_text('#!/bin/sh\n[ "$SQUEUE_STATES" ] || cat "$(dirname "$0")/queue"\n')
+    monkeypatch.setenv("SQUEUE_STATES", "COMPLETED")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
     return path

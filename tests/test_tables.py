@@ -244,14 +244,26 @@ def test_cost_is_the_sum_over_all_runs_and_attempts(tmp_path):
     assert (total["Arm"], total["Runs"], total["GPU hours"]) == ("All", "2", "1.00")
 
 
-def test_cost_gives_no_part_of_an_energy_as_the_whole():
-    known, unknown = (synthetic.summary("lora", 4, seed, device="cuda") for seed in (0, 1))
-    unknown["energy_J"] = None
-    frame = cost.cost_frame(tables.runs_frame([known, unknown]))
-    assert frame["energy_Wh"].isna().all()
-    (row, _) = cost.cost_readable(cost.cost_frame(tables.runs_frame([synthetic.summary("lora", 4, 0)]))).to_dict(
-        "records"
-    )
+@pytest.mark.parametrize("seconds", [0.0, 31.5])
+def test_a_run_that_stood_still_is_told_of(seconds):
+    summaries = [synthetic.summary("lora", 4, seed) for seed in (0, 1)]
+    summaries[1]["stood_still_s"] = seconds
+    runs = tables.runs_frame(summaries)
+    for rows in (runs, tables.arms_frame(runs)):
+        assert any("stood_still_s" in note for note in readable.costs_notes(rows)) == (seconds > 0)
+
+
+@pytest.mark.parametrize(("key", "column"), [("energy_J", "energy_Wh"), ("queue_s", "queue_hours")])
+def test_cost_gives_no_part_of_a_sum_as_the_whole(key, column):
+    known, unknown = (synthetic.summary("lora", 4, seed, device="cuda", queue_s=60.0) for seed in (0, 1))
+    assert cost.cost_frame(tables.runs_frame([known, unknown]))[column].notna().all()
+    unknown[key] = None
+    assert cost.cost_frame(tables.runs_frame([known, unknown]))[column].isna().all()
+
+
+def test_cost_of_a_machine_without_a_gpu():
+    frame = cost.cost_frame(tables.runs_frame([synthetic.summary("lora", 4, 0)]))
+    (row, _) = cost.cost_readable(frame).to_dict("records")
     assert "Machine hours" in row and "Queue hours" not in row and "Energy, Wh" not in row
 
 

@@ -5,15 +5,15 @@ folder; then call Snakemake as before: it does what is missing, and a run that i
 """
 
 import argparse
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
-import psutil
-from peft_tradeoffs import squeue
+from peft_tradeoffs import snakemake_lock, squeue
 from peft_tradeoffs.errors import InputError, run
+
+SLURM_LOGS = ".snakemake/slurm_logs"  # the plugin's, and the profile's
 
 
 def arguments() -> argparse.Namespace:
@@ -23,6 +23,9 @@ def arguments() -> argparse.Namespace:
         "--directory", type=Path, default=Path(), metavar="DIR", help="Snakemake's working folder (default: this one)"
     )
     parser.add_argument("--cancel", action="store_true", help="cancel the jobs; a run's last saved state stays")
+    parser.add_argument(
+        "--not-running", action="store_true", help="what cannot be seen from this machine no longer runs, as you know"
+    )
     parser.add_argument("--interval", type=float, default=10.0, metavar="S", help="seconds between two looks")
     return parser.parse_args()
 
@@ -33,8 +36,13 @@ def main() -> None:
     folder = args.directory.resolve()
     if not (folder / ".snakemake").is_dir():
         raise InputError(f"{folder}: no Snakemake ran here (no .snakemake in it); name its folder with --directory")
-    refuse_living(folder)
+    refuse_living(folder, args.not_running)
     if not squeue.installed():
+        if (folder / SLURM_LOGS).is_dir() and not args.not_running:
+            raise InputError(
+                f"{folder}: Snakemake submitted jobs from here, and this machine has no squeue to look for them: run "
+                "this on a login node, or, if none can run any more, here with --not-running"
+            )
         print("Slurm is not installed here: no jobs to look for")
     elif left := listed(folder, args.interval):
         print(f"{len(left)} job{'' if len(left) == 1 else 's'} left:", *left, sep="\n  ", flush=True)
@@ -43,24 +51,23 @@ def main() -> None:
         wait(folder, left, args.interval)
     else:
         print("no jobs left")
-    shutil.rmtree(folder / ".snakemake/locks", ignore_errors=True)  # what `snakemake --unlock` does
+    refuse_living(folder, args.not_running)  # one that began meanwhile
+    shutil.rmtree(folder / snakemake_lock.LOCKS, ignore_errors=True)  # what `snakemake --unlock` does
     print(f"unlocked: {folder}")
 
 
-def refuse_living(folder: Path) -> None:
-    """Raise InputError if a Snakemake works in the folder, on this machine; its SLURM jobs do not count."""
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-            snakemake = any(Path(word).name == "snakemake" or "snakemake/__main__.py" in word for word in words[:3])
-            own = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
-            if snakemake and own and Path(process.cwd()) == folder and "SLURM_JOB_ID" not in process.environ():
-                raise InputError(
-                    f"Snakemake works in {folder} (process {process.pid}): wait for its end, or end it with "
-                    f"`kill -INT {process.pid}`, which cancels its jobs too"
-                )
-        except psutil.Error:  # ended meanwhile, or somebody else's
-            continue
+def refuse_living(folder: Path, not_running: bool) -> None:
+    """Raise InputError if a Snakemake works in the folder, or began on another machine and is not known to be gone."""
+    if pid := snakemake_lock.living(folder):
+        raise InputError(
+            f"Snakemake works in {folder} (process {pid}): wait for its end, or end it with `kill -INT {pid}`, which "
+            "cancels its jobs too"
+        )
+    if not not_running and (owner := snakemake_lock.elsewhere(folder)):
+        raise InputError(
+            f"Snakemake locked {folder} on another machine, {owner.host} (process {owner.pid}, since {owner.since}): "
+            "run this there, or, if it cannot run any more, here with --not-running"
+        )
 
 
 def listed(folder: Path, interval_s: float) -> list[squeue.Job]:

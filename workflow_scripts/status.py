@@ -25,10 +25,11 @@ def main() -> None:
     args = parser.parse_args()
     try:
         jobs = squeue.jobs(Path.cwd())
+        unfinished = squeue.unfinished() if squeue.installed() else None
     except squeue.NoAnswer as error:
-        jobs = []
+        jobs, unfinished = [], None
         print(f"{error}\nSo what is queued is not shown.")
-    print(run_status.table(run_status.grid_status(args.output, args.grid, jobs)))
+    print(run_status.table(run_status.grid_status(args.output, args.grid, jobs, unfinished)))
 
 
 if __name__ == "__main__":

@@ -75,10 +75,10 @@ def train(arguments: argparse.Namespace, interruption: Interruption, locks: cont
     wait_s = arguments.lock_wait
     if wait_s is None:
         wait_s = 600.0 if slurm.job() else 0.0
-    began = time.monotonic()
-    for directory in directories.values():
+    waited, began = False, time.monotonic()
+    for _, directory in sorted(directories.items()):  # one order for all, so that no two wait for each other
         locks.callback(directory.unlock)
-        directory.lock(wait_s)
+        waited |= directory.lock(wait_s)
     locked_s = time.monotonic() - began
     missing = [seed for seed, directory in directories.items() if not directory.finished()]
     if missing:
@@ -103,8 +103,12 @@ def train(arguments: argparse.Namespace, interruption: Interruption, locks: cont
                     locked_s,
                 )
             interruption.release()  # between two seeds; before the state of finished ones goes, which mends a summary
+    # Who held the locks before may be ending, and its Snakemake removes the summaries that it had made: now, or in a
+    # moment, after this process has ended too.
+    if not all([directory.finished() for directory in directories.values()]):
+        raise errors.InputError(f"{arguments.output_dir}: results of finished runs were removed meanwhile; run again")
     for directory in directories.values():
-        directory.clear_state()
+        directory.clear_state(keep_summary=waited)
 
 
 def read_settings(text: str) -> dict[str, Any]:

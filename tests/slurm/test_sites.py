@@ -69,5 +69,6 @@ def test_a_site_profile_is_understood(tmp_path: Path, finished: Path, name: str)
     shutil.rmtree(folder / "results/runs")
     settings = site(folder, name)
     said = workflow.run(folder, None, "runs", "-n")
-    for word in (settings["default-resources"]["slurm_account"], settings["set-resources"]["train"]["runtime"]):
-        assert str(word).split()[0] in said
+    train = settings["set-resources"]["train"]
+    for word in (settings["default-resources"]["slurm_account"], train["runtime"], train["slurm_extra"].strip("'")):
+        assert str(word).split()[-1] in said

@@ -1,5 +1,6 @@
 """What clusters do to jobs, and what stands at the end."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -100,13 +101,17 @@ def test_a_drained_node_only_delays(cluster: Cluster, finished: Path, tmp_path: 
 
 @pytest.mark.parametrize("cancel", [False, True], ids=["wait", "cancel"])
 def test_the_way_back_after_snakemake_was_killed(
-    cluster: Cluster, finished: Path, tmp_path: Path, cancel: bool
+    cluster: Cluster, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancel: bool
 ) -> None:
+    monkeypatch.setenv("SQUEUE_STATES", "COMPLETED")  # a user's own, as the next
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
     folder, before = workflow.untrained(finished, tmp_path), ids(cluster)
     process = workflow.start(folder, None, "runs")
     wait_training(folder)
     refused = workflow.recover(folder)
     assert refused.wait() == 1 and f"(process {process.pid})" in refused.communicate()[1]
+    (owner,) = (folder / ".snakemake/locks").glob("*.json")
+    assert json.loads(owner.read_text())["pid"] == process.pid
     process.kill()
     process.wait()
 
@@ -127,6 +132,8 @@ def test_the_way_back_after_snakemake_was_killed(
     again = tiny.summaries(folder)
     assert {name: again[name] for name in done} == done  # not trained twice
     assert workflow.weights_and_predictions(folder) == workflow.weights_and_predictions(finished)
+    assert not (folder / ".snakemake/locks").exists()
+    assert None not in {run["queue_s"] for run in again.values()}
 
 
 def test_slurmctld_down_at_the_start(cluster: Cluster, finished: Path, tmp_path: Path) -> None:

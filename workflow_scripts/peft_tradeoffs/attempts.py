@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ class Attempts:
     """`attempts.json` and `status.json` in a run's state directory. Attempts of another fingerprint are forgotten.
 
     An attempt: started_at, ended_at, host, slurm, queued_s (of its SLURM job), gpu_uuid, gpu_name, waited_s (for the
-    GPU), first_step (from 1; where it began), last_step (None: it did none) and reason, why it ended. One that left no
-    reason gets it from the next: NO_WORD, with the step and the time of its last sign of life.
+    GPU), first_step (from 1; where it began), last_step (None: it did none), stood_still_s (suspended, after
+    its first step) and reason, why it ended. One that left no reason gets it from the next: NO_WORD, with what its last
+    sign of life said.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, fingerprint: str, confirm: Callable[[], None] = lambda: None) -> None:
+        """`confirm` is called before attempts.json is written; it raises LockLost if the run is another's by then."""
         self._path, self._status = folder / "attempts.json", folder / "status.json"
-        self._fingerprint = fingerprint
+        self._fingerprint, self._confirm = fingerprint, confirm
         self._all: list[dict[str, Any]] = []
         self._writing = threading.Lock()  # status.json: the heartbeat's thread writes it too
         self._step: int | None = None
@@ -45,15 +47,17 @@ class Attempts:
             earlier[-1] |= {"reason": NO_WORD, **self._last_sign(earlier[-1])}
         where = {"host": socket.gethostname(), "slurm": slurm.job(), "queued_s": slurm.queued_s()}
         where |= {"gpu_uuid": None, "gpu_name": None, "waited_s": 0.0}
-        steps = {"first_step": None, "last_step": None}
+        steps = {"first_step": None, "last_step": None, "stood_still_s": 0.0}
         self._all = [*earlier, {"started_at": now(), "ended_at": None, **where, **steps, "reason": None}]
         self._write()
         self.write_status()
 
-    def beat(self) -> None:
-        """Write status.json as of now if the attempt is under way."""
+    def beat(self, stood_still_s: float) -> None:
+        """Write status.json as of now if the attempt is under way; count the seconds if it was at its steps."""
         with self._writing:
             if self._running():
+                if self._first is not None:  # before that, an import from a slow disk looks the same
+                    self._all[-1]["stood_still_s"] += stood_still_s
                 self._write_status()
 
     @contextlib.contextmanager
@@ -121,6 +125,7 @@ class Attempts:
             "total": self._total,
             "eta_s": self._eta_s() if running else None,
             "waited_s": self._waited_s() if self._all else 0.0,
+            "stood_still_s": self._all[-1]["stood_still_s"] if self._all else 0.0,
             "updated_at": now(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -161,11 +166,13 @@ class Attempts:
                 return {
                     "ended_at": status["updated_at"],
                     "waited_s": max(attempt["waited_s"], status["waited_s"]),
+                    "stood_still_s": status["stood_still_s"],
                     "last_step": status["step"] if did_one else None,
                 }
         return {}
 
     def _write(self) -> None:
+        self._confirm()
         files.write_json(self._path, {"fingerprint": self._fingerprint, "attempts": self._all})
 
 
@@ -187,6 +194,11 @@ def wall_s(attempts: list[dict[str, Any]]) -> float:
     """Seconds from the start to the end of each attempt (or its last sign of life), those for a GPU left out."""
     ended = [attempt for attempt in attempts if attempt["ended_at"] is not None]
     return sum(_seconds(attempt["started_at"], attempt["ended_at"]) - attempt["waited_s"] for attempt in ended)
+
+
+def stood_still_s(attempts: list[dict[str, Any]]) -> float:
+    """Seconds for which the attempts were suspended while they trained."""
+    return sum(attempt["stood_still_s"] for attempt in attempts)
 
 
 def queue_s(attempts: list[dict[str, Any]]) -> float | None:

@@ -16,8 +16,8 @@ def cost_frame(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a (data set, model, arm) in the order of `runs_frame`: sums over all its runs, failed ones too.
 
     Columns: dataset, model, arm, method, rank, n_runs, pretrained, device, device_name, attempts, hours (of every
-    attempt, start to end), training_hours (of the steps), queue_hours (null outside SLURM) and energy_Wh (of the steps;
-    null unless every run that trained has one).
+    attempt, start to end), training_hours (of the steps), queue_hours (null unless every run has one: outside SLURM)
+    and energy_Wh (of the steps; null unless every run that trained has one).
     """
     groups = runs.groupby(ARM, sort=False)
     found = groups[["method", "rank"]].first()
@@ -25,12 +25,13 @@ def cost_frame(runs: pd.DataFrame) -> pd.DataFrame:
     for key in SETTINGS:
         found[key] = groups[key].agg(lambda values: "; ".join(dict.fromkeys(map(str, values.dropna()))))
     found["attempts"] = groups["attempts"].sum()
-    for column, key in (("hours", "wall_s"), ("training_hours", "train_s"), ("queue_hours", "queue_s")):
-        found[column] = runs[key].astype(float).groupby([runs[name] for name in ARM], sort=False).sum(min_count=1)
-        found[column] /= HOUR_S
-    unknown = (runs["train_s"].notna() & runs["energy_J"].isna()).groupby([runs[name] for name in ARM], sort=False)
-    energy_J = runs["energy_J"].astype(float).groupby([runs[name] for name in ARM], sort=False).sum(min_count=1)
-    found["energy_Wh"] = energy_J.where(~unknown.any()) / HOUR_S
+    arms = [runs[name] for name in ARM]
+    sums = {"hours": "wall_s", "training_hours": "train_s", "queue_hours": "queue_s", "energy_Wh": "energy_J"}
+    for column, key in sums.items():
+        found[column] = runs[key].astype(float).groupby(arms, sort=False).sum(min_count=1) / HOUR_S
+    unknown = {"queue_hours": runs["queue_s"].isna(), "energy_Wh": runs["train_s"].notna() & runs["energy_J"].isna()}
+    for column, missing in unknown.items():  # the sum of the others would pass for the whole
+        found[column] = found[column].where(~missing.groupby(arms, sort=False).any())
     return found.reset_index()
 
 

@@ -65,8 +65,12 @@ class Owner:
 class RunLock:
     """The lock of one run."""
 
-    def __init__(self, run: Path, beat: Callable[[], None] | None = None) -> None:
-        """`run` is its folder; `beat` is called with every beat, in a thread of its own."""
+    def __init__(self, run: Path, beat: Callable[[float], None] | None = None) -> None:
+        """`run` is its folder; `beat` is called with every beat, in a thread of its own.
+
+        It is given the seconds for which the process stood still since the last one (SIGSTOP, a job that SLURM
+        suspended); 0 where they are no more than a beat.
+        """
         self._run, self._beat = run, beat
         self._prefix = f".{run.name}.lock."
         self._mine: Path | None = None
@@ -75,8 +79,8 @@ class RunLock:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def acquire(self, wait_s: float = 0.0) -> None:
-        """Take the lock; wait up to `wait_s` for its owner to end, which is said once on stderr.
+    def acquire(self, wait_s: float = 0.0) -> bool:
+        """Take the lock; wait up to `wait_s` for its owner to end, which is said once on stderr. Whether it waited.
 
         Raises InputError, naming the owner, if it still runs then.
         """
@@ -87,7 +91,7 @@ class RunLock:
             if owner is None:
                 self._thread = threading.Thread(target=self._keep, name=f"lock of {self._run.name}", daemon=True)
                 self._thread.start()
-                return
+                return told
             if time.monotonic() >= deadline:
                 raise InputError(
                     f"{self._run}: another process trains this run: {owner} (left by a Snakemake that was killed?); "
@@ -126,7 +130,7 @@ class RunLock:
         dead = {}
         found = self._found()
         for path in found.values():
-            token, owner = _token(path), _owner(path)
+            token, owner = _token(path), read_owner(path)
             if not self._is_dead(path, owner):
                 return owner or "a process that has just begun"
             dead[path] = token
@@ -135,7 +139,7 @@ class RunLock:
         try:
             descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError:
-            return _owner(mine) or "a process that has just begun"
+            return read_owner(mine) or "a process that has just begun"
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 json.dump(asdict(here), file)
@@ -181,11 +185,14 @@ class RunLock:
             probe.unlink(missing_ok=True)
 
     def _keep(self) -> None:
+        began = time.monotonic()
         while not self._stop.wait(BEAT_S):
+            late_s = time.monotonic() - began - BEAT_S
             with contextlib.suppress(OSError):  # a file server that is away; the next beat tells
                 self._touch()
                 if self._beat is not None and not self._lost:
-                    self._beat()
+                    self._beat(late_s if late_s > BEAT_S else 0.0)
+            began = time.monotonic()
 
     def _touch(self) -> None:
         assert self._mine is not None
@@ -235,7 +242,7 @@ def job_is_running(job: int) -> bool | None:
         return None
     words = ["squeue", "--noheader", "--format=%A", f"--jobs={job}", f"--states={RUNNING}"]
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        done = slurm.command(*words, timeout_s=30)
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode:
@@ -243,7 +250,7 @@ def job_is_running(job: int) -> bool | None:
     return bool(done.stdout.strip())
 
 
-def _owner(path: Path) -> Owner | None:
+def read_owner(path: Path) -> Owner | None:
     """Who a lock file names; None if it is gone or not written yet."""
     with contextlib.suppress(OSError, json.JSONDecodeError, TypeError):
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
@@ -251,5 +258,5 @@ def _owner(path: Path) -> Owner | None:
 
 
 def _token(path: Path) -> str | None:
-    owner = _owner(path)
+    owner = read_owner(path)
     return owner.token if owner else None

@@ -249,6 +249,8 @@ def costs_notes(rows: pd.DataFrame) -> list[str]:
     if rows["mixed_gpus"].astype(str).str.contains("True").any():
         text = "Some runs went on, when they were resumed, on a GPU of another model (mixed_gpus)"
         lines.append(f"{text}; no mean of time, memory or energy has them." if averaged else f"{text}.")
+    if rows["stood_still_s"].astype(str).str.contains("[1-9]").any():
+        lines.append("Some runs were suspended for a while; their times hold that (stood_still_s).")
     if averaged and any("; " in str(name) for name in rows["device_name"]):
         lines.append("No mean of time or memory where an arm's runs ran on different devices.")
     if averaged and "engine" in settings and any("; " in str(name) for name in rows["engine"]):

@@ -15,6 +15,7 @@ from peft_tradeoffs.squeue import Job
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
 ALIVE_S = 120.0  # a run under way writes its status every few seconds
+STATUS = "state/status.json"  # of a run
 RESULT = {"oom": "out of memory", "diverged": "diverged"}
 
 
@@ -28,14 +29,28 @@ class RunStatus:
     detail: str
 
 
-def grid_status(output: Path, grid: dict[str, list[Any]], jobs: list[Job]) -> dict[str, list[RunStatus]]:
-    """The runs of `grid` ({"dataset": [...], "model": [...], "arm": [...], "seed": [...]}) by data set and model."""
+def grid_status(
+    output: Path, grid: dict[str, list[Any]], jobs: list[Job], unfinished: set[str] | None = None
+) -> dict[str, list[RunStatus]]:
+    """The runs of `grid` ({"dataset": [...], "model": [...], "arm": [...], "seed": [...]}) by data set and model.
+
+    `unfinished`: ids of this user's unfinished jobs, those that are not in `jobs` too; None if Slurm did not say.
+    """
     found: dict[str, list[RunStatus]] = {}
-    for dataset, model, arm, seed in itertools.product(*(grid[key] for key in ("dataset", "model", "arm", "seed"))):
+    for dataset, model, arm in itertools.product(*(grid[key] for key in ("dataset", "model", "arm"))):
         names = (dataset, model, arm)
-        job = _job_of(jobs, names, seed)
-        state, detail = _status(output / "runs" / Path(*names) / f"seed{seed}", _log(output, names, seed), job)
-        found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, seed, state, detail))
+        folders = {seed: output / "runs" / Path(*names) / f"seed{seed}" for seed in grid["seed"]}
+        live = {seed: _read(folder / STATUS) for seed, folder in folders.items()}
+        job = {seed: _job_of(jobs, names, seed, live[seed]) for seed in folders}
+        alive = [seed for seed in folders if _alive(folders[seed], live[seed], job[seed], unfinished)]
+        trained = {job[seed].comment: seed for seed in alive if job[seed]}  # now, by jobs of that name
+        for seed, folder in folders.items():
+            if seed in alive:
+                state, detail = "running", _progress(live[seed], job[seed])
+            else:
+                before = trained.get(job[seed].comment) if job[seed] else None
+                state, detail = _status(folder, _log(output, names, seed), live[seed], job[seed], before)
+            found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, seed, state, detail))
     return found
 
 
@@ -56,18 +71,18 @@ def _line(run: RunStatus, arm: int, seed: int, state: int) -> str:
     return f"  {run.arm:<{arm}}  seed {run.seed:>{seed}}  {run.state:<{state}}  {run.detail}".rstrip()
 
 
-def _status(folder: Path, log: Path, job: Job | None) -> tuple[str, str]:
-    live = _read(folder / "state/status.json")
-    starts = job is not None and not job.waits
-    if live and live["status"] == "running" and _alive(live, job):
-        return "running", _progress(live, job)
-    if summary := _read(folder / "summary.json"):
+def _status(
+    folder: Path, log: Path, live: dict[str, Any] | None, job: Job | None, before: int | None
+) -> tuple[str, str]:
+    """State and detail of a run that no process trains; `before`: the seed that its job trains now."""
+    if summary := _read(folder / "summary.json") or _kept(folder):
         return "done", _result(summary)
-    if starts:
-        return "running", f"job {job.id} on {job.node}, not at its steps yet"
     saved = f"at step {live['step']}/{live['total']}" if live and live["step"] else "resumes" if live else ""
+    if job is not None and not job.waits and before is None:
+        return "running", f"job {job.id} on {job.node}, not at its steps yet"
     if job is not None:
-        return "queued", f"job {job.id}, {job.reason}" + (f"; {saved}" if saved else "")
+        reason = job.reason if before is None else f"after seed {before}"
+        return "queued", f"job {job.id}, {reason}" + (f"; {saved}" if saved else "")
     if _says_an_error(log):
         return "failed", str(log)
     if live:
@@ -75,8 +90,14 @@ def _status(folder: Path, log: Path, job: Job | None) -> tuple[str, str]:
     return "not started", ""
 
 
+def _kept(folder: Path) -> dict[str, Any] | None:
+    """The summary of a finished run that Snakemake removed with its failed job; the next call puts it back."""
+    summary, last = _read(folder / "state/summary.json"), _read(folder / "state/attempts.json")
+    return summary if summary and (last is None or last["fingerprint"] == summary["fingerprint"]) else None
+
+
 def _progress(live: dict[str, Any], job: Job | None) -> str:
-    where = f"job {job.id} on {live['host']}" if job else f"process {live['pid']} on {live['host']}"
+    where = f"job {job.id} on {job.node}" if job else f"process {live['pid']} on {live['host']}"
     if live["step"] is None:
         return f"not at its steps yet, {where}"
     eta = "" if live["eta_s"] is None else f", {duration(live['eta_s'])} left"
@@ -98,11 +119,17 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _alive(live: dict[str, Any], job: Job | None) -> bool:
+def _alive(folder: Path, live: dict[str, Any] | None, job: Job | None, unfinished: set[str] | None) -> bool:
     """Whether the process that wrote this status still works."""
-    if live["slurm_job_id"] is not None and job is not None:
-        return job.id == str(live["slurm_job_id"]) and not job.waits
-    if live["slurm_job_id"] is None and live["host"] == socket.gethostname():
+    if live is None or live["status"] != "running":
+        return False
+    if live["slurm_job_id"] is not None:
+        number = str(live["slurm_job_id"])
+        if job is not None:
+            return job.id == number and not job.waits
+        if unfinished is not None and _is_ours(folder / STATUS):
+            return number in unfinished
+    elif live["host"] == socket.gethostname():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(live["pid"], 0)
             return True
@@ -111,10 +138,22 @@ def _alive(live: dict[str, Any], job: Job | None) -> bool:
     return (datetime.datetime.now(datetime.UTC) - written).total_seconds() < ALIVE_S
 
 
-def _job_of(jobs: list[Job], names: tuple[str, ...], seed: int) -> Job | None:
-    """The job that trains this run: of all seeds of its arm, or of this one; the last, if there are several."""
+def _is_ours(path: Path) -> bool:
+    """Whether this user wrote it: another's jobs are in no queue of ours."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_uid == os.getuid()
+    return False
+
+
+def _job_of(jobs: list[Job], names: tuple[str, ...], seed: int, live: dict[str, Any] | None) -> Job | None:
+    """The job that trains this run: of all seeds of its arm, or of this one.
+
+    Of several (an orphan, and one that waits for it) the one that wrote the run's status, else the last.
+    """
     arm = "rule_train_wildcards_" + "_".join(names)
-    return next((job for job in reversed(jobs) if job.comment in (arm, f"{arm}_{seed}")), None)
+    own = [job for job in reversed(jobs) if job.comment in (arm, f"{arm}_{seed}")]
+    writer = str(live["slurm_job_id"]) if live else ""
+    return next((job for job in own if job.id == writer), own[0] if own else None)
 
 
 def _log(output: Path, names: tuple[str, ...], seed: int) -> Path:

@@ -199,6 +199,7 @@ def _train(
         outcome.status, outcome.failed_phase = "diverged", "train"
         return
     phases.switch("save")
+    directory.confirm()
     weights = directory.results / WEIGHTS[built.is_peft]
     methods.save(built, weights)
     if not built.is_peft:

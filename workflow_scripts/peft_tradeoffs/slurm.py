@@ -1,9 +1,10 @@
-"""The SLURM job that this process is part of. Cheap to import."""
+"""Slurm's commands, and the SLURM job that this process is part of. Cheap to import."""
 
 import datetime
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 VARIABLES = {
@@ -13,6 +14,20 @@ VARIABLES = {
     "account": "SLURM_JOB_ACCOUNT",
     "cluster": "SLURM_CLUSTER_NAME",
 }
+FORMATTING = ("SQUEUE_", "SCANCEL_", "SACCT_")  # a user's own defaults of what they list, and how
+
+
+def neutral(variables: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which Slurm's commands do and print what their command line says, times as ISO 8601."""
+    kept = {name: value for name, value in variables.items() if not name.startswith(FORMATTING)}
+    return {**kept, "SLURM_TIME_FORMAT": "standard"}
+
+
+def command(*words: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run one of Slurm's commands, whatever the user's variables. Raises OSError or subprocess.TimeoutExpired."""
+    return subprocess.run(
+        words, env=neutral(os.environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
+    )
 
 
 def job() -> dict[str, Any] | None:
@@ -42,10 +57,7 @@ def queued_s() -> float | None:
     if found is None or _told:
         return None if found is None else 0.0
     try:
-        done = subprocess.run(
-            ["scontrol", "show", "job", str(found["job_id"]), "--oneliner"],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
-        )  # fmt: skip
+        done = command("scontrol", "show", "job", str(found["job_id"]), "--oneliner", timeout_s=30)
         times = [re.search(rf"{key}=(\S+)", done.stdout)[1] for key in (r"\bEligibleTime", r"\bStartTime")]
         eligible, start = map(datetime.datetime.fromisoformat, times)
     except (OSError, subprocess.TimeoutExpired, TypeError, ValueError):  # no scontrol, no answer, "Unknown"

@@ -4,8 +4,10 @@ Written as changes upstream would be, each a method of the plugin's class; what 
 
 - a round of status queries that all fail forgets every job, and the workflow waits for ever (`check_active_jobs`)
 - the pause between rounds grows to 180 s, whatever `seconds-between-status-checks` says (`check_active_jobs`)
+- a user's SQUEUE_STATES and the like hide jobs from it (`_set_up`)
 - a job that Slurm no longer lists is waited for, for ever (`_forgotten`)
 - a submission that does not reach slurmctld is a failed job, and its retries go within a second (`run_job`)
+- a submission whose answer is lost is a failed job, and is submitted a second time (`run_job`)
 - the end waits for the pause, 40 s even where no job was submitted (`_wait_for_jobs`)
 - the end removes empty log folders, and a job of another call that waits fails without its own (`clean_old_logs`)
 """
@@ -13,17 +15,19 @@ Written as changes upstream would be, each a method of the plugin's class; what 
 import asyncio
 import contextlib
 import importlib.metadata
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import squeue
+from peft_tradeoffs import slurm, squeue
 
 PLUGIN = "snakemake-executor-plugin-slurm"
 KNOWN = "2.8."  # versions whose source was read and which the tests run
 UNREACHABLE = "Unable to contact slurm controller"  # sbatch's words; nothing was submitted
+UNANSWERED = "Socket timed out on send/recv"  # the same; slurmctld may have the job
 PATIENCE_S = 1800.0  # how long a submission waits for slurmctld
 RESUBMIT_S = 5.0
 FORGOTTEN_S = 300.0  # between two looks for jobs that Slurm no longer lists
@@ -62,6 +66,8 @@ def warning(plugin_executor: type) -> type:
 def outlasting(plugin_executor: type) -> type:
     """The plugin's executor with what the head of this file lists."""
     from snakemake_executor_plugin_slurm import job_status_query
+    from snakemake_executor_plugin_slurm.utils import get_job_wildcards
+    from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
     class Executor(plugin_executor):
         outlasts = True
@@ -71,8 +77,11 @@ def outlasting(plugin_executor: type) -> type:
             super().__init__(*arguments, **options)
 
         def _set_up(self) -> None:
+            for name in os.environ.keys() - slurm.neutral(os.environ).keys():  # the plugin's squeue inherits them
+                del os.environ[name]
             self._ended: set[int] = set()
             self._submitted = False
+            self._ids: set[str] = set()  # of the jobs that were submitted
             self._answered = True
             self._looked_at = time.monotonic()
             self._unlisted: set[str] = set()
@@ -153,27 +162,49 @@ def outlasting(plugin_executor: type) -> type:
                     if not squeue.jobs(Path(self.workflow.workdir_init)):
                         super().clean_old_logs()
 
-        def report_job_submission(self, *arguments: Any, **options: Any) -> None:
+        def report_job_submission(self, job_info: Any, *arguments: Any, **options: Any) -> None:
             self._submitted = True
-            super().report_job_submission(*arguments, **options)
+            self._ids.add(job_info.external_jobid)
+            super().report_job_submission(job_info, *arguments, **options)
 
         # Submission
 
         def run_job(self, job: Any) -> None:
-            """Submit a job; wait where slurmctld cannot be reached."""
+            """Submit a job; wait where slurmctld cannot be reached, and do not submit what it has."""
             deadline = time.monotonic() + PATIENCE_S
             while True:
                 self._submission.patient = not self._ending.is_set() and time.monotonic() < deadline
-                self._submission.unreachable = False
+                self._submission.failure = ""
                 super().run_job(job)
-                if not self._submission.unreachable:
+                if not self._submission.failure:
                     return
                 self.logger.warning(f"Job {job.jobid}: sbatch cannot reach slurmctld. Trying again.")
                 self._ending.wait(RESUBMIT_S)
+                if UNANSWERED in self._submission.failure and (found := self._arrived(job, deadline)):
+                    self.logger.info(f"Job {job.jobid} has been submitted with SLURM jobid {found}, as squeue says.")
+                    log = self.slurm_logdir / f"rule_{job.name}" / get_job_wildcards(job) / f"{found}.log"
+                    self._report_job_submission_threadsafe(
+                        SubmittedJobInfo(job, external_jobid=found, aux={"slurm_logfile": log})
+                    )
+                    return
+
+        def _arrived(self, job: Any, deadline: float) -> str | None:
+            """The id of a job that Slurm has though sbatch got no answer; until `deadline`, waits for it to say."""
+            wildcards = get_job_wildcards(job)
+            comment = f"rule_{job.name}" + (f"_wildcards_{wildcards}" if wildcards else "")
+            while not self._ending.is_set() and time.monotonic() < deadline:
+                try:
+                    listed = squeue.jobs(Path(self.workflow.workdir_init))
+                except squeue.NoAnswer:
+                    self._ending.wait(RESUBMIT_S)
+                    continue
+                own = [one for one in listed if (one.name, one.comment) == (self.run_uuid, comment)]
+                return next((one.id for one in own if one.id not in self._ids), None)
+            return None
 
         def _report_job_error_threadsafe(self, job_info: Any, msg: str) -> None:
-            if UNREACHABLE in msg and getattr(self._submission, "patient", False):
-                self._submission.unreachable = True
+            if (UNREACHABLE in msg or UNANSWERED in msg) and getattr(self._submission, "patient", False):
+                self._submission.failure = msg
             else:
                 super()._report_job_error_threadsafe(job_info, msg)
 

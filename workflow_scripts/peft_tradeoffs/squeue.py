@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from peft_tradeoffs import slurm
+
 FORMAT = "%i|%j|%T|%r|%N|%k|%Z"
 # The plugin names all jobs of one call of Snakemake alike: slurm-jobname-prefix, "_" and a UUID.
 NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,50}_)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -25,6 +27,7 @@ class Job:
     reason: str  # why it waits
     node: str
     comment: str  # the plugin's: rule_NAME_wildcards_A_B
+    name: str = ""  # the plugin's: one for all jobs of a call of Snakemake
 
     @property
     def waits(self) -> bool:
@@ -53,8 +56,13 @@ def jobs(folder: Path) -> list[Job]:
     for line in _run("squeue", "--me", "--noheader", "--sort=i", f"--format={FORMAT}").splitlines():
         number, name, state, reason, node, comment, where = line.split("|", maxsplit=FORMAT.count("|"))
         if NAME.fullmatch(name) and Path(where).resolve() == folder.resolve():
-            found.append(Job(number, state, reason, node, comment))
+            found.append(Job(number, state, reason, node, comment, name))
     return found
+
+
+def unfinished() -> set[str]:
+    """The ids of all of this user's unfinished jobs, whoever submitted them. Raises NoAnswer."""
+    return set(_run("squeue", "--me", "--noheader", "--format=%A").split())
 
 
 def cancel(jobs: list[Job]) -> None:
@@ -64,7 +72,7 @@ def cancel(jobs: list[Job]) -> None:
 
 def _run(*words: str) -> str:
     try:
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S)
+        done = slurm.command(*words, timeout_s=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise NoAnswer(f"{words[0]}: no answer within {TIMEOUT_S:.0f} s") from None
     if done.returncode:

@@ -19,7 +19,8 @@ class RunDirectory:
     """`{output}/runs/{dataset}/{model}/{arm}/seed{seed}`, for one fingerprint.
 
     `state/` holds what an unfinished run needs to go on, and the summary of a finished one until its job is
-    done, so that Snakemake's cleaning after a failure loses nothing. It is undeclared to Snakemake.
+    done, so that Snakemake's cleaning after a failure loses nothing. It is undeclared to Snakemake. The summary stays
+    alone in it where another job's cleaning may come yet.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class RunDirectory:
         self.fingerprint = fingerprint
         self.interruption = interruption or Interruption()
         self._state = path / "state"
-        self.attempts = Attempts(self._state, fingerprint)
+        self.attempts = Attempts(self._state, fingerprint, self.confirm)
         self._checkpoint = self._state / "checkpoint.pt"
         self._summary = self._state / "summary.json"
         self._interval_s = interval_s
@@ -41,12 +42,16 @@ class RunDirectory:
         """Where a run's results are gathered before they take the place of earlier ones."""
         return self._state / "results"
 
-    def lock(self, wait_s: float = 0.0) -> None:
-        """Make this process the run's only writer until it ends, however it ends.
+    def lock(self, wait_s: float = 0.0) -> bool:
+        """Make this process the run's only writer until it ends, however it ends; whether it waited for another.
 
         Raises InputError if another one is, and still is after `wait_s`.
         """
-        self._lock.acquire(wait_s)
+        return self._lock.acquire(wait_s)
+
+    def confirm(self) -> None:
+        """Raise LockLost if another process has taken the run over. Call it before writing to `results`."""
+        self._lock.confirm()
 
     def unlock(self) -> None:
         """Let others write."""
@@ -137,9 +142,14 @@ class RunDirectory:
         files.write_json(self.path / "summary.json", summary)
         self._checkpoint.unlink(missing_ok=True)
 
-    def clear_state(self) -> None:
-        """Remove the state of a run whose job is done."""
-        shutil.rmtree(self._state, ignore_errors=True)
+    def clear_state(self, keep_summary: bool = False) -> None:
+        """Remove the state of a run whose job is done, or all of it but the summary."""
+        if not (keep_summary and self._matches(self._summary)):
+            shutil.rmtree(self._state, ignore_errors=True)
+            return
+        for path in self._state.iterdir():
+            if path != self._summary:
+                _remove(path)
 
     def _matches(self, summary: Path) -> bool:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
-from peft_tradeoffs.attempts import mixed_gpus, queue_s, wall_s
+from peft_tradeoffs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.devices import Device
 from peft_tradeoffs.energy import EnergyMeter
 from peft_tradeoffs.measure import MASK, MIB, NO_GPU, PREPARE, STATE, Phases, step_percentiles
@@ -76,6 +76,7 @@ def summarise(
         "gpu_uuid": device.gpu.uuid if device.gpu else None,
         "shared_gpu": shared,
         "mixed_gpus": mixed_gpus(attempts),
+        "stood_still_s": stood_still_s(attempts),
         **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
         **{f"truncated_{split}": description["truncated"][split] for split in ("train", "test")},
         "startup_s": startup_s,

@@ -21,7 +21,7 @@ COLUMNS = (
     "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss",
     "learning_rate", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
-    "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "train_rows",
+    "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "train_rows",
     "test_rows", "truncated_train", "truncated_test", "backbone_parameters", "head_parameters",
     "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
     "startup_s", "load_s", "mask_s", "probe_s", "prepare_s", "train_s", "capture_s", "compile_s",
@@ -41,7 +41,7 @@ NOT_AVERAGED = (
 SETTINGS = (
     "task", "metric", "pretrained", "learning_rate", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
-    "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "energy_window_short",
+    "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "energy_window_short",
     "train_rows", "test_rows", "truncated_train", "truncated_test",
     "backbone_parameters", "head_parameters", "adapter_parameters", "total_parameters",
     "trainable_parameters", "trainable_percent",

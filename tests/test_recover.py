@@ -1,0 +1,174 @@
+"""The way back after Snakemake was killed refuses while one lives: here, elsewhere, or begun meanwhile."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+from peft_tradeoffs import lock
+from peft_tradeoffs.lock import Owner
+from peft_tradeoffs.snakemake_lock import LOCKS, is_snakemake
+
+UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that a Snakemake had locked."""
+    folder = tmp_path / "work"
+    (folder / LOCKS).mkdir(parents=True)
+    (folder / LOCKS / "0.output.lock").write_text("results/tables/runs.csv\n")
+    return folder
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What squeue prints here."""
+    path = tmp_path / "bin/queue"
+    path.parent.mkdir()
+    path.touch()
+    (path.parent / "squeue").write_text('#!/bin/sh\ncat "$(dirname "$0")/queue"\n')
+    (path.parent / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+    return path
+
+
+@pytest.fixture
+def no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without Slurm's commands."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+
+
+def recover(folder: Path, *words: str) -> subprocess.Popen[str]:
+    script = tiny.REPOSITORY / "workflow_scripts/recover.py"
+    command = [sys.executable, str(script), "--directory", str(folder), "--interval", "0.1", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def recovered(folder: Path, *words: str) -> tuple[int, str]:
+    """Exit status and what was said on stderr."""
+    process = recover(folder, *words)
+    said = process.communicate(timeout=60)[1]
+    return process.returncode, said
+
+
+@pytest.fixture
+def snakemake() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes to be ended after the test."""
+    begun: list[subprocess.Popen[str]] = []
+    yield begun
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+def begin(tmp_path: Path, folder: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
+    """A process that looks like a Snakemake at work in the folder."""
+    script = tmp_path / "snakemake"
+    script.write_text("import sys; print('works', flush=True); sys.stdin.read()")
+    process = subprocess.Popen(
+        [sys.executable, *words, str(script)],
+        cwd=folder, env={**os.environ, **variables}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "works\n"
+    return process
+
+
+def record(folder: Path, **changes: object) -> None:
+    """The lock's owner, as the Snakemake that began there wrote it: this process but for the changes."""
+    owner = dataclasses.replace(Owner.here(), **changes)
+    (folder / LOCKS / f"{owner.host}.{owner.pid}.json").write_text(json.dumps(dataclasses.asdict(owner)))
+
+
+def locked(folder: Path) -> bool:
+    return (folder / LOCKS / "0.output.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "is_one"),
+    [
+        ("/venv/bin/python /venv/bin/snakemake --cores 2", True),
+        ("/venv/bin/python3.11 -u -m snakemake -n", True),
+        ("python -X dev -Im snakemake", True),
+        ("python -W ignore -msnakemake --cores 1", True),
+        ("python /x/site-packages/snakemake/__main__.py --cores 1", True),
+        ("snakemake --cores 2", True),
+        ("python -m snakemake --snakefile S --target-jobs train: --mode remote", False),
+        ("python -m pytest snakemake", False),
+        ("python train.py -m snakemake", False),
+        ("python -c print() snakemake", False),
+        ("vim snakemake", False),
+        ("tmux new snakemake", False),
+        ("", False),
+    ],
+)
+def test_which_processes_are_snakemake(line: str, is_one: bool) -> None:
+    assert is_snakemake(line.split()) == is_one
+
+
+@pytest.mark.parametrize("variables", [{}, {"SLURM_JOB_ID": "7"}], ids=["here", "in_a_job_of_its_own"])
+def test_one_that_lives_is_refused(tmp_path, folder, queue, snakemake, variables) -> None:
+    snakemake.append(begin(tmp_path, folder, "-u", **variables))
+    code, said = recovered(folder)
+    assert (code, f"(process {snakemake[0].pid})" in said, locked(folder)) == (1, True, True)
+
+
+def test_one_that_began_while_jobs_ended_is_refused(tmp_path, folder, queue, snakemake) -> None:
+    queue.write_text(f"8|{UUID}|RUNNING|None|node1|rule_all|{folder}\n")
+    process = recover(folder)
+    assert process.stdout.readline() == "1 job left:\n"
+    snakemake.append(begin(tmp_path, folder))
+    queue.write_text("")
+    said = process.communicate(timeout=60)[1]
+    assert (process.returncode, f"(process {snakemake[0].pid})" in said, locked(folder)) == (1, True, True)
+
+
+def test_the_recorded_owner_is_refused_whatever_its_command_line(folder, queue) -> None:
+    record(folder)
+    code, said = recovered(folder, "--not-running")
+    assert (code, f"(process {os.getpid()})" in said, locked(folder)) == (1, True, True)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [{"started": 1}, {"machine": "another-boot pid:[1]"}],
+    ids=["its_number_is_another_process's", "this_machine_was_started_again"],
+)
+def test_an_owner_that_is_gone_is_not_in_the_way(folder, queue, gone) -> None:
+    record(folder, **gone)
+    assert recovered(folder)[0] == 0
+    assert not locked(folder)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [{"host": "login2", "machine": "another-boot pid:[1]"}, {"machine": f"{lock.machine().split()[0]} pid:[1]"}],
+    ids=["login_node", "container"],
+)
+def test_an_owner_elsewhere_is_named_and_refused_unless_it_is_known_to_be_gone(folder, queue, where) -> None:
+    record(folder, **where)
+    code, said = recovered(folder)
+    host = where.get("host", socket.gethostname())
+    assert (code, f"another machine, {host} (process {os.getpid()}" in said, locked(folder)) == (1, True, True)
+    assert recovered(folder, "--not-running")[0] == 0
+    assert not locked(folder)
+
+
+def test_without_squeue_jobs_that_were_submitted_are_no_guess(folder, no_slurm) -> None:
+    (folder / ".snakemake/slurm_logs").mkdir()
+    code, said = recovered(folder)
+    assert (code, "no squeue" in said, locked(folder)) == (1, True, True)
+    assert recovered(folder, "--not-running")[0] == 0
+    assert not locked(folder)
+
+
+def test_without_slurm_there_are_no_jobs(folder, no_slurm) -> None:
+    assert recovered(folder)[0] == 0
+    assert not locked(folder)
