@@ -175,6 +175,14 @@ def test_failed_arms_are_gaps_with_their_status(tmp_path):
         assert any("out of memory in probe, 12.0 GiB asked for, 1 run" in text for text in texts(draw(grid))), name
 
 
+def test_peaks_that_failed_runs_reached_make_no_axis(tmp_path):
+    reached = {"probe_peak_allocated_MiB": 79_854.0}
+    grid = grid_of(tmp_path, [synthetic.oom(*arm, 0, device="cuda") | reached for arm in GRIDS[5]])
+    (axes,) = FIGURES["peak_memory_by_arm"](grid).axes
+    assert not len(axes.get_xticks())
+    assert "out of memory in probe, 12.0 GiB asked for" in texts(axes.figure)
+
+
 def test_partly_failed_arms_are_marked(tmp_path):
     summaries = [synthetic.summary(*arm, seed, device="cuda") for arm in GRIDS[5] for seed in (0, 1)]
     summaries[1] = synthetic.diverged(*GRIDS[5][0], 1, device="cuda")

@@ -119,7 +119,7 @@ def conditions(runs: pd.DataFrame) -> str:
         ("device_name", "{}"),
         ("precision", "{}"),
         ("batch_size", "batch size {:g}"),
-        ("epochs", "epochs {:g}"),
+        ("epochs", "epochs {:.3g}"),
     ):
         values = done[key].dropna().unique()
         if len(values) == 1:
