@@ -180,7 +180,7 @@ def test_peaks_that_failed_runs_reached_make_no_axis(tmp_path):
     grid = grid_of(tmp_path, [synthetic.oom(*arm, 0, device="cuda") | reached for arm in GRIDS[5]])
     (axes,) = FIGURES["peak_memory_by_arm"](grid).axes
     assert not len(axes.get_xticks())
-    assert "out of memory in probe, 12.0 GiB asked for" in texts(axes.figure)
+    assert "out of memory in probe, 12.0 GiB asked for, 1 run" in texts(axes.figure)
 
 
 def test_partly_failed_arms_are_marked(tmp_path):
