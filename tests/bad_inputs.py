@@ -275,6 +275,11 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(put("datasets.reviews.limit", {"validation": 10})),
         ("config key datasets.reviews.limit.validation: there is no such split; remove it",),
     ),
+    "a baseline that is no arm": (
+        Plan(put("comparison", {"baseline": "lora-r5"})),
+        ("config key comparison.baseline: there is no arm 'lora-r5'; did you mean lora-r4?",),
+    ),
+    "a margin of nothing": (Plan(put("comparison", {"margin": 0})), ("config key comparison.margin: 0",)),
     "early stopping on nothing": (
         Plan(put("training.early_stopping", {"patience": 2})),
         ("training.early_stopping: data set reviews has no validation split", "set fractions.validation"),
