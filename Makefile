@@ -32,7 +32,7 @@ demo: env
 	@echo "figures: $(DEMO_OUTPUT)/figures"
 
 test: lint
-	$(RUN) pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(RUN) pytest -n $(WORKERS) --no-loadscope-reorder
 
 lint: .venv/.installed-dev
 	$(RUN) ruff check

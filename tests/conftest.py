@@ -1,17 +1,23 @@
 """Fixtures that several test files share."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With xdist's --dist loadgroup, the tests of a file go to one worker, and those of Slurm, which is one, too."""
-    slurm = Path(__file__).parent / "slurm"
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("slurm" if item.path.is_relative_to(slurm) else item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With xdist the tests of a file go to one worker, and those of Slurm, of which there is one, to one as well."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "tests/slurm" if file.startswith("tests/slurm/") else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
