@@ -21,7 +21,7 @@ from slurm import workflow  # noqa: E402
 from slurm.cluster import Cluster, missing  # noqa: E402
 from slurm.jobs import Use  # noqa: E402
 
-IN_TRAINING = ("load_s", "probe_s", "capture_s", "compile_s", "evaluate_s", "save_s", "state_s")
+IN_TRAINING = ("load_s", "mask_s", "probe_s", "prepare_s", "evaluate_s", "save_s", "state_s")
 COLUMNS = {
     "arms": "arms",
     "call": "whole call",

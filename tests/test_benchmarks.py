@@ -49,3 +49,17 @@ def test_the_engines_benchmark_has_a_row_a_loop(tmp_path: Path):
     ((loop, step_ms, ratio, _),) = rows("engine.py", *words, "--skip", "Trainer, fp32", "Trainer, bf16, by length")
     assert (loop, ratio) == ("eager", "–")
     assert np.isfinite(numbers([step_ms])).all() and float(step_ms) > 0
+
+
+def test_intervals_cover_and_tests_hold_their_level_in_a_short_simulation(monkeypatch):
+    monkeypatch.syspath_prepend(str(tiny.REPOSITORY / "benchmarks"))
+    import interval_coverage as simulation
+
+    random = np.random.default_rng(0)
+    for world in simulation.WORLDS:
+        covered = simulation.coverage(world, random, repeats=300, seeds=5, texts=300)
+        assert 0.91 < covered["seeds and examples"] < 0.985, world.name  # 95 % ± 3 standard errors
+    texts_of_their_own = simulation.coverage(simulation.WORLDS[2], random, repeats=300, seeds=5, texts=300)
+    assert texts_of_their_own["seeds alone"] < 0.85  # the simulation can tell
+    found = simulation.levels(random, repeats=300, seeds=5, texts=300, margin=0.02)
+    assert max(found.values()) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)

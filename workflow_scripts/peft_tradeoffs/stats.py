@@ -67,7 +67,7 @@ def over_seeds_and_examples(values: np.ndarray) -> Estimate | None:
     each divided by what it is averaged over. The variance is a + b - i, where a negative b - i counts as 0. Degrees of
     freedom: Satterthwaite (Biometrics Bulletin 2, 1946), at least s - 1. Resampling seeds and examples (the pigeonhole
     bootstrap: Owen, Annals of Applied Statistics 1, 2007) counts the interaction three times and has too few seeds to
-    resample; benchmarks/coverage.py compares the two.
+    resample; benchmarks/interval_coverage.py compares the two.
     """
     seeds, examples = values.shape
     if seeds < 2:
