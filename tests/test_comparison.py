@@ -81,7 +81,7 @@ def test_differences_are_those_of_the_same_seeds(tmp_path):
     assert (row["difference_low"], row["difference_high"]) == pytest.approx((-share - half, -share + half), rel=1e-3)
     assert row["difference_seeds_low"] == pytest.approx(row["difference_seeds_high"])
     p = stats.binomtest(0, 60).pvalue
-    assert row["mcnemar"] == "; ".join([f"{p:.4g}"] * 5)
+    assert row["mcnemar"] == "; ".join(f"{seed}: {p:.4g}" for seed in range(5))
 
 
 def test_holm_counts_the_arms(tmp_path):
@@ -98,7 +98,7 @@ def test_what_the_runs_cannot_tell_is_undecided(tmp_path):
     few = [
         run((method, rank), seed, np.arange(count[method]) + first[method] + seed)
         for method, rank in (("full", None), ("lora", 4))
-        for seed in (0, 1)
+        for seed in range(3)
     ]
     frame = compared(tmp_path, few, margin=0.001).set_index("arm")
     assert frame.loc["lora-r4", "verdict"] == "undecided"
@@ -113,7 +113,44 @@ def test_one_seed_has_a_difference_and_no_interval(tmp_path):
     assert row["difference"] == pytest.approx(-0.005)
     assert row[["sd", "low", "difference_low", "p_different", "p_equivalent", "verdict"]].isna().all()
     assert comparison_readable(frame)["Verdict"].to_list() == ["baseline", "–"]
-    assert "No interval for LoRA r4: one seed: nothing says how much another would differ." in comparison_notes(frame)
+    assert "No interval or test for full, LoRA r4: 1 seed, where 3 or more are needed." in comparison_notes(frame)
+
+
+def test_two_seeds_have_an_interval_over_seeds_and_no_test(tmp_path):
+    row = compared(tmp_path, arms({"lora-r4": 60}, seeds=2)).set_index("arm").loc["lora-r4"]
+    assert row[["seeds_low", "difference_seeds_low"]].notna().all()
+    assert row[["low", "difference_low", "p_different", "smallest_difference", "verdict"]].isna().all()
+    assert row["reason"] == "2 seeds, where 3 or more are needed"
+
+
+def test_a_difference_over_fewer_seeds_says_so(tmp_path):
+    runs = arms({"lora-r4": 10})
+    runs[0] = (synthetic.oom("full", None, 0), {"row": [], "label": [], "prediction": []})
+    cells = comparison_readable(compared(tmp_path, runs))
+    assert cells["Difference, points"].to_list()[1].endswith("] (n = 4)")
+
+
+def test_the_smallest_difference_is_that_of_holms_strictest_step(tmp_path):
+    alone = compared(tmp_path / "a", arms({"lora-r4": 20})).set_index("arm")
+    beside = compared(tmp_path / "b", arms({"lora-r4": 20, "lora-r8": 20})).set_index("arm")
+    assert beside.loc["lora-r4", "smallest_difference"] > 1.05 * alone.loc["lora-r4", "smallest_difference"]
+
+
+def test_a_regression_that_one_example_decides_has_no_test(tmp_path):
+    """All predictions but one are the same: without that one there is no correlation."""
+    labels = np.linspace(0, 1, ROWS)
+    runs = []
+    for method, rank in (("full", None), ("lora", 4)):
+        for seed in range(3):
+            predicted = np.zeros(ROWS)
+            predicted[-1 - seed] = 1.0
+            pearson = float(np.corrcoef(labels, predicted)[0, 1])
+            changes = {"task": "regression", "metric": "pearson", "metric_value": pearson, "test_rows": ROWS}
+            columns = {"row": np.arange(ROWS), "label": labels, "prediction": predicted}
+            runs.append((synthetic.summary(method, rank, seed, **changes), columns))
+    row = compared(tmp_path, runs).set_index("arm").loc["lora-r4"]
+    assert row["reason"] == "the metric is not defined without some of the test examples"
+    assert np.isnan(row["p_different"]) and pd.isna(row["mcnemar"])
 
 
 def test_failed_runs_and_seeds_of_one_arm_alone_are_left_out(tmp_path):
@@ -123,7 +160,7 @@ def test_failed_runs_and_seeds_of_one_arm_alone_are_left_out(tmp_path):
     frame = compared(tmp_path, runs).set_index("arm")
     assert frame["n"].to_dict() == {"full": 5, "lora-r4": 4, "qlora-r4": 0}
     assert frame.loc["lora-r4", "n_paired"] == 4
-    assert frame.loc["qlora-r4", "reason"] == "no seed that this arm and the baseline have both completed"
+    assert frame.loc["qlora-r4", "reason"] == "no seed of which both this arm and the baseline have a metric"
 
 
 def test_random_weights_are_not_compared(tmp_path):
@@ -134,7 +171,8 @@ def test_random_weights_are_not_compared(tmp_path):
 
 def test_runs_of_other_data_are_refused(tmp_path):
     runs = arms({"lora-r4": 0}, seeds=2)
-    runs[-1][1]["label"] = 1 - runs[-1][1]["label"]
+    for column in ("label", "prediction"):
+        runs[-1][1][column] = 1 - runs[-1][1][column]
     with pytest.raises(InputError, match=r"full/seed0 and .*lora-r4/seed1 were tested on different examples"):
         compared(tmp_path, runs)
 
@@ -145,6 +183,8 @@ def test_runs_of_other_data_are_refused(tmp_path):
         (lambda path: path.unlink(), "missing, though the run's summary stands"),
         (lambda path: path.write_text("row,label\n1,1\n"), "not a run's predictions"),
         (lambda path: path.write_text("row,label,prediction,logit_0,logit_1\n1,1,1,0,1\n"), "1 rows, but"),
+        (lambda path: path.write_text("row,label,prediction\n1,1,x\n"), "not a run's predictions"),
+        (lambda path: path.write_text(path.read_text().replace(",1,0,", ",0,0,")), "its accuracy is 0.9"),
     ],
 )
 def test_broken_predictions_are_named(tmp_path, damage, said):
@@ -164,6 +204,7 @@ def test_an_interval_decides_the_digits(half_width, expected):
 def test_intervals_as_text():
     assert with_interval(0.8765, 0.8675, 0.8855, 100) == "87.6 [86.8, 88.5]"
     assert with_interval(-0.0003, -0.05, 0.04, 100, sign=True) == "0 [-5, +4]"
+    assert with_interval(-0.014, -0.0276, -0.0004, 100, sign=True) == "-1.40 [-2.76, -0.04]"
     assert with_interval(0.9, None, None, 100) == "90.0"
     assert with_interval(None, None, None, 100) == "–"
 
@@ -188,4 +229,8 @@ def test_the_command_line_says_that_random_weights_have_nothing_to_compare(tmp_p
     words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--baseline", "full", "--margin", "0.01"]
     script = tiny.REPOSITORY / "workflow_scripts/compare_arms.py"
     subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], check=True)
-    assert (tmp_path / "comparison.md").read_text() == "Random weights: there is no metric to compare.\n"
+    for kind in ("md", "tex"):
+        assert (tmp_path / f"comparison.{kind}").read_text() == "Random weights: there is no metric to compare.\n"
+    words[words.index("full")] = "fulll"
+    done = subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], capture_output=True)
+    assert done.returncode == 1 and b"--baseline: no arm 'fulll' in --grid, which has full" in done.stderr

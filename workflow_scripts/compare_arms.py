@@ -9,7 +9,9 @@ import itertools
 import json
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
+from peft_tradeoffs.errors import InputError, run
+
+NOTHING = "Random weights: there is no metric to compare.\n"
 
 
 def arguments() -> argparse.Namespace:
@@ -40,6 +42,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
+    if args.baseline not in args.grid["arm"]:
+        raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
     from peft_tradeoffs import tables
     from peft_tradeoffs.comparison import comparison_frame, read_predictions
     from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable
@@ -59,8 +63,8 @@ def main() -> None:
     )
     write_text(args.output_dir / "comparison.csv", frame.to_csv(index=False, lineterminator="\n"))
     for kind, write in (("md", markdown), ("tex", latex)):
-        text = write(frame, comparison_readable, comparison_notes)
-        write_text(args.output_dir / f"comparison.{kind}", text or "Random weights: there is no metric to compare.\n")
+        text = NOTHING if frame.empty else write(frame, comparison_readable, comparison_notes)
+        write_text(args.output_dir / f"comparison.{kind}", text)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.jackknife import pseudo_values
-from peft_tradeoffs.stats import LEVEL, Estimate, holm, mcnemar, over_seeds, over_seeds_and_examples
+from peft_tradeoffs.jackknife import metric_of, pseudo_values
+from peft_tradeoffs.stats import FEWEST_SEEDS, LEVEL, Estimate, holm, mcnemar, over_seeds, over_seeds_and_examples
 from peft_tradeoffs.tables import ARM, COMPLETED, random_weights
 
 ALPHA = 1 - LEVEL
@@ -23,6 +23,10 @@ COLUMNS = (
     "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "smallest_difference", "mcnemar",
     "verdict", "reason",
 )  # fmt: skip
+
+
+WHOLE = ("rank", "test_rows", "n", "n_paired")
+NO_NUMBERS = (*ARM, "method", "pretrained", "baseline", "metric", "mcnemar", "verdict", "reason")
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,22 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     kind = float if run["task"] == "regression" else int
     remedy = "delete the run's folder and run it again"
     try:
-        classes = sum(name.startswith("logit_") for name in pd.read_csv(path, nrows=0).columns)
-        table = pd.read_csv(path, usecols=["row", "label", "prediction"], dtype={"label": kind, "prediction": kind})
+        table = pd.read_csv(path, dtype={"row": int, "label": kind, "prediction": kind})
+        labels, predicted, rows = (table[key].to_numpy() for key in ("label", "prediction", "row"))
     except FileNotFoundError:
         raise InputError(f"{path}: missing, though the run's summary stands; {remedy}") from None
+    except KeyError as error:
+        raise InputError(f"{path}: not a run's predictions (no column {error}); {remedy}") from None
     except ValueError as error:
         raise InputError(f"{path}: not a run's predictions ({error}); {remedy}") from None
-    labels, predicted = table["label"].to_numpy(), table["prediction"].to_numpy()
     if len(table) != run["test_rows"]:
         raise InputError(f"{path}: {len(table)} rows, but the run's summary says {run['test_rows']}; {remedy}")
-    contributions = pseudo_values(labels, predicted, run["metric"], classes)
-    return Predicted(table["row"].to_numpy(), labels, predicted, contributions)
+    classes = sum(name.startswith("logit_") for name in table)
+    found = metric_of(labels, predicted, run["metric"], classes)
+    if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
+        of_summary = f"the run's summary says {run['metric_value']:.6f}"
+        raise InputError(f"{path}: its {run['metric']} is {found:.6f}, but {of_summary}; {remedy}")
+    return Predicted(rows, labels, predicted, pseudo_values(labels, predicted, run["metric"], classes))
 
 
 def comparison_frame(
@@ -58,16 +67,24 @@ def comparison_frame(
 ) -> pd.DataFrame:
     """One row a (data set, model, arm) in the order of `runs`, columns as in COLUMNS; none where weights are random.
 
-    `baseline` is an arm, `margin` in the metric's unit, `predictions` gives those of a run. Intervals and tests count
-    both other seeds and other test examples, those named seeds other seeds alone. Holm's correction is over the arms of
-    a data set and model, for each kind of test. Raises InputError for runs that were tested on different examples.
+    `baseline` is an arm, `margin` in the metric's unit, `predictions` gives those of a run. In the metric's unit too:
+    mean and sd over the n completed runs that have a metric; low and high, its 95 % interval over other seeds and other
+    test examples, seeds_low and seeds_high over other seeds alone; difference (the arm's less the baseline's) over the
+    n_paired seeds that both have, its intervals likewise; smallest_difference, the true one that the test of a
+    difference finds with a probability of 80 % at Holm's strictest level. p_different and p_equivalent are of the t
+    test and of TOST over seeds and examples, _holm corrected over the arms of the data set and model; mcnemar has
+    McNemar's exact p a seed ("seed: p; …"), not corrected. What a null means is in `reason`. Raises InputError for runs
+    that were tested on different examples.
     """
     rows: list[dict[str, Any]] = []
     for _, own in runs.groupby(["dataset", "model"], sort=False):
         if not random_weights(own):
             rows += _compared(own, baseline, margin, predictions)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    return frame.astype(dict.fromkeys(("rank", "test_rows", "n", "n_paired"), "Int64"))
+    return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(set(COLUMNS) - {*WHOLE, *NO_NUMBERS}, float))
+
+
+Runs = dict[int, tuple[float, Predicted]]  # by seed: the metric and the predictions
 
 
 def _compared(
@@ -76,25 +93,38 @@ def _compared(
     """The rows of one data set and model."""
     arms = {str(arm): _arm(own, predictions) for arm, own in runs.groupby("arm", sort=False)}
     _check_examples(runs, arms)
-    rows = []
+    rows, estimates = [], {}
     for arm, own in runs.groupby("arm", sort=False):
         row = dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "method", "rank", "pretrained", "metric"]].to_dict()
         row |= {"baseline": baseline, "margin": margin, **_alone(arms[str(arm)])}
         if arm == baseline:
             row["verdict"] = BASELINE
         else:
-            row |= _against(arms[str(arm)], arms.get(baseline, {}), margin)
+            found, estimate = _against(arms[str(arm)], arms[baseline])
+            row |= found
+            if estimate is not None:
+                estimates[len(rows)] = estimate
         rows.append(row)
-    for test in ("p_different", "p_equivalent"):
-        p = np.array([math.nan if row[test] is None else row[test] for row in rows])
-        for row, adjusted in zip(rows, holm(p), strict=True):
-            row[f"{test}_holm"] = None if math.isnan(adjusted) else adjusted
-    for row in rows:
-        row["verdict"] = row["verdict"] or _verdict(row)
+    if not estimates:
+        return rows
+    level = 1 - ALPHA / len(estimates)
+    different, equivalent = (
+        dict(zip(estimates, holm(np.array(p)), strict=True))
+        for p in (
+            [estimate.p_different() for estimate in estimates.values()],
+            [estimate.p_equivalent(margin) for estimate in estimates.values()],
+        )
+    )
+    for place, estimate in estimates.items():
+        rows[place] |= {
+            "p_different": estimate.p_different(),
+            "p_different_holm": different[place],
+            "p_equivalent": estimate.p_equivalent(margin),
+            "p_equivalent_holm": equivalent[place],
+            "smallest_difference": estimate.smallest_difference(level),
+            "verdict": _verdict(estimate.value, different[place], equivalent[place]),
+        }
     return rows
-
-
-Runs = dict[int, tuple[float, Predicted]]  # by seed: the metric and the predictions
 
 
 def _arm(runs: pd.DataFrame, predictions: Callable[[dict[str, Any]], Predicted]) -> Runs:
@@ -117,46 +147,44 @@ def _check_examples(runs: pd.DataFrame, arms: dict[str, Runs]) -> None:
 def _alone(runs: Runs) -> dict[str, Any]:
     """Mean and intervals of an arm."""
     if not runs:
-        return {"n": 0}
+        return {"n": 0, "reason": "no completed run that has a metric"}
     values = np.array([value for value, _ in runs.values()])
     found = {"n": len(runs), "test_rows": len(next(iter(runs.values()))[1].rows), "mean": float(values.mean())}
     seeds = over_seeds(values)
-    if seeds is None:
-        return found
+    if seeds is not None:
+        found |= {"sd": float(values.std(ddof=1)), **_bounds("seeds", seeds)}
     both = over_seeds_and_examples(np.stack([of_run.contributions for _, of_run in runs.values()]))
-    return {
-        **found,
-        "sd": float(values.std(ddof=1)),
-        **_bounds("seeds", seeds),
-        **_bounds("", replace(both, value=seeds.value)),
-    }
+    if both is None:
+        return {**found, "reason": _why_none(len(values))}
+    return {**found, **_bounds("", replace(both, value=found["mean"]))}
 
 
-def _against(runs: Runs, baseline: Runs, margin: float) -> dict[str, Any]:
-    """Difference to the baseline over the seeds that both have."""
+def _against(runs: Runs, baseline: Runs) -> tuple[dict[str, Any], Estimate | None]:
+    """Difference to the baseline over the seeds that both have; an estimate of it where the seeds suffice."""
     shared = [seed for seed in runs if seed in baseline]
     found: dict[str, Any] = {"n_paired": len(shared)}
     if not shared:
-        return {**found, "reason": "no seed that this arm and the baseline have both completed"}
+        return {**found, "reason": "no seed of which both this arm and the baseline have a metric"}, None
     differences = np.array([runs[seed][0] - baseline[seed][0] for seed in shared])
     pairs = [(runs[seed][1], baseline[seed][1]) for seed in shared]
     found["difference"] = float(differences.mean())
     if np.issubdtype(pairs[0][0].labels.dtype, np.integer):
         p = [mcnemar(one.predicted == one.labels, other.predicted == other.labels) for one, other in pairs]
-        found["mcnemar"] = "; ".join(f"{value:.4g}" for value in p)
+        found["mcnemar"] = "; ".join(f"{seed}: {value:.4g}" for seed, value in zip(shared, p, strict=True))
     seeds = over_seeds(differences)
-    if seeds is None:
-        return {**found, "reason": "one seed: nothing says how much another would differ"}
+    if seeds is not None:
+        found |= _bounds("difference_seeds", seeds)
     both = over_seeds_and_examples(np.stack([one.contributions - other.contributions for one, other in pairs]))
-    both = replace(both, value=seeds.value)
-    return {
-        **found,
-        **_bounds("difference_seeds", seeds),
-        **_bounds("difference", both),
-        "p_different": both.p_different(),
-        "p_equivalent": both.p_equivalent(margin),
-        "smallest_difference": both.smallest_difference(),
-    }
+    if both is None:
+        return {**found, "reason": _why_none(len(shared))}, None
+    both = replace(both, value=found["difference"])
+    return {**found, **_bounds("difference", both)}, both
+
+
+def _why_none(seeds: int) -> str:
+    if seeds < FEWEST_SEEDS:
+        return f"{seeds} seed{'' if seeds == 1 else 's'}, where {FEWEST_SEEDS} or more are needed"
+    return "the metric is not defined without some of the test examples"
 
 
 def _bounds(name: str, estimate: Estimate) -> dict[str, float]:
@@ -165,12 +193,10 @@ def _bounds(name: str, estimate: Estimate) -> dict[str, float]:
     return {f"{prefix}low": low, f"{prefix}high": high}
 
 
-def _verdict(row: dict[str, Any]) -> str | None:
-    """What the tests say at 5 %, Holm-corrected; None where there are none."""
-    if row["p_different"] is None:
-        return None
-    if row["p_equivalent_holm"] < ALPHA:
+def _verdict(difference: float, p_different: float, p_equivalent: float) -> str:
+    """What the tests say at 5 %, given p values with Holm's correction."""
+    if p_equivalent < ALPHA:
         return EQUIVALENT
-    if row["p_different_holm"] < ALPHA:
-        return BETTER if row["difference"] > 0 else WORSE
+    if p_different < ALPHA:
+        return BETTER if difference > 0 else WORSE
     return UNDECIDED

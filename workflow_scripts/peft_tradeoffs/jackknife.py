@@ -6,6 +6,14 @@ from scipy import stats
 from peft_tradeoffs import metrics
 
 
+def metric_of(labels: np.ndarray, predicted: np.ndarray, metric: str, classes: int) -> float:
+    """A metric of predictions [n], as a run has it."""
+    if metric in ("pearson", "spearman"):
+        correlation = stats.pearsonr if metric == "pearson" else stats.spearmanr
+        return float(correlation(labels, predicted).statistic)
+    return metrics.of_confusion(_confusion(labels, predicted, classes))[metric]
+
+
 def pseudo_values(labels: np.ndarray, predicted: np.ndarray, metric: str, classes: int) -> np.ndarray:
     """Tukey's jackknife pseudo-values [n] of a metric: n times it, less n - 1 times it without that example.
 
@@ -21,8 +29,7 @@ def pseudo_values(labels: np.ndarray, predicted: np.ndarray, metric: str, classe
             labels, predicted = stats.rankdata(labels), stats.rankdata(predicted)
         whole, without = _correlations(labels.astype(float), predicted.astype(float))
         return count * whole - (count - 1) * without
-    confusion = np.zeros((classes, classes))
-    np.add.at(confusion, (labels, predicted), 1)
+    confusion = _confusion(labels, predicted, classes)
     whole = metrics.of_confusion(confusion)[metric]
     without = np.zeros_like(confusion)
     for cell in zip(*np.nonzero(confusion), strict=True):  # examples of one cell contribute alike
@@ -32,6 +39,12 @@ def pseudo_values(labels: np.ndarray, predicted: np.ndarray, metric: str, classe
     return count * whole - (count - 1) * without[labels, predicted]
 
 
+def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
+
+
 def _correlations(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     """Pearson's correlation of x and y [n], and without each of them [n]."""
     count = len(x)
@@ -39,5 +52,6 @@ def _correlations(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     xx, yy, xy = x @ x, y @ y, x @ y
     # a sum of products about the mean loses n / (n - 1) of an example's own
     own = count / (count - 1)
-    without = (xy - own * x * y) / np.sqrt((xx - own * x**2) * (yy - own * y**2))
+    with np.errstate(invalid="ignore", divide="ignore"):  # nan where the others are all the same
+        without = (xy - own * x * y) / np.sqrt((xx - own * x**2) * (yy - own * y**2))
     return float(xy / np.sqrt(xx * yy)), without

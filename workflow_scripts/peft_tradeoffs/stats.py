@@ -8,6 +8,7 @@ from scipy import stats
 
 LEVEL = 0.95
 POWER = 0.8
+FEWEST_SEEDS = 3  # with 2, intervals of 95 % over seeds and examples covered 87 to 93 % in simulation
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def over_seeds(values: np.ndarray) -> Estimate | None:
 
 
 def over_seeds_and_examples(values: np.ndarray) -> Estimate | None:
-    """Mean of values [s, n], a row a seed, a column an example: other seeds and other examples. None for s < 2.
+    """Mean of values [s, n], a row a seed, a column an example: other seeds and other examples.
+
+    None for fewer than FEWEST_SEEDS seeds or 2 examples, and for values that are not finite.
 
     Seeds and examples are crossed random effects, so the mean's variance has three parts, estimated from the mean
     squares of a two-way analysis of variance: a = seeds + interaction, b = examples + interaction and i = interaction,
@@ -70,7 +73,7 @@ def over_seeds_and_examples(values: np.ndarray) -> Estimate | None:
     resample; benchmarks/interval_coverage.py compares the two.
     """
     seeds, examples = values.shape
-    if seeds < 2:
+    if seeds < FEWEST_SEEDS or examples < 2 or not np.isfinite(values).all():
         return None
     mean, rows, columns = values.mean(), values.mean(axis=1), values.mean(axis=0)
     residual = values - rows[:, None] - columns + mean
@@ -96,10 +99,9 @@ def mcnemar(correct: np.ndarray, baseline: np.ndarray) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p values [m] (Scandinavian Journal of Statistics 6, 1979); NaN is no member of the family."""
-    adjusted = np.full(len(p), np.nan)
-    family = np.flatnonzero(~np.isnan(p))
-    order = family[np.argsort(p[family], kind="stable")]
-    steps = p[order] * (len(order) - np.arange(len(order)))
+    """Holm's adjusted p values [m] (Scandinavian Journal of Statistics 6, 1979)."""
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    steps = p[order] * (len(p) - np.arange(len(p)))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
