@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import engine, metrics, summary
+from peft_tradeoffs import engine, metrics, runs, summary
 from peft_tradeoffs.attention import padding_mask
 from peft_tradeoffs.batches import ResidentSplit, Split, epoch_batches, longest_rows, padded_length
 from peft_tradeoffs.capture import CaptureError
 from peft_tradeoffs.measure import Phases, step_percentiles
+from peft_tradeoffs.probe import Probe
 from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state, linear_schedule
+from peft_tradeoffs.summary import Outcome
 from torch import nn
 
 SETTINGS = Settings(
@@ -336,11 +338,14 @@ def test_a_run_that_falls_back_on_its_way_has_no_rates_of_two_engines(monkeypatc
     assert summary._of_two_engines(eager.progress) == ({}, {})
 
 
-def test_compilation_is_the_first_seeds_of_a_process():
+def test_compilation_is_the_seeds_that_paid_it(monkeypatch):
+    monkeypatch.setattr(runs, "_compiled", False)
     progress = engine.Progress(compile_s=61.0)
-    assert summary._compiling(progress, True, first_of_process=True) == ({"compile_s": 61.0}, {})
-    assert summary._compiling(progress, True, first_of_process=False)[0] == {}
-    assert summary._compiling(engine.Progress(), False, True) == ({}, {"compile_s": "compile was off"})
+    reached = Outcome(trained=engine.Result(progress, None, None, Probe([], 0.0, None, None, None), "eager", None))
+    assert [runs._compiled_before(outcome) for outcome in (Outcome(), reached, reached)] == [False, False, True]
+    assert summary._compiling(progress, True, compiled_before=False) == ({"compile_s": 61.0}, {})
+    assert summary._compiling(progress, True, compiled_before=True)[0] == {}
+    assert summary._compiling(engine.Progress(), False, False) == ({}, {"compile_s": "compile was off"})
 
 
 def test_percentiles_leave_out_the_first_steps_and_want_enough():

@@ -179,7 +179,6 @@ def test_memory_that_ran_out_while_quantising_is_told_from_a_bad_checkpoint(tiny
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), (True, None)),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), (False, None)),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), (True, None)),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), (True, None)),
         (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasSgemm(…)`"), (False, None)),
         (RuntimeError("cudaErrorMemoryAllocation: the API call could not allocate"), (True, None)),
         (MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,)"), (True, 7999376589)),
@@ -189,3 +188,19 @@ def test_memory_that_ran_out_while_quantising_is_told_from_a_bad_checkpoint(tiny
 )
 def test_what_an_error_says_of_memory(error, expected):
     assert refused_bytes(error) == expected
+
+
+@pytest.mark.parametrize(("free_MiB", "ran_out"), [(100, True), (4000, False)])
+def test_a_handle_that_cublas_could_not_make_is_out_of_memory_where_little_is_free(monkeypatch, free_MiB, ran_out):
+    error = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free_MiB * 2**20, 80_000 * 2**20))
+    assert refused_bytes(error) == (ran_out, None)
+
+
+def test_a_cuda_that_is_broken_is_not_out_of_memory(monkeypatch):
+    def broken():
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
+    error = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")
+    assert refused_bytes(error) == (False, None)

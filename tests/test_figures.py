@@ -183,6 +183,16 @@ def test_peaks_that_failed_runs_reached_make_no_axis(tmp_path):
     assert "out of memory in probe, 12.0 GiB asked for, 1 run" in texts(axes.figure)
 
 
+def test_runs_that_changed_gpus_are_not_drawn_beside_a_mean_without_them(tmp_path):
+    summaries = [synthetic.summary("lora", 4, seed, device="cuda") for seed in range(3)]
+    summaries[2] |= {"mixed_gpus": True, "samples_per_s": 1.0}
+    changed = [synthetic.summary("full", None, 0, device="cuda") | {"mixed_gpus": True}]
+    figure = FIGURES["samples_per_s_by_arm"](grid_of(tmp_path, summaries + changed))
+    (axes,) = figure.axes
+    assert sorted(len(points.get_offsets()) for points in axes.collections) == [0, 2]
+    assert "resumed on a GPU of another model" in texts(figure)
+
+
 def test_partly_failed_arms_are_marked(tmp_path):
     summaries = [synthetic.summary(*arm, seed, device="cuda") for arm in GRIDS[5] for seed in (0, 1)]
     summaries[1] = synthetic.diverged(*GRIDS[5][0], 1, device="cuda")

@@ -31,6 +31,7 @@ def test_no_mean_of_training_time_over_different_engines():
 def test_a_run_on_gpus_of_two_models_has_no_part_in_means_of_time():
     summaries = [synthetic.summary("lora", 4, seed, device="cuda") for seed in range(3)]
     summaries[2] |= {"mixed_gpus": True, "train_s": 1e6, "energy_J": 1e9, "probe_peak_allocated_MiB": 1e5}
+    summaries[2] |= {"device_name": "NVIDIA A100-SXM4-80GB", "engine": "eager", "engine_reason": "it broke"}
     for runs in (tables.runs_frame(summaries), tables.runs_frame(summaries).astype({"mixed_gpus": bool})):
         arm = tables.arms_frame(runs).iloc[0]
         assert (arm["n"], arm["mixed_gpus"]) == (3, "False; True")

@@ -20,8 +20,9 @@ WAITED_S = 0.5  # taking a free GPU takes less
 RAN_OUT = (  # what libraries say in a RuntimeError
     *("DefaultCPUAllocator", "out of memory", "cudaErrorMemoryAllocation"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
-    "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",  # a handle's workspace did not fit
 )
+NO_HANDLE = "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate"  # no room for its workspace, or CUDA is broken
+HANDLE_MiB = 512  # more than the workspace takes
 UNITS = {"bytes": 1, **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)}}
 
 
@@ -94,13 +95,20 @@ def requested_bytes() -> int:
     return torch.cuda.memory_stats()["requested_bytes.all.current"]
 
 
+def _is_full() -> bool:
+    try:
+        return torch.cuda.mem_get_info()[0] < HANDLE_MiB * 2**20
+    except RuntimeError:  # CUDA is broken
+        return False
+
+
 def refused_bytes(error: BaseException) -> tuple[bool, int | None]:
     """Whether `error` says that memory ran out, and how many bytes were asked for, if it says.
 
     PyTorch and NumPy give the size in their message alone.
     """
     text = str(error)
-    said = any(words in text for words in RAN_OUT)
+    said = any(words in text for words in RAN_OUT) or (NO_HANDLE in text and _is_full())
     if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not said:
         return False, None
     if found := re.search(rf"(?:[Tt]ried|Unable) to allocate ([\d.]+) ?({'|'.join(UNITS)})", text):

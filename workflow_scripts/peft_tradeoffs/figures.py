@@ -27,7 +27,7 @@ from peft_tradeoffs.canvas import (
 from peft_tradeoffs.curves import learning_curves, metric_vs_rank
 from peft_tradeoffs.memory_split import memory_split_by_arm
 from peft_tradeoffs.scatter import metric_vs_memory, metric_vs_trainable_parameters
-from peft_tradeoffs.tables import COMPLETED, memory_key
+from peft_tradeoffs.tables import COMPLETED, QUALITY, memory_key
 
 KEY = "Points: seeds. Line: their mean. At the right: mean ± sample standard deviation."
 
@@ -39,11 +39,15 @@ def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str, decimals: in
     for y, row in enumerate(arms):
         colour = grid.styles[row["method"]].colour
         own = runs[runs["arm"] == row["arm"]]
-        values = own[own["status"] == COMPLETED][key].dropna().to_numpy(dtype=float) * scale
+        done = own[own["status"] == COMPLETED]
+        if key not in QUALITY:
+            done = done[~done["mixed_gpus"].eq(True)]  # as the mean
+        values = done[key].dropna().to_numpy(dtype=float) * scale
         mean = row[f"{key}_mean"] * scale
         text = readable.mean_sd(row, key, scale, decimals)
         if not len(values):
-            draw_gap(axes, y, reason(own, key))
+            mixed = done.empty and (own["status"] == COMPLETED).any()
+            draw_gap(axes, y, "resumed on a GPU of another model" if mixed else reason(own, key))
         elif math.isnan(mean):
             text = "several devices" if "; " in str(row["device_name"]) else "several engines"
         elif key != "metric_value":

@@ -116,7 +116,7 @@ def run(
 
     summary = summarise(
         *(settings, seed, description, manifest["pretrained"], outcome, phases, energy, device, startup_s),
-        *(attempts, directory.fingerprint),
+        *(_compiled_before(outcome), attempts, directory.fingerprint),
     )
     _write_csv(results / "summary.csv", [{**summary, "null_reasons": json.dumps(summary["null_reasons"])}])
     rows = outcome.trained.progress.rows if outcome.trained else []
@@ -228,6 +228,17 @@ def _last_line(summary: dict[str, Any]) -> str:
 
 
 _process_started: float | None = psutil.Process().create_time()
+
+
+_compiled = False  # by a run of this process
+
+
+def _compiled_before(outcome: Outcome) -> bool:
+    """Whether an earlier run of this process compiled what this one trained with."""
+    global _compiled
+    before = _compiled
+    _compiled |= bool(outcome.trained and outcome.trained.progress.compile_s)
+    return before
 
 
 def _startup_s(waited_s: float) -> float | None:

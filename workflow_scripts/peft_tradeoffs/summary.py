@@ -20,8 +20,6 @@ SETTINGS = (
     *("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "batch_size"),
     *("gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "compile", "device"),
 )
-
-
 OF_ONE_ENGINE = (
     *("step_p50_ms", "step_p95_ms", "step_p99_ms", "samples_per_s", "tokens_per_s"),
     *("energy_J_per_sample", "mean_power_W"),
@@ -55,6 +53,7 @@ def summarise(
     energy: EnergyMeter,
     device: Device,
     startup_s: float | None,
+    compiled_before: bool,
     attempts: list[dict[str, Any]],
     fingerprint: str,
 ) -> dict[str, Any]:
@@ -113,7 +112,7 @@ def summarise(
         meter, no_energy = energy.summary(progress.samples, device.idle_power_W, device.no_idle_power)
         for found, why in (
             _training(trained),
-            _compiling(progress, settings["compile"], first_of_process=startup_s is not None),
+            _compiling(progress, settings["compile"], compiled_before),
             _quality(trained, settings, pretrained),
             (meter, no_energy),
             _of_two_engines(progress),
@@ -172,12 +171,12 @@ def _training(trained: engine.Result) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _compiling(
-    progress: engine.Progress, compiled: bool, first_of_process: bool
+    progress: engine.Progress, compiled: bool, compiled_before: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Seconds of torch.compile, which keeps what it made for the seeds that the process trains later."""
     if not compiled:
         return {}, {"compile_s": "compile was off"}
-    if not first_of_process:
+    if compiled_before:
         return {}, {"compile_s": "an earlier seed of the process paid it"}
     return {"compile_s": progress.compile_s or None}, {}
 

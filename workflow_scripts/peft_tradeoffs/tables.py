@@ -187,13 +187,14 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
 
     new = [key for key in runs if key not in COLUMNS and runs[key].dtype.kind in "if"]
     keys = [*MEASUREMENTS, *new]
-    numbers = done[keys].astype(float)
-    numbers.loc[done["mixed_gpus"].eq(True), [key for key in keys if key not in QUALITY]] = math.nan
+    numbers, on_one = done[keys].astype(float), ~done["mixed_gpus"].eq(True)
+    numbers.loc[~on_one, [key for key in keys if key not in QUALITY]] = math.nan
     values = done[ARM].join(numbers).groupby(ARM, sort=False)[keys]
     mean, sd, count = (table.reindex(arms.index) for table in (values.mean(), values.std(ddof=1), values.count()))
-    machine = done["device"].astype(str) + " " + done["device_name"].astype(str)
-    for differing, alike in ((machine, QUALITY), (done["engine"], (*QUALITY, *BEFORE_TRAINING))):
-        mixed = differing.groupby([done[key] for key in ARM], sort=False).nunique().reindex(arms.index) > 1
+    timed = done[on_one]
+    machine = timed["device"].astype(str) + " " + timed["device_name"].astype(str)
+    for differing, alike in ((machine, QUALITY), (timed["engine"], (*QUALITY, *BEFORE_TRAINING))):
+        mixed = differing.groupby([timed[key] for key in ARM], sort=False).nunique().reindex(arms.index) > 1
         dependent = [key for key in keys if key not in alike]
         mean.loc[mixed, dependent] = math.nan
         sd.loc[mixed, dependent] = math.nan
