@@ -5,11 +5,10 @@ with random weights have no accuracy to compare and are left out.
 """
 
 import argparse
-import itertools
-import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError, run
+from peft_tradeoffs.grid import AXES, add_runs, run_folder, summaries
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 
@@ -17,20 +16,7 @@ NOTHING = "Random weights: there is no metric to compare.\n"
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--runs-dir",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="holds {dataset}/{model}/{arm}/seed{seed}/summary.json and predictions.csv",
-    )
-    parser.add_argument(
-        "--grid",
-        type=json.loads,
-        required=True,
-        metavar="JSON",
-        help='{"dataset": [...], "model": [...], "arm": [...], "seed": [...]}: the runs are all combinations',
-    )
+    add_runs(parser)
     parser.add_argument("--baseline", required=True, metavar="ARM", help="the arm that the others are compared with")
     parser.add_argument(
         "--margin", type=float, required=True, help="differences below it count as none, in the metric's unit"
@@ -50,16 +36,12 @@ def main() -> None:
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.table_formats import latex, markdown
 
-    def folder(dataset: str, model: str, arm: str, seed: int) -> Path:
-        return args.runs_dir / dataset / model / arm / f"seed{seed}"
-
-    names = itertools.product(*(args.grid[axis] for axis in ("dataset", "model", "arm", "seed")))
-    runs = tables.runs_frame(tables.read_summaries(folder(*name) / "summary.json" for name in names))
+    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
     frame = comparison_frame(
         runs,
         args.baseline,
         args.margin,
-        lambda of: read_predictions(folder(of["dataset"], of["model"], of["arm"], of["seed"]) / "predictions.csv", of),
+        lambda of: read_predictions(run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / "predictions.csv", of),
     )
     write_text(args.output_dir / "comparison.csv", frame.to_csv(index=False, lineterminator="\n"))
     for kind, write in (("md", markdown), ("tex", latex)):

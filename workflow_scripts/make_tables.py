@@ -5,30 +5,16 @@ completed runs are averaged; the others are counted. What was not measured stays
 """
 
 import argparse
-import itertools
-import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
+from peft_tradeoffs.grid import add_runs, summaries
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--runs-dir",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="holds {dataset}/{model}/{arm}/seed{seed}/summary.json",
-    )
-    parser.add_argument(
-        "--grid",
-        type=json.loads,
-        required=True,
-        metavar="JSON",
-        help='{"dataset": [...], "model": [...], "arm": [...], "seed": [...]}: the runs are all combinations',
-    )
+    add_runs(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()
 
@@ -40,12 +26,7 @@ def main() -> None:
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.table_formats import latex, markdown
 
-    axes = (args.grid[axis] for axis in ("dataset", "model", "arm", "seed"))
-    paths = (
-        args.runs_dir / dataset / model / arm / f"seed{seed}" / "summary.json"
-        for dataset, model, arm, seed in itertools.product(*axes)
-    )
-    runs = tables.runs_frame(tables.read_summaries(paths))
+    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
     arms = tables.arms_frame(runs)
     for name, frame, cells, notes in (
         ("runs", runs, readable.runs_readable, readable.costs_notes),

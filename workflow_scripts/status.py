@@ -4,24 +4,18 @@ Reads the folders of the runs and Slurm's queue, if there is one; changes nothin
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from peft_tradeoffs import run_status, squeue
 from peft_tradeoffs.errors import run
+from peft_tradeoffs.grid import add_grid
 
 
 def main() -> None:
     """Print a line a run and, last, how many there are of each kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the config's `output`")
-    parser.add_argument(
-        "--grid",
-        type=json.loads,
-        required=True,
-        metavar="JSON",
-        help='{"dataset": [...], "model": [...], "arm": [...], "seed": [...]}: the runs are all combinations',
-    )
+    add_grid(parser)
     args = parser.parse_args()
     try:
         jobs = squeue.jobs(Path.cwd())

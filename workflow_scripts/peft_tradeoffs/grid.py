@@ -1,0 +1,43 @@
+"""The runs of a grid, as scripts that read finished ones are told of them. Cheap to import."""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+AXES = ("dataset", "model", "arm", "seed")
+
+
+def add_grid(parser: argparse.ArgumentParser) -> None:
+    """The option --grid."""
+    parser.add_argument(
+        "--grid",
+        type=json.loads,
+        required=True,
+        metavar="JSON",
+        help='{"dataset": [...], "model": [...], "arm": [...], "seed": [...]}: the runs are all combinations',
+    )
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """The options --runs-dir and --grid."""
+    parser.add_argument(
+        "--runs-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="holds a folder {dataset}/{model}/{arm}/seed{seed} a run",
+    )
+    add_grid(parser)
+
+
+def run_folder(runs_dir: Path, dataset: str, model: str, arm: str, seed: int) -> Path:
+    """The folder of a run."""
+    return runs_dir / dataset / model / arm / f"seed{seed}"
+
+
+def summaries(runs_dir: Path, grid: dict[str, list[Any]]) -> list[Path]:
+    """The summary.json of every run of a grid."""
+    runs = itertools.product(*(grid[axis] for axis in AXES))
+    return [run_folder(runs_dir, *run) / "summary.json" for run in runs]
