@@ -1,21 +1,22 @@
 """The configuration: validated, defaults written out, expanded into arms."""
 
 import datetime
-import difflib
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 from snakemake.utils import validate
 
+from peft_tradeoffs.config_errors import explain, first_error, suggestion
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.tuning_config import check_tuning, tuned_as
+from peft_tradeoffs.views_config import complete_views
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
+VIEWS = ("contract", "attribution", "budgets", "equal_memory", "recommendation", "noise", "reference")
 METRICS = {"classification": ["accuracy", "f1", "mcc"], "regression": ["pearson", "spearman"]}
 
 
@@ -26,7 +27,9 @@ class Arm:
     name: str
     method: str
     rank: int | None  # None where the method has none
-    settings: dict[str, Any]  # learning_rate, peft, quantization, gradient_checkpointing, dtype
+    settings: dict[str, Any]  # learning_rate (None: tuned), peft, quantization, gradient_checkpointing, dtype
+    tuned_as: str | None  # the arm whose tuning gives this one its learning rate
+    varies: list[str]  # facts of the contract that differ from the baseline on purpose
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,15 @@ class Experiment:
     arms: dict[str, Arm]
     training: dict[str, Any]
     comparison: dict[str, Any]
+    tune: dict[str, Any]
+    trials: dict[str, list[float]]  # learning rates to try, by arm: those that decide a rate, then those that check it
+    contract: dict[str, Any]
+    attribution: dict[str, list[str]]
+    budgets: dict[str, list[float]]
+    equal_memory: dict[str, Any] | None
+    recommendation: dict[str, Any]
+    noise: dict[str, Any] | None
+    reference: str | None
     seeds: list[int]
     seeds_per_job: str | int
 
@@ -56,6 +68,7 @@ class Experiment:
             "head": self.models[model].get("head"),
             **chosen.settings,
             **self.training,
+            "tuning": None,
         }
 
 
@@ -64,15 +77,16 @@ def resolve(config: dict[str, Any]) -> Experiment:
     config = _own_copy(config)  # defaults are filled in below
     path = SCHEMAS / "config.schema.yaml"
     schema = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if error := _first_error(schema, config):
+    if error := first_error(schema, config):
         raise InputError(explain(error))
     validate(config, path)  # fills in the defaults, for which the types must be right already
     for name, dataset in config["datasets"].items():
         _check_dataset(f"datasets.{name}", dataset)
-    arms = _arms(config["methods"])
+    arms = _arms(config["methods"], config["tune"])
     _check_training(config)
     _check_precision(config)
     _choose_baseline(config["comparison"], arms)
+    complete_views(config, arms)
     return Experiment(
         output=config["output"],
         datasets=config["datasets"],
@@ -80,6 +94,9 @@ def resolve(config: dict[str, Any]) -> Experiment:
         arms=arms,
         training=config["training"],
         comparison=config["comparison"],
+        tune=config["tune"],
+        trials=check_tuning(config["tune"], config["methods"], config["seeds"]),
+        **{key: config[key] for key in VIEWS},
         seeds=config["seeds"],
         seeds_per_job=config["seeds_per_job"],
     )
@@ -96,91 +113,6 @@ def _own_copy(value: Any, key: str = "") -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"config key {key}: {value} is not a finite number; write one")
     return value
-
-
-def _first_error(schema: dict[str, Any], value: Any) -> jsonschema.ValidationError | None:
-    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(value))
-    unknown = [error for error in errors if error.validator == "additionalProperties"]
-    return jsonschema.exceptions.best_match(unknown or errors)  # a misspelt key before the one it leaves missing
-
-
-def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
-    """One line that names the key, the value and what would be right."""
-    path = [*([prefix] if prefix else []), *map(str, error.absolute_path)]
-    value, schema, wanted = error.instance, error.schema, error.validator_value
-    where = f"config key {'.'.join(path) or '(top level)'}"
-    match error.validator:
-        case "additionalProperties":
-            known, refused = schema.get("properties", {}), schema.get("x-excluded-fields", {})
-            unknown = sorted(set(value) - set(known))[0]
-            where = f"config key {'.'.join([*path, unknown])}"
-            if unknown in refused:
-                return f"{where}: cannot be set: {refused[unknown]}; remove it"
-            return f"{where}: unknown key; {_suggestion(unknown, known, 'known keys: ')}"
-        case "required":
-            return f"{where}: the key {next(key for key in wanted if key not in value)} is missing; add it"
-        case "not":
-            return f"{where}: this key does not belong to this source; remove it"
-        case "pattern" if "description" in schema:
-            return f"{where}: {value!r} is not allowed: {schema['description']}"
-        case "pattern":
-            return f"{where}: {value!r} is not allowed: it must match {wanted}"
-        case "type" if value is None:
-            return f"{where}: nothing stands there; must be {_kinds(wanted)}"
-        case "type" if isinstance(value, str) and _is_number(value) and {"number", "integer"} & set(_listed(wanted)):
-            return f"{where}: {value!r} is a text; must be {_kinds(wanted)} (in YAML write 5.0e-4, not 5e-4 or '5')"
-        case "type":
-            return f"{where}: {value!r} has the wrong type; must be {_kinds(wanted)}"
-        case "enum":
-            return f"{where}: {value!r} is unknown; must be one of {', '.join(map(_shown, wanted))}"
-        case "const":
-            return f"{where}: {value!r} is not allowed; must be {json.dumps(wanted)}"
-        case "uniqueItems":
-            return f"{where}: {value} has an entry twice; remove one"
-        case "minItems" | "minProperties" | "minLength":
-            return f"{where}: {value!r} is too short; at least {wanted} must stand there"
-        case "maxItems":
-            return f"{where}: {value} is too long; at most {wanted} may stand there"
-        case "anyOf":
-            return f"{where}: {value!r} is none of what it can be: {json.dumps(wanted)}"
-    return f"{where}: {error.message}"
-
-
-_KINDS = {
-    "object": "a mapping (lines of `key: value`)",
-    "array": "a list, as in [a, b]",
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "a text",
-    "boolean": "true or false",
-    "null": "null",
-}
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)
-
-
-def _listed(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
-
-
-def _kinds(types: str | list[str]) -> str:
-    return " or ".join(_KINDS[name] for name in _listed(types))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _suggestion(word: str, known: Iterable[str], otherwise: str) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"{otherwise}{', '.join(known)}"
 
 
 def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
@@ -253,26 +185,26 @@ def _choose_baseline(comparison: dict[str, Any], arms: dict[str, Arm]) -> None:
     elif comparison["baseline"] not in arms:
         raise InputError(
             f"config key comparison.baseline: there is no arm {comparison['baseline']!r}; "
-            f"{_suggestion(comparison['baseline'], arms, 'arms: ')}"
+            f"{suggestion(comparison['baseline'], arms, 'arms: ')}"
         )
 
 
-def _arms(methods: dict[str, dict]) -> dict[str, Arm]:
+def _arms(methods: dict[str, dict], tune: dict[str, Any]) -> dict[str, Arm]:
     schema = json.loads((SCHEMAS / "peft.schema.json").read_text(encoding="utf-8"))
     arms: dict[str, Arm] = {}
-    for name, method in methods.items():
-        for arm in _method_arms(name, method, schema):
+    for name in methods:
+        for arm in _method_arms(name, methods, tune, schema):
             if arm.name in arms:
                 raise InputError(f"config key methods.{name}: the arm name {arm.name} is taken; rename it")
             arms[arm.name] = arm
     return arms
 
 
-def _method_arms(name: str, method: dict[str, Any], schema: dict[str, Any]) -> list[Arm]:
-    key = f"methods.{name}"
+def _method_arms(name: str, methods: dict[str, dict], tune: dict[str, Any], schema: dict[str, Any]) -> list[Arm]:
+    key, method = f"methods.{name}", methods[name]
     peft = method.get("peft")
     common = {
-        "learning_rate": method["learning_rate"],
+        "learning_rate": method["learning_rate"] if isinstance(method["learning_rate"], int | float) else None,
         "quantization": method.get("quantization"),
         "gradient_checkpointing": method["gradient_checkpointing"],
         "dtype": method["dtype"],
@@ -286,15 +218,15 @@ def _method_arms(name: str, method: dict[str, Any], schema: dict[str, Any]) -> l
                 f"config key {key}.dtype: full fine-tuning trains all weights, in float32; add peft, or remove "
                 f"{method['dtype']}"
             )
-        return [Arm(name, name, None, {**common, "peft": None})]
+        return [Arm(name, name, None, {**common, "peft": None}, tuned_as(name, None, methods, tune), method["varies"])]
     known = schema["$defs"]
     if peft["peft_type"] not in known:
         where, excluded = f"config key {key}.peft.peft_type: {peft['peft_type']!r}", schema["x-excluded-types"]
         if peft["peft_type"] in excluded:
             raise InputError(f"{where} cannot be used: {excluded[peft['peft_type']]}; choose another")
-        raise InputError(f"{where} is unknown; {_suggestion(peft['peft_type'].upper(), known, 'must be one of ')}")
+        raise InputError(f"{where} is unknown; {suggestion(peft['peft_type'].upper(), known, 'must be one of ')}")
     fields = known[peft["peft_type"]]
-    if error := _first_error(fields, peft):
+    if error := first_error(fields, peft):
         raise InputError(explain(error, f"{key}.peft"))
     rank_field, alpha_field = fields["x-rank-field"], fields["x-alpha-field"]
     if "ranks" in method:
@@ -311,7 +243,8 @@ def _method_arms(name: str, method: dict[str, Any], schema: dict[str, Any]) -> l
         if alpha_field and rank_used is not None:
             block.setdefault(alpha_field, 2 * rank_used)
         arm = name if rank is None else f"{name}-r{rank}"
-        arms.append(Arm(arm, name, rank_used, {**common, "peft": block}))
+        rate_of = tuned_as(name, rank, methods, tune)
+        arms.append(Arm(arm, name, rank_used, {**common, "peft": block}, rate_of, method["varies"]))
     return arms
 
 
