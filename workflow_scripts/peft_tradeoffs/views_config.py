@@ -10,12 +10,12 @@ from peft_tradeoffs.errors import InputError
 def complete_views(config: dict[str, Any], arms: Iterable[str]) -> None:
     """Write out the defaults of `noise` and `equal_memory`. Raises InputError for an arm that the grid has not."""
     arms = list(arms)
-    if noise := config["noise"]:
+    if (noise := config["noise"]) is not None:
         noise.setdefault("arms", [config["comparison"]["baseline"]])
         noise.setdefault("repeats", 3)
         noise.setdefault("seed", config["seeds"][0])
         _check_arms("noise.arms", noise["arms"], arms)
-    if memory := config["equal_memory"]:
+    if (memory := config["equal_memory"]) is not None:
         memory.setdefault("arms", arms)
         memory.setdefault("largest_batch_size", 1024)
         memory.setdefault("learning_rate_rule", "sqrt")
