@@ -8,6 +8,7 @@ min_version("9.19")
 include: "rules/common.smk"
 include: "rules/fetch.smk"
 include: "rules/prepare.smk"
+include: "rules/tune.smk"
 include: "rules/train.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"

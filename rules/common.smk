@@ -69,6 +69,7 @@ GRID = {
     "arm": list(EXPERIMENT.arms),
     "seed": EXPERIMENT.seeds,
 }
+TUNED = f"{OUT}/tune/best/{{dataset}}/{{model}}/{{arm}}.json"
 RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
 
 
@@ -126,6 +127,12 @@ def source_files(block):
             str(path) for path in Path(block["path"]).iterdir() if path.is_file()
         )
     return []
+
+
+def tuned_rate(wildcards):
+    """The file of an arm's tuned learning rate, where it has one."""
+    arm = EXPERIMENT.arms[wildcards.arm].tuned_as
+    return expand(TUNED, arm=arm, allow_missing=True) if arm else []
 
 
 def job_outputs():

@@ -5,6 +5,7 @@ rule train:
     input:
         tokens=f"{OUT}/tokens/{{dataset}}/{{model}}.npz",
         model=f"{OUT}/models/{{model}}.json",
+        rate=tuned_rate,
         code=code("train.py"),
     output:
         # update(): seeds that were finished before stay. One that a failed job finished is removed, and put back by the
@@ -29,5 +30,6 @@ rule train:
         # exec: no shell stands between a signal and the training process.
         "exec python {input.code[0]} --settings {params.settings:q} --seeds {params.seeds}"
         " --tokens {input.tokens:q} --model {params.model:q} --output-dir {params.arm:q}"
+        " --learning-rate-from {input.rate:q}"
         " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s}"
         " 2> {log:q}"

@@ -68,8 +68,15 @@ class Experiment:
             "head": self.models[model].get("head"),
             **chosen.settings,
             **self.training,
-            "tuning": None,
+            "tuned_as": chosen.tuned_as,
+            "save_weights": True,
         }
+
+    def trial_settings(self, dataset: str, model: str, arm: str) -> dict[str, Any]:
+        """The same of a trial in the tuning of an arm, but for its learning rate."""
+        budget = {key: self.tune[key] for key in ("epochs", "max_steps") if self.tune[key] is not None}
+        settings = self.run_settings(dataset, model, arm)
+        return settings | budget | {"learning_rate": None, "early_stopping": None, "save_weights": False}
 
 
 def resolve(config: dict[str, Any]) -> Experiment:

@@ -200,11 +200,12 @@ def _train(
         return
     phases.switch("save")
     directory.confirm()
-    weights = directory.results / WEIGHTS[built.is_peft]
-    methods.save(built, weights)
-    if not built.is_peft:
-        for name in tokenizer_files(set(manifest["files"])):
-            shutil.copyfile(model_folder / name, weights / name)
+    if settings["save_weights"]:
+        weights = directory.results / WEIGHTS[built.is_peft]
+        methods.save(built, weights)
+        if not built.is_peft:
+            for name in tokenizer_files(set(manifest["files"])):
+                shutil.copyfile(model_folder / name, weights / name)
     _write_predictions(directory.results / "predictions.csv", splits["test"], trained.logits, description)
 
 

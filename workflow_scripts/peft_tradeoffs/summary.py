@@ -17,8 +17,8 @@ from peft_tradeoffs.probe import WARM_STEPS
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 SETTINGS = (
-    *("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "batch_size"),
-    *("gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "compile", "device"),
+    *("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "tuned_as"),
+    *("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "compile", "device"),
 )
 OF_ONE_ENGINE = (
     *("step_p50_ms", "step_p95_ms", "step_p99_ms", "samples_per_s", "tokens_per_s"),
@@ -97,10 +97,12 @@ def summarise(
         "oom_bytes": "the allocator's message names no size" if outcome.status == "oom" else "memory sufficed",
         "diverged_step": "no loss that was not finite was seen",
         "rank": "the method has no rank",
+        "tuned_as": "the learning rate was given in the config",
         "frozen_linear_dtype": "no linear layer is frozen",
         "engine_reason": "the engine that was asked for ran",
         "startup_s": "the process was started for an earlier seed",
         "gpu_uuid": device.no_gpu or NO_GPU,
+        **dict.fromkeys(("truncated_train", "truncated_test"), "of texts carved from train not counted apart"),
         "mask_s": "on a CPU the padding mask is taken unseen",
         "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
         "shared_gpu": (no_shared or NO_GPU) if cuda else NO_GPU,
@@ -216,7 +218,7 @@ def _complete(values: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]
     missing = [key for key in keys if summary[key] is None]
     if summary["status"] != "completed":
         unreached = f"not reached: the run ended in {summary['failed_phase']}"
-        known = {"failed_phase", "oom_bytes", "diverged_step", "rank", "engine_reason"}
+        known = {"failed_phase", "oom_bytes", "diverged_step", "rank", "tuned_as", "engine_reason"}
         reasons = {key: reasons.get(key, unreached) if key in values or key in known else unreached for key in missing}
     if unexplained := [key for key in missing if key not in reasons]:
         raise ValueError(f"null without a reason: {', '.join(unexplained)}")

@@ -19,7 +19,7 @@ COLUMNS = (
     "status", "dataset", "model", "method", "arm", "rank", "seed", "failed_phase", "oom_bytes", "diverged_step",
     "task", "metric", "pretrained", "metric_value",
     "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss",
-    "learning_rate", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
+    "learning_rate", "tuned_as", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "train_rows",
     "test_rows", "truncated_train", "truncated_test", "backbone_parameters", "head_parameters",
@@ -39,7 +39,7 @@ NOT_AVERAGED = (
     "finished_at", "null_reasons",
 )  # fmt: skip
 SETTINGS = (
-    "task", "metric", "pretrained", "learning_rate", "batch_size", "gradient_accumulation_steps",
+    "task", "metric", "pretrained", "learning_rate", "tuned_as", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "energy_window_short",
     "train_rows", "test_rows", "truncated_train", "truncated_test",
@@ -58,7 +58,7 @@ BEFORE_TRAINING = (
     "held_before_MiB", *MEASURED_SPLIT, "data_MiB", "idle_power_W",
 )  # fmt: skip
 TEXT = (
-    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "precision", "dtype",
+    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "tuned_as", "precision", "dtype",
     "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid", "fingerprint", "finished_at",
     "null_reasons",
 )  # fmt: skip

@@ -1,0 +1,52 @@
+"""Learning rates that are tuned: the dev split, and one job an arm that tries its grid."""
+
+
+rule carve_dev:
+    input:
+        tokens=f"{OUT}/tokens/{{dataset}}/{{model}}.npz",
+        code=code("carve_dev.py"),
+    output:
+        tokens=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.npz",
+        description=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.json",
+    log:
+        f"{OUT}/logs/carve_dev/{{dataset}}/{{model}}.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        fraction=EXPERIMENT.tune["fraction"],
+        seed=EXPERIMENT.tune["seed"],
+    shell:
+        "python {input.code[0]} --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
+        " --output {output.tokens:q} 2> {log:q}"
+
+
+rule tune:
+    input:
+        tokens=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.npz",
+        model=f"{OUT}/models/{{model}}.json",
+        code=code("tune.py"),
+    output:
+        TUNED,
+    log:
+        f"{OUT}/logs/tune/{{dataset}}/{{model}}/{{arm}}.log",
+    conda:
+        "../envs/environment.yaml"
+    threads: 1
+    resources:
+        gpu=int(EXPERIMENT.training["device"] == "cuda"),
+        checkpoint_interval_s=60,
+    params:
+        settings=lambda w: json.dumps(
+            EXPERIMENT.trial_settings(w.dataset, w.model, w.arm)
+        ),
+        model=subpath(input.model, strip_suffix=".json"),
+        trials=f"{OUT}/tune/trials/{{dataset}}/{{model}}/{{arm}}",
+        rates=lambda w: EXPERIMENT.trials[w.arm],
+        seed=EXPERIMENT.tune["seed"],
+        extensions=EXPERIMENT.tune["max_extensions"] * EXPERIMENT.tune["extend"],
+    shell:
+        # exec: no shell stands between a signal and the training process.
+        "exec python {input.code[0]} --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"
+        " --extend {params.extensions} --tokens {input.tokens:q} --model {params.model:q}"
+        " --trials-dir {params.trials:q} --output {output:q}"
+        " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s} 2> {log:q}"

@@ -1,0 +1,134 @@
+"""Runs trained one after another in one process. Cheap to import."""
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs import code, files, slurm
+from peft_tradeoffs.energy import IdlePower
+from peft_tradeoffs.environment import versions
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.interruption import EXIT_STATUS, Interrupted, Interruption
+from peft_tradeoffs.state import RunDirectory
+
+SCRIPT = Path(__file__).parents[1] / "train.py"  # a run is of this code, whatever script trains it
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run to train: its folder, its seed and all that decides its result beside seed, data, weights and code."""
+
+    folder: Path
+    seed: int
+    settings: dict[str, Any]
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The options that every script that trains has."""
+    parser.add_argument("--settings", required=True, help="resolved settings of the arm: JSON, or a file of it")
+    parser.add_argument("--tokens", required=True, type=Path, help="tokenised splits (.npz, .json beside it)")
+    parser.add_argument("--model", required=True, type=Path, help="model folder (its manifest .json beside it)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--checkpoint-interval", type=float, default=60.0, help="seconds between saved states")
+    parser.add_argument(
+        "--lock-wait",
+        type=float,
+        help="seconds to wait for another process that trains one of these runs (default: 600 under SLURM, where a "
+        "job's predecessor may be on its way out, else 0)",
+    )
+
+
+def read_settings(text: str) -> dict[str, Any]:
+    """Settings given as JSON or as the path of a JSON file."""
+    try:
+        return json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise InputError(f"--settings: neither JSON nor a file of it: {error}") from error
+
+
+@contextlib.contextmanager
+def process(arguments: argparse.Namespace) -> Iterator["TrainingProcess"]:
+    """A `TrainingProcess` from the options of `add_training`; the exit status is 75 if a signal ends it."""
+    interruption = Interruption()
+    interruption.install()
+    try:
+        with contextlib.ExitStack() as locks:
+            yield TrainingProcess(arguments, interruption, locks)
+    except Interrupted as end:
+        print(f"{end}: nothing is lost, run again to go on", file=sys.stderr)
+        sys.exit(EXIT_STATUS)
+
+
+class TrainingProcess:
+    """Trains runs on the same data and model; imports and the GPU are had once, for the first run that is missing."""
+
+    def __init__(self, arguments: argparse.Namespace, interruption: Interruption, locks: contextlib.ExitStack) -> None:
+        """`locks` lets the runs go when the process ends."""
+        self._arguments, self._interruption, self._locks = arguments, interruption, locks
+        self._manifest = files.read_json(arguments.model.with_name(f"{arguments.model.name}.json"))
+        tokens = files.read_json(arguments.tokens.with_suffix(".json"))
+        self._conditions = {
+            "data_sha256": tokens["sha256"],
+            "model_sha256": self._manifest["sha256"],
+            "code_sha256": code.fingerprint(SCRIPT),
+            "versions": versions(),
+        }
+        self._device: Any = None
+        self._locked_s = 0.0
+
+    def train(self, runs: list[Run]) -> None:
+        """Train those of the runs that are missing. Raises Interrupted if the process must end before that."""
+        directories = {run.folder: self._directory(run) for run in runs}
+        wait_s = self._arguments.lock_wait
+        if wait_s is None:
+            wait_s = 600.0 if slurm.job() else 0.0
+        waited, began = False, time.monotonic()
+        for _, directory in sorted(directories.items()):  # one order for all, so that no two wait for each other
+            self._locks.callback(directory.unlock)
+            waited |= directory.lock(wait_s)
+        self._locked_s += time.monotonic() - began
+        for run in runs:
+            if not directories[run.folder].finished():
+                self._train(run, directories[run.folder])
+        # Who held the locks before may be ending, and its Snakemake removes the summaries that it had made: now, or in
+        # a moment, after this process has ended too.
+        if not all([directory.finished() for directory in directories.values()]):
+            folder = runs[0].folder.parent
+            raise InputError(f"{folder}: results of finished runs were removed meanwhile; run again")
+        for directory in directories.values():
+            directory.clear_state(keep_summary=waited)
+
+    def _train(self, run: Run, directory: RunDirectory) -> None:
+        with directory.attempts.under_way():
+            self._device = self._device or self._open_device(run, directory)
+            from peft_tradeoffs import runs
+
+            runs.run(
+                directory,
+                run.seed,
+                {"settings": run.settings, **self._conditions},
+                self._manifest,
+                self._arguments.model,
+                self._arguments.tokens,
+                self._arguments.threads,
+                self._device,
+                self._locked_s,
+            )
+        self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
+
+    def _open_device(self, run: Run, directory: RunDirectory) -> Any:
+        # The GPU is idle while torch and the others are imported.
+        idle = IdlePower() if run.settings["device"] == "cuda" else None
+        from peft_tradeoffs import runs
+
+        return runs.prepare_process(run.settings, self._arguments.threads, idle, directory.attempts.waiting())
+
+    def _directory(self, run: Run) -> RunDirectory:
+        fingerprint = code.digest({"seed": run.seed, "settings": run.settings, **self._conditions})
+        return RunDirectory(run.folder, fingerprint, self._arguments.checkpoint_interval, self._interruption)

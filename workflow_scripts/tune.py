@@ -1,0 +1,69 @@
+"""Tune the learning rate of one arm: train a trial a rate on the dev split's data and write down which rate is best.
+
+A trial is a run like any other, resumed and measured as one, but for its weights, which are not kept. The best has the
+highest metric on the dev split after its last step; of several, the lowest loss. With --extend rates are added beyond
+the grid's edge as long as the best rate is on it. Out of memory and divergence are results of a trial.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs import errors, files
+from peft_tradeoffs.training import Run, add_training, process, read_settings
+from peft_tradeoffs.tuning import beyond, chosen
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+BUDGET = ("epochs", "max_steps", "batch_size")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_training(parser)
+    parser.add_argument("--rates", required=True, type=float, nargs="+", help="the grid")
+    parser.add_argument("--seed", required=True, type=int, help="of every trial")
+    parser.add_argument("--extend", type=int, default=0, metavar="N", help="rates added beyond an edge at most")
+    parser.add_argument("--trials-dir", required=True, type=Path, metavar="DIR", help="gets a folder lr{RATE} a trial")
+    parser.add_argument("--output", required=True, type=Path, metavar="JSON", help="the chosen rate and all trials")
+    arguments = parser.parse_args()
+    settings = read_settings(arguments.settings)
+
+    def run(rate: float) -> Run:
+        return Run(arguments.trials_dir / f"lr{rate:g}", arguments.seed, settings | {"learning_rate": rate})
+
+    planned = sorted(arguments.rates)
+    with process(arguments) as training:
+        training.train([run(rate) for rate in planned])
+        trials = [_trial(run(rate).folder, False) for rate in planned]
+        while sum(trial["added"] for trial in trials) < arguments.extend and (rate := beyond(trials)):
+            training.train([run(rate)])
+            trials.append(_trial(run(rate).folder, True))
+    tokens = files.read_json(arguments.tokens.with_suffix(".json"))
+    files.write_json(
+        arguments.output,
+        {
+            **{key: settings[key] for key in ("dataset", "model", "arm", "method", "rank", "metric")},
+            **chosen(trials),
+            "rates": planned,
+            "seed": arguments.seed,
+            **{key: settings[key] for key in BUDGET},
+            "train_rows": tokens["rows"]["train"],
+            "dev_rows": tokens["rows"]["test"],
+            "data_sha256": tokens["sha256"],
+            "trials": sorted(trials, key=lambda trial: trial["learning_rate"]),
+        },
+    )
+
+
+def _trial(folder: Path, added: bool) -> dict[str, Any]:
+    """What is kept of a trial; its `test` split is the dev split."""
+    summary = files.read_json(folder / "summary.json")
+    same = ("learning_rate", "status", "failed_phase", "diverged_step", "steps", "train_s", "energy_J")
+    found = {key: summary[key] for key in same}
+    return {**found, "added": added, "value": summary["metric_value"], "loss": summary["test_loss"]}
+
+
+if __name__ == "__main__":
+    errors.run(main)
