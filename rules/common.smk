@@ -52,6 +52,7 @@ EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = ["runs", "arms", "memory", "cost"]
 COMPARISONS = ["comparison"]
+TUNING = ["tuning"] if EXPERIMENT.trials else []
 FIGURES = [
     "metric_by_arm",
     "peak_memory_by_arm",
@@ -62,7 +63,7 @@ FIGURES = [
     "metric_vs_trainable_parameters",
     "metric_vs_rank",
     "learning_curves",
-]
+] + ["learning_rate_grid"] * bool(EXPERIMENT.trials)
 GRID = {
     "dataset": list(EXPERIMENT.datasets),
     "model": list(EXPERIMENT.models),
@@ -100,7 +101,7 @@ def fetched_files():
     )
 
 
-def table_files(names=TABLES + COMPARISONS):
+def table_files(names=TABLES + COMPARISONS + TUNING):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]
     )
@@ -133,6 +134,10 @@ def tuned_rate(wildcards):
     """The file of an arm's tuned learning rate, where it has one."""
     arm = EXPERIMENT.arms[wildcards.arm].tuned_as
     return expand(TUNED, arm=arm, allow_missing=True) if arm else []
+
+
+def tuning_csv():
+    return f"{OUT}/tables/tuning.csv" if EXPERIMENT.trials else []
 
 
 def job_outputs():

@@ -8,6 +8,7 @@ localrules:
 rule make_figures:
     input:
         runs=f"{OUT}/tables/runs.csv",
+        tuning=tuning_csv(),
         code=code("make_figures.py"),
     output:
         figure_files("{dataset}", "{model}"),
@@ -21,4 +22,4 @@ rule make_figures:
     shell:
         "python {input.code[0]} --runs {input.runs:q} --runs-dir {params.runs:q}"
         " --dataset {wildcards.dataset:q} --model {wildcards.model:q}"
-        " --output-dir {params.folder:q} 2> {log:q}"
+        " --tuning {input.tuning:q} --output-dir {params.folder:q} 2> {log:q}"

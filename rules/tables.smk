@@ -3,6 +3,7 @@
 
 localrules:
     make_tables,
+    make_tuning,
     compare_arms,
 
 
@@ -44,4 +45,27 @@ rule compare_arms:
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --margin {params.margin}"
+        " --output-dir {params.folder:q} 2> {log:q}"
+
+
+rule make_tuning:
+    input:
+        tunings=expand(
+            TUNED,
+            dataset=GRID["dataset"],
+            model=GRID["model"],
+            arm=list(EXPERIMENT.trials),
+        ),
+        code=code("make_tuning.py"),
+    output:
+        table_files(["tuning"]),
+    log:
+        f"{OUT}/logs/make_tuning.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        deciding=sorted({arm.tuned_as for arm in EXPERIMENT.arms.values()} - {None}),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python {input.code[0]} --tunings {input.tunings:q} --deciding {params.deciding:q}"
         " --output-dir {params.folder:q} 2> {log:q}"

@@ -23,6 +23,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dataset", required=True, help="the data set, as runs.csv names it")
     parser.add_argument("--model", required=True, help="the model, as runs.csv names it")
+    parser.add_argument(
+        "--tuning", type=Path, nargs="?", metavar="CSV", help="tuning.csv of make_tuning.py, where rates were tuned"
+    )
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the figures go to")
     return parser.parse_args()
 
@@ -32,10 +35,11 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs import style
     from peft_tradeoffs.canvas import load
-    from peft_tradeoffs.figures import FIGURES
+    from peft_tradeoffs.figures import FIGURES, TUNING_FIGURES
 
-    grid = load(args.runs, args.runs_dir, args.dataset, args.model)
-    for name, draw in FIGURES.items():
+    grid = load(args.runs, args.runs_dir, args.dataset, args.model, args.tuning)
+    figures = FIGURES | (TUNING_FIGURES if args.tuning else {})
+    for name, draw in figures.items():
         style.save(draw(grid), args.output_dir, name)
 
 

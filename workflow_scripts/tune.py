@@ -60,7 +60,7 @@ def main() -> None:
 def _trial(folder: Path, added: bool) -> dict[str, Any]:
     """What is kept of a trial; its `test` split is the dev split."""
     summary = files.read_json(folder / "summary.json")
-    same = ("learning_rate", "status", "failed_phase", "diverged_step", "steps", "train_s", "energy_J")
+    same = ("learning_rate", "status", "failed_phase", "diverged_step", "steps", "train_s", "energy_J", "pretrained")
     found = {key: summary[key] for key in same}
     return {**found, "added": added, "value": summary["metric_value"], "loss": summary["test_loss"]}
 

@@ -17,6 +17,7 @@ from peft_tradeoffs import readable, style, tables
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.tables import COMPLETED
+from peft_tradeoffs.tuning_table import read_tuning
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Grid:
     metric: str | None  # None if no run says
     runs: pd.DataFrame  # rows of runs.csv
     curves: pd.DataFrame  # metrics.csv of the completed runs: arm, seed, epoch, step, split and scores
+    tuning: pd.DataFrame  # rows of tuning.csv; none where nothing was tuned
     styles: dict[str, style.MethodStyle]  # of every method in runs.csv
 
     @functools.cached_property
@@ -53,8 +55,8 @@ class Grid:
         return readable.metric_label(self.metric or "Metric").partition(", ")[0]
 
 
-def load(runs_csv: Path, runs_dir: Path, dataset: str, model: str) -> Grid:
-    """Read the runs of one data set and model and their metrics.csv files.
+def load(runs_csv: Path, runs_dir: Path, dataset: str, model: str, tuning_csv: Path | None = None) -> Grid:
+    """Read the runs of one data set and model, their metrics.csv files and the trials of their tuning.
 
     Raises InputError if runs.csv has no such runs or a completed run has no metrics.csv.
     """
@@ -69,12 +71,15 @@ def load(runs_csv: Path, runs_dir: Path, dataset: str, model: str) -> Grid:
         if not path.is_file():
             raise InputError(f"{path}: no such file, although the run is completed; run that arm again")
         curves.append(pd.read_csv(path).assign(arm=row.arm, seed=row.seed))
+    trials = read_tuning(tuning_csv) if tuning_csv else pd.DataFrame(columns=["dataset", "model"])
+    own = (trials["dataset"] == dataset) & (trials["model"] == model)
     return Grid(
         dataset=dataset,
         model=model,
         metric=tables.first(runs["metric"]),
         runs=runs,
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
+        tuning=trials[own].reset_index(drop=True),
         styles=style.method_styles(every["method"]),
     )
 

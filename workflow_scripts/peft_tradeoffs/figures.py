@@ -26,6 +26,7 @@ from peft_tradeoffs.canvas import (
 )
 from peft_tradeoffs.curves import learning_curves, metric_vs_rank
 from peft_tradeoffs.memory_split import memory_split_by_arm
+from peft_tradeoffs.rates import learning_rate_grid
 from peft_tradeoffs.scatter import metric_vs_memory, metric_vs_trainable_parameters
 from peft_tradeoffs.tables import COMPLETED, QUALITY, memory_key
 
@@ -150,3 +151,4 @@ FIGURES: dict[str, Callable[[Grid], Figure]] = {
         learning_curves,
     )
 }
+TUNING_FIGURES: dict[str, Callable[[Grid], Figure]] = {"learning_rate_grid": learning_rate_grid}

@@ -1,0 +1,120 @@
+"""The trials of tuning as a table: a row a learning rate tried."""
+
+from typing import Any
+
+import pandas as pd
+
+from peft_tradeoffs.arms import arm_label, sort_runs
+from peft_tradeoffs.readable import metric_decimals, metric_label, metric_scale, number
+
+ARM = ["dataset", "model", "arm"]
+COLUMNS = (
+    *ARM, "method", "rank", "decides", "pretrained", "metric", "learning_rate", "added", "status", "failed_phase",
+    "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "edge", "reason", "seed", "batch_size",
+    "train_rows", "dev_rows",
+)  # fmt: skip
+WHOLE = ("rank", "diverged_step", "steps", "seed", "batch_size", "train_rows", "dev_rows")
+NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J")
+
+
+def tuning_frame(tunings: list[dict[str, Any]], deciding: set[str]) -> pd.DataFrame:
+    """One row a trial of `tunings` (what tune.py wrote), columns as in COLUMNS.
+
+    value and loss are those of the dev split after the last step; chosen: the rate that the arm's tuning gives;
+    decides: whether final runs take it (`deciding` arms), or it is a check at another rank.
+    """
+    rows = [
+        {
+            **{key: found.get(key) for key in COLUMNS},
+            **trial,
+            "decides": found["arm"] in deciding,
+            "chosen": trial["learning_rate"] == found["learning_rate"],
+        }
+        for found in tunings
+        for trial in found["trials"]
+    ]
+    frame = sort_runs(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(NUMBERS, float))
+
+
+def read_tuning(path: Any) -> pd.DataFrame:
+    """Read a tuning.csv that `tuning_frame` made."""
+    text = ("dataset", "model", "arm", "method", "metric", "status", "failed_phase", "edge", "reason")
+    types = dict.fromkeys(text, object) | dict.fromkeys(WHOLE, "Int64")
+    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+
+
+def outcome(row: dict[str, Any]) -> str:
+    """How a trial ended, in words."""
+    if row["status"] == "completed":
+        return "completed" if not pd.isna(row["value"]) else "no metric"
+    if row["status"] == "oom":
+        return f"out of memory in {row['failed_phase']}"
+    return f"diverged at step {row['diverged_step']}"
+
+
+def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The trials of one data set and model as text, units in the header."""
+    metric = rows["metric"].iloc[0]
+    scale, decimals = metric_scale(metric), metric_decimals(metric)
+    name, comma, unit = metric_label(metric).partition(", ")
+    cells = []
+    for row in rows.to_dict("records"):
+        chosen = ("chosen" if row["decides"] else "best here") if row["chosen"] else ""
+        cells.append(
+            {
+                "Arm": arm_label(row["method"], row["rank"]),
+                "Learning rate": f"{row['learning_rate']:.3g}" + (" (added)" if row["added"] else ""),
+                f"{name} on dev{comma}{unit}": number(row["value"] * scale, decimals),
+                "Loss on dev": number(row["loss"], 4),
+                "Steps": number(row["steps"], 0),
+                "Status": outcome(row),
+                "": chosen,
+            }
+        )
+    return pd.DataFrame(cells)
+
+
+def tuning_notes(rows: pd.DataFrame) -> list[str]:
+    """What a reader must know of the tuning of one data set and model: one sentence each."""
+    first = rows.iloc[0]
+    planned = rows[~rows["added"]].groupby("arm").size().max()
+    lines = [
+        f"Trials: {planned} rates an arm, {number(rows['steps'].max(), 0)} steps each of batch {first['batch_size']} "
+        f"with seed {first['seed']}, trained on {first['train_rows']:,} rows of train and judged on {first['dev_rows']:,} "
+        f"others of it, of which one is {100 / first['dev_rows']:.2g} %; test was not looked at.",
+    ]
+    for _, own in rows.groupby("arm", sort=False):
+        row = own.iloc[0]
+        name, rate = arm_label(row["method"], row["rank"]), own[own["chosen"]]["learning_rate"].iloc[0]
+        if not pd.isna(row["reason"]):
+            lines.append(f"{name}: {row['reason']} is taken, {rate:.3g}.")
+        if not pd.isna(row["edge"]):
+            lines.append(
+                f"{name}: the best rate, {rate:.3g}, is the {row['edge']} that was tried, so a better one may lie "
+                "beyond: widen the grid, or set tune.extend."
+            )
+        if own["added"].any():
+            lines.append(f"{name}: rates added beyond the grid's edge, {own['added'].sum()}.")
+    return [*lines, *_checks(rows)]
+
+
+def _checks(rows: pd.DataFrame) -> list[str]:
+    """Whether a method's rate holds at the ranks that check it."""
+    lines = []
+    best = rows[rows["chosen"]]
+    for method, own in best.groupby("method", sort=False):
+        decided = own[own["decides"]]
+        for row in own[~own["decides"]].to_dict("records"):
+            for other in decided.to_dict("records"):
+                here, there = (arm_label(method, one["rank"]) for one in (row, other))
+                tried = rows[(rows["arm"] == row["arm"]) & (rows["learning_rate"] == other["learning_rate"])]
+                if row["learning_rate"] == other["learning_rate"]:
+                    lines.append(f"{here}, a check, has the same best rate as {there}.")
+                elif len(tried) and not pd.isna(tried["value"].iloc[0]):
+                    lost = (row["value"] - tried["value"].iloc[0]) * metric_scale(row["metric"])
+                    lines.append(
+                        f"{here}, a check, is best at {row['learning_rate']:.3g}; the rate of {there} is "
+                        f"{number(lost, metric_decimals(row['metric']))} lower there."
+                    )
+    return lines
