@@ -238,6 +238,34 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(put("methods.lora-r4", {"learning_rate": 0.01, "peft": {**tiny.LORA, "r": 4}})),
         ("config key methods.lora-r4: the arm name lora-r4 is taken; rename it",),
     ),
+    "grids of unequal length": (
+        Plan(put("methods.full.learning_rate", [1e-4, 1e-3]), put("methods.lora.learning_rate", [1e-4, 1e-3, 1e-2])),
+        ("config key methods.lora.learning_rate: 3 rates, but methods.full has 2; give every method as many trials",),
+    ),
+    "tuning with a seed of final runs": (
+        Plan(put("methods.full.learning_rate", [1e-4, 1e-3]), put("tune", {"seed": 1})),
+        ("config key tune.seed: 1 is one of seeds, whose runs would not be fresh; change it",),
+    ),
+    "a rate of a method that is not tuned": (
+        Plan(put("methods.lora.learning_rate", "full")),
+        ("config key methods.lora.learning_rate: full has no list of rates to tune; give it one, or write a number",),
+    ),
+    "a rate of a method that is not there": (
+        Plan(put("methods.lora.learning_rate", "ful")),
+        ("config key methods.lora.learning_rate: there is no method 'ful'; did you mean full?",),
+    ),
+    "tuning at a rank that is not there": (
+        Plan(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"rank": 5})),
+        ("config key tune.rank: no tuned method has rank 5; name one that is in ranks",),
+    ),
+    "checks of ranks that are tuned anyway": (
+        Plan(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"by": "arm", "check_ranks": [4]})),
+        ("config key tune.check_ranks: with tune.by arm every rank is tuned; remove it",),
+    ),
+    "noise of an arm that is not there": (
+        Plan(put("noise", {"arms": ["lora"]})),
+        ("config key noise.arms: there is no arm 'lora'; did you mean lora-r4?",),
+    ),
     **{
         f"unsafe name {name!r:.12}": (
             Plan(add(section, name, block)),

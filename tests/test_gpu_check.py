@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import gpu_check
+from peft_tradeoffs import environment, gpu_check
 from peft_tradeoffs.capture import EagerSteps
 
 
@@ -20,7 +20,7 @@ def test_without_a_gpu_asked_for_the_cpu_is_tried():
     report, good = gpu_check.check("cpu", "bf16", False)
     assert good
     assert verdict(report) == "GPU check: no GPU (none is asked for: config key training.device is cpu); the CPU passed"
-    for said in ("bitsandbytes", "peft", torch.__version__, "20 eager steps in bf16"):
+    for said in ("bitsandbytes", "peft", environment.versions()["torch"], "20 eager steps in bf16"):
         assert said in report
     assert "QLoRA (NF4)" in report
 

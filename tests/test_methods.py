@@ -302,6 +302,46 @@ def test_full_fine_tuning_in_bfloat16_is_refused(tiny_bert):
         build(tiny_bert, dtype="bfloat16")
 
 
+def layer_outputs(model: torch.nn.Module, precision: str) -> dict[str, torch.Tensor]:
+    """Outputs of the frozen linear layers of a text, by name."""
+    from peft_tradeoffs.step import autocast
+
+    found, hooks = {}, []
+    for name, module in model.named_modules():
+        if name.endswith("base_layer") or name.endswith("intermediate.dense"):
+            hooks.append(module.register_forward_hook(lambda m, i, out, name=name: found.update({name: out})))
+    with torch.no_grad(), autocast(precision, torch.device("cpu")):
+        model.eval()(**batch())
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def test_quantised_layers_compute_in_the_precision_of_the_others(tiny_bert):
+    """bitsandbytes alone returns float32 between its layers under autocast."""
+    quantization = {**NF4, **BFLOAT16}
+    lora, qlora = (
+        layer_outputs(build(tiny_bert, peft=LORA, quantization=block).model, "bf16") for block in (None, quantization)
+    )
+    assert lora.keys() == qlora.keys() and len(lora) == 6
+    assert {out.dtype for out in lora.values()} == {out.dtype for out in qlora.values()} == {torch.bfloat16}
+
+
+def test_quantised_layers_give_the_products_that_bitsandbytes_gives(tiny_bert):
+    built = build(tiny_bert, peft=LORA, quantization={**NF4, **BFLOAT16})
+    name, layer = next((n, m) for n, m in built.model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit))
+    states = torch.randn(3, layer.in_features)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = layer(states)
+        hooks, layer._forward_pre_hooks = layer._forward_pre_hooks, {}
+        plain = layer(states)
+    assert (found.dtype, plain.dtype) == (torch.bfloat16, torch.float32), name
+    assert torch.equal(found.float(), plain)
+    layer._forward_pre_hooks = hooks
+    with torch.no_grad():
+        assert layer(states).dtype == torch.float32  # without autocast nothing is rounded
+
+
 @pytest.mark.parametrize("arm", ["lora", "qlora"])
 def test_an_adapter_on_bfloat16_reloads(tiny_bert, tmp_path, arm):
     from peft import PeftModel

@@ -99,7 +99,7 @@ def build(
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False, **(gradient_checkpointing_kwargs or {})})
     if quantization:
-        _keep_quantized_gradients(model)
+        _treat_as_linear(model)
     if peft:
         torch.manual_seed(seed)  # the adapter's draw
         model = add_adapter(model, peft, head)
@@ -251,13 +251,26 @@ def _saying_why() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _keep_quantized_gradients(model: nn.Module) -> None:
-    """Keep bitsandbytes from repacking weights in evaluation for a CPU kernel that has no gradients."""
+def _treat_as_linear(model: nn.Module) -> None:
+    """Let quantised layers do under autocast, in training and evaluation, what any linear layer does."""
     import bitsandbytes
 
     for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit) and hasattr(module, "support_avx512bf16_for_cpu"):
+        if not isinstance(module, bitsandbytes.nn.Linear4bit):
+            continue
+        module.register_forward_pre_hook(_round_input)
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # weights repacked for a CPU kernel that has no gradients
             module.support_avx512bf16_for_cpu = False
+
+
+def _round_input(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
+    """The input in autocast's precision, which the output then has too.
+
+    bitsandbytes gives the output the precision of the input, not the one it computed in: between its layers QLoRA would
+    hold float32 where LoRA holds bfloat16, and pay for it in activations and casts.
+    """
+    kind = inputs[0].device.type
+    return (inputs[0].to(torch.get_autocast_dtype(kind)),) if torch.is_autocast_enabled(kind) else None
 
 
 def _count(model: nn.Module, logical: dict[str, int], head: list[str]) -> Parameters:

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from peft_tradeoffs import style
 from peft_tradeoffs.arms import arm_label
@@ -40,15 +40,14 @@ def learning_rate_grid(grid: Grid) -> Figure:
         axes.scatter(best["learning_rate"], best["value"] * grid.scale, **ring)
         handles.append(Line2D([], [], label=arm_label(row["method"], row["rank"]), markersize=5, **line))
     axes.set_xscale("log")
-    axes.set_xticks(sorted(shown["learning_rate"].unique()))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(axis="x", labelrotation=45)
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(*spread(shown["value"] * grid.scale, 0.02 * grid.scale))
     axes.set_xlabel("Learning rate (log scale)")
     axes.set_ylabel(grid.metric_axis.replace("test split", "dev split"))
     style.grid_along(axes, "y")
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, handlelength=3.5)
     return figure
 
 

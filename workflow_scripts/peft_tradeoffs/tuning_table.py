@@ -81,8 +81,8 @@ def tuning_notes(rows: pd.DataFrame) -> list[str]:
     planned = rows[~rows["added"]].groupby("arm").size().max()
     lines = [
         f"Trials: {planned} rates an arm, {number(rows['steps'].max(), 0)} steps each of batch {first['batch_size']} "
-        f"with seed {first['seed']}, trained on {first['train_rows']:,} rows of train and judged on {first['dev_rows']:,} "
-        f"others of it, of which one is {100 / first['dev_rows']:.2g} %; test was not looked at.",
+        f"with seed {first['seed']}, trained on {first['train_rows']:,} rows of train and judged on "
+        f"{first['dev_rows']:,} others of it, of which one is {100 / first['dev_rows']:.2g} %; test was not looked at.",
     ]
     for _, own in rows.groupby("arm", sort=False):
         row = own.iloc[0]
