@@ -163,7 +163,7 @@ def tuned(tiny_bert, tmp_path_factory):
     settings = tiny.config(folder, seeds=[0], tune={"fraction": 0.25, "extend": True, "max_extensions": 1})
     settings["training"]["epochs"] = 4
     settings["methods"] = {
-        "full": {"learning_rate": [1e-9, 1e-3, 1e9]},
+        "full": {"learning_rate": [1e-9, 1e-8, 1e-3]},
         "lora": {"learning_rate": [1e-9, 1e-8, 1e-2], "ranks": [4, 8], "peft": tiny.LORA},
     }
     tiny.snakemake(folder, settings)
@@ -189,9 +189,10 @@ def test_final_runs_take_the_tuned_rate(tuned):
 
 def test_a_grid_is_extended_at_its_edge(tuned):
     folder, _ = tuned
-    found = best(folder, "lora-r4")
-    assert found["rates"] == [1e-9, 1e-8, 1e-2]
-    assert [one["learning_rate"] for one in found["trials"] if one["added"]] == [1e4]
+    found = best(folder, "full")
+    assert found["rates"] == [1e-9, 1e-8, 1e-3]
+    assert [one["learning_rate"] for one in found["trials"] if one["added"]] == [100.0]
+    assert found["edge"] is None  # what lies beyond was tried
 
 
 def test_trials_keep_no_weights_and_never_see_the_test_split(tuned):
@@ -212,10 +213,9 @@ def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):
     before = tiny.summaries(folder)
     trial = folder / "results/tune/trials/reviews/tiny/full/lr0.001/summary.json"
     finished = json.loads(trial.read_text())["finished_at"]
-    settings["methods"]["full"]["learning_rate"] = [1e-10, 1e-9, 1e-3]
-    settings["methods"]["lora"]["learning_rate"] = [1e-9, 1e-8, 1e-2]
+    settings["methods"]["full"]["learning_rate"] = [1e-10, 1e-8, 1e-3]
     tiny.snakemake(folder, settings)
-    assert [one["learning_rate"] for one in best(folder, "full")["trials"]][:3] == [1e-10, 1e-9, 1e-3]
+    assert [one["learning_rate"] for one in best(folder, "full")["trials"]][:3] == [1e-10, 1e-8, 1e-3]
     assert json.loads(trial.read_text())["finished_at"] == finished
     assert tiny.summaries(folder) == before
     assert "nothing to be done" in tiny.snakemake(folder, None, "-n").stdout.lower()
