@@ -52,7 +52,9 @@ EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = ["runs", "arms", "memory", "cost"]
 COMPARISONS = ["comparison"]
-TUNING = ["tuning"] if EXPERIMENT.trials else []
+VIEWS = ["tuning"] * bool(EXPERIMENT.trials) + ["equal_memory"] * bool(
+    EXPERIMENT.equal_memory
+)
 FIGURES = [
     "metric_by_arm",
     "peak_memory_by_arm",
@@ -101,7 +103,7 @@ def fetched_files():
     )
 
 
-def table_files(names=TABLES + COMPARISONS + TUNING):
+def table_files(names=TABLES + COMPARISONS + VIEWS):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]
     )

@@ -9,7 +9,7 @@ import argparse
 import os
 from pathlib import Path
 
-from peft_tradeoffs import errors, files
+from peft_tradeoffs import errors
 from peft_tradeoffs.training import Run, add_training, process, read_settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
@@ -20,18 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_training(parser)
     parser.add_argument("--seeds", required=True, type=int, nargs="+")
-    parser.add_argument(
-        "--learning-rate-from",
-        type=Path,
-        nargs="?",  # of an arm that is not tuned the workflow has no file to name
-        metavar="JSON",
-        help="what tune.py wrote: its rate is taken, not the settings'",
-    )
     parser.add_argument("--output-dir", required=True, type=Path, help="gets a folder seed{N} a run")
     arguments = parser.parse_args()
-    settings = read_settings(arguments.settings)
-    if arguments.learning_rate_from:
-        settings["learning_rate"] = files.read_json(arguments.learning_rate_from)["learning_rate"]
+    settings = read_settings(arguments)
     with process(arguments) as training:
         training.train([Run(arguments.output_dir / f"seed{seed}", seed, settings) for seed in arguments.seeds])
 

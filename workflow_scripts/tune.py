@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--trials-dir", required=True, type=Path, metavar="DIR", help="gets a folder lr{RATE} a trial")
     parser.add_argument("--output", required=True, type=Path, metavar="JSON", help="the chosen rate and all trials")
     arguments = parser.parse_args()
-    settings = read_settings(arguments.settings)
+    settings = read_settings(arguments)
 
     def run(rate: float) -> Run:
         return Run(arguments.trials_dir / f"lr{rate:g}", arguments.seed, settings | {"learning_rate": rate})

@@ -130,7 +130,7 @@ class Trainer:
             phases.restore(self.progress.phases)
             self.timer = StepTimer(self.device, self.progress.step_s)
         else:
-            self.progress = self._probed()
+            self.progress = self.probed()
             phases.switch(PREPARE)
         self.mask = MASKS[self.progress.mask]
         choose_kernels(self.mask)
@@ -227,7 +227,7 @@ class Trainer:
             self._checkpoint()
         raise Interrupted(signal_name, f"after step {self.progress.step} of {self.total}")
 
-    def _probed(self) -> Progress:
+    def probed(self) -> Progress:
         """The progress of a run that begins: its probe, and the mask that all its steps take."""
         progress = Progress()
         if self.device.type == "cuda":  # on a CPU nothing waits

@@ -142,6 +142,42 @@ def run(
     reporter.done(_last_line(summary))
 
 
+def build_arm(
+    settings: dict[str, Any],
+    seed: int,
+    manifest: dict[str, Any],
+    model_folder: Path,
+    train: Split,
+    description: dict[str, Any],
+    device: torch.device,
+) -> tuple[methods.Built, BlockGenerators | None, str | None]:
+    """The model of an arm on `device`, its generators of dropout, and what its frozen linear layers are held in."""
+    # torch.compile recomputes dropout by itself, and cannot trace generators of our own.
+    own = device.type == "cuda" and settings["gradient_checkpointing"] and not settings["compile"]
+    generators = BlockGenerators(seed) if own else None
+    choose_kernels(no_mask)  # as when the process began: an earlier seed may have left some out
+    built = methods.build(
+        model_folder,
+        peft=settings["peft"],
+        quantization=settings["quantization"],
+        gradient_checkpointing=settings["gradient_checkpointing"],
+        gradient_checkpointing_kwargs=generators.checkpoint_arguments() if generators else None,
+        head=settings["head"],
+        task=settings["task"],
+        num_labels=description["num_labels"],
+        pad_token_id=description["pad_token_id"],
+        seed=seed,
+        device=str(device),
+        dtype=settings["dtype"],
+    )
+    if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
+        adapter = built.model.peft_config["default"]
+        adapter.base_model_name_or_path, adapter.revision = manifest["path"], manifest["revision"]
+    held = hold_as_computed(built.model, settings["precision"], device, longest_text(train))
+    free_memory(device)  # the workspaces of its forward pass are no weights
+    return built, generators, held
+
+
 def _train(
     outcome: Outcome,
     settings: dict[str, Any],
@@ -158,30 +194,9 @@ def _train(
     """Build, train and save; `outcome` keeps what was reached should memory run out."""
     cuda = device.torch.type == "cuda"
     outcome.held_before = requested_bytes() if cuda else None
-    # torch.compile recomputes dropout by itself, and cannot trace generators of our own.
-    own = cuda and settings["gradient_checkpointing"] and not settings["compile"]
-    generators = BlockGenerators(seed) if own else None
-    choose_kernels(no_mask)  # as when the process began: an earlier seed may have left some out
-    built = methods.build(
-        model_folder,
-        peft=settings["peft"],
-        quantization=settings["quantization"],
-        gradient_checkpointing=settings["gradient_checkpointing"],
-        gradient_checkpointing_kwargs=generators.checkpoint_arguments() if generators else None,
-        head=settings["head"],
-        task=settings["task"],
-        num_labels=description["num_labels"],
-        pad_token_id=description["pad_token_id"],
-        seed=seed,
-        device=str(device.torch),
-        dtype=settings["dtype"],
+    built, generators, outcome.frozen_linear_dtype = build_arm(
+        settings, seed, manifest, model_folder, splits["train"], description, device.torch
     )
-    if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
-        adapter = built.model.peft_config["default"]
-        adapter.base_model_name_or_path, adapter.revision = manifest["path"], manifest["revision"]
-    text = longest_text(splits["train"])
-    outcome.frozen_linear_dtype = hold_as_computed(built.model, settings["precision"], device.torch, text)
-    free_memory(device.torch)  # the workspaces of its forward pass are no weights
     outcome.parameters = built.parameters
     outcome.training_bytes = methods.training_bytes(built.model)
     if cuda:

@@ -32,6 +32,13 @@ class Run:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """The options that every script that trains has."""
     parser.add_argument("--settings", required=True, help="resolved settings of the arm: JSON, or a file of it")
+    parser.add_argument(
+        "--learning-rate-from",
+        type=Path,
+        nargs="?",  # of an arm that is not tuned the workflow has no file to name
+        metavar="JSON",
+        help="what tune.py wrote: its rate is taken, not the settings'",
+    )
     parser.add_argument("--tokens", required=True, type=Path, help="tokenised splits (.npz, .json beside it)")
     parser.add_argument("--model", required=True, type=Path, help="model folder (its manifest .json beside it)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -44,12 +51,16 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_settings(text: str) -> dict[str, Any]:
-    """Settings given as JSON or as the path of a JSON file."""
+def read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings given as JSON or as the path of a JSON file, with the learning rate that was tuned."""
+    text = arguments.settings
     try:
-        return json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+        settings = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError) as error:
         raise InputError(f"--settings: neither JSON nor a file of it: {error}") from error
+    if arguments.learning_rate_from:
+        settings["learning_rate"] = files.read_json(arguments.learning_rate_from)["learning_rate"]
+    return settings
 
 
 @contextlib.contextmanager
@@ -106,7 +117,7 @@ class TrainingProcess:
 
     def _train(self, run: Run, directory: RunDirectory) -> None:
         with directory.attempts.under_way():
-            self._device = self._device or self._open_device(run, directory)
+            self._device = self._device or self._open_device(run.settings, directory.attempts.waiting())
             from peft_tradeoffs import runs
 
             runs.run(
@@ -122,13 +133,25 @@ class TrainingProcess:
             )
         self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
 
-    def _open_device(self, run: Run, directory: RunDirectory) -> Any:
+    def probe_peaks(self, settings: dict[str, Any], seed: int) -> Any:
+        """The `ProbePeaks` of an arm."""
+        self._device = self._device or self._open_device(settings, contextlib.nullcontext())
+        from peft_tradeoffs.probe_peaks import ProbePeaks
+
+        arguments = self._arguments
+        return ProbePeaks(settings, seed, self._manifest, arguments.model, arguments.tokens, self._device)
+
+    def fingerprint(self, seed: int, settings: dict[str, Any]) -> str:
+        """SHA-256 over all that decides a result."""
+        return code.digest({"seed": seed, "settings": settings, **self._conditions})
+
+    def _open_device(self, settings: dict[str, Any], waiting: contextlib.AbstractContextManager[None]) -> Any:
         # The GPU is idle while torch and the others are imported.
-        idle = IdlePower() if run.settings["device"] == "cuda" else None
+        idle = IdlePower() if settings["device"] == "cuda" else None
         from peft_tradeoffs import runs
 
-        return runs.prepare_process(run.settings, self._arguments.threads, idle, directory.attempts.waiting())
+        return runs.prepare_process(settings, self._arguments.threads, idle, waiting)
 
     def _directory(self, run: Run) -> RunDirectory:
-        fingerprint = code.digest({"seed": run.seed, "settings": run.settings, **self._conditions})
+        fingerprint = self.fingerprint(run.seed, run.settings)
         return RunDirectory(run.folder, fingerprint, self._arguments.checkpoint_interval, self._interruption)

@@ -1,0 +1,29 @@
+"""Gather the view of equal memory into tables/equal_memory as CSV, Markdown and LaTeX: a row a cap and arm."""
+
+import argparse
+from pathlib import Path
+
+from peft_tradeoffs.errors import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--found", type=Path, nargs="+", required=True, metavar="JSON", help="what train_at_equal_memory.py wrote"
+    )
+    parser.add_argument("--models", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of the models")
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
+    args = parser.parse_args()
+    from peft_tradeoffs.equal_memory_table import equal_memory_frame, equal_memory_notes, equal_memory_readable
+    from peft_tradeoffs.files import read_json, write_text
+    from peft_tradeoffs.table_formats import latex, markdown
+
+    pretrained = {path.stem: read_json(path)["pretrained"] for path in args.models}
+    frame = equal_memory_frame([read_json(path) for path in args.found], pretrained)
+    write_text(args.output_dir / "equal_memory.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(args.output_dir / "equal_memory.md", markdown(frame, equal_memory_readable, equal_memory_notes))
+    write_text(args.output_dir / "equal_memory.tex", latex(frame, equal_memory_readable, equal_memory_notes))
+
+
+if __name__ == "__main__":
+    run(main)
