@@ -100,7 +100,7 @@ def equal_memory_notes(rows: pd.DataFrame) -> list[str]:
     lines = [
         "Each arm trains at the largest batch whose probe stays under the cap (1, 2, 4 and multiples of 8, up to "
         f"{first['largest']}), for {length}.",
-        f"For a batch of k times {first['base_batch_size']} the learning rate is {rule}; it was not tuned at that batch.",
+        f"For a batch of k times {first['base_batch_size']} the learning rate is {rule}; it was not tuned there.",
     ]
     if rows["low"].notna().any():
         lines.append("In brackets: 95 % t intervals over seeds.")
