@@ -14,5 +14,7 @@ rule status:
         script=SCRIPTS / "status.py",
         output=OUT,
         grid=json.dumps(GRID),
+        trials=json.dumps(EXPERIMENT.trials),
     shell:
-        "python {params.script:q} --output {params.output:q} --grid {params.grid:q} 2> {log:q}"
+        "python {params.script:q} --output {params.output:q} --grid {params.grid:q}"
+        " --trials {params.trials:q} 2> {log:q}"

@@ -15,6 +15,7 @@ import tiny
 from peft_tradeoffs import run_status, squeue
 from peft_tradeoffs.run_status import grid_status, table
 from peft_tradeoffs.squeue import Job
+from peft_tradeoffs.tuning_status import tuning_status
 
 GRID = {"dataset": ["reviews"], "model": ["tiny"], "arm": ["full", "lora-r4"], "seed": [0, 1]}
 UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
@@ -213,3 +214,31 @@ def test_it_starts_without_torch():
     done = subprocess.run([sys.executable, "-c", script], cwd=tiny.REPOSITORY / "workflow_scripts")
     assert done.returncode == 0
     assert run_status.duration(59.9) == "0:59"
+
+
+def test_a_line_a_tuning_before_the_runs(tmp_path, runs):
+    trials = {"full": [1e-5, 1e-4], "lora-r4": [1e-4, 1e-3], "a": [1e-4, 1e-3], "b": [1e-4, 1e-3], "c": [1e-4, 1e-3]}
+    best = tmp_path / "tune/best/reviews/tiny/full.json"
+    best.parent.mkdir(parents=True)
+    best.write_text(json.dumps({"learning_rate": 1e-4, "trials": [{}, {}, {}]}))
+    summary(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr0.0001")
+    live(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr0.001")
+    live(tmp_path / "tune/trials/reviews/tiny/a/lr0.001", status="interrupted")
+    log = tmp_path / "logs/tune/reviews/tiny/b.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: no room\n")
+    jobs = [
+        Job("17", "RUNNING", "None", "node7", "rule_tune_wildcards_reviews_tiny_lora-r4"),
+        Job("18", "PENDING", "Resources", "", "rule_tune_wildcards_reviews_tiny_c"),
+    ]
+    found = tuning_status(tmp_path, GRID, trials, jobs)["reviews · tiny"]
+    assert [(one.arm, one.state, one.detail) for one in found] == [
+        ("full", "done", "learning rate 0.0001 of 3 tried"),
+        ("lora-r4", "running", "1 of 2 rates tried, 0.001 at step 40/100, 1:02:05 left, job 17 on node7"),
+        ("a", "interrupted", "0 of 2 rates tried; the next call goes on"),
+        ("b", "failed", str(log)),
+        ("c", "queued", "job 18, Resources"),
+    ]
+    assert table({"reviews · tiny": found[:1]}).splitlines()[1] == (
+        "  full  tuning  done  learning rate 0.0001 of 3 tried"
+    )

@@ -1,12 +1,13 @@
-"""Show how far each run is: done, running, queued, interrupted, failed or not started.
+"""Show how far each tuning and run is: done, running, queued, interrupted, failed or not started.
 
 Reads the folders of the runs and Slurm's queue, if there is one; changes nothing.
 """
 
 import argparse
+import json
 from pathlib import Path
 
-from peft_tradeoffs import run_status, squeue
+from peft_tradeoffs import run_status, squeue, tuning_status
 from peft_tradeoffs.errors import run
 from peft_tradeoffs.grid import add_grid
 
@@ -16,6 +17,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the config's `output`")
     add_grid(parser)
+    parser.add_argument(
+        "--trials", type=json.loads, default={}, metavar="JSON", help='learning rates to tune: {"full": [1e-5, 1e-4]}'
+    )
     args = parser.parse_args()
     try:
         jobs = squeue.jobs(Path.cwd())
@@ -23,7 +27,9 @@ def main() -> None:
     except squeue.NoAnswer as error:
         jobs, unfinished = [], None
         print(f"{error}\nSo what is queued is not shown.")
-    print(run_status.table(run_status.grid_status(args.output, args.grid, jobs, unfinished)))
+    tuning = tuning_status.tuning_status(args.output, args.grid, args.trials, jobs, unfinished)
+    runs = run_status.grid_status(args.output, args.grid, jobs, unfinished)
+    print(run_status.table({name: [*tuning.get(name, []), *of_name] for name, of_name in runs.items()}))
 
 
 if __name__ == "__main__":

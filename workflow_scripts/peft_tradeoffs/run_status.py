@@ -21,10 +21,10 @@ RESULT = {"oom": "out of memory", "diverged": "diverged"}
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run's state, one of STATES, and what there is to say of it."""
+    """The state of a run, or of an arm's tuning, one of STATES, and what there is to say of it."""
 
     arm: str
-    seed: int
+    seed: int | None  # None: the arm's tuning
     state: str
     detail: str
 
@@ -40,13 +40,13 @@ def grid_status(
     for dataset, model, arm in itertools.product(*(grid[key] for key in ("dataset", "model", "arm"))):
         names = (dataset, model, arm)
         folders = {seed: output / "runs" / Path(*names) / f"seed{seed}" for seed in grid["seed"]}
-        live = {seed: _read(folder / STATUS) for seed, folder in folders.items()}
+        live = {seed: read(folder / STATUS) for seed, folder in folders.items()}
         job = {seed: _job_of(jobs, names, seed, live[seed]) for seed in folders}
-        alive = [seed for seed in folders if _alive(folders[seed], live[seed], job[seed], unfinished)]
+        alive = [seed for seed in folders if is_alive(folders[seed], live[seed], job[seed], unfinished)]
         trained = {job[seed].comment: seed for seed in alive if job[seed]}  # now, by jobs of that name
         for seed, folder in folders.items():
             if seed in alive:
-                state, detail = "running", _progress(live[seed], job[seed])
+                state, detail = "running", progress(live[seed], job[seed])
             else:
                 before = trained.get(job[seed].comment) if job[seed] else None
                 state, detail = _status(folder, _log(output, names, seed), live[seed], job[seed], before)
@@ -55,27 +55,32 @@ def grid_status(
 
 
 def table(runs: dict[str, list[RunStatus]]) -> str:
-    """A line a run, aligned, under its data set and model; the last line counts them."""
+    """A line a run and a tuning, aligned, under its data set and model; the last line counts them."""
     every = [run for group in runs.values() for run in group]
     arm = max((len(run.arm) for run in every), default=0)
-    seed = max((len(str(run.seed)) for run in every), default=0)
+    seed = max((len(str(run.seed)) for run in every if run.seed is not None), default=0)
+    what = max((len(_what(run, seed)) for run in every), default=0)
     state = max((len(run.state) for run in every), default=0)
     lines = []
     for heading, group in runs.items():
-        lines += [heading, *(_line(run, arm, seed, state) for run in group)]
+        lines += [heading, *(_line(run, arm, f"{_what(run, seed):<{what}}", state) for run in group)]
     counts = Counter(run.state for run in every)
     return "\n".join([*lines, ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name]) or "no runs"])
 
 
-def _line(run: RunStatus, arm: int, seed: int, state: int) -> str:
-    return f"  {run.arm:<{arm}}  seed {run.seed:>{seed}}  {run.state:<{state}}  {run.detail}".rstrip()
+def _what(run: RunStatus, seed: int) -> str:
+    return "tuning" if run.seed is None else f"seed {run.seed:>{seed}}"
+
+
+def _line(run: RunStatus, arm: int, what: str, state: int) -> str:
+    return f"  {run.arm:<{arm}}  {what}  {run.state:<{state}}  {run.detail}".rstrip()
 
 
 def _status(
     folder: Path, log: Path, live: dict[str, Any] | None, job: Job | None, before: int | None
 ) -> tuple[str, str]:
     """State and detail of a run that no process trains; `before`: the seed that its job trains now."""
-    if summary := _read(folder / "summary.json") or _kept(folder):
+    if summary := read(folder / "summary.json") or _kept(folder):
         return "done", _result(summary)
     saved = f"at step {live['step']}/{live['total']}" if live and live["step"] else "resumes" if live else ""
     if job is not None and not job.waits and before is None:
@@ -83,7 +88,7 @@ def _status(
     if job is not None:
         reason = job.reason if before is None else f"after seed {before}"
         return "queued", f"job {job.id}, {reason}" + (f"; {saved}" if saved else "")
-    if _says_an_error(log):
+    if says_an_error(log):
         return "failed", str(log)
     if live:
         return "interrupted", f"{saved}; the next call goes on with it" if live["step"] else "the next call starts it"
@@ -92,11 +97,11 @@ def _status(
 
 def _kept(folder: Path) -> dict[str, Any] | None:
     """The summary of a finished run that Snakemake removed with its failed job; the next call puts it back."""
-    summary, last = _read(folder / "state/summary.json"), _read(folder / "state/attempts.json")
+    summary, last = read(folder / "state/summary.json"), read(folder / "state/attempts.json")
     return summary if summary and (last is None or last["fingerprint"] == summary["fingerprint"]) else None
 
 
-def _progress(live: dict[str, Any], job: Job | None) -> str:
+def progress(live: dict[str, Any], job: Job | None) -> str:
     where = f"job {job.id} on {job.node}" if job else f"process {live['pid']} on {live['host']}"
     if live["step"] is None:
         return f"not at its steps yet, {where}"
@@ -119,7 +124,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _alive(folder: Path, live: dict[str, Any] | None, job: Job | None, unfinished: set[str] | None) -> bool:
+def is_alive(folder: Path, live: dict[str, Any] | None, job: Job | None, unfinished: set[str] | None) -> bool:
     """Whether the process that wrote this status still works."""
     if live is None or live["status"] != "running":
         return False
@@ -163,14 +168,14 @@ def _log(output: Path, names: tuple[str, ...], seed: int) -> Path:
     return own if own.exists() else folder / "train.log"
 
 
-def _says_an_error(log: Path) -> bool:
+def says_an_error(log: Path) -> bool:
     with contextlib.suppress(OSError):
         text = log.read_text(encoding="utf-8", errors="replace")
         return any(line.startswith(("error: ", "Traceback ")) or "Error: " in line for line in text.splitlines())
     return False
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read(path: Path) -> dict[str, Any] | None:
     """A JSON file that may not be there, or be half written on a slow file system."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

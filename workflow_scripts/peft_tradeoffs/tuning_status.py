@@ -1,0 +1,51 @@
+"""How far the tuning of each arm is. Cheap to import."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.run_status import STATUS, RunStatus, is_alive, progress, read, says_an_error
+from peft_tradeoffs.squeue import Job
+
+
+def tuning_status(
+    output: Path,
+    grid: dict[str, list[Any]],
+    trials: dict[str, list[float]],
+    jobs: list[Job],
+    unfinished: set[str] | None = None,
+) -> dict[str, list[RunStatus]]:
+    """A line an arm that is tuned, by data set and model, as `grid_status` has them for runs.
+
+    `trials`: the learning rates to try, by arm.
+    """
+    found: dict[str, list[RunStatus]] = {}
+    for dataset, model, arm in itertools.product(grid["dataset"], grid["model"], trials):
+        names = (dataset, model, arm)
+        state, detail = _status(output, names, len(trials[arm]), jobs, unfinished)
+        found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, None, state, detail))
+    return found
+
+
+def _status(
+    output: Path, names: tuple[str, str, str], planned: int, jobs: list[Job], unfinished: set[str] | None
+) -> tuple[str, str]:
+    path = Path(*names)
+    best = read(output / "tune/best" / path.with_name(f"{path.name}.json"))
+    if best is not None:
+        return "done", f"learning rate {best['learning_rate']:.3g} of {len(best['trials'])} tried"
+    own = [job for job in jobs if job.comment == "rule_tune_wildcards_" + "_".join(names)]
+    job = own[-1] if own else None
+    folders = sorted((output / "tune/trials" / path).glob("lr*"))
+    tried = sum((folder / "summary.json").exists() for folder in folders)
+    counted = f"{tried} of {planned} rates tried"
+    for folder in folders:
+        live = read(folder / STATUS)
+        if is_alive(folder, live, job, unfinished):
+            return "running", f"{counted}, {folder.name.removeprefix('lr')} at {progress(live, job)}"
+    if job is not None:
+        return ("queued", f"job {job.id}, {job.reason}") if job.waits else ("running", f"{counted}, job {job.id}")
+    log = output / "logs/tune" / path.with_name(f"{path.name}.log")
+    if says_an_error(log):
+        return "failed", str(log)
+    return ("interrupted", f"{counted}; the next call goes on") if folders else ("not started", "")
