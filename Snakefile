@@ -10,6 +10,7 @@ include: "rules/fetch.smk"
 include: "rules/prepare.smk"
 include: "rules/train.smk"
 include: "rules/tables.smk"
+include: "rules/views.smk"
 include: "rules/figures.smk"
 include: "rules/status.smk"
 include: "rules/gpu_check.smk"
@@ -28,6 +29,7 @@ rule all:
     input:
         summaries(),
         table_files(),
+        recommendation_files(),
         figure_files(),
 
 
@@ -44,6 +46,7 @@ rule runs:
 rule tables:
     input:
         table_files(),
+        recommendation_files(),
 
 
 rule figures:

@@ -19,6 +19,7 @@ from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
 from peft_tradeoffs.preflight import check_arms, check_paths
+from peft_tradeoffs.views_config import factors
 
 slurm_executor.install()
 
@@ -52,6 +53,12 @@ EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = ["runs", "arms", "memory", "cost"]
 COMPARISONS = ["comparison"]
+VIEWS = ["equal_cost"]
+FACTORIALS = {
+    name: factors(name, arms, EXPERIMENT.arms)
+    for name, arms in EXPERIMENT.attribution.items()
+}
+ATTRIBUTIONS = ["attribution"] if FACTORIALS else []
 FIGURES = [
     "metric_by_arm",
     "peak_memory_by_arm",
@@ -99,10 +106,14 @@ def fetched_files():
     )
 
 
-def table_files(names=TABLES + COMPARISONS):
+def table_files(names=TABLES + COMPARISONS + VIEWS + ATTRIBUTIONS):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]
     )
+
+
+def recommendation_files():
+    return expand(f"{OUT}/tables/recommendation.{{kind}}", kind=["csv", "md"])
 
 
 def figure_files(dataset=GRID["dataset"], model=GRID["model"]):

@@ -25,7 +25,7 @@ Evaluations = pd.DataFrame  # of the test split: epoch, train_s, value
 
 
 def read_evaluations(path: Path, metric: str) -> Evaluations:
-    """Evaluations of the test split of a run's metrics.csv: epoch, train_s, value. Raises InputError if it is broken."""
+    """Evaluations of the test split of a run's metrics.csv. Raises InputError if the file is broken."""
     remedy = "delete the run's folder and run it again"
     try:
         table = pd.read_csv(path)

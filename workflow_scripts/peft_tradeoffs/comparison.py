@@ -96,6 +96,17 @@ def comparison_frame(
     return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(set(COLUMNS) - {*WHOLE, *NO_NUMBERS}, float))
 
 
+def read_comparison(path: Path) -> pd.DataFrame:
+    """A comparison.csv that `comparison_frame` made. Raises InputError if it is missing or lacks columns."""
+    try:
+        frame = pd.read_csv(path, dtype=dict.fromkeys(WHOLE, "Int64") | dict.fromkeys((*ARM, "method"), str))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; compare_arms.py writes it") from None
+    if missing := [key for key in COLUMNS if key not in frame]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; make it again with compare_arms.py")
+    return frame
+
+
 Runs = dict[int, tuple[float, Predicted]]  # by seed: the metric and the predictions
 
 
