@@ -105,12 +105,14 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
     others = [row for row in rows if row["qualifies"] == YES and row is not best]
     if others:
         yield f"Also {'within the limits' if random else 'qualify'}: {', '.join(_apart(row, by) for row in others)}."
-    undecided: dict[str, list[Row]] = {}
+    cheaper = [] if best is None else _maybe_cheaper(rows, best, by)
+    undecided: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["qualifies"] == UNKNOWN:
-            undecided.setdefault(_undecided(row), []).append(row)
-    for text, arms in undecided.items():
-        yield f"Cannot be said of {_names(arms)}: {text}."
+            remark = ", which would cost less" if row in cheaper else ""
+            undecided.setdefault((remark, _undecided(row)), []).append(row)
+    for (remark, text), arms in undecided.items():
+        yield f"Cannot be said of {_names(arms)}{remark}: {text}."
     for why, arms in _by_reason([row for row in rows if row["qualifies"] == NO]).items():
         yield f"Does not qualify: {', '.join(f'{_name(row)}{_how_far(row)}' for row in arms)}: {why}."
     if baseline is not None and baseline["quality"] != YES:
@@ -170,8 +172,7 @@ def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
         metric, margin = baseline["metric"], baseline["margin"] * metric_scale(baseline["metric"])
         units = unit(metric) if metric == "accuracy" else ""
         size = f"{margin:g} {units.removesuffix('s') if margin == 1 else units}".strip()
-        name = metric_label(metric).partition(",")[0]
-        asked.append(f"{name[0].lower()}{name[1:]} proven to be less than {size} below that of {_name(baseline)}")
+        asked.append(f"{_metric(metric)} proven to be less than {size} below that of {_name(baseline)}")
     for key, noun, units in (
         ("memory_GiB", "peak memory", "GiB"),
         ("train_s", "training time a run", "s"),
@@ -183,6 +184,10 @@ def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
     if _unlimited(limits):
         asked.append("no limit on costs")
     return f"{'; '.join(asked)}; of what qualifies, {LEAST[limits['cheapest']]}"
+
+
+def _metric(metric: str) -> str:
+    return "accuracy" if metric == "accuracy" else metric_label(metric)
 
 
 def _name(row: Row) -> str:
@@ -212,27 +217,24 @@ def _interval(value: float | None, low: float | None, high: float | None, sign: 
     return with_interval(value, low, high, 1.0, sign)
 
 
-def _difference(row: Row) -> str:
+def _difference(row: Row, with_unit: bool = False) -> str:
     if row["difference"] is None:
         return NULL
     scale = metric_scale(row["metric"])
-    return with_interval(row["difference"], row["difference_low"], row["difference_high"], scale, sign=True)
+    text = with_interval(row["difference"], row["difference_low"], row["difference_high"], scale, sign=True)
+    return f"{text} points" if with_unit and row["metric"] == "accuracy" else text
 
 
 def _facts(best: Row, baseline: Row | None) -> str:
     facts = []
     if best["mean"] is not None:
-        name, _, units = metric_label(best["metric"]).partition(", ")
-        low, high = (
-            None if best[key] is None else np.clip(best[key], *RANGE[best["metric"]]) for key in ("low", "high")
-        )
-        facts.append(
-            f"{name.lower()} {with_interval(best['mean'], low, high, metric_scale(best['metric']))} {units}".strip()
-        )
+        bounds = (None if best[key] is None else np.clip(best[key], *RANGE[best["metric"]]) for key in ("low", "high"))
+        value = with_interval(best["mean"], *bounds, metric_scale(best["metric"]))
+        facts.append(f"{_metric(best['metric'])} {value}{' %' if best['metric'] == 'accuracy' else ''}")
     against = baseline if baseline is not best else None
     if against is not None and best["difference"] is not None:
         p = p_value(best["p_not_worse_holm"])
-        against_it = f"{_difference(best)} {unit(best['metric'])} against {_name(against)}"
+        against_it = f"{_difference(best, with_unit=True)} against {_name(against)}"
         facts[-1] += f", {against_it} (p of non-inferiority {p})"
     for name, column in COSTS.items():
         if best[column] is not None:
@@ -274,7 +276,7 @@ def _how_far(row: Row) -> str:
     """The numbers by which an arm does not qualify."""
     found = [_cost(row, name) for name, column in COSTS.items() if row[f"{column}_kept"] == NO]
     if row["quality"] == NO:
-        found.append(f"{_difference(row)} {unit(row['metric'])}")
+        found.append(_difference(row, with_unit=True))
     return f" ({', '.join(found)})" if found else ""
 
 
@@ -286,7 +288,7 @@ def _undecided(row: Row) -> str:
             continue
         why = row[f"{test.removesuffix('_kept')}_why"]
         if test == "quality" and row["p_not_worse_holm"] is not None:
-            why = f"{why} ({_difference(row)} {unit(row['metric'])}); {_needed(row)}"
+            why = f"{why} ({_difference(row, with_unit=True)}); {_needed(row)}"
         for name, column in COSTS.items():
             if test == f"{column}_kept" and row[f"{column}_seeds_needed"] is not None:
                 why += f" ({_cost(row, name)}); about {row[f'{column}_seeds_needed']} seeds would decide it"
