@@ -137,7 +137,7 @@ def test_a_cheaper_arm_that_is_undecided_is_named_with_what_would_decide():
     assert said == "Take LoRA r8: of the 2 arms that qualify it has the lowest peak memory, 512 MiB."
     text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
     assert (
-        "- Cannot be said of LoRA r4, which would cost less: not proven to keep within the margin (-0.6 [-1.4, +0.2] "
+        "- Cannot be said of LoRA r4, which may cost less: not proven to keep within the margin (-0.6 [-1.4, +0.2] "
         "points); about 9 seeds with these test examples would prove it with a probability of 80 %, if this is the "
         "true difference.\n"
     ) in text
@@ -147,11 +147,11 @@ def test_a_cheaper_arm_that_is_undecided_is_named_with_what_would_decide():
 def test_it_refuses_where_only_the_baseline_is_known_to_qualify():
     _, said = judged(runs(["full", "lora-r8"]), compared({"lora-r8": OPEN}))
     assert said == (
-        "No recommendation: full, the baseline, is the only arm known to qualify, and whether LoRA r8, which would "
+        "No recommendation: full, the baseline, is the only arm known to qualify, and whether LoRA r8, which may "
         "cost less, qualifies these runs cannot say."
     )
     _, said = judged(runs(["full", "lora-r8"]), compared({"lora-r8": BAD}))
-    assert said == "Keep full, the baseline: no arm that would cost less qualifies."
+    assert said == "Keep full, the baseline: no arm that may cost less qualifies."
     dearer = runs(["full", "lora-r8"])
     for run in dearer:
         run["probe_peak_allocated_MiB"] += 500 if run["method"] == "lora" else 0
@@ -255,7 +255,7 @@ def test_a_regression_metric():
     frame, _ = judged(runs(["full", "lora-r8"], **changes), quality)
     text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
     assert "Asked for: Pearson correlation proven to be less than 0.01 below that of full;" in text
-    assert "Pearson correlation 0.90 [0.89, 0.91], -0.0010 [-0.0030, +0.0010] against full" in text
+    assert "Pearson correlation 0.900 [0.890, 0.910], -0.0010 [-0.0030, +0.0010] against full" in text
 
 
 def test_a_section_a_data_set():
@@ -272,7 +272,9 @@ def test_a_section_a_data_set():
 
 def test_the_workflow_recommends(finished):
     folder = finished / "results/tables"
-    assert (folder / "recommendation.md").read_text().startswith("## reviews · tiny\n\n**No recommendation: ")
+    text = (folder / "recommendation.md").read_text()
+    # The resident set of so small a model is noise: now and then full has the smallest.
+    assert text.startswith(("## reviews · tiny\n\n**No recommendation: full", "## reviews · tiny\n\n**Keep full"))
     rows = pd.read_csv(folder / "recommendation.csv").set_index("arm")
     assert rows["quality"].to_dict() == {"full": "yes", "lora-r4": "cannot say", "qlora-r4": "cannot say"}
     assert rows.loc["lora-r4", "why"] == "2 seeds, where 3 or more are needed"

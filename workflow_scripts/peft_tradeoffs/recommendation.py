@@ -35,8 +35,8 @@ def recommendation_frame(runs: pd.DataFrame, comparison: pd.DataFrame, limits: d
     is no, else cannot say: `runs` (all were completed), `quality` (the baseline; or proven, with Holm's correction, not
     to be worse than it by the margin; no if the 95 % interval of the difference lies wholly beyond it) and a cost that
     is kept (its 95 % t interval over seeds, of one seed its value, lies within the limit; no if beyond). `cheapest`
-    marks the arm of the smallest mean cost of those that qualify; apart is by how much another that qualifies costs
-    more, over the seeds of both, with its 95 % t interval. There is no cheapest where costs are `incomparable`.
+    marks the arm of the smallest mean cost of those that qualify; apart is by how much another costs more, over the
+    seeds of both, with its 95 % t interval. There is no cheapest where costs are `incomparable`.
     """
     rows = []
     for (dataset, model), own in runs.groupby(["dataset", "model"], sort=False):
@@ -134,7 +134,7 @@ def _choose(rows: list[dict[str, Any]], costs: dict[str, dict[int, float]]) -> N
     best = min(known, key=lambda row: np.mean(list(costs[row["arm"]].values())))
     for row in rows:
         row["cheapest"] = row is best
-    for row in known:
+    for row in rows:
         own, other = costs[row["arm"]], costs[best["arm"]]
         estimate = over_seeds(np.array([own[seed] - other[seed] for seed in own if seed in other]))
         if row is not best and estimate is not None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.comparison_text import RANGE, p_value, unit, with_interval
-from peft_tradeoffs.readable import LABEL, NOTE, NULL, PROBE, metric_label, metric_scale, number
+from peft_tradeoffs.readable import NOTE, NULL, PROBE, metric_label, metric_scale, number
 from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
 from peft_tradeoffs.stats import MOST_EXAMPLES, MOST_SEEDS
 from peft_tradeoffs.table_formats import grid, sections
@@ -64,9 +64,9 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
         if maybe:
             return (
                 f"No recommendation: {_name(best)}, the baseline, is the only arm known to qualify, and whether "
-                f"{_names(maybe, 'or')}, which would cost less, qualifies these runs cannot say."
+                f"{_names(maybe, 'or')}, which may cost less, qualifies these runs cannot say."
             )
-        return f"Keep {_name(best)}, the baseline: no arm that would cost less qualifies."
+        return f"Keep {_name(best)}, the baseline: no arm that may cost less qualifies."
     return _choice(rows, found[YES], best, by, limits)
 
 
@@ -109,7 +109,7 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
     undecided: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["qualifies"] == UNKNOWN:
-            remark = ", which would cost less" if row in cheaper else ""
+            remark = ", which may cost less" if row in cheaper else ""
             undecided.setdefault((remark, _undecided(row)), []).append(row)
     for (remark, text), arms in undecided.items():
         yield f"Cannot be said of {_names(arms)}{remark}: {text}."
@@ -151,8 +151,7 @@ def _notes(rows: list[Row]) -> list[str]:
         lines.append("A cost of one seed has no interval and was judged by its value.")
     lines.append(PROBE)
     keys = dict.fromkeys(memory_key(row["device"]) for row in rows)
-    lines.append(f"Peak memory: {' and '.join(LABEL[key].partition(',')[0] for key in keys)}.")
-    lines += [NOTE[key] for key in keys]
+    lines += [f"Peak memory: {NOTE[key].partition(': ')[2]}" for key in keys]
     lines.append("Training time and energy: of the training steps of one run; what tuning took is not in them.")
     return lines
 
@@ -260,9 +259,14 @@ def _apart(row: Row, by: str) -> str:
 
 
 def _maybe_cheaper(rows: list[Row], best: Row, by: str) -> list[Row]:
+    """Undecided arms that are not proven to cost at least as much as the cheapest that qualifies."""
     column = COSTS[by]
     unknown = (row for row in rows if row["qualifies"] == UNKNOWN)
-    return [row for row in unknown if row[column] is None or row[column] < best[column]]
+    return [
+        row
+        for row in unknown
+        if row[column] is None or (row[column] < best[column] if row["apart"] is None else row["apart_low"] < 0)
+    ]
 
 
 def _by_reason(rows: list[Row]) -> dict[str, list[Row]]:
