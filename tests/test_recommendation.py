@@ -100,6 +100,8 @@ def test_a_cost_must_be_within_its_limit_with_its_interval():
         "No recommendation: whether LoRA r4 or LoRA r8 qualifies these runs cannot say; full and QLoRA r8 do not."
     )
     assert frame.loc["lora-r4", "train_s_seeds_needed"] == "6"
+    frame, _ = judged(runs(ALL), quality, train_s=60.9)  # below the mean of LoRA r8, within its interval
+    assert frame.loc["lora-r8", "train_s_kept"] == "cannot say"
 
 
 def test_memory_is_limited_in_gib():

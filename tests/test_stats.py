@@ -106,6 +106,11 @@ def test_the_seeds_and_examples_that_are_needed_have_the_power_they_promise():
     flat = over_seeds_and_examples(random.normal(0, 0.2, 500) + random.normal(0, 0.1, (4, 500)))
     seeds, examples = flat.needed(0.012, 0.05)
     assert seeds is None and 500 < examples < 5000
+    apart = over_seeds_and_examples(random.normal(0, 0.1, 500) + random.normal(0, 0.4, (4, 500)))
+    examples = apart.needed(0.02, 0.05)[1]
+    se = np.sqrt(apart.of_seed / 4 + (apart.of_example + apart.of_both / 4) / examples)
+    least, most = (law.isf(0.05) + law.ppf(0.8) for law in (scipy.stats.norm, scipy.stats.t(3)))
+    assert least < 0.02 / se < most
 
 
 def test_the_seeds_that_put_an_interval_on_one_side():
