@@ -56,13 +56,13 @@ def test_the_last_evaluation_within_the_budget_counts():
 
 def test_seeds_that_differ_in_what_they_reached():
     summaries = [run("full", None, seed, 90.0 + 3 * seed) for seed in range(3)]
-    row = reached(summaries, {"train_s": [61.0, 31.5], "energy_J": []}).set_index("budget")
+    row = reached(summaries, {"train_s": [61.0, 31.5, 0.05], "energy_J": []}).set_index("budget")
     assert row.loc[61.0, ["first_epoch", "last_epoch", "n"]].to_list() == [1, 2, 3]
     assert row.loc[61.0, "mean"] == pytest.approx((0.85 + 0.81 + 0.82) / 3)
     assert row.loc[31.5, "n"] == 2 and row.loc[31.5, "n_runs"] == 3
     text = budgets_readable(row.reset_index()).iloc[0]
     assert text["Accuracy by 31.5 s, %"].endswith("(epoch 1, n = 2)")
-    assert "(epochs 1–2)" in text["Accuracy by 61 s, %"]
+    assert "(epochs 1–2)" in text["Accuracy by 61 s, %"] and text["Accuracy by 0.05 s, %"] == "–"
 
 
 def test_energy_is_mean_power_times_training_time():

@@ -8,7 +8,7 @@ import pandas as pd
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.budgets import UNITS
 from peft_tradeoffs.comparison_text import RANGE, with_interval
-from peft_tradeoffs.readable import NULL, metric_label, metric_scale, number
+from peft_tradeoffs.readable import NULL, metric_label, metric_scale
 
 WHAT = {"train_s": "training time", "energy_J": "energy"}
 
@@ -55,7 +55,7 @@ def budgets_notes(rows: pd.DataFrame) -> list[str]:
 
 
 def _amount(budget: float, kind: str) -> str:
-    return f"{number(budget, 0 if budget >= 100 or budget == int(budget) else None)} {UNITS[kind]}"
+    return f"{f'{budget:,.0f}' if budget == int(budget) else f'{budget:g}'} {UNITS[kind]}"
 
 
 def _reached(row: dict[str, Any], metric: str) -> str:
