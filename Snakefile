@@ -12,6 +12,7 @@ include: "rules/tune.smk"
 include: "rules/train.smk"
 include: "rules/equal_memory.smk"
 include: "rules/tables.smk"
+include: "rules/views.smk"
 include: "rules/figures.smk"
 include: "rules/status.smk"
 include: "rules/gpu_check.smk"
@@ -30,6 +31,7 @@ rule all:
     input:
         summaries(),
         table_files(),
+        recommendation_files(),
         figure_files(),
 
 
@@ -46,6 +48,7 @@ rule runs:
 rule tables:
     input:
         table_files(),
+        recommendation_files(),
 
 
 rule figures:

@@ -85,7 +85,8 @@ def levels(random: np.random.Generator, repeats: int, seeds: int, texts: int, ma
     """How often each test at 5 % finds what is not there."""
     equal = World("", 0.05, 2.0, 0.7, (0.9,) * 5)
     at_the_margin = World("", 0.05, 2.0, 0.7, (0.9, 0.9 - margin))
-    found = dict.fromkeys(("McNemar", "t test", "Holm over four arms", "TOST at the margin"), 0)
+    names = ("McNemar", "t test", "Holm over four arms", "TOST at the margin", "non-inferiority at the margin")
+    found = dict.fromkeys(names, 0)
     for _ in range(repeats):
         correct = equal.draw(random, seeds, texts)
         found["McNemar"] += mcnemar(*_one_seed_each(random, texts)) < 0.05
@@ -93,9 +94,9 @@ def levels(random: np.random.Generator, repeats: int, seeds: int, texts: int, ma
         found["t test"] += p[0] < 0.05
         found["Holm over four arms"] += holm(p).min() < 0.05
         apart = at_the_margin.draw(random, seeds, texts)
-        found["TOST at the margin"] += (
-            over_seeds_and_examples(apart[0].astype(float) - apart[1]).p_equivalent(margin) < 0.05
-        )
+        lost = over_seeds_and_examples(apart[1].astype(float) - apart[0])
+        found["TOST at the margin"] += lost.p_equivalent(margin) < 0.05
+        found["non-inferiority at the margin"] += lost.p_not_worse(margin) < 0.05
     return {name: count / repeats for name, count in found.items()}
 
 

@@ -19,6 +19,7 @@ from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
 from peft_tradeoffs.preflight import check_arms, check_paths
+from peft_tradeoffs.views_config import factors
 
 slurm_executor.install()
 
@@ -52,9 +53,17 @@ EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = ["runs", "arms", "memory", "cost"]
 COMPARISONS = ["comparison"]
-VIEWS = ["tuning"] * bool(EXPERIMENT.trials) + ["equal_memory"] * bool(
-    EXPERIMENT.equal_memory
-)
+FACTORIALS = {
+    name: factors(name, arms, EXPERIMENT.arms)
+    for name, arms in EXPERIMENT.attribution.items()
+}
+# What is made only where the configuration asks for it.
+ASKED_FOR = {
+    "tuning": EXPERIMENT.trials,
+    "equal_memory": EXPERIMENT.equal_memory,
+    "attribution": FACTORIALS,
+}
+VIEWS = ["equal_cost", *(name for name, block in ASKED_FOR.items() if block)]
 FIGURES = [
     "metric_by_arm",
     "peak_memory_by_arm",
@@ -107,6 +116,10 @@ def table_files(names=TABLES + COMPARISONS + VIEWS):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]
     )
+
+
+def recommendation_files():
+    return expand(f"{OUT}/tables/recommendation.{{kind}}", kind=["csv", "md"])
 
 
 def figure_files(dataset=GRID["dataset"], model=GRID["model"]):

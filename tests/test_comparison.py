@@ -74,6 +74,9 @@ def test_differences_are_those_of_the_same_seeds(tmp_path):
     assert frame["verdict"].to_dict() == {
         **{"full": "baseline", "lora-r4": "equivalent", "lora-r8": "worse", "qlora-r4": "better"}
     }
+    assert (frame["p_not_worse_holm"] < 0.05).to_dict() == {
+        **{"full": False, "lora-r4": True, "lora-r8": False, "qlora-r4": True}
+    }
     # All seeds differ on the same 60 examples: only other examples can change that.
     row, share = frame.loc["lora-r8"], 60 / ROWS
     se = np.sqrt(share * (1 - share) / (ROWS - 1))
@@ -91,6 +94,17 @@ def test_holm_counts_the_arms(tmp_path):
         [2 * ordered["p_different"].iloc[0], max(2 * ordered["p_different"].iloc[0], ordered["p_different"].iloc[1])]
     )
     assert np.isnan(frame.loc["full", "p_different_holm"])
+    for test in ("p_equivalent", "p_not_worse"):
+        low, high = sorted(ordered[test])
+        assert sorted(ordered[f"{test}_holm"]) == pytest.approx([min(2 * low, 1), min(max(2 * low, high), 1)])
+
+
+def test_what_would_prove_an_arm_not_to_be_worse(tmp_path):
+    frame = compared(tmp_path, arms({"lora-r4": 15, "lora-r8": 60, "qlora-r4": 0})).set_index("arm")
+    undecided = frame.loc["lora-r4"]
+    assert undecided["p_not_worse_holm"] > 0.05 and undecided["examples_needed"] > ROWS
+    assert pd.isna(undecided["seeds_needed"])  # all seeds err alike, so that more of them say nothing new
+    assert frame.loc[["full", "lora-r8", "qlora-r4"], ["seeds_needed", "examples_needed"]].isna().all(axis=None)
 
 
 def test_what_the_runs_cannot_tell_is_undecided(tmp_path):

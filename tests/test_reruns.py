@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 ARMS = ["full", "lora-r4", "qlora-r4"]
-TABLES = {"make_tables": 1, "compare_arms": 1}
+TABLES = {"make_tables": 1, "compare_arms": 1, "compare_at_budgets": 1, "recommend": 1}
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_another_data_row_runs_all_that_depends_on_it(folder):
     [
         ("peft_tradeoffs/figures.py", {"train": [], "make_figures": 1}),
         ("make_figures.py", {"train": [], "make_figures": 1}),
-        ("compare_arms.py", {"train": [], "compare_arms": 1}),
+        ("compare_arms.py", {"train": [], "compare_arms": 1, "recommend": 1}),
         ("peft_tradeoffs/engine.py", {"train": ARMS, **TABLES, "make_figures": 1}),
         ("train.py", {"train": ARMS, **TABLES, "make_figures": 1}),
     ],

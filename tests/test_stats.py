@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from peft_tradeoffs import metrics
 from peft_tradeoffs.jackknife import pseudo_values
-from peft_tradeoffs.stats import Estimate, holm, mcnemar, over_seeds, over_seeds_and_examples
+from peft_tradeoffs.stats import Estimate, holm, mcnemar, over_seeds, over_seeds_and_examples, seeds_to_decide
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
@@ -76,6 +76,47 @@ def test_equivalence_is_the_ninety_percent_interval_within_the_margin():
     edge = max(map(abs, found.interval(0.9)))
     assert found.p_equivalent(edge) == pytest.approx(0.05)
     assert found.p_equivalent(1.01 * edge) < 0.05 < found.p_equivalent(0.99 * edge)
+
+
+def test_not_worse_is_a_one_sided_t_test_against_the_margin():
+    random = np.random.default_rng(5)
+    differences = random.normal(-0.002, 0.004, 6)
+    found = over_seeds(differences)
+    expected = scipy.stats.ttest_1samp(differences, -0.01, alternative="greater").pvalue
+    assert found.p_not_worse(0.01) == pytest.approx(expected)
+    assert Estimate(0.05, 0.002, 30).p_not_worse(0.01) < 0.001 < 0.05 < Estimate(0.05, 0.002, 30).p_equivalent(0.01)
+    assert (Estimate(-0.01, 0.0, 4).p_not_worse(0.01), Estimate(0.0, 0.0, 4).p_not_worse(0.01)) == (1.0, 0.0)
+
+
+def test_the_seeds_and_examples_that_are_needed_have_the_power_they_promise():
+    random = np.random.default_rng(6)
+    values = random.normal(0, 0.02, (4, 1)) + random.normal(0, 0.2, 500) + random.normal(0, 0.1, (4, 500))
+    found = over_seeds_and_examples(values)
+    assert found.of_seed == pytest.approx(values.mean(axis=1).var(ddof=1) - found.of_both / 500)
+    seeds, examples = found.needed(0.03, 0.05)
+
+    def power(seeds, examples):
+        both = found.of_both / (seeds * examples)
+        se = np.sqrt(found.of_seed / seeds + found.of_example / examples + both)
+        return scipy.stats.norm.sf(scipy.stats.t.isf(0.05, 200) - 0.03 / se)
+
+    assert power(4, 500) < power(seeds - 2, 500) < 0.8 < power(seeds + 2, 500)
+    assert examples is None  # what four seeds add does not go away with more examples
+    assert found.needed(0.0, 0.05) == (None, None)
+    flat = over_seeds_and_examples(random.normal(0, 0.2, 500) + random.normal(0, 0.1, (4, 500)))
+    seeds, examples = flat.needed(0.012, 0.05)
+    assert seeds is None and 500 < examples < 5000
+    apart = over_seeds_and_examples(random.normal(0, 0.1, 500) + random.normal(0, 0.4, (4, 500)))
+    examples = apart.needed(0.02, 0.05)[1]
+    se = np.sqrt(apart.of_seed / 4 + (apart.of_example + apart.of_both / 4) / examples)
+    least, most = (law.isf(0.05) + law.ppf(0.8) for law in (scipy.stats.norm, scipy.stats.t(3)))
+    assert least < 0.02 / se < most
+
+
+def test_the_seeds_that_put_an_interval_on_one_side():
+    values = np.array([9.0, 10.0, 11.0])  # mean 10, sd 1: t(n - 1) / sqrt(n) < 0.9 from n = 8 on
+    assert seeds_to_decide(values, 10.9) == 8 == seeds_to_decide(values, 9.1)
+    assert seeds_to_decide(values, 10.0) is None
 
 
 def test_the_smallest_difference_has_the_power_it_promises():

@@ -11,7 +11,16 @@ import pandas as pd
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.jackknife import metric_of, pseudo_values
-from peft_tradeoffs.stats import FEWEST_SEEDS, LEVEL, Estimate, holm, mcnemar, over_seeds, over_seeds_and_examples
+from peft_tradeoffs.stats import (
+    FEWEST_SEEDS,
+    LEVEL,
+    Crossed,
+    Estimate,
+    holm,
+    mcnemar,
+    over_seeds,
+    over_seeds_and_examples,
+)
 from peft_tradeoffs.tables import ARM, COMPLETED, random_weights
 
 ALPHA = 1 - LEVEL
@@ -20,12 +29,12 @@ COLUMNS = (
     *ARM, "method", "rank", "pretrained", "baseline", "metric", "margin", "test_rows", "n", "n_paired",
     "mean", "sd", "seeds_low", "seeds_high", "low", "high",
     "difference", "difference_seeds_low", "difference_seeds_high", "difference_low", "difference_high",
-    "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "smallest_difference", "mcnemar",
-    "verdict", "reason",
+    "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "p_not_worse", "p_not_worse_holm",
+    "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "reason",
 )  # fmt: skip
 
 
-WHOLE = ("rank", "test_rows", "n", "n_paired")
+WHOLE = ("rank", "test_rows", "n", "n_paired", "seeds_needed", "examples_needed")
 NO_NUMBERS = (*ARM, "method", "pretrained", "baseline", "metric", "mcnemar", "verdict", "reason")
 
 
@@ -71,10 +80,13 @@ def comparison_frame(
     mean and sd over the n completed runs that have a metric; low and high, its 95 % interval over other seeds and other
     test examples, seeds_low and seeds_high over other seeds alone; difference (the arm's less the baseline's) over the
     n_paired seeds that both have, its intervals likewise; smallest_difference, the true one that the test of a
-    difference finds with a probability of 80 % at Holm's strictest level. p_different and p_equivalent are of the t
-    test and of TOST over seeds and examples, _holm corrected over the arms of the data set and model; mcnemar has
-    McNemar's exact p a seed ("seed: p; …"), not corrected. What a null means is in `reason`. Raises InputError for runs
-    that were tested on different examples.
+    difference finds with a probability of 80 % at Holm's strictest level. p_different, p_equivalent and p_not_worse
+    are of the t test, of TOST and of the test of non-inferiority over seeds and examples, _holm corrected over the arms
+    of the data set and model. Of an arm that is not proven not worse: seeds_needed with these examples, or
+    examples_needed with these seeds, to prove it with a probability of 80 % at Holm's strictest level, if the true
+    difference is the one found (0 where that is positive); null where there is no such number in reach. mcnemar has
+    McNemar's exact p a seed ("seed: p; …"), not corrected. What another null means is in `reason`. Raises InputError
+    for runs that were tested on different examples.
     """
     rows: list[dict[str, Any]] = []
     for _, own in runs.groupby(["dataset", "model"], sort=False):
@@ -82,6 +94,17 @@ def comparison_frame(
             rows += _compared(own, baseline, margin, predictions)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(set(COLUMNS) - {*WHOLE, *NO_NUMBERS}, float))
+
+
+def read_comparison(path: Path) -> pd.DataFrame:
+    """A comparison.csv that `comparison_frame` made. Raises InputError if it is missing or lacks columns."""
+    try:
+        frame = pd.read_csv(path, dtype=dict.fromkeys(WHOLE, "Int64") | dict.fromkeys((*ARM, "method"), str))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; compare_arms.py writes it") from None
+    if missing := [key for key in COLUMNS if key not in frame]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; make it again with compare_arms.py")
+    return frame
 
 
 Runs = dict[int, tuple[float, Predicted]]  # by seed: the metric and the predictions
@@ -107,23 +130,23 @@ def _compared(
         rows.append(row)
     if not estimates:
         return rows
-    level = 1 - ALPHA / len(estimates)
-    different, equivalent = (
-        dict(zip(estimates, holm(np.array(p)), strict=True))
-        for p in (
-            [estimate.p_different() for estimate in estimates.values()],
-            [estimate.p_equivalent(margin) for estimate in estimates.values()],
-        )
-    )
+    alpha = ALPHA / len(estimates)
+    tests: dict[str, Callable[[Crossed], float]] = {
+        "p_different": lambda estimate: estimate.p_different(),
+        "p_equivalent": lambda estimate: estimate.p_equivalent(margin),
+        "p_not_worse": lambda estimate: estimate.p_not_worse(margin),
+    }
+    for name, test in tests.items():
+        found = [test(estimate) for estimate in estimates.values()]
+        for place, p, corrected in zip(estimates, found, holm(np.array(found)), strict=True):
+            rows[place] |= {name: p, f"{name}_holm": float(corrected)}
     for place, estimate in estimates.items():
-        rows[place] |= {
-            "p_different": estimate.p_different(),
-            "p_different_holm": different[place],
-            "p_equivalent": estimate.p_equivalent(margin),
-            "p_equivalent_holm": equivalent[place],
-            "smallest_difference": estimate.smallest_difference(level),
-            "verdict": _verdict(estimate.value, different[place], equivalent[place]),
-        }
+        row = rows[place]
+        row["smallest_difference"] = estimate.smallest_difference(1 - alpha)
+        row["verdict"] = _verdict(estimate.value, row["p_different_holm"], row["p_equivalent_holm"])
+        if row["p_not_worse_holm"] >= ALPHA:
+            needed = estimate.needed(margin + min(estimate.value, 0.0), alpha)
+            row |= dict(zip(("seeds_needed", "examples_needed"), needed, strict=True))
     return rows
 
 
@@ -159,7 +182,7 @@ def _alone(runs: Runs) -> dict[str, Any]:
     return {**found, **_bounds("", replace(both, value=found["mean"]))}
 
 
-def _against(runs: Runs, baseline: Runs) -> tuple[dict[str, Any], Estimate | None]:
+def _against(runs: Runs, baseline: Runs) -> tuple[dict[str, Any], Crossed | None]:
     """Difference to the baseline over the seeds that both have; an estimate of it where the seeds suffice."""
     shared = [seed for seed in runs if seed in baseline]
     found: dict[str, Any] = {"n_paired": len(shared)}

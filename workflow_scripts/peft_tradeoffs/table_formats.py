@@ -9,7 +9,19 @@ from peft_tradeoffs.readable import NULL, heading
 
 Readable = Callable[[pd.DataFrame], pd.DataFrame]
 Notes = Callable[[pd.DataFrame], list[str]]
-LEFT = ("Arm", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict")
+LEFT = (
+    "Arm",
+    "Quantity",
+    "Effect",
+    "Status",
+    "Failed",
+    "Base weights",
+    "Engine",
+    "Device",
+    "Verdict",
+    "Qualifies",
+    "Why",
+)
 # Characters a line of these columns in LaTeX.
 WRAPPED = {"Status": 16, "Failed": 9, "Base weights": 9, "Engine": 9, "Device": 11}
 UPRIGHT = 10  # columns that still fit across a page held upright
@@ -19,14 +31,14 @@ LATEX = str.maketrans(
     {char: rf"\{char}" for char in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
-    | {NULL: "--", "·": r"$\cdot$"}
+    | {NULL: "--", "·": r"$\cdot$", "×": r"$\times$"}
 )
 
 
-def sections(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The rows of each (data set, model) of the frame, in its order."""
-    for _, rows in frame.groupby(["dataset", "model"], sort=False):
-        yield rows
+def sections(frame: pd.DataFrame, by: str | None = None) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Heading and rows of each (data set, model) of the frame, in its order; of each value of column `by` in it."""
+    for key, rows in frame.groupby(["dataset", "model", *([by] if by else [])], sort=False):
+        yield " · ".join([heading(rows), *key[2:]]), rows
 
 
 def escape_pipes(text: str) -> str:
@@ -34,15 +46,24 @@ def escape_pipes(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def markdown(frame: pd.DataFrame, readable: Readable, notes: Notes) -> str:
-    """A Markdown section with a table a (data set, model): cells from `readable`, `notes` below."""
+def markdown(
+    frame: pd.DataFrame, readable: Readable, notes: Notes, lead: Notes | None = None, by: str | None = None
+) -> str:
+    """A Markdown section with a table a (data set, model): cells from `readable`, `notes` below, `lead` listed above.
+
+    With `by`, a section a value of that column.
+    """
     parts = []
-    for rows in sections(frame):
-        table = readable(rows).map(escape_pipes)
-        align = ["left" if key in LEFT else "right" for key in table]
-        grid = table.to_markdown(index=False, disable_numparse=True, colalign=align)
-        parts.append(f"## {heading(rows)}\n\n{grid}\n\n{' '.join(notes(rows))}\n")
+    for title, rows in sections(frame, by):
+        above = "".join(f"- {line}\n" for line in lead(rows)) + "\n" if lead else ""
+        parts.append(f"## {title}\n\n{above}{grid(readable(rows))}\n\n{' '.join(notes(rows))}\n")
     return "\n".join(parts)
+
+
+def grid(readable: pd.DataFrame) -> str:
+    """Text cells as a Markdown table."""
+    align = ["left" if key in LEFT else "right" for key in readable]
+    return readable.map(escape_pipes).to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
 def escape_latex(text: str) -> str:
@@ -59,13 +80,17 @@ def stack(lines: list[str], side: str) -> str:
 def latex_header(key: str) -> str:
     """A column's header on several short lines, the unit on the last one."""
     name, comma, unit = key.partition(", ")
-    return stack([*textwrap.wrap(name, 11), *([unit] if comma else [])], "l" if key in LEFT else "r")
+    return stack(
+        [*textwrap.wrap(name, 11, break_long_words=False), *([unit] if comma else [])], "l" if key in LEFT else "r"
+    )
 
 
-def latex(frame: pd.DataFrame, readable: Readable, notes: Notes) -> str:
-    """A booktabs longtable a (data set, model), on its side where it is wide: cells from `readable`, `notes` below."""
+def latex(
+    frame: pd.DataFrame, readable: Readable, notes: Notes, lead: Notes | None = None, by: str | None = None
+) -> str:
+    """A booktabs longtable a (data set, model), on its side where it is wide; arguments as those of `markdown`."""
     parts = [r"% needs \usepackage{booktabs,longtable,pdflscape} and a text of 16 cm by 24 cm"]
-    for rows in sections(frame):
+    for title, rows in sections(frame, by):
         shown = readable(rows)
         table = shown.map(escape_latex)
         for key in [key for key in WRAPPED if key in shown]:
@@ -76,10 +101,10 @@ def latex(frame: pd.DataFrame, readable: Readable, notes: Notes) -> str:
             escape=False,
             longtable=True,
             column_format=f"@{{}}{align}@{{}}",
-            caption=escape_latex(heading(rows)),
+            caption=escape_latex(title),
         )
         size, gap = next((size, gap) for columns, size, gap in SIZES if len(align) <= columns)
         text = f"{{\\{size}\\setlength{{\\tabcolsep}}{{{gap}pt}}\n{text}"
-        text += f"\\noindent\\sloppy {escape_latex(' '.join(notes(rows)))}\\par}}\n"
+        text += f"\\noindent\\sloppy {escape_latex(' '.join([*(lead(rows) if lead else []), *notes(rows)]))}\\par}}\n"
         parts.append(f"\\begin{{landscape}}\n{text}\\end{{landscape}}\n" if len(align) > UPRIGHT else text)
     return "\n".join(parts) + "\n"

@@ -1,15 +1,19 @@
 """The blocks of a configuration that ask for more than the grid: noise, equal memory, attribution."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from peft_tradeoffs.config_errors import suggestion
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.factorial import factorial
 
 
-def complete_views(config: dict[str, Any], arms: Iterable[str]) -> None:
-    """Write out the defaults of `noise` and `equal_memory`. Raises InputError for an arm that the grid has not."""
-    arms = list(arms)
+def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
+    """Write out the defaults of `noise` and `equal_memory`; `grid` are the arms by name.
+
+    Raises InputError for an arm that the grid has not, or arms of an attribution that are no factorial.
+    """
+    arms = list(grid)
     if (noise := config["noise"]) is not None:
         noise.setdefault("arms", [config["comparison"]["baseline"]])
         noise.setdefault("repeats", 3)
@@ -22,6 +26,12 @@ def complete_views(config: dict[str, Any], arms: Iterable[str]) -> None:
         _check_arms("equal_memory.arms", memory["arms"], arms)
     for name, cells in config["attribution"].items():
         _check_arms(f"attribution.{name}", cells, arms)
+        factors(name, cells, grid)
+
+
+def factors(name: str, cells: list[str], grid: Mapping[str, Any]) -> dict[str, Any]:
+    """What `factorial` finds of these arms of the grid."""
+    return factorial(name, {arm: (grid[arm].rank, grid[arm].settings) for arm in cells})
 
 
 def _check_arms(key: str, named: list[str], arms: list[str]) -> None:

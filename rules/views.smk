@@ -1,0 +1,69 @@
+"""Views of the finished runs that answer a question: equal cost, attribution, recommendation."""
+
+
+localrules:
+    compare_at_budgets,
+    attribute_changes,
+    recommend,
+
+
+rule compare_at_budgets:
+    input:
+        summaries=summaries(),
+        code=code("compare_at_budgets.py"),
+    output:
+        table_files(["equal_cost"]),
+    log:
+        f"{OUT}/logs/compare_at_budgets.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        budgets=json.dumps(EXPERIMENT.budgets),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        " --budgets {params.budgets:q} --output-dir {params.folder:q} 2> {log:q}"
+
+
+rule attribute_changes:
+    input:
+        summaries=summaries(),
+        code=code("attribute_changes.py"),
+    output:
+        table_files(["attribution"]),
+    log:
+        f"{OUT}/logs/attribute_changes.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        factorials=json.dumps(FACTORIALS),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        " --factorials {params.factorials:q} --output-dir {params.folder:q} 2> {log:q}"
+
+
+rule recommend:
+    input:
+        summaries=summaries(),
+        comparison=f"{OUT}/tables/comparison.csv",
+        code=code("recommend.py"),
+    output:
+        recommendation_files(),
+    log:
+        f"{OUT}/logs/recommend.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        limits=json.dumps(EXPERIMENT.recommendation),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        " --comparison {input.comparison:q} --limits {params.limits:q}"
+        " --output-dir {params.folder:q} 2> {log:q}"

@@ -1,0 +1,308 @@
+"""The recommendation: who qualifies, the cheapest of them, ties, and when it refuses."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+import tiny
+from peft_tradeoffs import tables
+from peft_tradeoffs.comparison import COLUMNS, read_comparison
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.recommendation import recommendation_frame
+from peft_tradeoffs.recommendation_text import answer, recommendation_markdown
+from scipy import stats
+
+NO_LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory"}
+SPREAD = (-1.0, 0.0, 1.0, -1.0, 1.0)  # of a cost over five seeds: mean 0, standard deviation 1
+HALF = stats.t.ppf(0.975, 4) / np.sqrt(5)
+MEMORY = {"full": 900.0, "lora-r4": 500.0, "lora-r8": 512.0, "qlora-r8": 560.0}
+TIME = {"full": 100.0, "lora-r4": 60.0, "lora-r8": 61.0, "qlora-r8": 90.0}
+GOOD, BAD, OPEN = (-0.001, 0.002, 0.001), (-0.03, 0.004, 1.0), (-0.006, 0.008, 0.3)  # difference, half width, p
+
+
+def pair(arm: str) -> tuple[str, int | None]:
+    method, _, rank = arm.partition("-r")
+    return method, int(rank) if rank else None
+
+
+def runs(arms: list[str], seeds: int = 5, device: str = "cuda", **changes: Any) -> list[dict[str, Any]]:
+    found = []
+    for arm in arms:
+        for seed in range(seeds):
+            time = TIME[arm] + SPREAD[seed] * (1 if arm != "lora-r8" else -1)
+            energy = {"energy_J": 300 * time} if device == "cuda" else {}
+            memory = {"probe_peak_allocated_MiB": MEMORY[arm]} if device == "cuda" else {}
+            found.append(
+                synthetic.summary(*pair(arm), seed, device=device, train_s=time, **energy, **memory, **changes)
+            )
+    return found
+
+
+def compared(quality: dict[str, tuple[float, float, float] | str], **changes: Any) -> pd.DataFrame:
+    """A comparison with full; a text is the reason for which an arm has no test."""
+    rows = []
+    for arm, found in {"full": "", **quality}.items():
+        row = dict.fromkeys(COLUMNS) | {"dataset": "sst2", "model": "distilbert", "arm": arm, "baseline": "full"}
+        row |= {"metric": "accuracy", "margin": 0.01, "mean": 0.9, "low": 0.89, "high": 0.91}
+        if isinstance(found, str):
+            row["reason"] = found or None
+        else:
+            difference, half, p = found
+            row |= {"difference": difference, "difference_low": difference - half, "difference_high": difference + half}
+            row |= {"p_not_worse_holm": p, "seeds_needed": 9 if p > 0.05 else None}
+        rows.append(row | changes)
+    return pd.DataFrame(rows)
+
+
+def judged(summaries: list[dict[str, Any]], comparison: pd.DataFrame, **limits: Any) -> tuple[pd.DataFrame, str]:
+    """The frame by arm and the answer."""
+    chosen = NO_LIMITS | limits
+    frame = recommendation_frame(tables.runs_frame(summaries), comparison, chosen)
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    said = answer(rows, chosen)
+    assert f"**{said}**" in recommendation_markdown(frame, chosen)
+    return frame.set_index("arm"), said
+
+
+ALL = list(MEMORY)
+
+
+def test_the_cheapest_of_those_that_qualify():
+    frame, said = judged(runs(ALL), compared({"lora-r4": BAD, "lora-r8": GOOD, "qlora-r8": GOOD}))
+    assert frame["qualifies"].to_dict() == {"full": "yes", "lora-r4": "no", "lora-r8": "yes", "qlora-r8": "yes"}
+    assert frame.loc["lora-r4", "why"] == "worse by more than the margin"
+    assert frame["cheapest"].to_dict() == {"full": False, "lora-r4": False, "lora-r8": True, "qlora-r8": False}
+    assert said == "Take LoRA r8: of the 3 arms that qualify it has the lowest peak memory, 512 MiB."
+    assert frame.loc["qlora-r8", ["apart", "apart_low", "apart_high"]].to_list() == [48, 48, 48]
+
+
+def test_a_cost_must_be_within_its_limit_with_its_interval():
+    quality = compared({"lora-r4": GOOD, "lora-r8": GOOD, "qlora-r8": GOOD})
+    high = 60 + HALF
+    frame, _ = judged(runs(ALL), quality, train_s=high + 1e-6, cheapest="time")
+    assert frame["train_s_kept"].to_dict() == {
+        "full": "no",
+        "lora-r4": "yes",
+        "lora-r8": "cannot say",
+        "qlora-r8": "no",
+    }
+    assert frame.loc["lora-r4", ["train_s", "train_s_low", "train_s_high"]].to_list() == pytest.approx(
+        [60, 60 - HALF, 60 + HALF]
+    )
+    frame, said = judged(runs(ALL), quality, train_s=high - 1e-6, cheapest="time")
+    assert frame.loc["lora-r4", "train_s_kept"] == "cannot say"
+    assert said == (
+        "No recommendation: whether LoRA r4 or LoRA r8 qualifies these runs cannot say; full and QLoRA r8 do not."
+    )
+    assert frame.loc["lora-r4", "train_s_seeds_needed"] == "6"
+    frame, _ = judged(runs(ALL), quality, train_s=60.9)  # below the mean of LoRA r8, within its interval
+    assert frame.loc["lora-r8", "train_s_kept"] == "cannot say"
+
+
+def test_memory_is_limited_in_gib():
+    quality = compared({"lora-r4": OPEN, "lora-r8": GOOD, "qlora-r8": GOOD})
+    frame, said = judged(runs(ALL), quality, memory_GiB=0.5)
+    assert frame["memory_MiB_kept"].to_dict() == {"full": "no", "lora-r4": "yes", "lora-r8": "yes", "qlora-r8": "no"}
+    assert said == "Take LoRA r8: it is the only arm that qualifies; its peak memory is 512 MiB."
+    _, said = judged(runs(ALL), quality, memory_GiB=0.4, train_s=70)
+    assert said == (
+        "No arm qualifies: full and QLoRA r8 (over the limit of memory; over the limit of time); LoRA r4 and LoRA r8 "
+        "(over the limit of memory)."
+    )
+
+
+def test_arms_whose_cost_cannot_be_told_apart_share_the_recommendation():
+    quality = compared({"lora-r4": GOOD, "lora-r8": GOOD, "qlora-r8": GOOD})
+    frame, said = judged(runs(ALL), quality, cheapest="time")
+    half = 2 * HALF  # seed by seed the two spread in opposite directions
+    assert frame.loc["lora-r8", ["apart", "apart_low", "apart_high"]].to_list() == pytest.approx(
+        [1, 1 - half, 1 + half]
+    )
+    assert said == (
+        "Take LoRA r4 or LoRA r8: of the 4 arms that qualify they have the shortest training time "
+        "(60.0 [58.8, 61.2] s, 61.0 [59.8, 62.2] s), and which of them has less cannot be told."
+    )
+    equal = runs(ALL)
+    for run in equal:
+        run["probe_peak_allocated_MiB"] = 500.0
+    assert judged(equal, quality)[1].startswith("Take full, LoRA r4, LoRA r8 or QLoRA r8: of the 4 arms")
+
+
+def test_a_cheaper_arm_that_is_undecided_is_named_with_what_would_decide():
+    quality = compared({"lora-r4": OPEN, "lora-r8": GOOD, "qlora-r8": OPEN})
+    frame, said = judged(runs(ALL), quality)
+    assert said == "Take LoRA r8: of the 2 arms that qualify it has the lowest peak memory, 512 MiB."
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
+    assert (
+        "- Cannot be said of LoRA r4, which may cost less: not proven to keep within the margin (-0.6 [-1.4, +0.2] "
+        "points); about 9 seeds with these test examples would prove it with a probability of 80 %, if this is the "
+        "true difference.\n"
+    ) in text
+    assert "- Cannot be said of QLoRA r8: not proven" in text
+
+
+def test_it_refuses_where_only_the_baseline_is_known_to_qualify():
+    _, said = judged(runs(["full", "lora-r8"]), compared({"lora-r8": OPEN}))
+    assert said == (
+        "No recommendation: full, the baseline, is the only arm known to qualify, and whether LoRA r8, which may "
+        "cost less, qualifies these runs cannot say."
+    )
+    _, said = judged(runs(["full", "lora-r8"]), compared({"lora-r8": BAD}))
+    assert said == "Keep full, the baseline: no arm that may cost less qualifies."
+    dearer = runs(["full", "lora-r8"])
+    for run in dearer:
+        run["probe_peak_allocated_MiB"] += 500 if run["method"] == "lora" else 0
+    assert judged(dearer, compared({"lora-r8": OPEN}))[1].startswith("Keep full")
+
+
+def test_a_worse_point_estimate_is_no_proof_of_being_worse():
+    frame, _ = judged(runs(["full", "lora-r8"]), compared({"lora-r8": (-0.012, 0.005, 0.9)}))
+    assert frame.loc["lora-r8", "quality"] == "cannot say"
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
+    assert "as the runs stand it loses more than the margin, and more of them would rather show that" in text
+
+
+def test_one_seed_has_no_interval_and_proves_nothing():
+    quality = compared({"lora-r8": "1 seed, where 3 or more are needed"})
+    frame, said = judged(runs(["full", "lora-r8"], 1), quality, train_s=62)
+    assert frame["train_s_kept"].to_dict() == {"full": "no", "lora-r8": "yes"} and frame["train_s_low"].isna().all()
+    assert said == "No recommendation: whether LoRA r8 qualifies these runs cannot say; full does not."
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS | {"train_s": 62})
+    assert "Cannot be said of LoRA r8: 1 seed, where 3 or more are needed." in text
+    assert "A cost of one seed has no interval and was judged by its value." in text
+
+
+def test_an_arm_that_sometimes_fails_is_not_recommended():
+    summaries = runs(["full", "lora-r8", "qlora-r8"])
+    summaries[5] = synthetic.diverged("lora", 8, 0, device="cuda")
+    summaries[10:] = [synthetic.oom("qlora", 8, seed, device="cuda") for seed in range(5)]
+    quality = compared({"lora-r8": GOOD, "qlora-r8": "no seed of which both this arm and the baseline have a metric"})
+    frame, said = judged(summaries, quality)
+    assert frame["qualifies"].to_dict() == {"full": "yes", "lora-r8": "cannot say", "qlora-r8": "no"}
+    assert frame.loc["lora-r8", "why"] == "1 of 5 runs diverged at step 17"
+    assert frame.loc["qlora-r8", "why"] == "all 5 runs out of memory in probe, 12.0 GiB asked for"
+    assert said.startswith(
+        "No recommendation: full, the baseline, is the only arm known to qualify, and whether LoRA r8"
+    )
+
+
+def test_costs_are_compared_over_the_seeds_that_both_arms_have():
+    summaries = runs(["full", "lora-r4", "lora-r8"])
+    for run in summaries:
+        if run["arm"] == "lora-r8" and run["seed"] > 2:
+            run |= {"train_s": None, "null_reasons": {"train_s": "lost"}}
+    frame, _ = judged(summaries, compared({"lora-r4": GOOD, "lora-r8": GOOD}), cheapest="time")
+    shared = np.array([1.0 - 2 * spread for spread in SPREAD[:3]])
+    assert frame.loc["lora-r8", "apart"] == pytest.approx(shared.mean())
+    half = stats.t.ppf(0.975, 2) * shared.std(ddof=1) / np.sqrt(3)
+    assert frame.loc["lora-r8", "apart_high"] == pytest.approx(shared.mean() + half)
+
+
+def test_a_baseline_without_a_result_leaves_nothing_to_judge_by():
+    summaries = [synthetic.oom("full", None, seed, device="cuda") for seed in range(5)] + runs(["lora-r8"])
+    quality = compared({"lora-r8": "no seed of which both this arm and the baseline have a metric"})
+    quality.loc[0, ["mean", "reason"]] = [None, "no completed run that has a metric"]
+    frame, said = judged(summaries, quality)
+    assert said.startswith("No recommendation: full, the baseline, has no result (all 5 runs out of memory in probe")
+    assert "set comparison.baseline to one of them" in recommendation_markdown(frame.reset_index(), NO_LIMITS)
+
+
+def test_one_arm_alone():
+    assert judged(runs(["full"]), compared({}))[1] == "Nothing to choose: full is the only arm."
+    _, said = judged(runs(["full"]), compared({}), train_s=200)
+    assert said == "Nothing to choose: full is the only arm, and keeps the limits."
+    assert judged(runs(["full"]), compared({}), train_s=50)[1] == "No arm qualifies: full (over the limit of time)."
+
+
+def test_energy_that_was_not_measured_decides_nothing():
+    frame, said = judged(runs(["full", "lora-r8"], device="cpu"), compared({"lora-r8": GOOD}), cheapest="energy")
+    assert said == (
+        "No recommendation by energy: full and LoRA r8 qualify, but of their energy nothing can be said (it was not "
+        "measured)."
+    )
+    frame, _ = judged(runs(["full", "lora-r8"], device="cpu"), compared({"lora-r8": GOOD}), energy_J=100.0)
+    assert frame["why"].unique().tolist() == ["energy not known (no CUDA device: the run was on the CPU)"]
+
+
+def test_costs_of_different_devices_are_not_compared():
+    summaries = runs(["full", "lora-r8"])
+    for run in summaries:
+        run["device_name"] = "NVIDIA A100-SXM4-80GB" if run["method"] == "lora" else run["device_name"]
+    frame, said = judged(summaries, compared({"lora-r8": GOOD}), cheapest="time")
+    assert not frame["cheapest"].any() and "(not all runs ran on the same device)" in said
+
+
+def test_random_weights_are_judged_by_costs_alone():
+    summaries = [
+        synthetic.randomly(*pair(arm), seed, device="cuda", probe_peak_allocated_MiB=MEMORY[arm])
+        for arm in ALL for seed in range(3)
+    ]  # fmt: skip
+    frame, said = judged(summaries, pd.DataFrame(columns=list(COLUMNS)), memory_GiB=0.6)
+    assert frame["qualifies"].to_dict() == {"full": "no", "lora-r4": "yes", "lora-r8": "yes", "qlora-r8": "yes"}
+    assert said == (
+        "Costs alone, since the weights are random and say nothing of quality: LoRA r4 has the lowest peak memory of "
+        "the arms that keep the limits, 500 MiB."
+    )
+    assert "non-inferiority" not in recommendation_markdown(frame.reset_index(), NO_LIMITS | {"memory_GiB": 0.6})
+
+
+def test_a_regression_metric():
+    quality = compared({"lora-r8": GOOD}, metric="pearson")
+    changes = {"task": "regression", "metric": "pearson"}
+    frame, _ = judged(runs(["full", "lora-r8"], **changes), quality)
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
+    assert "Asked for: Pearson correlation proven to be less than 0.01 below that of full;" in text
+    assert "Pearson correlation 0.900 [0.890, 0.910], -0.0010 [-0.0030, +0.0010] against full" in text
+
+
+def test_a_section_a_data_set():
+    other = [run | {"dataset": "imdb"} for run in runs(["full", "lora-r8"])]
+    first = compared({"lora-r8": GOOD})
+    frame = recommendation_frame(
+        tables.runs_frame(runs(["full", "lora-r8"]) + other),
+        pd.concat([first, compared({"lora-r8": BAD}).assign(dataset="imdb")]),
+        NO_LIMITS,
+    )
+    text = recommendation_markdown(frame, NO_LIMITS)
+    assert "## sst2 · distilbert\n\n**Take LoRA r8" in text and "## imdb · distilbert\n\n**Keep full" in text
+
+
+def test_the_workflow_recommends(finished):
+    folder = finished / "results/tables"
+    text = (folder / "recommendation.md").read_text()
+    # The resident set of so small a model is noise: now and then full has the smallest.
+    assert text.startswith(("## reviews · tiny\n\n**No recommendation: full", "## reviews · tiny\n\n**Keep full"))
+    rows = pd.read_csv(folder / "recommendation.csv").set_index("arm")
+    assert rows["quality"].to_dict() == {"full": "yes", "lora-r4": "cannot say", "qlora-r4": "cannot say"}
+    assert rows.loc["lora-r4", "why"] == "2 seeds, where 3 or more are needed"
+
+
+def test_the_command_line(tmp_path):
+    synthetic.write(tmp_path, runs(["full", "lora-r8"]))
+    compared({"lora-r8": GOOD}).to_csv(tmp_path / "comparison.csv", index=False)
+    grid = {"dataset": ["sst2"], "model": ["distilbert"], "arm": ["full", "lora-r8"], "seed": [0, 1, 2, 3, 4]}
+    words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--output-dir", str(tmp_path)]
+    words += ["--comparison", str(tmp_path / "comparison.csv"), "--limits", '{"cheapest": "time"}']
+    script = [sys.executable, str(tiny.REPOSITORY / "workflow_scripts/recommend.py")]
+    subprocess.run([*script, *words], check=True)
+    assert (
+        "**Take LoRA r8: of the 2 arms that qualify it has the shortest" in (tmp_path / "recommendation.md").read_text()
+    )
+    assert pd.read_csv(tmp_path / "recommendation.csv")["cheapest"].tolist() == [False, True]
+    words[-1] = '{"memory": 1}'
+    done = subprocess.run([*script, *words], capture_output=True)
+    assert done.returncode == 1 and b"--limits: unknown memory; known are memory_GiB" in done.stderr
+
+
+def test_a_comparison_of_an_older_version_is_refused(tmp_path):
+    path = tmp_path / "comparison.csv"
+    with pytest.raises(InputError, match=r"no such file; compare_arms\.py writes it"):
+        read_comparison(path)
+    compared({}).drop(columns="p_not_worse").to_csv(path, index=False)
+    with pytest.raises(InputError, match="no column p_not_worse; make it again"):
+        read_comparison(path)

@@ -1,0 +1,48 @@
+"""Split what changes between the arms of a factorial into its factors and their interaction.
+
+Reads the summary.json of every run of a grid and writes attribution as .csv, .md and .tex: for memory, time, energy and
+the metric, what each factor changes alone and what several change together beyond that.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from peft_tradeoffs.errors import run
+from peft_tradeoffs.grid import add_runs, summaries
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_runs(parser)
+    parser.add_argument(
+        "--factorials",
+        type=json.loads,
+        required=True,
+        metavar="JSON",
+        help='by name: {"factors": [name, ...], "arms": {arm: [0 or 1 a factor], ...}}, every combination once',
+    )
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write the tables."""
+    args = arguments()
+    from peft_tradeoffs import tables
+    from peft_tradeoffs.attribution import attribution_frame
+    from peft_tradeoffs.attribution_text import attribution_notes, attribution_readable, attribution_sentences
+    from peft_tradeoffs.files import write_text
+    from peft_tradeoffs.table_formats import latex, markdown
+
+    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
+    frame = attribution_frame(runs, args.factorials)
+    write_text(args.output_dir / "attribution.csv", frame.to_csv(index=False, lineterminator="\n"))
+    for kind, write in (("md", markdown), ("tex", latex)):
+        text = write(frame, attribution_readable, attribution_notes, attribution_sentences, by="factorial")
+        write_text(args.output_dir / f"attribution.{kind}", text)
+
+
+if __name__ == "__main__":
+    run(main)

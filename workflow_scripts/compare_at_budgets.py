@@ -1,0 +1,57 @@
+"""Compare arms at equal cost: the metric that each has reached by a training time or an energy.
+
+Reads the summary.json and metrics.csv of every run of a grid and writes equal_cost as .csv, .md and .tex. Models with
+random weights have no metric and are left out.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from peft_tradeoffs.errors import run
+from peft_tradeoffs.grid import AXES, add_runs, run_folder, summaries
+
+NOTHING = "Random weights: there is no metric to compare.\n"
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_runs(parser)
+    parser.add_argument(
+        "--budgets",
+        type=json.loads,
+        default={"train_s": [], "energy_J": []},
+        metavar="JSON",
+        help='{"train_s": [...], "energy_J": [...]}; an empty list: what the cheapest arm and the dearest take',
+    )
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write the tables."""
+    args = arguments()
+    from peft_tradeoffs import tables
+    from peft_tradeoffs.budgets import budgets_frame, read_evaluations
+    from peft_tradeoffs.budgets_text import budgets_notes, budgets_readable
+    from peft_tradeoffs.files import write_text
+    from peft_tradeoffs.table_formats import latex, markdown
+
+    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
+    frame = budgets_frame(
+        runs,
+        args.budgets,
+        lambda of: read_evaluations(
+            run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / "metrics.csv", of["metric"]
+        ),
+    )
+    write_text(args.output_dir / "equal_cost.csv", frame.to_csv(index=False, lineterminator="\n"))
+    nothing = NOTHING if tables.random_weights(runs) else "No run was completed: there is no metric to compare.\n"
+    for kind, write in (("md", markdown), ("tex", latex)):
+        text = nothing if frame.empty else write(frame, budgets_readable, budgets_notes)
+        write_text(args.output_dir / f"equal_cost.{kind}", text)
+
+
+if __name__ == "__main__":
+    run(main)

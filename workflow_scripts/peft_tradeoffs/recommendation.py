@@ -1,0 +1,142 @@
+"""Which arms keep the limits that the user sets and lose no more than the margin, and the cheapest of them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peft_tradeoffs.comparison import ALPHA
+from peft_tradeoffs.seed_values import by_seed, failures, incomparable
+from peft_tradeoffs.stats import MOST_SEEDS, over_seeds, seeds_to_decide
+from peft_tradeoffs.tables import ARM, COMPLETED, first, memory_key, random_weights
+
+YES, NO, UNKNOWN = "yes", "no", "cannot say"
+COSTS = {"memory": "memory_MiB", "time": "train_s", "energy": "energy_J"}
+LIMITS = {"memory": ("memory_GiB", 1024.0), "time": ("train_s", 1.0), "energy": ("energy_J", 1.0)}
+FROM_COMPARISON = (
+    "metric", "margin", "mean", "low", "high", "difference", "difference_low", "difference_high", "p_not_worse_holm",
+    "seeds_needed", "examples_needed",
+)  # fmt: skip
+COLUMNS = (
+    *ARM, "method", "rank", "pretrained", "baseline", "device", "device_name", "n", "n_failed", *FROM_COMPARISON,
+    "runs", "runs_why", "quality", "quality_why",
+    *(f"{column}{part}" for column in COSTS.values()
+      for part in ("", "_low", "_high", "_limit", "_kept", "_why", "_seeds_needed")),
+    "qualifies", "cheapest", "apart", "apart_low", "apart_high", "incomparable", "train_process_MiB", "why",
+)  # fmt: skip
+TESTS = ("runs", "quality", *(f"{column}_kept" for column in COSTS.values()))  # that an arm must pass, null: not asked
+
+
+def recommendation_frame(runs: pd.DataFrame, comparison: pd.DataFrame, limits: dict[str, Any]) -> pd.DataFrame:
+    """One row a (data set, model, arm) in the order of `runs`, columns as in COLUMNS.
+
+    `comparison` is what `comparison_frame` gives (no rows of random weights, of which costs alone are judged), `limits`
+    are memory_GiB, train_s and energy_J (None: no limit) and cheapest. `qualifies` is yes if every test is, no if one
+    is no, else cannot say: `runs` (all were completed), `quality` (the baseline; or proven, with Holm's correction, not
+    to be worse than it by the margin; no if the 95 % interval of the difference lies wholly beyond it) and a cost that
+    is kept (its 95 % t interval over seeds, of one seed its value, lies within the limit; no if beyond). `cheapest`
+    marks the arm of the smallest mean cost of those that qualify; apart is by how much another costs more, over the
+    seeds of both, with its 95 % t interval. There is no cheapest where costs are `incomparable`.
+    """
+    rows = []
+    for (dataset, model), own in runs.groupby(["dataset", "model"], sort=False):
+        compared = comparison[(comparison["dataset"] == dataset) & (comparison["model"] == model)].set_index("arm")
+        rows += _judged(own, compared, limits)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
+        dict.fromkeys(("rank", "n", "n_failed", "seeds_needed", "examples_needed"), "Int64")
+    )
+
+
+def _judged(runs: pd.DataFrame, compared: pd.DataFrame, limits: dict[str, Any]) -> list[dict[str, Any]]:
+    rows, costs = [], {}
+    chosen = COSTS[limits["cheapest"]]
+    for arm, own in runs.groupby("arm", sort=False):
+        row = dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "method", "rank", "pretrained"]].to_dict()
+        row |= {"device": first(own["device"]), "device_name": first(own["device_name"])}
+        done = own["status"] == COMPLETED
+        row |= {"n": int(done.sum()), "n_failed": int((~done).sum())}
+        row |= dict(zip(("runs", "runs_why"), _ran(own, row), strict=True))
+        if not random_weights(runs):
+            row |= _quality(compared.loc[arm])
+        for name, column in COSTS.items():
+            key = memory_key(row["device"]) if name == "memory" else column
+            values, why = by_seed(own, key)
+            limit, scale = LIMITS[name]
+            row |= _cost(column, np.array(list(values.values())), why, limits[limit] and limits[limit] * scale)
+            if column == chosen:
+                costs[arm] = values
+        process, _ = by_seed(own, "train_process_MiB")
+        row["train_process_MiB"] = max(process.values(), default=None)
+        found = [row[test] for test in TESTS if row[test] is not None]
+        row["qualifies"] = NO if NO in found else UNKNOWN if UNKNOWN in found else YES
+        reasons = [row[f"{test.removesuffix('_kept')}_why"] for test in TESTS if row[test] == row["qualifies"] != YES]
+        row["why"] = "; ".join(reasons) or None
+        rows.append(row)
+    key = memory_key(first(runs["device"])) if chosen == COSTS["memory"] else chosen
+    mixed = incomparable(runs[~runs["mixed_gpus"].eq(True)], key)
+    if mixed is None:
+        _choose(rows, costs)
+    return [{**row, "incomparable": mixed} for row in rows]
+
+
+def _ran(runs: pd.DataFrame, row: dict[str, Any]) -> tuple[str, str | None]:
+    """Whether all runs were completed: an arm that sometimes fails is not what its other runs show."""
+    if row["n_failed"] == 0:
+        return YES, None
+    return UNKNOWN if row["n"] else NO, failures(runs)
+
+
+def _quality(compared: pd.Series) -> dict[str, Any]:
+    found = compared[[*FROM_COMPARISON, "baseline"]].to_dict()
+    found = {key: None if pd.isna(value) else value for key, value in found.items()}
+    if compared.name == compared["baseline"]:
+        why = compared["reason"] if pd.isna(compared["mean"]) else None
+        return {**found, "quality": UNKNOWN if why else YES, "quality_why": why}
+    if found["p_not_worse_holm"] is None:
+        return {**found, "quality": UNKNOWN, "quality_why": compared["reason"]}
+    if found["p_not_worse_holm"] < ALPHA:
+        return {**found, "quality": YES}
+    if found["difference_high"] < -found["margin"]:
+        return {**found, "quality": NO, "quality_why": "worse by more than the margin"}
+    return {**found, "quality": UNKNOWN, "quality_why": "not proven to keep within the margin"}
+
+
+def _cost(column: str, values: np.ndarray, why: str | None, limit: float | None) -> dict[str, Any]:
+    """Mean and interval of a cost, and whether it is within its limit, if there is one."""
+    found: dict[str, Any] = {f"{column}_limit": limit}
+    name = next(name for name, known in COSTS.items() if known == column)
+    low = high = None
+    if len(values):
+        found[column] = low = high = float(values.mean())
+    estimate = over_seeds(values)
+    if estimate is not None:
+        low, high = estimate.interval()
+        found |= {f"{column}_low": low, f"{column}_high": high}
+    if limit is None:
+        return found
+    if low is None:
+        return {**found, f"{column}_kept": UNKNOWN, f"{column}_why": f"{name} not known ({why})"}
+    if high <= limit:
+        return {**found, f"{column}_kept": YES}
+    if low > limit:
+        return {**found, f"{column}_kept": NO, f"{column}_why": f"over the limit of {name}"}
+    needed = seeds_to_decide(values, limit)
+    text = f"more than {MOST_SEEDS}" if needed is None else f"{needed}"
+    found |= {f"{column}_kept": UNKNOWN, f"{column}_seeds_needed": text}
+    return {**found, f"{column}_why": f"its {name} may lie on either side of the limit"}
+
+
+def _choose(rows: list[dict[str, Any]], costs: dict[str, dict[int, float]]) -> None:
+    """Mark the cheapest row that qualifies, and how far the others that do are from it."""
+    known = [row for row in rows if row["qualifies"] == YES and costs[row["arm"]]]
+    if not known:
+        return
+    best = min(known, key=lambda row: np.mean(list(costs[row["arm"]].values())))
+    for row in rows:
+        row["cheapest"] = row is best
+    for row in rows:
+        own, other = costs[row["arm"]], costs[best["arm"]]
+        estimate = over_seeds(np.array([own[seed] - other[seed] for seed in own if seed in other]))
+        if row is not best and estimate is not None:
+            low, high = estimate.interval()
+            row |= {"apart": estimate.value, "apart_low": low, "apart_high": high}

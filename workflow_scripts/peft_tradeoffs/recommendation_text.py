@@ -1,0 +1,314 @@
+"""The recommendation in sentences for whoever decides: the answer first, then why, then a table of all arms."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peft_tradeoffs.arms import arm_label
+from peft_tradeoffs.comparison_text import RANGE, p_value, unit, with_interval
+from peft_tradeoffs.readable import NOTE, NULL, PROBE, metric_label, metric_scale, number
+from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
+from peft_tradeoffs.stats import MOST_EXAMPLES, MOST_SEEDS
+from peft_tradeoffs.table_formats import grid, sections
+from peft_tradeoffs.tables import memory_key
+
+Row = dict[str, Any]
+NOUN = {"memory": "peak memory", "time": "training time", "energy": "energy"}
+LEAST = {"memory": "the lowest peak memory", "time": "the shortest training time", "energy": "the lowest energy"}
+UNITS = {"memory": "MiB", "time": "s", "energy": "J"}
+
+
+def recommendation_markdown(frame: pd.DataFrame, limits: dict[str, Any]) -> str:
+    """A section a (data set, model) of `recommendation_frame`; `limits` are those that it was made with."""
+    parts = []
+    for title, section in sections(frame):
+        rows = section.astype(object).where(section.notna(), None).to_dict("records")
+        points = "".join(f"- {line}\n" for line in _points(rows, limits))
+        table = grid(_table(rows))
+        parts.append(f"## {title}\n\n**{answer(rows, limits)}**\n\n{points}\n{table}\n\n{' '.join(_notes(rows))}\n")
+    return "\n".join(parts)
+
+
+def answer(rows: list[Row], limits: dict[str, Any]) -> str:
+    """The recommendation of one data set and model, or why there is none, in a sentence."""
+    by, random = limits["cheapest"], _random(rows)
+    found = {kind: [row for row in rows if row["qualifies"] == kind] for kind in (YES, UNKNOWN, NO)}
+    best = next((row for row in rows if row["cheapest"]), None)
+    baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
+    if not random and baseline["quality"] != YES:
+        why = baseline["runs_why"] or baseline["quality_why"]
+        return (
+            f"No recommendation: {_name(baseline)}, the baseline, has no result ({why}), so what other arms lose "
+            "against it is not known."
+        )
+    if not found[YES]:
+        if found[UNKNOWN]:
+            rest = f"; {_names(found[NO])} {_do(found[NO])} not" if found[NO] else ""
+            return f"No recommendation: whether {_names(found[UNKNOWN], 'or')} qualifies these runs cannot say{rest}."
+        reasons = _by_reason(found[NO]).items()
+        return f"No arm qualifies: {'; '.join(f'{_names(arms)} ({why})' for why, arms in reasons)}."
+    if best is None:
+        why = found[YES][0]["incomparable"] or "it was not measured"
+        return (
+            f"No recommendation by {NOUN[by]}: {_names(found[YES])} {_do(found[YES], 'qualifies', 'qualify')}, but of "
+            f"their {NOUN[by]} nothing can be said ({why})."
+        )
+    if len(rows) == 1:
+        return (
+            f"Nothing to choose: {_name(best)} is the only arm{'' if _unlimited(limits) else ', and keeps the limits'}."
+        )
+    maybe = _maybe_cheaper(rows, best, by)
+    if best is baseline and len(found[YES]) == 1:
+        if maybe:
+            return (
+                f"No recommendation: {_name(best)}, the baseline, is the only arm known to qualify, and whether "
+                f"{_names(maybe, 'or')}, which may cost less, qualifies these runs cannot say."
+            )
+        return f"Keep {_name(best)}, the baseline: no arm that may cost less qualifies."
+    return _choice(rows, found[YES], best, by, limits)
+
+
+def _choice(rows: list[Row], qualify: list[Row], best: Row, by: str, limits: dict[str, Any]) -> str:
+    equals = [row for row in qualify if _same(row)]
+    among = [best, *equals]
+    costs = ", ".join(_cost(row, by) for row in among)
+    if _random(rows):
+        lead = "Costs alone, since the weights are random and say nothing of quality"
+        kept = "" if _unlimited(limits) else " of the arms that keep the limits"
+        if not equals:
+            return f"{lead}: {_name(best)} has {LEAST[by]}{kept}, {costs}."
+        return f"{lead}: {_names(among)} have {LEAST[by]}{kept} ({costs}), and which has less cannot be told."
+    lead = f"Take {_names(among, 'or')}"
+    if len(qualify) == 1:
+        return f"{lead}: it is the only arm that qualifies; its {NOUN[by]} is {costs}."
+    of = f"of the {len(qualify)} arms that qualify"
+    if not equals:
+        return f"{lead}: {of} it has {LEAST[by]}, {costs}."
+    return f"{lead}: {of} they have {LEAST[by]} ({costs}), and which of them has less cannot be told."
+
+
+def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
+    """What stands behind the answer, a line each."""
+    by, random = limits["cheapest"], _random(rows)
+    yield f"Asked for: {_asked(rows, limits)}."
+    best = next((row for row in rows if row["cheapest"]), None)
+    baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
+    if best is not None:
+        yield f"{_name(best)}: {_facts(best, baseline)}."
+        if best["train_process_MiB"] is not None:
+            yield (
+                f"A GPU for {_name(best)} needs more than its peak: while it trained, the whole process held "
+                f"{number(best['train_process_MiB'] / 1024)} GiB by NVML, CUDA context and captured graphs included."
+            )
+    others = [row for row in rows if row["qualifies"] == YES and row is not best]
+    if others:
+        yield f"Also {'within the limits' if random else 'qualify'}: {', '.join(_apart(row, by) for row in others)}."
+    cheaper = [] if best is None else _maybe_cheaper(rows, best, by)
+    undecided: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["qualifies"] == UNKNOWN:
+            remark = ", which may cost less" if row in cheaper else ""
+            undecided.setdefault((remark, _undecided(row)), []).append(row)
+    for (remark, text), arms in undecided.items():
+        yield f"Cannot be said of {_names(arms)}{remark}: {text}."
+    for why, arms in _by_reason([row for row in rows if row["qualifies"] == NO]).items():
+        yield f"Does not qualify: {', '.join(f'{_name(row)}{_how_far(row)}' for row in arms)}: {why}."
+    if baseline is not None and baseline["quality"] != YES:
+        yield "To judge the arms that ran, set comparison.baseline to one of them, or run the baseline where it fits."
+
+
+def _table(rows: list[Row]) -> pd.DataFrame:
+    metric, cells = rows[0]["metric"], []
+    for row in rows:
+        line = {"Arm": _name(row), "Qualifies": row["qualifies"]}
+        if not _random(rows):
+            line[f"Difference, {unit(metric)}"] = _difference(row)
+            line["p of non-inferiority"] = p_value(row["p_not_worse_holm"])
+        for name, column in COSTS.items():
+            if any(other[column] is not None for other in rows):
+                header = f"{NOUN[name].capitalize()}, {UNITS[name]}"
+                line[header] = _cost(row, name, with_unit=False)
+        line["Why"] = row["why"] or ("baseline" if row["arm"] == row["baseline"] else NULL)
+        cells.append(line)
+    return pd.DataFrame(cells)
+
+
+def _notes(rows: list[Row]) -> list[str]:
+    lines = []
+    if any(row["train_s_low"] is not None for row in rows):
+        lines.append("In brackets: 95 % intervals, of costs over seeds, without where every seed gave the same.")
+    if not _random(rows):
+        compared = sum(row["p_not_worse_holm"] is not None for row in rows)
+        lines.append("Intervals of differences count other seeds and other test examples.")
+        if compared:
+            lines.append(
+                f"p of non-inferiority: of a one-sided test that an arm is worse by the margin or more, with Holm's "
+                f"correction over {compared} arm{'' if compared == 1 else 's'}; below 0.05 it is proven not to be."
+            )
+    if any(row["n"] == 1 for row in rows):
+        lines.append("A cost of one seed has no interval and was judged by its value.")
+    lines.append(PROBE)
+    keys = dict.fromkeys(memory_key(row["device"]) for row in rows)
+    lines += [f"Peak memory: {NOTE[key].partition(': ')[2]}" for key in keys]
+    lines.append("Training time and energy: of the training steps of one run; what tuning took is not in them.")
+    return lines
+
+
+def _random(rows: list[Row]) -> bool:
+    return all(row["quality"] is None for row in rows)
+
+
+def _unlimited(limits: dict[str, Any]) -> bool:
+    return all(limits[key] is None for key in ("memory_GiB", "train_s", "energy_J"))
+
+
+def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
+    asked = []
+    if not _random(rows):
+        baseline = next(row for row in rows if row["arm"] == row["baseline"])
+        metric, margin = baseline["metric"], baseline["margin"] * metric_scale(baseline["metric"])
+        units = unit(metric) if metric == "accuracy" else ""
+        size = f"{margin:g} {units.removesuffix('s') if margin == 1 else units}".strip()
+        asked.append(f"{_metric(metric)} proven to be less than {size} below that of {_name(baseline)}")
+    for key, noun, units in (
+        ("memory_GiB", "peak memory", "GiB"),
+        ("train_s", "training time a run", "s"),
+        ("energy_J", "energy a run", "J"),
+    ):
+        if limits[key] is not None:
+            also = f" ({number(1024 * limits[key])} MiB)" if key == "memory_GiB" else ""
+            asked.append(f"{noun} of at most {limits[key]:,g} {units}{also}")
+    if _unlimited(limits):
+        asked.append("no limit on costs")
+    return f"{'; '.join(asked)}; of what qualifies, {LEAST[limits['cheapest']]}"
+
+
+def _metric(metric: str) -> str:
+    return "accuracy" if metric == "accuracy" else metric_label(metric)
+
+
+def _name(row: Row) -> str:
+    return arm_label(row["method"], row["rank"])
+
+
+def _names(rows: list[Row], word: str = "and") -> str:
+    names = [_name(row) for row in rows]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+
+
+def _do(rows: list[Row], one: str = "does", several: str = "do") -> str:
+    return one if len(rows) == 1 else several
+
+
+def _cost(row: Row, name: str, with_unit: bool = True) -> str:
+    column = COSTS[name]
+    text = _interval(row[column], row[f"{column}_low"], row[f"{column}_high"])
+    return f"{text} {UNITS[name]}" if with_unit and text != NULL else text
+
+
+def _interval(value: float | None, low: float | None, high: float | None, sign: bool = False) -> str:
+    """A value and its interval; without brackets where every seed gave the same."""
+    if value is not None and low is not None and high - low <= 1e-9 * abs(value):
+        text = number(value)
+        return f"+{text}" if sign and value > 0 else text
+    return with_interval(value, low, high, 1.0, sign)
+
+
+def _difference(row: Row, with_unit: bool = False) -> str:
+    if row["difference"] is None:
+        return NULL
+    scale = metric_scale(row["metric"])
+    text = with_interval(row["difference"], row["difference_low"], row["difference_high"], scale, sign=True)
+    return f"{text} points" if with_unit and row["metric"] == "accuracy" else text
+
+
+def _facts(best: Row, baseline: Row | None) -> str:
+    facts = []
+    if best["mean"] is not None:
+        bounds = (None if best[key] is None else np.clip(best[key], *RANGE[best["metric"]]) for key in ("low", "high"))
+        value = with_interval(best["mean"], *bounds, metric_scale(best["metric"]))
+        facts.append(f"{_metric(best['metric'])} {value}{' %' if best['metric'] == 'accuracy' else ''}")
+    against = baseline if baseline is not best else None
+    if against is not None and best["difference"] is not None:
+        p = p_value(best["p_not_worse_holm"])
+        against_it = f"{_difference(best, with_unit=True)} against {_name(against)}"
+        facts[-1] += f", {against_it} (p of non-inferiority {p})"
+    for name, column in COSTS.items():
+        if best[column] is not None:
+            also = against is not None and against[column] is not None
+            facts.append(
+                f"{NOUN[name]} {_cost(best, name)}" + (f" ({_name(against)} {_cost(against, name)})" if also else "")
+            )
+    return "; ".join(facts)
+
+
+def _same(row: Row) -> bool:
+    """Whether the difference in cost to the cheapest arm cannot be told from 0."""
+    return row["apart"] is not None and row["apart_low"] <= 0 <= row["apart_high"]
+
+
+def _apart(row: Row, by: str) -> str:
+    if row[COSTS[by]] is None:
+        return _name(row)
+    if row["apart"] is None:
+        return f"{_name(row)} ({NOUN[by]} {_cost(row, by)})"
+    text = _interval(row["apart"], row["apart_low"], row["apart_high"], sign=True)
+    return f"{_name(row)} ({NOUN[by]} {text} {UNITS[by]}{', cannot be told from 0' if _same(row) else ''})"
+
+
+def _maybe_cheaper(rows: list[Row], best: Row, by: str) -> list[Row]:
+    """Undecided arms that are not proven to cost at least as much as the cheapest that qualifies."""
+    column = COSTS[by]
+    unknown = (row for row in rows if row["qualifies"] == UNKNOWN)
+    return [
+        row
+        for row in unknown
+        if row[column] is None or (row[column] < best[column] if row["apart"] is None else row["apart_low"] < 0)
+    ]
+
+
+def _by_reason(rows: list[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["why"], []).append(row)
+    return found
+
+
+def _how_far(row: Row) -> str:
+    """The numbers by which an arm does not qualify."""
+    found = [_cost(row, name) for name, column in COSTS.items() if row[f"{column}_kept"] == NO]
+    if row["quality"] == NO:
+        found.append(_difference(row, with_unit=True))
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _undecided(row: Row) -> str:
+    """What is not known of an arm, and what would decide it."""
+    said = []
+    for test in TESTS:
+        if row[test] != UNKNOWN:
+            continue
+        why = row[f"{test.removesuffix('_kept')}_why"]
+        if test == "quality" and row["p_not_worse_holm"] is not None:
+            why = f"{why} ({_difference(row, with_unit=True)}); {_needed(row)}"
+        for name, column in COSTS.items():
+            if test == f"{column}_kept" and row[f"{column}_seeds_needed"] is not None:
+                why += f" ({_cost(row, name)}); about {row[f'{column}_seeds_needed']} seeds would decide it"
+        said.append(why)
+    return "; ".join(said)
+
+
+def _needed(row: Row) -> str:
+    """How many seeds or test examples would prove an arm to keep within the margin, by what is known of its spread."""
+    seeds, examples = row["seeds_needed"], row["examples_needed"]
+    if row["difference"] <= -row["margin"]:
+        return "as the runs stand it loses more than the margin, and more of them would rather show that"
+    if seeds is None and examples is None:
+        return f"neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} test examples would prove it, if this is the true one"
+    ways = [f"about {seeds:,} seeds with these test examples"] if seeds is not None else []
+    if examples is not None:
+        ways.append(f"about {float(f'{examples:.2g}'):,.0f} test examples with these seeds")
+    true = "if this is the true difference" if row["difference"] < 0 else "if the true difference is 0"
+    return f"{' or '.join(ways)} would prove it with a probability of 80 %, {true}"

@@ -1,0 +1,53 @@
+"""Recommend an arm: the cheapest that keeps the limits and is proven to lose no more than the margin, or say why not.
+
+Reads the summary.json of every run of a grid and the comparison.csv of compare_arms.py, and writes recommendation.csv
+and recommendation.md. Of models with random weights costs alone are judged.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from peft_tradeoffs.errors import InputError, run
+from peft_tradeoffs.grid import add_runs, summaries
+
+LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory"}
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_runs(parser)
+    parser.add_argument("--comparison", type=Path, required=True, metavar="CSV", help="comparison.csv of these runs")
+    parser.add_argument(
+        "--limits",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help='{"memory_GiB": null, "train_s": null, "energy_J": null, "cheapest": "memory"}: null is no limit; '
+        "cheapest is memory, time or energy",
+    )
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write the tables."""
+    args = arguments()
+    from peft_tradeoffs import tables
+    from peft_tradeoffs.comparison import read_comparison
+    from peft_tradeoffs.files import write_text
+    from peft_tradeoffs.recommendation import recommendation_frame
+    from peft_tradeoffs.recommendation_text import recommendation_markdown
+
+    limits = LIMITS | args.limits
+    if unknown := set(limits) - set(LIMITS):
+        raise InputError(f"--limits: unknown {', '.join(sorted(unknown))}; known are {', '.join(LIMITS)}")
+    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
+    frame = recommendation_frame(runs, read_comparison(args.comparison), limits)
+    write_text(args.output_dir / "recommendation.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(args.output_dir / "recommendation.md", recommendation_markdown(frame, limits))
+
+
+if __name__ == "__main__":
+    run(main)
