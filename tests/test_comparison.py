@@ -13,9 +13,11 @@ import pytest
 import synthetic
 import tiny
 from peft_tradeoffs import tables
-from peft_tradeoffs.comparison import comparison_frame, read_predictions
-from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable, decimals, with_interval
+from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
+from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable, with_interval
+from peft_tradeoffs.digits import decimals
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.grid import AXES, run_folder
 from scipy import stats
 
 ROWS = 2000
@@ -47,10 +49,8 @@ def compared(folder: Path, runs: list[tuple[dict, dict]], margin: float = 0.01, 
     where = write(folder, runs)
     frame = tables.runs_frame([summary for summary, _ in runs])
 
-    def predictions(of: dict[str, Any]):
-        return read_predictions(
-            where / of["dataset"] / of["model"] / of["arm"] / f"seed{of['seed']}/predictions.csv", of
-        )
+    def predictions(of: dict[str, Any], split: str):
+        return read_predictions(run_folder(where, *(of[axis] for axis in AXES)) / PREDICTIONS[split], of)
 
     return comparison_frame(frame, baseline, margin, predictions)
 
@@ -160,7 +160,7 @@ def test_failed_runs_and_seeds_of_one_arm_alone_are_left_out(tmp_path):
     frame = compared(tmp_path, runs).set_index("arm")
     assert frame["n"].to_dict() == {"full": 5, "lora-r4": 4, "qlora-r4": 0}
     assert frame.loc["lora-r4", "n_paired"] == 4
-    assert frame.loc["qlora-r4", "reason"] == "no seed of which both this arm and the baseline have a metric"
+    assert frame.loc["qlora-r4", "reason"] == "none of its runs has a metric"
 
 
 def test_random_weights_are_not_compared(tmp_path):

@@ -18,6 +18,7 @@ class Estimate:
     value: float
     se: float
     df: float
+    examples: int | None = None  # of which the value is a share, or a difference of shares
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """The `level` confidence interval."""
@@ -25,8 +26,13 @@ class Estimate:
         return self.value - half, self.value + half
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Half the width of the `level` confidence interval."""
-        return float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
+        """Half the width of the `level` confidence interval.
+
+        Of a share no less than what none in `examples` leaves possible (Clopper and Pearson, Biometrika 26, 1934), for
+        a standard error of examples that hardly differ, or not at all, knows nothing of those not seen.
+        """
+        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
+        return max(half, 1 - ((1 - level) / 2) ** (1 / self.examples)) if self.examples else half
 
     def p_different(self) -> float:
         """p of the t test against 0, two-sided."""
@@ -41,15 +47,17 @@ class Estimate:
         lies within the margin.
         """
         inside = margin - abs(self.value)
-        if self.se == 0.0:
-            return float(inside <= 0.0)
-        return float(stats.t.sf(inside / self.se, self.df))
+        p = float(inside <= 0.0) if self.se == 0.0 else float(stats.t.sf(inside / self.se, self.df))
+        return max(p, min(max(1 - inside, 0.0), 1.0) ** self.examples) if self.examples else p
 
     def smallest_difference(self, level: float = LEVEL, power: float = POWER) -> float:
         """The true difference that a test at 1 - `level` sees with probability `power`, given this standard error.
 
-        By the usual approximation with central t quantiles: (t of the level + t of the power) standard errors.
+        By the usual approximation with central t quantiles: (t of the level + t of the power) standard errors. nan
+        where that is 0.
         """
+        if self.se == 0.0:
+            return math.nan
         return float(stats.t.ppf((1 + level) / 2, self.df) + stats.t.ppf(power, self.df)) * self.se
 
 

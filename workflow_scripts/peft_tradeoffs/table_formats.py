@@ -9,7 +9,7 @@ from peft_tradeoffs.readable import NULL, heading
 
 Readable = Callable[[pd.DataFrame], pd.DataFrame]
 Notes = Callable[[pd.DataFrame], list[str]]
-LEFT = ("Arm", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict")
+LEFT = ("Arm", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict", "Groups")
 # Characters a line of these columns in LaTeX.
 WRAPPED = {"Status": 16, "Failed": 9, "Base weights": 9, "Engine": 9, "Device": 11}
 UPRIGHT = 10  # columns that still fit across a page held upright
@@ -24,8 +24,9 @@ LATEX = str.maketrans(
 
 
 def sections(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The rows of each (data set, model) of the frame, in its order."""
-    for _, rows in frame.groupby(["dataset", "model"], sort=False):
+    """The rows of each (data set, model) of the frame, or of each of its splits, in its order."""
+    keys = [key for key in ("dataset", "model", "split") if key in frame]
+    for _, rows in frame.groupby(keys, sort=False):
         yield rows
 
 
