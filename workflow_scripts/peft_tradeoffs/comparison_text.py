@@ -84,9 +84,11 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
     lines = [HELDOUT] if rows["split"].iloc[0] == "heldout" else []
     lines.append("Means over the n completed runs (seeds) that have a metric.")
     if rows["left_out"].notna().any():
-        failed = rows.dropna(subset="left_out")
-        names = (f"{label(row)} ({failed_counts(row['left_out'])})" for row in failed.to_dict("records"))
-        lines.append(f"Runs without one are left out: {', '.join(names)}.")
+        ways = (
+            f"{', '.join(map(label, arms.to_dict('records')))} ({failed_counts(left_out)}{' each' * (len(arms) > 1)})"
+            for left_out, arms in rows.groupby("left_out", sort=False)
+        )
+        lines.append(f"Runs without one are left out: {', '.join(ways)}.")
     if rows["low"].notna().any():
         lines.append("In brackets: 95 % intervals that count both other seeds and other test examples.")
     if len(rows) > 1:
