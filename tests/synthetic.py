@@ -45,6 +45,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "task": "classification", "metric": "accuracy", "pretrained": True, "metric_value": accuracy,
         "accuracy": accuracy, "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
         "pearson": None, "spearman": None, "test_loss": 1.2 - accuracy,
+        "heldout_metric_value": None,
         "learning_rate": 3e-5 if method == "full" else 5e-4, "epochs": 3.0, "steps": 600, "stopped_early": False,
         "batch_size": 32, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
         "precision": "fp32", "dtype": "float32",
@@ -53,7 +54,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "device_name": "Example CPU, 2 cores" if cpu else "NVIDIA H100 80GB HBM3",
         "gpu_uuid": "GPU-00000000-0000-0000-0000-000000000000", "shared_gpu": False, "mixed_gpus": False,
         "stood_still_s": 0.0,
-        "train_rows": 6400, "test_rows": 872, "truncated_train": 3, "truncated_test": 0,
+        "train_rows": 6400, "test_rows": 872, "heldout_rows": None, "truncated_train": 3, "truncated_test": 0,
         "backbone_parameters": PARAMETERS - HEAD, "head_parameters": HEAD, "adapter_parameters": adapter,
         "total_parameters": PARAMETERS + adapter, "trainable_parameters": trainable,
         "trainable_percent": 100 * trainable / (PARAMETERS + adapter),
@@ -101,6 +102,7 @@ def reasons(values: dict[str, Any]) -> dict[str, str]:
         found[key] = (
             "the method has no rank" if key == "rank"
             else "task is classification" if key in ("pearson", "spearman")
+            else "the data set has no heldout split" if key.startswith("heldout")
             else "no linear layer is frozen" if key == "frozen_linear_dtype"
             else "not compiled" if key == "compile_s"
             else "no CUDA device: the run was on the CPU" if GPU_ONLY.search(key) and values["device"] == "cpu"
@@ -111,7 +113,7 @@ def reasons(values: dict[str, Any]) -> dict[str, str]:
 
 def randomly(method: str, rank: int | None, seed: int, **changes: Any) -> dict[str, Any]:
     """A completed run of random weights: no metric."""
-    scores = ("metric_value", "accuracy", "f1", "mcc", "pearson", "spearman")
+    scores = ("metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "heldout_metric_value")
     run = summary(method, rank, seed, pretrained=False, **dict.fromkeys(scores), **changes)
     run["null_reasons"] |= dict.fromkeys(scores, "random weights")
     return run
@@ -140,7 +142,7 @@ def failed(method: str, rank: int | None, seed: int, changes: dict[str, Any]) ->
     if phase == "load":
         lost += [key for key in run if key.endswith("_parameters") or key.startswith("weights_")]
         lost += ["trainable_percent", "data_MiB", "frozen_linear_dtype"]
-    lost += ["metric_value", "accuracy", "f1", "mcc", "test_loss"]
+    lost += ["metric_value", "accuracy", "f1", "mcc", "test_loss", "heldout_metric_value"]
     why = f"not reached: the run ended in {phase}"
     run["null_reasons"] |= {key: why for key in lost if run[key] is not None}
     return run | dict.fromkeys(lost)

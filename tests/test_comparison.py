@@ -1,6 +1,7 @@
 """The comparison of arms: differences over the same seeds and examples, verdicts, what it refuses, its tables."""
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
@@ -13,10 +14,15 @@ import pytest
 import synthetic
 import tiny
 from peft_tradeoffs import tables
-from peft_tradeoffs.comparison import comparison_frame, read_predictions
-from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable, decimals, with_interval
+from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
+from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable, with_interval
+from peft_tradeoffs.digits import decimals
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.grid import AXES, run_folder
+from peft_tradeoffs.stats import over_seeds_and_examples
+from peft_tradeoffs.table_formats import latex, markdown
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 ROWS = 2000
 
@@ -36,21 +42,23 @@ def write(folder: Path, runs: list[tuple[dict, dict]]) -> Path:
     synthetic.write(folder, [summary for summary, _ in runs])
     for summary, columns in runs:
         place = folder / "runs" / summary["dataset"] / summary["model"] / summary["arm"] / f"seed{summary['seed']}"
-        table = pd.DataFrame(columns)
-        for label in range(2):
-            table[f"logit_{label}"] = (table["prediction"] == label).astype(float)
-        table.to_csv(place / "predictions.csv", index=False)
+        write_predictions(place / "predictions.csv", columns)
     return folder / "runs"
+
+
+def write_predictions(path: Path, columns: dict) -> None:
+    table = pd.DataFrame(columns)
+    for label in range(2):
+        table[f"logit_{label}"] = (table["prediction"] == label).astype(float)
+    table.to_csv(path, index=False)
 
 
 def compared(folder: Path, runs: list[tuple[dict, dict]], margin: float = 0.01, baseline: str = "full") -> pd.DataFrame:
     where = write(folder, runs)
     frame = tables.runs_frame([summary for summary, _ in runs])
 
-    def predictions(of: dict[str, Any]):
-        return read_predictions(
-            where / of["dataset"] / of["model"] / of["arm"] / f"seed{of['seed']}/predictions.csv", of
-        )
+    def predictions(of: dict[str, Any], split: str):
+        return read_predictions(run_folder(where, *(of[axis] for axis in AXES)) / PREDICTIONS[split], of)
 
     return comparison_frame(frame, baseline, margin, predictions)
 
@@ -174,7 +182,226 @@ def test_failed_runs_and_seeds_of_one_arm_alone_are_left_out(tmp_path):
     frame = compared(tmp_path, runs).set_index("arm")
     assert frame["n"].to_dict() == {"full": 5, "lora-r4": 4, "qlora-r4": 0}
     assert frame.loc["lora-r4", "n_paired"] == 4
-    assert frame.loc["qlora-r4", "reason"] == "no seed of which both this arm and the baseline have a metric"
+    assert frame.loc["qlora-r4", "reason"] == "none of its runs has a metric"
+
+
+def test_an_arm_that_failed_altogether_is_named_with_what_ended_it(tmp_path):
+    runs = arms({"lora-r4": 10}, seeds=3)
+    nothing = {"row": [], "label": [], "prediction": []}
+    runs += [(synthetic.oom("qlora", 4, 0), nothing), (synthetic.diverged("qlora", 4, 1), nothing)]
+    runs += [(synthetic.oom("qlora", 4, 2), nothing), (synthetic.oom("qlora", 8, 0), nothing)]
+    frame = compared(tmp_path, runs)
+    failed = frame.set_index("arm").loc["qlora-r4"]
+    assert (failed["n"], failed["n_paired"], failed["left_out"]) == (0, 0, "oom 2; diverged 1")
+    assert failed[["mean", "low", "difference", "p_different", "verdict", "groups"]].isna().all()
+    row = comparison_readable(frame).iloc[2]
+    assert row["n"] == "0" and set(row[3:]) == {"–"}
+    notes = comparison_notes(frame)
+    left_out = "QLoRA r4 (2 out of memory; 1 diverged), QLoRA r8 (1 out of memory)"
+    assert f"Runs without one are left out: {left_out}." in notes
+    assert "No interval or test for QLoRA r4, QLoRA r8: none of its runs has a metric." in notes
+    # Nothing of the others depends on it.
+    alone = compared(tmp_path / "alone", arms({"lora-r4": 10}, seeds=3))
+    assert frame.iloc[:2].to_csv() == alone.to_csv()
+
+
+def test_a_baseline_that_failed_altogether_is_the_reason_of_every_row(tmp_path):
+    runs = arms({"lora-r4": 10, "lora-r8": 200}, seeds=3)
+    for place in range(3):
+        runs[place] = (synthetic.diverged("full", None, place), {"row": [], "label": [], "prediction": []})
+    frame = compared(tmp_path, runs).set_index("arm")
+    assert frame["reason"].to_list() == [
+        "none of its runs has a metric",
+        *["none of the baseline's runs has a metric"] * 2,
+    ]
+    assert frame["n_paired"].to_list()[1:] == [0, 0] and frame["difference"].isna().all()
+    assert frame["verdict"].fillna("").to_list() == ["baseline", "", ""]
+    # The others still have intervals of their own and can be told apart from each other.
+    assert frame["low"].notna().to_list() == [False, True, True]
+    assert frame["groups"].fillna("").to_list() == ["", "a", "b"]
+    notes = comparison_notes(frame.reset_index())
+    assert "No interval or test for full: none of its runs has a metric." in notes
+    assert "No test of a difference for LoRA r4, LoRA r8: none of the baseline's runs has a metric." in notes
+
+
+def test_arms_that_share_no_seed_have_no_difference(tmp_path):
+    runs = [run for run in arms({"lora-r4": 10}, seeds=6) if run[0]["seed"] // 3 == (run[0]["arm"] == "full")]
+    frame = compared(tmp_path, runs).set_index("arm")
+    assert frame["n"].to_list() == [3, 3] and frame["low"].notna().all()
+    assert frame.loc["lora-r4", "n_paired"] == 0
+    assert frame.loc["lora-r4", "reason"] == "no seed of which both this arm and the baseline have a metric"
+    assert frame["groups"].isna().all()
+
+
+def test_unequal_seeds_are_compared_over_those_that_both_have(tmp_path):
+    """Seeds that only one of the two has are in its mean, and change no difference."""
+    runs = arms({"lora-r4": 30, "lora-r8": 60}, seeds=6)
+    fewer = [
+        run for run in runs if (run[0]["arm"], run[0]["seed"]) not in {("lora-r4", 5), ("lora-r8", 0), ("full", 3)}
+    ]
+    frame = compared(tmp_path / "fewer", fewer).set_index("arm")
+    assert frame["n"].to_list() == [5, 5, 5] and frame["n_paired"].to_list()[1:] == [4, 4]
+    for arm, seeds in (("lora-r4", (0, 1, 2, 4)), ("lora-r8", (1, 2, 4, 5))):
+        same = [run for run in runs if run[0]["seed"] in seeds and run[0]["arm"] in ("full", arm)]
+        row = compared(tmp_path / arm, same).set_index("arm").loc[arm]
+        for key in ("difference", "difference_low", "difference_high", "p_different", "p_equivalent"):
+            assert frame.loc[arm, key] == pytest.approx(row[key]), key
+
+
+def test_one_arm_alone_has_its_mean_and_nothing_to_be_compared_with(tmp_path):
+    frame = compared(tmp_path, arms({}))
+    (row,) = frame.to_dict("records")
+    assert row["verdict"] == "baseline" and row["n"] == 5 and row["low"] < row["mean"] < row["high"]
+    assert pd.isna(row["groups"]) and pd.isna(row["reason"])
+    assert "Groups" not in comparison_readable(frame)
+    assert "Difference" not in " ".join(comparison_notes(frame))
+
+
+@pytest.mark.parametrize(("rows", "verdict"), [(2000, "equivalent"), (200, "undecided")])
+def test_arms_that_predict_alike_are_equal_only_as_far_as_the_examples_can_say(tmp_path, monkeypatch, rows, verdict):
+    """None of 200 examples differs also where 1 % of all do, with a probability of 13 %."""
+    monkeypatch.setattr(sys.modules[__name__], "ROWS", rows)
+    runs = [
+        run((method, rank), seed, np.arange(20)) for method, rank in (("full", None), ("lora", 4)) for seed in (0, 1, 2)
+    ]
+    frame = compared(tmp_path, runs)
+    row = frame.set_index("arm").loc["lora-r4"]
+    assert (row["difference"], row["p_different"], row["verdict"]) == (0, 1, verdict)
+    assert row["p_equivalent"] == pytest.approx(0.99**rows)
+    bound = stats.binomtest(0, rows).proportion_ci().high  # Clopper and Pearson
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx((-bound, bound))
+    assert np.isnan(row["smallest_difference"]) and "is found" not in " ".join(comparison_notes(frame))
+    assert frame["groups"].to_list() == ["a", "a"]
+
+
+def test_groups_are_of_every_pair_with_holms_correction_over_all_pairs(tmp_path):
+    """As letters from statsmodels' correction of the t tests of each pair."""
+    counts = {"lora-r4": 3, "lora-r8": 6, "lora-r16": 90, "qlora-r4": 93}
+    runs = arms(counts)
+    frame = compared(tmp_path, runs).set_index("arm")
+    names = list(frame.index)
+    correct = {name: [] for name in names}
+    for summary, columns in runs:
+        correct[summary["arm"]].append((columns["label"] == columns["prediction"]).astype(float))
+    pairs = list(itertools.combinations(names, 2))
+    p = [
+        over_seeds_and_examples(np.array(correct[one]) - np.array(correct[other])).p_different() for one, other in pairs
+    ]
+    rejected = multipletests(p, 0.05, "holm")[0]
+    assert 3 < rejected.sum() < len(pairs) - 1
+    for (one, other), different in zip(pairs, rejected, strict=True):
+        assert bool(set(frame.loc[one, "groups"]) & set(frame.loc[other, "groups"])) != different, (one, other)
+    assert "a" in frame.loc["full", "groups"]  # the best
+    assert comparison_readable(frame.reset_index())["Groups"].to_list() == frame["groups"].to_list()
+
+
+def test_an_arm_with_too_few_seeds_is_in_no_group(tmp_path):
+    runs = [run for run in arms({"lora-r4": 0, "lora-r8": 200}) if run[0]["arm"] != "lora-r4" or run[0]["seed"] < 2]
+    assert compared(tmp_path, runs)["groups"].fillna("").to_list() == ["a", "", "b"]
+
+
+def heldout(runs: list[tuple[dict, dict]], folder: Path, differing: dict[str, int]) -> None:
+    """Give the runs a heldout split of 4,000 examples, of which each arm gets so many more wrong than full."""
+    for summary, _ in runs:
+        summary["heldout_rows"] = 4000
+        if summary["status"] != "completed":
+            continue
+        labels = np.arange(4000) % 2
+        wrong = np.arange(200 + differing.get(summary["arm"], 0) + summary["seed"])
+        predicted = labels.copy()
+        predicted[wrong] = 1 - labels[wrong]
+        summary["heldout_metric_value"] = 1 - len(wrong) / 4000
+        place = folder / "runs/sst2/distilbert" / summary["arm"] / f"seed{summary['seed']}"
+        place.mkdir(parents=True)
+        columns = {"row": np.arange(4000) + 9000, "label": labels, "prediction": predicted}
+        write_predictions(place / "predictions_heldout.csv", columns)
+
+
+def test_a_heldout_split_has_rows_of_its_own_after_the_official_one(tmp_path):
+    runs = arms({"lora-r4": 4, "lora-r8": 60})
+    runs[-1] = (synthetic.oom("lora", 8, 4), {"row": [], "label": [], "prediction": []})
+    official = compared(tmp_path / "official", runs)
+    heldout(runs, tmp_path, {"lora-r4": 80, "lora-r8": -80})
+    frame = compared(tmp_path, runs)
+    assert frame["split"].to_list() == ["test"] * 3 + ["heldout"] * 3
+    pd.testing.assert_frame_equal(frame.iloc[:3], official)
+    own = frame.iloc[3:].set_index("arm")
+    assert own["mean"].to_dict() == pytest.approx({"full": 0.9495, "lora-r4": 0.9295, "lora-r8": 0.969625})
+    assert own["difference"].to_list()[1:] == pytest.approx([-0.02, 0.02])
+    assert own["verdict"].to_list() == ["baseline", "worse", "better"] and own["groups"].to_list() == ["b", "c", "a"]
+    assert own["test_rows"].to_list() == [4000] * 3 and own["n"].to_list() == [5, 5, 4]
+    # Holm's correction is of the two arms of the split, not of both splits.
+    p = own["p_different"].to_numpy()[1:]
+    assert own["p_different_holm"].to_numpy()[1:] == pytest.approx(np.maximum(2 * p.min(), p))
+    text = markdown(frame, comparison_readable, comparison_notes)
+    first, second = text.split("\n## ")
+    assert first.startswith("## sst2 · distilbert · test split") and "Carved from train" not in first
+    assert second.startswith("sst2 · distilbert · heldout split") and "Carved from train" in second
+    assert latex(frame, comparison_readable, comparison_notes).count(r"\begin{longtable}") == 2
+
+
+def test_runs_with_another_heldout_split_are_refused(tmp_path):
+    runs = arms({"lora-r4": 0}, seeds=2)
+    heldout(runs, tmp_path, {})
+    path = tmp_path / "runs/sst2/distilbert/lora-r4/seed1/predictions_heldout.csv"
+    path.write_text(path.read_text().replace("\n9000,", "\n8999,"))
+    with pytest.raises(InputError, match=r"different examples or labels of the heldout split"):
+        compared(tmp_path, runs)
+
+
+def regression(predicted: dict[str, list[np.ndarray]], labels: np.ndarray, metric: str) -> list[tuple[dict, dict]]:
+    """Runs of arms by name: their predictions a seed."""
+    runs = []
+    for name, seeds in predicted.items():
+        method, _, rank = name.partition("-r")
+        for seed, values in enumerate(seeds):
+            of = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[metric]
+            value = None if np.ptp(values) == 0 else float(of(labels, values).statistic)
+            changes = {"task": "regression", "metric": metric, "metric_value": value, "test_rows": len(labels)}
+            columns = {"row": np.arange(len(labels)), "label": labels, "prediction": values}
+            runs.append((synthetic.summary(method, int(rank) if rank else None, seed, **changes), columns))
+    return runs
+
+
+@pytest.mark.parametrize("metric", ["pearson", "spearman"])
+def test_a_regression_is_compared_by_its_correlation(tmp_path, metric):
+    """Labels with ties, as STS-B's; the difference's error is that of jackknifing the difference itself."""
+    random = np.random.default_rng(0)
+    labels = np.round(random.uniform(0, 5, 400) * 2) / 2
+    shared = random.normal(0, 1, 400)
+
+    def arm(noise):
+        return [labels + shared + random.normal(0, noise, 400) for _ in range(4)]
+
+    predicted = {"full": arm(0.3), "lora-r4": arm(0.3), "lora-r8": arm(2.5)}
+    frame = compared(tmp_path, regression(predicted, labels, metric)).set_index("arm")
+    assert frame.loc["lora-r8", "verdict"] == "worse" and frame["groups"].to_list() == ["a", "a", "b"]
+    assert frame["mcnemar"].isna().all()
+    row = frame.loc["lora-r8"]
+    of = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[metric]
+    differences = [
+        of(labels, one).statistic - of(labels, other).statistic
+        for one, other in zip(predicted["lora-r8"], predicted["full"], strict=True)
+    ]
+    assert row["difference"] == pytest.approx(np.mean(differences))
+    assert (row["difference_seeds_low"], row["difference_seeds_high"]) == pytest.approx(
+        stats.t.interval(0.95, 3, np.mean(differences), stats.sem(differences))
+    )
+    assert row["difference_low"] < row["difference"] < row["difference_high"] < 0
+
+
+def test_a_constant_prediction_has_no_correlation_and_is_left_out(tmp_path):
+    labels = np.linspace(0, 1, 200)
+    random = np.random.default_rng(0)
+    good = [labels + random.normal(0, 0.2, 200) for _ in range(8)]
+    constant = np.full(200, 0.5)
+    predicted = {"full": good[:4], "lora-r4": [constant, *good[4:7]], "lora-r8": [constant] * 4}
+    frame = compared(tmp_path, regression(predicted, labels, "pearson")).set_index("arm")
+    assert frame["n"].to_list() == [4, 3, 0]
+    assert frame["left_out"].fillna("").to_list() == ["", "undefined 1", "undefined 4"]
+    assert frame.loc["lora-r4", "n_paired"] == 3 and not np.isnan(frame.loc["lora-r4", "p_different"])
+    assert frame.loc["lora-r8", "reason"] == "none of its runs has a metric"
+    assert "LoRA r4 (1 undefined), LoRA r8 (4 undefined)" in " ".join(comparison_notes(frame.reset_index()))
 
 
 def test_random_weights_are_not_compared(tmp_path):
@@ -199,6 +426,15 @@ def test_runs_of_other_data_are_refused(tmp_path):
         (lambda path: path.write_text("row,label,prediction,logit_0,logit_1\n1,1,1,0,1\n"), "1 rows, but"),
         (lambda path: path.write_text("row,label,prediction\n1,1,x\n"), "not a run's predictions"),
         (lambda path: path.write_text(path.read_text().replace(",1,0,", ",0,0,")), "its accuracy is 0.9"),
+        (lambda path: change(path, "prediction", 7, ""), "1 rows with a value that is not finite, the first in line 9"),
+        (lambda path: change(path, "logit_1", 0, "nan"), "1 rows with a value that is not finite, the first in line 2"),
+        (
+            lambda path: change(path, "logit_0", 1, "-inf"),
+            "1 rows with a value that is not finite, the first in line 3",
+        ),
+        (lambda path: change(path, "label", 3, "2"), "line 5: a label or prediction that is none of 2 classes"),
+        (lambda path: change(path, "prediction", 3, "-1"), "line 5: a label or prediction that is none of 2 classes"),
+        (lambda path: change(path, "prediction", 3, "0.5"), "line 5: a label or prediction that is none of 2 classes"),
     ],
 )
 def test_broken_predictions_are_named(tmp_path, damage, said):
@@ -207,7 +443,24 @@ def test_broken_predictions_are_named(tmp_path, damage, said):
     damage(damaged)
     with pytest.raises(InputError, match=said) as caught:
         read_predictions(damaged, runs[-1][0])
-    assert str(caught.value).startswith(f"{damaged}: ")
+    assert str(caught.value).startswith(str(damaged)) and str(caught.value).endswith("run it again")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_regression_with_a_prediction_that_is_not_finite_is_named(tmp_path, value):
+    labels = np.linspace(0, 1, 50)
+    runs = regression({"full": [labels**2]}, labels, "pearson")
+    path = write(tmp_path, runs) / "sst2/distilbert/full/seed0/predictions.csv"
+    change(path, "prediction", 4, value)
+    with pytest.raises(InputError, match="1 rows with a value that is not finite, the first in line 6"):
+        read_predictions(path, runs[0][0])
+
+
+def change(path: Path, column: str, row: int, text: str) -> None:
+    """Put another text into a CSV file."""
+    table = pd.read_csv(path, dtype=str)
+    table.loc[row, column] = text
+    table.to_csv(path, index=False)
 
 
 @pytest.mark.parametrize(("half_width", "expected"), [(0.9, 1), (1.24, 1), (2.9, 1), (3.1, 0), (12, 0), (0.023, 3)])

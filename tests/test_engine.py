@@ -250,6 +250,46 @@ def test_early_stopping_watches_validation_and_ends_the_run():
     assert [row["split"] for row in result.progress.rows[:2]] == ["validation", "test"]
 
 
+@pytest.mark.parametrize("stopping", [None, {"patience": 2, "min_delta": 0.0}])
+def test_the_heldout_split_is_evaluated_after_the_last_step_alone(stopping):
+    contrary, heldout = split(20, seed=2), split(30, seed=3)
+    data = {
+        "train": split(50),
+        "validation": dataclasses.replace(contrary, labels=1 - contrary.labels),
+        "test": split(11, seed=1),
+    }
+    changes = {"epochs": 20 if stopping else 3, "early_stopping": stopping}
+    model, result = fit(splits={**data, "heldout": heldout}, **changes)
+    other, without = fit(splits=data, **changes)
+    assert result.progress.stopped is bool(stopping)
+    for name, weight in other.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight)
+    *before, row = result.progress.rows
+    keys = ("split", "step", "accuracy", "train_loss")
+    assert [[row[key] for key in keys] for row in before] == [
+        [row[key] for key in keys] for row in without.progress.rows
+    ]
+    logits = engine.predict(model, ResidentSplit(heldout, 0, CPU), heldout.lengths, padding_mask, SETTINGS)
+    assert np.array_equal(result.heldout_logits, logits) and without.heldout_logits is None
+    accuracy = float((logits.argmax(axis=1) == heldout.labels).mean())
+    assert (row["split"], row["step"], row["accuracy"]) == ("heldout", result.progress.step, accuracy)
+
+
+def test_a_heldout_split_with_logits_that_are_not_finite_is_divergence():
+    class Breaks(Bag):
+        def forward(self, labels=None, **inputs):
+            output = super().forward(labels=labels, **inputs)
+            if (inputs["input_ids"] == 29).any():
+                output.logits = output.logits * torch.nan
+            return output
+
+    strange = split(12, seed=3)
+    strange.input_ids[0] = 29
+    result = fit(model=Breaks(), splits={"train": split(50), "test": split(11, seed=1), "heldout": strange})[1]
+    assert (result.diverged_step, result.logits, result.heldout_logits) == (21, None, None)
+    assert [row["step"] for row in result.progress.rows] == [7, 14]
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_its_step():
     class Breaks(Bag):
         steps = 0

@@ -59,6 +59,7 @@ def test_out_of_memory_is_a_result_of_every_seed(tmp_path, finished):
     results = finished / "results"
     arm = tmp_path / "lora-r4"
     shutil.copytree(results / "runs/reviews/tiny/lora-r4", arm)
+    (arm / "seed0/predictions_heldout.csv").write_text("of an earlier run")
     settings = json.loads((arm / "seed0/env.json").read_text())["settings"] | {"learning_rate": 0.5}
     words = ["--settings", json.dumps(settings), "--seeds", "0", "1", "--output-dir", str(arm)]
     words += ["--tokens", str(results / "tokens/reviews/tiny.npz"), "--model", str(results / "models/tiny")]

@@ -18,7 +18,7 @@ from peft_tradeoffs.interruption import EXIT_STATUS, Interrupted
 from peft_tradeoffs.lease import acquire
 from peft_tradeoffs.state import RunDirectory
 from recorded_nvml import UUID
-from test_engine import Memory, fit
+from test_engine import Memory, fit, split
 from test_resume import curve
 
 EPOCHS, PER_EPOCH = 40, 24  # 96 rows in batches of 4
@@ -62,20 +62,25 @@ class Told(Memory):
         return "SIGTERM" if self.asked == self.at or (self.at and self.asked > self.at) else None
 
 
-def test_told_at_any_moment_of_a_training_nothing_is_lost() -> None:
-    """Before, between and after steps, in evaluations, while batches are made ready."""
+@pytest.mark.parametrize("stopping", [None, {"patience": 2, "min_delta": 1.0}])
+def test_told_at_any_moment_of_a_training_nothing_is_lost(stopping: dict | None) -> None:
+    """Before, between and after steps, in evaluations, while batches are made ready; stopped early, in the last one."""
+    splits = {"train": split(50), "test": split(11, seed=1), "heldout": split(11, seed=2)}
+    changes = {"splits": splits}
+    if stopping:  # nothing is better than the first epoch by 1: ends after the third of four
+        changes |= {"splits": {**splits, "validation": split(6, seed=3)}, "early_stopping": stopping, "epochs": 4}
     never = Told()
-    expected, straight = fit(never)
+    expected, straight = fit(never, **changes)
     assert never.asked > 3 * 7  # steps; evaluations ask too
     strip = [{k: v for k, v in row.items() if k != "train_s"} for row in straight.progress.rows]
-    for at in range(1, never.asked + 1):
+    for at in range(never.asked - 7 if stopping else 1, never.asked + 1):
         told = Told(at=at)
-        with pytest.raises(Interrupted, match=r"SIGTERM after step \d+ of 21"):
-            fit(told)
+        with pytest.raises(Interrupted, match=r"SIGTERM after step \d+ of 2[18]"):
+            fit(told, **changes)
         saved = told.history[-1] if told.history else None
         step = saved["progress"]["step"] if saved else 0
         assert step == len(saved["progress"]["step_s"]) if saved else at <= 2
-        resumed, again = fit(Told(saved))
+        resumed, again = fit(Told(saved), **changes)
         for name, weight in expected.state_dict().items():
             assert torch.equal(resumed.state_dict()[name], weight), (at, name)
         assert [{k: v for k, v in row.items() if k != "train_s"} for row in again.progress.rows] == strip
@@ -83,6 +88,7 @@ def test_told_at_any_moment_of_a_training_nothing_is_lost() -> None:
         assert again.progress.samples == straight.progress.samples
         assert again.progress.tokens == straight.progress.tokens
         assert (again.logits == straight.logits).all()
+        assert (again.heldout_logits == straight.heldout_logits).all()
 
 
 @pytest.fixture(scope="module")

@@ -122,6 +122,20 @@ def test_fractions_are_exact_disjoint_and_stratified():
     assert alone["test"].rows.tolist() == splits["test"].rows.tolist()
 
 
+def test_a_heldout_split_changes_no_other_but_train():
+    labels = ["a", "a", "b"] * 80
+    without, _ = split(labels, fractions={"test": 0.2, "validation": 0.1})
+    splits, _ = split(labels, fractions={"heldout": 0.3, "test": 0.2, "validation": 0.1})
+    assert list(splits) == ["train", "validation", "test", "heldout"]
+    for name in ("test", "validation"):
+        assert splits[name].rows.tolist() == without[name].rows.tolist()
+    assert np.bincount(splits["heldout"].labels).tolist() == [48, 24]
+    assert sorted(np.concatenate([part.rows for part in splits.values()])) == list(range(240))
+    assert set(splits["train"].rows) | set(splits["heldout"].rows) == set(without["train"].rows)
+    few, _ = split(labels, labels[:30], fractions={"heldout": 0.3}, limit={"heldout": 12})
+    assert [len(part.rows) for part in few.values()] == [168, 30, 12]
+
+
 def test_fractions_follow_the_seed():
     drawn = [split([0, 1] * 50, fractions={"test": 0.2}, seed=seed)[0]["test"].rows.tolist() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]

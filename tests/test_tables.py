@@ -193,6 +193,50 @@ def test_failures_are_told_in_words():
     assert list(cells(summaries)["Failed"]) == ["1 out of memory", "1 diverged; 1 out of memory"]
 
 
+@pytest.mark.parametrize(
+    ("values", "rows", "shown"),
+    [
+        ([0.8891, 0.8934, 0.8912], 872, "89.1 ± 0.2"),  # 872 examples: 1.1 points of standard error
+        ([0.8891, 0.8934, 0.8912], 10**6, "89.1 ± 0.2"),  # 0.2 points over three seeds: 0.5
+        ([0.8891, 0.8892, 0.8890], 872, "88.91 ± 0.01"),  # a digit more, not to call the spread 0
+        ([0.88912, 0.88913, 0.88911], 872, "88.91 ± 0.00"),  # but no more than one
+        ([0.81, 0.93, 0.88], 872, "87 ± 6"),
+        ([0.8891], 872, "88.9"),
+        ([0.8891], 10**6, "88.91"),
+        ([1.0, 1.0, 1.0], 100, "100.0 ± 0.0"),
+    ],
+)
+def test_a_mean_metric_has_no_more_digits_than_seeds_and_examples_leave_sure(values, rows, shown):
+    runs = [
+        synthetic.summary("lora", 4, seed, accuracy=value, metric_value=value, test_rows=rows)
+        for seed, value in enumerate(values)
+    ]
+    assert list(cells(runs)["Accuracy, %"]) == [shown]
+    assert cells(runs, readable.runs_readable)["Accuracy, %"].iloc[0] == f"{100 * values[0]:.2f}"
+
+
+def test_the_heldout_split_has_a_column_only_where_there_is_one():
+    without = [synthetic.summary("lora", 4, seed) for seed in range(3)]
+    assert not [
+        header
+        for of in (readable.arms_readable, readable.runs_readable)
+        for header in cells(without, of)
+        if "heldout" in header
+    ]
+    assert "eldout" not in notes(without)
+    runs = [
+        synthetic.summary("lora", 4, seed, heldout_rows=6735, heldout_metric_value=0.88 + 0.001 * seed)
+        for seed in range(3)
+    ]
+    failed = synthetic.oom("full", None, 0, heldout_rows=6735)
+    assert list(cells([*runs, failed])["Accuracy (heldout), %"]) == ["–", "88.1 ± 0.1"]
+    assert list(cells(runs, readable.runs_readable)["Accuracy (heldout), %"]) == ["88.00", "88.10", "88.20"]
+    assert "Heldout: 6,735 examples kept out of training, evaluated once a run." in notes(runs)
+    arm = tables.arms_frame(tables.runs_frame(runs)).iloc[0]
+    assert arm["heldout_metric_value_mean"] == pytest.approx(0.881) and arm["heldout_rows"] == 6735
+    assert arm["metric_value_mean"] != arm["heldout_metric_value_mean"]
+
+
 def test_random_weights_are_marked_everywhere(tmp_path):
     summaries = [synthetic.randomly("lora", rank, 0, model="llama") for rank in (4, 8)]
     assert (

@@ -1,7 +1,8 @@
-"""Compare each arm with the baseline over the same seeds and test examples: differences, intervals, tests, verdicts.
+"""Compare each arm with the baseline over the same seeds and examples: differences, intervals, tests, verdicts.
 
-Reads the summary.json and predictions.csv of every run of a grid and writes comparison as .csv, .md and .tex. Models
-with random weights have no accuracy to compare and are left out.
+Reads every run of a grid (summary.json, predictions.csv, and predictions_heldout.csv where the data set has a heldout
+split) and writes comparison as .csv, .md and .tex. Models with random weights have no accuracy to compare and are left
+out.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def main() -> None:
     if args.baseline not in args.grid["arm"]:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
     from peft_tradeoffs import tables
-    from peft_tradeoffs.comparison import comparison_frame, read_predictions
+    from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
     from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.table_formats import latex, markdown
@@ -41,7 +42,9 @@ def main() -> None:
         runs,
         args.baseline,
         args.margin,
-        lambda of: read_predictions(run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / "predictions.csv", of),
+        lambda of, split: read_predictions(
+            run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / PREDICTIONS[split], of
+        ),
     )
     write_text(args.output_dir / "comparison.csv", frame.to_csv(index=False, lineterminator="\n"))
     for kind, write in (("md", markdown), ("tex", latex)):

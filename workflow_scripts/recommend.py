@@ -11,7 +11,7 @@ from pathlib import Path
 from peft_tradeoffs.errors import InputError, run
 from peft_tradeoffs.grid import add_runs, summaries
 
-LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory"}
+LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
 
 
 def arguments() -> argparse.Namespace:
@@ -24,8 +24,8 @@ def arguments() -> argparse.Namespace:
         type=json.loads,
         default={},
         metavar="JSON",
-        help='{"memory_GiB": null, "train_s": null, "energy_J": null, "cheapest": "memory"}: null is no limit; '
-        "cheapest is memory, time or energy",
+        help='{"memory_GiB": null, "train_s": null, "energy_J": null, "cheapest": "memory", "split": "test"}: null is '
+        "no limit; cheapest is memory, time or energy",
     )
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()
@@ -44,7 +44,8 @@ def main() -> None:
     if unknown := set(limits) - set(LIMITS):
         raise InputError(f"--limits: unknown {', '.join(sorted(unknown))}; known are {', '.join(LIMITS)}")
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
-    frame = recommendation_frame(runs, read_comparison(args.comparison), limits)
+    comparison = read_comparison(args.comparison)
+    frame = recommendation_frame(runs, comparison[comparison["split"] == limits["split"]], limits)
     write_text(args.output_dir / "recommendation.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_text(args.output_dir / "recommendation.md", recommendation_markdown(frame, limits))
 

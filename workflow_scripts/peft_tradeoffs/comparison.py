@@ -1,5 +1,9 @@
-"""Each arm against the baseline on the same seeds and test examples: differences, intervals, tests, verdicts."""
+"""Arms on the same seeds and examples: differences to the baseline, intervals, tests, verdicts, groups.
 
+Of the test split, and of the heldout split where runs have one.
+"""
+
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +15,7 @@ import pandas as pd
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.jackknife import metric_of, pseudo_values
+from peft_tradeoffs.letters import letter_display
 from peft_tradeoffs.stats import (
     FEWEST_SEEDS,
     LEVEL,
@@ -21,26 +26,28 @@ from peft_tradeoffs.stats import (
     over_seeds,
     over_seeds_and_examples,
 )
-from peft_tradeoffs.tables import ARM, COMPLETED, random_weights
+from peft_tradeoffs.tables import ARM, COMPLETED, OF_SPLIT, random_weights
 
 ALPHA = 1 - LEVEL
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
 COLUMNS = (
-    *ARM, "method", "rank", "pretrained", "baseline", "metric", "margin", "test_rows", "n", "n_paired",
+    *ARM, "split", "method", "rank", "pretrained", "baseline", "metric", "margin", "test_rows", "n", "n_paired",
     "mean", "sd", "seeds_low", "seeds_high", "low", "high",
     "difference", "difference_seeds_low", "difference_seeds_high", "difference_low", "difference_high",
     "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "p_not_worse", "p_not_worse_holm",
-    "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "reason",
+    "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "groups", "left_out", "reason",
 )  # fmt: skip
-
-
 WHOLE = ("rank", "test_rows", "n", "n_paired", "seeds_needed", "examples_needed")
-NO_NUMBERS = (*ARM, "method", "pretrained", "baseline", "metric", "mcnemar", "verdict", "reason")
+NO_NUMBERS = (
+    *ARM, "split", "method", "pretrained", "baseline", "metric", "mcnemar", "verdict", "groups", "left_out", "reason",
+)  # fmt: skip
+UNDEFINED = "undefined"  # the metric of a run that was completed
+PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a run's predictions.csv says of the test split."""
+    """What a run's predictions say of a split."""
 
     rows: np.ndarray  # [n] rows in the source
     labels: np.ndarray  # [n]
@@ -49,12 +56,16 @@ class Predicted:
 
 
 def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
-    """Read a completed run's predictions. Raises InputError if they are missing, broken or do not give its metric."""
+    """Read a completed run's predictions on a split, of which `run` has task, metric, metric_value and test_rows.
+
+    Raises InputError if they are missing, broken, not finite or do not give its metric.
+    """
     kind = float if run["task"] == "regression" else int
     remedy = "delete the run's folder and run it again"
     try:
-        table = pd.read_csv(path, dtype={"row": int, "label": kind, "prediction": kind})
+        table = pd.read_csv(path, dtype={"row": int, "label": float, "prediction": float})
         labels, predicted, rows = (table[key].to_numpy() for key in ("label", "prediction", "row"))
+        logits = table.filter(like="logit_").to_numpy(dtype=float)
     except FileNotFoundError:
         raise InputError(f"{path}: missing, though the run's summary stands; {remedy}") from None
     except KeyError as error:
@@ -63,7 +74,17 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
         raise InputError(f"{path}: not a run's predictions ({error}); {remedy}") from None
     if len(table) != run["test_rows"]:
         raise InputError(f"{path}: {len(table)} rows, but the run's summary says {run['test_rows']}; {remedy}")
-    classes = sum(name.startswith("logit_") for name in table)
+    broken = ~np.isfinite(np.column_stack([labels, predicted, logits])).all(axis=1)
+    if broken.any():
+        where = f"the first in line {int(broken.argmax()) + 2}"
+        raise InputError(f"{path}: {broken.sum()} rows with a value that is not finite, {where}; {remedy}")
+    classes = logits.shape[1]
+    if kind is int:
+        strange = ~np.isin(np.column_stack([labels, predicted]), np.arange(classes)).all(axis=1)
+        if strange.any():
+            where = f"line {int(strange.argmax()) + 2}"
+            raise InputError(f"{path}, {where}: a label or prediction that is none of {classes} classes; {remedy}")
+        labels, predicted = labels.astype(int), predicted.astype(int)
     found = metric_of(labels, predicted, run["metric"], classes)
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"
@@ -72,26 +93,33 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
 
 
 def comparison_frame(
-    runs: pd.DataFrame, baseline: str, margin: float, predictions: Callable[[dict[str, Any]], Predicted]
+    runs: pd.DataFrame, baseline: str, margin: float, predictions: Callable[[dict[str, Any], str], Predicted]
 ) -> pd.DataFrame:
-    """One row a (data set, model, arm) in the order of `runs`, columns as in COLUMNS; none where weights are random.
+    """One row a (data set, model, split, arm), arms in the order of `runs`; none where weights are random.
 
-    `baseline` is an arm, `margin` in the metric's unit, `predictions` gives those of a run. In the metric's unit too:
+    Columns as in COLUMNS. A split is test, or heldout where a run of the data set and model has it; test_rows are its
+    examples. `baseline` is an arm, `margin` in the metric's unit, `predictions` gives those of a run (as
+    `read_predictions` takes it) on a split. In the metric's unit too:
     mean and sd over the n completed runs that have a metric; low and high, its 95 % interval over other seeds and other
     test examples, seeds_low and seeds_high over other seeds alone; difference (the arm's less the baseline's) over the
     n_paired seeds that both have, its intervals likewise; smallest_difference, the true one that the test of a
     difference finds with a probability of 80 % at Holm's strictest level. p_different, p_equivalent and p_not_worse
     are of the t test, of TOST and of the test of non-inferiority over seeds and examples, _holm corrected over the arms
-    of the data set and model. Of an arm that is not proven not worse: seeds_needed with these examples, or
+    of the data set, model and split. Of an arm that is not proven not worse: seeds_needed with these examples, or
     examples_needed with these seeds, to prove it with a probability of 80 % at Holm's strictest level, if the true
     difference is the one found (0 where that is positive); null where there is no such number in reach. mcnemar has
-    McNemar's exact p a seed ("seed: p; …"), not corrected. What another null means is in `reason`. Raises InputError
-    for runs that were tested on different examples.
+    McNemar's exact p a seed ("seed: p; …"), not corrected. groups are letters: arms that share one cannot be told
+    apart, by the same test of every pair of arms with Holm's correction over the pairs. left_out counts the runs
+    without a metric ("oom 1; undefined 2"). What another null means is in `reason`. Raises InputError for runs that
+    were tested on different examples.
     """
     rows: list[dict[str, Any]] = []
     for _, own in runs.groupby(["dataset", "model"], sort=False):
         if not random_weights(own):
-            rows += _compared(own, baseline, margin, predictions)
+            for split, (metric, examples) in OF_SPLIT.items():
+                if split == "test" or own[examples].notna().any():
+                    of_split = own.assign(split=split, metric_value=own[metric], test_rows=own[examples])
+                    rows += _compared(of_split, baseline, margin, predictions)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(set(COLUMNS) - {*WHOLE, *NO_NUMBERS}, float))
 
@@ -111,20 +139,23 @@ Runs = dict[int, tuple[float, Predicted]]  # by seed: the metric and the predict
 
 
 def _compared(
-    runs: pd.DataFrame, baseline: str, margin: float, predictions: Callable[[dict[str, Any]], Predicted]
+    runs: pd.DataFrame, baseline: str, margin: float, predictions: Callable[[dict[str, Any], str], Predicted]
 ) -> list[dict[str, Any]]:
-    """The rows of one data set and model."""
+    """The rows of one data set, model and split."""
     arms = {str(arm): _arm(own, predictions) for arm, own in runs.groupby("arm", sort=False)}
     _check_examples(runs, arms)
+    groups = _groups(arms, runs["metric"].iloc[0])
     rows, estimates = [], {}
     for arm, own in runs.groupby("arm", sort=False):
-        row = dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "method", "rank", "pretrained", "metric"]].to_dict()
-        row |= {"baseline": baseline, "margin": margin, **_alone(arms[str(arm)])}
+        row = dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "split", "method", "rank", "pretrained", "metric"]].to_dict()
+        row |= {"baseline": baseline, "margin": margin, "groups": groups.get(str(arm)), "left_out": _left_out(own)}
+        row |= _alone(arms[str(arm)], row["metric"])
         if arm == baseline:
             row["verdict"] = BASELINE
         else:
-            found, estimate = _against(arms[str(arm)], arms[baseline])
-            row |= found
+            found, estimate = _against(arms[str(arm)], arms[baseline], row["metric"])
+            reasons = dict.fromkeys(reason for reason in (row["reason"], found.get("reason")) if reason)
+            row |= {**found, "reason": "; ".join(reasons) or None}
             if estimate is not None:
                 estimates[len(rows)] = estimate
         rows.append(row)
@@ -150,9 +181,16 @@ def _compared(
     return rows
 
 
-def _arm(runs: pd.DataFrame, predictions: Callable[[dict[str, Any]], Predicted]) -> Runs:
+def _arm(runs: pd.DataFrame, predictions: Callable[[dict[str, Any], str], Predicted]) -> Runs:
     done = runs[(runs["status"] == COMPLETED) & runs["metric_value"].notna()]
-    return {run["seed"]: (run["metric_value"], predictions(run)) for run in done.to_dict("records")}
+    return {run["seed"]: (run["metric_value"], predictions(run, run["split"])) for run in done.to_dict("records")}
+
+
+def _left_out(runs: pd.DataFrame) -> str | None:
+    """The runs of an arm that have no metric: what became of them, and how many."""
+    without = runs[(runs["status"] != COMPLETED) | runs["metric_value"].isna()]
+    counts = without["status"].replace(COMPLETED, UNDEFINED).value_counts()
+    return "; ".join(f"{what} {count}" for what, count in counts.items()) or None
 
 
 def _check_examples(runs: pd.DataFrame, arms: dict[str, Runs]) -> None:
@@ -163,29 +201,82 @@ def _check_examples(runs: pd.DataFrame, arms: dict[str, Runs]) -> None:
             name = "/".join(runs.iloc[0][["dataset", "model"]])
             raise InputError(
                 f"runs {name}/{found[0][0]}/seed{found[0][1]} and {name}/{arm}/seed{seed} were tested on different "
-                "examples or labels: one is of other data; delete its folder and run it again"
+                f"examples or labels of the {runs['split'].iloc[0]} split: one is of other data; delete its folder and "
+                "run it again"
             )
 
 
-def _alone(runs: Runs) -> dict[str, Any]:
+def _alone(runs: Runs, metric: str) -> dict[str, Any]:
     """Mean and intervals of an arm."""
     if not runs:
-        return {"n": 0, "reason": "no completed run that has a metric"}
+        return {"n": 0, "reason": "none of its runs has a metric"}
     values = np.array([value for value, _ in runs.values()])
     found = {"n": len(runs), "test_rows": len(next(iter(runs.values()))[1].rows), "mean": float(values.mean())}
     seeds = over_seeds(values)
     if seeds is not None:
         found |= {"sd": float(values.std(ddof=1)), **_bounds("seeds", seeds)}
-    both = over_seeds_and_examples(np.stack([of_run.contributions for _, of_run in runs.values()]))
+    both = _estimate(values, [of_run.contributions for _, of_run in runs.values()], metric)
     if both is None:
         return {**found, "reason": _why_none(len(values))}
-    return {**found, **_bounds("", replace(both, value=found["mean"]))}
+    return {**found, **_bounds("", both)}
 
 
-def _against(runs: Runs, baseline: Runs) -> tuple[dict[str, Any], Crossed | None]:
+def _shared(runs: Runs, others: Runs) -> list[int]:
+    """The seeds that two arms both have."""
+    return [seed for seed in runs if seed in others]
+
+
+def _estimate(values: np.ndarray, contributions: list[np.ndarray], metric: str) -> Crossed | None:
+    """A metric's mean over seeds, or that of a difference, from its values [s] and a seed's contributions [n] each."""
+    found = over_seeds_and_examples(np.stack(contributions))
+    if found is None:
+        return None
+    examples = len(contributions[0]) if metric == "accuracy" else None
+    return replace(found, value=float(values.mean()), share_of=examples)
+
+
+def _difference(runs: Runs, others: Runs, metric: str) -> Crossed | None:
+    """An arm's metric less another one's, over the seeds that both have; None where these do not suffice."""
+    pairs = [(runs[seed], others[seed]) for seed in _shared(runs, others)]
+    if len(pairs) < FEWEST_SEEDS:
+        return None
+    values = np.array([one - other for (one, _), (other, _) in pairs])
+    with np.errstate(invalid="ignore"):  # infinity less infinity, of a metric that one example decides
+        contributions = [one.contributions - other.contributions for (_, one), (_, other) in pairs]
+    return _estimate(values, contributions, metric)
+
+
+def _groups(arms: dict[str, Runs], metric: str) -> dict[str, str]:
+    """Letters by arm, the best arm's first; those of a pair that cannot be tested share one.
+
+    Arms of which no pair can be tested have none.
+    """
+    pairs = {
+        pair: estimate
+        for pair in itertools.combinations(arms, 2)
+        if (estimate := _difference(arms[pair[0]], arms[pair[1]], metric)) is not None
+    }
+    if not pairs:
+        return {}
+    found = dict.fromkeys(itertools.chain.from_iterable(pairs))
+    means = {arm: np.mean([value for value, _ in arms[arm].values()]) for arm in found}
+    ordered = sorted(found, key=lambda arm: -means[arm])
+    place = {arm: index for index, arm in enumerate(ordered)}
+    different = np.zeros((len(ordered), len(ordered)), dtype=bool)
+    p = holm(np.array([estimate.p_different() for estimate in pairs.values()]))
+    for (one, other), value in zip(pairs, p, strict=True):
+        different[place[one], place[other]] = different[place[other], place[one]] = value < ALPHA
+    return dict(zip(ordered, letter_display(different), strict=True))
+
+
+def _against(runs: Runs, baseline: Runs, metric: str) -> tuple[dict[str, Any], Crossed | None]:
     """Difference to the baseline over the seeds that both have; an estimate of it where the seeds suffice."""
-    shared = [seed for seed in runs if seed in baseline]
+    shared = _shared(runs, baseline)
     found: dict[str, Any] = {"n_paired": len(shared)}
+    if not runs:
+        return found, None
+    if not baseline:
+        return {**found, "reason": "none of the baseline's runs has a metric"}, None
     if not shared:
         return {**found, "reason": "no seed of which both this arm and the baseline have a metric"}, None
     differences = np.array([runs[seed][0] - baseline[seed][0] for seed in shared])
@@ -197,10 +288,9 @@ def _against(runs: Runs, baseline: Runs) -> tuple[dict[str, Any], Crossed | None
     seeds = over_seeds(differences)
     if seeds is not None:
         found |= _bounds("difference_seeds", seeds)
-    both = over_seeds_and_examples(np.stack([one.contributions - other.contributions for one, other in pairs]))
+    both = _difference(runs, baseline, metric)
     if both is None:
         return {**found, "reason": _why_none(len(shared))}, None
-    both = replace(both, value=found["difference"])
     return {**found, **_bounds("difference", both)}, both
 
 

@@ -1,6 +1,5 @@
 """The comparison of arms as readers see it: no more digits than the intervals support."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -8,22 +7,26 @@ import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.comparison import UNDECIDED
-from peft_tradeoffs.readable import NULL, metric_label, metric_scale, number
+from peft_tradeoffs.digits import decimals, finer
+from peft_tradeoffs.readable import NULL, failed_counts, metric_label, metric_scale, number
 
 RANGE = {"accuracy": (0, 1), "f1": (0, 1), "mcc": (-1, 1), "pearson": (-1, 1), "spearman": (-1, 1)}
+
+
+HELDOUT = (
+    "The heldout split is there to compare arms on more examples. Carved from train it is like what was trained on (of "
+    "GLUE SST-2, phrases of sentences whose other phrases were), so how good an arm is the test split alone says."
+)
+
+
+def label(row: dict[str, Any]) -> str:
+    """An arm's name for readers."""
+    return arm_label(row["method"], row["rank"])
 
 
 def unit(metric: str) -> str:
     """What differences of a metric are given in."""
     return "points" if metric == "accuracy" else metric_label(metric)
-
-
-def decimals(half_width: float) -> int:
-    """Decimals that an interval supports: its half width to one digit, to two where the first is 1 or 2."""
-    if not half_width > 0:
-        return 0
-    exponent = math.floor(math.log10(half_width))
-    return max(0, -exponent + (half_width / 10**exponent < 3))
 
 
 def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = False) -> str:
@@ -35,8 +38,7 @@ def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = Fa
         return NULL
     if pd.isna(low):
         return number(value * scale)
-    places = decimals((high - low) / 2 * scale)
-    places += any(bound and not round(bound * scale, places) for bound in (low, high))
+    places = finer(decimals((high - low) / 2 * scale), low * scale, high * scale)
     value, low, high = (round(bound * scale, places) + 0.0 for bound in (value, low, high))  # never -0
     shown = (f"{bound:{'+' if sign and bound else ''},.{places}f}" for bound in (value, low, high))
     return "{} [{}, {}]".format(*shown)
@@ -48,7 +50,7 @@ def p_value(p: Any) -> str:
 
 
 def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `comparison_frame` of one data set and model as text, units in the header."""
+    """The rows of `comparison_frame` of one data set, model and split as text, units in the header."""
     metric = rows["metric"].iloc[0]
     scale = metric_scale(metric)
     cells = []
@@ -68,6 +70,8 @@ def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
                 "Verdict": NULL if pd.isna(row["verdict"]) else row["verdict"],
             }
         )
+        if rows["groups"].notna().any():
+            cells[-1]["Groups"] = NULL if pd.isna(row["groups"]) else row["groups"]
     return pd.DataFrame(cells)
 
 
@@ -77,7 +81,14 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
     scale = metric_scale(metric)
     baseline = rows[rows["arm"] == rows["baseline"]].iloc[0]
     name = arm_label(baseline["method"], baseline["rank"])
-    lines = ["Means over the n completed runs (seeds) that have a metric."]
+    lines = [HELDOUT] if rows["split"].iloc[0] == "heldout" else []
+    lines.append("Means over the n completed runs (seeds) that have a metric.")
+    if rows["left_out"].notna().any():
+        ways = (
+            f"{', '.join(map(label, arms.to_dict('records')))} ({failed_counts(left_out)}{' each' * (len(arms) > 1)})"
+            for left_out, arms in rows.groupby("left_out", sort=False)
+        )
+        lines.append(f"Runs without one are left out: {', '.join(ways)}.")
     if rows["low"].notna().any():
         lines.append("In brackets: 95 % intervals that count both other seeds and other test examples.")
     if len(rows) > 1:
@@ -89,16 +100,21 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
             "differ, and not proven to lie within that; all at 5 %, p values with Holm's correction over "
             f"{compared} arm{'' if compared == 1 else 's'}."
         )
-        size = number(rows["smallest_difference"].max() * scale, 1 if metric == "accuracy" else 3)
-        lines.append(
-            f"With these seeds and {rows['test_rows'].max():,.0f} test examples a true difference of {size} "
-            f"{unit(metric)} is found with a probability of 80 %, in the arm where that is largest and at the "
-            "strictest level of that correction."
-        )
+        if rows["smallest_difference"].notna().any():
+            size = number(rows["smallest_difference"].max() * scale, 1 if metric == "accuracy" else 3)
+            lines.append(
+                f"With these seeds and {rows['test_rows'].max():,.0f} examples a true difference of {size} "
+                f"{unit(metric)} is found with a probability of 80 %, in the arm where that is largest and at the "
+                "strictest level of that correction."
+            )
     if (rows["verdict"] == UNDECIDED).any():
         lines.append(f"{UNDECIDED.capitalize()}: these runs cannot tell the arm from {name}, nor prove it equivalent.")
-    for reason in rows["reason"].dropna().unique():
-        arms = rows[rows["reason"] == reason]
-        names = ", ".join(arm_label(method, rank) for method, rank in zip(arms["method"], arms["rank"], strict=True))
-        lines.append(f"No interval or test for {names}: {reason}.")
+    if rows["groups"].notna().any():
+        lines.append(
+            "Groups: arms that share a letter cannot be told apart; every pair is tested, with Holm's correction over "
+            "all pairs, which asks for more than the verdicts against one arm do."
+        )
+    what = rows["low"].notna().map({True: "No test of a difference", False: "No interval or test"})
+    for (reason, missing), arms in rows.groupby(["reason", what], sort=False):
+        lines.append(f"{missing} for {', '.join(map(label, arms.to_dict('records')))}: {reason}.")
     return lines

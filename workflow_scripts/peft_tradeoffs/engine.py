@@ -55,6 +55,7 @@ class Result:
     probe: Probe
     engine: str  # that ran
     data_bytes: int | None  # of the train split on the device
+    heldout_logits: np.ndarray | None = None  # of the heldout split after the last step, where there is one
 
 
 class State(Protocol):
@@ -86,6 +87,8 @@ class Diverged(Exception):
 
 class Trainer:
     """One run: probes a model, trains it on splits["train"] and evaluates it on the others after every epoch.
+
+    The split heldout is evaluated after the last step alone.
 
     `train` does it; `result` is what the run has come to, also when memory ran out on the way. It is that of the last
     step. Resumes from `state`, to the same weights on the same device.
@@ -168,21 +171,23 @@ class Trainer:
         self.phases.switch(None)
         return self.result(logits, diverged_step)
 
-    def result(self, logits: np.ndarray | None = None, diverged_step: int | None = None) -> Result | None:
+    def result(self, logits: dict[str, np.ndarray] | None = None, diverged_step: int | None = None) -> Result | None:
         """What the run has come to, also of one that memory ended; None before the end of its probe."""
         if self.progress is None:
             return None
         engine = self.steps.name if self.steps else self.settings.engine
         data_bytes = self.data["train"].bytes if self.data else None
-        return Result(self._measured(), logits, diverged_step, Probe(**self.progress.probe), engine, data_bytes)
+        test, heldout = ((logits or {}).get(split) for split in ("test", "heldout"))
+        found = Probe(**self.progress.probe)
+        return Result(self._measured(), test, diverged_step, found, engine, data_bytes, heldout)
 
-    def _run(self) -> np.ndarray:
-        """Train to the end; logits of the test split. Raises Diverged."""
+    def _run(self) -> dict[str, np.ndarray]:
+        """Train to the end; the last evaluation's logits by split. Raises Diverged."""
         progress, settings = self.progress, self.settings
         self.state.begin(progress.step)
         # A state saved because the process had to end may be that of a step whose evaluation did not come to its end.
         evaluated = progress.rows[-1]["step"] if progress.rows else 0
-        logits = self._evaluate() if self._evaluates() and evaluated < progress.step else np.empty(0)
+        logits = self._evaluate() if self._evaluates() and evaluated < progress.step else {}
         while progress.step < self.total and not progress.stopped:
             epoch, done = divmod(progress.step, self.per_epoch)
             batches = epoch_batches(self.lengths, settings.batch_size, self.seed, epoch)
@@ -298,17 +303,19 @@ class Trainer:
             compile_s=self.progress.compile_s + (self.steps.compile_s if self.steps else 0.0),
         )
 
-    def _evaluate(self) -> np.ndarray:
-        """Append a row a split to progress.rows, decide on early stopping; returns the test split's logits."""
+    def _evaluate(self) -> dict[str, np.ndarray]:
+        """Append a row a split to progress.rows, decide on early stopping; returns the logits by split."""
         progress, settings = self.progress, self.settings
         self.phases.switch("evaluate")
-        names = [name for name in ("validation", "test") if name in self.splits]
-        logits = {name: self._predict(name) for name in names}
+        logits = {name: self._predict(name) for name in ("validation", "test") if name in self.splits}
+        scores = {name: self._scores(name, values) for name, values in logits.items()}
+        watched = self._watch(scores["validation"][settings.metric]) if settings.early_stopping else {}
+        if "heldout" in self.splits and (progress.step == self.total or watched.get("stopped")):
+            logits["heldout"] = self._predict("heldout")
+            scores["heldout"] = self._scores("heldout", logits["heldout"])
         self.phases.switch(None)
         progress.step_s = self.timer.seconds()
-        if not all(np.isfinite(values).all() for values in logits.values()):
-            raise Diverged(progress.step)  # in the last update, which no loss has seen
-        for name in names:
+        for name in logits:
             progress.rows.append(
                 {
                     "epoch": progress.step / self.per_epoch,
@@ -317,20 +324,31 @@ class Trainer:
                     "train_loss": float(np.mean(progress.losses)),
                     "learning_rate": self.rates[progress.step - 1],
                     "train_s": sum(progress.step_s),
-                    **metrics.evaluate(logits[name], self.splits[name].labels, settings.task),
+                    **scores[name],
                 }
             )
-            if name == "validation" and settings.early_stopping:
-                value = progress.rows[-1][settings.metric]
-                if value is not None and value > progress.best + settings.early_stopping["min_delta"]:
-                    progress.best, progress.epochs_without_better = value, 0
-                else:
-                    progress.epochs_without_better += 1
-                stop = progress.epochs_without_better >= settings.early_stopping["patience"]
-                progress.stopped = stop and progress.step < self.total
         progress.losses = []
+        for key, value in watched.items():
+            setattr(progress, key, value)
         self.reporter.evaluation(progress.rows[-1])
-        return logits["test"]
+        return logits
+
+    def _scores(self, name: str, logits: np.ndarray) -> dict[str, float | None]:
+        """Loss and metrics of a split's logits. Raises Diverged where these are not finite."""
+        if not np.isfinite(logits).all():
+            raise Diverged(self.progress.step)  # in the last update, which no loss has seen
+        return metrics.evaluate(logits, self.splits[name].labels, self.settings.task)
+
+    def _watch(self, value: float | None) -> dict[str, Any]:
+        """What early stopping makes of the validation split's metric: the fields of Progress that change."""
+        progress, stopping = self.progress, self.settings.early_stopping
+        if value is not None and value > progress.best + stopping["min_delta"]:
+            return {"best": value, "epochs_without_better": 0}
+        waited = progress.epochs_without_better + 1
+        return {
+            "epochs_without_better": waited,
+            "stopped": waited >= stopping["patience"] and progress.step < self.total,
+        }
 
     def _predict(self, name: str) -> np.ndarray:
         return predict(self.model, self.data[name], self.splits[name].lengths, self.mask, self.settings, self._poll)

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
-from peft_tradeoffs.tables import COMPLETED, MEASURED_SPLIT, SPLIT, first, memory_key, random_weights
+from peft_tradeoffs.digits import metric_places
+from peft_tradeoffs.tables import COMPLETED, MEASURED_SPLIT, OF_SPLIT, SPLIT, first, memory_key, random_weights
 
 NULL = "–"
 GIB = 2**30
@@ -49,13 +50,19 @@ def metric_label(metric: str) -> str:
     return METRIC_LABEL.get(metric, metric)
 
 
+def heldout_label(metric: str) -> str:
+    """The name of a metric on the heldout split with its unit, e.g. "Accuracy (heldout), %"."""
+    name, comma, unit = metric_label(metric).partition(", ")
+    return f"{name} (heldout){comma}{unit}"
+
+
 def metric_scale(metric: str) -> float:
     """What a stored metric is multiplied by when shown: accuracy is stored as a fraction, shown in %."""
     return 100.0 if metric == "accuracy" else 1.0
 
 
 def metric_decimals(metric: str) -> int:
-    """Decimals of a shown metric: 0.01 points of accuracy, 0.0001 of a coefficient."""
+    """Decimals of a run's metric: 0.01 points of accuracy, 0.0001 of a coefficient."""
     return 2 if metric == "accuracy" else 4
 
 
@@ -80,6 +87,17 @@ def mean_sd(row: Any, key: str, scale: float = 1.0, decimals: int | None = None)
         decimals = 0 if mean == 0 else max(0, 2 - math.floor(math.log10(abs(mean))))
     text = number(mean, decimals) + ("" if pd.isna(sd) else f" ± {number(sd, decimals)}")
     return text if count == row["n"] else f"{text} (n = {count})"
+
+
+def mean_metric(row: Any, split: str) -> str:
+    """Mean ± sample standard deviation of the metric in a row of `arms_frame`, no more digits than are sure."""
+    metric = row["metric"]
+    key, rows = OF_SPLIT[split]
+    mean, sd, count = (row[f"{key}_{part}"] for part in ("mean", "sd", "n"))
+    if pd.isna(mean):
+        return NULL
+    scale = metric_scale(metric)
+    return mean_sd(row, key, scale, metric_places(metric, mean, sd, count, row[rows], scale))
 
 
 def setting(value: Any, form: str = "{:g}") -> str:
@@ -121,8 +139,10 @@ def ways_of_failing(runs: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def heading(rows: pd.DataFrame) -> str:
-    """The data set and model of these rows; random weights are marked."""
+    """The data set and model of these rows, and the split where tables have one each; random weights are marked."""
     text = f"{rows['dataset'].iloc[0]} · {rows['model'].iloc[0]}"
+    if "split" in rows:
+        text += f" · {rows['split'].iloc[0]} split"
     return f"{text} ({RANDOM})" if random_weights(rows) else text
 
 
@@ -176,7 +196,9 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
             cells["Failed"] = failed_counts(row["failures"])
         cells["Learning rate"] = setting(row["learning_rate"])
         if metric is not None:
-            cells[metric_label(metric)] = mean_sd(row, "metric_value", metric_scale(metric), metric_decimals(metric))
+            cells[metric_label(metric)] = mean_metric(row, "test")
+            if arms["heldout_rows"].notna().any():
+                cells[heldout_label(metric)] = mean_metric(row, "heldout")
         for key in keys:
             text = number(row[f"{key}_mean"]) if key == "weights_MiB" else mean_sd(row, key)
             cells[LABEL[key]] = mark(row, key, text) if shown(row, key) else NULL
@@ -197,7 +219,10 @@ def runs_readable(runs: pd.DataFrame) -> pd.DataFrame:
         done = row["status"] == COMPLETED
         cells["Status"] = COMPLETED if done else failure(runs.iloc[[index]])
         if metric is not None:
-            cells[metric_label(metric)] = number(row["metric_value"] * metric_scale(metric), metric_decimals(metric))
+            scale, places = metric_scale(metric), metric_decimals(metric)
+            cells[metric_label(metric)] = number(row["metric_value"] * scale, places)
+            if runs["heldout_rows"].notna().any():
+                cells[heldout_label(metric)] = number(row["heldout_metric_value"] * scale, places)
         for key in keys:
             cells[LABEL[key]] = mark(row, key, number(row[key])) if shown(row, key) else NULL
         cells["Trainable parameters"] = setting(row["trainable_parameters"], "{:,.0f}")
@@ -232,6 +257,8 @@ def costs_notes(rows: pd.DataFrame) -> list[str]:
     keys, settings = cost_keys(rows), differing(rows)
     averaged = "n_failed" in rows
     lines = ["Mean ± sample standard deviation over the n completed runs (seeds)."] if averaged else []
+    if rows["heldout_rows"].notna().any() and not random_weights(rows):
+        lines.append(f"Heldout: {first(rows['heldout_rows']):,} examples kept out of training, evaluated once a run.")
     lines += [PROBE, *(NOTE[key] for key in keys if key in NOTE)]
     how = ", captured in CUDA graphs" if rows["engine"].eq("captured").all() else ""
     how += ", compiled" if rows["compile"].eq(True).all() else ""

@@ -93,6 +93,8 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
     """What stands behind the answer, a line each."""
     by, random = limits["cheapest"], _random(rows)
     yield f"Asked for: {_asked(rows, limits)}."
+    if limits["split"] != "test" and not random:
+        yield f"Judged on the {limits['split']} split, carved from train, not on test."
     best = next((row for row in rows if row["cheapest"]), None)
     baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
     if best is not None:

@@ -222,6 +222,9 @@ def _train(
             for name in tokenizer_files(set(manifest["files"])):
                 shutil.copyfile(model_folder / name, weights / name)
     _write_predictions(directory.results / "predictions.csv", splits["test"], trained.logits, description)
+    if trained.heldout_logits is not None:
+        path = directory.results / "predictions_heldout.csv"
+        _write_predictions(path, splits["heldout"], trained.heldout_logits, description)
 
 
 def _check_padding(
@@ -284,7 +287,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _write_predictions(path: Path, split: Any, logits: np.ndarray, description: dict[str, Any]) -> None:
-    """One row a test text: its row in the source, label, prediction (class index or value) and logits.
+    """One row a text of the split: its row in the source, label, prediction (class index or value) and logits.
 
     Nine digits tell any two float32 values apart.
     """

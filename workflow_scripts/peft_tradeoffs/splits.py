@@ -17,7 +17,8 @@ from peft_tradeoffs.datafiles import Table
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import atomic, write_json
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "heldout")
+CARVED = ("test", "validation", "heldout")  # in this order, so that a later one changes none of those before
 NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 
@@ -50,10 +51,10 @@ def make_splits(
 ) -> tuple[dict[str, Split], list[str] | None]:
     """The splits by name, and the class names in the order of their indices (None for regression).
 
-    `tables` holds "train" and what else the source has of "test" and "validation"; `fractions` are carved
-    from train and `limit` then cuts each split down to so many rows. Both are stratified by class (not for
-    regression), draw the same rows for the same `seed`, and keep the rows' order. Rows with the same text(s)
-    stay on the same side of a carve, so with repeated texts a fraction's size is approximate, otherwise exact.
+    `tables` holds "train" and what else the source has of SPLITS; `fractions` are carved from train, in the order of
+    CARVED, and `limit` then cuts each split down to so many rows. Both are stratified by class (not for regression),
+    draw the same rows for the same `seed`, and keep the rows' order. Rows with the same text(s) stay on the same side
+    of a carve, so with repeated texts a fraction's size is approximate, otherwise exact.
     Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on.
     """
     fractions, limit = fractions or {}, limit or {}
@@ -274,7 +275,7 @@ def _carve(train: Split, names: list[str] | None, fractions: Mapping[str, float]
     strata = train.labels[first] if names else np.zeros(len(first), dtype=np.int64)
     left = np.arange(len(first))
     carved = {}
-    for split, fraction in sorted(fractions.items()):  # test first: the same with and without validation
+    for split, fraction in sorted(fractions.items(), key=lambda item: CARVED.index(item[0])):
         size = round(fraction * len(first))
         classes = len(np.unique(strata[left]))
         if not max(2, classes) <= size <= len(left):

@@ -130,7 +130,7 @@ class RunDirectory:
         self._lock.confirm()
         (self.path / "env.json").unlink(missing_ok=True)
         new = {source.name for source in self.results.iterdir()}
-        for stale in ("metrics.csv", "predictions.csv", "adapter", "checkpoint"):
+        for stale in ("metrics.csv", "predictions.csv", "predictions_heldout.csv", "adapter", "checkpoint"):
             if stale not in new:  # of a run that got further under other settings
                 _remove(self.path / stale)
         for source in sorted(self.results.iterdir(), key=lambda path: (path.name == "env.json", path.name)):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
@@ -20,6 +20,9 @@ class Estimate:
     value: float
     se: float
     df: float
+    share_of: int | None = field(
+        default=None, kw_only=True
+    )  # examples that it is a share of, or a difference of shares
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """The `level` confidence interval."""
@@ -27,8 +30,13 @@ class Estimate:
         return self.value - half, self.value + half
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Half the width of the `level` confidence interval."""
-        return float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
+        """Half the width of the `level` confidence interval.
+
+        Of a share no less than what none in `share_of` leaves possible (Clopper and Pearson, Biometrika 26, 1934), for
+        a standard error of examples that hardly differ, or not at all, knows nothing of those not seen.
+        """
+        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
+        return max(half, 1 - ((1 - level) / 2) ** (1 / self.share_of)) if self.share_of else half
 
     def p_different(self) -> float:
         """p of the t test against 0, two-sided."""
@@ -43,9 +51,7 @@ class Estimate:
         lies within the margin.
         """
         inside = margin - abs(self.value)
-        if self.se == 0.0:
-            return float(inside <= 0.0)
-        return float(stats.t.sf(inside / self.se, self.df))
+        return self._p_beyond(inside)
 
     def p_not_worse(self, margin: float) -> float:
         """p of a one-sided t test (non-inferiority) of "worse by `margin` or more", where higher is better.
@@ -53,15 +59,24 @@ class Estimate:
         Blackwelder, Controlled Clinical Trials 3, 1982. Better by any amount is not worse; equivalence implies it.
         """
         inside = margin + self.value
-        if self.se == 0.0:
-            return float(inside <= 0.0)
-        return float(stats.t.sf(inside / self.se, self.df))
+        return self._p_beyond(inside)
+
+    def _p_beyond(self, inside: float) -> float:
+        """p of a one-sided t test that the true value lies beyond a bound, from which it is `inside` away.
+
+        Of a share no less than what none in `share_of` leaves possible.
+        """
+        p = float(inside <= 0.0) if self.se == 0.0 else float(stats.t.sf(inside / self.se, self.df))
+        return max(p, min(max(1 - inside, 0.0), 1.0) ** self.share_of) if self.share_of else p
 
     def smallest_difference(self, level: float = LEVEL, power: float = POWER) -> float:
         """The true difference that a test at 1 - `level` sees with probability `power`, given this standard error.
 
-        By the usual approximation with central t quantiles: (t of the level + t of the power) standard errors.
+        By the usual approximation with central t quantiles: (t of the level + t of the power) standard errors. nan
+        where that is 0.
         """
+        if self.se == 0.0:
+            return math.nan
         return float(stats.t.ppf((1 + level) / 2, self.df) + stats.t.ppf(power, self.df)) * self.se
 
 

@@ -24,6 +24,7 @@ OF_ONE_ENGINE = (
     *("step_p50_ms", "step_p95_ms", "step_p99_ms", "samples_per_s", "tokens_per_s"),
     *("energy_J_per_sample", "mean_power_W"),
 )
+NO_HELDOUT = "the data set has no heldout split"
 TIMED = ("load", MASK, "probe", PREPARE, "evaluate", "save", STATE)
 
 
@@ -77,6 +78,7 @@ def summarise(
         "mixed_gpus": mixed_gpus(attempts),
         "stood_still_s": stood_still_s(attempts),
         **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
+        "heldout_rows": description["rows"].get("heldout"),
         **{f"truncated_{split}": description["truncated"][split] for split in ("train", "test")},
         "startup_s": startup_s,
         **{f"{phase}_s": phases.seconds.get(phase) for phase in TIMED},
@@ -106,7 +108,10 @@ def summarise(
         "mask_s": "on a CPU the padding mask is taken unseen",
         "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
         "shared_gpu": (no_shared or NO_GPU) if cuda else NO_GPU,
+        "heldout_rows": NO_HELDOUT,
     }
+    if values["heldout_rows"] is None:
+        values["heldout_metric_value"], reasons["heldout_metric_value"] = None, NO_HELDOUT
     if not cuda:
         reasons |= dict.fromkeys(("held_before_MiB", "weights_measured_MiB"), NO_GPU)
     if trained is not None:
@@ -194,21 +199,26 @@ def _of_two_engines(progress: engine.Progress) -> tuple[dict[str, Any], dict[str
 def _quality(
     trained: engine.Result, settings: dict[str, Any], pretrained: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the last evaluation of the test split gave."""
-    rows = [row for row in trained.progress.rows if row["split"] == "test"]
+    """What the last evaluation of the test split gave, and that of the heldout split where there is one."""
     if trained.logits is None:
         return {}, {}
-    final = rows[-1]
+    last = {row["split"]: row for row in trained.progress.rows}
+    final, heldout = last["test"], last.get("heldout")
     values: dict[str, Any] = {"epochs": final["epoch"]}
     if not pretrained:
-        return values, dict.fromkeys(("metric_value", "test_loss", *metrics.NAMES), "random weights")
+        scores = ("metric_value", "test_loss", *metrics.NAMES, *(("heldout_metric_value",) if heldout else ()))
+        return values, dict.fromkeys(scores, "random weights")
     reasons = {}
     for name in metrics.NAMES:
         values[name] = final[name]
         of_task = (name in ("pearson", "spearman")) == (settings["task"] == "regression")
         reasons[name] = "not defined: all values are the same" if of_task else f"not for {settings['task']}"
     values |= {"metric_value": final[settings["metric"]], "test_loss": final["loss"]}
-    return values, {**reasons, "metric_value": reasons[settings["metric"]]}
+    reasons["metric_value"] = reasons[settings["metric"]]
+    if heldout:
+        values["heldout_metric_value"] = heldout[settings["metric"]]
+        reasons["heldout_metric_value"] = reasons["metric_value"]
+    return values, reasons
 
 
 def _complete(values: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]:

@@ -10,17 +10,8 @@ from peft_tradeoffs.readable import NULL, heading
 Readable = Callable[[pd.DataFrame], pd.DataFrame]
 Notes = Callable[[pd.DataFrame], list[str]]
 LEFT = (
-    "Arm",
-    "Quantity",
-    "Effect",
-    "Status",
-    "Failed",
-    "Base weights",
-    "Engine",
-    "Device",
-    "Verdict",
-    "Qualifies",
-    "Why",
+    *("Arm", "Quantity", "Effect", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict", "Groups"),
+    *("Qualifies", "Why"),
 )
 # Characters a line of these columns in LaTeX.
 WRAPPED = {"Status": 16, "Failed": 9, "Base weights": 9, "Engine": 9, "Device": 11}
@@ -36,9 +27,10 @@ LATEX = str.maketrans(
 
 
 def sections(frame: pd.DataFrame, by: str | None = None) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Heading and rows of each (data set, model) of the frame, in its order; of each value of column `by` in it."""
-    for key, rows in frame.groupby(["dataset", "model", *([by] if by else [])], sort=False):
-        yield " · ".join([heading(rows), *key[2:]]), rows
+    """Heading and rows of each (data set, model, split) of the frame, in its order; of each value of column `by`."""
+    keys = [key for key in ("dataset", "model", "split") if key in frame] + ([by] if by else [])
+    for key, rows in frame.groupby(keys, sort=False):
+        yield " · ".join([heading(rows), *([key[-1]] if by else [])]), rows
 
 
 def escape_pipes(text: str) -> str:

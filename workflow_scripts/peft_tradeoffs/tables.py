@@ -18,11 +18,11 @@ MEASURED_SPLIT = tuple(key.replace("_MiB", "_measured_MiB") for key in SPLIT)
 COLUMNS = (
     "status", "dataset", "model", "method", "arm", "rank", "seed", "failed_phase", "oom_bytes", "diverged_step",
     "task", "metric", "pretrained", "metric_value",
-    "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss",
+    "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss", "heldout_metric_value",
     "learning_rate", "tuned_as", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "train_rows",
-    "test_rows", "truncated_train", "truncated_test", "backbone_parameters", "head_parameters",
+    "test_rows", "heldout_rows", "truncated_train", "truncated_test", "backbone_parameters", "head_parameters",
     "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
     "startup_s", "load_s", "mask_s", "probe_s", "prepare_s", "train_s", "capture_s", "compile_s",
     "evaluate_s", "save_s", "state_s",
@@ -42,14 +42,15 @@ SETTINGS = (
     "task", "metric", "pretrained", "learning_rate", "tuned_as", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "energy_window_short",
-    "train_rows", "test_rows", "truncated_train", "truncated_test",
+    "train_rows", "test_rows", "heldout_rows", "truncated_train", "truncated_test",
     "backbone_parameters", "head_parameters", "adapter_parameters", "total_parameters",
     "trainable_parameters", "trainable_percent",
 )  # fmt: skip
 MEASUREMENTS = tuple(key for key in COLUMNS if key not in {*IDENTITY, *SETTINGS, *NOT_AVERAGED})
 # What does not depend on the machine, so that runs of one arm on different machines may be averaged.
 QUALITY = (
-    "metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss", "epochs", "steps", *SPLIT,
+    "metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss", "heldout_metric_value", "epochs",
+    "steps", *SPLIT,
 )  # fmt: skip
 # What is taken before training, the same whatever engine trains.
 BEFORE_TRAINING = (
@@ -63,10 +64,12 @@ TEXT = (
     "null_reasons",
 )  # fmt: skip
 WHOLE = (
-    "rank", "oom_bytes", "diverged_step", "backbone_parameters", "head_parameters", "adapter_parameters",
-    "total_parameters", "trainable_parameters",
+    "rank", "oom_bytes", "diverged_step", "heldout_rows", "backbone_parameters", "head_parameters",
+    "adapter_parameters", "total_parameters", "trainable_parameters",
 )  # fmt: skip
 ARM = ["dataset", "model", "arm"]
+# The keys of the reported metric and of the number of examples, by split.
+OF_SPLIT = {"test": ("metric_value", "test_rows"), "heldout": ("heldout_metric_value", "heldout_rows")}
 
 
 def memory_key(device: Any) -> str:

@@ -24,6 +24,13 @@ def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
         memory.setdefault("largest_batch_size", 1024)
         memory.setdefault("learning_rate_rule", "sqrt")
         _check_arms("equal_memory.arms", memory["arms"], arms)
+    if config["recommendation"]["split"] == "heldout":
+        for name, dataset in config["datasets"].items():
+            if "heldout" not in {*dataset.get("splits", {}), *dataset["fractions"]}:
+                raise InputError(
+                    f"config key recommendation.split: heldout, but data set {name} has no such split; set "
+                    f"datasets.{name}.fractions.heldout (0.1, say), or test here"
+                )
     for name, cells in config["attribution"].items():
         _check_arms(f"attribution.{name}", cells, arms)
         factors(name, cells, grid)
