@@ -18,7 +18,7 @@ from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.preflight import check_arms, check_paths
+from peft_tradeoffs.preflight import check_arms, check_paths, check_reference
 
 slurm_executor.install()
 
@@ -52,6 +52,7 @@ EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = ["runs", "arms", "memory", "cost"]
 COMPARISONS = ["comparison"]
+NOISE = ["noise"] if EXPERIMENT.noise else []
 FIGURES = [
     "metric_by_arm",
     "peak_memory_by_arm",
@@ -70,6 +71,7 @@ GRID = {
     "seed": EXPERIMENT.seeds,
 }
 RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
+REPEAT = f"{OUT}/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}"
 
 
 wildcard_constraints:
@@ -77,6 +79,7 @@ wildcard_constraints:
     model="|".join(map(re.escape, GRID["model"])),
     arm="|".join(map(re.escape, GRID["arm"])),
     seed="|".join(map(str, GRID["seed"])),
+    repeat=r"[1-9]\d*",
 
 
 def code(script):
@@ -93,13 +96,38 @@ def summaries():
     return expand(RUN, **GRID)
 
 
+def repeated():
+    """The runs that measure the noise floor repeats, as a grid."""
+    noise = EXPERIMENT.noise
+    return GRID | {"arm": noise["arms"], "seed": [noise["seed"]]}
+
+
+def repeats():
+    numbers = range(1, EXPERIMENT.noise["repeats"] + 1)
+    return expand(f"{REPEAT}/seed{{seed}}/summary.json", repeat=numbers, **repeated())
+
+
+def noise_table():
+    return expand(f"{OUT}/tables/{{name}}.csv", name=NOISE)
+
+
+def noise_option(wildcards, input):
+    return f"--noise {input.noise}" if NOISE else ""
+
+
+def check_reference_key(wildcards):
+    """Before anything is trained for it: is there a reference? Its files are no input, lest they be made anew."""
+    run(lambda: check_reference(EXPERIMENT))
+    return []
+
+
 def fetched_files():
     return expand(f"{OUT}/models/{{model}}.json", model=GRID["model"]) + expand(
         f"{OUT}/data/{{dataset}}/dataset.json", dataset=GRID["dataset"]
     )
 
 
-def table_files(names=TABLES + COMPARISONS):
+def table_files(names=TABLES + COMPARISONS + NOISE):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]
     )

@@ -9,7 +9,7 @@ from peft_tradeoffs.readable import NULL, heading
 
 Readable = Callable[[pd.DataFrame], pd.DataFrame]
 Notes = Callable[[pd.DataFrame], list[str]]
-LEFT = ("Arm", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict")
+LEFT = ("Arm", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict", "Quantity")
 # Characters a line of these columns in LaTeX.
 WRAPPED = {"Status": 16, "Failed": 9, "Base weights": 9, "Engine": 9, "Device": 11}
 UPRIGHT = 10  # columns that still fit across a page held upright
