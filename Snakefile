@@ -14,6 +14,7 @@ include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/status.smk"
 include: "rules/gpu_check.smk"
+include: "rules/reference.smk"
 
 
 localrules:
