@@ -198,7 +198,9 @@ def test_without_a_noise_floor_the_seeds_give_the_tolerance_and_the_report_says_
     found = rows.set_index(["arm", "quantity"]).loc[("full", "train_s")]
     assert (found["source"], found["df"]) == ("seeds", 4)  # both sweeps are the same: two arms of three seeds
     assert found["tolerance"] == pytest.approx(stats.t.ppf(1 - ALPHA / 2 / 16, 4) * (1 / 11) * np.sqrt(2))
-    assert "no noise floor was measured, and seeds do not show how processes differ" in report(rows, before, now)[0]
+    text, _ = report(rows, before, now)
+    assert "no noise floor was measured, and seeds do not show how processes differ" in text
+    assert "but not where seeds stand in for a noise floor" in text
 
 
 def test_one_seed_and_no_noise_floor_decide_nothing(tmp_path):
