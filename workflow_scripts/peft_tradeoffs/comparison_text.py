@@ -1,6 +1,5 @@
 """The comparison of arms as readers see it: no more digits than the intervals support."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.comparison import UNDECIDED
 from peft_tradeoffs.readable import NULL, metric_label, metric_scale, number
+from peft_tradeoffs.readable import supported as decimals
 
 RANGE = {"accuracy": (0, 1), "f1": (0, 1), "mcc": (-1, 1), "pearson": (-1, 1), "spearman": (-1, 1)}
 
@@ -16,14 +16,6 @@ RANGE = {"accuracy": (0, 1), "f1": (0, 1), "mcc": (-1, 1), "pearson": (-1, 1), "
 def unit(metric: str) -> str:
     """What differences of a metric are given in."""
     return "points" if metric == "accuracy" else metric_label(metric)
-
-
-def decimals(half_width: float) -> int:
-    """Decimals that an interval supports: its half width to one digit, to two where the first is 1 or 2."""
-    if not half_width > 0:
-        return 0
-    exponent = math.floor(math.log10(half_width))
-    return max(0, -exponent + (half_width / 10**exponent < 3))
 
 
 def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = False) -> str:

@@ -68,16 +68,27 @@ def number(value: Any, decimals: int | None = None) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def supported(half_width: float) -> int:
+    """Decimals that a half width or an sd supports: itself to one digit, to two where the first is 1 or 2."""
+    if not half_width > 0:
+        return 0
+    exponent = math.floor(math.log10(half_width))
+    return max(0, -exponent + (half_width / 10**exponent < 3))
+
+
 def mean_sd(row: Any, key: str, scale: float = 1.0, decimals: int | None = None) -> str:
     """Mean ± sample standard deviation of a measurement in a row of `arms_frame`, for readers.
 
-    The count of runs follows where some completed runs of the arm have no value.
+    Without `decimals` three significant digits of the mean, or fewer if the standard deviation supports no more. The
+    count of runs follows where some completed runs of the arm have no value.
     """
     mean, sd, count = row[f"{key}_mean"] * scale, row[f"{key}_sd"] * scale, row[f"{key}_n"]
     if pd.isna(mean):
         return NULL
     if decimals is None:
         decimals = 0 if mean == 0 else max(0, 2 - math.floor(math.log10(abs(mean))))
+        if sd > 0:
+            decimals = min(decimals, supported(sd))
     text = number(mean, decimals) + ("" if pd.isna(sd) else f" ± {number(sd, decimals)}")
     return text if count == row["n"] else f"{text} (n = {count})"
 
