@@ -11,11 +11,13 @@ include: "rules/prepare.smk"
 include: "rules/tune.smk"
 include: "rules/train.smk"
 include: "rules/equal_memory.smk"
+include: "rules/noise.smk"
 include: "rules/tables.smk"
 include: "rules/views.smk"
 include: "rules/figures.smk"
 include: "rules/status.smk"
 include: "rules/gpu_check.smk"
+include: "rules/reference.smk"
 
 
 localrules:

@@ -18,7 +18,7 @@ from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.preflight import check_arms, check_paths
+from peft_tradeoffs.preflight import check_arms, check_paths, check_reference
 from peft_tradeoffs.views_config import factors
 
 slurm_executor.install()
@@ -60,6 +60,7 @@ FACTORIALS = {
 # What is made only where the configuration asks for it.
 ASKED_FOR = {
     "tuning": EXPERIMENT.trials,
+    "noise": EXPERIMENT.noise,
     "equal_memory": EXPERIMENT.equal_memory,
     "attribution": FACTORIALS,
 }
@@ -83,6 +84,7 @@ GRID = {
 }
 TUNED = f"{OUT}/tune/best/{{dataset}}/{{model}}/{{arm}}.json"
 RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
+REPEAT = f"{OUT}/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}"
 
 
 wildcard_constraints:
@@ -90,6 +92,7 @@ wildcard_constraints:
     model="|".join(map(re.escape, GRID["model"])),
     arm="|".join(map(re.escape, GRID["arm"])),
     seed="|".join(map(str, GRID["seed"])),
+    repeat=r"[1-9]\d*",
 
 
 def code(script):
@@ -104,6 +107,33 @@ def code(script):
 
 def summaries():
     return expand(RUN, **GRID)
+
+
+def repeated():
+    """The runs that measure the noise floor repeats, as a grid."""
+    noise = EXPERIMENT.noise
+    return GRID | {"arm": noise["arms"], "seed": [noise["seed"]]}
+
+
+def repeats():
+    numbers = range(1, EXPERIMENT.noise["repeats"] + 1)
+    return expand(f"{REPEAT}/seed{{seed}}/summary.json", repeat=numbers, **repeated())
+
+
+def noise_table():
+    return expand(
+        f"{OUT}/tables/{{name}}.csv", name=["noise"] if EXPERIMENT.noise else []
+    )
+
+
+def noise_option(wildcards, input):
+    return f"--noise {input.noise}" if EXPERIMENT.noise else ""
+
+
+def check_reference_key(wildcards):
+    """Before anything is trained for it: is there a reference? Its files are no input, lest they be made anew."""
+    run(lambda: check_reference(EXPERIMENT))
+    return []
 
 
 def fetched_files():

@@ -80,6 +80,11 @@ def test_one_seed_has_no_sd(tmp_path):
     assert "±" not in (tmp_path / "tables" / "arms.md").read_text(encoding="utf-8").split("\n\n")[1]
 
 
+@pytest.mark.parametrize(("mean", "sd", "expected"), [(9.876, 0.4, "9.9 ± 0.4"), (9.876, 0.0004, "9.88 ± 0.00")])
+def test_a_mean_has_no_more_digits_than_its_sd_supports(mean, sd, expected):
+    assert readable.mean_sd({"train_s_mean": mean, "train_s_sd": sd, "train_s_n": 3, "n": 3}, "train_s") == expected
+
+
 def test_failed_runs_are_counted_never_averaged(tmp_path):
     good = [synthetic.summary("lora", 4, seed) for seed in (0, 1)]
     bad = synthetic.oom("lora", 4, 2) | {"metric_value": 0.1, "train_s": 1.0}

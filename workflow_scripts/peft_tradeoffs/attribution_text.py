@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs.attribution import BASE, ENERGY, FACTOR, INTERACTION, TOTAL
-from peft_tradeoffs.comparison_text import decimals, unit, with_interval
+from peft_tradeoffs.comparison_text import unit, with_interval
+from peft_tradeoffs.digits import decimals
 from peft_tradeoffs.readable import LABEL, NOTE, NULL, PROBE, metric_label, metric_scale, number
 
 NAMES = {**LABEL, "activations_MiB": "Activations, MiB", ENERGY: "Energy, J/1,000 rows"}

@@ -41,6 +41,18 @@ def check_paths(experiment: Experiment) -> None:
         ) from error
 
 
+def check_reference(experiment: Experiment) -> None:
+    """Raise InputError unless the config names a folder that `snakemake store_reference` made."""
+    how = (
+        f"run `snakemake store_reference` after a sweep that you trust, keep {experiment.output}/reference under "
+        "another name, and give that"
+    )
+    if experiment.reference is None:
+        raise InputError(f"config key reference: not set; {how}")
+    if not Path(experiment.reference, "env.json").is_file():
+        raise InputError(f"config key reference: {experiment.reference} has no env.json; {how}")
+
+
 def _check_model_folder(key: str, block: dict[str, Any], tokenizer_alone: bool = False) -> None:
     if block["source"] == "random":
         _check_model_folder(f"{key}.tokenizer", block["tokenizer"], tokenizer_alone=True)

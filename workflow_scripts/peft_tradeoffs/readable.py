@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
+from peft_tradeoffs.digits import decimals as supported
 from peft_tradeoffs.digits import metric_places
 from peft_tradeoffs.tables import COMPLETED, MEASURED_SPLIT, OF_SPLIT, SPLIT, first, memory_key, random_weights
 
@@ -78,13 +79,16 @@ def number(value: Any, decimals: int | None = None) -> str:
 def mean_sd(row: Any, key: str, scale: float = 1.0, decimals: int | None = None) -> str:
     """Mean ± sample standard deviation of a measurement in a row of `arms_frame`, for readers.
 
-    The count of runs follows where some completed runs of the arm have no value.
+    Without `decimals` three significant digits of the mean, or fewer if the standard deviation supports no more. The
+    count of runs follows where some completed runs of the arm have no value.
     """
     mean, sd, count = row[f"{key}_mean"] * scale, row[f"{key}_sd"] * scale, row[f"{key}_n"]
     if pd.isna(mean):
         return NULL
     if decimals is None:
         decimals = 0 if mean == 0 else max(0, 2 - math.floor(math.log10(abs(mean))))
+        if sd > 0:
+            decimals = min(decimals, supported(sd))
     text = number(mean, decimals) + ("" if pd.isna(sd) else f" ± {number(sd, decimals)}")
     return text if count == row["n"] else f"{text} (n = {count})"
 

@@ -1,0 +1,34 @@
+"""The noise floor: arms that the config names, with one seed, trained again and again, each time in a job of its own."""
+
+if EXPERIMENT.noise:
+
+    localrules:
+        measure_noise,
+
+    use rule train as repeat with:
+        output:
+            update(f"{REPEAT}/seed{EXPERIMENT.noise['seed']}/summary.json"),
+        log:
+            f"{OUT}/logs/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}.log",
+        params:
+            arm=REPEAT,
+            seeds=EXPERIMENT.noise["seed"],
+
+    rule measure_noise:
+        input:
+            summaries=repeats(),
+            code=code("measure_noise.py"),
+        output:
+            table_files(["noise"]),
+        log:
+            f"{OUT}/logs/measure_noise.log",
+        conda:
+            "../envs/environment.yaml"
+        params:
+            noise=f"{OUT}/noise",
+            grid=json.dumps(repeated()),
+            repeats=EXPERIMENT.noise["repeats"],
+            folder=subpath(output[0], parent=True),
+        shell:
+            "python {input.code[0]} --noise-dir {params.noise:q} --grid {params.grid:q} --repeats {params.repeats}"
+            " --output-dir {params.folder:q} 2> {log:q}"

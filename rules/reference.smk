@@ -1,0 +1,53 @@
+"""A finished sweep as a reference, and a sweep against one. The check makes no output, so it always runs."""
+
+
+localrules:
+    store_reference,
+    check_reference,
+
+
+rule store_reference:
+    input:
+        summaries=summaries(),
+        noise=noise_table(),
+        code=code("store_reference.py"),
+    output:
+        f"{OUT}/reference/runs.csv",
+        f"{OUT}/reference/env.json",
+        expand(
+            f"{OUT}/reference/{{name}}.csv", name=["noise"] if EXPERIMENT.noise else []
+        ),
+    log:
+        f"{OUT}/logs/store_reference.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        noise=noise_option,
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q} {params.noise}"
+        " --output-dir {params.folder:q} 2> {log:q}"
+
+
+rule check_reference:
+    input:
+        reference=check_reference_key,
+        summaries=summaries(),
+        noise=noise_table(),
+        code=code("check_reference.py"),
+    log:
+        f"{OUT}/logs/check_reference.log",
+    retries: 0
+    conda:
+        "../envs/environment.yaml"
+    params:
+        reference=EXPERIMENT.reference,
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        noise=noise_option,
+        report=f"{OUT}/check_reference.md",
+    shell:
+        "python {input.code[0]} --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        " {params.noise} --output {params.report:q} 2> {log:q}"

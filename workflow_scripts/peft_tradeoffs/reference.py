@@ -1,0 +1,160 @@
+"""A reference: the runs of a finished sweep, their noise floor and what they ran on, small enough to be committed."""
+
+import datetime
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from peft_tradeoffs import files
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.grid import AXES, run_folder
+from peft_tradeoffs.run_files import REMEDY, predictions_sha256, weights_sha256
+from peft_tradeoffs.tables import ARM, IDENTITY, TEXT, WHOLE
+
+RUNS, NOISE, ENV = "runs.csv", "noise.csv", "env.json"
+# Of a run's env.json: what decides its result or its cost, and does not change from job to job.
+FACTS = (
+    *("device", "device_name", "cpu", "threads", "python", "platform", "cuda_runtime_version", "cudnn_version"),
+    *("attention_mask", "data_sha256", "model_sha256", "code_sha256"),
+)
+GPU_FACTS = (
+    *("driver_version", "cuda_driver_version", "power_limit_W", "max_sm_clock_MHz", "max_memory_clock_MHz"),
+    *("memory_MiB", "mig_mode", "mig_instance", "compute_mode", "persistence_mode"),
+)
+NEEDED = {RUNS: (*IDENTITY, "metric", "startup_s"), NOISE: (*ARM, "device_name", "quantity", "n", "mean", "sd")}
+OF_SUMMARY = ("engine", "engine_reason", "frozen_linear_dtype", "shared_gpu", "mixed_gpus")
+
+Facts = dict[str, list[Any]]  # by name: the values that the runs of an arm have, as a rule one
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is compared of a sweep."""
+
+    runs: pd.DataFrame  # a row a run, as tables/runs.csv
+    noise: pd.DataFrame | None  # as tables/noise.csv
+    facts: dict[str, Facts]  # by arm, "dataset/model/arm"
+    checksums: dict[str, dict[str, str | None]]  # by run, "dataset/model/arm/seed0": of weights and predictions
+
+
+def of_runs(runs: pd.DataFrame, runs_dir: Path, noise: Path | None) -> Sweep:
+    """The sweep whose `runs_frame` this is; raises InputError for a run without its env.json."""
+    facts: dict[str, Facts] = {}
+    checksums = {}
+    for run in runs.to_dict("records"):
+        folder = run_folder(runs_dir, *(run[axis] for axis in AXES))
+        path = folder / "env.json"
+        try:
+            env = files.read_json(path)
+        except FileNotFoundError:
+            raise InputError(f"{path}: missing, though the run's summary stands; {REMEDY}") from None
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: not JSON ({error}); {REMEDY}") from None
+        known = facts.setdefault(arm_name(run), {})
+        for name, value in run_facts(env, run).items():
+            if value not in known.setdefault(name, []):
+                known[name].append(value)
+        checksums[run_name(run)] = {"weights": weights_sha256(folder), "predictions": predictions_sha256(folder)}
+    return Sweep(runs, None if noise is None else _read_csv(noise), facts, checksums)
+
+
+def arm_name(row: dict[str, Any]) -> str:
+    """ "dataset/model/arm" of a run or an arm."""
+    return "/".join(row[axis] for axis in ARM)
+
+
+def run_name(row: dict[str, Any]) -> str:
+    """ "dataset/model/arm/seed0" of a run."""
+    return f"{arm_name(row)}/seed{row['seed']}"
+
+
+def run_facts(env: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    """What a run ran on and with, as one value a name: settings.learning_rate, versions.torch, gpu.driver_version.
+
+    `env` is its env.json, `run` its row of `runs_frame`. Host, ids of jobs and GPUs and the clocks of a moment are
+    left out.
+    """
+    found = {name: env[name] for name in FACTS if name in env}
+    gpu = env.get("gpu", {})
+    found |= {f"gpu.{name}": gpu[name] for name in GPU_FACTS if name in gpu}
+    found["git.commit"] = env.get("git", {}).get("commit")
+    for block in ("versions", "flags", "settings"):
+        found |= _flat(block, env.get(block, {}))
+    for axis in ARM:
+        found.pop(f"settings.{axis}", None)
+    return found | {f"run.{name}": None if pd.isna(run[name]) else run[name] for name in OF_SUMMARY}
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    """A JSON value as scalars by dotted name; a list as its JSON."""
+    if isinstance(value, dict):
+        return {inner: end for key, item in value.items() for inner, end in _flat(f"{name}.{key}", item).items()}
+    return {name: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value}
+
+
+def store(sweep: Sweep, folder: Path) -> None:
+    """Write the sweep as runs.csv, env.json and, if its noise floor was measured, noise.csv."""
+    names = dict.fromkeys(name for facts in sweep.facts.values() for name in facts)
+    arms = list(sweep.facts)
+    common = [
+        name for name in names if all(sweep.facts[arm].get(name) == sweep.facts[arms[0]].get(name) for arm in arms)
+    ]
+    env = {
+        "stored_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "common": _written({name: sweep.facts[arms[0]][name] for name in common}),
+        "arms": {
+            arm: _written({name: values for name, values in sweep.facts[arm].items() if name not in common})
+            for arm in arms
+        },
+        "checksums": sweep.checksums,
+    }
+    files.write_text(folder / RUNS, sweep.runs.to_csv(index=False, lineterminator="\n"))
+    if sweep.noise is not None:
+        files.write_text(folder / NOISE, sweep.noise.to_csv(index=False, lineterminator="\n"))
+    files.write_json(folder / ENV, env)
+
+
+def _written(facts: Facts) -> dict[str, Any]:
+    """One value stands alone, several are a list."""
+    return {name: values if len(values) > 1 else values[0] for name, values in facts.items()}
+
+
+def _read(facts: dict[str, Any]) -> Facts:
+    return {name: value if isinstance(value, list) else [value] for name, value in facts.items()}
+
+
+def read(folder: Path) -> Sweep:
+    """The sweep that `store` wrote; raises InputError if a file is missing or is none of it."""
+    path = folder / ENV
+    try:
+        env = files.read_json(path)
+        facts = {arm: _read(env["common"] | own) for arm, own in env["arms"].items()}
+        checksums = env["checksums"]
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; a reference is a folder that `snakemake store_reference` made"
+        ) from None
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not of a reference ({error}); store it again") from None
+    noise = folder / NOISE
+    return Sweep(_read_csv(folder / RUNS), _read_csv(noise) if noise.is_file() else None, facts, checksums)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(
+            path,
+            keep_default_na=False,
+            na_values=[""],
+            dtype=dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64"),
+        )
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; store the reference again") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a table of this workflow ({error}); store the reference again") from None
+    if missing := [key for key in NEEDED[path.name] if key not in frame]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; store the reference again")
+    return frame
