@@ -46,7 +46,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "accuracy": accuracy, "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
         "pearson": None, "spearman": None, "test_loss": 1.2 - accuracy,
         "heldout_metric_value": None,
-        "learning_rate": 3e-5 if method == "full" else 5e-4, "epochs": 3.0, "steps": 600, "stopped_early": False,
+        "learning_rate": 3e-5 if method == "full" else 5e-4, "tuned_as": None, "epochs": 3.0, "steps": 600, "stopped_early": False,
         "batch_size": 32, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
         "precision": "fp32", "dtype": "float32",
         "frozen_linear_dtype": {"full": None, "qlora": "nf4"}.get(method, "float32"),
