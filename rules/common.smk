@@ -18,7 +18,7 @@ from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.preflight import check_arms, check_paths
+from peft_tradeoffs.preflight import check_arms, check_paths, check_planned
 
 slurm_executor.install()
 
@@ -35,6 +35,7 @@ def experiment():
     found = resolve(config)
     check_paths(found)
     check_arms(found)
+    check_planned(found)
     return found
 
 
@@ -52,6 +53,7 @@ EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = ["runs", "arms", "memory", "cost"]
 COMPARISONS = ["comparison"]
+CONTRACT = ["contract"]
 FIGURES = [
     "metric_by_arm",
     "peak_memory_by_arm",
@@ -99,7 +101,7 @@ def fetched_files():
     )
 
 
-def table_files(names=TABLES + COMPARISONS):
+def table_files(names=TABLES + COMPARISONS + CONTRACT):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]
     )

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 ARMS = ["full", "lora-r4", "qlora-r4"]
-TABLES = {"make_tables": 1, "compare_arms": 1}
+TABLES = {"check_contract": 1, "make_tables": 1, "compare_arms": 1}
 
 
 @pytest.fixture

@@ -21,12 +21,12 @@ COLUMNS = (
     "mean", "sd", "seeds_low", "seeds_high", "low", "high",
     "difference", "difference_seeds_low", "difference_seeds_high", "difference_low", "difference_high",
     "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "smallest_difference", "mcnemar",
-    "verdict", "reason",
+    "verdict", "differs", "reason",
 )  # fmt: skip
 
 
 WHOLE = ("rank", "test_rows", "n", "n_paired")
-NO_NUMBERS = (*ARM, "method", "pretrained", "baseline", "metric", "mcnemar", "verdict", "reason")
+NO_NUMBERS = (*ARM, "method", "pretrained", "baseline", "metric", "mcnemar", "verdict", "differs", "reason")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ def _compared(
     _check_examples(runs, arms)
     rows, estimates = [], {}
     for arm, own in runs.groupby("arm", sort=False):
-        row = dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "method", "rank", "pretrained", "metric"]].to_dict()
+        row = (
+            dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "method", "rank", "pretrained", "metric", "differs"]].to_dict()
+        )
         row |= {"baseline": baseline, "margin": margin, **_alone(arms[str(arm)])}
         if arm == baseline:
             row["verdict"] = BASELINE

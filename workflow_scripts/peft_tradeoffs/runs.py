@@ -131,6 +131,7 @@ def run(
             "other_processes": device.isolation.others(),
             "attempts": attempts,
             "attention_mask": outcome.trained.progress.mask if outcome.trained else None,
+            "head": outcome.head,
             "seed": seed,
             "fingerprint": directory.fingerprint,
             **{key: conditions[key] for key in ("data_sha256", "model_sha256", "code_sha256")},
@@ -182,7 +183,7 @@ def _train(
     text = longest_text(splits["train"])
     outcome.frozen_linear_dtype = hold_as_computed(built.model, settings["precision"], device.torch, text)
     free_memory(device.torch)  # the workspaces of its forward pass are no weights
-    outcome.parameters = built.parameters
+    outcome.parameters, outcome.head = built.parameters, methods.head_facts(built)
     outcome.training_bytes = methods.training_bytes(built.model)
     if cuda:
         outcome.weights_measured = requested_bytes() - outcome.held_before
