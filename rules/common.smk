@@ -18,7 +18,12 @@ from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.preflight import check_arms, check_paths, check_reference
+from peft_tradeoffs.preflight import (
+    check_arms,
+    check_paths,
+    check_planned,
+    check_reference,
+)
 from peft_tradeoffs.views_config import factors
 
 slurm_executor.install()
@@ -36,6 +41,7 @@ def experiment():
     found = resolve(config)
     check_paths(found)
     check_arms(found)
+    check_planned(found)
     return found
 
 
@@ -53,6 +59,7 @@ EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = ["runs", "arms", "memory", "cost"]
 COMPARISONS = ["comparison"]
+CONTRACT = ["contract"]
 FACTORIALS = {
     name: factors(name, arms, EXPERIMENT.arms)
     for name, arms in EXPERIMENT.attribution.items()
@@ -142,7 +149,7 @@ def fetched_files():
     )
 
 
-def table_files(names=TABLES + COMPARISONS + VIEWS):
+def table_files(names=CONTRACT + TABLES + COMPARISONS + VIEWS):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]
     )

@@ -10,6 +10,7 @@ localrules:
 rule make_tables:
     input:
         summaries=summaries(),
+        contract=f"{OUT}/tables/contract.csv",
         code=code("make_tables.py"),
     output:
         table_files(TABLES),
@@ -23,12 +24,13 @@ rule make_tables:
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
-        " --output-dir {params.folder:q} 2> {log:q}"
+        " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
 rule compare_arms:
     input:
         summaries=summaries(),
+        contract=f"{OUT}/tables/contract.csv",
         code=code("compare_arms.py"),
     output:
         table_files(COMPARISONS),
@@ -44,7 +46,7 @@ rule compare_arms:
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
-        " --baseline {params.baseline:q} --margin {params.margin}"
+        " --baseline {params.baseline:q} --margin {params.margin} --contract {input.contract:q}"
         " --output-dir {params.folder:q} 2> {log:q}"
 
 

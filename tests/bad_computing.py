@@ -50,6 +50,15 @@ CASES: dict[str, tuple[Plan | Fetch, tuple[str, ...]]] = {
             "the arms would compute in different precisions; set float32",
         ),
     ),
+    # The contract.
+    "a fact that is none": (
+        Plan(put("methods.lora.varies", ["warm_up"])),
+        ("config key methods.lora.varies: there is no fact 'warm_up'; ", "batch_size"),
+    ),
+    "gradient checkpointing in one method": (
+        Plan(put("methods.qlora.gradient_checkpointing", True)),
+        ("config key methods.qlora.gradient_checkpointing: true, but full has false; set it alike, or add",),
+    ),
     # Random models.
     "a random model without a tokenizer": (
         Plan(put("models.tiny", {"source": "random", "config": BERT})),

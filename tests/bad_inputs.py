@@ -107,7 +107,8 @@ def split(kind: str, name: str) -> dict[str, Any]:
 
 
 TRAIN = ("--seeds", "7", "--tokens", "results/tokens/reviews/tiny.npz", "--model", "results/models/tiny")
-TABLES = ("--runs-dir", "results/runs", "--output-dir", "results/tables", "--grid")
+TABLES = ("--runs-dir", "results/runs", "--contract", "results/tables/contract.csv")
+TABLES += ("--output-dir", "results/tables", "--grid")
 GRID = json.dumps({"dataset": ["reviews"], "model": ["tiny"], "arm": ["full"], "seed": [0]})
 FULL_DISK = "import shutil; shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1, 1, 0)"
 NO_SPACE = f"import os\ndef fsync(_):\n    raise OSError({errno.ENOSPC}, 'No space left on device')\nos.fsync = fsync"

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from peft_tradeoffs.environment import LIBRARIES
+
 PARAMETERS = 66_955_010
 HEAD = 592_130
 MEMORY = {"full": 1306.0, "lora": 815.0, "qlora": 690.0, "ia3": 780.0}
@@ -46,7 +48,8 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "accuracy": accuracy, "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
         "pearson": None, "spearman": None, "test_loss": 1.2 - accuracy,
         "heldout_metric_value": None,
-        "learning_rate": 3e-5 if method == "full" else 5e-4, "tuned_as": None, "epochs": 3.0, "steps": 600, "stopped_early": False,
+        "learning_rate": 3e-5 if method == "full" else 5e-4, "tuned_as": None, "epochs": 3.0,
+        "steps": 600, "stopped_early": False,
         "batch_size": 32, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
         "precision": "fp32", "dtype": "float32",
         "frozen_linear_dtype": {"full": None, "qlora": "nf4"}.get(method, "float32"),
@@ -155,12 +158,66 @@ def write(folder: Path, summaries: list[dict[str, Any]], epochs: int = 3) -> Pat
         target = folder / "runs" / run["dataset"] / run["model"] / run["arm"] / f"seed{run['seed']}"
         target.mkdir(parents=True, exist_ok=True)
         (target / "summary.json").write_text(json.dumps(run), encoding="utf-8")
+        (target / "env.json").write_text(json.dumps(environment(run)), encoding="utf-8")
         paths.append(target / "summary.json")
-        if run["status"] == "completed":
-            write_metrics(target / "metrics.csv", run, epochs)
+        write_metrics(target / "metrics.csv", run, epochs if run["status"] == "completed" else 0)
     listing = folder / "summaries.txt"
     listing.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
     return listing
+
+
+def environment(run: dict[str, Any]) -> dict[str, Any]:
+    """The env.json beside a summary."""
+    peft = (
+        None
+        if run["method"] == "full"
+        else {"peft_type": "LORA", "r": run["rank"], "lora_alpha": 2 * (run["rank"] or 1)}
+    )
+    keys = ("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "batch_size")
+    keys += (
+        "gradient_accumulation_steps",
+        "gradient_checkpointing",
+        "precision",
+        "dtype",
+        "compile",
+        "device",
+        "engine",
+    )
+    cpu = run["device"] == "cpu"
+    head = {"modules": ["classifier"], "trained_parameters": run["head_parameters"], "dtypes": ["float32"]}
+    gpu = {"driver_version": "580.82.07", "power_limit_W": 700.0, "reasons": {}}
+    on_gpu = {"gpu": gpu, "cuda_runtime_version": "13.0", "cudnn_version": 91002, "flags": {"tf32_matmul": False}}
+    return {
+        "versions": {name: "1.0.0" for name in LIBRARIES},
+        **{"python": "3.11.9", "threads": 1, "device": run["device"], "device_name": run["device_name"]},
+        **({} if cpu else on_gpu),
+        "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
+        "attempts": [{"gpu_name": None if cpu else run["device_name"]}],
+        "head": head if run["head_parameters"] is not None else None,
+        **{"seed": run["seed"], "fingerprint": run["fingerprint"]},
+        **{f"{name}_sha256": digit * 64 for name, digit in (("data", "d"), ("model", "a"), ("code", "c"))},
+        "model": {"head": ["classifier"], "path": "distilbert", "revision": None},
+        "settings": {
+            **{key: run[key] for key in keys},
+            **{"peft": peft, "quantization": None, "tuning": None, "early_stopping": None, "max_steps": None},
+            **{"epochs": 3, "max_length": 128, "evaluation_batch_size": 64, "warmup_ratio": 0.1, "weight_decay": 0.01},
+            **{"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0},
+        },
+    }
+
+
+def contract(folder: Path, summaries: list[dict[str, Any]], **differs: str) -> Path:
+    """A contract.csv that all arms keep, but for one fact of those that `differs` names by their method."""
+    path = folder / "contract.csv"
+    columns = ("dataset", "model", "arm", "method", "rank", "pretrained", "fact", "compared_with", "verdict")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for run in {(run["dataset"], run["model"], run["arm"]): run for run in summaries}.values():
+            fact = differs.get(run["method"])
+            verdict = "differs" if fact else "equal"
+            writer.writerow([*(run[key] for key in columns[:6]), fact or "batch_size", "full", verdict])
+    return path
 
 
 def write_metrics(path: Path, run: dict[str, Any], epochs: int) -> None:

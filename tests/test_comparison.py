@@ -494,6 +494,7 @@ def test_the_command_line_says_that_random_weights_have_nothing_to_compare(tmp_p
     write(tmp_path, [(synthetic.randomly("full", None, 0), {"row": [], "label": [], "prediction": []})])
     grid = {"dataset": ["sst2"], "model": ["distilbert"], "arm": ["full"], "seed": [0]}
     words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--baseline", "full", "--margin", "0.01"]
+    words += ["--contract", str(synthetic.contract(tmp_path, [synthetic.randomly("full", None, 0)]))]
     script = tiny.REPOSITORY / "workflow_scripts/compare_arms.py"
     subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], check=True)
     for kind in ("md", "tex"):

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 ARMS = ["full", "lora-r4", "qlora-r4"]
-TABLES = {"make_tables": 1, "compare_arms": 1, "compare_at_budgets": 1, "recommend": 1}
+TABLES = {name: 1 for name in ("check_contract", "make_tables", "compare_arms", "compare_at_budgets", "recommend")}
 
 
 @pytest.fixture

@@ -24,9 +24,11 @@ ARMS = synthetic.grid(["lora", "qlora", "full"], [16, 4])
 def make(folder: Path, summaries: list[dict]) -> subprocess.CompletedProcess:
     """Write the runs and run make_tables.py over them."""
     synthetic.write(folder, summaries)
+    contract = synthetic.contract(folder, summaries)
     axes = ("dataset", "model", "arm", "seed")
     grid = {axis: list(dict.fromkeys(run[axis] for run in summaries)) for axis in axes}
     options = ["--runs-dir", folder / "runs", "--grid", json.dumps(grid), "--output-dir", folder / "tables"]
+    options += ["--contract", contract]
     return subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True)
 
 
@@ -52,7 +54,8 @@ def test_files_hold_every_run_and_arm_in_order(tmp_path):
     for row in runs:
         expected = by_key[row["arm"], row["seed"]]
         assert json.loads(row["null_reasons"]) == expected["null_reasons"]
-        for key in set(tables.COLUMNS) - {"null_reasons"}:
+        assert row["differs"] == ""
+        for key in set(tables.COLUMNS) - {"differs", "null_reasons"}:
             value = expected[key]
             number = isinstance(value, float)
             assert (float(row[key]) if number else row[key]) == (

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import AXES, add_runs, run_folder, summaries
+from peft_tradeoffs.grid import AXES, add_contract, add_runs, run_folder, summaries
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 
@@ -22,6 +22,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--margin", type=float, required=True, help="differences below it count as none, in the metric's unit"
     )
+    add_contract(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()
 
@@ -34,10 +35,12 @@ def main() -> None:
     from peft_tradeoffs import tables
     from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
     from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable
+    from peft_tradeoffs.contract_text import with_differences
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.table_formats import latex, markdown
 
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
+    runs = with_differences(runs, args.contract)
     frame = comparison_frame(
         runs,
         args.baseline,

@@ -8,13 +8,14 @@ import argparse
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_runs, summaries
+from peft_tradeoffs.grid import add_contract, add_runs, summaries
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
+    add_contract(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()
 
@@ -23,10 +24,12 @@ def main() -> None:
     """Write the tables."""
     args = arguments()
     from peft_tradeoffs import cost, readable, tables
+    from peft_tradeoffs.contract_text import with_differences
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.table_formats import latex, markdown
 
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
+    runs = with_differences(runs, args.contract)
     arms = tables.arms_frame(runs)
     for name, frame, cells, notes in (
         ("runs", runs, readable.runs_readable, readable.costs_notes),

@@ -97,7 +97,7 @@ def styled(draw: Callable[[Grid], Figure]) -> Callable[[Grid], Figure]:
 
 def canvas(grid: Grid, title: str, height: float, notes: Sequence[str]) -> Figure:
     """An empty figure with its title above and notes below; `height` in inches."""
-    lines = [line for note in notes if note for line in textwrap.wrap(note, 112)]
+    lines = [line for note in [*notes, *readable.unlike(grid.runs)] if note for line in textwrap.wrap(note, 112)]
     figure = Figure(figsize=(style.WIDTH, height + 0.13 * len(lines)), layout="constrained", dpi=style.DPI)
     FigureCanvasAgg(figure)
     heading = textwrap.fill(f"{title} · {grid.dataset}, {grid.model}", 88)

@@ -35,11 +35,13 @@ COLUMNS = (
     "mean", "sd", "seeds_low", "seeds_high", "low", "high",
     "difference", "difference_seeds_low", "difference_seeds_high", "difference_low", "difference_high",
     "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "p_not_worse", "p_not_worse_holm",
-    "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "groups", "left_out", "reason",
+    "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "groups", "differs", "left_out",
+    "reason",
 )  # fmt: skip
 WHOLE = ("rank", "test_rows", "n", "n_paired", "seeds_needed", "examples_needed")
 NO_NUMBERS = (
-    *ARM, "split", "method", "pretrained", "baseline", "metric", "mcnemar", "verdict", "groups", "left_out", "reason",
+    *ARM, "split", "method", "pretrained", "baseline", "metric", "mcnemar", "verdict", "groups", "differs", "left_out",
+    "reason",
 )  # fmt: skip
 UNDEFINED = "undefined"  # the metric of a run that was completed
 PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split
@@ -147,7 +149,8 @@ def _compared(
     groups = _groups(arms, runs["metric"].iloc[0])
     rows, estimates = [], {}
     for arm, own in runs.groupby("arm", sort=False):
-        row = dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "split", "method", "rank", "pretrained", "metric"]].to_dict()
+        known = [*ARM, "split", "method", "rank", "pretrained", "metric", "differs"]
+        row = dict.fromkeys(COLUMNS) | own.iloc[0][known].to_dict()
         row |= {"baseline": baseline, "margin": margin, "groups": groups.get(str(arm)), "left_out": _left_out(own)}
         row |= _alone(arms[str(arm)], row["metric"])
         if arm == baseline:

@@ -8,7 +8,7 @@ import pandas as pd
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.comparison import UNDECIDED
 from peft_tradeoffs.digits import decimals, finer
-from peft_tradeoffs.readable import NULL, failed_counts, metric_label, metric_scale, number
+from peft_tradeoffs.readable import NULL, differs, failed_counts, metric_label, metric_scale, number
 
 RANGE = {"accuracy": (0, 1), "f1": (0, 1), "mcc": (-1, 1), "pearson": (-1, 1), "spearman": (-1, 1)}
 
@@ -68,6 +68,7 @@ def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
                 "p of a difference": p_value(row["p_different_holm"]),
                 "p of equivalence": p_value(row["p_equivalent_holm"]),
                 "Verdict": NULL if pd.isna(row["verdict"]) else row["verdict"],
+                **differs(rows, row),
             }
         )
         if rows["groups"].notna().any():

@@ -12,6 +12,7 @@ from snakemake.utils import validate
 
 from peft_tradeoffs.config_errors import explain, first_error, suggestion
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.facts import check_varies
 from peft_tradeoffs.tuning_config import check_tuning, tuned_as
 from peft_tradeoffs.views_config import complete_views
 
@@ -89,6 +90,7 @@ def resolve(config: dict[str, Any]) -> Experiment:
     validate(config, path)  # fills in the defaults, for which the types must be right already
     for name, dataset in config["datasets"].items():
         _check_dataset(f"datasets.{name}", dataset)
+    check_varies(config["methods"])
     arms = _arms(config["methods"], config["tune"])
     _check_training(config)
     _check_precision(config)

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
-from peft_tradeoffs.readable import NULL, number, setting
+from peft_tradeoffs.readable import NULL, number, setting, unlike
 from peft_tradeoffs.tables import ARM
 
 SETTINGS = ["pretrained", "device", "device_name"]
@@ -15,15 +15,16 @@ HOUR_S = 3600.0
 def cost_frame(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a (data set, model, arm) in the order of `runs_frame`: sums over all its runs, failed ones too.
 
-    Columns: dataset, model, arm, method, rank, n_runs, pretrained, device, device_name, attempts, hours (of every
-    attempt, start to end), training_hours (of the steps), queue_hours (null unless every run has one: outside SLURM)
-    and energy_Wh (of the steps; null unless every run that trained has one).
+    Columns: dataset, model, arm, method, rank, n_runs, pretrained, device, device_name, differs, attempts, hours (of
+    every attempt, start to end), training_hours (of the steps), queue_hours (null unless every run has one: outside
+    SLURM) and energy_Wh (of the steps; null unless every run that trained has one).
     """
     groups = runs.groupby(ARM, sort=False)
     found = groups[["method", "rank"]].first()
     found["n_runs"] = groups.size()
     for key in SETTINGS:
         found[key] = groups[key].agg(lambda values: "; ".join(dict.fromkeys(map(str, values.dropna()))))
+    found["differs"] = groups["differs"].first()
     found["attempts"] = groups["attempts"].sum()
     arms = [runs[name] for name in ARM]
     sums = {"hours": "wall_s", "training_hours": "train_s", "queue_hours": "queue_s", "energy_Wh": "energy_J"}
@@ -67,7 +68,7 @@ def cost_notes(rows: pd.DataFrame) -> list[str]:
         lines.append("Queue hours: from when SLURM could have started the job to when it did.")
     if rows["energy_Wh"].notna().any():
         lines.append("Energy: of the GPU during the training steps alone, by NVML's counter.")
-    return lines
+    return [*lines, *unlike(rows)]
 
 
 def _share(row: dict) -> float:

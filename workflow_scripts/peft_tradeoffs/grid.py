@@ -32,6 +32,13 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     add_grid(parser)
 
 
+def add_contract(parser: argparse.ArgumentParser) -> None:
+    """The option --contract."""
+    parser.add_argument(
+        "--contract", type=Path, required=True, metavar="CSV", help="contract.csv of check_contract.py over these runs"
+    )
+
+
 def run_folder(runs_dir: Path, dataset: str, model: str, arm: str, seed: int) -> Path:
     """The folder of a run."""
     return runs_dir / dataset / model / arm / f"seed{seed}"

@@ -132,6 +132,17 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
     return wrapped
 
 
+def head_facts(built: Built) -> dict[str, Any]:
+    """What holds of the head as built: its modules, how many of its parameters are trained, the dtypes it is in."""
+    named = ((name.removeprefix("base_model.model."), parameter) for name, parameter in built.model.named_parameters())
+    weights = [parameter for name, parameter in named if _in_head(name, built.head)]
+    return {
+        "modules": built.head,
+        "trained_parameters": sum(parameter.numel() for parameter in weights if parameter.requires_grad),
+        "dtypes": sorted({str(parameter.dtype).removeprefix("torch.") for parameter in weights}),
+    }
+
+
 def logical_sizes(model: nn.Module) -> dict[str, int]:
     """Parameter name to number of weights, 4-bit weights unpacked; tied weights once."""
     return {name: _logical_size(parameter) for name, parameter in model.named_parameters()}

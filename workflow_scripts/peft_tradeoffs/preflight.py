@@ -5,9 +5,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs.config import Experiment
+from peft_tradeoffs.config import Arm, Experiment
+from peft_tradeoffs.contract import DIFFERS, NOT_STRICT, compare, unlike_text
 from peft_tradeoffs.datafiles import check_head
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.facts import FACTS, Recorded
 from peft_tradeoffs.model_files import folder_files, refuse_lacking, refuse_no_tokenizer, required_files
 from peft_tradeoffs.targets import check_targets
 
@@ -95,3 +97,31 @@ def check_arms(experiment: Experiment) -> None:
                 check_targets(peft.get("target_modules"), manifest["modules"], manifest["linear"])
             except InputError as error:
                 raise InputError(f"config key methods.{arm.method}.peft.{error} (model {name})") from None
+
+
+def check_planned(experiment: Experiment) -> None:
+    """Raise InputError, a line a method and fact, for what a strict contract would refuse after the runs already."""
+    if not experiment.contract["strict"]:
+        return
+    runs = {name: [_planned(experiment, arm)] for name, arm in experiment.arms.items()}
+    facts = [fact for fact in FACTS.values() if fact.key]
+    declared = {name: arm.varies for name, arm in experiment.arms.items()}
+    lines: dict[tuple[str, str], str] = {}
+    for found in compare(runs, experiment.comparison["baseline"], declared, facts):
+        if found.verdict == DIFFERS:
+            method, fact = experiment.arms[found.arm].method, FACTS[found.fact]
+            # A method's ranks have the same value, but for scaling: its first line says it.
+            lines.setdefault(
+                (method, fact.name),
+                f"config key methods.{method}.{fact.key}: {unlike_text(found)}; {fact.remedy}, or add {fact.name} to "
+                f"methods.{method}.varies, or {NOT_STRICT}",
+            )
+    if lines:
+        raise InputError("\n".join(lines.values()))
+
+
+def _planned(experiment: Experiment, arm: Arm) -> Recorded:
+    """What the configuration says already of an arm's runs."""
+    rates = len(experiment.trials[arm.tuned_as]) if arm.tuned_as else 0
+    tuning = {"arm": arm.tuned_as, "rates": rates} if arm.tuned_as else None
+    return Recorded({"settings": {**arm.settings, "method": arm.method, "tuning": tuning}, "seed": 0}, {}, [])

@@ -209,6 +209,7 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
         cells["Trainable parameters"] = setting(row["trainable_parameters"], "{:,.0f}")
         cells["Trainable, %"] = percent(row["trainable_percent"])
         cells |= {header: setting(row[key]) for key, header in settings.items()}
+        cells |= differs(arms, row)
         rows.append(cells)
     return pd.DataFrame(rows)
 
@@ -274,6 +275,7 @@ def costs_notes(rows: pd.DataFrame) -> list[str]:
         lines.append("Energy: of the GPU over the training phase, by NVML's counter.")
         if rows["energy_window_short"].astype(str).str.contains("True").any():
             lines.append(f"{SHORT}: measured over less than 30 s.")
+    lines += [] if averaged else unlike(rows)  # arms have a column
     lines += fallbacks(rows)
     if rows["shared_gpu"].astype(str).str.contains("True").any():
         lines.append("Another process was on the GPU in some runs (shared_gpu).")
@@ -287,6 +289,20 @@ def costs_notes(rows: pd.DataFrame) -> list[str]:
     if averaged and "engine" in settings and any("; " in str(name) for name in rows["engine"]):
         lines.append("No mean of training time or energy where an arm's runs ran with different engines.")
     return lines
+
+
+def differs(rows: pd.DataFrame, row: Any) -> dict[str, str]:
+    """The cell that says what a row's arm differs in, in a table where some arm does."""
+    return {"Differs": setting(row["differs"])} if rows["differs"].notna().any() else {}
+
+
+def unlike(rows: pd.DataFrame) -> list[str]:
+    """Which arms differ in what, against the contract or as a method declares: a sentence a difference."""
+    own = rows.dropna(subset="differs")
+    arms: dict[str, dict[str, None]] = {}
+    for method, rank, text in zip(own["method"], own["rank"], own["differs"], strict=True):
+        arms.setdefault(text, {})[arm_label(method, rank)] = None
+    return [f"{', '.join(names)} differ{'s' if len(names) == 1 else ''} {text}." for text, names in arms.items()]
 
 
 def fallbacks(rows: pd.DataFrame) -> list[str]:
@@ -315,6 +331,7 @@ def memory_notes(rows: pd.DataFrame) -> list[str]:
         names = [arm_label(method, rank) for method, rank in zip(held["method"], held["rank"], strict=True)]
         kinds = [f"{name} {dtype}" for name, dtype in zip(names, held["frozen_linear_dtype"], strict=True)]
         lines.append(f"Frozen linear layers are held in: {', '.join(kinds)}.")
+    lines += unlike(rows)
     return [*lines, "The sum is no peak: not all parts are held at once, and kernels need room of their own."]
 
 

@@ -131,6 +131,7 @@ def run(
             "other_processes": device.isolation.others(),
             "attempts": attempts,
             "attention_mask": outcome.trained.progress.mask if outcome.trained else None,
+            "head": outcome.head,
             "seed": seed,
             "fingerprint": directory.fingerprint,
             **{key: conditions[key] for key in ("data_sha256", "model_sha256", "code_sha256")},
@@ -197,7 +198,7 @@ def _train(
     built, generators, outcome.frozen_linear_dtype = build_arm(
         settings, seed, manifest, model_folder, splits["train"], description, device.torch
     )
-    outcome.parameters = built.parameters
+    outcome.parameters, outcome.head = built.parameters, methods.head_facts(built)
     outcome.training_bytes = methods.training_bytes(built.model)
     if cuda:
         outcome.weights_measured = requested_bytes() - outcome.held_before

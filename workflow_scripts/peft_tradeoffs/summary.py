@@ -37,6 +37,7 @@ class Outcome:
     oom_bytes: int | None = None
     frozen_linear_dtype: str | None = None
     parameters: methods.Parameters | None = None
+    head: dict[str, Any] | None = None  # methods.head_facts
     training_bytes: dict[str, int] = field(default_factory=dict)
     held_before: int | None = None  # CUDA bytes
     weights_measured: int | None = None  # CUDA bytes

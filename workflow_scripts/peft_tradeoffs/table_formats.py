@@ -11,10 +11,19 @@ Readable = Callable[[pd.DataFrame], pd.DataFrame]
 Notes = Callable[[pd.DataFrame], list[str]]
 LEFT = (
     *("Arm", "Quantity", "Effect", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict", "Groups"),
-    *("Qualifies", "Why"),
+    *("Qualifies", "Why", "Differs", "Fact", "Value", "Compared with", "Its value"),
 )
 # Characters a line of these columns in LaTeX.
-WRAPPED = {"Status": 16, "Failed": 9, "Base weights": 9, "Engine": 9, "Device": 11}
+WRAPPED = {
+    "Status": 16,
+    "Failed": 9,
+    "Base weights": 9,
+    "Engine": 9,
+    "Device": 11,
+    "Differs": 20,
+    "Value": 28,
+    "Its value": 28,
+}
 UPRIGHT = 10  # columns that still fit across a page held upright
 # Up to so many columns: size of the text and gap between columns, pt.
 SIZES = ((10, "footnotesize", 2.5), (12, "scriptsize", 2.5), (17, "scriptsize", 1.5), (99, "tiny", 1.5))

@@ -31,7 +31,7 @@ COLUMNS = (
     *(f"{phase}_{peak}_MiB" for phase in PHASES for peak in ("peak_allocated", "peak_reserved", "process", "peak_rss")),
     "held_before_MiB", *SPLIT, *MEASURED_SPLIT, "data_MiB",
     "energy_J", "energy_J_per_sample", "mean_power_W", "idle_power_W", "energy_window_s", "energy_window_short",
-    "attempts", "wall_s", "queue_s", "fingerprint", "finished_at", "null_reasons",
+    "attempts", "wall_s", "queue_s", "fingerprint", "finished_at", "differs", "null_reasons",
 )  # fmt: skip
 IDENTITY = COLUMNS[:7]
 NOT_AVERAGED = (
@@ -44,7 +44,7 @@ SETTINGS = (
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "energy_window_short",
     "train_rows", "test_rows", "heldout_rows", "truncated_train", "truncated_test",
     "backbone_parameters", "head_parameters", "adapter_parameters", "total_parameters",
-    "trainable_parameters", "trainable_percent",
+    "trainable_parameters", "trainable_percent", "differs",
 )  # fmt: skip
 MEASUREMENTS = tuple(key for key in COLUMNS if key not in {*IDENTITY, *SETTINGS, *NOT_AVERAGED})
 # What does not depend on the machine, so that runs of one arm on different machines may be averaged.
@@ -61,7 +61,7 @@ BEFORE_TRAINING = (
 TEXT = (
     "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "tuned_as", "precision", "dtype",
     "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid", "fingerprint", "finished_at",
-    "null_reasons",
+    "differs", "null_reasons",
 )  # fmt: skip
 WHOLE = (
     "rank", "oom_bytes", "diverged_step", "heldout_rows", "backbone_parameters", "head_parameters",
@@ -117,6 +117,8 @@ def typed(values: pd.Series) -> pd.Series:
 
 def runs_frame(summaries: list[dict[str, Any]]) -> pd.DataFrame:
     """One row a run, columns as in COLUMNS, then keys this version does not know; null_reasons as JSON last.
+
+    differs is null: contract_text.with_differences fills it in.
 
     Raises InputError if a run is there twice or the runs of one data set and model differ in metric.
     """
@@ -215,7 +217,7 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
 def memory_frame(arms: pd.DataFrame) -> pd.DataFrame:
     """The columns of `arms_frame` that say what memory went to, MiB, and what it depends on."""
     settings = ["pretrained", "device", "device_name", "precision", "dtype", "frozen_linear_dtype"]
-    settings += ["batch_size", "gradient_accumulation_steps", "gradient_checkpointing"]
+    settings += ["batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "differs"]
     peaks = [f"probe_{peak}_MiB" for peak in ("peak_allocated", "peak_reserved", "process", "peak_rss")]
     keys = [*SPLIT, *MEASURED_SPLIT, *peaks, "data_MiB", "held_before_MiB"]
     measured = [f"{key}_{part}" for key in keys for part in ("mean", "sd", "n")]

@@ -1,0 +1,28 @@
+"""The contract: what the runs recorded, before any table or figure of them is made."""
+
+
+localrules:
+    check_contract,
+
+
+rule check_contract:
+    input:
+        summaries=summaries(),
+        code=code("check_contract.py"),
+    output:
+        table_files(CONTRACT),
+    log:
+        f"{OUT}/logs/check_contract.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        baseline=EXPERIMENT.comparison["baseline"],
+        declared=json.dumps({name: arm.varies for name, arm in EXPERIMENT.arms.items()}),
+        strict="--strict" if EXPERIMENT.contract["strict"] else "",
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        " --baseline {params.baseline:q} --declared {params.declared:q} {params.strict}"
+        " --output-dir {params.folder:q} 2> {log:q}"

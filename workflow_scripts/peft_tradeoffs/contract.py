@@ -1,0 +1,237 @@
+"""The fairness contract: what arms have alike, what a method varies on purpose, what differs. Cheap to import."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.facts import FACTS, LEARNING_RATE, NOT_REACHED, SCALING, SEEDS, Fact, Recorded, read_run
+from peft_tradeoffs.grid import run_folder
+
+EQUAL, DECLARED, DIFFERS, OWN, UNREACHED = "equal", "declared", "differs", "own", "not reached"
+REQUIRED = "what every arm must have"  # compared with it where no arm's value decides
+NOT_STRICT = "set contract.strict: false, which prints tables and figures that say what differs"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an arm has of a fact, beside what it is compared with."""
+
+    arm: str
+    fact: str
+    value: str  # for readers; empty where no run reached it
+    compared_with: str  # an arm; itself where its own seeds differ; REQUIRED
+    other: str  # its value
+    verdict: str  # EQUAL, DECLARED, DIFFERS, OWN (what an arm is, not to be equal) or UNREACHED
+
+
+Runs = dict[str, list[Recorded]]  # of one data set and model, by arm
+Values = list[tuple[Any, str, list[int]]]  # distinct values of an arm: as recorded, for readers, seeds that have it
+
+
+def read_grid(runs_dir: Path, grid: dict[str, list[Any]]) -> dict[tuple[str, str], Runs]:
+    """What the runs of a grid recorded, by data set and model. A run without a summary is a seed that its arm lacks.
+
+    Raises InputError for an arm without any, or a broken recording.
+    """
+    found: dict[tuple[str, str], Runs] = {}
+    for dataset in grid["dataset"]:
+        for model in grid["model"]:
+            arms = {}
+            for arm in grid["arm"]:
+                folders = (run_folder(runs_dir, dataset, model, arm, seed) for seed in grid["seed"])
+                arms[arm] = [run for run in map(read_run, folders) if run is not None]
+                if not arms[arm]:
+                    raise InputError(
+                        f"{runs_dir / dataset / model / arm}: no run has a summary; run the workflow's target `runs` "
+                        "first"
+                    )
+            found[dataset, model] = arms
+    return found
+
+
+def compare(
+    runs: Runs, baseline: str, declared: dict[str, list[str]], facts: Iterable[Fact] = tuple(FACTS.values())
+) -> list[Finding]:
+    """A finding an arm and fact, of the runs of one data set and model.
+
+    An arm has what its seeds have, which must be one value, the baseline's (where that has none, the first arm's that
+    has). `declared` are the facts that an arm may have otherwise.
+    """
+    found = []
+    for fact in facts:
+        values = {arm: _values(fact, own) for arm, own in runs.items()}
+        if fact.name == LEARNING_RATE:
+            of_fact = _learning_rates(runs, baseline, values)
+        elif fact.name == SCALING:
+            of_fact = _scalings(runs, values)
+        elif fact.name == SEEDS:
+            of_fact = _with_reference(fact, {arm: _seeds(own) for arm, own in runs.items()}, baseline)
+        else:
+            of_fact = _with_reference(fact, values, baseline)
+        found += [
+            replace(one, verdict=DECLARED) if one.verdict == DIFFERS and fact.name in declared.get(one.arm, []) else one
+            for one in of_fact
+        ]
+    return found
+
+
+def undeclared(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that a strict contract refuses."""
+    return [found for found in findings if found.verdict == DIFFERS]
+
+
+def refusal(findings: dict[tuple[str, str], list[Finding]], runs: dict[tuple[str, str], Runs]) -> str:
+    """What is refused, a line a data set, model, method and difference."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for (dataset, model), of_pair in findings.items():
+        for one in undeclared(of_pair):
+            method = runs[dataset, model][one.arm][0].settings["method"]
+            same = (dataset, model, method, one.fact, one.value, one.compared_with, one.other)
+            lines.setdefault(same, []).append(one.arm)
+    shown = []
+    for (dataset, model, method, name, value, compared_with, other), arms in lines.items():
+        one = Finding(arms[0], name, value, compared_with, other, DIFFERS)
+        shown.append(
+            f"  {dataset}/{model}, {', '.join(arms)}: {name}: {unlike_text(one)}; {FACTS[name].remedy}, or add "
+            f"{name} to methods.{method}.varies"
+        )
+    count = f"{len(shown)} difference{'' if len(shown) == 1 else 's'} that no method declares"
+    return "\n".join(
+        [
+            f"the contract is broken by {count}: no table or figure is made, every run is kept",
+            *shown,
+            f"  Or {NOT_STRICT}.",
+        ]
+    )
+
+
+def unlike_text(found: Finding) -> str:
+    """The value and what it should be."""
+    if found.compared_with == REQUIRED:
+        return f"{found.value}, where every arm must have {found.other}"
+    if found.compared_with == found.arm:
+        return f"its own seeds differ: {found.value}"
+    return f"{found.value}, but {found.compared_with} has {found.other}"
+
+
+def _values(fact: Fact, runs: list[Recorded]) -> Values:
+    """The distinct values that the runs of an arm reached."""
+    found: dict[str, tuple[Any, str, list[int]]] = {}
+    for run in runs:
+        value = fact.read(run)
+        if value is NOT_REACHED:
+            continue
+        key = json.dumps(value, sort_keys=True)
+        detail = fact.detail(run)
+        text = shown(value) + (f" ({detail})" if detail else "")
+        found.setdefault(key, (value, text, []))[2].append(run.env.get("seed", 0))
+    return list(found.values())
+
+
+def _seeds(runs: list[Recorded]) -> Values:
+    seeds = sorted(run.env.get("seed", 0) for run in runs)
+    return [(seeds, shown(seeds), seeds)]
+
+
+def _with_reference(fact: Fact, values: dict[str, Values], baseline: str) -> list[Finding]:
+    reference = baseline if values.get(baseline) else next((arm for arm in values if values[arm]), baseline)
+    expected = values[reference]
+    found = []
+    for arm, own in values.items():
+        if not own:
+            found.append(Finding(arm, fact.name, "", reference, _text(expected, expected), UNREACHED))
+        elif fact.required is not None:
+            right = all(value == fact.required for value, _, _ in own)
+            found.append(Finding(arm, fact.name, _text(own, own), REQUIRED, fact.required, EQUAL if right else DIFFERS))
+        else:
+            differs = [value for value, _, _ in own] != [value for value, _, _ in expected]
+            with_itself = not differs and len(own) > 1
+            found.append(
+                Finding(
+                    arm,
+                    fact.name,
+                    _text(own, own if with_itself else expected),
+                    arm if with_itself else reference,
+                    _text(expected, own),
+                    DIFFERS if differs or with_itself else EQUAL,
+                )
+            )
+    return found
+
+
+def _learning_rates(runs: Runs, baseline: str, values: dict[str, Values]) -> list[Finding]:
+    """Full fine-tuning and PEFT must not share a rate that was not tuned for both."""
+    whole = {arm: own[0].trains_all for arm, own in runs.items()}
+    ordered = sorted(runs, key=lambda arm: arm != baseline)
+    found = []
+    for arm, own in values.items():
+        rates = [value for value, _, _ in own]
+        text = "; ".join(_rate(value) for value in rates)
+        one = Finding(arm, LEARNING_RATE, text, arm, text, OWN)
+        for other in (other for other in ordered if whole[other] != whole[arm] and arm != baseline):
+            others = [value for value, _, _ in values[other]]
+            shared = any(rate in others and rate["tuned_for"] is None for rate in rates)
+            borrowed = any(rate["tuned_for"] == other for rate in rates)
+            if shared or borrowed:
+                one = Finding(arm, LEARNING_RATE, text, other, "; ".join(map(_rate, others)), DIFFERS)
+                break
+        if len(rates) > 1:
+            mixed = "; ".join(f"{_rate(value)} ({_of_seeds(seeds)})" for value, _, seeds in own)
+            one = Finding(arm, LEARNING_RATE, mixed, arm, mixed, DIFFERS)
+        found.append(one)
+    return found
+
+
+def _rate(value: dict[str, Any]) -> str:
+    if value["rate"] is None:
+        return f"that tuned for {value['tuned_for']}"
+    return f"{value['rate']:g}, {'tuned for ' + value['tuned_for'] if value['tuned_for'] else 'not tuned'}"
+
+
+def _scalings(runs: Runs, values: dict[str, Values]) -> list[Finding]:
+    """Alpha over rank is the same at every rank of a method."""
+    first: dict[str, str] = {}
+    found = []
+    for arm, own in values.items():
+        reference = first.setdefault(runs[arm][0].settings["method"], arm)
+        same = [value for value, _, _ in own] == [value for value, _, _ in values[reference]] and len(own) == 1
+        other = _text(values[reference], own)
+        found.append(Finding(arm, SCALING, _text(own, own), reference, other, EQUAL if same else DIFFERS))
+    return found
+
+
+def _text(own: Values, other: Values) -> str:
+    """Values for readers, with their seeds where there are several; of mappings only what `other` has otherwise."""
+    if not own:
+        return ""
+    pairs = [*own, *other]
+    keys = None
+    if all(isinstance(value, dict) for value, _, _ in pairs):
+        keys = [key for key in own[0][0] if len({json.dumps(value.get(key)) for value, _, _ in pairs}) > 1]
+    texts = [shown({key: value[key] for key in keys}) if keys else text for value, text, _ in own]
+    if len(own) == 1:
+        return texts[0]
+    return "; ".join(f"{text} ({_of_seeds(seeds)})" for text, (_, _, seeds) in zip(texts, own, strict=True))
+
+
+def _of_seeds(seeds: list[int]) -> str:
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+
+
+def shown(value: Any) -> str:
+    """A recorded value for readers: checksums cut, mappings as "key value, key value"."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {shown(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
+    text = str(value)
+    return text[:12] if len(text) == 64 and set(text) <= set("0123456789abcdef") else text

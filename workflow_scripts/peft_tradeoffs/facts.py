@@ -1,0 +1,346 @@
+"""The facts of the contract: what the recordings of a run must say alike in every arm. Cheap to import."""
+
+import csv
+import functools
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs import files
+from peft_tradeoffs.config_errors import suggestion
+from peft_tradeoffs.environment import LIBRARIES
+from peft_tradeoffs.errors import InputError
+
+NOT_RECORDED = "not recorded"
+NOT_REACHED = object()  # of a run that ended before it: no difference
+COMPLETED = "completed"
+AS_SET = "delete the runs made with the other setting and run again"
+SAME_MACHINE = "delete the runs made on the other and run again"
+SAME_VERSION = "delete the runs of the older version and run again"
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run wrote down: env.json, summary.json and metrics.csv."""
+
+    env: dict[str, Any]
+    summary: dict[str, Any]
+    evaluations: list[dict[str, str]]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings."""
+        return self.env["settings"]
+
+    @property
+    def completed(self) -> bool:
+        """Whether it came to its end."""
+        return self.summary.get("status") == COMPLETED
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether it is full fine-tuning."""
+        return self.settings["peft"] is None
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that arms must have alike."""
+
+    name: str
+    about: str
+    read: Callable[[Recorded], Any]  # a JSON value, or NOT_REACHED
+    remedy: str = AS_SET
+    required: Any = None  # the only value that is right, whatever the others have
+    key: str | None = None  # of a method in the config, where the config shows it before anything runs
+    detail: Callable[[Recorded], str | None] = lambda run: None  # for the reader, not compared
+
+
+def read_run(folder: Path) -> Recorded | None:
+    """What the run in `folder` recorded; None without a summary.
+
+    Raises InputError if a file beside it is missing, broken, or of another run.
+    """
+    try:
+        summary = files.read_json(folder / "summary.json")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{folder / 'summary.json'}: not JSON ({error}); delete the folder, run it again") from None
+    remedy = "delete the run's folder and run it again"
+    try:
+        env = files.read_json(folder / "env.json")
+        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+            evaluations = list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: missing, though the run's summary stands; {remedy}") from None
+    except ValueError as error:
+        raise InputError(f"{folder}: env.json or metrics.csv is broken ({error}); {remedy}") from None
+    if not isinstance(env, dict) or not isinstance(env.get("settings"), dict):
+        raise InputError(f"{folder / 'env.json'}: not a run's environment, no settings; {remedy}")
+    if env.get("fingerprint") != summary.get("fingerprint"):
+        raise InputError(f"{folder / 'env.json'}: of another run than summary.json beside it; {remedy}")
+    return Recorded(env, summary, evaluations)
+
+
+def setting(key: str) -> Callable[[Recorded], Any]:
+    """Reads a setting."""
+    return lambda run: run.settings.get(key, NOT_RECORDED)
+
+
+def settings(*keys: str) -> Callable[[Recorded], Any]:
+    """Reads several settings that are one fact."""
+    return lambda run: {key: run.settings.get(key, NOT_RECORDED) for key in keys}
+
+
+def of_whole_run(key: str) -> Callable[[Recorded], Any]:
+    """Reads a key of the summary that is a run's own result where it failed or early stopping ended it."""
+
+    def read(run: Recorded) -> Any:
+        whole = run.completed and not run.summary.get("stopped_early")
+        return run.summary.get(key, NOT_RECORDED) if whole else NOT_REACHED
+
+    return read
+
+
+def recorded(*path: str) -> Callable[[Recorded], Any]:
+    """Reads a value of env.json."""
+
+    def read(run: Recorded) -> Any:
+        value: Any = run.env
+        for key in path:
+            if not isinstance(value, dict) or key not in value:
+                return NOT_RECORDED
+            value = value[key]
+        return value
+
+    return read
+
+
+def of_gpu(*path: str) -> Callable[[Recorded], Any]:
+    """Reads a value of env.json that a run on a CPU does not have: null there."""
+    read = recorded(*path)
+    return lambda run: None if run.settings.get("device") == "cpu" else read(run)
+
+
+def _device_name(run: Recorded) -> Any:
+    if run.summary.get("mixed_gpus"):  # of its attempts, one of which may have been in vain
+        names = {attempt["gpu_name"] for attempt in run.env.get("attempts", []) if attempt.get("gpu_name")}
+        return " and ".join(sorted(names)) or "GPUs of two models"
+    return run.summary.get("device_name", NOT_RECORDED)
+
+
+def _data(run: Recorded) -> dict[str, Any]:
+    keys = ("train_rows", "test_rows", "truncated_train", "truncated_test")
+    rows = {key: run.summary.get(key, NOT_RECORDED) for key in keys}
+    return {"sha256": run.env.get("data_sha256", NOT_RECORDED), **rows}
+
+
+def _head(run: Recorded) -> Any:
+    """Modules, size and dtypes; older recordings say no dtypes."""
+    size, head = run.summary.get("head_parameters", NOT_RECORDED), run.env.get("head") or {}
+    if size is None:
+        return NOT_REACHED
+    modules = head.get("modules", (run.env.get("model") or {}).get("head", NOT_RECORDED))
+    return {"modules": modules, "parameters": size, "dtypes": head.get("dtypes", NOT_RECORDED)}
+
+
+def _trained_head(run: Recorded) -> Any:
+    """all, or how many are; in older recordings from the counts of the trained parameters."""
+    size, head = run.summary.get("head_parameters", NOT_RECORDED), run.env.get("head")
+    if size is None:
+        return NOT_REACHED
+    if size == NOT_RECORDED:
+        return size
+    if head:
+        trained = head["trained_parameters"]
+    else:
+        trained = min(size, run.summary["trainable_parameters"] - run.summary["adapter_parameters"])
+    return "all" if trained == size else f"{trained} of {size} parameters"
+
+
+def _reported_step(run: Recorded) -> Any:
+    """the last, or the step of the evaluation that the summary reports."""
+    if not run.completed:
+        return NOT_REACHED
+    rows, metric = [row for row in run.evaluations if row["split"] == "test"], run.summary["metric"]
+    steps, value = run.summary["steps"], run.summary["metric_value"]
+    if not rows:
+        return NOT_RECORDED
+    if int(rows[-1]["step"]) != steps:
+        return f"last evaluated at step {rows[-1]['step']} of {steps}"
+    of_value = [row["step"] for row in reversed(rows) if _is(row[metric], value)]
+    if value is None or (of_value and int(of_value[0]) == steps):  # null too with random weights
+        return "the last"
+    return f"step {of_value[0]} of {steps}" if of_value else "that of no evaluation"
+
+
+def _is(text: str, value: float | None) -> bool:
+    return bool(text) and value is not None and math.isclose(float(text), value, abs_tol=1e-9)
+
+
+def _engine(run: Recorded) -> Any:
+    trained = run.completed or run.summary.get("train_s") is not None
+    return run.summary.get("engine", NOT_RECORDED) if trained else NOT_REACHED
+
+
+def _learning_rate(run: Recorded) -> Any:
+    """The rate and the arm that it was tuned for, if any."""
+    rate = run.summary.get("learning_rate", run.settings.get("learning_rate"))
+    tuning = run.settings.get("tuning")
+    return {"rate": rate, "tuned_for": tuning["arm"] if tuning else None}
+
+
+def _tuning(run: Recorded) -> Any:
+    """What all methods must have alike: as many planned rates, on the same budget, seed and dev split."""
+    tuning = run.settings.get("tuning", NOT_RECORDED)
+    if not isinstance(tuning, dict):
+        return tuning
+    rates = tuning.get("rates", NOT_RECORDED)
+    alike = ("seed", "fraction", "epochs", "max_steps", "dev_rows")
+    return {
+        "rates": len(rates) if isinstance(rates, list) else rates,
+        **{key: tuning.get(key, NOT_RECORDED) for key in alike},
+    }
+
+
+@functools.cache
+def _peft_fields() -> dict[str, Any]:
+    return json.loads((SCHEMAS / "peft.schema.json").read_text(encoding="utf-8"))["$defs"]
+
+
+def _alpha_and_rank(run: Recorded) -> tuple[float, int] | None:
+    """None of a method that has not both."""
+    peft = run.settings["peft"] or {}
+    fields = _peft_fields().get(peft.get("peft_type"), {})
+    alpha, rank = (peft.get(fields.get(f"x-{name}-field")) for name in ("alpha", "rank"))
+    return (alpha, rank) if alpha and rank else None
+
+
+def _scaling(run: Recorded) -> float | None:
+    """What an adapter's output is multiplied by."""
+    if (found := _alpha_and_rank(run)) is None:
+        return None
+    alpha, rank = found
+    return alpha / math.sqrt(rank) if run.settings["peft"].get("use_rslora") else alpha / rank
+
+
+def _alpha(run: Recorded) -> str | None:
+    found = _alpha_and_rank(run)
+    return found and f"alpha {found[0]:g} at rank {found[1]}"
+
+
+def _commit(run: Recorded) -> str | None:
+    git = run.env.get("git") or {}
+    if not git.get("commit"):
+        return None
+    return f"commit {git['commit'][:12]}{', changed' if git.get('dirty') else ''}"
+
+
+_ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm")
+LEARNING_RATE, SCALING, SEEDS = "learning_rate", "scaling", "seeds"  # facts that are compared in ways of their own
+
+_FACTS = (
+    Fact("batch_size", "Rows an optimizer step.", setting("batch_size")),
+    Fact(
+        "gradient_accumulation_steps",
+        "Parts that a batch is computed in.",
+        setting("gradient_accumulation_steps"),
+    ),
+    Fact("steps", "Optimizer steps, of runs that early stopping did not end.", of_whole_run("steps")),
+    Fact("epochs", "Passes over the training split, of runs that early stopping did not end.", of_whole_run("epochs")),
+    Fact("early_stopping", "The rule that ends a run on the validation split.", setting("early_stopping")),
+    Fact("max_length", "Tokens after which a text is cut.", setting("max_length")),
+    Fact("precision", "What the steps compute in: fp32, or bf16 autocast.", setting("precision")),
+    Fact(
+        "dtype",
+        "What frozen base weights are loaded in.",
+        setting("dtype"),
+        "set it alike, where full fine-tuning has float32 alone",
+        key="dtype",
+    ),
+    Fact(
+        "gradient_checkpointing",
+        "Activations are recomputed in the backward pass: less memory, more time.",
+        setting("gradient_checkpointing"),
+        "set it alike",
+        key="gradient_checkpointing",
+    ),
+    Fact("optimizer", "AdamW's settings, and the norm that gradients are clipped at.", settings(*_ADAM)),
+    Fact("schedule", "Warm-up's share of the steps of a linear schedule.", settings("warmup_ratio")),
+    Fact(
+        LEARNING_RATE,
+        "Each method's own: full fine-tuning and PEFT need rates that are about ten times apart.",
+        _learning_rate,
+        "give each method a list of rates to tune, or a rate of its own",
+        key="learning_rate",
+    ),
+    Fact(
+        "tuning",
+        "How the learning rate was tuned: planned rates, budget, seed and dev split of the trials.",
+        _tuning,
+        "give every method a list of as many rates",
+        key="learning_rate",
+    ),
+    Fact(
+        SCALING,
+        "Alpha over rank (with rsLoRA over its square root), alike at every rank of a method.",
+        _scaling,
+        "leave alpha out, which is twice the rank then",
+        key="peft",
+        detail=_alpha,
+    ),
+    Fact("head", "Modules trained in full, their size and dtypes.", _head),
+    Fact("trained_head", "How much of the head is trained.", _trained_head, SAME_VERSION, required="all"),
+    Fact("model", "Checksum of the model's files.", recorded("model_sha256"), "delete the runs of the other model"),
+    Fact("data", "Checksum and rows of the tokenised splits.", _data, "delete the runs of the other data"),
+    Fact("metric", "The reported metric.", setting("metric")),
+    Fact(
+        "reported_step",
+        "The evaluation whose metric is reported; the best of several would be chosen on the test split.",
+        _reported_step,
+        "delete the run and run it again",
+        required="the last",
+    ),
+    Fact(SEEDS, "The seeds that were run.", lambda run: run.env.get("seed", NOT_RECORDED), "run the missing seeds"),
+    Fact("evaluation_batch_size", "Rows an evaluation step.", setting("evaluation_batch_size")),
+    Fact(
+        "engine",
+        "What ran the training steps.",
+        _engine,
+        "set training.engine: eager for all and run again",
+        detail=lambda run: run.summary.get("engine_reason"),
+    ),
+    Fact("compile", "The training steps went through torch.compile.", setting("compile")),
+    Fact("device_name", "Model of the GPU, or of the processor where there was none.", _device_name, SAME_MACHINE),
+    Fact("threads", "CPU threads of the training process.", recorded("threads"), SAME_MACHINE),
+    Fact(
+        "shared_gpu",
+        "Another process was on the GPU.",
+        lambda run: None if run.settings.get("device") == "cpu" else run.summary.get("shared_gpu", NOT_RECORDED),
+        "run it again on a GPU of its own",
+    ),
+    Fact("driver", "Version of the GPU's driver.", of_gpu("gpu", "driver_version"), SAME_MACHINE),
+    Fact("power_limit_W", "Power limit of the GPU.", of_gpu("gpu", "power_limit_W"), SAME_MACHINE),
+    Fact("torch_flags", "Torch's switches for TF32 and determinism.", of_gpu("flags"), SAME_VERSION),
+    *(Fact(name, f"Version of {name}.", recorded("versions", name), SAME_VERSION) for name in LIBRARIES),
+    Fact("cuda_runtime", "Version of CUDA's runtime.", of_gpu("cuda_runtime_version"), SAME_VERSION),
+    Fact("cudnn", "Version of cuDNN.", of_gpu("cudnn_version"), SAME_VERSION),
+    Fact("python", "Version of Python.", recorded("python"), SAME_VERSION),
+    Fact("code", "Checksum of this workflow's training code.", recorded("code_sha256"), SAME_VERSION, detail=_commit),
+)
+FACTS: dict[str, Fact] = {fact.name: fact for fact in _FACTS}
+
+
+def check_varies(methods: dict[str, dict[str, Any]]) -> None:
+    """Raise InputError for a name under a method's `varies` that is no fact."""
+    for name, method in methods.items():
+        for fact in method["varies"]:
+            if fact not in FACTS:
+                raise InputError(
+                    f"config key methods.{name}.varies: there is no fact {fact!r}; {suggestion(fact, FACTS, 'facts: ')}"
+                )
