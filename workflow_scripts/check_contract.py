@@ -24,6 +24,9 @@ def arguments() -> argparse.Namespace:
         metavar="JSON",
         help='{"lora-r8": ["dtype"], ...}: facts that arms have otherwise on purpose (default: none)',
     )
+    parser.add_argument(
+        "--tunings-dir", type=Path, required=True, metavar="DIR", help="holds {dataset}/{model}/{arm}.json of tune.py"
+    )
     parser.add_argument("--strict", action="store_true", help="refuse differences that are not declared")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()
@@ -36,7 +39,7 @@ def main() -> None:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
     from peft_tradeoffs.contract import compare, read_grid, refusal, undeclared
 
-    runs = read_grid(args.runs_dir, args.grid)
+    runs = read_grid(args.runs_dir, args.tunings_dir, args.grid)
     findings = {pair: compare(own, args.baseline, args.declared) for pair, own in runs.items()}
     if args.strict and any(map(undeclared, findings.values())):
         raise InputError(refusal(findings, runs))

@@ -31,10 +31,11 @@ Runs = dict[str, list[Recorded]]  # of one data set and model, by arm
 Values = list[tuple[Any, str, list[int]]]  # distinct values of an arm: as recorded, for readers, seeds that have it
 
 
-def read_grid(runs_dir: Path, grid: dict[str, list[Any]]) -> dict[tuple[str, str], Runs]:
+def read_grid(runs_dir: Path, tunings: Path, grid: dict[str, list[Any]]) -> dict[tuple[str, str], Runs]:
     """What the runs of a grid recorded, by data set and model. A run without a summary is a seed that its arm lacks.
 
-    Raises InputError for an arm without any, or a broken recording.
+    `tunings` holds {dataset}/{model}/{arm}.json of tune.py. Raises InputError for an arm without any, or a broken
+    recording.
     """
     found: dict[tuple[str, str], Runs] = {}
     for dataset in grid["dataset"]:
@@ -42,7 +43,8 @@ def read_grid(runs_dir: Path, grid: dict[str, list[Any]]) -> dict[tuple[str, str
             arms = {}
             for arm in grid["arm"]:
                 folders = (run_folder(runs_dir, dataset, model, arm, seed) for seed in grid["seed"])
-                arms[arm] = [run for run in map(read_run, folders) if run is not None]
+                found_runs = (read_run(folder, tunings / dataset / model) for folder in folders)
+                arms[arm] = [run for run in found_runs if run is not None]
                 if not arms[arm]:
                     raise InputError(
                         f"{runs_dir / dataset / model / arm}: no run has a summary; run the workflow's target `runs` "

@@ -8,7 +8,7 @@ from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.contract import DECLARED, DIFFERS, EQUAL, UNREACHED, Finding, Runs, shown
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS
-from peft_tradeoffs.readable import NULL, heading
+from peft_tradeoffs.readable import NULL
 from peft_tradeoffs.table_formats import escape_latex, escape_pipes, latex, sections
 from peft_tradeoffs.tables import ARM
 
@@ -52,7 +52,7 @@ def differences(frame: pd.DataFrame) -> dict[tuple[str, str, str], str | None]:
     It can follow the arm's name and "differs".
     """
     found: dict[tuple[str, str, str], str | None] = {}
-    for rows in sections(frame):
+    for _, rows in sections(frame):
         labels = _labels(rows)
         for key, own in rows.groupby(ARM, sort=False):
             unlike = _unlike(own)
@@ -87,8 +87,8 @@ def with_differences(runs: pd.DataFrame, contract_csv: Path) -> pd.DataFrame:
 def contract_markdown(frame: pd.DataFrame, notes: dict[tuple[str, str], list[str]]) -> str:
     """A section a (data set, model): a sentence, what differs, the notes, then what all arms have alike."""
     parts = []
-    for rows in sections(frame):
-        parts += [f"## {heading(rows)}", summary_sentence(rows)]
+    for title, rows in sections(frame):
+        parts += [f"## {title}", summary_sentence(rows)]
         unlike, alike = _unlike(rows), _alike(rows)
         if len(unlike):
             parts.append(_grid(unlike_readable(unlike, _labels(rows))))
@@ -100,7 +100,7 @@ def contract_markdown(frame: pd.DataFrame, notes: dict[tuple[str, str], list[str
 def contract_latex(frame: pd.DataFrame, notes: dict[tuple[str, str], list[str]]) -> str:
     """As `contract_markdown`: the sentence below the table of what differs."""
     parts = []
-    for rows in sections(frame):
+    for title, rows in sections(frame):
         below = [summary_sentence(rows), *notes[tuple(rows.iloc[0][["dataset", "model"]])]]
         alike = "; ".join(f"{fact} {value}" for fact, value in _alike(rows)[["Fact", "Value"]].to_numpy())
         below.append(f"All arms have alike: {alike}.")
@@ -109,7 +109,7 @@ def contract_latex(frame: pd.DataFrame, notes: dict[tuple[str, str], list[str]])
             labels = _labels(rows)
             parts.append(latex(unlike, lambda own, of=labels: unlike_readable(own, of), lambda _, said=below: said))
         else:
-            parts.append(rf"\noindent {escape_latex(' '.join([f'{heading(rows)}.', *below]))}" + "\n")
+            parts.append(rf"\noindent {escape_latex(' '.join([f'{title}.', *below]))}" + "\n")
     return "\n".join(parts)
 
 

@@ -60,8 +60,11 @@ class Fact:
     detail: Callable[[Recorded], str | None] = lambda run: None  # for the reader, not compared
 
 
-def read_run(folder: Path) -> Recorded | None:
+def read_run(folder: Path, tunings: Path) -> Recorded | None:
     """What the run in `folder` recorded; None without a summary.
+
+    The settings get `tuning`, what tune.py wrote to the folder `tunings` for the arm in whose tuning the learning rate
+    was found: as it is now, since a grid that has grown leaves a run alone whose rate is still the best.
 
     Raises InputError if a file beside it is missing, broken, or of another run.
     """
@@ -84,6 +87,9 @@ def read_run(folder: Path) -> Recorded | None:
         raise InputError(f"{folder / 'env.json'}: not a run's environment, no settings; {remedy}")
     if env.get("fingerprint") != summary.get("fingerprint"):
         raise InputError(f"{folder / 'env.json'}: of another run than summary.json beside it; {remedy}")
+    if "tuned_as" in env["settings"]:
+        arm = env["settings"]["tuned_as"]
+        env["settings"]["tuning"] = arm and files.read_json(tunings / f"{arm}.json")
     return Recorded(env, summary, evaluations)
 
 
@@ -201,11 +207,13 @@ def _tuning(run: Recorded) -> Any:
     if not isinstance(tuning, dict):
         return tuning
     rates = tuning.get("rates", NOT_RECORDED)
-    alike = ("seed", "fraction", "epochs", "max_steps", "dev_rows")
-    return {
+    alike = ("seed", "epochs", "max_steps", "batch_size", "train_rows", "dev_rows", "data_sha256")
+    found = {
         "rates": len(rates) if isinstance(rates, list) else rates,
         **{key: tuning.get(key, NOT_RECORDED) for key in alike},
     }
+    best, taken = tuning.get("learning_rate"), run.settings["learning_rate"]
+    return found if best == taken else {"taken": f"{taken:g}, not the best, {best:g}", **found}
 
 
 @functools.cache
