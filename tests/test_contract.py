@@ -130,6 +130,14 @@ def test_a_rate_that_is_shared_and_not_tuned_is_refused(tmp_path):
     assert refused(folder, baseline="lora-r4") == {"learning_rate": ["full", "lora-r16"]}
 
 
+def test_seeds_of_one_arm_at_two_rates_are_refused(tmp_path):
+    folder = write(tmp_path, runs())
+    change(folder, "lora-r4", fields(learning_rate=1e-3), seed="2", file="summary.json")
+    assert refused(folder) == {"learning_rate": ["lora-r4"]}
+    one = findings(folder)["lora-r4", "learning_rate"]
+    assert one.value == "0.0005, not tuned (seeds 0, 1); 0.001, not tuned (seed 2)" and one.compared_with == "lora-r4"
+
+
 def test_a_rate_tuned_for_full_fine_tuning_alone_is_refused(tmp_path):
     folder = write(tmp_path, runs())
     for arm in ("full", "lora-r*"):
@@ -213,6 +221,10 @@ def test_what_is_recorded_of_a_head_is_what_was_built(tiny_bert, quantization):
     size = built.parameters.head
     expected = {"modules": built.head, "trained_parameters": size, "dtypes": ["float32"]}
     assert methods.head_facts(built) == methods.head_facts(build(None, None)) == expected
+    for name, parameter in built.model.named_parameters():
+        if "original_module" in name:  # as frozen layers are held under autocast
+            parameter.data = parameter.data.to(torch.bfloat16)
+    assert methods.head_facts(built) == expected
     for name, parameter in built.model.named_parameters():
         if "classifier.modules_to_save" in name:
             parameter.requires_grad = False

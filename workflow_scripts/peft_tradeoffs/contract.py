@@ -93,18 +93,18 @@ def refusal(findings: dict[tuple[str, str], list[Finding]], runs: dict[tuple[str
             method = runs[dataset, model][one.arm][0].settings["method"]
             same = (dataset, model, method, one.fact, one.value, one.compared_with, one.other)
             lines.setdefault(same, []).append(one.arm)
-    shown = []
+    told = []
     for (dataset, model, method, name, value, compared_with, other), arms in lines.items():
         one = Finding(arms[0], name, value, compared_with, other, DIFFERS)
-        shown.append(
+        told.append(
             f"  {dataset}/{model}, {', '.join(arms)}: {name}: {unlike_text(one)}; {FACTS[name].remedy}, or add "
             f"{name} to methods.{method}.varies"
         )
-    count = f"{len(shown)} difference{'' if len(shown) == 1 else 's'} that no method declares"
+    count = f"{len(told)} difference{'' if len(told) == 1 else 's'} that no method declares"
     return "\n".join(
         [
             f"the contract is broken by {count}: no table or figure is made, every run is kept",
-            *shown,
+            *told,
             f"  Or {NOT_STRICT}.",
         ]
     )

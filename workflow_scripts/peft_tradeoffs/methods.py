@@ -133,9 +133,12 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
 
 
 def head_facts(built: Built) -> dict[str, Any]:
-    """What holds of the head as built: its modules, how many of its parameters are trained, the dtypes it is in."""
+    """What holds of the head: its modules, how many of its parameters are trained, the dtypes that it is in.
+
+    The first weights that PEFT keeps beside the trained ones (see `weight_bytes`) have no part in it.
+    """
     named = ((name.removeprefix("base_model.model."), parameter) for name, parameter in built.model.named_parameters())
-    weights = [parameter for name, parameter in named if _in_head(name, built.head)]
+    weights = [parameter for name, parameter in named if _in_head(name, built.head) and ".original_module." not in name]
     return {
         "modules": built.head,
         "trained_parameters": sum(parameter.numel() for parameter in weights if parameter.requires_grad),
