@@ -73,6 +73,16 @@ def put(key: str, value: Any) -> Change:
     return lambda settings: at(settings, above).update({last: value})
 
 
+def both(*changes: Change) -> Change:
+    """Several changes."""
+
+    def change(settings: dict[str, Any]) -> None:
+        for one in changes:
+            one(settings)
+
+    return change
+
+
 def without(key: str) -> Change:
     """A change that takes one key out."""
     above, _, last = key.rpartition(".")
@@ -240,11 +250,13 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         ("config key methods.lora-r4: the arm name lora-r4 is taken; rename it",),
     ),
     "grids of unequal length": (
-        Plan(put("methods.full.learning_rate", [1e-4, 1e-3]), put("methods.lora.learning_rate", [1e-4, 1e-3, 1e-2])),
+        Plan(
+            both(put("methods.full.learning_rate", [1e-4, 1e-3]), put("methods.lora.learning_rate", [1e-4, 1e-3, 1e-2]))
+        ),
         ("config key methods.lora.learning_rate: 3 rates, but methods.full has 2; give every method as many trials",),
     ),
     "tuning with a seed of final runs": (
-        Plan(put("methods.full.learning_rate", [1e-4, 1e-3]), put("tune", {"seed": 1})),
+        Plan(both(put("methods.full.learning_rate", [1e-4, 1e-3]), put("tune", {"seed": 1}))),
         ("config key tune.seed: 1 is one of seeds, whose runs would not be fresh; change it",),
     ),
     "a rate of a method that is not tuned": (
@@ -256,11 +268,11 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         ("config key methods.lora.learning_rate: there is no method 'ful'; did you mean full?",),
     ),
     "tuning at a rank that is not there": (
-        Plan(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"rank": 5})),
+        Plan(both(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"rank": 5}))),
         ("config key tune.rank: no tuned method has rank 5; name one that is in ranks",),
     ),
     "checks of ranks that are tuned anyway": (
-        Plan(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"by": "arm", "check_ranks": [4]})),
+        Plan(both(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"by": "arm", "check_ranks": [4]}))),
         ("config key tune.check_ranks: with tune.by arm every rank is tuned; remove it",),
     ),
     "noise of an arm that is not there": (

@@ -199,7 +199,7 @@ def environment(run: dict[str, Any]) -> dict[str, Any]:
         "model": {"head": ["classifier"], "path": "distilbert", "revision": None},
         "settings": {
             **{key: run[key] for key in keys},
-            **{"peft": peft, "quantization": None, "tuning": None, "early_stopping": None, "max_steps": None},
+            **{"peft": peft, "quantization": None, "tuned_as": None, "early_stopping": None, "max_steps": None},
             **{"epochs": 3, "max_length": 128, "evaluation_batch_size": 64, "warmup_ratio": 0.1, "weight_decay": 0.01},
             **{"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0},
         },

@@ -26,8 +26,8 @@ from peft_tradeoffs.preflight import check_planned
 ARMS = synthetic.grid(["full", "lora", "qlora"], [4, 16])
 AXES = ("dataset", "model", "arm", "seed")
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
-TUNING = {"arm": "full", "rates": [1e-5, 1e-4], "seed": 1000, "fraction": 0.1, "epochs": 3, "max_steps": None}
-TUNING |= {"dev_rows": 640}
+TUNING = {"arm": "full", "rates": [1e-5, 1e-4], "seed": 1000, "epochs": 3, "max_steps": None, "batch_size": 32}
+TUNING |= {"train_rows": 5760, "dev_rows": 640, "data_sha256": "d" * 64}
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -55,6 +55,17 @@ def settings(**fields: Any) -> Change:
     return lambda env: env["settings"].update(fields)
 
 
+def tuned(runs: Path, arms: str, **tuning: Any) -> None:
+    """Let an arm's runs have taken the rate that they recorded from this tuning, by tune.py's file of it."""
+    tuning = {**TUNING, **tuning}
+    for path in sorted(runs.glob(f"{arms}/seed0/env.json")):
+        tuning.setdefault("learning_rate", json.loads(path.read_text())["settings"]["learning_rate"])
+    best = runs.parents[2] / f"tune/best/sst2/distilbert/{tuning['arm']}.json"
+    best.parent.mkdir(parents=True, exist_ok=True)
+    best.write_text(json.dumps(tuning))
+    change(runs, arms, settings(tuned_as=tuning["arm"]))
+
+
 def versions(**names: str) -> Change:
     return lambda env: env["versions"].update(names)
 
@@ -71,7 +82,7 @@ def findings(
     folder: Path, declared: dict[str, list[str]] | None = None, baseline: str = "full"
 ) -> dict[tuple[str, str], Finding]:
     """What the contract finds, by arm and fact."""
-    found = read_grid(folder.parents[1], grid(runs()))["sst2", "distilbert"]
+    found = read_grid(folder.parents[1], folder.parents[2] / "tune/best", grid(runs()))["sst2", "distilbert"]
     return {(one.arm, one.fact): one for one in compare(found, baseline, declared or {})}
 
 
@@ -87,6 +98,7 @@ def check(folder: Path, *words: str, summaries: list[dict[str, Any]] | None = No
     """The command line over the runs in `folder`."""
     place = ["--runs-dir", str(folder / "runs"), "--grid", json.dumps(grid(summaries or runs()))]
     place += ["--output-dir", str(folder / "tables"), "--baseline", "full"]
+    place += ["--tunings-dir", str(folder / "tune/best")]
     command = [sys.executable, str(SCRIPTS / "check_contract.py"), *place, *words]
     return subprocess.run(command, capture_output=True, text=True)
 
@@ -140,10 +152,11 @@ def test_seeds_of_one_arm_at_two_rates_are_refused(tmp_path):
 
 def test_a_rate_tuned_for_full_fine_tuning_alone_is_refused(tmp_path):
     folder = write(tmp_path, runs())
+    change(folder, "full", settings(learning_rate=5e-4))
+    change(folder, "full", fields(learning_rate=5e-4), file="summary.json")
     for arm in ("full", "lora-r*"):
-        change(folder, arm, settings(tuning=TUNING))
-    for arm in ("qlora-r4", "qlora-r16"):
-        change(folder, arm, settings(tuning={**TUNING, "arm": "qlora-r4"}))
+        tuned(folder, arm)
+    tuned(folder, "qlora-r*", arm="qlora-r4")
     assert refused(folder) == {"learning_rate": LORA}
     assert findings(folder)["lora-r4", "learning_rate"].value == "0.0005, tuned for full"
 
@@ -151,26 +164,38 @@ def test_a_rate_tuned_for_full_fine_tuning_alone_is_refused(tmp_path):
 def test_the_same_rate_tuned_for_each_is_no_breach(tmp_path):
     folder = write(tmp_path, runs())
     for arm in ("full", "lora-r4", "lora-r16", "qlora-r4", "qlora-r16"):
-        change(folder, arm, settings(tuning={**TUNING, "arm": arm, "rates": [len(arm), 9.0], "edge": arm}))
+        change(folder, arm, settings(learning_rate=1e-4))
         change(folder, arm, fields(learning_rate=1e-4), file="summary.json")
+        tuned(folder, arm, arm=arm, rates=[len(arm), 9.0], edge=arm)
     assert refused(folder) == {}
+
+
+def test_a_rate_that_is_not_the_best_any_more_is_refused(tmp_path):
+    """The grid was widened, and the runs of the rate before are mixed in."""
+    folder = write(tmp_path, runs())
+    for arm in ("full", "qlora-r4", "qlora-r16", "lora-r16"):
+        tuned(folder, arm, arm=arm)
+    tuned(folder, "lora-r4", arm="lora-r4", learning_rate=1e-3)
+    assert refused(folder) == {"tuning": ["lora-r4"]}
+    assert findings(folder)["lora-r4", "tuning"].value.startswith("taken 0.0005, not the best, 0.001")
 
 
 @pytest.mark.parametrize(
     ("tuning", "value"),
     [
         (None, "none"),
-        ({**TUNING, "rates": [1e-4]}, "rates 1"),
-        ({**TUNING, "fraction": 0.2, "dev_rows": 1280}, "fraction 0.2, dev_rows 1280"),
-        ({**TUNING, "seed": 7}, "seed 7"),
-        ({**TUNING, "epochs": 1}, "epochs 1"),
+        ({"rates": [1e-4]}, "rates 1"),
+        ({"train_rows": 5120, "dev_rows": 1280}, "train_rows 5120, dev_rows 1280"),
+        ({"seed": 7}, "seed 7"),
+        ({"epochs": 1}, "epochs 1"),
     ],
 )
 def test_methods_that_are_not_tuned_alike_are_refused(tmp_path, tuning, value):
     folder = write(tmp_path, runs())
     for arm in ("full", "qlora-r4", "qlora-r16"):
-        change(folder, arm, settings(tuning={**TUNING, "arm": arm}))
-    change(folder, "lora-r*", settings(tuning=tuning and {**tuning, "arm": "lora-r4"}))
+        tuned(folder, arm, arm=arm)
+    if tuning:
+        tuned(folder, "lora-r*", arm="lora-r4", **tuning)
     assert refused(folder) == {"tuning": LORA}
     assert findings(folder)["lora-r4", "tuning"].value.startswith(value)
 
@@ -266,7 +291,7 @@ def test_one_seed_keeps_the_contract_and_has_no_interval(tmp_path):
     """The comparison of arms says why (test_comparison.py); the contract has nothing to refuse."""
     one_each = runs(seeds=1)
     folder = write(tmp_path, one_each)
-    found = read_grid(folder.parents[1], grid(one_each))["sst2", "distilbert"]
+    found = read_grid(folder.parents[1], folder.parents[2] / "tune/best", grid(one_each))["sst2", "distilbert"]
     assert undeclared(compare(found, "full", {})) == []
 
 
@@ -316,7 +341,7 @@ def test_results_of_an_older_version_are_refused(tmp_path):
 
 def test_what_an_older_recording_lacks_differs(tmp_path):
     folder = write(tmp_path, runs())
-    change(folder, "lora-r4", lambda env: (env["settings"].pop("tuning"), env.pop("threads"), env.pop("flags")))
+    change(folder, "lora-r4", lambda env: (env["settings"].pop("tuned_as"), env.pop("threads"), env.pop("flags")))
     assert refused(folder) == {"tuning": ["lora-r4"], "threads": ["lora-r4"], "torch_flags": ["lora-r4"]}
     assert findings(folder)["lora-r4", "threads"].value == "not recorded"
 

@@ -89,7 +89,9 @@ def mean_sd(row: Any, key: str, scale: float = 1.0, decimals: int | None = None)
         decimals = 0 if mean == 0 else max(0, 2 - math.floor(math.log10(abs(mean))))
         if sd > 0:
             decimals = min(decimals, supported(sd))
-    text = number(mean, decimals) + ("" if pd.isna(sd) else f" ± {number(sd, decimals)}")
+    small = sd > 0 and not round(sd, decimals)  # never 0
+    spread = f"< {number(10**-decimals, decimals)}" if small else number(sd, decimals)
+    text = number(mean, decimals) + ("" if pd.isna(sd) else f" ± {spread}")
     return text if count == row["n"] else f"{text} (n = {count})"
 
 
