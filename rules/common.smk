@@ -188,6 +188,12 @@ def tuned_rate(wildcards):
     return expand(TUNED, arm=arm, allow_missing=True) if arm else []
 
 
+def tunings():
+    """What tune.py wrote of every arm that is tuned."""
+    arms = list(EXPERIMENT.trials)
+    return expand(TUNED, dataset=GRID["dataset"], model=GRID["model"], arm=arms)
+
+
 def tuning_csv():
     return f"{OUT}/tables/tuning.csv" if EXPERIMENT.trials else []
 

@@ -8,6 +8,7 @@ localrules:
 rule check_contract:
     input:
         summaries=summaries(),
+        tunings=tunings(),
         code=code("check_contract.py"),
     output:
         table_files(CONTRACT),

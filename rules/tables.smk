@@ -52,12 +52,7 @@ rule compare_arms:
 
 rule make_tuning:
     input:
-        tunings=expand(
-            TUNED,
-            dataset=GRID["dataset"],
-            model=GRID["model"],
-            arm=list(EXPERIMENT.trials),
-        ),
+        tunings=tunings(),
         code=code("make_tuning.py"),
     output:
         table_files(["tuning"]),

@@ -180,6 +180,16 @@ def test_a_rate_that_is_not_the_best_any_more_is_refused(tmp_path):
     assert findings(folder)["lora-r4", "tuning"].value.startswith("taken 0.0005, not the best, 0.001")
 
 
+def test_rates_tuned_under_another_version_are_refused(tmp_path):
+    folder = write(tmp_path, runs())
+    for arm in ("full", "qlora-r4", "qlora-r16", "lora-r16"):
+        tuned(folder, arm, arm=arm, versions={"torch": "1.0.0"}, code_sha256="c" * 64)
+    trials = [{"device_name": "NVIDIA A100", "added": False}]
+    tuned(folder, "lora-r4", arm="lora-r4", versions={"torch": "0.9.0"}, code_sha256="b" * 64, trials=trials)
+    assert refused(folder) == {"tuning": ["lora-r4"]}
+    assert "tuned_with torch 0.9.0, other code, NVIDIA A100" in findings(folder)["lora-r4", "tuning"].value
+
+
 @pytest.mark.parametrize(
     ("tuning", "value"),
     [

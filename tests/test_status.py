@@ -220,7 +220,7 @@ def test_a_line_a_tuning_before_the_runs(tmp_path, runs):
     trials = {"full": [1e-5, 1e-4], "lora-r4": [1e-4, 1e-3], "a": [1e-4, 1e-3], "b": [1e-4, 1e-3], "c": [1e-4, 1e-3]}
     best = tmp_path / "tune/best/reviews/tiny/full.json"
     best.parent.mkdir(parents=True)
-    best.write_text(json.dumps({"learning_rate": 1e-4, "trials": [{}, {}, {}]}))
+    best.write_text(json.dumps({"learning_rate": 1e-4, "rates": [1e-5, 1e-4], "trials": [{}, {}, {}]}))
     summary(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr0.0001")
     live(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr0.001")
     live(tmp_path / "tune/trials/reviews/tiny/a/lr0.001", status="interrupted")

@@ -128,7 +128,7 @@ def test_checks_and_followers():
 
 def tunings():
     best = {"dataset": "d", "model": "m", "metric": "accuracy", "seed": 1000, "batch_size": 32, "pretrained": True}
-    best |= {"train_rows": 900, "dev_rows": 100}
+    best |= {"train_rows": 900, "dev_rows": 100, "extensions": 0}
     full = [trial(1e-5, 0.7), trial(1e-4, 0.8), trial(1e-3, None, None, "diverged")]
     four = [trial(1e-4, 0.7), trial(1e-3, 0.9), trial(1e-2, 0.88), trial(1e-1, None, None, "oom", added=True)]
     eight = [trial(1e-4, 0.7), trial(1e-3, 0.8), trial(1e-2, 0.91)]
@@ -151,8 +151,30 @@ def test_the_table_shows_every_trial():
     assert "0.1 (added)" in set(shown["Learning rate"])
     notes = " ".join(tuning_notes(frame))
     assert "LoRA r8: the best rate, 0.01, is the highest that was tried" in notes
-    assert "LoRA r8, a check, is best at 0.01; the rate of LoRA r4 is 11.00 lower there." in notes
+    assert (
+        "LoRA r8, a check, is best at 0.01; with the rate of LoRA r4, 0.001, its Accuracy is 11.00 points lower."
+        in notes
+    )
+    assert "All trials together took 10.0 s of training steps." in notes
     assert "full: the best rate" not in notes
+
+
+def test_a_check_that_did_not_try_the_rate_says_so():
+    full, four, eight = tunings()
+    four["trials"][1]["value"] = 0.5
+    four["trials"].append(trial(5e-3, 0.95, added=True))
+    four |= tuning.chosen(four["trials"])
+    notes = " ".join(tuning_notes(tuning_frame([full, four, eight], {"full", "lora-r4"})))
+    assert "LoRA r8, a check, is best at 0.01; with the rate of LoRA r4, 0.005, it was not tried." in notes
+
+
+def test_the_budget_of_trials():
+    """Epochs of its own count although final runs are ended by steps."""
+    settings = config(full={"learning_rate": GRID})
+    settings["training"] |= {"max_steps": 50}
+    for tune, expected in (({}, (1, 50)), ({"epochs": 2}, (2, None)), ({"max_steps": 5}, (1, 5))):
+        found = resolve({**settings, "tune": tune}).trial_settings("reviews", "tiny", "full")
+        assert (found["epochs"], found["max_steps"]) == expected
 
 
 @pytest.fixture(scope="module")

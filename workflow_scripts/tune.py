@@ -47,11 +47,14 @@ def main() -> None:
             **{key: settings[key] for key in ("dataset", "model", "arm", "method", "rank", "metric")},
             **chosen(trials),
             "rates": planned,
+            "extensions": arguments.extend,
             "seed": arguments.seed,
             **{key: settings[key] for key in BUDGET},
             "train_rows": tokens["rows"]["train"],
             "dev_rows": tokens["rows"]["test"],
             "data_sha256": tokens["sha256"],
+            "code_sha256": training.code_sha256,
+            "versions": training.versions,
             "trials": sorted(trials, key=lambda trial: trial["learning_rate"]),
         },
     )
@@ -60,7 +63,17 @@ def main() -> None:
 def _trial(folder: Path, added: bool) -> dict[str, Any]:
     """What is kept of a trial; its `test` split is the dev split."""
     summary = files.read_json(folder / "summary.json")
-    same = ("learning_rate", "status", "failed_phase", "diverged_step", "steps", "train_s", "energy_J", "pretrained")
+    same = (
+        "learning_rate",
+        "status",
+        "failed_phase",
+        "diverged_step",
+        "steps",
+        "train_s",
+        "energy_J",
+        "pretrained",
+        "device_name",
+    )
     found = {key: summary[key] for key in same}
     return {**found, "added": added, "value": summary["metric_value"], "loss": summary["test_loss"]}
 

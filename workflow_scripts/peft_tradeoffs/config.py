@@ -75,7 +75,9 @@ class Experiment:
 
     def trial_settings(self, dataset: str, model: str, arm: str) -> dict[str, Any]:
         """The same of a trial in the tuning of an arm, but for its learning rate."""
-        budget = {key: self.tune[key] for key in ("epochs", "max_steps") if self.tune[key] is not None}
+        budget = {key: self.tune[key] for key in ("epochs", "max_steps")}
+        if budget["epochs"] is None:
+            budget = {key: steps for key, steps in budget.items() if steps is not None}
         settings = self.run_settings(dataset, model, arm)
         return settings | budget | {"learning_rate": None, "early_stopping": None, "save_weights": False}
 

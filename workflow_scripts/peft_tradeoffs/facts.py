@@ -89,7 +89,10 @@ def read_run(folder: Path, tunings: Path) -> Recorded | None:
         raise InputError(f"{folder / 'env.json'}: of another run than summary.json beside it; {remedy}")
     if "tuned_as" in env["settings"]:
         arm = env["settings"]["tuned_as"]
-        env["settings"]["tuning"] = arm and files.read_json(tunings / f"{arm}.json")
+        try:
+            env["settings"]["tuning"] = arm and files.read_json(tunings / f"{arm}.json")
+        except FileNotFoundError as error:
+            raise InputError(f"{error.filename}: missing, though {folder} took its rate from it; run again") from None
     return Recorded(env, summary, evaluations)
 
 
@@ -213,7 +216,22 @@ def _tuning(run: Recorded) -> Any:
         **{key: tuning.get(key, NOT_RECORDED) for key in alike},
     }
     best, taken = tuning.get("learning_rate"), run.settings["learning_rate"]
-    return found if best == taken else {"taken": f"{taken:g}, not the best, {best:g}", **found}
+    if best not in (None, taken):  # None: planned
+        found = {"taken": f"{taken:g}, not the best, {best:g}", **found}
+    then, now = tuning.get("versions", {}), run.env.get("versions", {})
+    others = [f"{name} {then[name]}" for name in then if name in now and then[name] != now[name]]
+    if tuning.get("code_sha256", run.env.get("code_sha256")) != run.env.get("code_sha256"):
+        others.append("other code")
+    devices = {trial["device_name"] for trial in tuning.get("trials", [])} - {run.summary.get("device_name")}
+    others += sorted(devices)
+    return {**found, "tuned_with": ", ".join(others)} if others else found
+
+
+def _tried(run: Recorded) -> str | None:
+    """How many rates were tried in all, where some were added beyond the grid's edge."""
+    tuning = run.settings.get("tuning")
+    trials = tuning.get("trials", []) if isinstance(tuning, dict) else []
+    return f"{len(trials)} tried" if any(trial["added"] for trial in trials) else None
 
 
 @functools.cache
@@ -293,6 +311,7 @@ _FACTS = (
         _tuning,
         "give every method a list of as many rates",
         key="learning_rate",
+        detail=_tried,
     ),
     Fact(
         SCALING,

@@ -90,6 +90,7 @@ class TrainingProcess:
             "code_sha256": code.fingerprint(SCRIPT),
             "versions": versions(),
         }
+        self.code_sha256, self.versions = self._conditions["code_sha256"], self._conditions["versions"]
         self._device: Any = None
         self._locked_s = 0.0
 

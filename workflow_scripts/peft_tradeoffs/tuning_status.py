@@ -22,23 +22,23 @@ def tuning_status(
     found: dict[str, list[RunStatus]] = {}
     for dataset, model, arm in itertools.product(grid["dataset"], grid["model"], trials):
         names = (dataset, model, arm)
-        state, detail = _status(output, names, len(trials[arm]), jobs, unfinished)
+        state, detail = _status(output, names, trials[arm], jobs, unfinished)
         found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, None, state, detail))
     return found
 
 
 def _status(
-    output: Path, names: tuple[str, str, str], planned: int, jobs: list[Job], unfinished: set[str] | None
+    output: Path, names: tuple[str, str, str], rates: list[float], jobs: list[Job], unfinished: set[str] | None
 ) -> tuple[str, str]:
     path = Path(*names)
     best = read(output / "tune/best" / path.with_name(f"{path.name}.json"))
-    if best is not None:
+    if best is not None and best["rates"] == rates:
         return "done", f"learning rate {best['learning_rate']:.3g} of {len(best['trials'])} tried"
     own = [job for job in jobs if job.comment == "rule_tune_wildcards_" + "_".join(names)]
     job = own[-1] if own else None
-    folders = sorted((output / "tune/trials" / path).glob("lr*"))
-    tried = sum((folder / "summary.json").exists() for folder in folders)
-    counted = f"{tried} of {planned} rates tried"
+    trials = output / "tune/trials" / path
+    tried = sum((trials / f"lr{rate:g}/summary.json").exists() for rate in rates)
+    counted, folders = f"{tried} of {len(rates)} rates tried", sorted(trials.glob("lr*"))
     for folder in folders:
         live = read(folder / STATUS)
         if is_alive(folder, live, job, unfinished):

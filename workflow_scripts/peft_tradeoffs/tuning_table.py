@@ -10,10 +10,10 @@ from peft_tradeoffs.readable import metric_decimals, metric_label, metric_scale,
 ARM = ["dataset", "model", "arm"]
 COLUMNS = (
     *ARM, "method", "rank", "decides", "pretrained", "metric", "learning_rate", "added", "status", "failed_phase",
-    "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "edge", "reason", "seed", "batch_size",
-    "train_rows", "dev_rows",
+    "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "edge", "reason", "extensions", "seed",
+    "batch_size", "train_rows", "dev_rows",
 )  # fmt: skip
-WHOLE = ("rank", "diverged_step", "steps", "seed", "batch_size", "train_rows", "dev_rows")
+WHOLE = ("rank", "extensions", "diverged_step", "steps", "seed", "batch_size", "train_rows", "dev_rows")
 NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J")
 
 
@@ -90,12 +90,16 @@ def tuning_notes(rows: pd.DataFrame) -> list[str]:
         if not pd.isna(row["reason"]):
             lines.append(f"{name}: {row['reason']} is taken, {rate:.3g}.")
         if not pd.isna(row["edge"]):
+            remedy = "widen the grid" if row["extensions"] else "widen the grid, or set tune.extend"
             lines.append(
                 f"{name}: the best rate, {rate:.3g}, is the {row['edge']} that was tried, so a better one may lie "
-                "beyond: widen the grid, or set tune.extend."
+                f"beyond: {remedy}."
             )
         if own["added"].any():
             lines.append(f"{name}: rates added beyond the grid's edge, {own['added'].sum()}.")
+    steps_s, energy_J = rows["train_s"].sum(), rows["energy_J"].sum(min_count=len(rows))
+    cost = f"All trials together took {number(steps_s)} s of training steps"
+    lines.append(f"{cost}{'' if pd.isna(energy_J) else f' and {number(energy_J / 3600)} Wh'}.")
     return [*lines, *_checks(rows)]
 
 
@@ -111,10 +115,15 @@ def _checks(rows: pd.DataFrame) -> list[str]:
                 tried = rows[(rows["arm"] == row["arm"]) & (rows["learning_rate"] == other["learning_rate"])]
                 if row["learning_rate"] == other["learning_rate"]:
                     lines.append(f"{here}, a check, has the same best rate as {there}.")
-                elif len(tried) and not pd.isna(tried["value"].iloc[0]):
-                    lost = (row["value"] - tried["value"].iloc[0]) * metric_scale(row["metric"])
-                    lines.append(
-                        f"{here}, a check, is best at {row['learning_rate']:.3g}; the rate of {there} is "
-                        f"{number(lost, metric_decimals(row['metric']))} lower there."
-                    )
+                    continue
+                line = f"{here}, a check, is best at {row['learning_rate']:.3g}; with the rate of {there}, "
+                line += f"{other['learning_rate']:.3g}, "
+                if tried.empty:
+                    lines.append(f"{line}it was not tried.")
+                elif pd.isna(tried["value"].iloc[0]):
+                    lines.append(f"{line}it {outcome(tried.iloc[0].to_dict())}.")
+                else:
+                    metric, scale = metric_label(row["metric"]).partition(",")[0], metric_scale(row["metric"])
+                    lost = number((row["value"] - tried["value"].iloc[0]) * scale, metric_decimals(row["metric"]))
+                    lines.append(f"{line}its {metric} is {lost}{' points' if scale == 100 else ''} lower.")
     return lines
