@@ -50,6 +50,7 @@ rule make_equal_memory:
             model=GRID["model"],
             arm=EXPERIMENT.equal_memory["arms"] if EXPERIMENT.equal_memory else [],
         ),
+        contract=f"{OUT}/tables/contract.csv",
         models=expand(f"{OUT}/models/{{model}}.json", model=GRID["model"]),
         code=code("make_equal_memory.py"),
     output:
@@ -59,7 +60,8 @@ rule make_equal_memory:
     conda:
         "../envs/environment.yaml"
     params:
+        runs=f"{OUT}/equal_memory/runs",
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --found {input.found:q} --models {input.models:q}"
-        " --output-dir {params.folder:q} 2> {log:q}"
+        "python {input.code[0]} --found {input.found:q} --runs-dir {params.runs:q}"
+        " --contract {input.contract:q} --models {input.models:q} --output-dir {params.folder:q} 2> {log:q}"

@@ -1,25 +1,36 @@
-"""Gather the view of equal memory into tables/equal_memory as CSV, Markdown and LaTeX: a row a cap and arm."""
+"""Gather the view of equal memory into tables/equal_memory as CSV, Markdown and LaTeX: a row a cap and arm.
+
+Its notes say what the contract of the main runs found, and where the runs of one cap ran on different machines,
+versions or code.
+"""
 
 import argparse
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
+from peft_tradeoffs.grid import add_contract
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--found", type=Path, nargs="+", required=True, metavar="JSON", help="what train_at_equal_memory.py wrote"
     )
+    parser.add_argument(
+        "--runs-dir", type=Path, required=True, metavar="DIR", help="holds {dataset}/{model}/{arm}/batch{N}/seed{N}"
+    )
+    add_contract(parser)
     parser.add_argument("--models", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of the models")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     args = parser.parse_args()
+    from peft_tradeoffs.contract_text import with_differences
     from peft_tradeoffs.equal_memory_table import equal_memory_frame, equal_memory_notes, equal_memory_readable
     from peft_tradeoffs.files import read_json, write_text
     from peft_tradeoffs.table_formats import latex, markdown
 
     pretrained = {path.stem: read_json(path)["pretrained"] for path in args.models}
-    frame = equal_memory_frame([read_json(path) for path in args.found], pretrained)
+    frame = equal_memory_frame([read_json(path) for path in args.found], pretrained, args.runs_dir)
+    frame = with_differences(frame, args.contract)
     write_text(args.output_dir / "equal_memory.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_text(args.output_dir / "equal_memory.md", markdown(frame, equal_memory_readable, equal_memory_notes))
     write_text(args.output_dir / "equal_memory.tex", latex(frame, equal_memory_readable, equal_memory_notes))

@@ -1,8 +1,9 @@
 """Train one arm at the largest batch that stays under each memory cap: the view of equal memory.
 
-A search measures the probe's peak at growing batch sizes, as a run would, and is kept for the next call. The learning
-rate follows the batch by --rule; epochs stay the same, so that every arm sees the same texts equally often. Writes the
-search and the runs' summaries to --output.
+A search measures the probe's peak at growing batch sizes, as a run would; each peak is kept for the next call. The
+learning rate follows the batch by --rule; epochs stay the same, so that every arm sees the same texts equally often.
+Caps that come to the same batch share its runs, whose weights are not kept. Writes the search and the runs' summaries
+to --output.
 """
 
 import argparse
@@ -11,13 +12,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import errors, files
-from peft_tradeoffs.batch_search import candidates, largest_batches, scaled_rate
+from peft_tradeoffs import code, errors, files
+from peft_tradeoffs.batch_search import Fit, KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
 from peft_tradeoffs.training import Run, TrainingProcess, add_training, process, read_settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 GIB = 1024.0  # MiB
+NO_PEAK = ("learning_rate", "batch_size", "save_weights")  # settings that a peak at a given size does not depend on
 
 
 def main() -> None:
@@ -27,63 +29,64 @@ def main() -> None:
     parser.add_argument("--largest", required=True, type=int, metavar="N", help="batch size that the search ends at")
     parser.add_argument("--rule", required=True, choices=("sqrt", "linear", "constant"), help="of the learning rate")
     parser.add_argument("--seeds", required=True, type=int, nargs="+")
-    parser.add_argument("--runs-dir", required=True, type=Path, metavar="DIR", help="gets cap{GiB}/seed{N} a run")
+    parser.add_argument("--runs-dir", required=True, type=Path, metavar="DIR", help="gets batch{N}/seed{N} a run")
     parser.add_argument("--output", required=True, type=Path, metavar="JSON", help="what was found and trained")
     arguments = parser.parse_args()
     settings = read_settings(arguments)
-    base, rate = settings["batch_size"], settings["learning_rate"]
+    rows = files.read_json(arguments.tokens.with_suffix(".json"))["rows"]["train"]
+    sizes = candidates(arguments.largest, rows, settings["gradient_accumulation_steps"])
+    summaries: dict[int, list[dict[str, Any]]] = {}
     with process(arguments) as training:
-        search = _search(training, settings, arguments)
-        found = []
-        for fit in search["fits"]:
-            runs = []
-            if fit["batch_size"] is not None:
-                factor = fit["batch_size"] / base
-                own = settings | {
-                    "batch_size": fit["batch_size"],
-                    "learning_rate": scaled_rate(rate, factor, arguments.rule),
-                }
-                folder = arguments.runs_dir / f"cap{fit['cap_MiB'] / GIB:g}"
-                runs = [Run(folder / f"seed{seed}", seed, own) for seed in arguments.seeds]
-                training.train(runs)
-            found.append({**fit, "summaries": [files.read_json(run.folder / "summary.json") for run in runs]})
-    keys = ("dataset", "model", "arm", "method", "rank", "metric", "device", "max_steps")
+        fits, tried = _search(training, settings, sizes, arguments)
+        for size in {fit.batch_size: None for fit in fits if fit.batch_size is not None}:
+            rate = scaled_rate(settings["learning_rate"], size / settings["batch_size"], arguments.rule)
+            own = settings | {"batch_size": size, "learning_rate": rate, "save_weights": False}
+            runs = [Run(arguments.runs_dir / f"batch{size}/seed{seed}", seed, own) for seed in arguments.seeds]
+            training.train(runs)
+            summaries[size] = [files.read_json(run.folder / "summary.json") for run in runs]
+    keys = ("dataset", "model", "arm", "method", "rank", "metric", "device", "max_steps", "gradient_accumulation_steps")
     files.write_json(
         arguments.output,
         {
             **{key: settings[key] for key in keys},
-            "base_batch_size": base,
+            "base_batch_size": settings["batch_size"],
             "rule": arguments.rule,
             "largest": arguments.largest,
-            "tried": search["tried"],
-            "caps": found,
+            "train_rows": rows,
+            "tried": tried,
+            "caps": [
+                {
+                    **dataclasses.asdict(fit),
+                    "ended_at": ended_at(fit, arguments.largest, rows),
+                    "summaries": summaries.get(fit.batch_size, []),
+                }
+                for fit in fits
+            ],
         },
     )
 
 
-def _search(training: TrainingProcess, settings: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fits of all caps and every peak measured, by batch size; of an earlier call where nothing has changed."""
-    asked = {"caps_GiB": sorted(arguments.caps), "largest": arguments.largest}
-    path = arguments.runs_dir / "search.json"
-    fingerprint = training.fingerprint(arguments.seeds[0], {**settings, "learning_rate": None, "search": asked})
-    if path.exists() and (kept := files.read_json(path))["fingerprint"] == fingerprint:
-        return kept
-    peaks = training.probe_peaks(settings, arguments.seeds[0])
-    sizes = candidates(min(arguments.largest, peaks.rows), settings["gradient_accumulation_steps"])
-    tried: dict[int, float | None] = {}
+def _search(
+    training: TrainingProcess, settings: dict[str, Any], sizes: list[int], arguments: argparse.Namespace
+) -> tuple[list[Fit], list[dict[str, Any]]]:
+    """The fits of all caps, and every peak that is known."""
+    device = training.device(settings)
+    from peft_tradeoffs.environment import device_name
+    from peft_tradeoffs.probe_peaks import ProbePeaks
 
-    def measured(size: int) -> float | None:
-        tried[size] = peaks(size)
-        return tried[size]
-
-    fits = largest_batches(measured, [cap * GIB for cap in asked["caps_GiB"]], sizes, settings["batch_size"])
-    search = {
-        "fingerprint": fingerprint,
-        "fits": [dataclasses.asdict(fit) for fit in fits],
-        "tried": [{"batch_size": size, "peak_MiB": tried[size]} for size in sorted(tried)],
+    seed = arguments.seeds[0]
+    conditions = {
+        **training.conditions,
+        "code_sha256": code.fingerprint(Path(__file__)),  # of the search too
+        "device_name": device_name(settings["device"]),
+        "seed": seed,
+        "settings": {key: value for key, value in settings.items() if key not in NO_PEAK},
     }
-    files.write_json(path, search)
-    return search
+    with training.apart():
+        measure = ProbePeaks(settings, seed, training.manifest, arguments.model, arguments.tokens, device)
+        peaks = KeptPeaks(arguments.runs_dir / "search.json", conditions, measure)
+        caps_MiB = [cap * GIB for cap in sorted(arguments.caps)]
+        return largest_batches(peaks, caps_MiB, sizes, settings["batch_size"]), peaks.known()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-STEP = 8  # batch sizes from 8 on are multiples of it
+from peft_tradeoffs import code, files
+from peft_tradeoffs.errors import InputError
+
+STEP = 8  # rows computed at once are multiples of it from 8 on
+CAP, LARGEST, ROWS = "cap", "largest_batch_size", "train rows"  # what a search ended at
 
 
 @dataclass(frozen=True)
@@ -17,10 +23,50 @@ class Fit:
     next_peak_MiB: float | None  # None: out of memory
 
 
-def candidates(largest: int, parts: int = 1) -> list[int]:
-    """Batch sizes to try, ascending: 1, 2, 4, multiples of 8 up to `largest`; those that divide into `parts`."""
-    sizes = [1, 2, 4, *range(STEP, largest + 1, STEP)]
-    return [size for size in sizes if size <= largest and size % parts == 0]
+class KeptPeaks:
+    """Peaks by batch size (MiB, None where memory ran out), each kept in a file as soon as it is measured."""
+
+    def __init__(self, path: Path, conditions: dict[str, Any], measure: Callable[[int], float | None]) -> None:
+        """`conditions` are all that decides a peak beside the size: under others the file at `path` says nothing."""
+        self._path, self._fingerprint, self._measure = path, code.digest(conditions), measure
+        kept = files.read_json(path) if path.exists() else {}
+        peaks = kept["peaks"] if kept.get("fingerprint") == self._fingerprint else []
+        self._known = {peak["batch_size"]: peak["peak_MiB"] for peak in peaks}
+
+    def __call__(self, size: int) -> float | None:
+        """The peak at a batch size, measured if it is not known."""
+        if size not in self._known:
+            self._known[size] = self._measure(size)
+            files.write_json(self._path, {"fingerprint": self._fingerprint, "peaks": self.known()})
+        return self._known[size]
+
+    def known(self) -> list[dict[str, Any]]:
+        """All of them, ascending by size: batch_size, peak_MiB."""
+        return [{"batch_size": size, "peak_MiB": self._known[size]} for size in sorted(self._known)]
+
+
+def candidates(largest: int, rows: int, parts: int = 1) -> list[int]:
+    """Batch sizes to try, ascending: `parts` times 1, 2, 4 and multiples of 8, up to `largest` and the training rows.
+
+    Raises InputError where there is none.
+    """
+    most = min(largest, rows) // parts
+    sizes = [parts * rows_at_once for rows_at_once in (1, 2, 4, *range(STEP, most + 1, STEP)) if rows_at_once <= most]
+    if not sizes and rows < parts:
+        raise InputError(f"{rows} training rows make no batch of {parts} parts; lower gradient_accumulation_steps")
+    if not sizes:
+        raise InputError(
+            f"config key equal_memory.largest_batch_size: {largest} rows do not divide into the {parts} parts of "
+            "training.gradient_accumulation_steps; raise it, or lower those"
+        )
+    return sizes
+
+
+def ended_at(fit: Fit, largest: int, rows: int) -> str:
+    """What kept the search from a larger batch: CAP, or the end of the sizes to try, which LARGEST or ROWS sets."""
+    if fit.next_size is not None:
+        return CAP
+    return ROWS if rows < largest else LARGEST
 
 
 def largest_batches(

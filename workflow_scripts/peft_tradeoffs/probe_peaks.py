@@ -23,11 +23,6 @@ class ProbePeaks:
         self._built, self._generators = None, None
         self._source = (manifest, folder)
 
-    @property
-    def rows(self) -> int:
-        """Texts to train on: no batch can be larger."""
-        return len(self._splits["train"])
-
     def __call__(self, batch_size: int) -> float | None:
         """MiB: of CUDA's allocator, or on a CPU of the resident set; None where memory ran out."""
         device = self._device.torch

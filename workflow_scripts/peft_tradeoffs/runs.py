@@ -71,18 +71,18 @@ def run(
     tokens: Path,
     threads: int,
     device: Device,
-    locked_s: float,
+    apart_s: float,
 ) -> None:
     """Train one seed of an arm, or go on with it, and publish its results in `directory`.
 
-    `locked_s`: seconds that the process waited, before it took the device, for another writer of its runs. Running out
-    of memory and a loss that is not finite are results too. Raises Interrupted, the state saved, if the process must
-    end.
+    `apart_s`: seconds before its first run that the process waited for another writer of its runs, or did what belongs
+    to none of them. Running out of memory and a loss that is not finite are results too. Raises Interrupted, the state
+    saved, if the process must end.
     """
     settings = conditions["settings"]
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
     gpu_name = environment.device_name("cuda") if device.torch.type == "cuda" else None
-    startup_s = _startup_s(device.waited_s + locked_s)
+    startup_s = _startup_s(device.waited_s + apart_s)
     directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name)
     free_memory(device.torch)
     device.isolation.begin()

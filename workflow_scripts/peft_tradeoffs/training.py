@@ -82,17 +82,17 @@ class TrainingProcess:
     def __init__(self, arguments: argparse.Namespace, interruption: Interruption, locks: contextlib.ExitStack) -> None:
         """`locks` lets the runs go when the process ends."""
         self._arguments, self._interruption, self._locks = arguments, interruption, locks
-        self._manifest = files.read_json(arguments.model.with_name(f"{arguments.model.name}.json"))
+        self.manifest = files.read_json(arguments.model.with_name(f"{arguments.model.name}.json"))  # the model's
         tokens = files.read_json(arguments.tokens.with_suffix(".json"))
-        self._conditions = {
+        self.conditions = {  # of every run: what decides a result beside its seed and settings
             "data_sha256": tokens["sha256"],
-            "model_sha256": self._manifest["sha256"],
+            "model_sha256": self.manifest["sha256"],
             "code_sha256": code.fingerprint(SCRIPT),
             "versions": versions(),
         }
         self.code_sha256, self.versions = self._conditions["code_sha256"], self._conditions["versions"]
         self._device: Any = None
-        self._locked_s = 0.0
+        self._apart_s = 0.0
 
     def train(self, runs: list[Run]) -> None:
         """Train those of the runs that are missing. Raises Interrupted if the process must end before that."""
@@ -100,11 +100,11 @@ class TrainingProcess:
         wait_s = self._arguments.lock_wait
         if wait_s is None:
             wait_s = 600.0 if slurm.job() else 0.0
-        waited, began = False, time.monotonic()
-        for _, directory in sorted(directories.items()):  # one order for all, so that no two wait for each other
-            self._locks.callback(directory.unlock)
-            waited |= directory.lock(wait_s)
-        self._locked_s += time.monotonic() - began
+        waited = False
+        with self.apart():
+            for _, directory in sorted(directories.items()):  # one order for all, so that no two wait for each other
+                self._locks.callback(directory.unlock)
+                waited |= directory.lock(wait_s)
         for run in runs:
             if not directories[run.folder].finished():
                 self._train(run, directories[run.folder])
@@ -118,41 +118,42 @@ class TrainingProcess:
 
     def _train(self, run: Run, directory: RunDirectory) -> None:
         with directory.attempts.under_way():
-            self._device = self._device or self._open_device(run.settings, directory.attempts.waiting())
+            device = self.device(run.settings, directory.attempts.waiting())
             from peft_tradeoffs import runs
 
             runs.run(
                 directory,
                 run.seed,
-                {"settings": run.settings, **self._conditions},
-                self._manifest,
+                {"settings": run.settings, **self.conditions},
+                self.manifest,
                 self._arguments.model,
                 self._arguments.tokens,
                 self._arguments.threads,
-                self._device,
-                self._locked_s,
+                device,
+                self._apart_s,
             )
         self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
 
-    def probe_peaks(self, settings: dict[str, Any], seed: int) -> Any:
-        """The `ProbePeaks` of an arm."""
-        self._device = self._device or self._open_device(settings, contextlib.nullcontext())
-        from peft_tradeoffs.probe_peaks import ProbePeaks
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Within it time passes that is not the first run's start-up."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._apart_s += time.monotonic() - began
 
-        arguments = self._arguments
-        return ProbePeaks(settings, seed, self._manifest, arguments.model, arguments.tokens, self._device)
+    def device(self, settings: dict[str, Any], waiting: contextlib.AbstractContextManager[None] | None = None) -> Any:
+        """The `Device` that the runs compute on; `waiting`: entered while other jobs have the GPU."""
+        if self._device is None:
+            # The GPU is idle while torch and the others are imported.
+            idle = IdlePower() if settings["device"] == "cuda" else None
+            from peft_tradeoffs import runs
 
-    def fingerprint(self, seed: int, settings: dict[str, Any]) -> str:
-        """SHA-256 over all that decides a result."""
-        return code.digest({"seed": seed, "settings": settings, **self._conditions})
-
-    def _open_device(self, settings: dict[str, Any], waiting: contextlib.AbstractContextManager[None]) -> Any:
-        # The GPU is idle while torch and the others are imported.
-        idle = IdlePower() if settings["device"] == "cuda" else None
-        from peft_tradeoffs import runs
-
-        return runs.prepare_process(settings, self._arguments.threads, idle, waiting)
+            threads = self._arguments.threads
+            self._device = runs.prepare_process(settings, threads, idle, waiting or contextlib.nullcontext())
+        return self._device
 
     def _directory(self, run: Run) -> RunDirectory:
-        fingerprint = self.fingerprint(run.seed, run.settings)
+        fingerprint = code.digest({"seed": run.seed, "settings": run.settings, **self.conditions})
         return RunDirectory(run.folder, fingerprint, self._arguments.checkpoint_interval, self._interruption)
