@@ -10,6 +10,7 @@ localrules:
 rule compare_at_budgets:
     input:
         summaries=summaries(),
+        contract=f"{OUT}/tables/contract.csv",
         code=code("compare_at_budgets.py"),
     output:
         table_files(["equal_cost"]),
@@ -24,12 +25,14 @@ rule compare_at_budgets:
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
-        " --budgets {params.budgets:q} --output-dir {params.folder:q} 2> {log:q}"
+        " --budgets {params.budgets:q} --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
 rule attribute_changes:
     input:
         summaries=summaries(),
+        contract=f"{OUT}/tables/contract.csv",
+        noise=noise_table(),
         code=code("attribute_changes.py"),
     output:
         table_files(["attribution"]),
@@ -40,17 +43,21 @@ rule attribute_changes:
     params:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
+        noise=noise_option,
         factorials=json.dumps(FACTORIALS),
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
-        " --factorials {params.factorials:q} --output-dir {params.folder:q} 2> {log:q}"
+        " --factorials {params.factorials:q} --contract {input.contract:q} {params.noise}"
+        " --output-dir {params.folder:q} 2> {log:q}"
 
 
 rule recommend:
     input:
         summaries=summaries(),
+        contract=f"{OUT}/tables/contract.csv",
         comparison=f"{OUT}/tables/comparison.csv",
+        noise=noise_table(),
         code=code("recommend.py"),
     output:
         recommendation_files(),
@@ -61,9 +68,11 @@ rule recommend:
     params:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
+        noise=noise_option,
         limits=json.dumps(EXPERIMENT.recommendation),
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --comparison {input.comparison:q} --limits {params.limits:q}"
+        " --contract {input.contract:q} {params.noise}"
         " --output-dir {params.folder:q} 2> {log:q}"

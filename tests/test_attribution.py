@@ -102,8 +102,22 @@ def runs(seeds: int = 3, device: str = "cuda", **changes: Any) -> list[dict[str,
     return found
 
 
-def split(summaries: list[dict[str, Any]]) -> pd.DataFrame:
-    return attribution_frame(tables.runs_frame(summaries), SPEC).set_index(["quantity", "effect"])
+def split(summaries: list[dict[str, Any]], noise: pd.DataFrame | None = None) -> pd.DataFrame:
+    return attribution_frame(tables.runs_frame(summaries), SPEC, noise).set_index(["quantity", "effect"])
+
+
+def one_job(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same runs, the seeds of an arm trained by one process."""
+    for run in summaries:
+        run["startup_s"] = run["startup_s"] if run["seed"] == 0 else None
+        run["null_reasons"] |= {"startup_s": "the process was started for an earlier seed"} if run["seed"] else {}
+    return summaries
+
+
+def noise_table(rows: list[tuple[str, int, float, float]]) -> pd.DataFrame:
+    """A noise table of the runs' device: quantity, n, mean and sd a row."""
+    table = pd.DataFrame(rows, columns=["quantity", "n", "mean", "sd"])
+    return table.assign(dataset="sst2", model="distilbert", arm="lora-r8", device_name="NVIDIA H100 80GB HBM3")
 
 
 def test_effects_and_interaction_add_up_to_the_total():
@@ -160,6 +174,51 @@ def test_only_seeds_that_all_cells_share_count():
     assert frame["value"].isna().all() and set(frame["reason"]) == {"no seed that all arms share"}
 
 
+def test_seeds_of_one_job_give_time_and_energy_no_interval():
+    frame = split(one_job(runs()))
+    for quantity in ("train_s", "step_p50_ms", "energy_J_per_1000_rows"):
+        own = frame.loc[quantity]
+        assert own["value"].notna().all() and own["low"].isna().all()
+        assert set(own["reason"]) == {"how far jobs differ was not measured"}
+    for quantity in ("probe_peak_allocated_MiB", "metric_value"):
+        assert frame.loc[quantity, "low"].notna().all()
+    notes = " ".join(attribution_notes(frame.reset_index()))
+    assert "so training time, step p50 and energy have no interval." in notes
+
+
+def test_how_far_jobs_differ_widens_intervals_of_time():
+    """Of each cell (cv · mean)², of which the effect is made; degrees of freedom are the fewer: 2 seeds, 2 of noise."""
+    noise = noise_table([("train_s", 2, 50.0, 1.0), ("train_s", 2, 100.0, 4.0)])
+    frame = split(one_job(runs()), noise)
+    cv = np.sqrt((0.02**2 + 0.04**2) / 2)
+    nf4 = frame.loc[("train_s", "NF4")]
+    se = np.sqrt(np.var(OF_SEED, ddof=1) / 3 + cv**2 * (50**2 + 63**2))
+    half = stats.t.ppf(0.975, 2) * se
+    assert (nf4["low"], nf4["high"]) == pytest.approx((13 - half, 13 + half))
+    checkpointing = frame.loc[("train_s", "gradient checkpointing")]
+    half = stats.t.ppf(0.975, 2) * cv * np.hypot(50, 54)
+    assert checkpointing["high"] == pytest.approx(4 + half) and checkpointing["jobs_sd_percent"] == pytest.approx(
+        100 * cv
+    )
+    other = split(one_job(runs()), noise.assign(device_name="NVIDIA A100-SXM4-80GB"))
+    assert other.loc["train_s", "low"].isna().all()
+
+
+def test_seeds_in_jobs_of_their_own_have_the_jobs_in_their_spread():
+    alone, noisy = split(runs()), split(runs(), noise_table([("train_s", 3, 50.0, 5.0)]))
+    pd.testing.assert_frame_equal(alone, noisy)
+    assert alone.loc["train_s", "low"].notna().all() and alone["jobs_sd_percent"].isna().all()
+
+
+def test_failed_seeds_are_named():
+    summaries = runs()
+    summaries[-1] = synthetic.diverged("qlora-ckpt", 8, 2, device="cuda")
+    notes = " ".join(attribution_notes(split(summaries).reset_index()))
+    assert "2 of the 3 seeds count: a seed that an arm lacks counts in none." in notes
+    assert "Failed runs are left out: qlora-ckpt-r8 (1 of 3 runs diverged at step 17)." in notes
+    assert "seeds count" not in " ".join(attribution_notes(split(runs()).reset_index()))
+
+
 def test_one_seed_has_no_interval_and_a_cpu_no_energy():
     frame = split(runs(1, "cpu"))
     assert frame.loc[("train_s", "NF4"), ["value", "reason"]].to_list() == [10, "one seed, which gives no interval"]
@@ -209,9 +268,13 @@ def test_different_learning_rates_are_said():
 
 
 def test_the_command_line_writes_the_tables(tmp_path):
-    synthetic.write(tmp_path, runs())
+    summaries = one_job(runs())
+    synthetic.write(tmp_path, summaries)
     grid = {"dataset": ["sst2"], "model": ["distilbert"], "arm": list(SPEC["qlora"]["arms"]), "seed": [0, 1, 2]}
     words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--factorials", json.dumps(SPEC)]
+    words += ["--contract", str(synthetic.contract(tmp_path, summaries, qlora="batch_size"))]
+    noise_table([("train_s", 3, 50.0, 1.0)]).to_csv(tmp_path / "noise.csv", index=False)
+    words += ["--noise", str(tmp_path / "noise.csv")]
     script = tiny.REPOSITORY / "workflow_scripts/attribute_changes.py"
     subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], check=True)
     assert (
@@ -219,5 +282,9 @@ def test_the_command_line_writes_the_tables(tmp_path):
         .read_text()
         .startswith("## sst2 · distilbert · qlora\n\n- Peak CUDA allocated: of")
     )
+    text = (tmp_path / "attribution.md").read_text()
+    assert "QLoRA r8 differs from full in batch_size." in text
+    assert "a standard deviation of 2 % of training time." in text
+    assert "One job an arm: how far jobs differ was not measured (set noise), so step p50 and energy have no" in text
     assert r"NF4 $\times$ gradient checkpointing" in (tmp_path / "attribution.tex").read_text()
     assert len(pd.read_csv(tmp_path / "attribution.csv")) == 7 * 5

@@ -61,7 +61,7 @@ def test_seeds_that_differ_in_what_they_reached():
     assert row.loc[61.0, "mean"] == pytest.approx((0.85 + 0.81 + 0.82) / 3)
     assert row.loc[31.5, "n"] == 2 and row.loc[31.5, "n_runs"] == 3
     text = budgets_readable(row.reset_index()).iloc[0]
-    assert text["Accuracy by 31.5 s, %"].endswith("(epoch 1, n = 2)")
+    assert text["Accuracy by 31.5 s, %"].endswith("(epoch 1, n = 2 of 3)")
     assert "(epochs 1–2)" in text["Accuracy by 61 s, %"] and text["Accuracy by 0.05 s, %"] == "–"
 
 
@@ -104,10 +104,13 @@ def test_failed_runs_and_runs_that_changed_gpus():
     summaries[1]["mixed_gpus"] = True
     summaries += [synthetic.oom("lora", 8, seed, device="cuda") for seed in range(3)]
     rows = reached(summaries, {"train_s": [90], "energy_J": []}).set_index(["kind", "arm"]).loc["train_s"]
-    assert rows.loc["full", ["n", "n_runs"]].to_list() == [1, 2]
+    assert rows.loc["full", ["n", "n_runs"]].to_list() == [1, 3]
+    assert rows.loc["full", "failed"] == "1 of 3 runs diverged at step 17"
     assert rows.loc["full", "reason"] == "one seed, which gives no interval" and np.isnan(rows.loc["full", "low"])
     assert rows.loc["lora-r8", "reason"] == "all 3 runs out of memory in probe, 12.0 GiB asked for"
+    assert budgets_readable(rows.reset_index().assign(kind="train_s")).iloc[0, 1].endswith("(end, n = 1 of 3)")
     notes = budgets_notes(rows.reset_index().assign(kind="train_s"))
+    assert any(note.endswith("flatter the arm: full (1 of 3 runs diverged at step 17).") for note in notes)
     assert "–: LoRA r8: all 3 runs out of memory in probe, 12.0 GiB asked for." in notes
 
 
@@ -165,9 +168,25 @@ def test_the_workflow_compares_at_equal_cost(finished):
 
 
 def test_the_command_line_says_that_random_weights_have_nothing_to_compare(tmp_path):
-    synthetic.write(tmp_path, [synthetic.randomly("full", None, 0)])
+    summaries = [synthetic.randomly("full", None, 0)]
+    synthetic.write(tmp_path, summaries)
     grid = {"dataset": ["sst2"], "model": ["distilbert"], "arm": ["full"], "seed": [0]}
     words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--output-dir", str(tmp_path)]
+    words += ["--contract", str(synthetic.contract(tmp_path, summaries))]
     script: Path = tiny.REPOSITORY / "workflow_scripts/compare_at_budgets.py"
     subprocess.run([sys.executable, str(script), *words], check=True)
     assert (tmp_path / "equal_cost.md").read_text() == "Random weights: there is no metric to compare.\n"
+
+
+def test_what_differs_is_said(tmp_path):
+    synthetic.write(tmp_path, TWO)
+    grid = {"dataset": ["sst2"], "model": ["distilbert"], "arm": ["full", "lora-r8"], "seed": [0, 1, 2]}
+    words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--output-dir", str(tmp_path)]
+    words += ["--contract", str(synthetic.contract(tmp_path, TWO, lora="batch_size"))]
+    script: Path = tiny.REPOSITORY / "workflow_scripts/compare_at_budgets.py"
+    subprocess.run([sys.executable, str(script), *words], check=True)
+    for kind in ("md", "tex"):
+        assert "LoRA r8 differs from full in batch" in (tmp_path / f"equal_cost.{kind}").read_text()
+    assert pd.read_csv(tmp_path / "equal_cost.csv").set_index("arm")["differs"].dropna().unique().tolist() == [
+        "from full in batch_size"
+    ]

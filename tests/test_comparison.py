@@ -335,8 +335,8 @@ def test_a_heldout_split_has_rows_of_its_own_after_the_official_one(tmp_path):
     assert own["p_different_holm"].to_numpy()[1:] == pytest.approx(np.maximum(2 * p.min(), p))
     text = markdown(frame, comparison_readable, comparison_notes)
     first, second = text.split("\n## ")
-    assert first.startswith("## sst2 · distilbert · test split") and "Carved from train" not in first
-    assert second.startswith("sst2 · distilbert · heldout split") and "Carved from train" in second
+    assert first.startswith("## sst2 · distilbert · test split") and "Where it was carved from train" not in first
+    assert second.startswith("sst2 · distilbert · heldout split") and "Where it was carved from train" in second
     assert latex(frame, comparison_readable, comparison_notes).count(r"\begin{longtable}") == 2
 
 
@@ -473,6 +473,10 @@ def test_intervals_as_text():
     assert with_interval(-0.0003, -0.05, 0.04, 100, sign=True) == "0 [-5, +4]"
     assert with_interval(-0.014, -0.0276, -0.0004, 100, sign=True) == "-1.40 [-2.76, -0.04]"
     assert with_interval(0.9, None, None, 100) == "90.0"
+    assert with_interval(0.876, 0.876, 0.876, 100) == "87.6"  # every seed gave the same
+    assert with_interval(48.0, 48.0, 48.0, 1, sign=True) == "+48.0"
+    assert with_interval(22.1384, 22.1358, 22.1411, 1) == "22.14"  # four digits, which the interval does not change
+    assert with_interval(412.704, 412.53, 412.87, 1) == "412.7 [412.5, 412.9]"
     assert with_interval(None, None, None, 100) == "–"
 
 

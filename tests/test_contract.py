@@ -640,11 +640,19 @@ def test_the_workflow_refuses_and_keeps_the_runs(finished, tmp_path):
     assert "keep the contract" in (folder / "results/tables/contract.md").read_text()
     place, before = folder / "results/runs/reviews/tiny", tiny.summaries(folder)
     change(place, "lora-r4", versions(torch="0.9.0"), seed="1")
-    done = tiny.snakemake(folder, None, "--forcerun", "check_contract", "--show-failed-logs", check=False)
+    methods = tiny.config(folder)["methods"]
+    checkpointed = {"gradient_checkpointing": True, "varies": ["gradient_checkpointing"]}
+    methods |= {f"{name}-ckpt": methods[name] | checkpointed for name in ("lora", "qlora")}
+    cells = [f"{name}-r4" for name in methods if name != "full"]
+    noise = {"arms": ["full"], "repeats": 2, "seed": 0}
+    settings = tiny.config(folder, methods=methods, attribution={"nf4": cells}, noise=noise)
+    shutil.rmtree(folder / "results/tables")
+    words = ["--forcerun", "check_contract", "--show-failed-logs", "--keep-going"]
+    done = tiny.snakemake(folder, settings, *words, check=False)
     assert done.returncode != 0
     assert re.search(r"reviews/tiny, lora-r4: torch: \S+ \(seed 0\); 0.9.0 \(seed 1\), but full has", done.stdout)
-    assert not list((folder / "results/tables").glob("contract.*"))
-    assert tiny.summaries(folder) == before
+    assert {path.stem for path in (folder / "results/tables").iterdir()} == {"noise"}
+    assert before.items() <= tiny.summaries(folder).items()
     tiny.snakemake(folder, tiny.config(folder, contract={"strict": False}))
-    for name in ("arms", "comparison"):
+    for name in ("arms", "comparison", "equal_cost", "recommendation"):
         assert "from full in torch" in (folder / f"results/tables/{name}.md").read_text()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic
 import tiny
 from peft_tradeoffs.config import resolve
 
@@ -73,6 +74,8 @@ def test_nothing_of_it_is_trained_on(trained):
 def test_the_comparison_has_a_section_of_each_split(trained):
     grid = {"dataset": ["reviews"], "model": ["tiny"], "arm": ["full"], "seed": [0, 1]}
     words = ["--runs-dir", trained / "runs", "--grid", json.dumps(grid), "--output-dir", trained / "tables"]
+    runs = [json.loads(path.read_text()) for path in sorted(trained.glob("runs/*/*/*/*/summary.json"))]
+    words += ["--contract", synthetic.contract(trained, runs)]
     call("compare_arms.py", *words, "--baseline", "full", "--margin", 0.01)
     assert [row["split"] for row in rows(trained / "tables/comparison.csv")] == ["test", "heldout"]
     text = (trained / "tables/comparison.md").read_text()

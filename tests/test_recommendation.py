@@ -17,7 +17,7 @@ from peft_tradeoffs.recommendation import recommendation_frame
 from peft_tradeoffs.recommendation_text import answer, recommendation_markdown
 from scipy import stats
 
-NO_LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory"}
+NO_LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
 SPREAD = (-1.0, 0.0, 1.0, -1.0, 1.0)  # of a cost over five seeds: mean 0, standard deviation 1
 HALF = stats.t.ppf(0.975, 4) / np.sqrt(5)
 MEMORY = {"full": 900.0, "lora-r4": 500.0, "lora-r8": 512.0, "qlora-r8": 560.0}
@@ -47,7 +47,13 @@ def compared(quality: dict[str, tuple[float, float, float] | str], **changes: An
     """A comparison with full; a text is the reason for which an arm has no test."""
     rows = []
     for arm, found in {"full": "", **quality}.items():
-        row = dict.fromkeys(COLUMNS) | {"dataset": "sst2", "model": "distilbert", "arm": arm, "baseline": "full"}
+        row = dict.fromkeys(COLUMNS) | {
+            "dataset": "sst2",
+            "model": "distilbert",
+            "arm": arm,
+            "baseline": "full",
+            "split": "test",
+        }
         row |= {"metric": "accuracy", "margin": 0.01, "mean": 0.9, "low": 0.89, "high": 0.91}
         if isinstance(found, str):
             row["reason"] = found or None
@@ -59,10 +65,12 @@ def compared(quality: dict[str, tuple[float, float, float] | str], **changes: An
     return pd.DataFrame(rows)
 
 
-def judged(summaries: list[dict[str, Any]], comparison: pd.DataFrame, **limits: Any) -> tuple[pd.DataFrame, str]:
+def judged(
+    summaries: list[dict[str, Any]], comparison: pd.DataFrame, noise: pd.DataFrame | None = None, **limits: Any
+) -> tuple[pd.DataFrame, str]:
     """The frame by arm and the answer."""
     chosen = NO_LIMITS | limits
-    frame = recommendation_frame(tables.runs_frame(summaries), comparison, chosen)
+    frame = recommendation_frame(tables.runs_frame(summaries), comparison, chosen, noise)
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     said = answer(rows, chosen)
     assert f"**{said}**" in recommendation_markdown(frame, chosen)
@@ -70,6 +78,19 @@ def judged(summaries: list[dict[str, Any]], comparison: pd.DataFrame, **limits: 
 
 
 ALL = list(MEMORY)
+
+
+def one_job(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same runs, the seeds of an arm trained by one process."""
+    for run in summaries:
+        run["startup_s"] = run["startup_s"] if run["seed"] == 0 else None
+        run["null_reasons"] |= {"startup_s": "the process was started for an earlier seed"} if run["seed"] else {}
+    return summaries
+
+
+def noise_table(cv: float, n: int = 6) -> pd.DataFrame:
+    row = {"dataset": "sst2", "model": "distilbert", "arm": "full", "device_name": "NVIDIA H100 80GB HBM3"}
+    return pd.DataFrame([row | {"quantity": "train_s", "n": n, "mean": 100.0, "sd": 100 * cv}])
 
 
 def test_the_cheapest_of_those_that_qualify():
@@ -102,6 +123,54 @@ def test_a_cost_must_be_within_its_limit_with_its_interval():
     assert frame.loc["lora-r4", "train_s_seeds_needed"] == "6"
     frame, _ = judged(runs(ALL), quality, train_s=60.9)  # below the mean of LoRA r8, within its interval
     assert frame.loc["lora-r8", "train_s_kept"] == "cannot say"
+
+
+def test_seeds_of_one_job_give_time_no_interval_and_the_lowest_mean_is_all_that_is_said():
+    quality = compared({"lora-r4": GOOD, "lora-r8": GOOD, "qlora-r8": GOOD})
+    frame, said = judged(one_job(runs(ALL)), quality, train_s=60.5, cheapest="time")
+    assert frame["train_s_low"].isna().all() and frame["memory_MiB_low"].notna().all()
+    assert frame["apart_low"].isna().all()
+    assert frame["train_s_kept"].to_dict() == {"full": "no", "lora-r4": "yes", "lora-r8": "no", "qlora-r8": "no"}
+    assert frame.loc["lora-r8", "why"] == "over the limit of time, by its mean"
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS | {"train_s": 60.5, "cheapest": "time"})
+    assert "One job an arm: how far jobs differ was not measured (set noise), so training time and energy have" in text
+    assert "Limits of training time were judged by the mean." in text
+    frame, said = judged(one_job(runs(ALL)), quality, cheapest="time")
+    assert said == "Take LoRA r4: of the 4 arms that qualify it has the lowest mean training time, 60.0 s."
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS | {"cheapest": "time"})
+    assert "LoRA r8 (training time +1.00 s)" in text and "judged by the mean" not in text
+    _, said = judged(one_job(runs(["full", "qlora-r8"])), compared({"qlora-r8": BAD}), cheapest="time")
+    assert said == "Keep full, the baseline: no arm of a lower mean training time qualifies."
+
+
+def test_how_far_jobs_differ_counts_in_intervals_and_limits_of_time():
+    """Identical seeds of one job would put 61 s above 60 s for sure; jobs that differ by 2 % do not."""
+    quality = compared({"lora-r4": GOOD, "lora-r8": GOOD, "qlora-r8": GOOD})
+    frame, said = judged(one_job(runs(ALL)), quality, noise_table(0.02), train_s=62, cheapest="time")
+    half = stats.t.ppf(0.975, 4) * np.sqrt(1 / 5 + (0.02 * 60) ** 2)
+    assert frame.loc["lora-r4", "train_s_high"] == pytest.approx(60 + half)
+    half = stats.t.ppf(0.975, 4) * np.sqrt(4 / 5 + 0.02**2 * (60**2 + 100**2))
+    assert frame["train_s_kept"].to_dict() == {
+        "full": "no", "lora-r4": "cannot say", "lora-r8": "cannot say", "qlora-r8": "no"
+    }  # fmt: skip
+    assert pd.isna(frame.loc["lora-r4", "train_s_seeds_needed"])
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS | {"train_s": 62, "cheapest": "time"})
+    assert "seeds in jobs of their own (seeds_per_job: 1) would tell more" in text
+    assert "by the noise table a standard deviation of 2 % of training time." in text
+    frame, said = judged(one_job(runs(ALL)), quality, noise_table(0.02, n=4), cheapest="time")
+    half = stats.t.ppf(0.975, 3) * np.sqrt(4 / 5 + 0.02**2 * (60**2 + 61**2))
+    assert frame.loc["lora-r8", "apart_high"] == pytest.approx(1 + half)
+    assert "and which of them has less cannot be told" in said
+
+
+def test_costs_have_four_digits_at_most():
+    summaries = runs(["full", "lora-r8"])
+    for run in summaries:
+        run["probe_peak_allocated_MiB"] += 0.001 * run["seed"]
+        run["train_s"] = 22.1384 + 0.001 * run["seed"]
+    frame, _ = judged(summaries, compared({"lora-r8": GOOD}))
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
+    assert "peak memory 512.0 MiB (full 900.0 MiB); training time 22.14 s (full 22.14 s)" in text
 
 
 def test_memory_is_limited_in_gib():
@@ -283,15 +352,23 @@ def test_the_workflow_recommends(finished):
 
 
 def test_the_command_line(tmp_path):
-    synthetic.write(tmp_path, runs(["full", "lora-r8"]))
+    summaries = runs(["full", "lora-r8"])
+    synthetic.write(tmp_path, summaries)
     compared({"lora-r8": GOOD}).to_csv(tmp_path / "comparison.csv", index=False)
     grid = {"dataset": ["sst2"], "model": ["distilbert"], "arm": ["full", "lora-r8"], "seed": [0, 1, 2, 3, 4]}
     words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--output-dir", str(tmp_path)]
-    words += ["--comparison", str(tmp_path / "comparison.csv"), "--limits", '{"cheapest": "time"}']
+    words += ["--comparison", str(tmp_path / "comparison.csv"), "--noise", str(tmp_path / "noise.csv")]
+    noise_table(0.001).to_csv(tmp_path / "noise.csv", index=False)
+    words += ["--contract", str(synthetic.contract(tmp_path, summaries, lora="batch_size"))]
+    words += ["--limits", '{"cheapest": "time"}']
     script = [sys.executable, str(tiny.REPOSITORY / "workflow_scripts/recommend.py")]
     subprocess.run([*script, *words], check=True)
     assert (
         "**Take LoRA r8: of the 2 arms that qualify it has the shortest" in (tmp_path / "recommendation.md").read_text()
+    )
+    assert (
+        "Not all else is equal: LoRA r8 differs from full in batch_size."
+        in (tmp_path / "recommendation.md").read_text()
     )
     assert pd.read_csv(tmp_path / "recommendation.csv")["cheapest"].tolist() == [False, True]
     words[-1] = '{"memory": 1}'

@@ -9,13 +9,16 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_runs, summaries
+from peft_tradeoffs.grid import add_contract, add_runs, summaries
+from peft_tradeoffs.job_noise import add_noise, read_noise
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
+    add_contract(parser)
+    add_noise(parser)
     parser.add_argument(
         "--factorials",
         type=json.loads,
@@ -33,11 +36,13 @@ def main() -> None:
     from peft_tradeoffs import tables
     from peft_tradeoffs.attribution import attribution_frame
     from peft_tradeoffs.attribution_text import attribution_notes, attribution_readable, attribution_sentences
+    from peft_tradeoffs.contract_text import with_differences
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.table_formats import latex, markdown
 
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
-    frame = attribution_frame(runs, args.factorials)
+    runs = with_differences(runs, args.contract)
+    frame = attribution_frame(runs, args.factorials, read_noise(args.noise))
     write_text(args.output_dir / "attribution.csv", frame.to_csv(index=False, lineterminator="\n"))
     for kind, write in (("md", markdown), ("tex", latex)):
         text = write(frame, attribution_readable, attribution_notes, attribution_sentences, by="factorial")

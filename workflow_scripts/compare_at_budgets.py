@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import AXES, add_runs, run_folder, summaries
+from peft_tradeoffs.grid import AXES, add_contract, add_runs, run_folder, summaries
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 
@@ -18,6 +18,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
+    add_contract(parser)
     parser.add_argument(
         "--budgets",
         type=json.loads,
@@ -35,10 +36,12 @@ def main() -> None:
     from peft_tradeoffs import tables
     from peft_tradeoffs.budgets import budgets_frame, read_evaluations
     from peft_tradeoffs.budgets_text import budgets_notes, budgets_readable
+    from peft_tradeoffs.contract_text import with_differences
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.table_formats import latex, markdown
 
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
+    runs = with_differences(runs, args.contract)
     frame = budgets_frame(
         runs,
         args.budgets,

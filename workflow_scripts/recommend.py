@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import add_runs, summaries
+from peft_tradeoffs.grid import add_contract, add_runs, summaries
+from peft_tradeoffs.job_noise import add_noise, read_noise
 
 LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
 
@@ -18,6 +19,8 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
+    add_contract(parser)
+    add_noise(parser)
     parser.add_argument("--comparison", type=Path, required=True, metavar="CSV", help="comparison.csv of these runs")
     parser.add_argument(
         "--limits",
@@ -36,6 +39,7 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs import tables
     from peft_tradeoffs.comparison import read_comparison
+    from peft_tradeoffs.contract_text import with_differences
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.recommendation import recommendation_frame
     from peft_tradeoffs.recommendation_text import recommendation_markdown
@@ -44,8 +48,11 @@ def main() -> None:
     if unknown := set(limits) - set(LIMITS):
         raise InputError(f"--limits: unknown {', '.join(sorted(unknown))}; known are {', '.join(LIMITS)}")
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
+    runs = with_differences(runs, args.contract)
     comparison = read_comparison(args.comparison)
-    frame = recommendation_frame(runs, comparison[comparison["split"] == limits["split"]], limits)
+    frame = recommendation_frame(
+        runs, comparison[comparison["split"] == limits["split"]], limits, read_noise(args.noise)
+    )
     write_text(args.output_dir / "recommendation.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_text(args.output_dir / "recommendation.md", recommendation_markdown(frame, limits))
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.attribution import BASE, ENERGY, FACTOR, INTERACTION, TOTAL
+from peft_tradeoffs.attribution import BASE, ENERGY, FACTOR, INTERACTION, TIMED, TOTAL
 from peft_tradeoffs.comparison_text import unit, with_interval
-from peft_tradeoffs.digits import decimals
+from peft_tradeoffs.digits import at_most, decimals
+from peft_tradeoffs.job_noise import UNKNOWN_SPREAD, noise_notes
 from peft_tradeoffs.readable import LABEL, NOTE, NULL, PROBE, metric_label, metric_scale, number
 
 NAMES = {**LABEL, "activations_MiB": "Activations, MiB", ENERGY: "Energy, J/1,000 rows"}
@@ -26,7 +27,9 @@ def attribution_readable(rows: pd.DataFrame) -> pd.DataFrame:
             {
                 "Quantity": _name(rows, quantity),
                 "Effect": f"{row['arm']} (base)" if base else row["effect"],
-                "Mean or change": _value(row, _scale(rows, quantity), sign=not base),
+                "Mean or change": with_interval(
+                    row["value"], row["low"], row["high"], _scale(rows, quantity), sign=not base
+                ),
                 "Of the base, %": percent,
             }
         )
@@ -60,17 +63,38 @@ def attribution_notes(rows: pd.DataFrame) -> list[str]:
     if rows["low"].notna().any():
         lines.append(
             f"In brackets: 95 % t intervals over the {rows['n'].max()} seeds that the arms share; without brackets, "
-            "every seed gave the same."
+            "every seed gave the same, or an interval is narrower than the digits."
         )
     elif rows["n"].max() == 1:
         lines.append("One seed: no intervals, so how much of this is chance is not known.")
+    short = rows[(rows["n"] > 0) & (rows["n"] < rows["n_seeds"])]
+    if len(short):
+        few = " or ".join(map(str, sorted(short["n"].unique())))
+        lines.append(f"{few} of the {short['n_seeds'].iloc[0]} seeds count: a seed that an arm lacks counts in none.")
+    if pd.notna(failed := rows["failed"].iloc[0]):
+        lines.append(f"Failed runs are left out: {failed}.")
+    lines += noise_notes({_short(key): _jobs(rows[rows["quantity"] == key]) for key in TIMED if key in _known(rows)})
     lines += [PROBE, *(NOTE[key] for key in rows["quantity"].unique() if key in NOTE)]
     lines.append("Weights and activations: from tensor sizes.")
     if ENERGY in _known(rows) and rows["energy_window_short"].any():
         lines.append("Energy: measured over less than 30 s in some runs.")
     if pd.notna(rates := rows["learning_rates"].iloc[0]) and METRIC in _known(rows):
         lines.append(f"Learning rates differ ({rates}): what the metric changes by is theirs, too.")
-    return lines
+    return [*lines, rows["differs"].iloc[0]] if pd.notna(rows["differs"].iloc[0]) else lines
+
+
+def _short(quantity: str) -> str:
+    name = NAMES[quantity].partition(",")[0]
+    return name[0].lower() + name[1:]
+
+
+def _jobs(rows: pd.DataFrame) -> dict[str, Any]:
+    """What `noise_notes` asks of a quantity of time or energy."""
+    return {
+        "unknown": rows["reason"].eq(UNKNOWN_SPREAD).any(),
+        "jobs": rows["jobs"].max(),
+        "percent": None if rows["jobs_sd_percent"].isna().all() else rows["jobs_sd_percent"].max(),
+    }
 
 
 def _known(rows: pd.DataFrame) -> list[str]:
@@ -89,15 +113,6 @@ def _scale(rows: pd.DataFrame, quantity: str) -> float:
 def _no_spread(row: Any) -> bool:
     """Whether every seed gave the same, or there was one alone."""
     return pd.isna(row["low"]) or row["high"] - row["low"] <= 1e-9 * abs(row["value"])
-
-
-def _value(row: Any, scale: float, sign: bool) -> str:
-    """A value and its interval, the digits that it supports; no brackets where every seed gave the same."""
-    if pd.isna(row["value"]):
-        return NULL
-    if _no_spread(row):
-        return _signed(row["value"] * scale) if sign else number(row["value"] * scale)
-    return with_interval(row["value"], row["low"], row["high"], scale, sign)
 
 
 def _signed(value: float, places: int | None = None) -> str:
@@ -150,7 +165,7 @@ def _places(total: Any, scale: float) -> int | None:
     if _no_spread(total):
         value = abs(total["value"] * scale)
         return max(0, 2 - math.floor(math.log10(value))) if value else None
-    return decimals((total["high"] - total["low"]) / 2 * scale)
+    return at_most(decimals((total["high"] - total["low"]) / 2 * scale), total["value"] * scale)
 
 
 def _untold(row: Any) -> str:

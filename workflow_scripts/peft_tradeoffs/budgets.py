@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.seed_values import by_seed
+from peft_tradeoffs.seed_values import by_seed, failures
 from peft_tradeoffs.stats import over_seeds
 from peft_tradeoffs.tables import ARM, COMPLETED, random_weights
 
 UNITS = {"train_s": "s", "energy_J": "J"}
 MEASURED = {"train_s": "train_s", "energy_J": "mean_power_W"}  # what of a run's summary a budget needs
 COLUMNS = (
-    *ARM, "method", "rank", "pretrained", "metric", "kind", "budget", "set", "n_runs", "n", "first_epoch", "last_epoch",
-    "end", "mean", "sd", "low", "high", "reason",
+    *ARM, "method", "rank", "pretrained", "metric", "kind", "budget", "set", "n_runs", "n", "failed", "differs",
+    "first_epoch", "last_epoch", "end", "mean", "sd", "low", "high", "reason",
 )  # fmt: skip
 WHOLE = ("rank", "n_runs", "n")
 NUMBERS = ("budget", "first_epoch", "last_epoch", "mean", "sd", "low", "high")
@@ -51,8 +51,8 @@ def budgets_frame(
     take to their ends (`set` is False), by their slowest seed, rounded up to two digits. `evaluations` gives those of a
     run. The metric is that of a run's last evaluation within the budget: mean over the n seeds that have one, 95 % t
     interval over seeds (none for one seed), first_epoch to last_epoch, and whether all of them were at their `end`. The
-    energy at an evaluation is not recorded: it is taken as the run's mean power times its training time by then. What a
-    null means is in `reason`.
+    energy at an evaluation is not recorded: it is taken as the run's mean power times its training time by then. n_runs
+    are all runs of the arm, `failed` how some of them ended, if not all. What a null means is in `reason`.
     """
     rows = []
     for _, own in runs.groupby(["dataset", "model"], sort=False):
@@ -84,9 +84,10 @@ def _of_kind(
     rows = []
     for budget in sorted(chosen):
         for arm, own in groups:
-            row = own.iloc[0][[*ARM, "method", "rank", "pretrained", "metric"]].to_dict()
+            row = own.iloc[0][[*ARM, "method", "rank", "pretrained", "metric", "differs"]].to_dict()
             row |= {"kind": kind, "budget": budget, "set": bool(budgets), "n": 0}
-            row["n_runs"] = int((own["status"] == COMPLETED).sum())
+            row["n_runs"] = len(own)
+            row["failed"] = failures(own) if (own["status"] == COMPLETED).any() else None
             found = {"reason": reasons[arm]} if reasons[arm] is not None else _reached(spent[arm], budget, UNITS[kind])
             rows.append(row | found)
     return rows

@@ -8,7 +8,7 @@ import pandas as pd
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.budgets import UNITS
 from peft_tradeoffs.comparison_text import RANGE, with_interval
-from peft_tradeoffs.readable import NULL, metric_label, metric_scale
+from peft_tradeoffs.readable import NULL, metric_label, metric_scale, unlike
 
 WHAT = {"train_s": "training time", "energy_J": "energy"}
 
@@ -29,14 +29,22 @@ def budgets_notes(rows: pd.DataFrame) -> list[str]:
     lines = [
         "The metric at the last evaluation of the test split within each budget, mean over seeds, and the epoch that "
         "was; end: the arm was done by then.",
-        "Training time: the sum of the step times.",
+        "Training time: the sum of the step times, in the jobs that ran; another job of the same arm may take a little "
+        "more or less.",
         "A learning rate that falls to 0 at a run's end makes a point on its way lower than a run planned for that "
         "budget would be: compare what has not reached its end with care.",
     ]
     if rows["low"].notna().any():
-        lines.append("In brackets: 95 % t intervals over seeds; other test examples are not counted.")
+        lines.append(
+            "In brackets: 95 % t intervals over seeds, without where every seed gave the same; other test examples are "
+            "not counted."
+        )
     if (rows["n"] == 1).any():
         lines.append("One seed gives no interval.")
+    failed = rows.dropna(subset="failed").drop_duplicates("arm")
+    if len(failed):
+        ways = (f"{arm_label(row['method'], row['rank'])} ({row['failed']})" for row in failed.to_dict("records"))
+        lines.append(f"Failed runs are left out, so those that are shown may flatter the arm: {', '.join(ways)}.")
     kinds = rows.groupby("kind", sort=False)["set"].first()
     unset = [WHAT[kind] for kind, was_set in kinds.items() if not was_set]
     if unset:
@@ -51,7 +59,7 @@ def budgets_notes(rows: pd.DataFrame) -> list[str]:
         if (name := arm_label(row["method"], row["rank"])) not in names:
             names.append(name)
     first = [f"{', '.join(names)}: {reason}" for reason, names in named.items()]
-    return [*lines, f"{NULL}: {'; '.join(first)}."] if first else lines
+    return [*lines, *([f"{NULL}: {'; '.join(first)}."] if first else []), *unlike(rows)]
 
 
 def _amount(budget: float, kind: str) -> str:
@@ -66,5 +74,5 @@ def _reached(row: dict[str, Any], metric: str) -> str:
     first, last = (f"{row[key]:.3g}" for key in ("first_epoch", "last_epoch"))
     epoch = "end" if row["end"] else f"epoch {first}" if first == last else f"epochs {first}–{last}"
     if row["n"] != row["n_runs"]:
-        epoch += f", n = {row['n']}"
+        epoch += f", n = {row['n']} of {row['n_runs']}"
     return f"{text} ({epoch})"

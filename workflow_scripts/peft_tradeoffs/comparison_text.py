@@ -7,15 +7,16 @@ import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.comparison import UNDECIDED
-from peft_tradeoffs.digits import decimals, finer
+from peft_tradeoffs.digits import at_most, decimals, finer
 from peft_tradeoffs.readable import NULL, differs, failed_counts, metric_label, metric_scale, number
 
 RANGE = {"accuracy": (0, 1), "f1": (0, 1), "mcc": (-1, 1), "pearson": (-1, 1), "spearman": (-1, 1)}
 
 
 HELDOUT = (
-    "The heldout split is there to compare arms on more examples. Carved from train it is like what was trained on (of "
-    "GLUE SST-2, phrases of sentences whose other phrases were), so how good an arm is the test split alone says."
+    "The heldout split is there to compare arms on more examples. Where it was carved from train, its examples may be "
+    "like each other and like those trained on (parts of the same documents): its intervals may then be too narrow, "
+    "what is proven is proven for such texts only, and how good an arm is the test split alone says."
 )
 
 
@@ -30,18 +31,20 @@ def unit(metric: str) -> str:
 
 
 def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = False) -> str:
-    """A value and its interval, rounded as that supports: "87.6 [86.8, 88.5]"; without one the value, three digits.
+    """A value and its interval, rounded as that supports: "87.6 [86.8, 88.5]"; at most four digits of the value.
 
-    A digit finer where a bound that is not 0 would be rounded to it.
+    A digit finer where a bound that is not 0 would be rounded to it. The value alone, with three digits, without an
+    interval and where its bounds are equal; alone where they are equal as rounded.
     """
     if pd.isna(value):
         return NULL
-    if pd.isna(low):
-        return number(value * scale)
-    places = finer(decimals((high - low) / 2 * scale), low * scale, high * scale)
-    value, low, high = (round(bound * scale, places) + 0.0 for bound in (value, low, high))  # never -0
-    shown = (f"{bound:{'+' if sign and bound else ''},.{places}f}" for bound in (value, low, high))
-    return "{} [{}, {}]".format(*shown)
+    if pd.isna(low) or high - low <= 1e-9 * abs(value):
+        return f"+{number(value * scale)}" if sign and value > 0 else number(value * scale + 0.0)
+    value, low, high = value * scale, low * scale, high * scale
+    places = finer(at_most(decimals((high - low) / 2), value), low, high)
+    value, low, high = (round(bound, places) + 0.0 for bound in (value, low, high))  # never -0
+    shown = [f"{bound:{'+' if sign and bound else ''},.{places}f}" for bound in (value, low, high)]
+    return shown[0] if low == high else "{} [{}, {}]".format(*shown)
 
 
 def p_value(p: Any) -> str:

@@ -16,6 +16,11 @@ def decimals(half_width: float) -> int:
     return max(0, -exponent + (half_width / 10**exponent < 3))
 
 
+def at_most(places: int, value: float, digits: int = 4) -> int:
+    """`places`, or fewer where they would show more than so many significant digits of the value."""
+    return min(places, max(0, digits - 1 - math.floor(math.log10(abs(value))))) if value else places
+
+
 def finer(places: int, *values: float) -> int:
     """`places`, or a decimal more where one of these values, not 0, would be rounded to 0."""
     return places + any(value and not round(value, places) for value in values)

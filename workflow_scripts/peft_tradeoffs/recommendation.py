@@ -1,13 +1,15 @@
 """Which arms keep the limits that the user sets and lose no more than the margin, and the cheapest of them."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.comparison import ALPHA
+from peft_tradeoffs.job_noise import MEASURED_AS, JobNoise, job_noise, over_jobs, processes
 from peft_tradeoffs.seed_values import by_seed, failures, incomparable
-from peft_tradeoffs.stats import MOST_SEEDS, over_seeds, seeds_to_decide
+from peft_tradeoffs.stats import MOST_SEEDS, Estimate, over_seeds, seeds_to_decide
 from peft_tradeoffs.tables import ARM, COMPLETED, first, memory_key, random_weights
 
 YES, NO, UNKNOWN = "yes", "no", "cannot say"
@@ -22,36 +24,72 @@ COLUMNS = (
     "runs", "runs_why", "quality", "quality_why",
     *(f"{column}{part}" for column in COSTS.values()
       for part in ("", "_low", "_high", "_limit", "_kept", "_why", "_seeds_needed")),
-    "qualifies", "cheapest", "apart", "apart_low", "apart_high", "incomparable", "train_process_MiB", "why",
+    *(f"{column}_{part}" for column in ("train_s", "energy_J") for part in ("n", "jobs", "jobs_sd_percent")),
+    "qualifies", "cheapest", "apart", "apart_low", "apart_high", "incomparable", "train_process_MiB", "differs", "why",
 )  # fmt: skip
+OF_JOBS = ("train_s_n", "train_s_jobs", "energy_J_n", "energy_J_jobs")
 TESTS = ("runs", "quality", *(f"{column}_kept" for column in COSTS.values()))  # that an arm must pass, null: not asked
 
 
-def recommendation_frame(runs: pd.DataFrame, comparison: pd.DataFrame, limits: dict[str, Any]) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Cost:
+    """A cost of an arm by seed; of time and energy also how many processes trained the arm, and how far they differ."""
+
+    values: dict[int, float]
+    jobs: int | None = None
+    noise: JobNoise | None = None
+
+    def mean(self) -> Estimate | None:
+        """The mean over seeds and jobs; None where there is no interval of it."""
+        return self.less(None, list(self.values))
+
+    def less(self, other: "Cost | None", seeds: list[int]) -> Estimate | None:
+        """The mean of this cost, less another's if there is one, over these seeds."""
+        parts = [np.array([cost.values[seed] for seed in seeds]) for cost in (self, other) if cost is not None]
+        values = parts[0] if other is None else parts[0] - parts[1]
+        if self.jobs is None:
+            return over_seeds(values)
+        jobs = [cost.jobs for cost in (self, other) if cost is not None]
+        return over_jobs(values, parts, jobs, self.noise)
+
+    def shares_jobs(self) -> bool:
+        """Whether several seeds were trained by one process."""
+        return self.jobs is not None and self.jobs < len(self.values)
+
+
+def recommendation_frame(
+    runs: pd.DataFrame, comparison: pd.DataFrame, limits: dict[str, Any], noise: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """One row a (data set, model, arm) in the order of `runs`, columns as in COLUMNS.
 
     `comparison` is what `comparison_frame` gives (no rows of random weights, of which costs alone are judged), `limits`
     are memory_GiB, train_s and energy_J (None: no limit) and cheapest. `qualifies` is yes if every test is, no if one
     is no, else cannot say: `runs` (all were completed), `quality` (the baseline; or proven, with Holm's correction, not
     to be worse than it by the margin; no if the 95 % interval of the difference lies wholly beyond it) and a cost that
-    is kept (its 95 % t interval over seeds, of one seed its value, lies within the limit; no if beyond). `cheapest`
+    is kept (its 95 % t interval over seeds, its mean if it has none, lies within the limit; no if beyond). Intervals of
+    time and energy count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null where
+    every seed had a job of its own); where seeds shared a job and that is not known there is none. `cheapest`
     marks the arm of the smallest mean cost of those that qualify; apart is by how much another costs more, over the
-    seeds of both, with its 95 % t interval. There is no cheapest where costs are `incomparable`.
+    seeds of both, with its 95 % t interval (null where a cost has none). There is no cheapest where costs are
+    `incomparable`.
     """
     rows = []
     for (dataset, model), own in runs.groupby(["dataset", "model"], sort=False):
         compared = comparison[(comparison["dataset"] == dataset) & (comparison["model"] == model)].set_index("arm")
-        rows += _judged(own, compared, limits)
+        rows += _judged(own, compared, limits, noise)
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
-        dict.fromkeys(("rank", "n", "n_failed", "seeds_needed", "examples_needed"), "Int64")
+        dict.fromkeys(("rank", "n", "n_failed", "seeds_needed", "examples_needed", *OF_JOBS), "Int64")
     )
 
 
-def _judged(runs: pd.DataFrame, compared: pd.DataFrame, limits: dict[str, Any]) -> list[dict[str, Any]]:
-    rows, costs = [], {}
+def _judged(
+    runs: pd.DataFrame, compared: pd.DataFrame, limits: dict[str, Any], noise: pd.DataFrame | None
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    costs: dict[str, Cost] = {}
     chosen = COSTS[limits["cheapest"]]
     for arm, own in runs.groupby("arm", sort=False):
-        row = dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "method", "rank", "pretrained"]].to_dict()
+        row = dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "method", "rank", "pretrained", "differs"]].to_dict()
         row |= {"device": first(own["device"]), "device_name": first(own["device_name"])}
         done = own["status"] == COMPLETED
         row |= {"n": int(done.sum()), "n_failed": int((~done).sum())}
@@ -62,9 +100,12 @@ def _judged(runs: pd.DataFrame, compared: pd.DataFrame, limits: dict[str, Any]) 
             key = memory_key(row["device"]) if name == "memory" else column
             values, why = by_seed(own, key)
             limit, scale = LIMITS[name]
-            row |= _cost(column, np.array(list(values.values())), why, limits[limit] and limits[limit] * scale)
+            cost = Cost(values)
+            if key in MEASURED_AS:
+                cost = Cost(values, processes(own[own["seed"].isin(values)]), job_noise(noise, own, key))
+            row |= _cost(column, cost, why, limits[limit] and limits[limit] * scale)
             if column == chosen:
-                costs[arm] = values
+                costs[arm] = cost
         process, _ = by_seed(own, "train_process_MiB")
         row["train_process_MiB"] = max(process.values(), default=None)
         found = [row[test] for test in TESTS if row[test] is not None]
@@ -101,17 +142,22 @@ def _quality(compared: pd.Series) -> dict[str, Any]:
     return {**found, "quality": UNKNOWN, "quality_why": "not proven to keep within the margin"}
 
 
-def _cost(column: str, values: np.ndarray, why: str | None, limit: float | None) -> dict[str, Any]:
+def _cost(column: str, cost: Cost, why: str | None, limit: float | None) -> dict[str, Any]:
     """Mean and interval of a cost, and whether it is within its limit, if there is one."""
     found: dict[str, Any] = {f"{column}_limit": limit}
     name = next(name for name, known in COSTS.items() if known == column)
     low = high = None
+    values = np.array(list(cost.values.values()))
     if len(values):
         found[column] = low = high = float(values.mean())
-    estimate = over_seeds(values)
+        if cost.jobs is not None:
+            found |= {f"{column}_n": len(values), f"{column}_jobs": cost.jobs}
+    estimate = cost.mean()
     if estimate is not None:
         low, high = estimate.interval()
         found |= {f"{column}_low": low, f"{column}_high": high}
+        if cost.shares_jobs():
+            found[f"{column}_jobs_sd_percent"] = 100 * cost.noise.cv
     if limit is None:
         return found
     if low is None:
@@ -119,24 +165,29 @@ def _cost(column: str, values: np.ndarray, why: str | None, limit: float | None)
     if high <= limit:
         return {**found, f"{column}_kept": YES}
     if low > limit:
-        return {**found, f"{column}_kept": NO, f"{column}_why": f"over the limit of {name}"}
-    needed = seeds_to_decide(values, limit)
-    text = f"more than {MOST_SEEDS}" if needed is None else f"{needed}"
-    found |= {f"{column}_kept": UNKNOWN, f"{column}_seeds_needed": text}
+        by_mean = ", by its mean" if estimate is None and cost.shares_jobs() else ""
+        return {**found, f"{column}_kept": NO, f"{column}_why": f"over the limit of {name}{by_mean}"}
+    found[f"{column}_kept"] = UNKNOWN
+    if not cost.shares_jobs():  # more seeds of the same job would not tell
+        needed = seeds_to_decide(values, limit)
+        found[f"{column}_seeds_needed"] = f"more than {MOST_SEEDS}" if needed is None else f"{needed}"
     return {**found, f"{column}_why": f"its {name} may lie on either side of the limit"}
 
 
-def _choose(rows: list[dict[str, Any]], costs: dict[str, dict[int, float]]) -> None:
+def _choose(rows: list[dict[str, Any]], costs: dict[str, Cost]) -> None:
     """Mark the cheapest row that qualifies, and how far the others that do are from it."""
-    known = [row for row in rows if row["qualifies"] == YES and costs[row["arm"]]]
+    known = [row for row in rows if row["qualifies"] == YES and costs[row["arm"]].values]
     if not known:
         return
-    best = min(known, key=lambda row: np.mean(list(costs[row["arm"]].values())))
+    best = min(known, key=lambda row: np.mean(list(costs[row["arm"]].values.values())))
     for row in rows:
         row["cheapest"] = row is best
     for row in rows:
         own, other = costs[row["arm"]], costs[best["arm"]]
-        estimate = over_seeds(np.array([own[seed] - other[seed] for seed in own if seed in other]))
-        if row is not best and estimate is not None:
-            low, high = estimate.interval()
-            row |= {"apart": estimate.value, "apart_low": low, "apart_high": high}
+        seeds = [seed for seed in own.values if seed in other.values]
+        if row is best or len(seeds) < 2:
+            continue
+        row["apart"] = float(np.mean([own.values[seed] - other.values[seed] for seed in seeds]))
+        estimate = own.less(other, seeds)
+        if estimate is not None:
+            row["apart_low"], row["apart_high"] = estimate.interval()

@@ -8,7 +8,8 @@ import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.comparison_text import RANGE, p_value, unit, with_interval
-from peft_tradeoffs.readable import NOTE, NULL, PROBE, metric_label, metric_scale, number
+from peft_tradeoffs.job_noise import noise_notes
+from peft_tradeoffs.readable import NOTE, NULL, PROBE, metric_label, metric_scale, number, unlike
 from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
 from peft_tradeoffs.stats import MOST_EXAMPLES, MOST_SEEDS
 from peft_tradeoffs.table_formats import grid, sections
@@ -17,6 +18,7 @@ from peft_tradeoffs.tables import memory_key
 Row = dict[str, Any]
 NOUN = {"memory": "peak memory", "time": "training time", "energy": "energy"}
 LEAST = {"memory": "the lowest peak memory", "time": "the shortest training time", "energy": "the lowest energy"}
+LOWEST_MEAN = {"time": "the lowest mean training time", "energy": "the lowest mean energy"}  # of costs without interval
 UNITS = {"memory": "MiB", "time": "s", "energy": "J"}
 
 
@@ -27,7 +29,9 @@ def recommendation_markdown(frame: pd.DataFrame, limits: dict[str, Any]) -> str:
         rows = section.astype(object).where(section.notna(), None).to_dict("records")
         points = "".join(f"- {line}\n" for line in _points(rows, limits))
         table = grid(_table(rows))
-        parts.append(f"## {title}\n\n**{answer(rows, limits)}**\n\n{points}\n{table}\n\n{' '.join(_notes(rows))}\n")
+        parts.append(
+            f"## {title}\n\n**{answer(rows, limits)}**\n\n{points}\n{table}\n\n{' '.join(_notes(rows, limits))}\n"
+        )
     return "\n".join(parts)
 
 
@@ -66,7 +70,8 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
                 f"No recommendation: {_name(best)}, the baseline, is the only arm known to qualify, and whether "
                 f"{_names(maybe, 'or')}, which may cost less, qualifies these runs cannot say."
             )
-        return f"Keep {_name(best)}, the baseline: no arm that may cost less qualifies."
+        cheaper = f"of a lower mean {NOUN[by]}" if _by_mean(rows, by) else "that may cost less"
+        return f"Keep {_name(best)}, the baseline: no arm {cheaper} qualifies."
     return _choice(rows, found[YES], best, by, limits)
 
 
@@ -74,19 +79,20 @@ def _choice(rows: list[Row], qualify: list[Row], best: Row, by: str, limits: dic
     equals = [row for row in qualify if _same(row)]
     among = [best, *equals]
     costs = ", ".join(_cost(row, by) for row in among)
+    least = _least(rows, by)
     if _random(rows):
         lead = "Costs alone, since the weights are random and say nothing of quality"
         kept = "" if _unlimited(limits) else " of the arms that keep the limits"
         if not equals:
-            return f"{lead}: {_name(best)} has {LEAST[by]}{kept}, {costs}."
-        return f"{lead}: {_names(among)} have {LEAST[by]}{kept} ({costs}), and which has less cannot be told."
+            return f"{lead}: {_name(best)} has {least}{kept}, {costs}."
+        return f"{lead}: {_names(among)} have {least}{kept} ({costs}), and which has less cannot be told."
     lead = f"Take {_names(among, 'or')}"
     if len(qualify) == 1:
         return f"{lead}: it is the only arm that qualifies; its {NOUN[by]} is {costs}."
     of = f"of the {len(qualify)} arms that qualify"
     if not equals:
-        return f"{lead}: {of} it has {LEAST[by]}, {costs}."
-    return f"{lead}: {of} they have {LEAST[by]} ({costs}), and which of them has less cannot be told."
+        return f"{lead}: {of} it has {least}, {costs}."
+    return f"{lead}: {of} they have {least} ({costs}), and which of them has less cannot be told."
 
 
 def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
@@ -94,7 +100,13 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
     by, random = limits["cheapest"], _random(rows)
     yield f"Asked for: {_asked(rows, limits)}."
     if limits["split"] != "test" and not random:
-        yield f"Judged on the {limits['split']} split, carved from train, not on test."
+        yield (
+            f"Judged on the {limits['split']} split, not on test. Where it was carved from train, its examples may be "
+            "like each other and like those trained on, and what is proven is proven for such texts only."
+        )
+    differing = unlike(pd.DataFrame(rows))
+    if differing:
+        yield f"Not all else is equal: {' '.join(differing)}"
     best = next((row for row in rows if row["cheapest"]), None)
     baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
     if best is not None:
@@ -137,10 +149,17 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(cells)
 
 
-def _notes(rows: list[Row]) -> list[str]:
+def _notes(rows: list[Row], limits: dict[str, Any]) -> list[str]:
     lines = []
-    if any(row["train_s_low"] is not None for row in rows):
-        lines.append("In brackets: 95 % intervals, of costs over seeds, without where every seed gave the same.")
+    if any(row[f"{column}_low"] is not None for row in rows for column in COSTS.values()):
+        lines.append(
+            "In brackets: 95 % intervals, of costs over seeds, without where every seed gave the same or an interval "
+            "is narrower than the digits."
+        )
+    lines += noise_notes({NOUN[name]: _jobs(rows, COSTS[name]) for name in LOWEST_MEAN})
+    by_mean = [NOUN[name] for name in LOWEST_MEAN if _jobs(rows, COSTS[name])["unknown"] and _limited(limits, name)]
+    if by_mean:
+        lines.append(f"Limits of {' and '.join(by_mean)} were judged by the mean.")
     if not _random(rows):
         compared = sum(row["p_not_worse_holm"] is not None for row in rows)
         lines.append("Intervals of differences count other seeds and other test examples.")
@@ -160,6 +179,30 @@ def _notes(rows: list[Row]) -> list[str]:
 
 def _random(rows: list[Row]) -> bool:
     return all(row["quality"] is None for row in rows)
+
+
+def _jobs(rows: list[Row], column: str) -> Row:
+    """What `noise_notes` asks of a cost; more than one seed without an interval shared jobs."""
+    known = [row for row in rows if row[column] is not None]
+    percents = [row[f"{column}_jobs_sd_percent"] for row in known if row[f"{column}_jobs_sd_percent"] is not None]
+    return {
+        "unknown": any(row[f"{column}_n"] > 1 and row[f"{column}_low"] is None for row in known),
+        "jobs": max((row[f"{column}_jobs"] for row in known), default=0),
+        "percent": max(percents, default=None),
+    }
+
+
+def _by_mean(rows: list[Row], by: str) -> bool:
+    """Whether the least cost is that of the lowest mean and no more, for there is no interval."""
+    return by in LOWEST_MEAN and any(row[COSTS[by]] is not None and row[f"{COSTS[by]}_low"] is None for row in rows)
+
+
+def _least(rows: list[Row], by: str) -> str:
+    return LOWEST_MEAN[by] if _by_mean(rows, by) else LEAST[by]
+
+
+def _limited(limits: dict[str, Any], name: str) -> bool:
+    return limits[COSTS[name]] is not None
 
 
 def _unlimited(limits: dict[str, Any]) -> bool:
@@ -206,16 +249,8 @@ def _do(rows: list[Row], one: str = "does", several: str = "do") -> str:
 
 def _cost(row: Row, name: str, with_unit: bool = True) -> str:
     column = COSTS[name]
-    text = _interval(row[column], row[f"{column}_low"], row[f"{column}_high"])
+    text = with_interval(row[column], row[f"{column}_low"], row[f"{column}_high"], 1.0)
     return f"{text} {UNITS[name]}" if with_unit and text != NULL else text
-
-
-def _interval(value: float | None, low: float | None, high: float | None, sign: bool = False) -> str:
-    """A value and its interval; without brackets where every seed gave the same."""
-    if value is not None and low is not None and high - low <= 1e-9 * abs(value):
-        text = number(value)
-        return f"+{text}" if sign and value > 0 else text
-    return with_interval(value, low, high, 1.0, sign)
 
 
 def _difference(row: Row, with_unit: bool = False) -> str:
@@ -248,7 +283,7 @@ def _facts(best: Row, baseline: Row | None) -> str:
 
 def _same(row: Row) -> bool:
     """Whether the difference in cost to the cheapest arm cannot be told from 0."""
-    return row["apart"] is not None and row["apart_low"] <= 0 <= row["apart_high"]
+    return row["apart_low"] is not None and row["apart_low"] <= 0 <= row["apart_high"]
 
 
 def _apart(row: Row, by: str) -> str:
@@ -256,7 +291,7 @@ def _apart(row: Row, by: str) -> str:
         return _name(row)
     if row["apart"] is None:
         return f"{_name(row)} ({NOUN[by]} {_cost(row, by)})"
-    text = _interval(row["apart"], row["apart_low"], row["apart_high"], sign=True)
+    text = with_interval(row["apart"], row["apart_low"], row["apart_high"], 1.0, sign=True)
     return f"{_name(row)} ({NOUN[by]} {text} {UNITS[by]}{', cannot be told from 0' if _same(row) else ''})"
 
 
@@ -267,7 +302,7 @@ def _maybe_cheaper(rows: list[Row], best: Row, by: str) -> list[Row]:
     return [
         row
         for row in unknown
-        if row[column] is None or (row[column] < best[column] if row["apart"] is None else row["apart_low"] < 0)
+        if row[column] is None or (row[column] < best[column] if row["apart_low"] is None else row["apart_low"] < 0)
     ]
 
 
@@ -296,8 +331,10 @@ def _undecided(row: Row) -> str:
         if test == "quality" and row["p_not_worse_holm"] is not None:
             why = f"{why} ({_difference(row, with_unit=True)}); {_needed(row)}"
         for name, column in COSTS.items():
-            if test == f"{column}_kept" and row[f"{column}_seeds_needed"] is not None:
-                why += f" ({_cost(row, name)}); about {row[f'{column}_seeds_needed']} seeds would decide it"
+            if test == f"{column}_kept" and row[column] is not None:
+                seeds = row[f"{column}_seeds_needed"]
+                more = "seeds in jobs of their own (seeds_per_job: 1) would tell more"
+                why += f" ({_cost(row, name)}); {more if seeds is None else f'about {seeds} seeds would decide it'}"
         said.append(why)
     return "; ".join(said)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from peft_tradeoffs.job_noise import processes
 from peft_tradeoffs.readable import memory_keys
 from peft_tradeoffs.reference import Sweep, arm_name, run_name
 from peft_tradeoffs.tables import ARM, COMPLETED, SPLIT, memory_key
@@ -159,7 +160,7 @@ def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep) -> pd.DataFrame:
         else:
             least, half, df, source = LEAST_CHANGE, None, None, None
             if (one := spread(row, reference, now)) is not None:
-                jobs = [_processes(runs) for runs in own]
+                jobs = [processes(runs) for runs in own]
                 half = float(stats.t.ppf(level, one.df)) * one.cv * math.sqrt(sum(1 / count for count in jobs))
                 df, source = one.df, one.source
         tolerance = least if half is None else max(least, half)
@@ -184,11 +185,6 @@ def _of_pairs(
     se = float(differences.std(ddof=1)) / math.sqrt(len(differences))
     df = len(differences) - 1
     return least, float(stats.t.ppf(level, df)) * se, df, OF_PAIRS
-
-
-def _processes(runs: pd.DataFrame) -> int:
-    """Processes that trained these runs; a process says its start-up time in its first run."""
-    return max(1, int(runs["startup_s"].notna().sum()))
 
 
 def spread(row: dict[str, Any], reference: Sweep, now: Sweep) -> Spread | None:
