@@ -53,8 +53,8 @@ def main() -> None:
             "train_rows": tokens["rows"]["train"],
             "dev_rows": tokens["rows"]["test"],
             "data_sha256": tokens["sha256"],
-            "code_sha256": training.code_sha256,
-            "versions": training.versions,
+            "code_sha256": training.conditions["code_sha256"],
+            "versions": training.conditions["versions"],
             "trials": sorted(trials, key=lambda trial: trial["learning_rate"]),
         },
     )

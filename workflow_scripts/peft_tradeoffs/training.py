@@ -90,7 +90,6 @@ class TrainingProcess:
             "code_sha256": code.fingerprint(SCRIPT),
             "versions": versions(),
         }
-        self.code_sha256, self.versions = self._conditions["code_sha256"], self._conditions["versions"]
         self._device: Any = None
         self._apart_s = 0.0
 
