@@ -222,7 +222,9 @@ def _tuning(run: Recorded) -> Any:
     others = [f"{name} {then[name]}" for name in then if name in now and then[name] != now[name]]
     if tuning.get("code_sha256", run.env.get("code_sha256")) != run.env.get("code_sha256"):
         others.append("other code")
-    devices = {trial["device_name"] for trial in tuning.get("trials", [])} - {run.summary.get("device_name")}
+    devices = {trial.get("device_name", NOT_RECORDED) for trial in tuning.get("trials", [])} - {
+        run.summary.get("device_name")
+    }
     others += sorted(devices)
     return {**found, "tuned_with": ", ".join(others)} if others else found
 
