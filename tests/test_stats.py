@@ -73,7 +73,7 @@ def test_no_spread_at_all_is_certain():
 
 @pytest.mark.parametrize("examples", [20, 872])
 def test_a_share_that_no_example_shows_is_bounded_as_clopper_and_pearson_do(examples):
-    none = Estimate(0.0, 0.0, 4, examples)
+    none = Estimate(0.0, 0.0, 4, share_of=examples)
     assert none.interval()[1] == pytest.approx(scipy.stats.binomtest(0, examples).proportion_ci().high)
     # 1 % of all differ, and none of these: that is how likely
     assert none.p_equivalent(0.01) == pytest.approx(scipy.stats.binom.pmf(0, examples, 0.01))
@@ -82,7 +82,7 @@ def test_a_share_that_no_example_shows_is_bounded_as_clopper_and_pearson_do(exam
     assert none.p_different() == 1.0 and math.isnan(none.smallest_difference())
     assert (none.p_equivalent(0.0), none.p_equivalent(2.0)) == (1.0, 0.0)
     # Where examples do differ, the t distribution decides.
-    assert Estimate(0.0, 0.2, 4, examples).interval() == Estimate(0.0, 0.2, 4).interval()
+    assert Estimate(0.0, 0.2, 4, share_of=examples).interval() == Estimate(0.0, 0.2, 4).interval()
 
 
 def test_equivalence_is_the_ninety_percent_interval_within_the_margin():

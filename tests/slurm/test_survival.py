@@ -118,7 +118,7 @@ def test_the_way_back_after_snakemake_was_killed(
     back = workflow.recover(folder, *(["--cancel"] if cancel else []))
     if not cancel:  # meanwhile
         assert "LockException" in workflow.run(folder, None, "runs", check=False)
-        assert f"{len(ARMS) * 2} done" not in workflow.status(folder)
+        assert workflow.status(folder).count("  seed ") == 2 * len(ARMS)  # some are running, unless the machine is slow
     said, errors = back.communicate(timeout=200)
     assert back.returncode == 0, errors
     jobs = training(cluster, before).values()
