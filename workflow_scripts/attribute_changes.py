@@ -37,16 +37,13 @@ def main() -> None:
     from peft_tradeoffs.attribution import attribution_frame
     from peft_tradeoffs.attribution_text import attribution_notes, attribution_readable, attribution_sentences
     from peft_tradeoffs.contract_text import with_differences
-    from peft_tradeoffs.files import write_text
-    from peft_tradeoffs.table_formats import latex, markdown
+    from peft_tradeoffs.table_formats import write_tables
 
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
     runs = with_differences(runs, args.contract)
     frame = attribution_frame(runs, args.factorials, read_noise(args.noise))
-    write_text(args.output_dir / "attribution.csv", frame.to_csv(index=False, lineterminator="\n"))
-    for kind, write in (("md", markdown), ("tex", latex)):
-        text = write(frame, attribution_readable, attribution_notes, attribution_sentences, by="factorial")
-        write_text(args.output_dir / f"attribution.{kind}", text)
+    words = attribution_readable, attribution_notes
+    write_tables(args.output_dir, "attribution", frame, *words, lead=attribution_sentences, by="factorial")
 
 
 if __name__ == "__main__":

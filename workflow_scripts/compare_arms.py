@@ -36,8 +36,7 @@ def main() -> None:
     from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
     from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable
     from peft_tradeoffs.contract_text import with_differences
-    from peft_tradeoffs.files import write_text
-    from peft_tradeoffs.table_formats import latex, markdown
+    from peft_tradeoffs.table_formats import write_tables
 
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
     runs = with_differences(runs, args.contract)
@@ -49,10 +48,7 @@ def main() -> None:
             run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / PREDICTIONS[split], of
         ),
     )
-    write_text(args.output_dir / "comparison.csv", frame.to_csv(index=False, lineterminator="\n"))
-    for kind, write in (("md", markdown), ("tex", latex)):
-        text = NOTHING if frame.empty else write(frame, comparison_readable, comparison_notes)
-        write_text(args.output_dir / f"comparison.{kind}", text)
+    write_tables(args.output_dir, "comparison", frame, comparison_readable, comparison_notes, nothing=NOTHING)
 
 
 if __name__ == "__main__":

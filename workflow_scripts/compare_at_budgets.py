@@ -37,8 +37,7 @@ def main() -> None:
     from peft_tradeoffs.budgets import budgets_frame, read_evaluations
     from peft_tradeoffs.budgets_text import budgets_notes, budgets_readable
     from peft_tradeoffs.contract_text import with_differences
-    from peft_tradeoffs.files import write_text
-    from peft_tradeoffs.table_formats import latex, markdown
+    from peft_tradeoffs.table_formats import write_tables
 
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
     runs = with_differences(runs, args.contract)
@@ -49,11 +48,8 @@ def main() -> None:
             run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / "metrics.csv", of["metric"]
         ),
     )
-    write_text(args.output_dir / "equal_cost.csv", frame.to_csv(index=False, lineterminator="\n"))
     nothing = NOTHING if tables.random_weights(runs) else "No run was completed: there is no metric to compare.\n"
-    for kind, write in (("md", markdown), ("tex", latex)):
-        text = nothing if frame.empty else write(frame, budgets_readable, budgets_notes)
-        write_text(args.output_dir / f"equal_cost.{kind}", text)
+    write_tables(args.output_dir, "equal_cost", frame, budgets_readable, budgets_notes, nothing=nothing)
 
 
 if __name__ == "__main__":

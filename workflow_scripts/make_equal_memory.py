@@ -25,15 +25,13 @@ def main() -> None:
     args = parser.parse_args()
     from peft_tradeoffs.contract_text import with_differences
     from peft_tradeoffs.equal_memory_table import equal_memory_frame, equal_memory_notes, equal_memory_readable
-    from peft_tradeoffs.files import read_json, write_text
-    from peft_tradeoffs.table_formats import latex, markdown
+    from peft_tradeoffs.files import read_json
+    from peft_tradeoffs.table_formats import write_tables
 
     pretrained = {path.stem: read_json(path)["pretrained"] for path in args.models}
     frame = equal_memory_frame([read_json(path) for path in args.found], pretrained, args.runs_dir)
     frame = with_differences(frame, args.contract)
-    write_text(args.output_dir / "equal_memory.csv", frame.to_csv(index=False, lineterminator="\n"))
-    write_text(args.output_dir / "equal_memory.md", markdown(frame, equal_memory_readable, equal_memory_notes))
-    write_text(args.output_dir / "equal_memory.tex", latex(frame, equal_memory_readable, equal_memory_notes))
+    write_tables(args.output_dir, "equal_memory", frame, equal_memory_readable, equal_memory_notes)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs import cost, readable, tables
     from peft_tradeoffs.contract_text import with_differences
-    from peft_tradeoffs.files import write_text
-    from peft_tradeoffs.table_formats import latex, markdown
+    from peft_tradeoffs.table_formats import write_tables
 
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
     runs = with_differences(runs, args.contract)
@@ -37,9 +36,7 @@ def main() -> None:
         ("memory", tables.memory_frame(arms), readable.memory_readable, readable.memory_notes),
         ("cost", cost.cost_frame(runs), cost.cost_readable, cost.cost_notes),
     ):
-        write_text(args.output_dir / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
-        write_text(args.output_dir / f"{name}.md", markdown(frame, cells, notes))
-        write_text(args.output_dir / f"{name}.tex", latex(frame, cells, notes))
+        write_tables(args.output_dir, name, frame, cells, notes)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,8 @@ from peft_tradeoffs.readable import (
     unlike,
 )
 from peft_tradeoffs.stats import over_seeds
-from peft_tradeoffs.tables import COMPLETED, arms_frame, memory_key, runs_frame
+from peft_tradeoffs.tables import ARM, COMPLETED, arms_frame, memory_key, runs_frame
 
-ARM = ["dataset", "model", "arm"]
 MEASURED = ("train_peak_MiB", "train_s", "samples_per_s", "energy_J_per_sample")
 COLUMNS = (
     *ARM, "method", "rank", "device", "metric", "pretrained", "cap_GiB", "batch_size", "peak_MiB", "next_size",

@@ -2,9 +2,11 @@
 
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pandas as pd
 
+from peft_tradeoffs.files import write_text
 from peft_tradeoffs.readable import NULL, heading
 
 Readable = Callable[[pd.DataFrame], pd.DataFrame]
@@ -109,3 +111,21 @@ def latex(
         text += f"\\noindent\\sloppy {escape_latex(' '.join([*(lead(rows) if lead else []), *notes(rows)]))}\\par}}\n"
         parts.append(f"\\begin{{landscape}}\n{text}\\end{{landscape}}\n" if len(align) > UPRIGHT else text)
     return "\n".join(parts) + "\n"
+
+
+def write_tables(
+    folder: Path,
+    name: str,
+    frame: pd.DataFrame,
+    readable: Readable,
+    notes: Notes,
+    *,
+    lead: Notes | None = None,
+    by: str | None = None,
+    nothing: str = "",
+) -> None:
+    """Write {folder}/{name}.csv, .md and .tex; `nothing` is what the last two say of a frame without rows."""
+    write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    for kind, write in (("md", markdown), ("tex", latex)):
+        text = nothing if frame.empty and nothing else write(frame, readable, notes, lead, by)
+        write_text(folder / f"{name}.{kind}", text)

@@ -6,8 +6,8 @@ import pandas as pd
 
 from peft_tradeoffs.arms import arm_label, sort_runs
 from peft_tradeoffs.readable import metric_decimals, metric_label, metric_scale, number
+from peft_tradeoffs.tables import ARM
 
-ARM = ["dataset", "model", "arm"]
 COLUMNS = (
     *ARM, "method", "rank", "decides", "pretrained", "metric", "learning_rate", "added", "status", "failed_phase",
     "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "edge", "reason", "extensions", "seed",
