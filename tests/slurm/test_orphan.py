@@ -51,12 +51,13 @@ def test_an_orphan_that_ends_while_its_successor_waits_loses_nothing(
     snakemake = workflow.start(folder, None, "runs")
     log = folder / LOG
     wait_for(lambda: log.exists() and "waits up to" in log.read_text(), "the successor's wait", 120)
-    training.parent().suspend()
+    waiting = training.parent()
+    waiting.suspend()
     training.terminate()
     training.resume()
     wait_for(lambda: len(state(second, "attempts").get("attempts", [])) == 2, "the successor's training", 60)
-    cluster.cancel(orphan.id)  # SIGCONT comes with its SIGTERM
-    wait_for(lambda: not (first / "summary.json").exists(), "the cleaning of the orphan's Snakemake")
+    waiting.resume()
+    wait_for(lambda: not (first / "summary.json").exists(), "the cleaning of the orphan's Snakemake", 60)
 
     workflow.finish(folder, snakemake)
     assert (first / "env.json").stat().st_mtime_ns == trained
