@@ -36,16 +36,17 @@ REQUIREMENTS_DEV = read_file("requirements-dev.txt")
 CONSTRAINTS = read_file("constraints.txt")
 
 
-def required_by(name: str) -> set[str]:
-    """What an installed package requires here, less extras and the CUDA libraries of a torch build."""
-    environment = default_environment() | {"extra": ""}
-    requirements = [Requirement(line) for line in metadata.requires(name) or []]
-    names = {
-        canonicalize_name(requirement.name)
-        for requirement in requirements
-        if requirement.marker is None or requirement.marker.evaluate(environment)
-    }
-    return names & CONSTRAINTS.keys() if name == "torch" else names
+Need = tuple[str, frozenset[str]]  # a package and the extras asked of it
+
+
+def required_by(name: str, extras: frozenset[str]) -> set[Need]:
+    """What an installed package requires here with these extras, less the CUDA libraries of a torch build."""
+    found = set()
+    for requirement in map(Requirement, metadata.requires(name) or []):
+        environments = [default_environment() | {"extra": extra} for extra in ("", *extras)]
+        if requirement.marker is None or any(map(requirement.marker.evaluate, environments)):
+            found.add((canonicalize_name(requirement.name), frozenset(requirement.extras)))
+    return {need for need in found if name != "torch" or need[0] in CONSTRAINTS}
 
 
 def test_the_conda_environment_has_the_requirements() -> None:
@@ -76,10 +77,10 @@ def test_the_installed_package_is_the_pinned_one(name: str) -> None:
 
 
 def test_the_constraints_hold_all_that_the_requirements_need() -> None:
-    seen: set[str] = set()
-    waiting = REQUIREMENTS.keys() | REQUIREMENTS_DEV.keys()
+    seen: set[Need] = set()
+    waiting = {(name, frozenset[str]()) for name in REQUIREMENTS.keys() | REQUIREMENTS_DEV.keys()}
     while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        waiting |= required_by(name) - seen
-    assert seen == CONSTRAINTS.keys()
+        need = waiting.pop()
+        seen.add(need)
+        waiting |= required_by(*need) - seen
+    assert {name for name, _ in seen} == CONSTRAINTS.keys()
