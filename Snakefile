@@ -16,17 +16,10 @@ include: "rules/contract.smk"
 include: "rules/tables.smk"
 include: "rules/views.smk"
 include: "rules/figures.smk"
+include: "rules/report.smk"
 include: "rules/status.smk"
 include: "rules/gpu_check.smk"
 include: "rules/reference.smk"
-
-
-localrules:
-    all,
-    fetch,
-    runs,
-    tables,
-    figures,
 
 
 rule all:
@@ -36,6 +29,7 @@ rule all:
         table_files(),
         recommendation_files(),
         figure_files(),
+        f"{OUT}/report.html",
 
 
 rule fetch:

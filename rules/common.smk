@@ -159,6 +159,15 @@ def recommendation_files():
     return expand(f"{OUT}/tables/recommendation.{{kind}}", kind=["csv", "md"])
 
 
+def report_tables():
+    names = CONTRACT + TABLES + COMPARISONS + VIEWS + ["recommendation"]
+    return expand(f"{OUT}/tables/{{name}}.csv", name=names)
+
+
+def page_files():
+    return sorted(str(path) for path in Path(workflow.basedir, "report/page").iterdir())
+
+
 def figure_files(dataset=GRID["dataset"], model=GRID["model"]):
     return expand(
         f"{OUT}/figures/{{dataset}}/{{model}}/{{figure}}.{{format}}",

@@ -78,6 +78,11 @@ def tint(colour: tuple[float, float, float], share: float) -> tuple[float, float
     return red, green, blue
 
 
+def on_dark(colour: tuple[float, float, float]) -> tuple[float, float, float]:
+    """The colour as it is shown on a dark page: what is nearly black nearly white, others lighter."""
+    return tint(colour, 0.12) if max(colour) < 0.2 else tint(colour, 0.75)
+
+
 def sizes(ranks: Iterable[int]) -> dict[int, float]:
     """Marker areas (square points) by rank; the diameter grows in equal steps."""
     ordered = sorted(ranks)

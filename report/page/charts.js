@@ -1,0 +1,255 @@
+"use strict";
+// The figures: each gives a Vega-Lite specification, what it draws as rows, and a note.
+const INK = "currentColor";
+const CONFIG = {
+  background: null,
+  font: "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
+  view: { stroke: null },
+  axis: { labelColor: INK, titleColor: INK, domainColor: INK, tickColor: INK, gridColor: "var(--line)", labelFontSize: 12, titleFontSize: 12, titleFontWeight: 600, labelLimit: 220, labelOverlap: "greedy" },
+  legend: { labelColor: INK, titleColor: INK, labelFontSize: 12, orient: "bottom", symbolOpacity: 1, labelLimit: 200 },
+  text: { color: INK },
+};
+const FAINT = 0.12;
+const opacity = (value) => ({ condition: { test: "picked === null || datum.arm === picked", value }, value: FAINT });
+const quantitative = (field, title, more = {}) => ({ field, type: "quantitative", title, ...more });
+const axisOf = (key) => pair().axes.find((axis) => axis.key === key);
+const metricAxis = () => pair().metric.axis;
+
+/** Arms with a value of every key, flat: key, key_low, key_high beside the arm's own fields. */
+function points(arms, keys) {
+  return arms.filter((arm) => keys.every((key) => arm.values[key])).map((arm) => {
+    const flat = { arm: arm.arm, label: arm.label, name: methodName(arm.method), rank: arm.rank, n: arm.n };
+    for (const key of keys) {
+      const { mean, low, high, text } = arm.values[key];
+      Object.assign(flat, { [key]: mean, [`${key}_low`]: low, [`${key}_high`]: high, [`${key}_text`]: text });
+    }
+    return flat;
+  });
+}
+
+/** Seeds of these arms with a value of every key. */
+function seeds(arms, keys) {
+  const known = new Map(arms.map((arm) => [arm.arm, arm]));
+  return pair().runs.filter((run) => known.has(run.arm) && keys.every((key) => run.values[key] !== undefined)).map((run) => ({
+    arm: run.arm, label: known.get(run.arm).label, name: methodName(known.get(run.arm).method), rank: known.get(run.arm).rank, seed: run.seed, ...run.values,
+  }));
+}
+
+/** The points that no other beats on both axes, in order of x, and the staircase through them. */
+function pareto(rows, x, y) {
+  const sign = (key) => (axisOf(key).better === "high" ? 1 : -1);
+  const beats = (one, other) => {
+    const dx = sign(x) * (one[x] - other[x]);
+    const dy = sign(y) * (one[y] - other[y]);
+    return dx >= 0 && dy >= 0 && (dx > 0 || dy > 0);
+  };
+  const front = rows.filter((row) => !rows.some((other) => beats(other, row))).sort((a, b) => a[x] - b[x]);
+  const line = [];
+  front.forEach((row, index) => {
+    if (index) {
+      const last = front[index - 1];
+      line.push(sign(x) < 0 ? { [x]: row[x], [y]: last[y] } : { [x]: last[x], [y]: row[y] });
+    }
+    line.push({ [x]: row[x], [y]: row[y] });
+  });
+  return { front, line: line.map((point, order) => ({ ...point, order })) };
+}
+
+/** Of the front's points those whose names would not lie on an earlier one's. */
+function labelled(front, rows, x, y, width, height) {
+  const span = (key) => Math.max(...rows.map((row) => row[key])) - Math.min(...rows.map((row) => row[key])) || 1;
+  const kept = [];
+  for (const row of front) {
+    const near = (other) => Math.abs(row[y] - other[y]) / span(y) * height < 16 && Math.abs(row[x] - other[x]) / span(x) * width < 7 * Math.max(row.label.length, other.label.length);
+    if (!kept.some(near)) kept.push(row);
+  }
+  return new Set(kept.map((row) => row.arm));
+}
+
+function size(rows) {
+  const ranks = [...new Set(rows.map((row) => row.rank).filter((rank) => rank !== null))].sort((a, b) => a - b);
+  return (rank) => (rank === null ? 110 : (7 + (8 * ranks.indexOf(rank)) / Math.max(1, ranks.length - 1)) ** 2);
+}
+
+function tradeoff(arms, width) {
+  const [x, y] = [byId("axis-x").value, byId("axis-y").value];
+  if (!x || !y) return { empty: "nothing was measured" };
+  const rows = points(arms, [x, y]);
+  if (!rows.length) return { empty: `no arm has both ${axisOf(x).label} and ${axisOf(y).label}` };
+  const area = size(rows);
+  const { front, line } = pareto(rows, x, y);
+  const height = Math.min(480, Math.max(300, width * 0.5));
+  const named = labelled(front, rows, x, y, width, height);
+  rows.forEach((row) => Object.assign(row, { size: area(row.rank), front: front.includes(row), named: named.has(row.arm) }));
+  const scales = methodScales(arms);
+  const at = {
+    x: quantitative(x, axisOf(x).label, { scale: { zero: false, padding: 24 }, axis: { format: "~s" } }),
+    y: quantitative(y, axisOf(y).label, { scale: { zero: false, padding: 16 } }),
+  };
+  if (x !== "trainable_parameters") delete at.x.axis;
+  if (y === "trainable_parameters") at.y.axis = { format: "~s" };
+  for (const [way, key] of [["x", x], ["y", y]]) if (key === "trainable_parameters") at[way].scale.type = "log";
+  const tip = [{ field: "label", title: "Arm" }, { field: "n", title: "Seeds" }, { field: `${x}_text`, title: axisOf(x).label }, { field: `${y}_text`, title: axisOf(y).label }];
+  const rule = (way, key) => ({
+    data: { values: rows.filter((row) => row[`${key}_low`] !== null && row[`${key}_high`] > row[`${key}_low`]) },
+    mark: { type: "rule", aria: false },
+    encoding: { ...at, [way]: { ...at[way], field: `${key}_low` }, [`${way}2`]: { field: `${key}_high` }, color: scales.colour, opacity: opacity(0.55) },
+  });
+  return {
+    spec: {
+      height,
+      description: `${axisOf(y).label} against ${axisOf(x).label}: ${rows.map((row) => `${row.label} ${row[`${y}_text`]}, ${row[`${x}_text`]}`).join("; ")}`,
+      layer: [
+        { data: { values: line }, mark: { type: "line", aria: false, color: INK, strokeDash: [4, 3], opacity: 0.6 }, encoding: { x: at.x, y: at.y, order: { field: "order" } } },
+        { data: { values: seeds(arms, [x, y]) }, mark: { type: "circle", aria: false, size: 18 }, encoding: { ...at, color: scales.colour, opacity: opacity(0.45), tooltip: [{ field: "label", title: "Arm" }, { field: "seed", title: "Seed" }, { field: x, title: axisOf(x).label }, { field: y, title: axisOf(y).label }] } },
+        rule("x", x),
+        rule("y", y),
+        { data: { values: rows }, mark: { type: "point", filled: true, stroke: "var(--ground)", strokeWidth: 1 }, encoding: { ...at, color: scales.colour, shape: scales.shape, size: { field: "size", type: "quantitative", scale: null, legend: null }, opacity: opacity(1), tooltip: tip } },
+        { data: { values: rows }, mark: { type: "text", aria: false, align: "left", dx: 9, dy: -9, fontSize: 12 }, encoding: { ...at, text: { field: "label" }, opacity: { condition: { test: "picked === null ? datum.named : datum.arm === picked", value: 1 }, value: 0 } } },
+      ],
+    },
+    columns: ["arm", x, `${x}_low`, `${x}_high`, y, `${y}_low`, `${y}_high`, "front"],
+    rows,
+    note: `Large: means, with 95 % intervals (of metrics: other seeds and other examples; else other seeds). Small: seeds. Size: rank. Dashed: the arms that no other beats on both axes. The axes need not start at 0.${arms.length > rows.length ? ` Not shown, for lack of a value: ${arms.filter((arm) => !rows.some((row) => row.arm === arm.arm)).map((arm) => arm.label).join(", ")}.` : ""}`,
+  };
+}
+
+function byRank(key) {
+  return (arms) => {
+    const axis = axisOf(key);
+    if (!axis) return { empty: pair().no_metric || "nothing was measured" };
+    const all = points(arms, [key]);
+    const rows = all.filter((row) => row.rank !== null);
+    if (new Set(rows.map((row) => row.rank)).size < 2) return { empty: "the arms that are shown have fewer than two ranks" };
+    const flat = all.filter((row) => row.rank === null);
+    const metric = key.includes("metric");
+    const scales = methodScales(arms);
+    const domain = [...new Set(rows.map((row) => row.rank))].sort((a, b) => a - b);
+    const x = quantitative("rank", "Rank (log scale)", { scale: { type: "log", base: 2, nice: false, padding: 14 }, axis: { values: domain, format: "d", grid: false } });
+    const y = quantitative(key, axis.label, { scale: { zero: !metric } });
+    const tip = [{ field: "label", title: "Arm" }, { field: `${key}_text`, title: axis.label }];
+    const families = { field: "family", type: "nominal" };
+    rows.forEach((row) => { row.family = row.arm.replace(/-?r\d+$/, ""); });
+    return {
+      spec: {
+        height: 240,
+        description: `${axis.label} by rank`,
+        layer: [
+          { data: { values: flat }, mark: { type: "rule", strokeDash: [5, 3] }, encoding: { y, color: scales.colour, opacity: opacity(0.9), tooltip: tip } },
+          { data: { values: rows }, mark: { type: "line", aria: false, opacity: 0.55 }, encoding: { x, y, color: scales.colour, detail: families } },
+          { data: { values: seeds(arms, [key]).filter((row) => row.rank !== null) }, mark: { type: "circle", aria: false, size: 14 }, encoding: { x, y, color: scales.colour, opacity: opacity(0.4) } },
+          { data: { values: rows.filter((row) => row[`${key}_low`] !== null) }, mark: { type: "rule", aria: false }, encoding: { x, y: { ...y, field: `${key}_low` }, y2: { field: `${key}_high` }, color: scales.colour, opacity: opacity(0.5) } },
+          { data: { values: rows }, mark: { type: "point", filled: true, size: 70 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: tip } },
+        ],
+      },
+      columns: ["arm", "rank", key, `${key}_low`, `${key}_high`],
+      rows: all,
+      note: `Means with 95 % intervals; small: seeds.${flat.length ? ` Dashed: ${flat.map((row) => row.label).join(", ")}, without a rank.` : ""}${metric ? " The axis does not start at 0." : ""}`,
+    };
+  };
+}
+
+function curves(arms) {
+  const known = new Map(arms.map((arm) => [arm.arm, arm]));
+  const rows = pair().curves.filter((row) => known.has(row.arm)).map((row) => ({ ...row, label: known.get(row.arm).label, name: methodName(known.get(row.arm).method) }));
+  if (!rows.length) return { empty: pair().no_metric || "no run has an evaluation" };
+  const scales = methodScales(arms);
+  const split = rows[0].split;
+  const x = quantitative("step", "Optimizer step", { scale: { nice: false, padding: 10 } });
+  const y = quantitative("value", metricAxis().replace("test split", `${split} split`), { scale: { zero: false } });
+  return {
+    spec: {
+      height: 280,
+      data: { values: rows },
+      description: `${pair().metric.label} on the ${split} split at every evaluation`,
+      layer: [
+        { mark: { type: "line", aria: false, strokeWidth: 1 }, encoding: { x, y, color: scales.colour, detail: [{ field: "arm" }, { field: "seed" }], opacity: opacity(0.3) } },
+        { mark: { type: "line", strokeWidth: 2, point: { size: 25 } }, encoding: { x, y: { ...y, aggregate: "mean" }, color: scales.colour, detail: { field: "arm" }, opacity: opacity(0.95), tooltip: [{ field: "label", title: "Arm" }, { field: "step", title: "Step" }, { field: "value", aggregate: "mean", format: ".4~g", title: "Mean" }] } },
+      ],
+    },
+    columns: ["arm", "seed", "split", "epoch", "step", "train_s", "value"],
+    rows,
+    note: "Thin: seeds. Thick: their mean. The axis does not start at 0; the result of a run is its last step's.",
+  };
+}
+
+function rates(arms) {
+  const rows = pair().trials.filter((trial) => state.methods.has(trial.method)).map((row) => ({ ...row, name: methodName(row.method) }));
+  if (!rows.length) return { empty: "no learning rate was tuned" };
+  const scales = methodScales(rows);
+  const x = quantitative("rate", "Learning rate (log scale)", { scale: { type: "log", nice: false, padding: 14 }, axis: { format: "~g" } });
+  const y = quantitative("value", metricAxis().replace("test split", "dev split"), { scale: { zero: false } });
+  const drawn = rows.filter((row) => row.value !== null);
+  const lost = rows.filter((row) => row.value === null);
+  return {
+    spec: {
+      height: 280,
+      data: { values: drawn },
+      description: `${pair().metric.label} on the dev split by learning rate`,
+      layer: [
+        { mark: { type: "line", aria: false }, encoding: { x, y, color: scales.colour, detail: { field: "arm" }, strokeDash: { condition: { test: "datum.check", value: [4, 3] }, value: [1, 0] }, opacity: opacity(0.8) } },
+        { mark: { type: "point", filled: true, size: 55 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: [{ field: "label", title: "Arm" }, { field: "rate", title: "Rate" }, { field: "value", title: pair().metric.label }] } },
+        { transform: [{ filter: "datum.chosen" }], mark: { type: "point", aria: false, size: 230, strokeWidth: 1.5 }, encoding: { x, y, color: scales.colour, opacity: opacity(1) } },
+      ],
+    },
+    columns: ["arm", "rate", "value", "status", "chosen", "check"],
+    rows,
+    note: `Ringed: the rate taken.${drawn.some((row) => row.check) ? " Dashed: checks, which decide nothing." : ""}${lost.length ? ` Without a metric: ${lost.map((row) => `${row.label} at ${row.rate} (${row.status})`).join(", ")}.` : ""}`,
+  };
+}
+
+function memory(arms) {
+  const labels = new Map(arms.map((arm) => [arm.arm, arm.label]));
+  const rows = pair().memory.filter((row) => labels.has(row.arm)).map((row) => ({ ...row, label: labels.get(row.arm) }));
+  if (!rows.length) return { empty: "no run got so far as to know its parts" };
+  const order = arms.map((arm) => arm.label);
+  const parts = ["Weights", "Gradients", "Optimizer", "Activations"];
+  const y = { field: "label", type: "nominal", sort: order, title: null };
+  const peaks = rows.filter((row) => row.order === 0 && row.peak !== null);
+  return {
+    spec: {
+      height: 20 * order.length,
+      description: "Memory of weights, gradients, optimizer state and activations by arm",
+      layer: [
+        { data: { values: rows }, mark: { type: "bar", height: { band: 0.75 } }, encoding: { y, x: quantitative("MiB", "MiB", { stack: "zero" }), color: { field: "part", type: "nominal", title: null, sort: parts, scale: { domain: parts, range: ["#4477aa", "#ccbb44", "#ee6677", "#228833"] } }, order: { field: "order" }, opacity: opacity(0.9), tooltip: [{ field: "label", title: "Arm" }, { field: "part", title: "Part" }, { field: "MiB" }] } },
+        ...(peaks.length ? [{ data: { values: peaks }, mark: { type: "tick", thickness: 2, color: INK, size: 17 }, encoding: { y, x: quantitative("peak", "MiB"), opacity: opacity(1), tooltip: [{ field: "label", title: "Arm" }, { field: "peak", title: "Measured peak, MiB" }] } }] : []),
+      ],
+    },
+    columns: ["arm", "part", "MiB", "peak"],
+    rows,
+    note: `From tensor sizes, on the probe's batch. The sum is no peak: not all parts are held at once, and kernels need room of their own.${peaks.length ? " Tick: the measured peak." : ""}`,
+  };
+}
+
+function attribution() {
+  const rows = pair().attribution.map((row) => ({ ...row, what: `${row.quantity}: ${row.effect}` }));
+  if (!rows.length) return { empty: "the configuration asks for no attribution" };
+  const y = { field: "what", type: "nominal", sort: null, title: null };
+  const x = quantitative("percent", "Change, % of the base");
+  return {
+    spec: {
+      height: 18 * rows.length,
+      data: { values: rows },
+      description: "Change of memory, time and energy by each factor of the factorial",
+      layer: [
+        { mark: { type: "bar" }, encoding: { y, x, color: { condition: { test: "datum.percent > 0", value: "#ee6677" }, value: "#4477aa" }, tooltip: [{ field: "what", title: "Change" }, { field: "percent", title: "%" }] } },
+        { transform: [{ filter: "isValid(datum.low)" }], mark: { type: "rule", aria: false, color: INK }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" } } },
+      ],
+    },
+    columns: ["factorial", "quantity", "effect", "percent", "low", "high"],
+    rows,
+    note: "Each factor alone, their interaction beyond the sum, and all together; lines: 95 % intervals over seeds.",
+  };
+}
+
+const memoryKey = () => ["probe_peak_allocated_MiB", "probe_peak_rss_MiB"].find((key) => axisOf(key));
+const CHARTS = {
+  tradeoff,
+  "rank-metric": byRank("metric_value"),
+  "rank-memory": (arms) => byRank(memoryKey())(arms),
+  "rank-time": byRank("train_s"),
+  curves,
+  rates,
+  memory,
+  attribution,
+};

@@ -1,0 +1,119 @@
+"use strict";
+// The page comes to life: controls, figures, highlighting.
+const views = new Map();
+let drawn = Promise.resolve();
+
+/** Highlight an arm everywhere, or none. */
+function pick(arm) {
+  state.picked = arm;
+  for (const row of document.querySelectorAll("#arms-table tbody tr")) {
+    const own = row.dataset.arm === arm;
+    row.classList.toggle("picked", own);
+    row.querySelector("button").setAttribute("aria-pressed", String(own));
+  }
+  byId("clear").disabled = arm === null;
+  const label = arm === null ? "" : pair().arms.find((one) => one.arm === arm).label;
+  byId("status").textContent = arm === null ? "" : `${label} highlighted; Escape clears it.`;
+  for (const view of views.values()) view.signal("picked", arm).runAsync();
+}
+
+/** What depends on how much room there is: columns of legends, lengths of labels. */
+function configFor(width) {
+  const legend = { ...CONFIG.legend, columns: Math.max(1, Math.floor(width / 170)) };
+  return { ...CONFIG, axis: { ...CONFIG.axis, labelLimit: Math.max(90, Math.min(300, width * 0.45)) }, legend };
+}
+
+async function drawChart(name) {
+  const box = byId(`chart-${name}`);
+  const numbers = document.querySelector(`details[data-table="${name}"]`);
+  const width = Math.floor(box.parentElement.clientWidth);
+  const chart = CHARTS[name](shownArms(), width);
+  views.get(name)?.finalize();
+  views.delete(name);
+  byId(`chart-${name}-note`).textContent = chart.empty ? "" : chart.note;
+  numbers.hidden = Boolean(chart.empty);
+  if (chart.empty) {
+    box.replaceChildren(element("p", { class: "empty" }, `Nothing to draw: ${chart.empty}.`));
+    return;
+  }
+  const spec = { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width, autosize: { type: "fit-x", contains: "padding" }, config: configFor(width), params: [{ name: "picked", value: state.picked }], ...chart.spec };
+  const { view } = await window.vegaEmbed(box, spec, { actions: false, renderer: "svg", tooltip: { theme: "custom" } });
+  view.addEventListener("click", (event, item) => pick(item?.datum?.arm && item.datum.arm !== state.picked ? item.datum.arm : null));
+  views.set(name, view);
+  numbers.querySelector(".download").onclick = () => download(`${name}.csv`, csv(chart.columns, chart.rows));
+  const fill = () => {
+    const head = element("tr", {}, ...chart.columns.map((key) => element("th", { scope: "col" }, key)));
+    const cells = (row) => chart.columns.map((key) => element("td", { class: typeof row[key] === "number" ? "number" : null }, row[key] === null || row[key] === undefined ? "–" : String(row[key])));
+    numbers.querySelector(".scroll").replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...chart.rows.map((row) => element("tr", {}, ...cells(row))))));
+  };
+  numbers.ontoggle = () => numbers.open && fill();
+  if (numbers.open) fill();
+}
+
+/** Draw everything anew, one after the other. */
+function draw() {
+  drawTable();
+  drawn = drawn.then(async () => {
+    for (const name of Object.keys(CHARTS)) await drawChart(name);
+    document.body.dataset.drawn = String(Number(document.body.dataset.drawn ?? 0) + 1);
+  });
+  return drawn;
+}
+
+function showPair() {
+  state.picked = null;
+  const { axes, dataset, model, random, conditions, notes } = pair();
+  for (const text of document.querySelectorAll(".pair")) text.textContent = [`${dataset} · ${model}`, random, conditions].filter(Boolean).join(" · ");
+  byId("arms-notes").textContent = notes.join(" ");
+  const options = (wanted) => axes.map((axis) => element("option", { value: axis.key, selected: axis.key === wanted }, `${axis.label} (${axis.better === "high" ? "higher" : "lower"} is better)`));
+  const first = (...keys) => keys.find((key) => axes.some((axis) => axis.key === key));
+  byId("axis-y").replaceChildren(...options(first("metric_value", "samples_per_s")));
+  byId("axis-x").replaceChildren(...options(first("probe_peak_allocated_MiB", "probe_peak_rss_MiB", "weights_MiB")));
+  const used = DATA.methods.map((one, index) => ({ ...one, index })).filter((one) => pair().arms.some((arm) => arm.method === one.method));
+  const legend = byId("methods").querySelector("legend");
+  byId("methods").replaceChildren(legend, ...used.map((one) => {
+    const box = element("input", { type: "checkbox", checked: state.methods.has(one.method) });
+    box.addEventListener("change", () => {
+      state.methods[box.checked ? "add" : "delete"](one.method);
+      draw();
+    });
+    return element("label", { style: `--swatch: var(--m${one.index})` }, box, ` ${one.label}`);
+  }));
+  byId("clear").disabled = true;
+  draw();
+}
+
+let waiting;
+const later = (action) => {
+  clearTimeout(waiting);
+  waiting = setTimeout(action, 200);
+};
+byId("pair")?.addEventListener("change", (event) => {
+  state.pair = Number(event.target.value);
+  showPair();
+});
+byId("filter").addEventListener("input", (event) => {
+  state.text = event.target.value.trim();
+  later(draw);
+});
+for (const id of ["axis-x", "axis-y"]) byId(id).addEventListener("change", () => drawChart("tradeoff"));
+byId("clear").addEventListener("click", () => pick(null));
+document.addEventListener("keydown", (event) => event.key === "Escape" && state.picked !== null && pick(null));
+for (const button of document.querySelectorAll("button.file")) {
+  button.addEventListener("click", () => download(button.dataset.file, DATA.files[button.dataset.file]));
+}
+let seen = window.innerWidth;
+window.addEventListener("resize", () => {
+  if (window.innerWidth === seen) return; // a phone's address bar
+  seen = window.innerWidth;
+  later(draw);
+});
+let opened = [];
+window.addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details.table:not([open])")];
+  for (const one of opened) one.open = true;
+});
+window.addEventListener("afterprint", () => {
+  for (const one of opened) one.open = false;
+});
+showPair();

@@ -1,0 +1,34 @@
+"use strict";
+// The table of arms: sorted by a click on a header, an arm highlighted by a click on its name.
+const sorting = { column: 0, ascending: true };
+
+function drawTable() {
+  const { headers, numeric, rows } = pair().table;
+  const shown = new Map(shownArms().map((arm) => [arm.arm, arm]));
+  const sorted = rows.filter((row) => shown.has(row.arm)).sort((one, other) => {
+    const [a, b] = [one, other].map((row) => row.cells[sorting.column].by);
+    if (a === b) return 0;
+    if (a === null || b === null) return a === null ? 1 : -1; // without a value: last either way
+    return (a < b ? -1 : 1) * (sorting.ascending ? 1 : -1);
+  });
+  const head = headers.map((header, index) => {
+    const own = sorting.column === index;
+    const button = element("button", { type: "button" }, header);
+    button.addEventListener("click", () => sortBy(index));
+    return element("th", { scope: "col", class: numeric[index] ? "number" : null, "aria-sort": own ? (sorting.ascending ? "ascending" : "descending") : "none" }, button);
+  });
+  const body = sorted.map((row) => {
+    const button = element("button", { type: "button", "aria-pressed": String(row.arm === state.picked) }, row.cells[0].text);
+    button.addEventListener("click", () => pick(row.arm === state.picked ? null : row.arm));
+    const cells = row.cells.slice(1).map((cell, index) => element("td", { class: numeric[index + 1] ? "number" : null }, cell.text));
+    return element("tr", { "data-arm": row.arm, class: row.arm === state.picked ? "picked" : null }, element("th", { scope: "row" }, button), ...cells);
+  });
+  byId("arms-table").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
+}
+
+function sortBy(column) {
+  sorting.ascending = sorting.column === column ? !sorting.ascending : true;
+  sorting.column = column;
+  drawTable();
+  byId("arms-table").querySelectorAll("thead button")[column].focus();
+}

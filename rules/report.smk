@@ -1,0 +1,25 @@
+"""The report: one page of all tables and figures, to open, sort, filter and send on."""
+
+
+localrules:
+    make_report,
+
+
+rule make_report:
+    input:
+        tables=report_tables(),
+        markdown=[str(Path(name).with_suffix(".md")) for name in report_tables()],
+        summaries=summaries(),
+        code=code("make_report.py"),
+        page=page_files(),
+    output:
+        f"{OUT}/report.html",
+    log:
+        f"{OUT}/logs/make_report.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+    shell:
+        "python {input.code[0]} --tables {input.tables:q} --runs-dir {params.runs:q}"
+        " --output {output:q} 2> {log:q}"

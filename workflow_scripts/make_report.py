@@ -1,0 +1,40 @@
+"""Make the report: one HTML file to open, sort, filter and send on, from the tables and runs of a sweep.
+
+It holds its script and its data, opens from disk and asks the network for nothing. Tables are given as CSV files, the
+Markdown of each is read beside it.
+"""
+
+import argparse
+from pathlib import Path
+
+from peft_tradeoffs.errors import run
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--tables", type=Path, nargs="+", required=True, metavar="CSV", help="tables, runs.csv among them"
+    )
+    parser.add_argument(
+        "--runs-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the runs: {dataset}/{model}/{arm}/seed{seed}/ below it",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="HTML", help="the file to write")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write the page."""
+    args = arguments()
+    from peft_tradeoffs import report
+    from peft_tradeoffs.files import write_text
+
+    write_text(args.output, report.report({path.stem: path for path in args.tables}, args.runs_dir))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,244 @@
+"""What the report's page draws, as JSON: arms, runs, learning curves, trials of tuning, memory, attribution."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peft_tradeoffs import readable, tables
+from peft_tradeoffs.arms import arm_label, method_label
+from peft_tradeoffs.attribution_text import NAMES
+from peft_tradeoffs.canvas import Grid, conditions, no_metric
+from peft_tradeoffs.comparison_text import RANGE, unit, with_interval
+from peft_tradeoffs.page_table import arms_table, number
+from peft_tradeoffs.stats import Estimate
+from peft_tradeoffs.tables import OF_SPLIT, SPLIT
+
+HIGH, LOW = "high", "low"
+# What an axis of the trade-off can show, and which end of it is better.
+AXES = {
+    "metric_value": HIGH,
+    "heldout_metric_value": HIGH,
+    "probe_peak_allocated_MiB": LOW,
+    "probe_peak_reserved_MiB": LOW,
+    "probe_process_MiB": LOW,
+    "probe_peak_rss_MiB": LOW,
+    "weights_MiB": LOW,
+    "train_s": LOW,
+    "step_p50_ms": LOW,
+    "samples_per_s": HIGH,
+    "tokens_per_s": HIGH,
+    "energy_J": LOW,
+    "energy_J_per_sample": LOW,
+    "trainable_parameters": LOW,
+    "hours": LOW,
+}
+LABEL = readable.LABEL | {
+    "tokens_per_s": "Tokens/s",
+    "energy_J": "Energy of a run, J",
+    "trainable_parameters": "Trainable parameters",
+    "hours": "GPU or machine hours a run",
+}
+
+
+def pair_data(grid: Grid, comparison: pd.DataFrame, attribution: pd.DataFrame) -> dict[str, Any]:
+    """All that the page shows of one data set and model; `comparison` and `attribution` are rows of their tables."""
+    runs = grid.runs.copy().assign(hours=grid.runs["wall_s"].astype(float) / 3600)
+    arms = tables.arms_frame(runs)
+    random = tables.random_weights(runs)
+    axes = _axes(grid, arms, random)
+    own = comparison[(comparison["dataset"] == grid.dataset) & (comparison["model"] == grid.model)]
+    return {
+        "dataset": grid.dataset,
+        "model": grid.model,
+        "random": readable.RANDOM if random else "",
+        "no_metric": no_metric(grid),
+        "metric": {"label": grid.metric_name, "axis": grid.metric_axis, "scale": grid.scale, "unit": _unit(grid)},
+        "conditions": conditions(runs),
+        "notes": readable.costs_notes(arms),
+        "axes": axes,
+        "arms": _arms(grid, arms, own, axes),
+        "runs": _runs(grid, runs, axes),
+        "curves": _curves(grid),
+        "trials": _trials(grid),
+        "memory": _memory(arms),
+        "attribution": _attribution(
+            attribution[(attribution["dataset"] == grid.dataset) & (attribution["model"] == grid.model)]
+        ),
+        "table": arms_table(arms, own),
+    }
+
+
+def _unit(grid: Grid) -> str:
+    return unit(grid.metric) if grid.metric else ""
+
+
+def _scale(grid: Grid, key: str) -> float:
+    return grid.scale if key in ("metric_value", "heldout_metric_value") else 1.0
+
+
+def _axes(grid: Grid, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
+    metric = grid.metric or ""
+    names = LABEL | {
+        "metric_value": readable.metric_label(metric),
+        "heldout_metric_value": readable.heldout_label(metric),
+    }
+    return [
+        {"key": key, "label": names[key], "better": better}
+        for key, better in AXES.items()
+        if _mean(arms, key).notna().any() and not (random and "metric" in key)
+    ]
+
+
+def _mean(arms: pd.DataFrame, key: str) -> pd.Series:
+    """An axis's mean of every arm: a setting where the arm has one value, as numbers."""
+    return pd.to_numeric(arms[f"{key}_mean" if f"{key}_mean" in arms else key], errors="coerce")
+
+
+def _interval(row: dict[str, Any], key: str, comparison: pd.DataFrame) -> tuple[float, float]:
+    """Bounds of a mean: of metrics those of the comparison (seeds and examples), else 95 % t over seeds; nan: none."""
+    splits = {keys[0]: split for split, keys in OF_SPLIT.items()}
+    if key in splits:
+        found = comparison[(comparison["split"] == splits[key]) & (comparison["arm"] == row["arm"])]
+        if len(found):
+            low, high = (found[bound].iloc[0] for bound in ("low", "high"))
+            return tuple(np.clip((low, high), *RANGE[row["metric"]])) if row["metric"] in RANGE else (low, high)
+        return math.nan, math.nan
+    if f"{key}_sd" not in row or not row[f"{key}_n"] > 1:
+        return math.nan, math.nan
+    mean, count = row[f"{key}_mean"], row[f"{key}_n"]
+    half = Estimate(mean, row[f"{key}_sd"] / math.sqrt(count), int(count) - 1).half_width()
+    return mean - half, mean + half
+
+
+def _arms(grid: Grid, arms: pd.DataFrame, comparison: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
+    found = []
+    for position, row in enumerate(arms.to_dict("records")):
+        values = {}
+        for key in (axis["key"] for axis in axes):
+            mean = _mean(arms, key).iloc[position]
+            if pd.isna(mean):
+                continue
+            scale = _scale(grid, key)
+            low, high = _interval(row, key, comparison)
+            values[key] = {
+                "mean": number(mean * scale),
+                "low": number(low * scale),
+                "high": number(high * scale),
+                "text": with_interval(mean, low, high, scale),
+            }
+        found.append(
+            {
+                "arm": row["arm"],
+                "label": arm_label(row["method"], row["rank"]),
+                "method": row["method"],
+                "rank": None if pd.isna(row["rank"]) else int(row["rank"]),
+                "n": int(row["n"]),
+                "values": values,
+            }
+        )
+    return found
+
+
+def _runs(grid: Grid, runs: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
+    keys = [axis["key"] for axis in axes]
+    return [
+        {
+            "arm": row["arm"],
+            "seed": int(row["seed"]),
+            "status": row["status"],
+            "values": {key: number(row[key] * _scale(grid, key)) for key in keys if pd.notna(row[key])},
+        }
+        for row in runs.to_dict("records")
+    ]
+
+
+def _curves(grid: Grid) -> list[dict[str, Any]]:
+    """The metric at every evaluation that came several times a run: on the validation split if there is one."""
+    if grid.metric is None or grid.curves.empty or grid.metric not in grid.curves:
+        return []
+    splits = list(grid.curves["split"].unique())
+    split = "validation" if "validation" in splits else "test"
+    own = grid.curves[grid.curves["split"] == split].dropna(subset=grid.metric)
+    return [
+        {
+            "arm": row["arm"],
+            "seed": int(row["seed"]),
+            "split": split,
+            "epoch": number(row["epoch"]),
+            "step": int(row["step"]),
+            "train_s": number(row["train_s"]),
+            "value": number(row[grid.metric] * grid.scale),
+        }
+        for row in own.to_dict("records")
+    ]
+
+
+def _trials(grid: Grid) -> list[dict[str, Any]]:
+    return [
+        {
+            "arm": row["arm"],
+            "method": row["method"],
+            "label": arm_label(row["method"], row["rank"]),
+            "check": not row["decides"],
+            "rate": number(row["learning_rate"]),
+            "value": number(row["value"] * grid.scale),
+            "chosen": bool(row["chosen"] and row["decides"]),
+            "status": row["status"],
+        }
+        for row in grid.tuning.to_dict("records")
+    ]
+
+
+def _memory(arms: pd.DataFrame) -> list[dict[str, Any]]:
+    found = []
+    for row in arms.to_dict("records"):
+        peak = tables.memory_key(row["device"])
+        for order, (part, key) in enumerate(zip(readable.PARTS, SPLIT, strict=True)):
+            if (size := number(row[f"{key}_mean"])) is not None:
+                found.append(
+                    {
+                        "arm": row["arm"],
+                        "part": part,
+                        "order": order,
+                        "MiB": size,
+                        "peak": number(row[f"{peak}_mean"]) if row["device"] == "cuda" else None,
+                    }
+                )
+    return found
+
+
+def _attribution(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The change of each quantity by each factor, in percent of the base."""
+    found = []
+    for row in rows[rows["kind"] != "base"].to_dict("records"):
+        if row["quantity"] == "metric_value" or pd.isna(row["percent"]) or not row["value"]:
+            continue
+        share = row["percent"] / row["value"]
+        found.append(
+            {
+                "factorial": row["factorial"],
+                "quantity": NAMES.get(row["quantity"], row["quantity"]).partition(",")[0],
+                "effect": row["effect"],
+                "percent": number(row["percent"]),
+                "low": number(row["low"] * share),
+                "high": number(row["high"] * share),
+            }
+        )
+    return found
+
+
+def method_data(styles: dict[str, Any]) -> list[dict[str, str]]:
+    """The methods in order with their names and shapes; their colours are CSS variables --m0, --m1 …"""
+    return [
+        {"method": method, "label": method_label(method), "shape": SHAPES[styles[method].marker]} for method in styles
+    ]
+
+
+HEXAGON = "M0,-1L0.87,-0.5L0.87,0.5L0,1L-0.87,0.5L-0.87,-0.5Z"
+# Vega's shapes for matplotlib's markers.
+SHAPES = {
+    "h": HEXAGON, "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross",
+    "X": "triangle-left", "p": "triangle-right",
+}  # fmt: skip

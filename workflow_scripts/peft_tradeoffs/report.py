@@ -1,0 +1,152 @@
+"""What the report says: its title, summary, tables and data, from the files of a sweep."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.colors import to_hex
+
+from peft_tradeoffs import page, readable, style, tables
+from peft_tradeoffs.arms import method_label
+from peft_tradeoffs.canvas import load
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.files import read_json
+from peft_tradeoffs.page_data import AXES, LABEL, method_data, pair_data
+from peft_tradeoffs.page_environment import environment
+from peft_tradeoffs.tables import COMPLETED
+
+SCHEMA = Path(__file__).parents[2] / "schemas" / "summary.schema.json"
+# Every table a report can hold, in its order, by the title of its section.
+TITLES = {
+    "comparison": "Differences to the baseline, with tests",
+    "arms": "Arms",
+    "runs": "Runs",
+    "memory": "What memory went to",
+    "attribution": "What each factor of the factorial changes",
+    "equal_cost": "The metric at equal time or energy",
+    "equal_memory": "Each arm at the largest batch under a cap",
+    "tuning": "Learning rates tried",
+    "noise": "How far identical runs lie apart",
+    "cost": "What it all cost",
+    "contract": "Contract: what all arms have alike, and what differs",
+}
+VERDICT = "recommendation"
+SHOWN = 4  # reasons of a verdict that are always shown
+
+
+def report(files: dict[str, Path], runs_dir: Path) -> str:
+    """The page as HTML. `files` are the CSV tables by name, runs.csv among them, each with its Markdown beside it.
+
+    Raises InputError if a table or a file of a run is missing.
+    """
+    if "runs" not in files:
+        raise InputError("--tables: no runs.csv among them; make_tables.py writes it")
+    if unknown := set(files) - {*TITLES, VERDICT}:
+        raise InputError(f"--tables: {', '.join(sorted(unknown))} unknown; known are {', '.join([*TITLES, VERDICT])}")
+    texts = {name: _read(path) for name, path in files.items()}
+    runs = tables.read_runs(files["runs"])
+    pairs = runs[["dataset", "model"]].drop_duplicates().itertuples(index=False)
+    comparison, attribution = (_frame(files, name) for name in ("comparison", "attribution"))
+    grids = [
+        load(files["runs"], runs_dir / dataset / model, dataset, model, files.get("tuning")) for dataset, model in pairs
+    ]
+    styles = grids[0].styles
+    shown = [name for name in TITLES if name in files]
+    data = {
+        "pairs": [pair_data(grid, comparison, attribution) for grid in grids],
+        "methods": method_data(styles),
+        "files": {f"{name}.csv": texts[name] for name in shown},
+    }
+    sections = [
+        {"name": name, "title": TITLES[name], "html": page.markdown_html(_markdown(files[name]), TITLES[name])}
+        for name in shown
+    ]
+    return page.render(
+        data,
+        title=title(styles),
+        summary=summary(runs, files),
+        verdict=verdict(_markdown(files[VERDICT])) if VERDICT in files else [],
+        pairs=[f"{grid.dataset} · {grid.model}" for grid in grids],
+        sections={section["name"]: section for section in sections},
+        environment=environment(env_files(runs, runs_dir)),
+        definitions=definitions(),
+        light=[to_hex(look.colour) for look in styles.values()],
+        dark=[to_hex(style.on_dark(look.colour)) for look in styles.values()],
+    )
+
+
+def env_files(runs: pd.DataFrame, runs_dir: Path) -> list[Path]:
+    """The env.json of every run of runs.csv."""
+    return [runs_dir / row.dataset / row.model / row.arm / f"seed{row.seed}" / "env.json" for row in runs.itertuples()]
+
+
+def title(methods: Any) -> str:
+    """What is compared, e.g. "full fine-tuning, LoRA and QLoRA compared"."""
+    names = ["full fine-tuning" if name == "full" else method_label(name) for name in methods]
+    if len(names) > 4:
+        names = [*names[:3], f"{len(names) - 3} more"]
+    text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} compared"
+    return text[0].upper() + text[1:]
+
+
+def summary(runs: pd.DataFrame, files: dict[str, Path]) -> list[str]:
+    """What a reader should know first: how many runs, how they ended, on what, and whether the contract was kept."""
+    done = int((runs["status"] == COMPLETED).sum())
+    arms, seeds = runs[tables.ARM].drop_duplicates(), runs["seed"].nunique()
+    lines = [f"{_count(len(arms), 'arm')}, {_count(seeds, 'seed')}: {done} of {_count(len(runs), 'run')} completed."]
+    lines += [f"{_count(count, 'run')}: {text}." for text, count in readable.ways_of_failing(runs)]
+    if seeds == 1:
+        lines.append("One seed: how much of any difference is chance is not known.")
+    devices = list(runs["device_name"].dropna().unique())
+    lines.append(f"Trained on {' and '.join(devices)}." if devices else "No run got so far as to name its device.")
+    if "contract" in files:
+        facts = pd.read_csv(files["contract"])
+        broken = facts[facts["verdict"] == "differs"]
+        lines.append(
+            "The contract is kept: what must be equal between arms is equal in what the runs recorded."
+            if broken.empty
+            else f"The contract is broken: arms differ in {', '.join(broken['fact'].unique())}."
+        )
+    ended = runs["finished_at"].dropna()
+    return [*lines, f"The last run ended on {ended.max()[:10]}."] if len(ended) else lines
+
+
+def verdict(text: str) -> list[dict[str, str]]:
+    """recommendation.md as HTML, a part a data set and model: what to take and its first reasons, and the rest."""
+    parts = []
+    for section in text.split("\n## "):
+        lines = section.removeprefix("## ").splitlines()
+        bullets = [index for index, line in enumerate(lines) if line.startswith("- ")]
+        cut = bullets[SHOWN] if len(bullets) > SHOWN else bullets[-1] + 1 if bullets else len(lines)
+        head, rest = ("\n".join(part) for part in (["## " + lines[0], *lines[1:cut]], lines[cut:]))
+        label = f"Which arms of {lines[0]} qualify"
+        parts.append({"head": page.markdown_html(head, label), "rest": page.markdown_html(rest, label)})
+    return parts
+
+
+def definitions() -> list[tuple[str, str]]:
+    """How each number of the page was taken, as the schema of summaries says."""
+    properties = read_json(SCHEMA)["properties"]
+    names = {"metric_value": "Metric", "heldout_metric_value": "Metric (heldout)"} | LABEL
+    keys = [key for key in AXES if key in properties]
+    found = [(names[key], properties[key]["description"]) for key in keys]
+    return [*found, (LABEL["hours"], f"{properties['wall_s']['description']} Here in hours, mean of an arm's runs.")]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path}: no such table; run the workflow's target `tables` first")
+    return path.read_text(encoding="utf-8")
+
+
+def _markdown(path: Path) -> str:
+    return _read(path.with_suffix(".md"))
+
+
+def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
+    columns = ["dataset", "model", "arm", "split", "kind"]
+    return pd.read_csv(files[name]) if name in files else pd.DataFrame(columns=columns)
