@@ -37,6 +37,7 @@ async function drawChart(name) {
     return;
   }
   const spec = { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width, autosize: { type: "fit-x", contains: "padding" }, config: configFor(width), params: [{ name: "picked", value: state.picked }], ...chart.spec };
+  spec.layer = spec.layer.filter((layer) => !layer.data || layer.data.values.length); // Vega warns of an empty one
   const { view } = await window.vegaEmbed(box, spec, { actions: false, renderer: "svg", tooltip: { theme: "custom" } });
   view.addEventListener("click", (event, item) => pick(item?.datum?.arm && item.datum.arm !== state.picked ? item.datum.arm : null));
   views.set(name, view);

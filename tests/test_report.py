@@ -1,0 +1,255 @@
+"""report.html in a browser: it draws, sorts, filters, downloads, is silent and reachable by all; hostile names."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pages
+import pandas as pd
+import pytest
+import synthetic
+from axe_playwright_python.sync_playwright import Axe
+from peft_tradeoffs import tables
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.report import report
+from peft_tradeoffs.scatter import pareto
+from playwright.sync_api import Browser, Page
+
+HOSTILE = f"<script>window.hacked = 1</script>\"'`*_&amp;\u202egnirts {'n' * 130}/{'ä' * 60} {'漢' * 40}"
+CHARTS = ("tradeoff", "rank-metric", "rank-memory", "rank-time", "curves", "rates", "memory", "attribution")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with pages.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def output(finished: Path) -> Path:
+    """What a finished small benchmark left."""
+    return finished / "results"
+
+
+@pytest.fixture
+def page(browser: Browser, output: Path) -> Iterator[Page]:
+    with pages.opened(browser, output / "report.html") as page:
+        yield page
+
+
+def arms_shown(page: Page) -> list[str]:
+    return page.locator("#arms-table tbody tr").evaluate_all("rows => rows.map(row => row.dataset.arm)")
+
+
+def drawn(page: Page) -> dict[str, bool]:
+    """Whether each figure is a picture; one that is not says why."""
+    pictures = {name: page.locator(f"#chart-{name} svg").count() == 1 for name in CHARTS}
+    for name, picture in pictures.items():
+        assert picture or page.locator(f"#chart-{name} .empty").inner_text().startswith("Nothing to draw: ")
+    return pictures
+
+
+def test_a_sweep_is_drawn_and_everything_is_there(page, output):
+    assert page.locator("h1").inner_text() == "Full fine-tuning, LoRA and QLoRA compared"
+    assert "2 seeds" in page.locator(".summary").inner_text()
+    verdict = (output / "tables/recommendation.md").read_text().split("**")[1]
+    assert page.locator("#verdict strong").first.inner_text() == verdict
+    pictures = drawn(page)
+    assert pictures["tradeoff"] and pictures["curves"] and pictures["memory"]
+    titles = page.locator("details.table summary").all_inner_texts()
+    assert "Differences to the baseline, with tests" in titles and "Environment that the runs recorded" in titles
+    for one in page.locator("details.table").all():
+        one.locator("summary").click()
+        assert one.locator("table").count() >= 1 and one.locator("td").first.is_visible()
+    assert "torch.cuda.max_memory_allocated" in page.locator("#how").inner_text()
+
+
+def test_sorting(page, output):
+    arms = pd.read_csv(output / "tables/arms.csv")
+    assert arms_shown(page) == arms["arm"].tolist()
+    header = page.locator("#arms-table th", has_text="Training time, s")
+    for ascending in (True, False):
+        header.locator("button").click()
+        expected = arms.sort_values("train_s_mean", ascending=ascending)["arm"].tolist()
+        assert arms_shown(page) == expected
+        assert header.get_attribute("aria-sort") == ("ascending" if ascending else "descending")
+    assert page.locator("#arms-table [aria-sort='none']").count() == page.locator("#arms-table thead th").count() - 1
+
+
+def test_filter_by_words_and_methods(page):
+    every = arms_shown(page)
+    assert len(every) > 2
+    pages.redrawn(page, lambda: page.locator("#filter").fill("lora -qlora"))
+    assert arms_shown(page) == [arm for arm in every if arm.startswith("lora")]
+    pages.redrawn(page, lambda: page.locator("#filter").fill(""))
+    pages.redrawn(page, lambda: page.get_by_label("QLoRA", exact=True).uncheck())
+    assert arms_shown(page) == [arm for arm in every if not arm.startswith("qlora")]
+    page.locator("details[data-table=tradeoff] summary").click()
+    assert "qlora" not in page.locator("details[data-table=tradeoff] tbody").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [("probe_peak_rss_MiB", "metric_value"), ("samples_per_s", "metric_value"), ("weights_MiB", "train_s")]
+)
+def test_the_front_follows_the_axes(page, output, x, y):
+    arms = pd.read_csv(output / "tables/arms.csv").rename(columns=lambda name: name.removesuffix("_mean"))
+    page.locator("#axis-x").select_option(x)
+    page.locator("#axis-y").select_option(y)
+    page.locator("details[data-table=tradeoff] summary").click()
+    page.wait_for_function("key => document.querySelectorAll('[data-table=tradeoff] th')[4]?.innerText === key", arg=y)
+    rows = page.locator("details[data-table=tradeoff] tbody tr").all()
+    front = {row.locator("td").first.inner_text() for row in rows if row.locator("td").last.inner_text() == "true"}
+    sign = {"samples_per_s": -1, "train_s": -1}
+    members = pareto((sign.get(x, 1) * arms[x]).tolist(), (sign.get(y, 1) * arms[y]).tolist())
+    assert front == set(arms["arm"].iloc[members])
+    title = page.locator("#axis-x option:checked").inner_text().partition(" (")[0]
+    assert title in page.locator("#chart-tradeoff svg").text_content()
+
+
+def test_downloads_are_the_tables(page, output):
+    for name in ("arms.csv", "runs.csv"):
+        if name == "runs.csv":
+            page.locator("#table-runs summary").click()
+        with page.expect_download() as download:
+            page.locator(f"button[data-file='{name}']").first.click()
+        assert download.value.suggested_filename == name
+        assert Path(download.value.path()).read_bytes() == (output / "tables" / name).read_bytes()
+    page.locator("details[data-table=memory] summary").click()
+    with page.expect_download() as download:
+        page.locator("details[data-table=memory] .download").click()
+    shown = pd.read_csv(download.value.path())
+    arms = pd.read_csv(output / "tables/arms.csv").set_index("arm")
+    weights = shown[shown["part"] == "Weights"].set_index("arm")["MiB"]
+    assert weights.to_dict() == pytest.approx(arms["weights_MiB_mean"].to_dict(), rel=1e-6)
+
+
+def test_by_keyboard(page):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.innerText") == "Skip to the content"
+    page.keyboard.press("Enter")
+    reached = []
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.closest('section')?.id"))
+        if page.evaluate("document.activeElement.matches('#arms-table thead button')"):
+            break
+    page.keyboard.press("Enter")
+    assert page.locator("#arms-table [aria-sort='descending']").count() == 1
+    assert page.evaluate("document.activeElement.matches('#arms-table thead button')")
+    while not page.evaluate("document.activeElement.matches('#arms-table tbody button')"):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    picked = page.locator("#arms-table tr.picked")
+    assert picked.count() == 1
+    assert picked.locator("button").get_attribute("aria-pressed") == "true"
+    assert "highlighted" in page.locator("#status").inner_text()
+    page.keyboard.press("Escape")
+    assert page.locator("#arms-table tr.picked").count() == 0
+    assert "verdict" in reached
+
+
+def test_an_arm_picked_in_a_figure_is_highlighted_everywhere(page):
+    mark = page.locator("#chart-memory .mark-rect path").first
+    mark.click()
+    picked = page.locator("#arms-table tr.picked")
+    assert picked.get_attribute("data-arm") == "full"
+    faint = page.locator("#chart-tradeoff .mark-symbol path[opacity='0.12']")
+    page.wait_for_function("() => document.querySelectorAll(\"#chart-tradeoff [opacity='0.12']\").length > 0")
+    assert faint.count() > 0
+    page.locator("#clear").click()
+    assert picked.count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessible(browser, output, scheme):
+    with pages.opened(browser, output / "report.html", color_scheme=scheme) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        found = Axe().run(page).response["violations"]
+    assert [
+        (one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")
+    ] == []
+
+
+def test_on_a_phone_and_in_print(browser, output):
+    with pages.opened(browser, output / "report.html", viewport={"width": 390, "height": 844}) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.emulate_media(media="print", color_scheme="dark")
+        assert page.locator("nav").is_hidden() and page.locator(".controls").is_hidden()
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.locator("#arms-table tbody button").first.is_visible()
+
+
+def test_hostile_names_are_inert_and_legible(browser, tmp_path):
+    names = {"full": HOSTILE.replace("/", "|"), "lora": "$x$ </script><b>"}
+    runs = [
+        synthetic.summary(method, 8, seed, dataset=HOSTILE, model=HOSTILE[::-1], arm=method) | {"method": name}
+        for method, name in names.items()
+        for seed in (0, 1)
+    ]
+    with pages.opened(browser, pages.make(tmp_path, runs), viewport={"width": 390, "height": 844}) as page:
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("main b").count() == 0 and page.locator("main script").count() == 0
+        shown = page.locator("#arms .pair").inner_text()
+        assert HOSTILE in shown
+        assert HOSTILE.replace("/", "|") in page.locator("#arms-table").inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        point = page.locator("#chart-tradeoff .mark-symbol.role-mark path").last
+        point.hover()
+        page.wait_for_selector("#vg-tooltip-element.visible")
+        assert page.evaluate("window.hacked") is None
+
+
+def test_what_failed_is_said_and_one_seed_too(browser, tmp_path):
+    runs = [
+        synthetic.summary("full", None, 0, device="cuda"),
+        synthetic.oom("lora", 8, 0, device="cuda"),
+        synthetic.diverged("qlora", 8, 0, device="cuda", batch_size=16),
+    ]
+    with pages.opened(browser, pages.make(tmp_path, runs)) as page:
+        summary = page.locator(".summary").inner_text()
+        assert "1 of 3 runs completed" in summary and "One seed" in summary
+        assert "out of memory in probe, 12.0 GiB asked for" in summary and "diverged at step 17" in summary
+        assert "The contract is broken: arms differ in batch_size" in summary
+        assert arms_shown(page) == ["full", "lora-r8", "qlora-r8"]
+        assert "lack of a value: LoRA r8, QLoRA r8" in page.locator("#chart-tradeoff-note").inner_text()
+        assert drawn(page)["tradeoff"]
+        page.locator("#arms-table th button", has_text="Accuracy").click()
+        assert arms_shown(page)[0] == "full"  # without a value: last
+        page.locator("#arms-table th button", has_text="Accuracy").click()
+        assert arms_shown(page)[0] == "full"
+
+
+def test_random_weights_have_no_metric(browser, tmp_path):
+    arms = [("full", None), ("lora", 8), ("lora", 16)]
+    runs = [synthetic.randomly(*arm, seed, device="cuda") for arm in arms for seed in (0, 1)]
+    with pages.opened(browser, pages.make(tmp_path, runs)) as page:
+        assert "random weights: speed and memory only" in page.locator("#arms .pair").inner_text()
+        pictures = drawn(page)
+        assert pictures["tradeoff"] and pictures["rank-memory"] and not pictures["curves"]
+        assert "metric_value" not in page.locator("#axis-y option").evaluate_all("all => all.map(one => one.value)")
+
+
+def test_forty_arms_of_two_models_stay_small(browser, tmp_path):
+    methods = ["full", "lora", "qlora", "dora", "rslora", "vera", "oft", "loha", "hra"]
+    runs = [
+        synthetic.summary(method, rank, seed, model=model, device="cuda")
+        for method, rank in synthetic.grid(methods, [2, 4, 8, 16, 32])
+        for seed in range(5)
+        for model in ("one", "two")
+    ]
+    made = pages.make(tmp_path, runs)
+    assert made.stat().st_size < 5_000_000
+    with pages.opened(browser, made) as page:
+        assert len(arms_shown(page)) == 41
+        pages.redrawn(page, lambda: page.locator("#pair").select_option("1"))
+        assert "two" in page.locator("#arms .pair").inner_text()
+
+
+def test_a_table_that_is_missing_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no runs\.csv among them"):
+        report({}, tmp_path)
+    with pytest.raises(InputError, match=r"--tables: other unknown; known are comparison"):
+        report({"runs": tmp_path / "runs.csv", "other": tmp_path / "other.csv"}, tmp_path)
+    runs = [synthetic.summary("full", None, 0)]
+    tables.runs_frame(runs).to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(InputError, match=r"runs\.csv: no such|arms\.csv: no such table"):
+        report({"runs": tmp_path / "runs.csv", "arms": tmp_path / "arms.csv"}, tmp_path)
