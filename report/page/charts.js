@@ -60,7 +60,7 @@ function labelled(front, rows, x, y, width, height) {
   const span = (key) => Math.max(...rows.map((row) => row[key])) - Math.min(...rows.map((row) => row[key])) || 1;
   const kept = [];
   for (const row of front) {
-    const near = (other) => Math.abs(row[y] - other[y]) / span(y) * height < 16 && Math.abs(row[x] - other[x]) / span(x) * width < 7 * Math.max(row.label.length, other.label.length);
+    const near = (other) => Math.abs(row[y] - other[y]) / span(y) * height < 16 && Math.abs(row[x] - other[x]) / span(x) * width < 8 * Math.max(row.label.length, other.label.length) + 9;
     if (!kept.some(near)) kept.push(row);
   }
   return new Set(kept.map((row) => row.arm));
@@ -242,6 +242,25 @@ function attribution() {
   };
 }
 
+function published() {
+  const rows = DATA.imported.filter((row) => row.metric_value !== null && row.peak_memory_MiB !== null);
+  if (!rows.length) return { empty: "no result has both a metric and a peak memory" };
+  const x = quantitative("peak_memory_MiB", "Peak memory as published, MiB", { scale: { zero: false, padding: 20 } });
+  const y = quantitative("metric_value", `${[...new Set(rows.map((row) => row.metric))].join(", ")} as published`, { scale: { zero: false, padding: 20 } });
+  const tip = ["experiment", "source", "method", "rank", "model", "dataset", "metric", "metric_value", "peak_memory_MiB", "train_s"];
+  return {
+    spec: {
+      height: 320,
+      data: { values: rows },
+      description: `Not measured here: ${rows.map((row) => `${row.experiment} ${row.metric_value}, ${row.peak_memory_MiB} MiB`).join("; ")}`,
+      layer: [{ mark: { type: "point", size: 90, strokeWidth: 2 }, encoding: { x, y, color: { field: "method", type: "nominal", title: null, scale: { scheme: "tableau10" } }, shape: { field: "dataset", type: "nominal", title: null }, tooltip: tip.map((field) => ({ field })) } }],
+    },
+    columns: tip,
+    rows: DATA.imported,
+    note: "Hollow: not measured here. The axes need not start at 0.",
+  };
+}
+
 const memoryKey = () => ["probe_peak_allocated_MiB", "probe_peak_rss_MiB"].find((key) => axisOf(key));
 const CHARTS = {
   tradeoff,
@@ -252,4 +271,5 @@ const CHARTS = {
   rates,
   memory,
   attribution,
+  published,
 };

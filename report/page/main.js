@@ -25,6 +25,7 @@ function configFor(width) {
 
 async function drawChart(name) {
   const box = byId(`chart-${name}`);
+  if (!box) return; // a section that this report does not have
   const numbers = document.querySelector(`details[data-table="${name}"]`);
   const width = Math.floor(box.parentElement.clientWidth);
   const chart = CHARTS[name](shownArms(), width);
@@ -63,9 +64,10 @@ function draw() {
 
 function showPair() {
   state.picked = null;
-  const { axes, dataset, model, random, conditions, notes } = pair();
+  const { axes, absent, dataset, model, random, conditions, notes } = pair();
   for (const text of document.querySelectorAll(".pair")) text.textContent = [`${dataset} · ${model}`, random, conditions].filter(Boolean).join(" · ");
   byId("arms-notes").textContent = notes.join(" ");
+  byId("absent").textContent = absent.length ? `Not measured here: ${absent.join("; ")}.` : "";
   const options = (wanted) => axes.map((axis) => element("option", { value: axis.key, selected: axis.key === wanted }, `${axis.label} (${axis.better === "high" ? "higher" : "lower"} is better)`));
   const first = (...keys) => keys.find((key) => axes.some((axis) => axis.key === key));
   byId("axis-y").replaceChildren(...options(first("metric_value", "samples_per_s")));

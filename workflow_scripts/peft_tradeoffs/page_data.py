@@ -58,6 +58,7 @@ def pair_data(grid: Grid, comparison: pd.DataFrame, attribution: pd.DataFrame) -
         "conditions": conditions(runs),
         "notes": readable.costs_notes(arms),
         "axes": axes,
+        "absent": _absent(runs, {axis["key"] for axis in axes}),
         "arms": _arms(grid, arms, own, axes),
         "runs": _runs(grid, runs, axes),
         "curves": _curves(grid),
@@ -89,6 +90,17 @@ def _axes(grid: Grid, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
         for key, better in AXES.items()
         if _mean(arms, key).notna().any() and not (random and "metric" in key)
     ]
+
+
+def _absent(runs: pd.DataFrame, measured: set[str]) -> list[str]:
+    """What no run has a value of, and why: a text a reason."""
+    names = LABEL | {"metric_value": "Metric", "heldout_metric_value": "Metric (heldout)"}
+    reasons: dict[str, list[str]] = {}
+    for key in AXES:
+        if key not in measured and key in tables.COLUMNS:
+            for why in readable.null_reasons(runs, key):
+                reasons.setdefault(why, []).append(names[key].partition(",")[0])
+    return [f"{', '.join(keys)} ({why})" for why, keys in reasons.items()]
 
 
 def _mean(arms: pd.DataFrame, key: str) -> pd.Series:
@@ -242,3 +254,22 @@ SHAPES = {
     "h": HEXAGON, "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross",
     "X": "triangle-left", "p": "triangle-right",
 }  # fmt: skip
+
+
+def imported_data(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Results that were not measured here: the rows of imported.csv, as one chart draws them."""
+    return [
+        {
+            "source": row["source"],
+            "experiment": row["experiment"],
+            "method": row["method"],
+            "rank": None if pd.isna(row["rank"]) else int(row["rank"]),
+            "model": row["model"],
+            "dataset": row["dataset"],
+            "metric": None if pd.isna(row["metric"]) else row["metric"],
+            "metric_value": number(row["metric_value"]),
+            "peak_memory_MiB": number(row["peak_memory_MiB"]),
+            "train_s": number(row["train_s"]),
+        }
+        for row in rows.to_dict("records")
+    ]

@@ -11,7 +11,7 @@ from peft_tradeoffs.arms import method_label
 from peft_tradeoffs.canvas import load
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import read_json
-from peft_tradeoffs.page_data import AXES, LABEL, method_data, pair_data
+from peft_tradeoffs.page_data import AXES, LABEL, imported_data, method_data, pair_data
 from peft_tradeoffs.page_environment import environment
 from peft_tradeoffs.tables import COMPLETED
 
@@ -28,6 +28,7 @@ TITLES = {
     "tuning": "Learning rates tried",
     "noise": "How far identical runs lie apart",
     "cost": "What it all cost",
+    "imported": "Published elsewhere, not measured here",
     "contract": "Contract: what all arms have alike, and what differs",
 }
 VERDICT = "recommendation"
@@ -46,7 +47,7 @@ def report(files: dict[str, Path], runs_dir: Path) -> str:
     texts = {name: _read(path) for name, path in files.items()}
     runs = tables.read_runs(files["runs"])
     pairs = runs[["dataset", "model"]].drop_duplicates().itertuples(index=False)
-    comparison, attribution = (_frame(files, name) for name in ("comparison", "attribution"))
+    comparison, attribution, imported = (_frame(files, name) for name in ("comparison", "attribution", "imported"))
     grids = [
         load(files["runs"], runs_dir / dataset / model, dataset, model, files.get("tuning")) for dataset, model in pairs
     ]
@@ -55,6 +56,7 @@ def report(files: dict[str, Path], runs_dir: Path) -> str:
     data = {
         "pairs": [pair_data(grid, comparison, attribution) for grid in grids],
         "methods": method_data(styles),
+        "imported": imported_data(imported),
         "files": {f"{name}.csv": texts[name] for name in shown},
     }
     sections = [
