@@ -28,6 +28,7 @@ env: .venv/.installed
 
 demo: env
 	$(RUN) snakemake --profile profiles/local --configfile examples/demo.yaml
+	@echo "report:  $(DEMO_OUTPUT)/report.html"
 	@echo "tables:  $(DEMO_OUTPUT)/tables"
 	@echo "figures: $(DEMO_OUTPUT)/figures"
 

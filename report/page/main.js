@@ -113,7 +113,7 @@ window.addEventListener("resize", () => {
 });
 let opened = [];
 window.addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details.table:not([open])")];
+  opened = [...document.querySelectorAll("details:not(.numbers):not([open])")];
   for (const one of opened) one.open = true;
 });
 window.addEventListener("afterprint", () => {
