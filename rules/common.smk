@@ -18,6 +18,7 @@ from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
+from peft_tradeoffs.imported import find
 from peft_tradeoffs.preflight import (
     check_arms,
     check_paths,
@@ -64,12 +65,14 @@ FACTORIALS = {
     name: factors(name, arms, EXPERIMENT.arms)
     for name, arms in EXPERIMENT.attribution.items()
 }
+IMPORTED = run(lambda: find(EXPERIMENT.imported))
 # What is made only where the configuration asks for it.
 ASKED_FOR = {
     "tuning": EXPERIMENT.trials,
     "noise": EXPERIMENT.noise,
     "equal_memory": EXPERIMENT.equal_memory,
     "attribution": FACTORIALS,
+    "imported": IMPORTED,
 }
 VIEWS = ["equal_cost", *(name for name, block in ASKED_FOR.items() if block)]
 FIGURES = [
