@@ -59,6 +59,7 @@ if "datasets" not in config:
 EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = ["runs", "arms", "memory", "cost"]
+EXPORTED = ["runs", "arms", "metrics", "null_reasons"]
 COMPARISONS = ["comparison"]
 CONTRACT = ["contract"]
 FACTORIALS = {
@@ -160,6 +161,17 @@ def table_files(names=CONTRACT + TABLES + COMPARISONS + VIEWS):
 
 def recommendation_files():
     return expand(f"{OUT}/tables/recommendation.{{kind}}", kind=["csv", "md"])
+
+
+def export_files():
+    return [
+        *expand(
+            f"{OUT}/export/{{name}}.{{kind}}",
+            name=EXPORTED,
+            kind=["csv", "parquet", "json", "schema.json"],
+        ),
+        f"{OUT}/export/datapackage.json",
+    ]
 
 
 def figure_files(dataset=GRID["dataset"], model=GRID["model"]):

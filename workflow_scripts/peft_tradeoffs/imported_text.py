@@ -24,8 +24,8 @@ NOTES = (
     "One run each, so there is no interval.",
     "Peak memory: the accelerator's reserved memory at its highest (torch.cuda.max_memory_reserved), over the whole "
     "process with its evaluations, less what was reserved at its start.",
-    "Training time: by the clock, from the optimizer's making to the end of the test evaluation, less the evaluations on "
-    "the validation split; the test evaluation is in it.",
+    "Training time: by the clock, from the optimizer's making to the end of the test evaluation, less the evaluations "
+    "on the validation split.",
     "File size: of the saved adapter; of full fine-tuning it was computed from the parameters.",
 )
 
