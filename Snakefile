@@ -17,6 +17,7 @@ include: "rules/tables.smk"
 include: "rules/views.smk"
 include: "rules/imported.smk"
 include: "rules/figures.smk"
+include: "rules/export.smk"
 include: "rules/status.smk"
 include: "rules/gpu_check.smk"
 include: "rules/reference.smk"
@@ -28,6 +29,7 @@ localrules:
     runs,
     tables,
     figures,
+    export,
 
 
 rule all:
@@ -58,3 +60,9 @@ rule tables:
 rule figures:
     input:
         figure_files(),
+
+
+rule export:
+    input:
+        export_files(),
+        rules.write_cards.output,

@@ -25,10 +25,9 @@ from peft_tradeoffs.export_schema import (
 RUN = ("dataset", "model", "arm", "seed")
 PANDAS = {"integer": "Int64", "number": "float64", "boolean": "boolean"}
 ARROW = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
-MEDIA = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "json": "application/json"}
+MEDIA = {"csv": "text/csv", "json": "application/json"}
 FORMATS = {
     "csv": "CSV in UTF-8; true and false are True and False.",
-    "parquet": "Parquet; descriptions and units are in the schema's metadata.",
     "json": "A JSON array of objects, one a row.",
 }
 
@@ -93,7 +92,10 @@ def null_reasons(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(folder: Path, results: dict[str, Table]) -> None:
-    """Write every table as {name}.csv, .parquet, .json and .schema.json, and datapackage.json, which lists them."""
+    """Write every table as {name}.csv, .parquet, .json and .schema.json, and datapackage.json.
+
+    That lists CSV and JSON with the schema; Parquet has types, descriptions and units in itself.
+    """
     resources = []
     for name, table in results.items():
         files.write_json(folder / f"{name}.schema.json", table_schema(table.fields, table.key))
@@ -158,7 +160,6 @@ def _resource(folder: Path, name: str, kind: str, table: Table) -> dict[str, Any
         "format": kind,
         "mediatype": MEDIA[kind],
         "encoding": "utf-8",
-        "bytes": path.stat().st_size,
         "hash": f"sha256:{files.sha256(path)}",
         "schema": f"{name}.schema.json",
     }

@@ -49,6 +49,11 @@ def unit(name: str) -> str | None:
     return UNITS[max(fitting, key=len)] if fitting else None
 
 
+def described(key: str) -> str:
+    """What a key of the summary is and how it was taken."""
+    return _properties("summary")[key]["description"]
+
+
 def run_fields(runs: pd.DataFrame) -> list[Field]:
     """The columns of `tables.runs_frame`."""
     summary = _properties("summary")
