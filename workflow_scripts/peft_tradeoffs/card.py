@@ -127,16 +127,14 @@ def _about(subject: Subject) -> str:
 
 
 def _base(subject: Subject) -> str:
-    """The base model for a reader; of a folder its checksum alone."""
+    """The base model for a reader; of a folder its name in the configuration."""
     model = subject.env["model"]
     match model["source"]:
         case "hub":
             return f"{literal(model['path'])} at revision {literal(model['revision'])}"
         case "wheel":
             return f"the model in the Python package {literal(model['path'])}"
-    return (
-        f"a model that its owner calls {literal(subject.run['model'])} (files with SHA-256 {literal(model['sha256'])})"
-    )
+    return f"a model that its owner calls {literal(subject.run['model'])}"
 
 
 def _numbers(subject: Subject) -> str:
@@ -236,12 +234,12 @@ def _training(subject: Subject) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items() if version)
     head = ", ".join(map(literal, env["head"]["modules"]))
     lines = [
-        f"Base model: {_base(subject)}; SHA-256 over its files {literal(env['model']['sha256'])}.",
         f"{run['steps']:,} steps of {run['batch_size']} rows, seed {run['seed']}, on {one_line(run['device_name'])}.",
         f"Trained in full beside the method's own weights: {head}.",
         f"Versions: {versions}.",
-        f"SHA-256 of the weights {literal(subject.weights_sha256)}, of the tokenised data "
-        f"{literal(env['data_sha256'])}, fingerprint of the run {literal(run['fingerprint'])}.",
+        f"SHA-256 of the base model's files {literal(env['model']['sha256'])}, of the data "
+        f"{literal(subject.data['sha256'])}, of these weights {literal(subject.weights_sha256)}.",
+        f"Fingerprint of settings, data, model, code and versions: {literal(run['fingerprint'])}.",
         "Every setting:",
     ]
     shown = json.dumps(masked(without_paths(settings, None)), indent=2, ensure_ascii=False)
