@@ -21,6 +21,7 @@ from huggingface_hub import ModelCard
 from peft_tradeoffs import markdown_text, publish, tables
 from peft_tradeoffs.card import Subject, model_card
 from peft_tradeoffs.comparison import COLUMNS
+from peft_tradeoffs.errors import InputError
 
 ARMS = ("full", "lora-r4", "qlora-r4")
 HOSTILE = 'own"er/a: b\n---\n# `x` | <b> {{y}} é'
@@ -40,8 +41,8 @@ for code in request["codes"]:
     space = {}
     exec(code, space)
     with torch.no_grad():
-        made = [space["tokenizer"](text, truncation=True, max_length=32, return_tensors="pt") for text in request["texts"]]
-        logits.append([space["model"](**inputs).logits[0].tolist() for inputs in made])
+        read = lambda text: space["tokenizer"](text, truncation=True, max_length=32, return_tensors="pt")
+        logits.append([space["model"](**read(text)).logits[0].tolist() for text in request["texts"]])
 json.dump(logits, sys.stdout)
 """
 
@@ -301,8 +302,34 @@ def test_folders_lose_paths_and_keep_the_rest(tmp_path, monkeypatch):
     assert markdown_text.without_paths({"base_model_name_or_path": None}, None) == {}
 
 
+def test_data_of_packages_and_a_model_of_a_wheel_are_named_by_version():
+    made = subject(synthetic.summary("full", None, 0), dataset={"source": "docstrings", "fractions": {"test": 0.2}})
+    made.data["source"] = {"source": "docstrings", "packages": {"numpy": "2.4.6", "sympy": "1.14.0"}}
+    made.env["model"] |= {"source": "wheel", "path": "tiny-model==1.0", "revision": None}
+    card = model_card(made)
+    assert "Fully fine-tuned model of the model in the Python package `tiny-model==1.0`" in card.text
+    assert "docstrings of `numpy==2.4.6`, `sympy==1.14.0`" in card.text
+    assert "test: 872 rows, a fraction of 0.2 carved from train." in card.text
+    assert (card.data.datasets, card.data.base_model, card.data.eval_results[0].dataset_type) == (None, None, "sst2")
+
+
 def no_links(source: Path, target: Path) -> None:
     raise OSError("another file system")
+
+
+def test_what_a_card_needs_and_is_missing_is_named(tmp_path):
+    run = synthetic.summary("lora", 4, 0)
+    synthetic.write(tmp_path, [run])
+    weights = tmp_path / "runs/sst2/distilbert/lora-r4/seed0/adapter/adapter_model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    frame = tables.runs_frame([run])
+    words = (frame, tables.arms_frame(frame), pd.DataFrame(columns=list(COLUMNS)))
+    folders = (tmp_path / "runs", tmp_path / "data", tmp_path, tmp_path / "models")
+    with pytest.raises(InputError, match=r"data/sst2/dataset\.json: no such file; run the workflow's target `export`"):
+        publish.publish(*words, {"sst2": BLOCK}, *folders)
+    with pytest.raises(InputError, match="--datasets: no block of the data set sst2"):
+        publish.publish(*words, {}, *folders)
 
 
 def test_runs_without_weights_are_listed_with_the_reason(tmp_path):
@@ -315,7 +342,7 @@ def test_runs_without_weights_are_listed_with_the_reason(tmp_path):
     frame = tables.runs_frame(runs)
     none = pd.DataFrame(columns=list(COLUMNS))
     folders = (tmp_path / "runs", tmp_path, tmp_path, tmp_path / "models")
-    publish.publish(frame, tables.arms_frame(frame), none, {}, *folders)
+    publish.publish(frame, tables.arms_frame(frame), none, {"sst2": BLOCK}, *folders)
     index = pd.read_csv(tmp_path / "models/index.csv")
     assert index["folder"].isna().all()
     assert index.set_index("arm")["reason"].to_dict() == {

@@ -10,6 +10,7 @@ import pandas as pd
 
 from peft_tradeoffs import files
 from peft_tradeoffs.card import Subject, model_card
+from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.markdown_text import without_paths
 from peft_tradeoffs.run_files import weights_sha256
 from peft_tradeoffs.tables import ARM, COMPLETED
@@ -34,25 +35,28 @@ def publish(
     """Write {output}/{dataset}/{model}/{arm}/seed{seed} for each run that has weights, and index.csv over all runs.
 
     `runs`, `arms` and `comparison` are as of `tables.runs_frame`, `arms_frame` and `read_comparison`; `datasets` are
-    the blocks of the configuration by name. index.csv says of a run without a folder why it has none.
+    the blocks of the configuration by name. index.csv says of a run without a folder why it has none. Raises InputError
+    for a file or a block that is missing.
     """
+    if unknown := set(runs["dataset"]) - set(datasets):
+        raise InputError(f"--datasets: no block of the data set {min(unknown)}; give that of the configuration")
     rows = []
     of_arm = {tuple(row[key] for key in ARM): row for row in arms.to_dict("records")}
     for run in runs[[*ARM, "seed"]].to_dict("records"):
         names = [*(run[key] for key in ARM), f"seed{run['seed']}"]
         folder = runs_dir.joinpath(*names)
-        summary = files.read_json(folder / "summary.json")
+        summary = _read(folder / "summary.json")
         sha256 = weights_sha256(folder)
         row = {**run, "folder": None, "library": None, "weights_sha256": sha256, "reason": _reason(summary, sha256)}
         if row["reason"] is None:
             subject = Subject(
                 summary,
-                files.read_json(folder / "env.json"),
+                _read(folder / "env.json"),
                 of_arm[tuple(run[key] for key in ARM)],
                 _compared(comparison, run),
                 datasets[run["dataset"]],
-                files.read_json(data_dir / run["dataset"] / "dataset.json"),
-                files.read_json(tokens_dir / run["dataset"] / f"{run['model']}.json"),
+                _read(data_dir / run["dataset"] / "dataset.json"),
+                _read(tokens_dir / run["dataset"] / f"{run['model']}.json"),
                 str(sha256),
             )
             card = model_card(subject)
@@ -79,6 +83,13 @@ def write_folder(run: Path, target: Path, hub_id: str | None, card: str) -> None
         elif source.name != CARD:  # PEFT writes one without numbers
             shutil.copyfile(source, copy)
     files.write_text(target / CARD, card)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return files.read_json(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the workflow's target `export`, which makes it") from None
 
 
 def _saved(run: Path) -> Iterator[Path]:
