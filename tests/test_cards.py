@@ -224,14 +224,17 @@ def test_a_card_of_the_hub_names_base_data_and_splits():
     [
         ({"energy_window_short": True}, "The energy was measured over less than 30 s."),
         ({"shared_gpu": True}, "Another process was on the GPU"),
+        ({"differs": "from full in batch_size"}, "The arm differs from full in batch_size."),
+        ({"failures": "oom 2", "n_failed": 2}, "Of the arm's runs, 2 out of memory; no mean has them."),
     ],
 )
 def test_what_qualifies_a_number_stands_below_it(changes, said):
     plain, marked = (
-        model_card(subject(synthetic.summary("lora", 4, 0, device="cuda", **values))).text
-        for values in (dict.fromkeys(changes, False), changes)
+        subject(synthetic.summary("lora", 4, 0, device="cuda", energy_window_short=False)) for _ in range(2)
     )
-    assert said in marked and said not in plain
+    for key, value in changes.items():
+        (marked.arm if key in marked.arm and key not in marked.run else marked.run)[key] = value
+    assert said in model_card(marked).text and said not in model_card(plain).text
 
 
 def test_an_undefined_metric_is_no_result():
@@ -254,7 +257,7 @@ def test_texts_of_users_break_neither_metadata_nor_markdown():
     made = subject(synthetic.summary("lora", 4, 0), dataset=block)
     made.data["labels"] = ["```", HOSTILE]
     made.data["source"]["path"] = HOSTILE
-    made.env["settings"]["peft"]["target_modules"] = "```\n# out of the block"
+    made.env["settings"]["peft"]["target_modules"] = "\n```\n# out of the block"
     card = model_card(made)
     data = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", str(card), re.DOTALL)[1])
     assert data["datasets"] == [HOSTILE]
@@ -307,7 +310,7 @@ def test_data_of_packages_and_a_model_of_a_wheel_are_named_by_version():
     made.data["source"] = {"source": "docstrings", "packages": {"numpy": "2.4.6", "sympy": "1.14.0"}}
     made.env["model"] |= {"source": "wheel", "path": "tiny-model==1.0", "revision": None}
     card = model_card(made)
-    assert "Fully fine-tuned model of the model in the Python package `tiny-model==1.0`" in card.text
+    assert "Full fine-tune of the model in the Python package `tiny-model==1.0`" in card.text
     assert "docstrings of `numpy==2.4.6`, `sympy==1.14.0`" in card.text
     assert "test: 872 rows, a fraction of 0.2 carved from train." in card.text
     assert (card.data.datasets, card.data.base_model, card.data.eval_results[0].dataset_type) == (None, None, "sst2")

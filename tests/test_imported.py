@@ -120,6 +120,7 @@ def test_patterns_are_looked_up_and_every_file_is_once(tmp_path, monkeypatch):
         (json.dumps({"run_info": {"experiment_name": "x", "train_config": []}}), "no run_info.train_config.model_id"),
         (json.dumps(published.result(**{"train_info.metrics": None})), "no train_info.metrics, so it is not"),
         (json.dumps(published.result(**{"train_info.status": 1})), "no train_info.status, so it is not"),
+        (json.dumps(published.result(**{"run_info.experiment_name": " "})), "no run_info.experiment_name, so it is"),
     ],
 )
 def test_a_file_that_is_no_result_is_named_with_its_key(tmp_path, content, said):

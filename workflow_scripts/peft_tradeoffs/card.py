@@ -117,7 +117,7 @@ def _results(subject: Subject) -> list[EvalResult]:
 
 def _about(subject: Subject) -> str:
     run = subject.run
-    what = f"{arm_label(run['method'], run['rank'])} adapter" if subject.is_adapter else "Fully fine-tuned model"
+    what = f"{arm_label(run['method'], run['rank'])} adapter" if subject.is_adapter else "Full fine-tune"
     lines = [
         f"{what} of {_base(subject)}, trained for {run['task']} by peft-tradeoffs, a workflow that compares "
         "fine-tuning methods on the same data, batches and steps.",
@@ -143,14 +143,12 @@ def _numbers(subject: Subject) -> str:
     rows, notes = [], []
     for split, (key, examples) in OF_SPLIT.items():
         if split == "test" or run[examples] is not None:
-            label, comma, unit_ = metric_label(run["metric"]).partition(", ")
+            label, comma, unit = metric_label(run["metric"]).partition(", ")
             scale = metric_scale(run["metric"])
-            own = (
-                number(run[key], None) if run[key] is None else number(run[key] * scale, metric_decimals(run["metric"]))
-            )
+            own = NULL if run[key] is None else number(run[key] * scale, metric_decimals(run["metric"]))
             mean, note = _interval(subject, split)
             notes += note
-            rows.append((f"{label} on {run[examples]:,} {split} examples{comma}{unit_}", own, mean, key))
+            rows.append((f"{label} on {run[examples]:,} {split} examples{comma}{unit}", own, mean, key))
     for label, key in (
         ("Peak memory, MiB", memory_key(run["device"])),
         ("Training time, s", "train_s"),
@@ -173,7 +171,7 @@ def _numbers(subject: Subject) -> str:
     if run["shared_gpu"]:
         notes.append("Another process was on the GPU: times and energy are not this run's alone.")
     if arm["n_failed"]:
-        notes.append(f"Of the arm's runs {failed_counts(arm['failures'])}; no mean has them.")
+        notes.append(f"Of the arm's runs, {failed_counts(arm['failures'])}; no mean has them.")
     if not pd.isna(arm["differs"]):
         notes.append(f"The arm differs {one_line(arm['differs'])}.")
     return f"{table}\n\n{' '.join(notes)}"
@@ -235,7 +233,7 @@ def _training(subject: Subject) -> str:
     head = ", ".join(map(literal, env["head"]["modules"]))
     lines = [
         f"{run['steps']:,} steps of {run['batch_size']} rows, seed {run['seed']}, on {one_line(run['device_name'])}.",
-        f"Trained in full beside the method's own weights: {head}.",
+        f"The head, trained in full in every arm: {head}.",
         f"Versions: {versions}.",
         f"SHA-256 of the base model's files {literal(env['model']['sha256'])}, of the data "
         f"{literal(subject.data['sha256'])}, of these weights {literal(subject.weights_sha256)}.",

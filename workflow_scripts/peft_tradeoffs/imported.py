@@ -61,7 +61,8 @@ def read_result(path: Path) -> dict[str, Any]:
         (("train_info", "metrics"), list),
         (("meta_info",), dict),
     ):
-        if not isinstance(_at(result, *keys), kind):
+        value = _at(result, *keys)
+        if not isinstance(value, kind) or (kind is str and not value.strip()):
             raise InputError(f"{path}: no {'.'.join(keys)}, so it is not {WHAT}; name one, or take the file out")
     return result
 

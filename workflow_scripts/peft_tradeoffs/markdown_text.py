@@ -22,9 +22,8 @@ def literal(text: Any) -> str:
 
 
 def fenced(text: str, language: str) -> str:
-    """A block of code, whatever it holds."""
-    ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{ticks}{language}\n{text}\n{ticks}"
+    """A block of code or JSON, no line of which may start with ```."""
+    return f"```{language}\n{text}\n```"
 
 
 def without_paths(value: Any, hub_id: str | None) -> Any:

@@ -80,9 +80,9 @@ def write_folder(run: Path, target: Path, hub_id: str | None, card: str) -> None
             files.write_json(copy, without_paths(files.read_json(source), hub_id))
         elif source.suffix == ".safetensors":
             _link(source, copy)
-        elif source.name != CARD:  # PEFT writes one without numbers
+        else:
             shutil.copyfile(source, copy)
-    files.write_text(target / CARD, card)
+    files.write_text(target / CARD, card)  # in place of PEFT's own, which has no numbers and a path
 
 
 def _read(path: Path) -> dict[str, Any]:
