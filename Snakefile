@@ -15,8 +15,10 @@ include: "rules/noise.smk"
 include: "rules/contract.smk"
 include: "rules/tables.smk"
 include: "rules/views.smk"
+include: "rules/imported.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/export.smk"
 include: "rules/status.smk"
 include: "rules/gpu_check.smk"
 include: "rules/reference.smk"
@@ -25,11 +27,7 @@ include: "rules/reference.smk"
 rule all:
     default_target: True
     input:
-        summaries(),
-        table_files(),
-        recommendation_files(),
-        figure_files(),
-        f"{OUT}/report.html",
+        results(),
 
 
 rule fetch:
@@ -51,3 +49,9 @@ rule tables:
 rule figures:
     input:
         figure_files(),
+
+
+rule export:
+    input:
+        export_files(),
+        rules.write_cards.output,

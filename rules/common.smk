@@ -18,6 +18,7 @@ from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
+from peft_tradeoffs.imported import find
 from peft_tradeoffs.preflight import (
     check_arms,
     check_paths,
@@ -58,18 +59,21 @@ if "datasets" not in config:
 EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 TABLES = ["runs", "arms", "memory", "cost"]
+EXPORTED = ["runs", "arms", "metrics", "null_reasons"]
 COMPARISONS = ["comparison"]
 CONTRACT = ["contract"]
 FACTORIALS = {
     name: factors(name, arms, EXPERIMENT.arms)
     for name, arms in EXPERIMENT.attribution.items()
 }
+IMPORTED = run(lambda: find(EXPERIMENT.imported))
 # What is made only where the configuration asks for it.
 ASKED_FOR = {
     "tuning": EXPERIMENT.trials,
     "noise": EXPERIMENT.noise,
     "equal_memory": EXPERIMENT.equal_memory,
     "attribution": FACTORIALS,
+    "imported": IMPORTED,
 }
 VIEWS = ["equal_cost", *(name for name, block in ASKED_FOR.items() if block)]
 FIGURES = [
@@ -166,6 +170,23 @@ def report_tables():
 
 def page_files():
     return sorted(str(path) for path in Path(workflow.basedir, "report/page").iterdir())
+
+
+def export_files():
+    return [
+        *expand(
+            f"{OUT}/export/{{name}}.{{kind}}",
+            name=EXPORTED,
+            kind=["csv", "parquet", "json", "schema.json"],
+        ),
+        f"{OUT}/export/datapackage.json",
+    ]
+
+
+def results():
+    """All that is made unless a target is named."""
+    made = [*summaries(), *table_files(), *recommendation_files(), *figure_files()]
+    return [*made, f"{OUT}/report.html"]
 
 
 def figure_files(dataset=GRID["dataset"], model=GRID["model"]):

@@ -424,6 +424,19 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         ),
         ("target_modules: q matches nothing in the model; its linear layers: ", "query, value"),
     ),
+    # Imported results.
+    "imported results that are not there": (
+        Plan(put("imported", {"peft": ["published/*.json"]})),
+        ("config key imported.peft.0: no such file: published/*.json (relative paths start at ",),
+    ),
+    "an imported file that is none of PEFT's results": (
+        Plan(put("imported", {"peft": ["results/models/tiny.json"]})),
+        ("imported.peft.0: results/models/tiny.json: no run_info.experiment_name, so it is not a result of PEFT's",),
+    ),
+    "imported results without a label": (
+        Plan(put("imported", ["train.tsv"])),
+        ("config key imported: ['train.tsv'] has the wrong type; must be a mapping",),
+    ),
     # The machine.
     "no GPU": (
         Job(put("training.device", "cuda"), f"{RUN}/summary.json", "train/reviews/tiny/lora-r4/train.log"),

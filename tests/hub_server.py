@@ -1,9 +1,10 @@
-"""A Hugging Face hub on loopback: enough of its protocol for huggingface_hub to list and download files.
+"""A Hugging Face hub on loopback: enough of its protocol for huggingface_hub to list, download and push files.
 
     with HubServer({"models": {"owner/name": {revision: folder}}, "datasets": {...}}) as server:
         environment = {"HF_ENDPOINT": server.url, "NO_PROXY": "127.0.0.1"}
 
-`server.requests` logs (method, path). `gated` names repositories that answer 403 without a token.
+`server.requests` logs (method, path), `server.pushed` has what was pushed to model repositories. `gated` names
+repositories that answer 403 without a token.
 """
 
 import hashlib
@@ -15,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
+
+from hub_writes import Pushed
 
 Repositories = dict[str, dict[str, dict[str, Path]]]
 
@@ -29,6 +32,7 @@ class HubServer:
         self.repositories = repositories
         self.gated = gated
         self.requests: list[tuple[str, str]] = []
+        self.pushed = Pushed()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.hub = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -63,6 +67,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._answer()
+
+    def do_POST(self) -> None:
+        hub, path, body = self.server.hub, unquote(urlsplit(self.path).path), self._body()
+        hub.requests.append((self.command, path))
+        self._send_json(*hub.pushed.post(hub.url, path, body))
+
+    def do_PUT(self) -> None:
+        hub, path, body = self.server.hub, unquote(urlsplit(self.path).path), self._body()
+        hub.requests.append((self.command, path))
+        self._send_json(*hub.pushed.put(path, body))
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass  # `requests` is the log

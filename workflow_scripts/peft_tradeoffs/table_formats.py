@@ -13,7 +13,7 @@ Readable = Callable[[pd.DataFrame], pd.DataFrame]
 Notes = Callable[[pd.DataFrame], list[str]]
 LEFT = (
     *("Arm", "Quantity", "Effect", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict", "Groups"),
-    *("Qualifies", "Why", "Differs", "Fact", "Value", "Compared with", "Its value"),
+    *("Qualifies", "Why", "Differs", "Fact", "Value", "Compared with", "Its value", "Experiment", "Method"),
 )
 # Characters a line of these columns in LaTeX.
 WRAPPED = {
@@ -25,6 +25,7 @@ WRAPPED = {
     "Differs": 20,
     "Value": 28,
     "Its value": 28,
+    "Experiment": 20,
 }
 UPRIGHT = 10  # columns that still fit across a page held upright
 # Up to so many columns: size of the text and gap between columns, pt.

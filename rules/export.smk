@@ -1,0 +1,57 @@
+"""Results for other programs and people: tables with a schema, model cards."""
+
+
+localrules:
+    export_results,
+    write_cards,
+
+
+rule export_results:
+    input:
+        summaries=summaries(),
+        contract=f"{OUT}/tables/contract.csv",
+        code=code("export_results.py"),
+    output:
+        export_files(),
+    log:
+        f"{OUT}/logs/export_results.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
+
+
+rule write_cards:
+    input:
+        summaries=summaries(),
+        contract=f"{OUT}/tables/contract.csv",
+        comparison=f"{OUT}/tables/comparison.csv",
+        data=expand(f"{OUT}/data/{{dataset}}/dataset.json", dataset=GRID["dataset"]),
+        tokens=expand(
+            f"{OUT}/tokens/{{dataset}}/{{model}}.json",
+            dataset=GRID["dataset"],
+            model=GRID["model"],
+        ),
+        code=code("write_cards.py"),
+    output:
+        # Not in the runs' own folders, which stay as they were trained.
+        directory(f"{OUT}/export/models"),
+    log:
+        f"{OUT}/logs/write_cards.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        datasets=json.dumps(EXPERIMENT.datasets),
+        data=lambda w, input: str(Path(input.data[0]).parents[1]),
+        tokens=lambda w, input: str(Path(input.tokens[0]).parents[1]),
+    shell:
+        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        " --contract {input.contract:q} --comparison {input.comparison:q} --datasets {params.datasets:q}"
+        " --data-dir {params.data:q} --tokens-dir {params.tokens:q} --output-dir {output:q} 2> {log:q}"

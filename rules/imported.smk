@@ -1,0 +1,22 @@
+"""Results that others published, in a table of their own."""
+
+if IMPORTED:
+
+    localrules:
+        make_imported,
+
+    rule make_imported:
+        input:
+            results=[path for paths in IMPORTED.values() for path in paths],
+            code=code("make_imported.py"),
+        output:
+            table_files(["imported"]),
+        log:
+            f"{OUT}/logs/make_imported.log",
+        conda:
+            "../envs/environment.yaml"
+        params:
+            results=json.dumps(IMPORTED),
+            folder=subpath(output[0], parent=True),
+        shell:
+            "python {input.code[0]} --results {params.results:q} --output-dir {params.folder:q} 2> {log:q}"

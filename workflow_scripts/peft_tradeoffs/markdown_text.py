@@ -1,0 +1,46 @@
+"""Texts of a user's as Markdown that shows them as they are, and names no path of the user's machine."""
+
+import re
+from pathlib import PurePath, PureWindowsPath
+from typing import Any
+
+# Keys of saved configurations that hold a path of the machine that trained, where they hold no hub id.
+PATHS = re.compile(r"(^|_)name_or_path$|^(tokenizer|special_tokens_map)_file$")
+
+
+def one_line(text: str) -> str:
+    """Text with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def literal(text: Any) -> str:
+    """A text as inline code, on one line, whatever it holds."""
+    shown = one_line(str(text))
+    ticks = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    pad = " " if len(ticks) > 1 or not shown else ""
+    return f"{ticks}{pad}{shown}{pad}{ticks}"
+
+
+def fenced(text: str, language: str) -> str:
+    """A block of code or JSON, no line of which may start with ```."""
+    return f"```{language}\n{text}\n```"
+
+
+def without_paths(value: Any, hub_id: str | None) -> Any:
+    """A JSON value without the keys that name a place on this machine (PATHS); where one has `hub_id` it stays."""
+    if isinstance(value, dict):
+        kept = {key: item for key, item in value.items() if not PATHS.search(key) or (hub_id and item == hub_id)}
+        return {key: without_paths(item, hub_id) for key, item in kept.items()}
+    if isinstance(value, list):
+        return [without_paths(item, hub_id) for item in value]
+    return value
+
+
+def masked(value: Any) -> Any:
+    """A JSON value for readers in which no text is an absolute path; what was one says so."""
+    if isinstance(value, dict):
+        return {key: masked(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [masked(item) for item in value]
+    absolute = isinstance(value, str) and (PurePath(value).is_absolute() or PureWindowsPath(value).is_absolute())
+    return "(a path, not shown)" if absolute or (isinstance(value, str) and value.startswith("~")) else value

@@ -1,0 +1,118 @@
+"""Folders that can be pushed to a hub as they are: a run's weights beside their model card, nothing of the machine."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from peft_tradeoffs import files
+from peft_tradeoffs.card import Subject, model_card
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.markdown_text import without_paths
+from peft_tradeoffs.run_files import weights_sha256
+from peft_tradeoffs.tables import ARM, COMPLETED
+
+WEIGHTS = ("adapter", "checkpoint")
+CARD = "README.md"
+# What PEFT and Transformers write of where a model came from.
+CONFIGS = ("adapter_config.json", "config.json", "tokenizer_config.json")
+INDEX = "index.csv"
+
+
+def publish(
+    runs: pd.DataFrame,
+    arms: pd.DataFrame,
+    comparison: pd.DataFrame,
+    datasets: dict[str, Any],
+    runs_dir: Path,
+    data_dir: Path,
+    tokens_dir: Path,
+    output: Path,
+) -> None:
+    """Write {output}/{dataset}/{model}/{arm}/seed{seed} for each run that has weights, and index.csv over all runs.
+
+    `runs`, `arms` and `comparison` are as of `tables.runs_frame`, `arms_frame` and `read_comparison`; `datasets` are
+    the blocks of the configuration by name. index.csv says of a run without a folder why it has none. Raises InputError
+    for a file or a block that is missing.
+    """
+    if unknown := set(runs["dataset"]) - set(datasets):
+        raise InputError(f"--datasets: no block of the data set {min(unknown)}; give that of the configuration")
+    rows = []
+    of_arm = {tuple(row[key] for key in ARM): row for row in arms.to_dict("records")}
+    for run in runs[[*ARM, "seed"]].to_dict("records"):
+        names = [*(run[key] for key in ARM), f"seed{run['seed']}"]
+        folder = runs_dir.joinpath(*names)
+        summary = _read(folder / "summary.json")
+        sha256 = weights_sha256(folder)
+        row = {**run, "folder": None, "library": None, "weights_sha256": sha256, "reason": _reason(summary, sha256)}
+        if row["reason"] is None:
+            subject = Subject(
+                summary,
+                _read(folder / "env.json"),
+                of_arm[tuple(run[key] for key in ARM)],
+                _compared(comparison, run),
+                datasets[run["dataset"]],
+                _read(data_dir / run["dataset"] / "dataset.json"),
+                _read(tokens_dir / run["dataset"] / f"{run['model']}.json"),
+                str(sha256),
+            )
+            card = model_card(subject)
+            write_folder(folder, output.joinpath(*names), subject.base, str(card))
+            row |= {"folder": "/".join(names), "library": card.data.library_name}
+        rows.append(row)
+    files.write_text(output / INDEX, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+
+
+def write_folder(run: Path, target: Path, hub_id: str | None, card: str) -> None:
+    """Put the weights of a run into `target`, whose content is replaced, with this card.
+
+    Weights are hard links where the file system has them, so they take no room; the rest is copied, without the places
+    of files on this machine (a base model's that is `hub_id` stays). Files of `run` are not changed.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for source in _saved(run):
+        copy = target / source.name
+        if source.name in CONFIGS:
+            files.write_json(copy, without_paths(files.read_json(source), hub_id))
+        elif source.suffix == ".safetensors":
+            _link(source, copy)
+        else:
+            shutil.copyfile(source, copy)
+    files.write_text(target / CARD, card)  # in place of PEFT's own, which has no numbers and a path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return files.read_json(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the workflow's target `export`, which makes it") from None
+
+
+def _saved(run: Path) -> Iterator[Path]:
+    for name in WEIGHTS:
+        yield from sorted(path for path in (run / name).glob("*") if path.is_file())
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def _reason(summary: dict[str, Any], sha256: str | None) -> str | None:
+    """Why there is nothing to publish of a run; None if there is."""
+    if summary["status"] != COMPLETED:
+        return f"the run ended in status {summary['status']}"
+    if not summary["pretrained"]:
+        return "its base model has random weights, which nobody else has"
+    return "the run's folder has no weights" if sha256 is None else None
+
+
+def _compared(comparison: pd.DataFrame, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    own = comparison[(comparison[ARM] == [run[key] for key in ARM]).all(axis=1)]
+    return {row["split"]: row for row in own.to_dict("records")}
