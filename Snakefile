@@ -16,6 +16,7 @@ include: "rules/contract.smk"
 include: "rules/tables.smk"
 include: "rules/views.smk"
 include: "rules/figures.smk"
+include: "rules/track.smk"
 include: "rules/status.smk"
 include: "rules/gpu_check.smk"
 include: "rules/reference.smk"
@@ -36,6 +37,7 @@ rule all:
         table_files(),
         recommendation_files(),
         figure_files(),
+        tracked(),
 
 
 rule fetch:

@@ -24,6 +24,8 @@ from peft_tradeoffs.preflight import (
     check_planned,
     check_reference,
 )
+from peft_tradeoffs.tracking import NONE, not_installed, project_name
+from peft_tradeoffs.tracking_record import failed_attempts
 from peft_tradeoffs.views_config import factors
 
 slurm_executor.install()
@@ -57,6 +59,11 @@ if "datasets" not in config:
 
 EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
+if workflow.is_main_process and (missing := not_installed(EXPERIMENT.tracking)):
+    print(
+        f"warning: config key tracking: {missing}; no run waits for it, and none is sent until it is there",
+        file=sys.stderr,
+    )
 TABLES = ["runs", "arms", "memory", "cost"]
 COMPARISONS = ["comparison"]
 CONTRACT = ["contract"]
@@ -91,6 +98,9 @@ GRID = {
 }
 TUNED = f"{OUT}/tune/best/{{dataset}}/{{model}}/{{arm}}.json"
 RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
+TRACKED = (
+    f"{OUT}/tracking/sent/{EXPERIMENT.tracking}/{{dataset}}/{{model}}/{{arm}}.json"
+)
 REPEAT = f"{OUT}/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}"
 
 
@@ -167,6 +177,12 @@ def figure_files(dataset=GRID["dataset"], model=GRID["model"]):
         figure=FIGURES,
         format=["svg", "png"],
     )
+
+
+def tracked():
+    """A record an arm of what its tracker has."""
+    axes = {axis: GRID[axis] for axis in ("dataset", "model", "arm")}
+    return [] if EXPERIMENT.tracking == NONE else expand(TRACKED, **axes)
 
 
 def source_files(block):
