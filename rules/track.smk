@@ -23,6 +23,8 @@ rule track:
         f"{OUT}/logs/track/{{dataset}}/{{model}}/{{arm}}.log",
     conda:
         "../envs/environment.yaml"
+    resources:
+        limit_s=60,
     params:
         tracker=EXPERIMENT.tracking,
         project=project_name(OUT),
@@ -33,4 +35,5 @@ rule track:
         failed=lambda w: failed_attempts(Path(TRACKED.format(**w))),
     shell:
         "python {input.code[0]} --tracker {params.tracker:q} --project {params.project:q} --arm {params.arm:q}"
-        " --seeds {params.seeds} --folder {params.folder:q} --output {output:q} --call $PPID 2> {log:q}"
+        " --seeds {params.seeds} --folder {params.folder:q} --output {output:q} --call $PPID"
+        " --limit {resources.limit_s} 2> {log:q}"

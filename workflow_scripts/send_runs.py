@@ -1,7 +1,7 @@
 """Send finished runs to an experiment tracker, one after another, as their metrics.csv and summary.json stand.
 
-Prints a line of JSON a run that was sent, and one for the error that ended it; what the tracker prints goes to stderr.
-It has no time limit and keeps no record: track.py calls it with both.
+Prints a line of JSON when it is ready, one a run that was sent, and one for the error that ended it; what the tracker
+prints goes to stderr. It has no time limit and keeps no record: track.py calls it with both.
 """
 
 import argparse
@@ -34,6 +34,7 @@ def main() -> None:
     sys.excepthook = tell
     from peft_tradeoffs.trackers import send
 
+    print(json.dumps({"ready": args.tracker}), file=told)
     for folder in args.runs:
         send(args.tracker, args.project, args.folder, read_run(folder))
         print(json.dumps({"sent": str(folder)}), file=told)

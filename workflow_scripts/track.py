@@ -25,9 +25,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="where trackers that write files do")
     parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="the record")
     parser.add_argument("--call", default="", help="what arms tried by one call have alike; silent once, tried once")
-    parser.add_argument(
-        "--limit", type=float, default=LIMIT_S, metavar="S", help="longest silence, s, at the start or over a run (60)"
-    )
+    parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="S", help="longest silence over a run, s (60)")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what it started ends too
     from peft_tradeoffs.tracking_record import track

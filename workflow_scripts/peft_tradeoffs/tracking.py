@@ -63,7 +63,12 @@ def offline(tracker: str, folder: Path, environment: Mapping[str, str]) -> dict[
     common = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     own = {
         "clearml": {"CLEARML_OFFLINE_MODE": "1", "CLEARML_CACHE_DIR": place},
-        "comet_ml": {"COMET_START_ONLINE": "0", "COMET_OFFLINE_DIRECTORY": place},
+        "comet_ml": {
+            "COMET_START_ONLINE": "0",
+            "COMET_OFFLINE_DIRECTORY": place,
+            "COMET_ERROR_TRACKING_ENABLE": "false",
+            "COMET_INTERNAL_REPORTING": "false",
+        },
         "dvclive": {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1"},
         "mlflow": {"MLFLOW_TRACKING_URI": f"sqlite:///{place}/mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"},
         "swanlab": {"SWANLAB_MODE": "offline", "SWANLAB_LOG_DIR": place, "SWANLAB_SAVE_DIR": place},
@@ -86,7 +91,9 @@ def read_run(folder: Path) -> TrackedRun:
     summary, environment = files.read_json(folder / "summary.json"), files.read_json(folder / "env.json")
     group = "/".join(summary[key] for key in ("dataset", "model", "arm"))
     numbers = {key: value for key, value in summary.items() if type(value) in (int, float)}
+    settings = _flat(environment["settings"])
     said = {key: value for key, value in summary.items() if isinstance(value, bool | str)}
+    said = {key: value for key, value in said.items() if settings.get(key) != value}  # that they do not say already
     points = read_points(folder / "metrics.csv")
     last = max(points, default=summary.get("steps") or 0)
     points.setdefault(last, {}).update({f"summary/{key}": value for key, value in numbers.items()})
@@ -94,9 +101,9 @@ def read_run(folder: Path) -> TrackedRun:
         name=f"{group}/seed{summary['seed']}",
         group=group,
         hyperparameters={
-            **_flat(environment["settings"]),
+            **settings,
             "seed": summary["seed"],
-            "status": summary["status"],
+            "status": said.pop("status"),
             **{f"summary/{key}": value for key, value in said.items()},
         },
         points=sorted(points.items()),

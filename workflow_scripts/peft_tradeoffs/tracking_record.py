@@ -16,7 +16,9 @@ from peft_tradeoffs.attempts import now
 from peft_tradeoffs.redaction import redacted
 from peft_tradeoffs.tracking import not_installed, read_run
 
+WAITS = "not tried yet"
 SENDER = Path(__file__).parents[1] / "send_runs.py"
+START_S = 300.0  # for Python to import accelerate and torch, from a slow disk too
 GRACE_S = 5.0  # to end by itself, and to be gone after SIGKILL, which one that waits for a dead disk is not
 
 
@@ -36,46 +38,55 @@ def track(
     it does, nothing is raised: a run that was not sent has the reason in `record`.
     """
     before = _read(record)
-    found: dict[str, dict[str, Any]] = {}
-    waiting: dict[str, Path] = {}
-    for run in runs:
-        try:
-            id = read_run(run).id
-        except (OSError, ValueError, KeyError) as error:
-            found[run.name] = _not_sent(None, f"its files cannot be read: {type(error).__name__} {error}")
-            continue
-        earlier = before["runs"].get(run.name, {})
-        if earlier.get("status") == "sent" and earlier.get("id") == id:
-            found[run.name] = earlier
-        else:
-            found[run.name] = _not_sent(id, "not tried")
-            waiting[run.name] = run
-    hung = _hung_before(record, tracker, call)
-    if why := not_installed(tracker) or hung:
-        found |= {name: _not_sent(found[name]["id"], why) for name in waiting}
-        waiting = {}
+    found = {run.name: _known(run, before["runs"].get(run.name, {})) for run in runs}
+    waiting = [run for run in runs if found[run.name]["reason"] == WAITS]
     silent = False
-    while waiting and not silent:
-        error, failed = None, next(iter(waiting))
-        for said in _sent(tracker, project, folder, list(waiting.values()), limit_s):
-            if "sent" in said:
-                name = Path(said["sent"]).name
-                found[name] = {"status": "sent", "reason": None, "id": found[name]["id"], "at": now()}
-                del waiting[name]
-                failed = next(iter(waiting), None)
-            else:
-                error, silent = redacted(said["error"]), said.get("silent", False)
-        if failed is None:
-            break
-        found[failed] = _not_sent(found[failed]["id"], error or "the process that sent it ended without a word")
-        if silent:
-            found |= {name: _not_sent(found[name]["id"], error) for name in waiting}
-        del waiting[failed]
+    if why := not_installed(tracker) or _hung_before(record, tracker, call):
+        reasons: dict[str, str | None] = {run.name: why for run in waiting}
+    else:
+        reasons, silent = _send(tracker, project, folder, waiting, limit_s)
+    for name, reason in reasons.items():
+        found[name] |= {"status": "not sent" if reason else "sent", "reason": reason, "at": now()}
     failures = before["failed_attempts"] + any(run["status"] != "sent" for run in found.values())
-    result = {"tracker": tracker, "project": project, "call": call, "silent": silent or bool(hung)}
+    result = {"tracker": tracker, "project": project, "call": call, "silent": silent}
     result |= {"failed_attempts": failures, "runs": found}
     files.write_json(record, result)
     return result
+
+
+def _known(run: Path, earlier: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a run before anything is sent; `earlier`, what its record said."""
+    try:
+        id = read_run(run).id
+    except (OSError, ValueError, KeyError) as error:
+        reason = f"its files cannot be read: {type(error).__name__} {error}"
+        return {"status": "not sent", "reason": reason, "id": None, "at": now()}
+    if (earlier.get("status"), earlier.get("id")) == ("sent", id):
+        return earlier
+    return {"status": "not sent", "reason": WAITS, "id": id, "at": now()}
+
+
+def _send(
+    tracker: str, project: str, folder: Path, runs: list[Path], limit_s: float
+) -> tuple[dict[str, str | None], bool]:
+    """By name of a run why it was not sent, None if it was; and whether the tracker was silent.
+
+    After a run that made the tracker raise, the next one is tried in a new process.
+    """
+    reasons: dict[str, str | None] = {}
+    while runs:
+        error = "the process that sent it ended without a word"
+        with contextlib.closing(_sent(tracker, project, folder, runs, limit_s)) as words:
+            for said in words:
+                if "sent" in said:
+                    reasons[runs[0].name], runs = None, runs[1:]
+                elif said.get("silent"):
+                    return reasons | {run.name: said["error"] for run in runs}, True
+                elif "error" in said:
+                    error = redacted(said["error"])
+        if runs:
+            reasons[runs[0].name], runs = error, runs[1:]
+    return reasons, False
 
 
 def _sent(tracker: str, project: str, folder: Path, runs: list[Path], limit_s: float) -> Iterator[dict[str, Any]]:
@@ -90,11 +101,13 @@ def _sent(tracker: str, project: str, folder: Path, runs: list[Path], limit_s: f
         start_new_session=True,
     )
     assert process.stdout is not None
+    wait_s = START_S
     try:
         while True:
-            if not select.select([process.stdout], [], [], limit_s)[0]:
-                yield {"error": f"no answer within {limit_s:g} s", "silent": True}
+            if not select.select([process.stdout], [], [], wait_s)[0]:
+                yield {"error": f"no answer within {wait_s:g} s", "silent": True}
                 return
+            wait_s = limit_s
             line = process.stdout.readline()
             if not line:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -121,7 +134,3 @@ def _read(record: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         return files.read_json(record)
     return {"runs": {}, "failed_attempts": 0, "silent": False, "call": None}
-
-
-def _not_sent(id: str | None, reason: str | None) -> dict[str, Any]:
-    return {"status": "not sent", "reason": reason, "id": id, "at": now()}
