@@ -98,9 +98,8 @@ GRID = {
 }
 TUNED = f"{OUT}/tune/best/{{dataset}}/{{model}}/{{arm}}.json"
 RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
-TRACKED = (
-    f"{OUT}/tracking/sent/{EXPERIMENT.tracking}/{{dataset}}/{{model}}/{{arm}}.json"
-)
+RECORDS = f"{OUT}/tracking/sent/{EXPERIMENT.tracking}"
+RECORD = f"{RECORDS}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}.json"
 REPEAT = f"{OUT}/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}"
 
 
@@ -179,12 +178,6 @@ def figure_files(dataset=GRID["dataset"], model=GRID["model"]):
     )
 
 
-def tracked():
-    """A record an arm of what its tracker has."""
-    axes = {axis: GRID[axis] for axis in ("dataset", "model", "arm")}
-    return [] if EXPERIMENT.tracking == NONE else expand(TRACKED, **axes)
-
-
 def source_files(block):
     """Files of the user that a data set or model is read from."""
     if block["source"] == "files":
@@ -214,17 +207,28 @@ def tuning_csv():
     return f"{OUT}/tables/tuning.csv" if EXPERIMENT.trials else []
 
 
-def job_outputs():
-    """Summaries of one training job: all seeds of an arm, or one."""
+def job_outputs(file=RUN):
+    """Summaries of one training job: all seeds of an arm, or one. Or another file that is one a run."""
     if EXPERIMENT.seeds_per_job == 1:
-        return RUN
-    return expand(RUN, seed=GRID["seed"], allow_missing=True)
+        return file
+    return expand(file, seed=GRID["seed"], allow_missing=True)
 
 
 def job_seeds(wildcards):
     return wildcards.get("seed", GRID["seed"])
 
 
-def job_log():
-    name = "seed{seed}.log" if EXPERIMENT.seeds_per_job == 1 else "train.log"
-    return f"{OUT}/logs/train/{{dataset}}/{{model}}/{{arm}}/{name}"
+def job_log(rule="train"):
+    name = "seed{seed}.log" if EXPERIMENT.seeds_per_job == 1 else f"{rule}.log"
+    return f"{OUT}/logs/{rule}/{{dataset}}/{{model}}/{{arm}}/{name}"
+
+
+def tracked():
+    """What its tracker has of each run."""
+    return [] if EXPERIMENT.tracking == NONE else expand(RECORD, **GRID)
+
+
+def failed_to_track(wildcards):
+    """How often runs of a training job could not be sent."""
+    made = expand(job_outputs(RECORD), **wildcards)
+    return sum(failed_attempts(Path(path)) for path in made)

@@ -13,14 +13,14 @@ rule tracking:
 
 rule track:
     input:
-        summaries=expand(RUN, seed=GRID["seed"], allow_missing=True),
+        summaries=job_outputs(),
         code=code("track.py"),
         sender=code("send_runs.py"),
     output:
-        # update(): the record says what was sent already.
-        update(TRACKED),
+        # update(): they say what was sent already.
+        update(job_outputs(RECORD)),
     log:
-        f"{OUT}/logs/track/{{dataset}}/{{model}}/{{arm}}.log",
+        job_log("track"),
     conda:
         "../envs/environment.yaml"
     resources:
@@ -28,12 +28,12 @@ rule track:
     params:
         tracker=EXPERIMENT.tracking,
         project=project_name(OUT),
-        arm=f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}",
-        seeds=GRID["seed"],
+        runs=lambda w, input: [str(Path(path).parent) for path in input.summaries],
         folder=f"{OUT}/tracking/{EXPERIMENT.tracking}",
+        records=RECORDS,
         # One more after a failure, so that the next call runs the rule again.
-        failed=lambda w: failed_attempts(Path(TRACKED.format(**w))),
+        failed=failed_to_track,
     shell:
-        "python {input.code[0]} --tracker {params.tracker:q} --project {params.project:q} --arm {params.arm:q}"
-        " --seeds {params.seeds} --folder {params.folder:q} --output {output:q} --call $PPID"
+        "python {input.code[0]} --tracker {params.tracker:q} --project {params.project:q} --runs {params.runs:q}"
+        " --folder {params.folder:q} --output {output:q} --records {params.records:q} --call $PPID"
         " --limit {resources.limit_s} 2> {log:q}"

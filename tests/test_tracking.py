@@ -19,7 +19,6 @@ from peft_tradeoffs import code, files, tracking, tracking_record
 from peft_tradeoffs.redaction import redacted
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
-ARMS = ["full", "lora-r4", "qlora-r4"]
 SECRETS = {name: f"not-to-be-written-{i}" for i, name in enumerate(("WANDB_API_KEY", "HF_TOKEN", "SWANLAB_API_KEY"))}
 TRAINING = ("epoch", "train_loss", "learning_rate", "train_s")
 # A package in place of a tracker's: accelerate calls these, and `run.log` and `run.finish` of what init returns.
@@ -68,18 +67,24 @@ def fake(folder: Path, does: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "FAKE_PID": str(folder / "pids"), **SECRETS}
 
 
-def send(folder: Path, tracker: str, output: str, *words: str, arm: str = "lora-r4", **variables: str) -> dict:
-    """Call track.py for an arm's two runs; its record."""
-    record = folder / output / f"sent/{tracker}/reviews/tiny/{arm}.json"
-    runs = ["--arm", f"results/runs/reviews/tiny/{arm}", "--seeds", "0", "1"]
-    where = ["--folder", f"{output}/{tracker}", "--output", str(record), *words]
-    call = [sys.executable, SCRIPTS / "track.py", "--tracker", tracker, "--project", "trial", *runs, *where]
+def send(folder: Path, tracker: str, output: str, **variables: str) -> list[dict]:
+    """Call track.py for the two LoRA runs; their records."""
+    runs = [f"reviews/tiny/lora-r4/seed{seed}" for seed in (0, 1)]
+    records = [f"{output}/sent/{run}.json" for run in runs]
+    call = [sys.executable, SCRIPTS / "track.py", "--tracker", tracker, "--project", "trial"]
+    call += ["--runs", *(f"results/runs/{run}" for run in runs), "--output", *records]
+    call += ["--folder", f"{output}/{tracker}", "--records", f"{output}/sent"]
     unset = ("WANDB_MODE", "WANDB_DIR", "TRACKIO_DIR", "HF_HUB_OFFLINE")
     environment = {name: value for name, value in os.environ.items() if name not in unset} | variables
     done = subprocess.run(call, cwd=folder, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert not any(secret in done.stdout + done.stderr for secret in SECRETS.values())
-    return files.read_json(record)
+    return [files.read_json(folder / record) for record in records]
+
+
+def sent(folder: Path) -> list[dict]:
+    """The records that the workflow wrote."""
+    return [files.read_json(path) for path in folder.glob("results/tracking/sent/swanlab/reviews/tiny/*/seed*.json")]
 
 
 def read_tensorboard(folder: Path) -> dict[str, Read]:
@@ -157,9 +162,10 @@ def recorded(run: Path) -> dict[int, dict[str, float]]:
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
 def test_the_tool_reads_back_what_was_recorded(tracker, folder, proxy):
     server, ways = proxy
-    for again in (False, True):  # the second time nothing is known of the first
-        record = send(folder, tracker, "tracking", **ways, **SECRETS)
-        assert [run["status"] for run in record["runs"].values()] == ["sent", "sent"], record
+    for _ in range(2):  # the second time nothing is known of the first
+        shutil.rmtree(folder / "tracking/sent", ignore_errors=True)
+        records = send(folder, tracker, "tracking", **ways, **SECRETS)
+        assert [record["status"] for record in records] == ["sent", "sent"], records
         read = {"tensorboard": read_tensorboard, "wandb": read_wandb, "trackio": read_trackio}[tracker]
         found = read(folder / "tracking" / tracker)
         assert set(found) == {f"reviews/tiny/lora-r4/seed{seed}" for seed in (0, 1)}
@@ -172,10 +178,7 @@ def test_the_tool_reads_back_what_was_recorded(tracker, folder, proxy):
             assert points == wanted
             expected = {"peft.r": 4, "training": None, "status": "completed", "seed": int(name[-1]), "batch_size": 8}
             assert {key: hyperparameters.get(key) for key in expected} == expected
-        if not again:
-            (folder / f"tracking/sent/{tracker}/reviews/tiny/lora-r4.json").unlink()
-    kept = send(folder, tracker, "tracking", **ways)
-    assert kept["runs"] == record["runs"]  # nothing was sent a third time
+    assert send(folder, tracker, "tracking", **ways) == records  # nothing was sent a third time
     for file in folder.rglob("*"):
         assert not file.is_file() or not any(s.encode() in file.read_bytes() for s in SECRETS.values()), file
     with pytest.raises(BlockingIOError):
@@ -190,17 +193,15 @@ def test_a_tracker_that_hangs_costs_one_wait_and_is_tried_again_by_the_next_call
     hanging = fake(tmp_path / "fake", HANGS)
     said = tiny.snakemake(folder, settings, "--set-resources", "track:limit_s=3", "--cores", "1", **hanging).stdout
     assert "rule track:" in said and "rule train:" not in said and "rule make_tables:" not in said
-    records = [files.read_json(folder / f"results/tracking/sent/swanlab/reviews/tiny/{arm}.json") for arm in ARMS]
-    reasons = {run["reason"] for record in records for run in record["runs"].values()}
-    (tried,) = reasons - {why for why in reasons if why.startswith("swanlab gave no answer for reviews/tiny/")}
-    assert tried == "no answer within 3 s" and len(reasons) == 2
+    reasons = [record["reason"] for record in sent(folder)]
+    assert reasons.count("no answer within 3 s") == 2  # of one arm; no other was tried
+    assert len([why for why in reasons if why.startswith("swanlab gave no answer for reviews/tiny/")]) == 4
     with pytest.raises(ProcessLookupError):  # it is gone, and there was no other
         os.kill(int((tmp_path / "fake/pids").read_text()), 0)
 
     said = tiny.snakemake(folder, None, **fake(tmp_path / "fake", WORKS)).stdout
     assert "rule track:" in said and "rule train:" not in said
-    records = [files.read_json(folder / f"results/tracking/sent/swanlab/reviews/tiny/{arm}.json") for arm in ARMS]
-    assert {run["status"] for record in records for run in record["runs"].values()} == {"sent"}
+    assert [(record["status"], record["failed_attempts"]) for record in sent(folder)] == [("sent", 1)] * 6
     for tracker in ("swanlab", "none"):
         said = tiny.snakemake(folder, tiny.config(folder, tracking=tracker), "-n", **fake(tmp_path / "fake", WORKS))
         assert "Nothing to be done" in said.stdout
@@ -208,21 +209,18 @@ def test_a_tracker_that_hangs_costs_one_wait_and_is_tried_again_by_the_next_call
 
 
 def test_a_tracker_that_raises_is_a_reason_without_its_secrets(folder, tmp_path):
-    record = send(folder, "swanlab", "raised", **fake(tmp_path, RAISES))
+    records = send(folder, "swanlab", "raised", **fake(tmp_path, RAISES))
     why = "RuntimeError: key … refused by https://…@host/?…"
-    assert [run["reason"] for run in record["runs"].values()] == [why, why]  # each was tried
-    assert (record["failed_attempts"], record["silent"]) == (1, False)
-    record = send(folder, "swanlab", "raised", **fake(tmp_path, WORKS))
-    assert [run["status"] for run in record["runs"].values()] == ["sent", "sent"]
-    assert record["failed_attempts"] == 1
+    assert [(record["reason"], record["silent"]) for record in records] == [(why, False)] * 2  # each was tried
+    records = send(folder, "swanlab", "raised", **fake(tmp_path, WORKS))
+    assert [(record["status"], record["failed_attempts"]) for record in records] == [("sent", 1)] * 2
 
 
 def test_a_tracker_that_is_missing_is_told_and_fails_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(tracking.PACKAGES, "comet_ml", ("comet_ml_of_no_one",))
-    runs = [folder / "results/runs/reviews/tiny/full/seed0"]
-    path = tmp_path / "sent/comet_ml/reviews/tiny/full.json"
-    record = tracking_record.track("comet_ml", "trial", tmp_path, runs, path, "1", 1.0)
-    assert record["runs"]["seed0"]["reason"] == "comet_ml is not installed here (pip install comet-ml-of-no-one)"
+    run, path = folder / "results/runs/reviews/tiny/full/seed0", tmp_path / "sent/seed0.json"
+    records = tracking_record.track("comet_ml", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)
+    assert records[run]["reason"] == "comet_ml is not installed here (pip install comet-ml-of-no-one)"
     assert tracking_record.failed_attempts(path) == 1
     with contextlib.suppress(ImportError):
         __import__("dvclive")

@@ -23,70 +23,67 @@ GRACE_S = 5.0  # to end by itself, and to be gone after SIGKILL, which one that 
 
 
 def failed_attempts(record: Path) -> int:
-    """How often runs of an arm could not be sent, as its record says; 0 without one that can be read."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return int(files.read_json(record)["failed_attempts"])
-    return 0
+    """How often a run could not be sent, as its record says; 0 without one that can be read."""
+    return _read(record).get("failed_attempts", 0)
 
 
 def track(
-    tracker: str, project: str, folder: Path, runs: list[Path], record: Path, call: str, limit_s: float
-) -> dict[str, Any]:
-    """Send the finished runs in the folders `runs` that the tracker does not have, and write `record` with what came.
+    tracker: str, project: str, folder: Path, records: dict[Path, Path], all_records: Path, call: str, limit_s: float
+) -> dict[Path, dict[str, Any]]:
+    """Send the finished runs that the tracker does not have; `records`: the file of what is known, by a run's folder.
 
-    A tracker that gives no sign for `limit_s` is ended, and not tried again by the same `call` of Snakemake. Whatever
-    it does, nothing is raised: a run that was not sent has the reason in `record`.
+    A tracker that gives no sign for `limit_s` is ended, and not tried again by the same `call` of Snakemake, which
+    the records below `all_records` tell. Whatever it does, nothing is raised: a run that was not sent has the reason
+    in its record.
     """
-    before = _read(record)
-    found = {run.name: _known(run, before["runs"].get(run.name, {})) for run in runs}
-    waiting = [run for run in runs if found[run.name]["reason"] == WAITS]
-    silent = False
-    if why := not_installed(tracker) or _hung_before(record, tracker, call):
-        reasons: dict[str, str | None] = {run.name: why for run in waiting}
-    else:
-        reasons, silent = _send(tracker, project, folder, waiting, limit_s)
-    for name, reason in reasons.items():
-        found[name] |= {"status": "not sent" if reason else "sent", "reason": reason, "at": now()}
-    failures = before["failed_attempts"] + any(run["status"] != "sent" for run in found.values())
-    result = {"tracker": tracker, "project": project, "call": call, "silent": silent}
-    result |= {"failed_attempts": failures, "runs": found}
-    files.write_json(record, result)
-    return result
+    found = {run: _known(run, _read(record)) for run, record in records.items()}
+    waiting = [run for run in records if found[run]["reason"] == WAITS]
+    why = waiting and (not_installed(tracker) or _silent_before(all_records, tracker, call))
+    came = ((run, why, False) for run in waiting) if why else _send(tracker, project, folder, waiting, limit_s)
+    for run, reason, silent in came:
+        found[run] |= {"status": "not sent" if reason else "sent", "reason": reason, "at": now()}
+        found[run] |= {"tracker": tracker, "project": project, "call": call, "silent": silent}
+        found[run]["failed_attempts"] += bool(reason)
+        files.write_json(records[run], found[run])
+    for run, record in records.items():  # also those kept: Snakemake wants them newer than the summaries
+        files.write_json(record, found[run])
+    return found
 
 
 def _known(run: Path, earlier: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a run before anything is sent; `earlier`, what its record said."""
+    """The record of a run before anything is sent; `earlier`, what it was."""
+    failed = earlier.get("failed_attempts", 0)
+    known = {"status": "not sent", "reason": WAITS, "id": None, "at": now(), "failed_attempts": failed}
     try:
-        id = read_run(run).id
+        known["id"] = read_run(run).id
     except (OSError, ValueError, KeyError) as error:
         reason = f"its files cannot be read: {type(error).__name__} {error}"
-        return {"status": "not sent", "reason": reason, "id": None, "at": now()}
-    if (earlier.get("status"), earlier.get("id")) == ("sent", id):
-        return earlier
-    return {"status": "not sent", "reason": WAITS, "id": id, "at": now()}
+        return known | {"reason": reason, "failed_attempts": failed + 1}
+    return earlier if (earlier.get("status"), earlier.get("id")) == ("sent", known["id"]) else known
 
 
 def _send(
     tracker: str, project: str, folder: Path, runs: list[Path], limit_s: float
-) -> tuple[dict[str, str | None], bool]:
-    """By name of a run why it was not sent, None if it was; and whether the tracker was silent.
+) -> Iterator[tuple[Path, str | None, bool]]:
+    """For each run why it was not sent, None if it was; and whether the tracker was silent.
 
     After a run that made the tracker raise, the next one is tried in a new process.
     """
-    reasons: dict[str, str | None] = {}
     while runs:
         error = "the process that sent it ended without a word"
         with contextlib.closing(_sent(tracker, project, folder, runs, limit_s)) as words:
             for said in words:
                 if "sent" in said:
-                    reasons[runs[0].name], runs = None, runs[1:]
+                    yield runs[0], None, False
+                    runs = runs[1:]
                 elif said.get("silent"):
-                    return reasons | {run.name: said["error"] for run in runs}, True
+                    yield from ((run, said["error"], True) for run in runs)
+                    return
                 elif "error" in said:
                     error = redacted(said["error"])
         if runs:
-            reasons[runs[0].name], runs = error, runs[1:]
-    return reasons, False
+            yield runs[0], error, False
+            runs = runs[1:]
 
 
 def _sent(tracker: str, project: str, folder: Path, runs: list[Path], limit_s: float) -> Iterator[dict[str, Any]]:
@@ -122,15 +119,16 @@ def _sent(tracker: str, project: str, folder: Path, runs: list[Path], limit_s: f
             process.wait(GRACE_S)
 
 
-def _hung_before(record: Path, tracker: str, call: str) -> str | None:
-    """Why there is no use in trying, if this call of Snakemake found the tracker silent for another arm."""
-    for other in sorted(record.parents[2].glob("*/*/*.json")):
-        if other != record and (known := _read(other))["silent"] and known["call"] == call:
-            return f"{tracker} gave no answer for {other.parent.parent.name}/{other.parent.name}/{other.stem}"
+def _silent_before(all_records: Path, tracker: str, call: str) -> str | None:
+    """Why there is no use in trying, if this call of Snakemake found the tracker silent over another run."""
+    for other in sorted(all_records.rglob("*.json")):
+        known = _read(other)
+        if known.get("silent") and known["call"] == call:
+            return f"{tracker} gave no answer for {other.relative_to(all_records).with_suffix('')}"
     return None
 
 
 def _read(record: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         return files.read_json(record)
-    return {"runs": {}, "failed_attempts": 0, "silent": False, "call": None}
+    return {}
