@@ -98,8 +98,7 @@ GRID = {
 }
 TUNED = f"{OUT}/tune/best/{{dataset}}/{{model}}/{{arm}}.json"
 RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
-RECORDS = f"{OUT}/tracking/sent/{EXPERIMENT.tracking}"
-RECORD = f"{RECORDS}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}.json"
+RECORD = f"{OUT}/tracking/sent/{EXPERIMENT.tracking}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}.json"
 REPEAT = f"{OUT}/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}"
 
 

@@ -28,9 +28,9 @@ rule track:
     params:
         tracker=EXPERIMENT.tracking,
         project=project_name(OUT),
-        runs=lambda w, input: [str(Path(path).parent) for path in input.summaries],
+        runs=lambda w: [str(Path(path).parent) for path in expand(job_outputs(), **w)],
         folder=f"{OUT}/tracking/{EXPERIMENT.tracking}",
-        records=RECORDS,
+        records=subpath(output[0], ancestor=4),
         # One more after a failure, so that the next call runs the rule again.
         failed=failed_to_track,
     shell:

@@ -1,7 +1,7 @@
 """Finished runs sent to a tracker: read back by the tool itself, and a tracker that fails costs a run nothing."""
 
-import contextlib
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -222,11 +222,11 @@ def test_a_tracker_that_is_missing_is_told_and_fails_nothing(folder, tmp_path, m
     records = tracking_record.track("comet_ml", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)
     assert records[run]["reason"] == "comet_ml is not installed here (pip install comet-ml-of-no-one)"
     assert tracking_record.failed_attempts(path) == 1
-    with contextlib.suppress(ImportError):
-        __import__("dvclive")
-        return
-    said = tiny.snakemake(folder, tiny.config(folder, tracking="dvclive"), "-n").stdout
-    assert "warning: config key tracking: dvclive is not installed here (pip install dvclive)" in said
+    settings = tiny.config(folder, tracking="dvclive", seeds_per_job=1)
+    said = tiny.snakemake(folder, settings, "-n", "-p").stdout
+    assert "--runs results/runs/reviews/tiny/full/seed1 --folder results/tracking/dvclive" in said  # a job a run
+    warning = "warning: config key tracking: dvclive is not installed here (pip install dvclive)"
+    assert (warning in said) == (importlib.util.find_spec("dvclive") is None)
 
 
 def test_a_run_that_failed_is_sent_with_its_status(folder, tmp_path):

@@ -13,6 +13,9 @@ from types import TracebackType
 
 from peft_tradeoffs.tracking import PACKAGES, offline, read_run
 
+# What makes accelerate join other processes: srun and mpirun set them for whatever they start.
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
 
 def main() -> None:
     """Send the runs."""
@@ -24,6 +27,8 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.update(offline(args.tracker, args.folder, os.environ))
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # nothing of it needs a GPU that others measure on
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
     told = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
