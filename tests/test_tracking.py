@@ -19,7 +19,8 @@ from peft_tradeoffs import code, files, tracking, tracking_record
 from peft_tradeoffs.redaction import redacted
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
-SECRETS = {name: f"not-to-be-written-{i}" for i, name in enumerate(("WANDB_API_KEY", "HF_TOKEN", "SWANLAB_API_KEY"))}
+KEYS = ("WANDB_API_KEY", "HF_TOKEN", "SWANLAB_API_KEY", "TRACKIO_WRITE_TOKEN")
+SECRETS = {name: f"not-to-be-written-{i}" for i, name in enumerate(KEYS)}
 TRAINING = ("epoch", "train_loss", "learning_rate", "train_s")
 # A package in place of a tracker's: accelerate calls these, and `run.log` and `run.finish` of what init returns.
 FAKE = "import os, sys, time\nfrom types import SimpleNamespace\nconfig = {}\ndef init(**_):\n    "
@@ -214,6 +215,12 @@ def test_a_tracker_that_raises_is_a_reason_without_its_secrets(folder, tmp_path)
     assert [(record["reason"], record["silent"]) for record in records] == [(why, False)] * 2  # each was tried
     records = send(folder, "swanlab", "raised", **fake(tmp_path, WORKS))
     assert [(record["status"], record["failed_attempts"]) for record in records] == [("sent", 1)] * 2
+
+
+def test_a_tracker_that_is_down_is_not_taken_for_one_that_has_the_runs(folder):
+    records = send(folder, "trackio", "down", TRACKIO_SERVER_URL="http://127.0.0.1:9", **SECRETS)
+    assert [record["status"] for record in records] == ["not sent", "not sent"]  # though trackio raises nothing
+    assert "could not" in records[0]["reason"] and "127.0.0.1:9" in records[0]["reason"]
 
 
 def test_a_tracker_that_is_missing_is_told_and_fails_nothing(folder, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from peft_tradeoffs.tracking import TrackedRun
+
+LOST = re.compile("could not|failed|skipped|degraded", re.IGNORECASE)
 
 
 def send(tracker: str, project: str, folder: Path, run: TrackedRun) -> None:
@@ -88,6 +91,6 @@ def _refused(tracker: str) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    said = [str(warning.message) for warning in caught]
-    if tracker == "trackio" and (lost := [text for text in said if "trackio" in text or "Some " in text]):
+    said = [str(warning.message) for warning in caught if Path(warning.filename).parent.name == tracker == "trackio"]
+    if lost := [text for text in said if LOST.search(text)]:
         raise ConnectionError(lost[0])

@@ -123,7 +123,7 @@ def _silent_before(all_records: Path, tracker: str, call: str) -> str | None:
     """Why there is no use in trying, if this call of Snakemake found the tracker silent over another run."""
     for other in sorted(all_records.rglob("*.json")):
         known = _read(other)
-        if known.get("silent") and known["call"] == call:
+        if call and known.get("silent") and known["call"] == call:
             return f"{tracker} gave no answer for {other.relative_to(all_records).with_suffix('')}"
     return None
 
