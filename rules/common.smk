@@ -25,6 +25,8 @@ from peft_tradeoffs.preflight import (
     check_planned,
     check_reference,
 )
+from peft_tradeoffs.tracking import NONE, not_installed, project_name
+from peft_tradeoffs.tracking_record import failed_attempts
 from peft_tradeoffs.views_config import factors
 
 slurm_executor.install()
@@ -58,6 +60,11 @@ if "datasets" not in config:
 
 EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
+if workflow.is_main_process and (missing := not_installed(EXPERIMENT.tracking)):
+    print(
+        f"warning: config key tracking: {missing}; no run waits for it, and none is sent until it is there",
+        file=sys.stderr,
+    )
 TABLES = ["runs", "arms", "memory", "cost"]
 EXPORTED = ["runs", "arms", "metrics", "null_reasons"]
 COMPARISONS = ["comparison"]
@@ -95,6 +102,7 @@ GRID = {
 }
 TUNED = f"{OUT}/tune/best/{{dataset}}/{{model}}/{{arm}}.json"
 RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
+RECORD = f"{OUT}/tracking/sent/{EXPERIMENT.tracking}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}.json"
 REPEAT = f"{OUT}/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}"
 
 
@@ -186,7 +194,7 @@ def export_files():
 def results():
     """All that is made unless a target is named."""
     made = [*summaries(), *table_files(), *recommendation_files(), *figure_files()]
-    return [*made, f"{OUT}/report.html"]
+    return [*made, f"{OUT}/report.html", *tracked()]
 
 
 def figure_files(dataset=GRID["dataset"], model=GRID["model"]):
@@ -228,17 +236,28 @@ def tuning_csv():
     return f"{OUT}/tables/tuning.csv" if EXPERIMENT.trials else []
 
 
-def job_outputs():
-    """Summaries of one training job: all seeds of an arm, or one."""
+def job_outputs(file=RUN):
+    """Summaries of one training job: all seeds of an arm, or one. Or another file that is one a run."""
     if EXPERIMENT.seeds_per_job == 1:
-        return RUN
-    return expand(RUN, seed=GRID["seed"], allow_missing=True)
+        return file
+    return expand(file, seed=GRID["seed"], allow_missing=True)
 
 
 def job_seeds(wildcards):
     return wildcards.get("seed", GRID["seed"])
 
 
-def job_log():
-    name = "seed{seed}.log" if EXPERIMENT.seeds_per_job == 1 else "train.log"
-    return f"{OUT}/logs/train/{{dataset}}/{{model}}/{{arm}}/{name}"
+def job_log(rule="train"):
+    name = "seed{seed}.log" if EXPERIMENT.seeds_per_job == 1 else f"{rule}.log"
+    return f"{OUT}/logs/{rule}/{{dataset}}/{{model}}/{{arm}}/{name}"
+
+
+def tracked():
+    """What its tracker has of each run."""
+    return [] if EXPERIMENT.tracking == NONE else expand(RECORD, **GRID)
+
+
+def failed_to_track(wildcards):
+    """How often runs of a training job could not be sent."""
+    made = expand(job_outputs(RECORD), **wildcards)
+    return sum(failed_attempts(Path(path)) for path in made)

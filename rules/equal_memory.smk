@@ -17,6 +17,7 @@ rule train_at_equal_memory:
         AT_CAPS,
     log:
         f"{OUT}/logs/train_at_equal_memory/{{dataset}}/{{model}}/{{arm}}.log",
+    priority: 1
     conda:
         "../envs/environment.yaml"
     threads: 1

@@ -13,6 +13,7 @@ rule train:
         update(job_outputs()),
     log:
         job_log(),
+    priority: 1  # where cores are few, before what is sent to a tracker
     conda:
         "../envs/environment.yaml"
     threads: 1

@@ -29,6 +29,7 @@ rule tune:
         TUNED,
     log:
         f"{OUT}/logs/tune/{{dataset}}/{{model}}/{{arm}}.log",
+    priority: 1
     conda:
         "../envs/environment.yaml"
     threads: 1

@@ -201,6 +201,10 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(put("training.gradient_accumulation_steps", 3)),
         ("training.gradient_accumulation_steps: batch_size 8 cannot be split into 3 equal parts; choose a divisor",),
     ),
+    "an unknown tracker": (
+        Plan(put("tracking", "wandbb")),
+        ("config key tracking: 'wandbb' is unknown", "none, aim, clearml", "tensorboard, trackio, wandb"),
+    ),
     # Methods.
     "unknown peft_type": (
         Plan(lora(peft_type="LOAR")),

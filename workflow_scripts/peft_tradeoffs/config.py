@@ -17,7 +17,10 @@ from peft_tradeoffs.tuning_config import check_tuning, tuned_as
 from peft_tradeoffs.views_config import complete_views
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
-VIEWS = ("contract", "attribution", "budgets", "equal_memory", "recommendation", "noise", "reference", "imported")
+VIEWS = (
+    *("contract", "attribution", "budgets", "equal_memory", "recommendation", "noise", "reference", "imported"),
+    "tracking",
+)
 METRICS = {"classification": ["accuracy", "f1", "mcc"], "regression": ["pearson", "spearman"]}
 
 
@@ -53,6 +56,7 @@ class Experiment:
     noise: dict[str, Any] | None
     reference: str | None
     imported: dict[str, list[str]]
+    tracking: str  # one of tracking.PACKAGES, or none
     seeds: list[int]
     seeds_per_job: str | int
 

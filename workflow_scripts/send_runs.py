@@ -1,0 +1,49 @@
+"""Send finished runs to an experiment tracker, one after another, as their metrics.csv and summary.json stand.
+
+Prints a line of JSON when it is ready, one a run that was sent, and one for the error that ended it; what the tracker
+prints goes to stderr. It has no time limit and keeps no record: track.py calls it with both.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from peft_tradeoffs.tracking import PACKAGES, offline, read_run
+
+# What makes accelerate join other processes: srun and mpirun set them for whatever they start.
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+def main() -> None:
+    """Send the runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tracker", required=True, choices=list(PACKAGES))
+    parser.add_argument("--project", required=True, help="the project's name in the tracker")
+    parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="where trackers that write files do")
+    parser.add_argument("--runs", type=Path, required=True, nargs="+", metavar="DIR", help="folders of finished runs")
+    args = parser.parse_args()
+    os.environ.update(offline(args.tracker, args.folder, os.environ))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # nothing of it needs a GPU that others measure on
+    for name in LAUNCHED:
+        os.environ.pop(name, None)
+    told = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        print(json.dumps({"error": f"{kind.__name__}: {error}"}), file=told)
+        sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = tell
+    from peft_tradeoffs.trackers import send
+
+    print(json.dumps({"ready": args.tracker}), file=told)
+    for folder in args.runs:
+        send(args.tracker, args.project, args.folder, read_run(folder))
+        print(json.dumps({"sent": str(folder)}), file=told)
+
+
+if __name__ == "__main__":
+    main()
