@@ -17,7 +17,7 @@ from peft_tradeoffs.tuning_config import check_tuning, tuned_as
 from peft_tradeoffs.views_config import complete_views
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
-VIEWS = ("contract", "attribution", "budgets", "equal_memory", "recommendation", "noise", "reference")
+VIEWS = ("contract", "attribution", "budgets", "equal_memory", "recommendation", "noise", "profiles", "reference")
 METRICS = {"classification": ["accuracy", "f1", "mcc"], "regression": ["pearson", "spearman"]}
 
 
@@ -51,6 +51,7 @@ class Experiment:
     equal_memory: dict[str, Any] | None
     recommendation: dict[str, Any]
     noise: dict[str, Any] | None
+    profiles: dict[str, Any]
     reference: str | None
     seeds: list[int]
     seeds_per_job: str | int
