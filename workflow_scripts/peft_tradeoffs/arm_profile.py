@@ -94,7 +94,8 @@ class ArmProfile:
         trace = steps.trace()
         found = windows(trace)
         memory = timeline(*steps.memory(), device.type) if engine == "eager" else []
-        self._problems += [f"{engine}: {problem}" for problem in trace_format.problems(trace)]
+        problems = trace_format.problems(trace) + [problem for window in found for problem in window.problems()]
+        self._problems += [f"{engine}: {problem}" for problem in problems]
         trace_format.write(folder / f"trace_{engine}.json.gz", trace)
         self._memory += memory
         for window in found:

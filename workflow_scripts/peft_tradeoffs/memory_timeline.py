@@ -8,7 +8,7 @@ Every block that torch's allocator gives or takes back within the step is known 
 
 Weights and optimizer state are held throughout; their sizes are those of their tensors. The total on a GPU is what the
 allocator itself reports as allocated, blocks rounded up as it does, and what of it no category explains is other. On a
-CPU torch does not know what was allocated before the trace, so the total is weights, optimizer state and training data
+CPU torch does not know what was allocated before the trace, so the total is weights, optimizer state and data
 by their sizes, and the step's own allocations; it is not the process's resident set.
 """
 
@@ -23,6 +23,8 @@ CATEGORIES = ("weights", "optimizer", "gradients", "activations", "other")
 COLUMNS = ("ms", "phase", *(f"{name}_MiB" for name in CATEGORIES), "total_MiB")
 DEVICE_TYPES = {"cpu": 0, "cuda": 1}  # c10::DeviceType
 FORWARD, BACKWARD = PHASES
+OPTIMIZER = "Optimizer.step"  # as torch annotates it
+BETWEEN = "between"  # the phases
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Held:
 
 @dataclass
 class _Block:
-    bytes: int
+    address: int
     born: float  # µs
     died: float = float("inf")
     category: str = "other"
@@ -49,68 +51,65 @@ def timeline(trace: dict[str, Any], window: str, held: Held, device: str) -> lis
     `window` is the annotation's whole name; `device` is cpu or cuda.
     """
     events = trace["traceEvents"]
-    (mark,) = (event for event in events if event.get("ph") == "X" and event["name"] == window and _annotates(event))
+    marks = [event for event in events if event.get("ph") == "X" and event.get("cat") == "user_annotation"]
+    (mark,) = (event for event in marks if event["name"] == window)
     start, end = mark["ts"], mark["ts"] + mark["dur"]
-    marked = sorted(
-        (event for event in events if event.get("ph") == "X" and _annotates(event) and start <= event["ts"] < end),
-        key=lambda event: event["ts"],
-    )
-    forward, backward = ([_span(event) for event in marked if event["name"] == name] for name in (FORWARD, BACKWARD))
-    optimizer = [_span(event) for event in marked if event["name"].startswith("Optimizer.step")]
-    changes = sorted(
-        (
-            event
-            for event in events
-            if event["name"] == "[memory]" and start <= event["ts"] < end and _on(event, device)
-        ),
-        key=lambda event: event["ts"],
-    )
-    blocks = _blocks(changes)
-    for block in blocks.values():
-        if any(first <= block.born <= last < block.died for first, last in forward):
+    phases = _phases([event for event in marks if start <= event["ts"] < end])
+    changes = [event for event in events if event["name"] == "[memory]" and start <= event["ts"] < end]
+    changes = [event for event in changes if event["args"]["Device Type"] == DEVICE_TYPES[device]]
+    changes.sort(key=lambda event: event["ts"])
+    of_changes = _blocks(changes)
+    blocks = [block for block in of_changes if block is not None]
+    for block in blocks:
+        if any(first <= block.born <= last < block.died for first, last in phases["forward"]):
             block.category = "activations"
-    for (_, last), addresses in zip(backward, held.gradients, strict=True):
-        for (index, address), block in blocks.items():
-            if address in addresses and block.born <= last < block.died and index >= 0:
+    for (_, last), addresses in zip(phases["backward"], held.gradients, strict=True):
+        for block in blocks:
+            if block.address in addresses and block.born <= last < block.died:
                 block.category = "gradients"
 
     sizes = {"weights": held.weights, "optimizer": held.optimizer, "gradients": 0, "activations": 0}
     total = held.total
-    rows = [_row(0.0, "between", sizes, total)]
-    live: dict[int, _Block] = {}
-    for index, event in enumerate(changes):
-        address, size = event["args"]["Addr"], event["args"]["Bytes"]
-        if size > 0:
-            block = live[address] = blocks[index, address]
-        else:
-            block = live.pop(address, None)  # None: held before the step
+    rows = [_row(0.0, BETWEEN, sizes, total)]
+    for event, block in zip(changes, of_changes, strict=True):
+        size, time = event["args"]["Bytes"], event["ts"]
         if block is not None and block.category in sizes:
-            sizes[block.category] += block.bytes if size > 0 else -block.bytes
+            sizes[block.category] += size
         total = event["args"]["Total Allocated"] if device == "cuda" else total + size
-        spans = {"forward": forward, "optimizer": optimizer, "backward": backward}  # forward lies within backward's
-        time = event["ts"]
-        phase = next((name for name, own in spans.items() if any(a <= time <= b for a, b in own)), "between")
+        phase = next((name for name, spans in phases.items() if any(a <= time <= b for a, b in spans)), BETWEEN)
         rows.append(_row((time - start) / 1000, phase, sizes, total))
     return rows
 
 
-def peaks(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The highest total, MiB, and what it is made of."""
-    top = max(rows, key=lambda row: row["total_MiB"])
-    return {key: top[key] for key in COLUMNS if key.endswith("_MiB")}
+def _phases(marks: list[Event]) -> dict[str, list[tuple[float, float]]]:
+    """Spans of each phase of a step, in order; a forward pass lies within the backward one that needs it."""
+    spans: dict[str, list[tuple[float, float]]] = {FORWARD: [], BACKWARD: [], OPTIMIZER: []}
+    for mark in sorted(marks, key=lambda mark: mark["ts"]):
+        name = next((name for name in spans if mark["name"] == name), None)
+        if mark["name"].startswith(OPTIMIZER):
+            name = OPTIMIZER
+        if name:
+            spans[name].append((mark["ts"], mark["ts"] + mark["dur"]))
+    forward = spans[FORWARD]
+    backward = [(min([a for a, _ in forward if first <= a], default=first), last) for first, last in spans[BACKWARD]]
+    return {"forward": forward, "backward": backward, "optimizer": spans[OPTIMIZER]}
 
 
-def _blocks(changes: list[Event]) -> dict[tuple[int, int], _Block]:
-    """Blocks allocated within the step, by the number of their event and their address."""
-    blocks: dict[tuple[int, int], _Block] = {}
+def _blocks(changes: list[Event]) -> list[_Block | None]:
+    """The block that each allocation and release is of; None for one that was held before the step."""
+    found: list[_Block | None] = []
     live: dict[int, _Block] = {}
-    for index, event in enumerate(changes):
-        address, size = event["args"]["Addr"], event["args"]["Bytes"]
-        if size > 0:
-            live[address] = blocks[index, address] = _Block(size, event["ts"])
-        elif address in live:
-            live.pop(address).died = event["ts"]
-    return blocks
+    for event in changes:
+        address = event["args"]["Addr"]
+        if event["args"]["Bytes"] > 0:
+            live[address] = _Block(address, event["ts"])
+            found.append(live[address])
+        else:
+            block = live.pop(address, None)
+            if block is not None:
+                block.died = event["ts"]
+            found.append(block)
+    return found
 
 
 def _row(ms: float, phase: str, sizes: dict[str, int], total: int) -> dict[str, Any]:
@@ -121,15 +120,3 @@ def _row(ms: float, phase: str, sizes: dict[str, int], total: int) -> dict[str, 
         **{f"{name}_MiB": of[name] / MIB for name in CATEGORIES},
         "total_MiB": total / MIB,
     }
-
-
-def _annotates(event: Event) -> bool:
-    return event.get("cat") == "user_annotation"
-
-
-def _span(event: Event) -> tuple[float, float]:
-    return event["ts"], event["ts"] + event["dur"]
-
-
-def _on(event: Event, device: str) -> bool:
-    return event["args"]["Device Type"] == DEVICE_TYPES[device]

@@ -14,7 +14,7 @@ COLOURS = ("#37474f", "#b4c7d3", "#6f8fa6", "#e3c58f", "#dddddd")  # as in the f
 PHASES = ("forward", "backward", "optimizer")
 BINS = 400  # across the figure; in each the highest total is drawn
 NOTES = {
-    "cpu": "Weights, optimizer state and training data by tensor sizes, and what torch's allocator gave since; not the "
+    "cpu": "Weights, optimizer state and data by tensor sizes, and what torch's allocator gave since; not the "
     "process's resident set.",
     "cuda": "Total: what torch's caching allocator counts as allocated, without the CUDA context and what it reserves.",
 }
@@ -49,7 +49,10 @@ def memory_figure(memory: pd.DataFrame, title: str, device: str) -> Figure:
             own = memory.loc[memory["phase"] == phase, "ms"]
             if len(own):
                 axes.axvline(own.min(), color=style.GREY, linewidth=0.6, linestyle=":")
-                axes.text(own.min(), 1.0, f" {phase}", transform=axes.get_xaxis_transform(), fontsize=7, va="top")
+                side = "left" if own.min() < 0.85 * span else "right"
+                axes.text(
+                    own.min(), 1.0, f" {phase} ", transform=axes.get_xaxis_transform(), ha=side, va="top", fontsize=7
+                )
         axes.set_xlim(0, span)
         axes.set_ylim(0, top["total_MiB"] * 1.15)
         axes.set_xlabel("Time in the profiled step, ms")

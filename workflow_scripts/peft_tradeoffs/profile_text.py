@@ -41,7 +41,7 @@ def operators_text(title: str, operators: pd.DataFrame, engines: pd.DataFrame, p
         parts.append("\n".join([heading, said + "\n", *tables]))
     gpu = operators["self_gpu_ms"].notna().any() if len(operators) else False
     parts.append(" ".join([NOTES, *([GPU_NOTES] if gpu else []), APART]) + "\n")
-    parts += [f"The trace of {problem}\n" for problem in problems]
+    parts += [f"Problem in the trace of {problem}.\n" for problem in problems]
     return "\n".join(parts)
 
 

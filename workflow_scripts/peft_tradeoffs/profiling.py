@@ -74,10 +74,9 @@ class ProfiledSteps(engine.Trainer):
         generators: BlockGenerators | None,
         plan: Plan,
     ) -> None:
-        """Takes the train split alone. Raises NotCaptured if the steps cannot be a CUDA graph."""
-        train = {"train": splits["train"]}
+        """Raises NotCaptured if the steps cannot be a CUDA graph."""
         phases = Phases(device)
-        super().__init__(model, train, pad_token_id, settings, seed, device, _Unsaved(), None, phases, generators)
+        super().__init__(model, splits, pad_token_id, settings, seed, device, _Unsaved(), None, phases, generators)
         self._plan, self._wanted = plan, settings.engine
         self.batches = batches(self.lengths, settings.batch_size, seed)
         self.shapes: dict[str, Shape] = {
@@ -121,7 +120,7 @@ class ProfiledSteps(engine.Trainer):
             self.steps(self.shapes[LONGEST])
             self._wait()
             gradients.clear()
-            total = weights + optimizer + self.data["train"].bytes
+            total = weights + optimizer + sum(split.bytes for split in self.data.values())
             if self.device.type == "cuda":
                 total = torch.cuda.memory_allocated(self.device)
             recorded.begin()
