@@ -280,6 +280,18 @@ def test_the_total_of_a_gpu_is_the_allocator_s():
 # The job and the target.
 
 
+@pytest.fixture(scope="module")
+def profiled(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished `snakemake profiles`, nothing else, with learning rates that are to be tuned."""
+    folder = tmp_path_factory.mktemp("profiled")
+    tiny.write_inputs(folder, tiny_bert)
+    settings = tiny.config(folder, profiles={"arms": ["full", "qlora-r4"], "steps": 1, "timed_steps": 2})
+    for method in settings["methods"].values():
+        method["learning_rate"] = [1e-3, 1e-4]
+    tiny.snakemake(folder, settings, "profiles")
+    return folder
+
+
 class OutOfMemory:
     def __init__(self, *_: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
@@ -305,10 +317,10 @@ class NoGraph:
         ("captured", NoGraph, "capture failed: a copy to the CPU"),
     ],
 )
-def test_an_engine_that_cannot_is_a_row_that_says_why(finished, tmp_path, monkeypatch, engine, fails, reason):
+def test_an_engine_that_cannot_is_a_row_that_says_why(profiled, tmp_path, monkeypatch, engine, fails, reason):
     monkeypatch.setattr(arm_profile, "ProfiledSteps", fails)
-    results = finished / "results"
-    settings = json.loads((results / "runs/reviews/tiny/full/seed0/env.json").read_text())["settings"]
+    results = profiled / "results"
+    settings = json.loads((results / "profiles/reviews/tiny/full/env.json").read_text())["settings"]
     manifest = json.loads((results / "models/tiny.json").read_text())
     source = (manifest, results / "models/tiny", results / "tokens/reviews/tiny.npz")
     device = Device(CPU, None, "no GPU", None, None, None, 0.0)
@@ -351,13 +363,8 @@ def test_engines_that_are_profiled(training, profiles, engines):
     }  # fmt: skip
 
 
-def test_the_target_profiles_what_is_asked_for_and_trains_nothing(finished, tmp_path):
-    tiny.write_inputs(tmp_path, finished / "model")
-    settings = tiny.config(tmp_path, profiles={"arms": ["full", "qlora-r4"], "steps": 1, "timed_steps": 2})
-    for method in settings["methods"].values():
-        method["learning_rate"] = [1e-3, 1e-4]  # that is not tuned for it
-    tiny.snakemake(tmp_path, settings, "profiles")
-    results = tmp_path / "results"
+def test_the_target_profiles_what_is_asked_for_and_trains_nothing(profiled):
+    results = profiled / "results"
     assert sorted(path.name for path in results.iterdir()) == ["data", "logs", "models", "profiles", "tokens"]
     folder = results / "profiles/reviews/tiny"
     assert sorted(path.name for path in folder.iterdir()) == ["full", "qlora-r4"]
@@ -378,4 +385,4 @@ def test_the_target_profiles_what_is_asked_for_and_trains_nothing(finished, tmp_
     assert list(index["arm"]) == ["full", "full", "qlora-r4", "qlora-r4"]
     for column in ("trace", "operators", "memory"):
         assert all((results / "profiles" / path).is_file() for path in index[column])
-    assert not re.search(r"^profile", tiny.snakemake(tmp_path, None, "-n").stdout, re.M)
+    assert not re.search(r"^profile", tiny.snakemake(profiled, None, "-n").stdout, re.M)
