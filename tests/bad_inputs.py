@@ -283,6 +283,14 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(put("noise", {"arms": ["lora"]})),
         ("config key noise.arms: there is no arm 'lora'; did you mean lora-r4?",),
     ),
+    "profile of an arm that is not there": (
+        Plan(put("profiles", {"arms": ["lora-r8"]})),
+        ("config key profiles.arms: there is no arm 'lora-r8'; did you mean lora-r4?",),
+    ),
+    "profile of CUDA graphs on a CPU": (
+        Plan(put("profiles", {"engines": ["captured"]})),
+        ("config key profiles.engines: captured needs CUDA graphs, which device cpu has not; remove it",),
+    ),
     **{
         f"unsafe name {name!r:.12}": (
             Plan(add(section, name, block)),

@@ -18,8 +18,8 @@ from peft_tradeoffs.views_config import complete_views
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 VIEWS = (
-    *("contract", "attribution", "budgets", "equal_memory", "recommendation", "noise", "reference", "imported"),
-    "tracking",
+    *("contract", "attribution", "budgets", "equal_memory", "recommendation", "noise", "profiles", "reference"),
+    *("imported", "tracking"),
 )
 METRICS = {"classification": ["accuracy", "f1", "mcc"], "regression": ["pearson", "spearman"]}
 
@@ -54,6 +54,7 @@ class Experiment:
     equal_memory: dict[str, Any] | None
     recommendation: dict[str, Any]
     noise: dict[str, Any] | None
+    profiles: dict[str, Any]
     reference: str | None
     imported: dict[str, list[str]]
     tracking: str  # one of tracking.PACKAGES, or none

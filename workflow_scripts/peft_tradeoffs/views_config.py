@@ -1,4 +1,4 @@
-"""The blocks of a configuration that ask for more than the grid: noise, equal memory, attribution."""
+"""The blocks of a configuration that ask for more than the grid: noise, equal memory, profiles, attribution."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,10 @@ from peft_tradeoffs.factorial import factorial
 
 
 def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
-    """Write out the defaults of `noise` and `equal_memory`; `grid` are the arms by name.
+    """Write out the defaults of `noise`, `equal_memory` and `profiles`; `grid` are the arms by name.
 
-    Raises InputError for an arm that the grid has not, or arms of an attribution that are no factorial.
+    Raises InputError for an arm that the grid has not, an engine that the device has not, or arms of an attribution
+    that are no factorial.
     """
     arms = list(grid)
     if (noise := config["noise"]) is not None:
@@ -24,6 +25,7 @@ def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
         memory.setdefault("largest_batch_size", 1024)
         memory.setdefault("learning_rate_rule", "sqrt")
         _check_arms("equal_memory.arms", memory["arms"], arms)
+    _complete_profiles(config["profiles"], config["training"], arms)
     if config["recommendation"]["split"] == "heldout":
         for name, dataset in config["datasets"].items():
             if "heldout" not in {*dataset.get("splits", {}), *dataset["fractions"]}:
@@ -39,6 +41,19 @@ def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
 def factors(name: str, cells: list[str], grid: Mapping[str, Any]) -> dict[str, Any]:
     """What `factorial` finds of these arms of the grid."""
     return factorial(name, {arm: (grid[arm].rank, grid[arm].settings) for arm in cells})
+
+
+def _complete_profiles(profiles: dict[str, Any], training: dict[str, Any], arms: list[str]) -> None:
+    profiles.setdefault("arms", arms)
+    _check_arms("profiles.arms", profiles["arms"], arms)
+    cuda = training["device"] == "cuda"
+    asked = profiles.setdefault("engines", ["captured", "compiled"] if cuda else [])
+    if not cuda and (captured := [engine for engine in asked if engine.startswith("captured")]):
+        raise InputError(
+            f"config key profiles.engines: {captured[0]} needs CUDA graphs, which device cpu has not; remove it"
+        )
+    trained = "-".join(["captured"] * (training["engine"] == "captured") + ["compiled"] * training["compile"])
+    profiles["engines"] = list(dict.fromkeys(["eager", *asked, trained or "eager"]))
 
 
 def _check_arms(key: str, named: list[str], arms: list[str]) -> None:

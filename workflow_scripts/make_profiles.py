@@ -1,0 +1,55 @@
+"""Make what readers see of the profiles: all arms side by side, the top operators and the memory of each.
+
+Writes index.csv and index.md into --profiles-dir and, into the folder of each arm, operators.md, memory.svg and
+memory.png.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+from peft_tradeoffs.errors import run
+
+
+def main() -> None:
+    """Write the tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--profiles-dir", type=Path, required=True, metavar="DIR", help="holds a folder {dataset}/{model}/{arm} each"
+    )
+    parser.add_argument(
+        "--grid",
+        type=json.loads,
+        required=True,
+        metavar="JSON",
+        help='{"dataset": [...], "model": [...], "arm": [...]}: profiled are all combinations',
+    )
+    args = parser.parse_args()
+    import pandas as pd
+    from peft_tradeoffs import style
+    from peft_tradeoffs.files import read_json, write_text
+    from peft_tradeoffs.memory_timeline_figure import memory_figure
+    from peft_tradeoffs.profile_text import index_frame, index_text, operators_text
+
+    arms = []
+    for values in itertools.product(*args.grid.values()):
+        place = dict(zip(args.grid, values, strict=True))
+        folder = args.profiles_dir.joinpath(*values)
+        engines, operators, memory = (
+            pd.read_csv(folder / f"{name}.csv") for name in ("engines", "operators", "memory")
+        )
+        env = read_json(folder / "env.json")
+        title = f"{place['arm']} · {place['dataset']}, {place['model']}"
+        text = operators_text(f"Profile of {title}", operators, engines, env["problems"])
+        write_text(folder / "operators.md", text)
+        figure = memory_figure(memory, f"Memory of a training step · {title}", env["settings"]["device"])
+        style.save(figure, folder, "memory")
+        arms.append((place, engines, operators, memory))
+    frame = index_frame(arms)
+    write_text(args.profiles_dir / "index.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(args.profiles_dir / "index.md", index_text(frame))
+
+
+if __name__ == "__main__":
+    run(main)
