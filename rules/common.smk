@@ -176,6 +176,11 @@ def report_tables():
     return expand(f"{OUT}/tables/{{name}}.csv", name=names)
 
 
+def profiles_option():
+    index = Path(OUT, "profiles/index.csv")
+    return f"--profiles {index}" if index.is_file() else ""
+
+
 def page_files():
     return sorted(str(path) for path in Path(workflow.basedir, "report/page").iterdir())
 

@@ -33,15 +33,15 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, report: Path, **context: Any) -> Iterator[Page]:
+def opened(browser: Browser, path: Path, **context: Any) -> Iterator[Page]:
     """The report from disk, all drawn; afterwards no message of the console, no error and no request may be there."""
     said: list[str] = []
     page = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context}).new_page()
     page.set_default_timeout(120_000)
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"error: {error}"))
-    page.on("request", lambda request: said.append(request.url) if request.url != report.as_uri() else None)
-    page.goto(report.as_uri())
+    page.on("request", lambda request: said.append(request.url) if request.url != path.as_uri() else None)
+    page.goto(path.as_uri())
     page.wait_for_selector("body[data-drawn]")
     yield page
     heard = [text for text in said if not text.startswith(("blob:", "data:"))]
@@ -64,9 +64,14 @@ def make(folder: Path, summaries: list[dict[str, Any]]) -> Path:
     given = ["--runs-dir", runs, "--grid", json.dumps(grid), "--output-dir", tables]
     script("check_contract.py", *given, "--baseline", "full", "--declared", "{}", "--tunings-dir", folder / "tune")
     script("make_tables.py", *given, "--contract", tables / "contract.csv")
-    report = folder / "report.html"
-    script("make_report.py", "--tables", *sorted(tables.glob("*.csv")), "--runs-dir", runs, "--output", report)
-    return report
+    return report(folder)
+
+
+def report(folder: Path, *more: Any) -> Path:
+    """The report of the runs and tables in `folder`."""
+    made, tables = folder / "report.html", sorted((folder / "tables").glob("*.csv"))
+    script("make_report.py", "--tables", *tables, "--runs-dir", folder / "runs", "--output", made, *more)
+    return made
 
 
 def script(name: str, *arguments: Any) -> None:

@@ -1,10 +1,12 @@
 """report.html in a browser: it draws, sorts, filters, downloads, is silent and reachable by all; hostile names."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pages
 import pandas as pd
+import published
 import pytest
 import synthetic
 from axe_playwright_python.sync_playwright import Axe
@@ -226,6 +228,24 @@ def test_random_weights_have_no_metric(browser, tmp_path):
         pictures = drawn(page)
         assert pictures["tradeoff"] and pictures["rank-memory"] and not pictures["curves"]
         assert "metric_value" not in page.locator("#axis-y option").evaluate_all("all => all.map(one => one.value)")
+
+
+def test_published_results_and_profiles_stand_apart(browser, tmp_path):
+    pages.make(tmp_path, [synthetic.summary(method, None, seed) for method in ("full", "ia3") for seed in (0, 1)])
+    results = json.dumps({"math": [str(path) for path in published.write(tmp_path / "published")]})
+    pages.script("make_imported.py", "--results", results, "--output-dir", tmp_path / "tables")
+    index = tmp_path / "profiles" / "index.csv"
+    index.parent.mkdir()
+    index.write_text("dataset,model,arm,engine\nsst2,distilbert,full,eager\n", encoding="utf-8")
+    index.with_suffix(".md").write_text("## sst2\n\n| Arm | Engine |\n|:--|:--|\n| full | eager |\n", encoding="utf-8")
+    with pages.opened(browser, pages.report(tmp_path, "--profiles", index)) as page:
+        assert arms_shown(page) == ["full", "ia3"]
+        assert "not measured here" in page.locator("#published h2").inner_text()
+        assert page.locator("#chart-published svg").count() == 1
+        page.locator("details[data-table=published] summary").click()
+        assert "lora/llama-3.2-3B-rank32" in page.locator("details[data-table=published] tbody").inner_text()
+        assert page.locator("a[href='profiles/index.md']").is_visible()
+        assert page.locator("#table-profiles td", has_text="eager").count() == 1
 
 
 def test_forty_arms_of_two_models_stay_small(browser, tmp_path):

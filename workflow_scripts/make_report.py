@@ -23,6 +23,9 @@ def arguments() -> argparse.Namespace:
         metavar="DIR",
         help="folder of the runs: {dataset}/{model}/{arm}/seed{seed}/ below it",
     )
+    parser.add_argument(
+        "--profiles", type=Path, metavar="CSV", help="index.csv of the profiles, beside whose folder the report stands"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="HTML", help="the file to write")
     return parser.parse_args()
 
@@ -33,7 +36,10 @@ def main() -> None:
     from peft_tradeoffs import report
     from peft_tradeoffs.files import write_text
 
-    write_text(args.output, report.report({path.stem: path for path in args.tables}, args.runs_dir))
+    files = {path.stem: path for path in args.tables}
+    if args.profiles:
+        files["profiles"] = args.profiles
+    write_text(args.output, report.report(files, args.runs_dir))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ TITLES = {
     "tuning": "Learning rates tried",
     "noise": "How far identical runs lie apart",
     "cost": "What it all cost",
+    "profiles": "Profiles: eager, captured and compiled steps side by side",
     "imported": "Published elsewhere, not measured here",
     "contract": "Contract: what all arms have alike, and what differs",
 }
@@ -151,4 +152,6 @@ def _markdown(path: Path) -> str:
 
 def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
     columns = ["dataset", "model", "arm", "split", "kind"]
-    return pd.read_csv(files[name]) if name in files else pd.DataFrame(columns=columns)
+    if name not in files:
+        return pd.DataFrame(columns=columns)
+    return pd.read_csv(files[name], keep_default_na=False, na_values=[""])
