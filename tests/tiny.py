@@ -170,7 +170,7 @@ def write_inputs(folder: Path, model: Path, rows: int = 64) -> None:
 
 def copy_workflow(folder: Path) -> None:
     """Put a copy of the workflow into `folder`, for a test that edits it or moves the folder."""
-    for name in ("Snakefile", "rules", "workflow_scripts", "schemas", "envs"):
+    for name in ("Snakefile", "rules", "workflow_scripts", "schemas", "envs", "report"):
         source, target = REPOSITORY / name, folder / "workflow" / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))

@@ -38,7 +38,7 @@ from peft_tradeoffs.tables import COMPLETED, memory_key
 from peft_tradeoffs.text_width import widest, wrap
 
 ONE_COLUMN = 12  # arms whose scatter plot still reads well in one column
-LABEL = 0.8  # inches: a label of a point that is wider is broken
+LABEL = {style.SINGLE: 0.8, style.DOUBLE: 1.3}  # inches, by a figure's width: a label of a point that is wider is broken
 
 
 def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[int]:
@@ -142,7 +142,7 @@ def draw_scatter(axes: Axes, grid: Grid, panel: Panel, arms: pd.DataFrame) -> Ca
         path[1::2] = [*corners, (axes.get_xlim()[0 if panel.more_is_better else 1], steps[-1, 1])]
         if len(arms) > 1:
             axes.plot(*path.T, color="#555555", linewidth=0.9, zorder=1, scalex=False, scaley=False)
-        names = labels(arms.iloc[members])
+        names = labels(arms.iloc[members], axes.figure.get_figwidth())
         place_labels(axes, members, names, np.column_stack([cost, gain]), radii, path, 60 if sign < 0 else 120)
 
     return finish
@@ -156,7 +156,8 @@ def scatter(grid: Grid, title: str, panels: list[Panel], log: bool = False, note
     keys = [panel.x for panel in panels]
     if not kept:
         return message(grid, title, reason(grid.runs, "metric_value", *keys))
-    width = style.SINGLE if len(grid.arms) <= ONE_COLUMN else style.DOUBLE
+    short = len(grid.arms) <= ONE_COLUMN and not any("\n" in name for name in labels(grid.arms, style.SINGLE))
+    width = style.SINGLE if short else style.DOUBLE
     handles = entries(grid, grid.arms, areas_of(grid))
     height = (
         2.3 + legend_height(handles, width) if width == style.SINGLE else max(3.6, legend_height(handles, width) + 0.4)
@@ -217,15 +218,15 @@ def compact(value: float) -> str:
     return f"{value:.3g}"
 
 
-def labels(arms: pd.DataFrame) -> list[str]:
-    """The arms' names, long ones in several lines."""
+def labels(arms: pd.DataFrame, width: float) -> list[str]:
+    """The arms' names in a figure so wide, long ones in several lines."""
     pairs = zip(arms["method"], arms["rank"], strict=True)
-    return ["\n".join(wrap(arm_label(*pair), LABEL, style.SMALL)) for pair in pairs]
+    return ["\n".join(wrap(arm_label(*pair), LABEL[width], style.SMALL)) for pair in pairs]
 
 
 def make_room(axes: Axes, arms: pd.DataFrame, right: bool, width: float) -> None:
     """Widen the x axis so that a label fits beside the front's outermost arm, on its better side."""
-    share = min(0.4, (widest(labels(arms), style.SMALL) + 0.1) / (width - (0.7 if width == style.SINGLE else 1.5)))
+    share = min(0.4, (widest(labels(arms, width), style.SMALL) + 0.1) / (width - (0.7 if width == style.SINGLE else 1.5)))
     axes.margins(x=0.07)
     axes.autoscale_view(scaley=False)
     transform = axes.transScale
