@@ -129,14 +129,17 @@ def message(grid: Grid, title: str, text: str) -> Figure:
     return figure
 
 
-def legend(axes: Axes, handles: Sequence[Artist], width: float) -> None:
-    """A legend right of the axes in a figure as wide as a page, above them in one as wide as a column."""
+def legend(axes: Axes, handles: Sequence[Artist], width: float, left: float = 0.55) -> None:
+    """A legend right of the axes in a figure as wide as a page, above them in one as wide as a column.
+
+    `left`: inches that a column has left of its axes.
+    """
     labels = legend_labels(handles, width)
     if width == style.DOUBLE:
         axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
         return
     axes.legend(
-        handles, labels, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=legend_columns(labels, width),
+        handles, labels, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=legend_columns(labels, width - left),
         borderaxespad=0.2, handlelength=1.4, handletextpad=0.5, columnspacing=1.0,
     )  # fmt: skip
 
@@ -147,15 +150,15 @@ def legend_labels(handles: Sequence[Artist], width: float) -> list[str]:
     return ["\n".join(wrap(str(handle.get_label()), room, style.SMALL)) for handle in handles]
 
 
-def legend_columns(labels: Sequence[str], width: float) -> int:
-    """How many columns a legend above the axes has room for."""
-    return max(1, min(len(labels), int((width - 0.55) / (widest(labels, style.SMALL) + 0.36))))
+def legend_columns(labels: Sequence[str], room: float) -> int:
+    """How many columns a legend has in so many inches."""
+    return max(1, min(len(labels), int(room / (widest(labels, style.SMALL) + 0.36))))
 
 
-def legend_height(handles: Sequence[Artist], width: float) -> float:
+def legend_height(handles: Sequence[Artist], width: float, left: float = 0.55) -> float:
     """Inches that a legend takes: above the axes in a figure as wide as a column, beside them in one as a page."""
     labels = legend_labels(handles, width)
-    columns = 1 if width == style.DOUBLE else legend_columns(labels, width)
+    columns = 1 if width == style.DOUBLE else legend_columns(labels, width - left)
     tallest = 1 + max(label.count("\n") for label in labels)
     lines = sum(1 + label.count("\n") for label in labels) if columns == 1 else -(-len(labels) // columns) * tallest
     return 0.145 * lines + 0.05

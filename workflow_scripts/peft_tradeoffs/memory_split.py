@@ -23,6 +23,7 @@ from peft_tradeoffs.canvas import (
     thousands,
 )
 from peft_tradeoffs.tables import SPLIT, memory_key
+from peft_tradeoffs.text_width import widest
 
 COLOURS = ("#37474f", "#6f8fa6", "#b4c7d3", "#e3c58f")  # of SPLIT: what is held always is darkest
 PEAK = memory_key("cuda")
@@ -44,11 +45,12 @@ def memory_split_by_arm(grid: Grid) -> Figure:
     shown = grid.arms.dropna(subset=means)["arm"]
     notes += absent(grid, shown, *SPLIT)
     labels = names(grid.arms)
+    left = widest(labels, style.SMALL) + 0.2
     handles = [Patch(color=colour, label=part) for part, colour in zip(readable.PARTS, COLOURS, strict=True)]
     if peaks:
         stroke = {"marker": "|", "linestyle": "", "color": "black", "markersize": 8, "markeredgewidth": 1.1}
         handles += [Line2D([], [], label="Peak allocated", **stroke)]
-    height = rows_height(labels) + 0.5 + legend_height(handles, style.SINGLE)
+    height = rows_height(labels) + 0.5 + legend_height(handles, style.SINGLE, left)
     figure = canvas(grid, title, height, notes)
     axes = figure.subplots()
     for y, row in enumerate(grid.arms.to_dict("records")):
@@ -63,7 +65,7 @@ def memory_split_by_arm(grid: Grid) -> Figure:
     axes.set_xlim(left=0)
     axes.set_xlabel("Memory, MiB")
     axes.xaxis.set_major_formatter(FuncFormatter(thousands))
-    legend(axes, handles, style.SINGLE)
+    legend(axes, handles, style.SINGLE, left)
     return figure
 
 

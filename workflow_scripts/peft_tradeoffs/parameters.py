@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from peft_tradeoffs import readable, style
 from peft_tradeoffs.bars import by_arm, draw_gap, name_rows, names, rows_height
-from peft_tradeoffs.canvas import Grid, canvas, message, reason, styled
+from peft_tradeoffs.canvas import Grid, canvas, message, no_metric, reason, styled
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.run_files import REMEDY
 from peft_tradeoffs.scatter import log_ticks
@@ -64,7 +64,7 @@ def accuracy_gain_per_million_by_arm(grid: Grid) -> Figure:
     title = "Accuracy gain over the majority class a million trainable parameters"
     done = grid.runs[grid.runs["status"] == COMPLETED]
     if done["accuracy"].isna().all():
-        return message(grid, title, reason(grid.runs, "accuracy"))
+        return message(grid, title, no_metric(grid) or reason(grid.runs, "accuracy"))
     first = done.dropna(subset="accuracy").iloc[0]
     share = majority(grid.runs_dir / first["arm"] / f"seed{first['seed']}" / "predictions.csv")
     gain = 100 * (grid.runs["accuracy"].astype(float) - share)

@@ -38,7 +38,10 @@ from peft_tradeoffs.tables import COMPLETED, memory_key
 from peft_tradeoffs.text_width import widest, wrap
 
 ONE_COLUMN = 12  # arms whose scatter plot still reads well in one column
-LABEL = {style.SINGLE: 0.8, style.DOUBLE: 1.3}  # inches, by a figure's width: a label of a point that is wider is broken
+LABEL = {
+    style.SINGLE: 0.8,
+    style.DOUBLE: 1.3,
+}  # inches, by a figure's width: a label of a point that is wider is broken
 
 
 def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[int]:
@@ -226,7 +229,9 @@ def labels(arms: pd.DataFrame, width: float) -> list[str]:
 
 def make_room(axes: Axes, arms: pd.DataFrame, right: bool, width: float) -> None:
     """Widen the x axis so that a label fits beside the front's outermost arm, on its better side."""
-    share = min(0.4, (widest(labels(arms, width), style.SMALL) + 0.1) / (width - (0.7 if width == style.SINGLE else 1.5)))
+    share = min(
+        0.4, (widest(labels(arms, width), style.SMALL) + 0.1) / (width - (0.7 if width == style.SINGLE else 1.5))
+    )
     axes.margins(x=0.07)
     axes.autoscale_view(scaley=False)
     transform = axes.transScale
