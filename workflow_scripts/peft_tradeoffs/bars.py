@@ -124,12 +124,14 @@ def by_arm(grid: Grid, title: str, key_of: Callable[[str], str], label_of: Calla
     drawn = [runs.loc[runs["status"] == COMPLETED].dropna(subset=key_of(device))["arm"] for device, runs in panels]
     keys = [key_of(device) for device, _ in panels]
     about = [conditions(grid.runs), KEY, interval_note(grid.runs), *absent(grid, pd.concat(drawn), *keys), *notes]
-    figure = canvas(grid, title, sum(heights) + 0.5 * len(panels), about)
+    figure = canvas(grid, title, sum(heights) + 0.55 * len(panels), about)
     column = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (device, runs) in zip(column, panels, strict=True):
         draw_rows(axes, grid, runs, key_of(device), None)
         axes.set_xlim(left=min(0, axes.get_xlim()[0]) if runs[key_of(device)].min() < 0 else 0)
-        axes.set_xlabel(label_of(device) if len(panels) == 1 else f"{label_of(device)} (on {device})")
+        label = label_of(device) if len(panels) == 1 else f"{label_of(device)} (on {device})"
+        room = style.SINGLE - widest(names(tables.arms_frame(runs)), style.SMALL) - 0.1
+        axes.set_xlabel("\n".join(wrap(label, room, style.NORMAL)))
         axes.xaxis.set_major_formatter(FuncFormatter(thousands))
         if runs.loc[runs["status"] == COMPLETED, key_of(device)].isna().all():
             axes.set_xticks([])  # what failed runs reached is not drawn
