@@ -196,7 +196,7 @@ def in_report(path, category, subcategory, caption=None):
         caption=f"../report/captions/{caption or name}.rst",
         category=category,
         subcategory=subcategory,
-        labels={category: name.replace("_", " ")},
+        labels={category.removesuffix("s"): name.replace("_", " ")},
     )
 
 

@@ -30,7 +30,7 @@ def page(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def data(page: str, name: str) -> Any:
     """One of the report's variables."""
-    start = re.search(rf"var {name} = ", page).end()
+    start = page.rindex(f'var {name} = {{"') + len(f"var {name} = ")
     return json.JSONDecoder().raw_decode(page, start)[0]
 
 
