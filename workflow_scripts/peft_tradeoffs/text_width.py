@@ -8,7 +8,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
 FAMILY = "DejaVu Sans"  # comes with matplotlib: figures look the same everywhere
-WIDEST = re.compile(r"[^\s_/-]+[_/-]*|[_/-]+")  # where a name may be broken: after these characters
+BREAKS = re.compile(r"[^\s_/-]+[_/-]*|[_/-]+")  # where a name may be broken: after these characters
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -41,7 +41,7 @@ def _pieces(word: str, room: float, size: float) -> list[str]:
     if width(word, size) <= room:
         return [word]
     parts: list[str] = []
-    for part in WIDEST.findall(word):
+    for part in BREAKS.findall(word):
         while width(part, size) > room and len(part) > 1:
             fits = next(end for end in range(len(part) - 1, 0, -1) if end == 1 or width(part[:end], size) <= room)
             parts.append(part[:fits])
