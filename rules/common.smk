@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir, "workflow_scripts")
@@ -30,6 +31,9 @@ from peft_tradeoffs.tracking_record import failed_attempts
 from peft_tradeoffs.views_config import factors
 
 slurm_executor.install()
+
+
+report: "../report/workflow.rst"
 
 
 onstart:
@@ -86,14 +90,29 @@ VIEWS = ["equal_cost", *(name for name, block in ASKED_FOR.items() if block)]
 FIGURES = [
     "metric_by_arm",
     "peak_memory_by_arm",
+    "memory_split_by_arm",
+    "trainable_parameters_by_arm",
+    "accuracy_gain_per_million_by_arm",
     "samples_per_s_by_arm",
     "energy_by_arm",
-    "memory_split_by_arm",
     "metric_vs_memory",
     "metric_vs_trainable_parameters",
+    "metric_vs_samples_per_s",
     "metric_vs_rank",
+    "speed_vs_rank",
+    "best_by_method",
     "learning_curves",
-] + ["learning_rate_grid"] * bool(EXPERIMENT.trials)
+]
+RANKS = Counter(arm.method for arm in EXPERIMENT.arms.values() if arm.rank is not None)
+SWEEPS = [f"sweep_{method}" for method, ranks in RANKS.items() if ranks > 1]
+DRAWN = FIGURES + SWEEPS + ["learning_rate_grid"] * bool(EXPERIMENT.trials)
+# Tables by where Snakemake's report lists them.
+SUBJECTS = {
+    "Decision": ["recommendation"],
+    "Results": TABLES,
+    "Comparisons": [*COMPARISONS, "equal_cost", "equal_memory", "attribution"],
+    "Checks": [*CONTRACT, "tuning", "noise"],
+}
 GRID = {
     "dataset": list(EXPERIMENT.datasets),
     "model": list(EXPERIMENT.models),
@@ -207,9 +226,52 @@ def figure_files(dataset=GRID["dataset"], model=GRID["model"]):
         f"{OUT}/figures/{{dataset}}/{{model}}/{{figure}}.{{format}}",
         dataset=dataset,
         model=model,
-        figure=FIGURES,
-        format=["svg", "png"],
+        figure=DRAWN,
+        format=["svg", "pdf", "png"],
     )
+
+
+def in_report(path, category, subcategory, caption=None):
+    """A file as Snakemake's report has it, with the caption of its name or of another."""
+    name = Path(path).stem
+    return report(
+        path,
+        caption=f"../report/captions/{caption or name}.rst",
+        category=category,
+        subcategory=subcategory,
+        labels={category.removesuffix("s"): name.replace("_", " ")},
+    )
+
+
+def tables_in_report(files):
+    """Outputs: the report has each table once, as CSV with all its digits, and the words of the recommendation."""
+    subjects = {name: subject for subject, names in SUBJECTS.items() for name in names}
+    shown = {"recommendation": ".md"}
+    return [
+        (
+            in_report(path, "Tables", subjects[Path(path).stem])
+            if path.endswith(shown.get(Path(path).stem, ".csv"))
+            else path
+        )
+        for path in files
+    ]
+
+
+def figures_in_report(files):
+    """Outputs: the report has each figure once, as SVG."""
+    return [
+        (
+            in_report(
+                path,
+                "Figures",
+                "{dataset}, {model}",
+                caption="sweep" if Path(path).stem in SWEEPS else None,
+            )
+            if path.endswith(".svg")
+            else path
+        )
+        for path in files
+    ]
 
 
 def source_files(block):

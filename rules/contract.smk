@@ -11,7 +11,7 @@ rule check_contract:
         tunings=tunings(),
         code=code("check_contract.py"),
     output:
-        table_files(CONTRACT),
+        tables_in_report(table_files(CONTRACT)),
     log:
         f"{OUT}/logs/check_contract.log",
     conda:

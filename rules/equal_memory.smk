@@ -55,7 +55,7 @@ rule make_equal_memory:
         models=expand(f"{OUT}/models/{{model}}.json", model=GRID["model"]),
         code=code("make_equal_memory.py"),
     output:
-        table_files(["equal_memory"]),
+        tables_in_report(table_files(["equal_memory"])),
     log:
         f"{OUT}/logs/make_equal_memory.log",
     conda:

@@ -11,7 +11,7 @@ rule make_figures:
         tuning=tuning_csv(),
         code=code("make_figures.py"),
     output:
-        figure_files("{dataset}", "{model}"),
+        figures_in_report(figure_files("{dataset}", "{model}")),
     log:
         f"{OUT}/logs/make_figures/{{dataset}}/{{model}}.log",
     conda:

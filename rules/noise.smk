@@ -19,7 +19,7 @@ if EXPERIMENT.noise:
             summaries=repeats(),
             code=code("measure_noise.py"),
         output:
-            table_files(["noise"]),
+            tables_in_report(table_files(["noise"])),
         log:
             f"{OUT}/logs/measure_noise.log",
         conda:

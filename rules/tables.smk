@@ -13,7 +13,7 @@ rule make_tables:
         contract=f"{OUT}/tables/contract.csv",
         code=code("make_tables.py"),
     output:
-        table_files(TABLES),
+        tables_in_report(table_files(TABLES)),
     log:
         f"{OUT}/logs/make_tables.log",
     conda:
@@ -33,7 +33,7 @@ rule compare_arms:
         contract=f"{OUT}/tables/contract.csv",
         code=code("compare_arms.py"),
     output:
-        table_files(COMPARISONS),
+        tables_in_report(table_files(COMPARISONS)),
     log:
         f"{OUT}/logs/compare_arms.log",
     conda:
@@ -55,7 +55,7 @@ rule make_tuning:
         tunings=tunings(),
         code=code("make_tuning.py"),
     output:
-        table_files(["tuning"]),
+        tables_in_report(table_files(["tuning"])),
     log:
         f"{OUT}/logs/make_tuning.log",
     conda:

@@ -13,7 +13,7 @@ rule compare_at_budgets:
         contract=f"{OUT}/tables/contract.csv",
         code=code("compare_at_budgets.py"),
     output:
-        table_files(["equal_cost"]),
+        tables_in_report(table_files(["equal_cost"])),
     log:
         f"{OUT}/logs/compare_at_budgets.log",
     conda:
@@ -35,7 +35,7 @@ rule attribute_changes:
         noise=noise_table(),
         code=code("attribute_changes.py"),
     output:
-        table_files(["attribution"]),
+        tables_in_report(table_files(["attribution"])),
     log:
         f"{OUT}/logs/attribute_changes.log",
     conda:
@@ -60,7 +60,7 @@ rule recommend:
         noise=noise_table(),
         code=code("recommend.py"),
     output:
-        recommendation_files(),
+        tables_in_report(recommendation_files()),
     log:
         f"{OUT}/logs/recommend.log",
     conda:

@@ -1,5 +1,6 @@
 """Figures: every declared file, what is drawn, and that nothing overlaps."""
 
+import dataclasses
 import itertools
 import re
 import subprocess
@@ -7,20 +8,25 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from peft_tradeoffs import readable, style, tables
 from peft_tradeoffs.arms import arm_label
+from peft_tradeoffs.best import choose
 from peft_tradeoffs.canvas import Grid, load, message
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.figures import FIGURES
+from peft_tradeoffs.figures import FIGURES, sweeps
 from peft_tradeoffs.scatter import compact, pareto
+from scipy import stats
 
 ROOT = Path(__file__).parents[1]
-METRIC = [name for name in FIGURES if name.startswith("metric") or name == "learning_curves"]
+METRIC = [name for name in FIGURES if name.startswith(("metric", "accuracy"))] + ["best_by_method", "learning_curves"]
+KNOWN_BEFORE = "trainable_parameters_by_arm"  # needs no run that completed
 EIGHT = ["full", "lora", "qlora", "dora", "rslora", "vera", "oft", "loha", "hra"]
 GRIDS = {
     1: synthetic.grid(["full"], []),
@@ -43,7 +49,15 @@ def grid_of(folder: Path, summaries: list[dict]) -> Grid:
 
 
 def texts(figure) -> list[str]:
-    return [text.get_text() for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    """What a figure says, lines joined."""
+    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    return [text.get_text().replace("\n", " ") for text in found]
+
+
+def points(axes) -> list[tuple[float, float]]:
+    return [
+        tuple(point) for drawn in axes.collections if isinstance(drawn, PathCollection) for point in drawn.get_offsets()
+    ]
 
 
 def misplaced(figure) -> list[tuple[str, str]]:
@@ -76,18 +90,19 @@ def undrawn(axes) -> list[Text]:
     return found
 
 
-@pytest.mark.parametrize("arms", GRIDS)
+@pytest.mark.parametrize("arms", [1, 9, 41])
 def test_texts_neither_overlap_nor_are_cut(tmp_path, arms):
-    seeds = range(1 if arms == 1 else 2)
+    seeds = range(1 if arms == 1 else 3)
     grid = grid_of(tmp_path, [synthetic.summary(*arm, seed) for arm in GRIDS[arms] for seed in seeds])
-    for name, draw in FIGURES.items():
+    ranked = dict(list(sweeps(grid).items())[:1])
+    for name, draw in (FIGURES | ranked).items():
         figure = draw(grid)
         assert misplaced(figure) == [], name
-        width, _ = figure.get_size_inches()
-        assert width == style.WIDTH
+        assert figure.get_figwidth() in (style.SINGLE, style.DOUBLE)
+        assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7, name
 
 
-def test_command_writes_both_formats_the_same_each_time(tmp_path):
+def test_command_writes_every_format_the_same_each_time(tmp_path):
     summaries = [synthetic.summary(*arm, 0, dataset="a_$b$", model="m_{x}") for arm in GRIDS[5]]
     runs, runs_dir = prepare(tmp_path, summaries)
     for out in ("one", "two"):
@@ -99,7 +114,8 @@ def test_command_writes_both_formats_the_same_each_time(tmp_path):
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
     files = {path.name for path in (tmp_path / "one").iterdir()}
-    assert files == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
+    drawn = [*FIGURES, "sweep_lora", "sweep_qlora"]
+    assert files == {f"{name}.{kind}" for name in drawn for kind in ("svg", "pdf", "png")}
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     svg = (tmp_path / "one" / "metric_by_arm.svg").read_text(encoding="utf-8")
@@ -116,7 +132,7 @@ def test_every_seed_is_a_point_and_the_mean_is_written(tmp_path):
     summaries = [synthetic.summary(*arm, seed) for arm in GRIDS[5] for seed in range(3)]
     figure = FIGURES["metric_by_arm"](grid_of(tmp_path, summaries))
     (axes,) = figure.axes
-    drawn = sorted(x for points in axes.collections for x, _ in points.get_offsets())
+    drawn = sorted(x for x, _ in points(axes))
     assert drawn == pytest.approx(sorted(100 * run["metric_value"] for run in summaries))
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "full", "LoRA r4", "LoRA r16", "QLoRA r4", "QLoRA r16",
@@ -165,6 +181,9 @@ def test_one_colour_a_method_everywhere(tmp_path):
     for name in ("metric_vs_memory", "metric_vs_rank"):
         handles = FIGURES[name](grid).axes[0].get_legend().legend_handles
         assert lora in [matplotlib.colors.to_rgb(handle.get_color()) for handle in handles], name
+    assert matplotlib.colors.to_rgb(style.colours(["full", "lora", "qlora"])["lora"]) == pytest.approx(
+        lora, abs=1 / 255
+    )
     assert len({look.colour for look in style.method_styles(EIGHT).values()}) == len(EIGHT)
 
 
@@ -172,7 +191,8 @@ def test_failed_arms_are_gaps_with_their_status(tmp_path):
     summaries = [(synthetic.oom if arm[0] == "full" else synthetic.summary)(*arm, 0, device="cuda") for arm in GRIDS[5]]
     grid = grid_of(tmp_path, summaries)
     for name, draw in FIGURES.items():
-        assert any("out of memory in probe, 12.0 GiB asked for, 1 run" in text for text in texts(draw(grid))), name
+        if name != KNOWN_BEFORE:
+            assert any("out of memory in probe, 12.0 GiB asked for, 1 run" in text for text in texts(draw(grid))), name
 
 
 def test_peaks_that_failed_runs_reached_make_no_axis(tmp_path):
@@ -189,7 +209,7 @@ def test_runs_that_changed_gpus_are_not_drawn_beside_a_mean_without_them(tmp_pat
     changed = [synthetic.summary("full", None, 0, device="cuda") | {"mixed_gpus": True}]
     figure = FIGURES["samples_per_s_by_arm"](grid_of(tmp_path, summaries + changed))
     (axes,) = figure.axes
-    assert sorted(len(points.get_offsets()) for points in axes.collections) == [0, 2]
+    assert len(points(axes)) == 2
     assert "resumed on a GPU of another model" in texts(figure)
 
 
@@ -198,7 +218,8 @@ def test_partly_failed_arms_are_marked(tmp_path):
     summaries[1] = synthetic.diverged(*GRIDS[5][0], 1, device="cuda")
     grid = grid_of(tmp_path, summaries)
     for name, draw in FIGURES.items():
-        assert any("(1 diverged)" in text for text in texts(draw(grid))), name
+        if name not in (KNOWN_BEFORE, "best_by_method"):
+            assert any("(1 diverged)" in text for text in texts(draw(grid))), name
 
 
 def test_an_arm_that_failed_in_two_ways_names_both(tmp_path):
@@ -206,7 +227,8 @@ def test_an_arm_that_failed_in_two_ways_names_both(tmp_path):
     failed = [synthetic.oom(*arm, 0, device="cuda"), synthetic.diverged(*arm, 1, device="cuda")]
     grid = grid_of(tmp_path, [synthetic.summary("full", None, 0, device="cuda"), *failed])
     for name in ("peak_memory_by_arm", "memory_split_by_arm", "energy_by_arm"):
-        assert "out of memory in probe, 1 run; diverged at step 17, 1 run" in texts(FIGURES[name](grid)), name
+        told = "out of memory in probe, 1 run; diverged at step 17, 1 run"
+        assert any(told in text for text in texts(FIGURES[name](grid))), name
 
 
 def test_random_weights_are_marked_and_have_no_metric(tmp_path):
@@ -276,9 +298,13 @@ def test_nothing_measured_says_why(tmp_path):
     assert not figure.axes and any("the clock was broken" in text for text in texts(figure))
     grid = grid_of(tmp_path / "oom", [synthetic.oom(*arm, 0) for arm in GRIDS[5]])
     for name, draw in FIGURES.items():
-        assert not draw(grid).axes and any(
-            "asked for, 5 runs" in text.replace("\n", " ") for text in texts(draw(grid))
-        ), name
+        figure = draw(grid)
+        if name == KNOWN_BEFORE:
+            assert "665,858" in texts(figure)
+        elif name == "speed_vs_rank":
+            assert not figure.axes and "Nothing to draw: no completed run has a rank" in texts(figure)
+        else:
+            assert not figure.axes and any("asked for, 5 runs" in text for text in texts(figure)), name
 
 
 def test_without_ranks_the_rank_figure_says_so(tmp_path):
@@ -330,7 +356,7 @@ def test_a_long_reason_fits(tmp_path):
     assert box.x0 > 0 and box.x1 < figure.bbox.x1
 
 
-@pytest.mark.parametrize(("value", "text"), [(500, "500"), (20_000, "20k"), (5e6, "5M"), (1.5e9, "1.5B")])
+@pytest.mark.parametrize(("value", "text"), [(500, "500"), (20_000, "20k"), (5e6, "5M"), (66_955_010, "67M")])
 def test_counts_in_short(value, text):
     assert compact(value) == text
 
@@ -344,3 +370,102 @@ def test_bad_input_is_named(tmp_path):
         load(runs, runs_dir, "sst2", "distilbert")
     with pytest.raises(InputError, match="no such file; make_tables"):
         load(tmp_path / "none.csv", runs_dir, "sst2", "distilbert")
+
+
+def test_every_seed_has_its_point_and_every_mean_its_interval(tmp_path):
+    summaries = [synthetic.summary("lora", rank, seed) for rank in (4, 16) for seed in range(3)]
+    grid = grid_of(tmp_path, summaries)
+    values = np.array([100 * run["metric_value"] for run in summaries[:3]])
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    (axes,) = FIGURES["metric_by_arm"](grid).axes
+    whiskers = [drawn.get_segments() for drawn in axes.collections if isinstance(drawn, LineCollection)][1]
+    assert whiskers[0][:, 0] == pytest.approx([low, high])
+    for name in ("metric_vs_memory", "metric_vs_rank"):
+        axes = FIGURES[name](grid).axes[0]
+        assert any(line.get_ydata() == pytest.approx([low, high]) for line in axes.lines if len(line.get_ydata()) == 2)
+        heights = [y for _, y in points(axes)]
+        assert all(any(y == pytest.approx(value) for y in heights) for value in values), name
+    few = grid_of(tmp_path / "few", summaries[:2])
+    assert not any("interval" in text for draw in FIGURES.values() for text in texts(draw(few)))
+
+
+def test_accuracy_gain_is_over_the_majority_class_of_the_test_split(tmp_path):
+    grid = grid_of(tmp_path, [synthetic.summary(*arm, 0) for arm in GRIDS[5]])
+    (axes,) = FIGURES["accuracy_gain_per_million_by_arm"](grid).axes
+    row = grid.runs[grid.runs["arm"] == "full"].iloc[0]
+    expected = 100 * (row["accuracy"] - 444 / 872) / (row["trainable_parameters"] / 1e6)
+    assert axes.patches[0].get_width() == pytest.approx(expected)
+    assert axes.get_xlabel() == "Accuracy gain, points a million trainable parameters"
+    assert any("most frequent class, 50.9 %" in text for text in texts(axes.figure))
+    (grid.runs_dir / "full" / "seed0" / "predictions.csv").unlink()
+    with pytest.raises(InputError, match=r"predictions\.csv: no labels in it"):
+        FIGURES["accuracy_gain_per_million_by_arm"](grid)
+
+
+def trials(rates: dict[str, float], values: dict[str, float]) -> pd.DataFrame:
+    """What tuning found for these arms, and another rate that is better for all."""
+    rows = [{"arm": arm, "learning_rate": rates[arm], "value": value} for arm, value in values.items()]
+    return pd.DataFrame(rows + [{"arm": arm, "learning_rate": 0.5, "value": 1.0} for arm in values])
+
+
+def test_the_best_arm_is_chosen_without_the_test_split_where_that_is_possible(tmp_path):
+    def lora(rank: int, test: float, heldout: float | None) -> list[dict]:
+        scores = {"metric_value": test, "accuracy": test, "heldout_metric_value": heldout}
+        return [synthetic.summary("lora", rank, seed, **scores) for seed in (0, 1)]
+
+    def best(grid: Grid) -> tuple[str, str]:
+        found = choose(grid)
+        return found.arms["arm"].item(), found.how
+
+    runs = lora(4, 0.80, 0.90) + lora(8, 0.85, 0.88)
+    validated = grid_of(tmp_path / "validated", runs)  # synthetic validation follows test
+    assert best(validated)[0] == "lora-r8" and "validation split" in best(validated)[1]
+    curves = validated.curves[validated.curves["split"] == "test"]
+    heldout = dataclasses.replace(validated, curves=curves)
+    assert best(heldout)[0] == "lora-r4" and "heldout split" in best(heldout)[1]
+    bare = dataclasses.replace(heldout, runs=heldout.runs.assign(heldout_metric_value=None))
+    tuned = dataclasses.replace(
+        bare, tuning=trials({"lora-r4": 5e-4, "lora-r8": 5e-4}, {"lora-r4": 0.7, "lora-r8": 0.6})
+    )
+    assert best(tuned)[0] == "lora-r4" and "dev split" in best(tuned)[1]
+    other = dataclasses.replace(
+        bare, tuning=trials({"lora-r4": 1e-4, "lora-r8": 5e-4}, {"lora-r4": 0.7, "lora-r8": 0.6})
+    )
+    for grid in (bare, other):  # no trial of lora-r4 at the rate of its runs
+        assert best(grid)[0] == "lora-r8" and "flatters" in best(grid)[1]
+    assert any("flatters" in text for text in texts(FIGURES["best_by_method"](bare)))
+    failed = grid_of(tmp_path / "failed", [*runs[:3], synthetic.diverged("lora", 8, 1)])
+    assert best(failed)[0] == "lora-r4"
+
+
+def test_axes_start_at_zero_or_are_marked(tmp_path):
+    grid = grid_of(tmp_path, [synthetic.summary(*arm, seed, device="cuda") for arm in GRIDS[5] for seed in (0, 1, 2)])
+    for name, draw in (FIGURES | sweeps(grid)).items():
+        for axes in draw(grid).axes:
+            strokes = sum(line.get_marker() not in (None, "None", "", "o", "s", "D", "h", "x") for line in axes.lines)
+            cut = [axis for axis, kind in ((axes.get_xlim(), axes.get_xscale()), (axes.get_ylim(), axes.get_yscale()))
+                   if kind == "linear" and min(axis) > 0]  # fmt: skip
+            if "curves" in name:
+                cut = cut[1:]  # epochs
+            assert strokes == 2 * len(cut), name
+
+
+def test_a_sweep_has_four_panels_and_the_ranks(tmp_path):
+    grid = grid_of(tmp_path, [synthetic.summary(*arm, 0) for arm in GRIDS[9]] + [synthetic.summary("dora", 4, 0)])
+    assert list(sweeps(grid)) == ["sweep_lora", "sweep_qlora"]  # dora has one rank
+    figure = sweeps(grid)["sweep_lora"](grid)
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels == ["Accuracy on the test split, %", "Trainable parameters", "Peak RSS, MiB", "Samples/s"]
+    for axes in figure.axes:
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8", "16", "32"]
+    assert list(figure.axes[1].lines[0].get_ydata()) == [665_858, 739_586, 887_042, 1_181_954]
+
+
+def test_long_names_are_broken_and_seen_whole(tmp_path):
+    names = ["lora_on_query_and_value_with_rank_stabilised_scaling", "averyveryverylongnamewithoutanyplacetobreakit"]
+    grid = grid_of(tmp_path, [synthetic.summary(name, rank, 0) for name in names for rank in (4, 8)])
+    for name, draw in (FIGURES | sweeps(grid)).items():
+        figure = draw(grid)
+        assert [pair for pair in misplaced(figure) if "cut" in pair] == [], name
+    shown = [label.get_text().replace("\n", "") for label in FIGURES["metric_by_arm"](grid).axes[0].get_yticklabels()]
+    assert [name.replace(" ", "") for name in shown] == [f"{name}r{rank}" for name in names for rank in (4, 8)]

@@ -1,7 +1,7 @@
-"""Draw the figures of one data set and model, each as SVG and PNG.
+"""Draw the figures of one data set and model, each as SVG, PDF and PNG.
 
-Reads runs.csv (of make_tables.py) and the metrics.csv of each completed run. A figure for which nothing was
-measured is drawn too: it says why.
+Reads runs.csv (of make_tables.py), the metrics.csv of each completed run and the labels in one's predictions.csv.
+A figure for which nothing was measured is drawn too: it says why.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def arguments() -> argparse.Namespace:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder of this data set's and model's runs: {arm}/seed{seed}/metrics.csv below it",
+        help="folder of this data set's and model's runs: {arm}/seed{seed} below it",
     )
     parser.add_argument("--dataset", required=True, help="the data set, as runs.csv names it")
     parser.add_argument("--model", required=True, help="the model, as runs.csv names it")
@@ -35,10 +35,10 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs import style
     from peft_tradeoffs.canvas import load
-    from peft_tradeoffs.figures import FIGURES, TUNING_FIGURES
+    from peft_tradeoffs.figures import FIGURES, TUNING_FIGURES, sweeps
 
     grid = load(args.runs, args.runs_dir, args.dataset, args.model, args.tuning)
-    figures = FIGURES | (TUNING_FIGURES if args.tuning else {})
+    figures = FIGURES | sweeps(grid) | (TUNING_FIGURES if args.tuning else {})
     for name, draw in figures.items():
         style.save(draw(grid), args.output_dir, name)
 

@@ -2,13 +2,15 @@
 
 import functools
 import math
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -16,7 +18,9 @@ from matplotlib.figure import Figure
 from peft_tradeoffs import readable, style, tables
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.stats import FEWEST_SEEDS, over_seeds
 from peft_tradeoffs.tables import COMPLETED
+from peft_tradeoffs.text_width import widest, wrap
 from peft_tradeoffs.tuning_table import read_tuning
 
 
@@ -26,6 +30,7 @@ class Grid:
 
     dataset: str
     model: str
+    runs_dir: Path  # a folder {arm}/seed{seed} a run
     metric: str | None  # None if no run says
     runs: pd.DataFrame  # rows of runs.csv
     curves: pd.DataFrame  # metrics.csv of the completed runs: arm, seed, epoch, step, split and scores
@@ -76,6 +81,7 @@ def load(runs_csv: Path, runs_dir: Path, dataset: str, model: str, tuning_csv: P
     return Grid(
         dataset=dataset,
         model=model,
+        runs_dir=runs_dir,
         metric=tables.first(runs["metric"]),
         runs=runs,
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
@@ -84,36 +90,78 @@ def load(runs_csv: Path, runs_dir: Path, dataset: str, model: str, tuning_csv: P
     )
 
 
-def styled(draw: Callable[[Grid], Figure]) -> Callable[[Grid], Figure]:
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw with the project's settings, whatever matplotlib's are."""
 
     @functools.wraps(draw)
-    def wrapped(grid: Grid) -> Figure:
+    def wrapped(*words: Any, **named: Any) -> Figure:
         with matplotlib.rc_context(style.RC):
-            return draw(grid)
+            return draw(*words, **named)
 
     return wrapped
 
 
-def canvas(grid: Grid, title: str, height: float, notes: Sequence[str]) -> Figure:
-    """An empty figure with its title above and notes below; `height` in inches."""
-    lines = [line for note in [*notes, *readable.unlike(grid.runs)] if note for line in textwrap.wrap(note, 112)]
-    figure = Figure(figsize=(style.WIDTH, height + 0.13 * len(lines)), layout="constrained", dpi=style.DPI)
-    FigureCanvasAgg(figure)
-    heading = textwrap.fill(f"{title} · {grid.dataset}, {grid.model}", 88)
+def canvas(grid: Grid, title: str, height: float, notes: Sequence[str], width: float = style.SINGLE) -> Figure:
+    """An empty figure with its title above and notes below, the first on a line of its own.
+
+    `height`, of what is between, and `width` are in inches.
+    """
+    room = width - 0.1
+    first, *others = [*notes, *readable.unlike(grid.runs)] or [""]
+    lines = [*wrap(first, room, style.SMALL), *wrap(" ".join(others), room, style.SMALL)]
+    heading = wrap(f"{title} · {grid.dataset}, {grid.model}", room, style.TITLE)
     if tables.random_weights(grid.runs):
-        heading += f"\n{readable.RANDOM.capitalize()}"
-    figure.suptitle(heading, x=0.008, ha="left", fontsize=9.5)
+        heading += [readable.RANDOM.capitalize()]
+    height += style.LINE * len(lines) + 0.14 * len(heading)
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=style.DPI)
+    FigureCanvasAgg(figure)
+    figure.suptitle("\n".join(heading), x=0.05 / width, ha="left", fontsize=style.TITLE)
     if lines:
-        figure.supxlabel("\n".join(lines), x=0.008, ha="left", fontsize=7, color=style.GREY)
+        figure.supxlabel("\n".join(lines), x=0.05 / width, ha="left", fontsize=style.SMALL, color=style.GREY)
     return figure
 
 
 def message(grid: Grid, title: str, text: str) -> Figure:
     """A small figure that says why there is nothing to draw."""
-    figure = canvas(grid, title, 1.2, [])
-    figure.text(0.5, 0.42, textwrap.fill(f"Nothing to draw: {text}", 90), ha="center", va="center", color=style.GREY)
+    lines = wrap(f"Nothing to draw: {text}", style.SINGLE - 0.3, style.SMALL)
+    figure = canvas(grid, title, 0.4 + style.LINE * len(lines), [])
+    figure.text(0.5, 0.35, "\n".join(lines), ha="center", va="center", fontsize=style.SMALL, color=style.GREY)
     return figure
+
+
+def legend(axes: Axes, handles: Sequence[Artist], width: float, left: float = 0.55) -> None:
+    """A legend right of the axes in a figure as wide as a page, above them in one as wide as a column.
+
+    `left`: inches that a column has left of its axes.
+    """
+    labels = legend_labels(handles, width)
+    if width == style.DOUBLE:
+        axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+        return
+    axes.legend(
+        handles, labels, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=legend_columns(labels, width - left),
+        borderaxespad=0.2, handlelength=1.4, handletextpad=0.5, columnspacing=1.0,
+    )  # fmt: skip
+
+
+def legend_labels(handles: Sequence[Artist], width: float) -> list[str]:
+    """What a legend says, long names in several lines."""
+    room = 1.4 if width == style.DOUBLE else width - 1.0
+    return ["\n".join(wrap(str(handle.get_label()), room, style.SMALL)) for handle in handles]
+
+
+def legend_columns(labels: Sequence[str], room: float) -> int:
+    """How many columns a legend has in so many inches."""
+    return max(1, min(len(labels), int(room / (widest(labels, style.SMALL) + 0.36))))
+
+
+def legend_height(handles: Sequence[Artist], width: float, left: float = 0.55) -> float:
+    """Inches that a legend takes: above the axes in a figure as wide as a column, beside them in one as a page."""
+    labels = legend_labels(handles, width)
+    columns = 1 if width == style.DOUBLE else legend_columns(labels, width - left)
+    tallest = 1 + max(label.count("\n") for label in labels)
+    lines = sum(1 + label.count("\n") for label in labels) if columns == 1 else -(-len(labels) // columns) * tallest
+    return 0.145 * lines + 0.05
 
 
 def conditions(runs: pd.DataFrame) -> str:
@@ -173,29 +221,58 @@ def absent(grid: Grid, shown: pd.Series, *keys: str) -> list[str]:
 
     `shown` holds the arms that the figure shows, `keys` the summary keys it needs.
     """
-    failed, missing = [], []
+    failed, missing = {}, {}
     for row in grid.arms.itertuples():
         name = arm_label(row.method, row.rank)
         if row.arm not in set(shown):
-            missing.append(f"{name} ({reason(grid.runs[grid.runs['arm'] == row.arm], *keys)})")
+            why = reason(grid.runs[grid.runs["arm"] == row.arm], *keys)
+            missing.setdefault(why, []).append(name)
         elif row.n_failed:
-            failed.append(f"{name} ({readable.failed_counts(row.failures)})")
-    notes = [f"Not shown: {', '.join(missing)}."] if missing else []
-    return [*notes, f"Without failed runs: {', '.join(failed)}."] if failed else notes
+            failed.setdefault(readable.failed_counts(row.failures), []).append(name)
+    lines = []
+    for lead, named in (("Not shown", missing), ("Without failed runs", failed)):
+        if named:
+            told = [f"{', '.join(names)} ({why})" for why, names in named.items()]
+            lines.append(f"{lead}: {', '.join(told)}.")
+    return lines
 
 
-def draw_gap(axes: Axes, y: float, why: str) -> None:
-    """A row of horizontal bars without a bar: grey, with the reason."""
-    axes.axhspan(y - 0.42, y + 0.42, color="#f4f4f4", linewidth=0)
-    text = textwrap.shorten(why, 70, placeholder=" …")
-    place = axes.get_yaxis_transform()
-    axes.text(0.01, y, text, transform=place, va="center", style="italic", fontsize=7.5, color=style.GREY)
+def seed_values(runs: pd.DataFrame, key: str, scale: float = 1.0) -> np.ndarray:
+    """What the mean of an arm's runs is taken over (see `tables.arms_frame`): a value a seed."""
+    done = runs[runs["status"] == COMPLETED]
+    if key not in tables.QUALITY:
+        done = done[~done["mixed_gpus"].eq(True)]
+    return done[key].dropna().to_numpy(dtype=float) * scale
+
+
+def interval(values: np.ndarray) -> tuple[float, float] | None:
+    """The 95 % interval of the mean over seeds, on these test examples; None for fewer than FEWEST_SEEDS."""
+    estimate = over_seeds(values) if len(values) >= FEWEST_SEEDS else None
+    return estimate.interval() if estimate else None
+
+
+def interval_note(runs: pd.DataFrame) -> str:
+    """What the intervals of a figure are, where an arm has enough seeds for one."""
+    seeds = runs[runs["status"] == COMPLETED].groupby("arm")["seed"].nunique().max()
+    return "Whiskers: 95 % interval of the mean over seeds (t)." if seeds >= FEWEST_SEEDS else ""
 
 
 def devices(grid: Grid) -> list[tuple[str, pd.DataFrame]]:
     """The runs device by device ("cpu", "cuda"), since what they measure does not compare."""
     named = grid.runs["device"].fillna(tables.first(grid.runs["device"]) or "cpu")
     return [(device, grid.runs[named == device]) for device in dict.fromkeys(named)]
+
+
+def draw_reason(axes: Axes, why: str) -> None:
+    """Why a panel of a figure is empty, in the panel."""
+    text = "\n".join(wrap(why, 1.2, style.SMALL))
+    place = {"transform": axes.transAxes, "ha": "center", "va": "center", "in_layout": False}
+    axes.text(0.5, 0.5, text, style="italic", fontsize=style.SMALL, color=style.GREY, **place)
+
+
+def thousands(value: float, _: int = 0) -> str:
+    """A tick's label with separators."""
+    return f"{value:,.9g}"
 
 
 def spread(values: pd.Series, least: float) -> tuple[float, float]:
@@ -206,6 +283,8 @@ def spread(values: pd.Series, least: float) -> tuple[float, float]:
 
 
 def metric_limits(grid: Grid) -> tuple[float, float]:
-    """Limits of a metric axis around every completed run."""
-    values = grid.runs[grid.runs["status"] == COMPLETED]["metric_value"].dropna().astype(float) * grid.scale
-    return spread(values, 0.02 * grid.scale)
+    """Limits of a metric axis around every completed run and interval, but no more than the metric can be."""
+    own = [seed_values(runs, "metric_value", grid.scale) for _, runs in grid.runs.groupby("arm")]
+    ends = [end for values in own for end in (*values, *(interval(values) or ()))]
+    low, high = spread(pd.Series(ends), 0.02 * grid.scale)
+    return max(low, -1.03 * grid.scale), min(high, 1.03 * grid.scale)

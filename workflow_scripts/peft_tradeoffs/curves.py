@@ -1,7 +1,6 @@
-"""The metric along the rank and along training."""
+"""The metric along training."""
 
 import math
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from peft_tradeoffs import style
 from peft_tradeoffs.arms import arm_label, method_label
@@ -18,108 +17,17 @@ from peft_tradeoffs.canvas import (
     absent,
     canvas,
     conditions,
+    draw_reason,
+    legend,
+    legend_height,
     message,
-    metric_limits,
     no_metric,
     reason,
-    resolution,
     styled,
 )
-from peft_tradeoffs.tables import COMPLETED
+from peft_tradeoffs.text_width import wrap
 
 ONE_PANEL = 5  # arms whose learning curves still read well in one panel
-BANDS = 3  # methods whose bands of standard deviation still read well on top of each other
-
-
-def rank_curves(grid: Grid) -> dict[str, pd.DataFrame]:
-    """The arms of each method that has ranks, completed or not, by method."""
-    ranked = grid.arms.dropna(subset="rank")
-    return {method: arms for method, arms in ranked.groupby("method", sort=False)}
-
-
-@styled
-def metric_vs_rank(grid: Grid) -> Figure:
-    """The metric against the rank, a line a method; arms without a rank are horizontal lines."""
-    title = f"{grid.metric_name} against rank"
-    curves = rank_curves(grid)
-    if no_metric(grid):
-        return message(grid, title, no_metric(grid))
-    if all(arms["metric_value_mean"].isna().all() for arms in curves.values()):
-        return message(grid, title, "no completed run has a rank")
-    shown = grid.arms.dropna(subset="metric_value_mean")
-    several = grid.runs["seed"].nunique() > 1
-    bands = len(curves) <= BANDS
-    notes = [
-        conditions(grid.runs),
-        f"Small points: seeds. Bands{'' if bands else ' (no rank)'}: mean ± sample standard deviation." * several,
-        resolution(grid),
-        *absent(grid, shown["arm"], "metric_value"),
-    ]
-    figure = canvas(grid, title, max(3.4, 0.19 * grid.arms["method"].nunique() + 0.9), notes)
-    axes = figure.subplots()
-    for row in shown[shown["rank"].isna()].to_dict("records"):
-        draw_rankless(axes, grid, row)
-    ranks = np.array(sorted(grid.arms["rank"].dropna().unique()), dtype=float)
-    gap = float(np.diff(np.log2(ranks)).min()) if len(ranks) > 1 else 1.0
-    shifts = (np.arange(len(curves)) - (len(curves) - 1) / 2) * gap * min(0.1, 0.5 / len(curves))
-    for shift, (method, arms) in zip(shifts, curves.items(), strict=True):
-        draw_rank_curve(axes, grid, method, arms, 2.0**shift, bands)
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(ranks[0] / 2 ** (0.6 * gap), ranks[-1] * 2 ** (0.6 * gap))
-    axes.set_xticks(ranks, rank_labels(ranks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(*metric_limits(grid))
-    axes.set_xlabel("Rank (log scale)")
-    axes.set_ylabel(grid.metric_axis)
-    style.grid_along(axes, "y")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
-    return figure
-
-
-def rank_labels(ranks: np.ndarray) -> list[str]:
-    """Tick labels of ranks, left out where they would touch: 0.045 of the axis is a label's width."""
-    if len(ranks) < 2:
-        return [f"{rank:g}" for rank in ranks]
-    places = np.log2(ranks / ranks[0]) / np.log2(ranks[-1] / ranks[0])
-    labels, last = [], -1.0
-    for rank, place in zip(ranks, places, strict=True):
-        fits = place - last >= 0.045
-        labels.append(f"{rank:g}" if fits else "")
-        last = place if fits else last
-    return labels
-
-
-def draw_rankless(axes: Axes, grid: Grid, row: dict[str, Any]) -> None:
-    """The mean of an arm without a rank as a line across, its standard deviation as a band."""
-    colour = grid.styles[row["method"]].colour
-    mean, sd = row["metric_value_mean"] * grid.scale, row["metric_value_sd"] * grid.scale
-    label = f"{method_label(row['method'])} (no rank)"
-    axes.axhline(mean, color=colour, linewidth=1.2, linestyle="--", label=label, zorder=2)
-    if sd > 0:
-        axes.axhspan(mean - sd, mean + sd, color=colour, alpha=0.1, linewidth=0, zorder=1)
-
-
-def draw_rank_curve(axes: Axes, grid: Grid, method: str, arms: pd.DataFrame, shift: float, band: bool) -> None:
-    """One method's means and seeds; `shift` moves it sideways so that methods do not hide each other."""
-    look = grid.styles[method]
-    ranks = arms["rank"].to_numpy(dtype=float) * shift
-    mean, sd = (arms[f"metric_value_{part}"].to_numpy(dtype=float) * grid.scale for part in ("mean", "sd"))
-    axes.plot(
-        ranks, mean, color=look.colour, marker=look.marker, markersize=5.5, linewidth=1.3,
-        markeredgewidth=0, label=method_label(method), zorder=4,
-    )  # fmt: skip
-    if band:
-        axes.fill_between(ranks, mean - sd, mean + sd, color=look.colour, alpha=0.12, linewidth=0, zorder=1)
-    runs = grid.runs[(grid.runs["method"] == method) & (grid.runs["status"] == COMPLETED)]
-    if grid.runs["seed"].nunique() > 1:
-        values = runs["metric_value"].astype(float) * grid.scale
-        places = runs["rank"].astype(float) * shift
-        axes.scatter(places, values, s=7, color=look.colour, alpha=0.45, linewidth=0, zorder=3)
-    gone = ranks[np.isnan(mean)]
-    axes.plot(
-        gone, np.full(len(gone), 0.02), "x", color=look.colour, markersize=5,
-        transform=axes.get_xaxis_transform(), zorder=4,
-    )  # fmt: skip
 
 
 @styled
@@ -135,45 +43,59 @@ def learning_curves(grid: Grid) -> Figure:
     methods = list(dict.fromkeys(grid.arms["method"]))
     together = len(grid.arms) <= ONE_PANEL
     panels = [methods] if together else [[method] for method in methods]
-    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3 if len(panels) <= 9 else 5, len(panels))
     lines = math.ceil(len(panels) / columns)
     notes = [
         conditions(grid.runs),
         "Thick: mean of the seeds. Thin: seeds." if grid.runs["seed"].nunique() > 1 else "",
         *absent(grid, curves["arm"], "metric_value"),
     ]
-    figure = canvas(grid, title, 3.2 if together else 0.7 + 1.7 * lines, notes)
-    cells = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     shades = rank_shades(grid)
+    handles = entries(grid, shades) if together else rank_entries(shades)
+    width = style.SINGLE if together else style.DOUBLE
+    height = 2.1 + legend_height(handles, width) if together else 0.5 + 1.45 * lines
+    figure = canvas(grid, title, height, notes, width)
+    cells = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axes, names in zip(cells.flat, panels, strict=False):
         for row in grid.arms[grid.arms["method"].isin(names)].itertuples():
-            share = 1.0 if pd.isna(row.rank) else shades[row.rank]
-            colour = style.tint(grid.styles[row.method].colour, share)
             own = curves[curves["arm"] == row.arm]
             if len(own):
-                draw_curve(axes, own, x, grid, colour, arm_label(row.method, row.rank))
+                draw_curve(axes, own, x, grid, shade(grid, row, shades), arm_label(row.method, row.rank))
         if not axes.lines:
-            why = textwrap.fill(reason(grid.runs[grid.runs["method"].isin(names)], "metric_value"), 30)
-            axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", style="italic", color=style.GREY)
+            draw_reason(axes, reason(grid.runs[grid.runs["method"].isin(names)], "metric_value"))
         if not together:
-            axes.set_title(method_label(names[0]), fontsize=8.5)
+            axes.set_title("\n".join(wrap(method_label(names[0]), 5.0 / columns, style.NORMAL)))
         style.grid_along(axes, "both")
+        style.mark_cut(axes, "y")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for axes in list(cells.flat)[len(panels) :]:
         axes.set_visible(False)
     for index, axes in enumerate(cells.flat):
         axes.xaxis.set_tick_params(labelbottom=index + columns >= len(panels))
         axes.set_xlabel(x.capitalize() if index + columns >= len(panels) else "")
-    figure.supylabel(grid.metric_axis, fontsize=8.5)
-    if together:
-        cells[0, 0].legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
-    elif len(shades) > 1:
-        handles = [
-            Line2D([], [], color=style.tint((0.2, 0.2, 0.2), share), label=f"rank {rank}")
-            for rank, share in shades.items()
-        ]
-        cells[0, -1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+    figure.supylabel(grid.metric_axis, fontsize=style.NORMAL)
+    if together or len(shades) > 1:
+        legend(cells[0, -1], handles, width)
     return figure
+
+
+def shade(grid: Grid, row: Any, shades: dict[int, float]) -> tuple[float, float, float]:
+    """The colour of an arm: its method's, the lighter the lower the rank."""
+    return style.tint(grid.styles[row.method].colour, 1.0 if pd.isna(row.rank) else shades[row.rank])
+
+
+def entries(grid: Grid, shades: dict[int, float]) -> list[Line2D]:
+    """A legend's entry an arm."""
+    return [
+        Line2D([], [], color=shade(grid, row, shades), label=arm_label(row.method, row.rank))
+        for row in grid.arms.itertuples()
+    ]
+
+
+def rank_entries(shades: dict[int, float]) -> list[Line2D]:
+    """A legend's entry a rank."""
+    grey = (0.2, 0.2, 0.2)
+    return [Line2D([], [], color=style.tint(grey, share), label=f"rank {rank}") for rank, share in shades.items()]
 
 
 def rank_shades(grid: Grid) -> dict[int, float]:

@@ -10,18 +10,27 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
+from peft_tradeoffs import style
+
 DISTANCES = (2, 4, 6, 10, 16, 24, 34, 46, 60)  # points (1/72 inch) between a marker and its label
 ANGLES = range(0, 360, 15)
 LEADER = 8  # points: a label further away gets a line to its point
 
 
 def place_labels(
-    axes: Axes, members: Sequence[int], names: Sequence[str], points: np.ndarray, radii: np.ndarray, path: np.ndarray
+    axes: Axes,
+    members: Sequence[int],
+    names: Sequence[str],
+    points: np.ndarray,
+    radii: np.ndarray,
+    path: np.ndarray,
+    direction: float,
 ) -> None:
     """Write the names of some of the plot's points beside them; call once the axes' limits are final.
 
     `points` [n, 2] are all markers in data coordinates, `radii` [n] their sizes in points (1/72 inch),
-    `members` the indices of those named, `path` [m, 2] a polyline to keep clear of. A label covers a marker or
+    `members` the indices of those named, `path` [m, 2] a polyline to keep clear of, `direction` the side of a
+    point [degrees, 0 is right, 90 up] where a label stands best. A label covers a marker or
     another label only where there is no free place.
     """
     figure = axes.figure
@@ -37,17 +46,21 @@ def place_labels(
         [],
     )
     for index, name in sorted(zip(members, names, strict=True), key=lambda pair: -points[pair[0], 1]):
-        note = axes.annotate(name, points[index], xytext=(0, 0), textcoords="offset points", fontsize=7.5)
+        note = axes.annotate(name, points[index], xytext=(0, 0), textcoords="offset points", fontsize=style.SMALL)
         note.set_in_layout(False)
         note.set_path_effects([withStroke(linewidth=2, foreground="white")])
         extent = note.get_window_extent(renderer)
         centre, radius = scene.markers[index], scene.radii[index]
         places = [
-            (distance, place(centre, extent.width, extent.height, angle, radius + distance * dot))
+            (
+                distance + 3 * (1 - math.cos(math.radians(angle - direction))),
+                distance,
+                place(centre, extent.width, extent.height, angle, radius + distance * dot),
+            )
             for distance in DISTANCES
             for angle in ANGLES
         ]
-        distance, box = min(places, key=lambda found: found[0] + scene.cost(found[1], index))
+        _, distance, box = min(places, key=lambda found: found[0] + scene.cost(found[2], index))
         scene.labels.append(box)
         note.set_position(((box.x0 - centre[0]) / dot, (box.y0 - centre[1]) / dot))
         if distance > LEADER:

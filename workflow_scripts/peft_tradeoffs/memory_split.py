@@ -4,12 +4,26 @@ import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from peft_tradeoffs import readable, style
-from peft_tradeoffs.arms import arm_label
-from peft_tradeoffs.canvas import Grid, canvas, conditions, draw_gap, message, reason, styled
+from peft_tradeoffs.bars import draw_gap, name_rows, names, rows_height
+from peft_tradeoffs.canvas import (
+    Grid,
+    absent,
+    canvas,
+    conditions,
+    legend,
+    legend_height,
+    message,
+    reason,
+    styled,
+    thousands,
+)
 from peft_tradeoffs.tables import SPLIT, memory_key
+from peft_tradeoffs.text_width import widest
 
 COLOURS = ("#37474f", "#6f8fa6", "#b4c7d3", "#e3c58f")  # of SPLIT: what is held always is darkest
 PEAK = memory_key("cuda")
@@ -28,35 +42,30 @@ def memory_split_by_arm(grid: Grid) -> Figure:
         "Parts: from tensor sizes, on the batch_size longest training texts. At the right: their sum, MiB.",
         "Line: measured peak allocated in the probe. Not all parts are held at once, and kernels need room." * peaks,
     ]
-    figure = canvas(grid, title, style.ROW * max(2, len(grid.arms)) + 1.2, notes)
+    shown = grid.arms.dropna(subset=means)["arm"]
+    notes += absent(grid, shown, *SPLIT)
+    labels = names(grid.arms)
+    left = widest(labels, style.SMALL) + 0.2
+    handles = [Patch(color=colour, label=part) for part, colour in zip(readable.PARTS, COLOURS, strict=True)]
+    if peaks:
+        stroke = {"marker": "|", "linestyle": "", "color": "black", "markersize": 8, "markeredgewidth": 1.1}
+        handles += [Line2D([], [], label="Peak allocated", **stroke)]
+    height = rows_height(labels) + 0.5 + legend_height(handles, style.SINGLE, left)
+    figure = canvas(grid, title, height, notes)
     axes = figure.subplots()
     for y, row in enumerate(grid.arms.to_dict("records")):
         parts = [row[key] for key in means]
         if any(map(math.isnan, parts)):
-            draw_gap(axes, y, reason(grid.runs[grid.runs["arm"] == row["arm"]], *SPLIT))
-            text = readable.NULL
-        else:
-            draw_parts(axes, y, parts, row[f"{PEAK}_mean"])
-            text = readable.number(sum(parts))
-            text += f" ({readable.failed_counts(row['failures'])})" if row["n_failed"] else ""
-        axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7.5)
-    axes.set_yticks(
-        range(len(grid.arms)),
-        [arm_label(method, rank) for method, rank in zip(grid.arms["method"], grid.arms["rank"], strict=True)],
-    )
-    axes.set_ylim(len(grid.arms) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
+            draw_gap(axes, y, reason(grid.runs[grid.runs["arm"] == row["arm"]], *SPLIT), labels)
+            continue
+        draw_parts(axes, y, parts, row[f"{PEAK}_mean"])
+        text = readable.number(sum(parts)) + (f" (n = {row['n']})" if row["n_failed"] else "")
+        axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
+    name_rows(axes, labels)
     axes.set_xlim(left=0)
     axes.set_xlabel("Memory, MiB")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    style.grid_along(axes, "x")
-    handles = [axes.barh(0, 0, color=colour, label=part) for part, colour in zip(readable.PARTS, COLOURS, strict=True)]
-    if peaks:
-        handles += axes.plot([], [], "|", color="black", markersize=9, markeredgewidth=1.3, label="Peak allocated")
-    axes.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(handles), borderaxespad=0.2,
-        handlelength=1.0, columnspacing=1.2,
-    )  # fmt: skip
+    axes.xaxis.set_major_formatter(FuncFormatter(thousands))
+    legend(axes, handles, style.SINGLE, left)
     return figure
 
 

@@ -1,5 +1,7 @@
 """The learning-rate grid of tuning as a figure."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -7,9 +9,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from peft_tradeoffs import style
 from peft_tradeoffs.arms import arm_label
-from peft_tradeoffs.canvas import Grid, canvas, message, spread, styled
+from peft_tradeoffs.canvas import Grid, canvas, legend, legend_height, message, spread, styled
 from peft_tradeoffs.tuning_table import outcome
 
+ONE_COLUMN = 6  # arms whose lines still read well in one column
 TITLE = "{} on the dev split against the learning rate"
 
 
@@ -26,19 +29,24 @@ def learning_rate_grid(grid: Grid) -> Figure:
         f"{first['dev_rows']:,} rows carved from train. Ringed: the rate taken. Dashed: checks, which decide nothing.",
         *failed(trials),
     ]
-    figure = canvas(grid, title, 3.4, notes)
+    arms = trials["arm"].nunique()
+    width = style.SINGLE if arms <= ONE_COLUMN else style.DOUBLE
+    handles = [
+        Line2D([], [], label=arm_label(row["method"], row["rank"]), markersize=4, **look_of(grid, row))
+        for row in trials.drop_duplicates("arm").to_dict("records")
+    ]
+    height = (
+        2.2 + legend_height(handles, width) if width == style.SINGLE else max(3.0, legend_height(handles, width) + 0.4)
+    )
+    figure = canvas(grid, title, height, notes, width)
     axes = figure.subplots()
-    handles = []
     for _, own in trials.groupby("arm", sort=False):
         own, row = own.dropna(subset="value").sort_values("learning_rate"), own.iloc[0]
-        look = grid.styles[row["method"]]
-        line = {"color": look.colour, "marker": look.marker, "linestyle": "-" if row["decides"] else "--"}
-        values = own["value"] * grid.scale
-        axes.plot(own["learning_rate"], values, markersize=4, linewidth=1.2, alpha=0.9, **line)
+        line, values = look_of(grid, row), own["value"] * grid.scale
+        axes.plot(own["learning_rate"], values, markersize=3.5, linewidth=1.1, alpha=0.9, **line)
         best = own[own["chosen"] & own["decides"]]
-        ring = {"s": 90, "facecolors": "none", "edgecolors": [look.colour], "linewidths": 1.3, "zorder": 4}
+        ring = {"s": 60, "facecolors": "none", "edgecolors": [line["color"]], "linewidths": 1.1, "zorder": 4}
         axes.scatter(best["learning_rate"], best["value"] * grid.scale, **ring)
-        handles.append(Line2D([], [], label=arm_label(row["method"], row["rank"]), markersize=5, **line))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
@@ -46,9 +54,16 @@ def learning_rate_grid(grid: Grid) -> Figure:
     axes.set_ylim(*spread(shown["value"] * grid.scale, 0.02 * grid.scale))
     axes.set_xlabel("Learning rate (log scale)")
     axes.set_ylabel(grid.metric_axis.replace("test split", "dev split"))
+    style.mark_cut(axes, "y")
     style.grid_along(axes, "y")
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0, handlelength=3.5)
+    legend(axes, handles, width)
     return figure
+
+
+def look_of(grid: Grid, row: dict[str, Any]) -> dict[str, Any]:
+    """How the line of an arm is drawn: its method's colour and marker, dashed where it decides nothing."""
+    look = grid.styles[row["method"]]
+    return {"color": look.colour, "marker": look.marker, "linestyle": "-" if row["decides"] else "--"}
 
 
 def failed(trials: pd.DataFrame) -> list[str]:

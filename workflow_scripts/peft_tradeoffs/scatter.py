@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from peft_tradeoffs import readable, style, tables
 from peft_tradeoffs.arms import arm_label, method_label
@@ -20,14 +21,27 @@ from peft_tradeoffs.canvas import (
     canvas,
     conditions,
     devices,
+    interval,
+    interval_note,
+    legend,
+    legend_height,
     message,
+    metric_limits,
     no_metric,
     reason,
-    spread,
+    seed_values,
     styled,
+    thousands,
 )
 from peft_tradeoffs.labels import place_labels
-from peft_tradeoffs.tables import memory_key
+from peft_tradeoffs.tables import COMPLETED, memory_key
+from peft_tradeoffs.text_width import widest, wrap
+
+ONE_COLUMN = 12  # arms whose scatter plot still reads well in one column
+LABEL = {
+    style.SINGLE: 0.8,
+    style.DOUBLE: 1.3,
+}  # inches, by a figure's width: a label of a point that is wider is broken
 
 
 def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[int]:
@@ -45,18 +59,24 @@ def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[int]:
     return front
 
 
-def legend(axes: Axes, grid: Grid, arms: pd.DataFrame, area: Callable[[Any], float]) -> None:
-    """Methods by colour and marker, ranks by size, right of the axes."""
+def entries(grid: Grid, arms: pd.DataFrame, area: Callable[[Any], float]) -> list[Line2D]:
+    """What a legend says: methods by colour and marker, ranks by size."""
     handles = []
     for method in dict.fromkeys(arms["method"]):
         look = grid.styles[method]
-        handles.append(dot(method_label(method), look.colour, look.marker, 49))
+        handles.append(dot(method_label(method), look.colour, look.marker, 30))
     ranks = sorted(arms["rank"].dropna().unique())
     for rank in ranks if len(ranks) > 1 else []:
         handles.append(dot(f"rank {rank}", "#9a9a9a", "o", area(rank)))
     if len(arms) > 1:
         handles.append(Line2D([], [], color="#555555", linewidth=0.9, label="Pareto front"))
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.02), borderaxespad=0)
+    return handles
+
+
+def areas_of(grid: Grid) -> Callable[[Any], float]:
+    """The area of a marker, square points, by rank."""
+    areas = style.sizes(grid.arms["rank"].dropna().unique())
+    return lambda rank: style.NO_RANK if pd.isna(rank) else areas[rank]
 
 
 def dot(label: str, colour: Any, marker: str, area: float) -> Line2D:
@@ -67,115 +87,163 @@ def dot(label: str, colour: Any, marker: str, area: float) -> Line2D:
     )  # fmt: skip
 
 
-def draw_scatter(axes: Axes, grid: Grid, arms: pd.DataFrame, x: str, x_sd: str | None) -> Callable[[], None]:
-    """Arms' means with standard deviations and the Pareto front; returns what writes the front's labels.
+@dataclass(frozen=True)
+class Panel:
+    """One scatter plot: its runs, the column of runs that is its x and how that is named."""
 
-    `x` and `x_sd` are columns of `arms`, without null in `x` and `metric_value_mean`. Write the labels when
-    all axes of the figure are drawn.
+    runs: pd.DataFrame
+    x: str
+    label: str
+    more_is_better: bool = False
+
+    def arms(self) -> pd.DataFrame:
+        """The arms that can be shown, their x in the column "x"."""
+        arms = tables.arms_frame(self.runs)
+        mean = f"{self.x}_mean"
+        arms["x"] = arms[mean] if mean in arms else pd.to_numeric(arms[self.x], errors="coerce").astype(float)
+        return arms.dropna(subset=["x", "metric_value_mean"])
+
+
+def draw_scatter(axes: Axes, grid: Grid, panel: Panel, arms: pd.DataFrame) -> Callable[[], None]:
+    """Arms' means and intervals, every seed and the Pareto front; returns what writes the front's labels.
+
+    Write the labels when all axes of the figure are drawn.
     """
-    areas = style.sizes(grid.arms["rank"].dropna().unique())
-
-    def area(rank: Any) -> float:
-        return style.NO_RANK if pd.isna(rank) else areas[rank]
-
+    area = areas_of(grid)
     radii = np.array([math.sqrt(area(rank)) / 2 for rank in arms["rank"]])
-    cost = arms[x].to_numpy(dtype=float)
+    cost = arms["x"].to_numpy(dtype=float)
     gain = arms["metric_value_mean"].to_numpy(dtype=float) * grid.scale
     for row, across, up in zip(arms.to_dict("records"), cost, gain, strict=True):
         look = grid.styles[row["method"]]
-        bars = {"xerr": row[x_sd] if x_sd else 0, "yerr": row["metric_value_sd"] * grid.scale}
-        bars = {key: value for key, value in bars.items() if value > 0}
-        axes.errorbar(across, up, **bars, color=look.colour, alpha=0.35, linewidth=0.8, zorder=2)
+        own = panel.runs[panel.runs["arm"] == row["arm"]]
+        if f"{panel.x}_mean" in row:
+            bar = interval(seed_values(own, panel.x))
+            axes.plot(bar or [], [up] * len(bar or []), color=look.colour, alpha=0.5, linewidth=0.8, zorder=2)
+        bar = interval(seed_values(own, "metric_value", grid.scale))
+        axes.plot([across] * len(bar or []), bar or [], color=look.colour, alpha=0.5, linewidth=0.8, zorder=2)
+        seeds = own[(own["status"] == COMPLETED) & ~own["mixed_gpus"].eq(True)].dropna(subset=[panel.x, "metric_value"])
+        if len(seeds) > 1:
+            values = seeds["metric_value"].astype(float) * grid.scale
+            axes.scatter(
+                seeds[panel.x].astype(float), values, s=3, color=look.colour, alpha=0.45, linewidth=0, zorder=2
+            )
         axes.scatter(
             across, up, s=area(row["rank"]), marker=look.marker, color=look.colour,
             edgecolor="white", linewidth=0.5, zorder=3,
         )  # fmt: skip
     axes.set_ylabel(grid.metric_axis)
+    axes.set_xlabel(panel.label)
     style.grid_along(axes, "both")
-    legend(axes, grid, arms, area)
 
     def finish() -> None:
-        members = pareto(cost, gain)
+        sign = -1 if panel.more_is_better else 1
+        members = pareto(list(sign * cost), list(gain))
         steps = np.array([(cost[index], gain[index]) for index in members])
         corners = [(right[0], left[1]) for left, right in itertools.pairwise(steps)]
         path = np.empty((2 * len(steps), 2))
         path[0::2] = steps
-        path[1::2] = [*corners, (axes.get_xlim()[1], steps[-1, 1])]
+        path[1::2] = [*corners, (axes.get_xlim()[0 if panel.more_is_better else 1], steps[-1, 1])]
         if len(arms) > 1:
             axes.plot(*path.T, color="#555555", linewidth=0.9, zorder=1, scalex=False, scaley=False)
-        names = [arm_label(arms["method"].iloc[index], arms["rank"].iloc[index]) for index in members]
-        place_labels(axes, members, names, np.column_stack([cost, gain]), radii, path)
+        names = labels(arms.iloc[members], axes.figure.get_figwidth())
+        place_labels(axes, members, names, np.column_stack([cost, gain]), radii, path, 60 if sign < 0 else 120)
 
     return finish
 
 
-def scatter(
-    grid: Grid,
-    title: str,
-    panels: list[tuple[pd.DataFrame, str, str | None, str]],
-    key: str,
-    log: bool = False,
-    note: str = "",
-) -> Figure:
-    """A figure of scatter plots: panels are (arms, column of x, column of its sd, label of x).
-
-    `key` is the summary key whose null reasons explain absent arms.
-    """
+def scatter(grid: Grid, title: str, panels: list[Panel], log: bool = False, notes: Sequence[str] = ()) -> Figure:
+    """A figure of scatter plots, one below the other."""
     if no_metric(grid):
         return message(grid, title, no_metric(grid))
-    kept = [(arms.dropna(subset=[x, "metric_value_mean"]), x, x_sd, label) for arms, x, x_sd, label in panels]
-    kept = [panel for panel in kept if len(panel[0])]
+    kept = [(panel, arms) for panel in panels if len(arms := panel.arms())]
+    keys = [panel.x for panel in panels]
     if not kept:
-        return message(grid, title, reason(grid.runs, "metric_value", key))
-    entries = grid.arms["method"].nunique() + grid.arms["rank"].nunique() + 1
-    height = max(3.6, 0.19 * entries + 0.9) * len(kept)
-    shown = pd.concat([arms["arm"] for arms, *_ in kept])
-    sd = "Means of seeds, bars: sample standard deviation." if grid.runs["seed"].nunique() > 1 else ""
-    notes = [conditions(grid.runs), sd, *absent(grid, shown, "metric_value", key), note]
-    figure = canvas(grid, title, height, notes)
+        return message(grid, title, reason(grid.runs, "metric_value", *keys))
+    short = len(grid.arms) <= ONE_COLUMN and not any("\n" in name for name in labels(grid.arms, style.SINGLE))
+    width = style.SINGLE if short else style.DOUBLE
+    handles = entries(grid, grid.arms, areas_of(grid))
+    height = (
+        2.3 + legend_height(handles, width) if width == style.SINGLE else max(3.6, legend_height(handles, width) + 0.4)
+    )
+    shown = pd.concat([arms["arm"] for _, arms in kept])
+    seeds = "Large: means. Small: seeds." if grid.runs["seed"].nunique() > 1 else ""
+    lines = [
+        conditions(grid.runs),
+        seeds,
+        interval_note(grid.runs),
+        *absent(grid, shown, "metric_value", *keys),
+        *notes,
+    ]
+    figure = canvas(grid, title, height * len(kept), lines, width)
     finishes = []
-    for axes, (arms, x, x_sd, label) in zip(figure.subplots(len(kept), 1, squeeze=False)[:, 0], kept, strict=True):
-        finishes.append(draw_scatter(axes, grid, arms, x, x_sd))
-        axes.set_xlabel(label)
-        axes.margins(x=0.16)  # room for labels
-        sd_y = arms["metric_value_sd"].fillna(0)
-        ends = pd.concat([arms["metric_value_mean"] - sd_y, arms["metric_value_mean"] + sd_y]) * grid.scale
-        axes.set_ylim(*spread(ends, 0.02 * grid.scale))
+    for index, (axes, (panel, arms)) in enumerate(
+        zip(figure.subplots(len(kept), squeeze=False)[:, 0], kept, strict=True)
+    ):
+        finishes.append(draw_scatter(axes, grid, panel, arms))
+        if index == 0 or width == style.DOUBLE:
+            legend(axes, handles, width)
+        low, high = metric_limits(grid)
+        axes.set_ylim(low, high + 0.06 * (high - low))
+        style.mark_cut(axes, "y")
         if log:
             axes.set_xscale("log")
-            ticks(axes)
+        make_room(axes, arms, panel.more_is_better, width)
+        if log:
+            log_ticks(axes, 6 if width == style.SINGLE else 10)
         else:
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axes.xaxis.set_major_formatter(FuncFormatter(thousands))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             widen(axes)
+            style.mark_cut(axes, "x")
     for finish in finishes:
         finish()
     return figure
 
 
-def ticks(axes: Axes) -> None:
-    """Ticks of a logarithmic axis of counts, as 500k or 2M: powers of ten, or 1, 2, 5, or closer."""
+def log_ticks(axes: Axes, most: int = 8) -> None:
+    """At most so many ticks of a logarithmic axis of counts, as 500k or 2M: 1, 2, 5 or powers of ten, or closer."""
     low, high = axes.get_xlim()
     decades = math.log10(high / low)
     if decades < 1:
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_locator(MaxNLocator(min(5, most)))
     else:
-        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if decades > 3 else (1, 2, 5), numticks=20))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+        subs = next((subs for subs in ((1, 2, 5), (1, 3)) if len(subs) * decades <= most), (1,))
+        axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=max(2, most)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
 def compact(value: float) -> str:
-    """A count in short: 500, 20k, 5M, 7B."""
+    """A count in short, three significant digits: 500, 20k, 5M, 7B."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def labels(arms: pd.DataFrame, width: float) -> list[str]:
+    """The arms' names in a figure so wide, long ones in several lines."""
+    pairs = zip(arms["method"], arms["rank"], strict=True)
+    return ["\n".join(wrap(arm_label(*pair), LABEL[width], style.SMALL)) for pair in pairs]
+
+
+def make_room(axes: Axes, arms: pd.DataFrame, right: bool, width: float) -> None:
+    """Widen the x axis so that a label fits beside the front's outermost arm, on its better side."""
+    share = min(
+        0.4, (widest(labels(arms, width), style.SMALL) + 0.1) / (width - (0.7 if width == style.SINGLE else 1.5))
+    )
+    axes.margins(x=0.07)
+    axes.autoscale_view(scaley=False)
+    transform = axes.transScale
+    (low, _), (high, _) = transform.transform([(end, 1) for end in axes.get_xlim()])
+    room = (high - low) * share / (1 - share)
+    ends = [(low, 1), (high + room, 1)] if right else [(low - room, 1), (high, 1)]
+    axes.set_xlim(*transform.inverted().transform(ends)[:, 0])
 
 
 def widen(axes: Axes) -> None:
     """Let an axis span at least a tenth of its values, so that ticks tell apart and noise looks small."""
-    low, high = axes.get_xlim()
+    low, high = max(0.0, axes.get_xlim()[0]), axes.get_xlim()[1]
     room = max(0.0, (0.1 * (low + high) / 2 - (high - low)) / 2)
     axes.set_xlim(low - room, high + room)
 
@@ -183,19 +251,25 @@ def widen(axes: Axes) -> None:
 @styled
 def metric_vs_memory(grid: Grid) -> Figure:
     """The metric against peak memory, with the arms that no other beats in both."""
-    panels = []
-    for device, runs in devices(grid):
-        key = memory_key(device)
-        label = readable.LABEL[key]
-        panels.append((tables.arms_frame(runs), f"{key}_mean", f"{key}_sd", label))
-    title = f"{grid.metric_name} against peak memory"
-    return scatter(grid, title, panels, memory_key(devices(grid)[0][0]), note=readable.PROBE)
+    keys = {device: memory_key(device) for device, _ in devices(grid)}
+    panels = [Panel(runs, keys[device], readable.LABEL[keys[device]]) for device, runs in devices(grid)]
+    return scatter(grid, f"{grid.metric_name} against peak memory", panels, notes=[readable.PROBE])
+
+
+@styled
+def metric_vs_samples_per_s(grid: Grid) -> Figure:
+    """The metric against training throughput, where more of both is better."""
+    several = len(devices(grid)) > 1
+    panels = [
+        Panel(runs, "samples_per_s", f"Samples/s (on {device})" if several else "Samples/s", more_is_better=True)
+        for device, runs in devices(grid)
+    ]
+    notes = readable.fallbacks(grid.runs)
+    return scatter(grid, f"{grid.metric_name} against training throughput", panels, notes=notes)
 
 
 @styled
 def metric_vs_trainable_parameters(grid: Grid) -> Figure:
     """The metric against the number of trainable parameters, on a logarithmic axis."""
-    arms = grid.arms.copy()
-    arms["trainable_parameters"] = pd.to_numeric(arms["trainable_parameters"], errors="coerce").astype(float)
-    panels = [(arms, "trainable_parameters", None, "Trainable parameters (log scale)")]
-    return scatter(grid, f"{grid.metric_name} against trainable parameters", panels, "trainable_parameters", log=True)
+    panels = [Panel(grid.runs, "trainable_parameters", "Trainable parameters (log scale)")]
+    return scatter(grid, f"{grid.metric_name} against trainable parameters", panels, log=True)

@@ -1,0 +1,75 @@
+"""Snakemake's own report of a finished workflow: without a network, every table and figure once, with its caption."""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+CAPTIONS = tiny.REPOSITORY / "report" / "captions"
+SUBJECTS = {
+    "Decision": ["recommendation.md"],
+    "Results": ["arms.csv", "cost.csv", "memory.csv", "runs.csv"],
+    "Comparisons": ["comparison.csv", "equal_cost.csv"],
+    "Checks": ["contract.csv"],
+}
+
+
+@pytest.fixture(scope="module")
+def page(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of the report; whatever asked for the network would end in an error."""
+    path = tmp_path_factory.mktemp("report") / "report.zip"
+    closed = "http://127.0.0.1:9"
+    tiny.snakemake(finished, None, "--report", str(path), http_proxy=closed, https_proxy=closed)
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("report/report.html").decode()
+
+
+def data(page: str, name: str) -> Any:
+    """One of the report's variables."""
+    start = page.rindex(f'var {name} = {{"') + len(f"var {name} = ")
+    return json.JSONDecoder().raw_decode(page, start)[0]
+
+
+def plain(text: str) -> str:
+    """Words alone, of reStructuredText or HTML."""
+    return " ".join(re.findall(r"[\w.,:;%-]+", re.sub(r"<[^>]+>|``", " ", text)))
+
+
+def test_every_table_and_figure_is_in_its_category(page, finished):
+    categories = data(page, "categories")
+    tables = {subject: sorted(Path(path).name for path in paths) for subject, paths in categories["Tables"].items()}
+    assert tables == SUBJECTS
+    made = {path.stem for path in (finished / "results/tables").iterdir()}
+    assert made == {Path(name).stem for names in SUBJECTS.values() for name in names}
+    drawn = sorted(str(path.relative_to(finished)) for path in (finished / "results/figures").rglob("*.svg"))
+    assert {name: sorted(paths) for name, paths in categories["Figures"].items()} == {"reviews, tiny": drawn}
+    assert categories.keys() >= {"Tables", "Figures"}
+
+
+def test_each_has_its_label_and_caption(page):
+    results = data(page, "results")
+    shown = [path for subjects in data(page, "categories").values() for paths in subjects.values() for path in paths]
+    for path in shown:
+        if "/tables/" in path or "/figures/" in path:
+            name = Path(path).stem
+            assert list(results[path]["labels"].values()) == [name.replace("_", " ")]
+            assert plain(results[path]["caption"]) == plain((CAPTIONS / f"{name}.rst").read_text(encoding="utf-8")), (
+                name
+            )
+
+
+def test_no_output_lacks_a_caption_and_no_caption_an_output():
+    declared = (tiny.REPOSITORY / "rules" / "common.smk").read_text(encoding="utf-8")
+    missing = {path.stem for path in CAPTIONS.iterdir() if f'"{path.stem}"' not in declared}
+    assert missing == set()
+    names = re.findall(r'"(\w+)"', re.search(r"^FIGURES = \[(.*?)\]", declared, re.MULTILINE | re.DOTALL)[1])
+    tables = ["tuning", "noise", "equal_memory", "attribution", "learning_rate_grid", "sweep"]
+    assert {*names, *tables} <= {path.stem for path in CAPTIONS.iterdir()}
+
+
+def test_the_report_says_what_the_workflow_is(page):
+    assert "What does each fine-tuning method cost, and what does it buy?" in page
