@@ -110,7 +110,13 @@ DRAWN = FIGURES + SWEEPS + ["learning_rate_grid"] * bool(EXPERIMENT.trials)
 SUBJECTS = {
     "Decision": ["recommendation"],
     "Results": TABLES,
-    "Comparisons": [*COMPARISONS, "equal_cost", "equal_memory", "attribution"],
+    "Comparisons": [
+        *COMPARISONS,
+        "equal_cost",
+        "equal_memory",
+        "attribution",
+        "imported",
+    ],
     "Checks": [*CONTRACT, "tuning", "noise"],
 }
 GRID = {

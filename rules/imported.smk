@@ -10,7 +10,7 @@ if IMPORTED:
             results=[path for paths in IMPORTED.values() for path in paths],
             code=code("make_imported.py"),
         output:
-            table_files(["imported"]),
+            tables_in_report(table_files(["imported"])),
         log:
             f"{OUT}/logs/make_imported.log",
         conda:

@@ -13,7 +13,7 @@ rule make_report:
         code=code("make_report.py"),
         page=page_files(),
     output:
-        f"{OUT}/report.html",
+        in_report(f"{OUT}/report.html", "Report", None),
     log:
         f"{OUT}/logs/make_report.log",
     conda:
