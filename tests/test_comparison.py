@@ -16,6 +16,7 @@ import tiny
 from peft_tradeoffs import tables
 from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
 from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable, with_interval
+from peft_tradeoffs.config import resolve
 from peft_tradeoffs.digits import decimals
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.grid import AXES, run_folder
@@ -404,6 +405,19 @@ def test_a_constant_prediction_has_no_correlation_and_is_left_out(tmp_path):
     assert "LoRA r4 (1 undefined), LoRA r8 (4 undefined)" in " ".join(comparison_notes(frame.reset_index()))
 
 
+@pytest.mark.parametrize(
+    ("margin", "meant"),
+    [(1, "; did you mean 0.01?"), (5, "; did you mean 0.05?"), (0.5, "; did you mean 0.005?"), (50, "a point is 0.01")],
+)
+def test_a_margin_in_points_is_refused(margin, meant):
+    with pytest.raises(InputError) as caught:
+        resolve(tiny.config(Path(), comparison={"margin": margin}))
+    said = str(caught.value)
+    assert said.startswith(f"config key comparison.margin: {margin} is not above 0 and at most 0.2; ")
+    assert "accuracy is a fraction" in said and said.endswith(meant)
+    assert resolve(tiny.config(Path(), comparison={"margin": 0.2})).comparison["margin"] == 0.2
+
+
 def test_random_weights_are_not_compared(tmp_path):
     runs = [synthetic.randomly("full", None, seed) for seed in (0, 1)]
     frame = comparison_frame(tables.runs_frame(runs), "full", 0.01, lambda _: pytest.fail("read"))
@@ -503,6 +517,12 @@ def test_the_command_line_says_that_random_weights_have_nothing_to_compare(tmp_p
     subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], check=True)
     for kind in ("md", "tex"):
         assert (tmp_path / f"comparison.{kind}").read_text() == "Random weights: there is no metric to compare.\n"
+    for margin, said in (("1", b"at most 0.2"), ("nan", b"--margin: nan is not above 0")):
+        points = [margin if word == "0.01" else word for word in words]
+        done = subprocess.run(
+            [sys.executable, str(script), *points, "--output-dir", str(tmp_path)], capture_output=True
+        )
+        assert done.returncode == 1 and said in done.stderr
     words[words.index("full")] = "fulll"
     done = subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], capture_output=True)
     assert done.returncode == 1 and b"--baseline: no arm 'fulll' in --grid, which has full" in done.stderr

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import synthetic
 import tiny
 from peft_tradeoffs import tables
 from peft_tradeoffs.comparison import COLUMNS, read_comparison
+from peft_tradeoffs.config import resolve
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.recommendation import recommendation_frame
 from peft_tradeoffs.recommendation_text import answer, recommendation_markdown
@@ -296,6 +298,22 @@ def test_energy_that_was_not_measured_decides_nothing():
     )
     frame, _ = judged(runs(["full", "lora-r8"], device="cpu"), compared({"lora-r8": GOOD}), energy_J=100.0)
     assert frame["why"].unique().tolist() == ["energy not known (no CUDA device: the run was on the CPU)"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        ({"recommendation": {"cheapest": "energy"}}, "recommendation.cheapest: energy: "),
+        ({"recommendation": {"energy_J": 5000}}, "recommendation.energy_J: "),
+        ({"budgets": {"energy_J": [5000]}}, "budgets.energy_J: "),
+    ],
+)
+def test_energy_that_a_cpu_does_not_measure_is_refused_before_any_job(asked, key):
+    with pytest.raises(InputError, match=f"^config key {key}training.device is cpu"):
+        resolve(tiny.config(Path(), **asked))
+    config = tiny.config(Path(), **asked)
+    config["training"]["device"] = "cuda"
+    resolve(config)
 
 
 def test_costs_of_different_devices_are_not_compared():

@@ -11,7 +11,8 @@ from peft_tradeoffs.factorial import factorial
 def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
     """Write out the defaults of `noise` and `equal_memory`; `grid` are the arms by name.
 
-    Raises InputError for an arm that the grid has not, or arms of an attribution that are no factorial.
+    Raises InputError for an arm that the grid has not, arms of an attribution that are no factorial, or energy that a
+    CPU does not measure.
     """
     arms = list(grid)
     if (noise := config["noise"]) is not None:
@@ -31,6 +32,8 @@ def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
                     f"config key recommendation.split: heldout, but data set {name} has no such split; set "
                     f"datasets.{name}.fractions.heldout (0.1, say), or test here"
                 )
+    if config["training"]["device"] == "cpu":
+        _refuse_energy(config["recommendation"], config["budgets"])
     for name, cells in config["attribution"].items():
         _check_arms(f"attribution.{name}", cells, arms)
         factors(name, cells, grid)
@@ -39,6 +42,21 @@ def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
 def factors(name: str, cells: list[str], grid: Mapping[str, Any]) -> dict[str, Any]:
     """What `factorial` finds of these arms of the grid."""
     return factorial(name, {arm: (grid[arm].rank, grid[arm].settings) for arm in cells})
+
+
+def _refuse_energy(recommendation: dict[str, Any], budgets: dict[str, list[float]]) -> None:
+    """Raise InputError for what asks for the energy of runs on the CPU."""
+    asked = {
+        "recommendation.cheapest: energy": (recommendation["cheapest"] == "energy", "memory or time"),
+        "recommendation.energy_J": (recommendation["energy_J"], "null"),
+        "budgets.energy_J": (budgets["energy_J"], "[]"),
+    }
+    for key, (wanted, instead) in asked.items():
+        if wanted:
+            raise InputError(
+                f"config key {key}: training.device is cpu, and only a GPU's energy is measured; set {instead} here, "
+                "or training.device cuda"
+            )
 
 
 def _check_arms(key: str, named: list[str], arms: list[str]) -> None:
