@@ -103,9 +103,25 @@ def test_holm_counts_the_arms(tmp_path):
         [2 * ordered["p_different"].iloc[0], max(2 * ordered["p_different"].iloc[0], ordered["p_different"].iloc[1])]
     )
     assert np.isnan(frame.loc["full", "p_different_holm"])
-    for test in ("p_equivalent", "p_not_worse"):
+    for test in ("p_equivalent", "p_not_worse", "p_worse"):
         low, high = sorted(ordered[test])
         assert sorted(ordered[f"{test}_holm"]) == pytest.approx([min(2 * low, 1), min(max(2 * low, high), 1)])
+
+
+def test_a_proven_loss_beyond_the_margin_is_a_verdict_of_worse(tmp_path):
+    counts = {f"lora-r{rank}": more for rank, more in ((1, 31), (2, 38), (4, 44), (8, 60), (16, -10))}
+    whole = compared(tmp_path, arms(counts))
+    assert "without Holm's correction: one can leave out 0" in " ".join(comparison_notes(whole))
+    frame = whole.iloc[1:]
+    beyond = frame["p_worse_holm"] < 0.025
+    assert 0 < beyond.sum() < (frame["difference_high"] < -0.01).sum()  # the interval alone says it of more arms
+    assert (frame[beyond]["verdict"] == "worse").all()
+    assert (2 * frame["p_worse_holm"]).clip(upper=1).ge(frame["p_different_holm"]).all()
+    corrected = multipletests(frame["p_worse"], 0.05, "holm")[1]
+    assert frame["p_worse_holm"].to_numpy() == pytest.approx(corrected)
+    row = frame.iloc[1]
+    t = (0.01 + row["difference"]) / ((row["difference_high"] - row["difference"]) / stats.t.ppf(0.975, ROWS - 1))
+    assert row["p_worse"] == pytest.approx(stats.t.cdf(t, ROWS - 1), rel=0.02)
 
 
 def test_what_would_prove_an_arm_not_to_be_worse(tmp_path):

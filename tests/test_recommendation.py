@@ -56,13 +56,15 @@ def compared(quality: dict[str, tuple[float, float, float] | str], **changes: An
             "baseline": "full",
             "split": "test",
         }
-        row |= {"metric": "accuracy", "margin": 0.01, "mean": 0.9, "low": 0.89, "high": 0.91}
+        row |= {"metric": "accuracy", "margin": 0.01, "test_rows": 872, "mean": 0.9, "low": 0.89, "high": 0.91}
         if isinstance(found, str):
             row["reason"] = found or None
         else:
             difference, half, p = found
             row |= {"difference": difference, "difference_low": difference - half, "difference_high": difference + half}
-            row |= {"p_not_worse_holm": p, "seeds_needed": 9 if p > 0.05 else None}
+            beyond = difference + half < -0.01
+            row |= {"p_not_worse_holm": p, "p_worse_holm": 0.001 if beyond else 1.0, "verdict": "undecided"}
+            row |= {"seeds_needed": 9 if p > 0.05 else None}
         rows.append(row | changes)
     return pd.DataFrame(rows)
 
@@ -165,6 +167,56 @@ def test_how_far_jobs_differ_counts_in_intervals_and_limits_of_time():
     assert "and which of them has less cannot be told" in said
 
 
+def test_an_interval_beyond_the_margin_that_the_corrected_test_does_not_bear_out_decides_nothing():
+    """Both tables rest on p values with Holm's correction; the interval has none."""
+    uncertain = compared({"lora-r4": BAD, "lora-r8": BAD})
+    uncertain["p_worse_holm"] = [None, 0.024, 0.026]
+    frame, _ = judged(runs(["full", "lora-r4", "lora-r8"]), uncertain)
+    assert frame["quality"].to_dict() == {"full": "yes", "lora-r4": "no", "lora-r8": "cannot say"}
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
+    assert "Intervals of differences are of one arm each, without Holm's correction" in text
+    assert "without Holm" not in recommendation_markdown(
+        judged(runs(["full", "lora-r4"]), compared({"lora-r4": BAD}))[0].reset_index(), NO_LIMITS
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "changes", "said"),
+    [
+        (GOOD, {"verdict": "equivalent"}, "(equivalent); it keeps within the margin there, too."),
+        (OPEN, {}, "(undecided); there it is not proven to keep within the margin."),
+        (
+            (-0.011, 0.003, 0.9),
+            {"verdict": "worse"},
+            "(worse): the splits disagree. On test it is proven to lose less than the margin, on heldout it is proven "
+            "worse than full, and not proven to lose less than the margin; which of them counts is yours to say.",
+        ),
+        (BAD, {"verdict": "worse"}, "on heldout it is proven to lose more than the margin; which of them counts is"),
+        ("the metric is not defined without some of the test examples", {}, None),
+    ],
+)
+def test_what_the_other_split_says_of_the_recommended_arm(other, changes, said):
+    heldout = compared({"lora-r8": other}, split="heldout", test_rows=6737, **changes)
+    both = pd.concat([compared({"lora-r8": GOOD}), heldout])
+    frame, taken = judged(runs(["full", "lora-r8"]), both)
+    assert taken.startswith("Take LoRA r8") and frame.loc["lora-r8", "quality"] == "yes"
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
+    if said is None:
+        assert "On the heldout split" not in text
+        return
+    (line,) = (line for line in text.splitlines() if line.startswith("- On the heldout split (6,737 examples): "))
+    assert " points against full (" in line and said in line
+    assert frame.loc["lora-r8", "other_difference"] == other[0]
+    swapped, _ = judged(runs(["full", "lora-r8"]), both, split="heldout")
+    assert swapped.loc["lora-r8", "other_split"] == "test" and swapped.loc["lora-r8", "difference"] == other[0]
+
+
+def test_a_comparison_without_the_split_asked_for_is_named():
+    for comparison in (compared({"lora-r8": GOOD}), compared({}, split="heldout")):
+        with pytest.raises(InputError, match=r"comparison\.csv: no row of sst2/distilbert/\S+ on the split 'heldout'"):
+            judged(runs(["full", "lora-r8"]), comparison, split="heldout")
+
+
 def test_costs_have_four_digits_at_most():
     summaries = runs(["full", "lora-r8"])
     for run in summaries:
@@ -215,6 +267,12 @@ def test_a_cheaper_arm_that_is_undecided_is_named_with_what_would_decide():
         "true difference.\n"
     ) in text
     assert "- Cannot be said of QLoRA r8: not proven" in text
+    few = quality.assign(seeds_needed=None, examples_needed=505)
+    text = recommendation_markdown(judged(runs(ALL), few)[0].reset_index(), NO_LIMITS)
+    assert (
+        "about 510 test examples with these seeds would prove it with a probability of 80 %, if this is the true "
+        "difference; 100 seeds with these test examples would not."
+    ) in text
 
 
 def test_it_refuses_where_only_the_baseline_is_known_to_qualify():

@@ -11,11 +11,13 @@ from peft_tradeoffs.digits import at_most, decimals, finer
 from peft_tradeoffs.readable import NULL, differs, failed_counts, metric_label, metric_scale, number
 
 RANGE = {"accuracy": (0, 1), "f1": (0, 1), "mcc": (-1, 1), "pearson": (-1, 1), "spearman": (-1, 1)}
-
-
+UNCORRECTED = (
+    "Intervals of differences are of one arm each, without Holm's correction: one can leave out 0, or lie beyond the "
+    "margin, where the corrected test proves nothing."
+)
 HELDOUT = (
-    "The heldout split is there to compare arms on more examples. Where it was carved from train, its examples may be "
-    "like each other and like those trained on (parts of the same documents): its intervals may then be too narrow, "
+    "The heldout split is there to compare arms on further examples. Where it was carved from train, its examples may "
+    "be like each other and like those trained on (parts of the same documents): its intervals may then be too narrow, "
     "what is proven is proven for such texts only, and how good an arm is the test split alone says."
 )
 
@@ -104,6 +106,8 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
             "differ, and not proven to lie within that; all at 5 %, p values with Holm's correction over "
             f"{compared} arm{'' if compared == 1 else 's'}."
         )
+        if compared > 1:
+            lines.append(UNCORRECTED)
         if rows["smallest_difference"].notna().any():
             size = number(rows["smallest_difference"].max() * scale, 1 if metric == "accuracy" else 3)
             lines.append(
