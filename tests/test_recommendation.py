@@ -22,6 +22,7 @@ from scipy import stats
 NO_LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
 SPREAD = (-1.0, 0.0, 1.0, -1.0, 1.0)  # of a cost over five seeds: mean 0, standard deviation 1
 HALF = stats.t.ppf(0.975, 4) / np.sqrt(5)
+HIGH = 60 * np.exp(stats.t.ppf(0.975, 4) * np.sqrt(np.log1p((1 / np.sqrt(5) / 60) ** 2)))  # of a time of 60 s
 MEMORY = {"full": 900.0, "lora-r4": 500.0, "lora-r8": 512.0, "qlora-r8": 560.0}
 TIME = {"full": 100.0, "lora-r4": 60.0, "lora-r8": 61.0, "qlora-r8": 90.0}
 GOOD, BAD, OPEN = (-0.001, 0.002, 0.001), (-0.03, 0.004, 1.0), (-0.006, 0.008, 0.3)  # difference, half width, p
@@ -108,8 +109,7 @@ def test_the_cheapest_of_those_that_qualify():
 
 def test_a_cost_must_be_within_its_limit_with_its_interval():
     quality = compared({"lora-r4": GOOD, "lora-r8": GOOD, "qlora-r8": GOOD})
-    high = 60 + HALF
-    frame, _ = judged(runs(ALL), quality, train_s=high + 1e-6, cheapest="time")
+    frame, _ = judged(runs(ALL), quality, train_s=HIGH + 1e-6, cheapest="time")
     assert frame["train_s_kept"].to_dict() == {
         "full": "no",
         "lora-r4": "yes",
@@ -117,9 +117,9 @@ def test_a_cost_must_be_within_its_limit_with_its_interval():
         "qlora-r8": "no",
     }
     assert frame.loc["lora-r4", ["train_s", "train_s_low", "train_s_high"]].to_list() == pytest.approx(
-        [60, 60 - HALF, 60 + HALF]
+        [60, 60**2 / HIGH, HIGH]
     )
-    frame, said = judged(runs(ALL), quality, train_s=high - 1e-6, cheapest="time")
+    frame, said = judged(runs(ALL), quality, train_s=HIGH - 1e-6, cheapest="time")
     assert frame.loc["lora-r4", "train_s_kept"] == "cannot say"
     assert said == (
         "No recommendation: whether LoRA r4 or LoRA r8 qualifies these runs cannot say; full and QLoRA r8 do not."
@@ -151,8 +151,9 @@ def test_how_far_jobs_differ_counts_in_intervals_and_limits_of_time():
     """Identical seeds of one job would put 61 s above 60 s for sure; jobs that differ by 2 % do not."""
     quality = compared({"lora-r4": GOOD, "lora-r8": GOOD, "qlora-r8": GOOD})
     frame, said = judged(one_job(runs(ALL)), quality, noise_table(0.02), train_s=62, cheapest="time")
-    half = stats.t.ppf(0.975, 4) * np.sqrt(1 / 5 + (0.02 * 60) ** 2)
-    assert frame.loc["lora-r4", "train_s_high"] == pytest.approx(60 + half)
+    share = np.sqrt(1 / 5 + (0.02 * 60) ** 2) / 60
+    high = 60 * np.exp(stats.t.ppf(0.975, 4) * np.sqrt(np.log1p(share**2)))
+    assert frame.loc["lora-r4", "train_s_high"] == pytest.approx(high)
     half = stats.t.ppf(0.975, 4) * np.sqrt(4 / 5 + 0.02**2 * (60**2 + 100**2))
     assert frame["train_s_kept"].to_dict() == {
         "full": "no", "lora-r4": "cannot say", "lora-r8": "cannot say", "qlora-r8": "no"
@@ -248,7 +249,7 @@ def test_arms_whose_cost_cannot_be_told_apart_share_the_recommendation():
     )
     assert said == (
         "Take LoRA r4 or LoRA r8: of the 4 arms that qualify they have the shortest training time "
-        "(60.0 [58.8, 61.2] s, 61.0 [59.8, 62.2] s), and which of them has less cannot be told."
+        "(60.0 [58.8, 61.3] s, 61.0 [59.8, 62.3] s), and which of them has less cannot be told."
     )
     equal = runs(ALL)
     for run in equal:
