@@ -49,8 +49,11 @@ def write(folder: Path, runs: list[tuple[dict, dict]]) -> Path:
 
 def write_predictions(path: Path, columns: dict) -> None:
     table = pd.DataFrame(columns)
-    for label in range(2):
-        table[f"logit_{label}"] = (table["prediction"] == label).astype(float)
+    if table["prediction"].dtype == float:
+        table["logit_0"] = table["prediction"]
+    else:
+        for label in range(2):
+            table[f"logit_{label}"] = (table["prediction"] == label).astype(float)
     table.to_csv(path, index=False)
 
 
@@ -143,7 +146,7 @@ def test_what_the_runs_cannot_tell_is_undecided(tmp_path):
     assert frame.loc["lora-r4", "verdict"] == "undecided"
     notes = " ".join(comparison_notes(frame.reset_index()))
     assert "Undecided: these runs cannot tell the arm from full, nor prove it equivalent." in notes
-    assert "is found with a probability of 80 %" in notes
+    assert "is found with a probability of 80 %" in notes and "hardly an answer" not in notes
 
 
 def test_one_seed_has_a_difference_and_no_interval(tmp_path):
@@ -287,7 +290,13 @@ def test_arms_that_predict_alike_are_equal_only_as_far_as_the_examples_can_say(t
     assert row["p_equivalent"] == pytest.approx(0.99**rows)
     bound = stats.binomtest(0, rows).proportion_ci().high  # Clopper and Pearson
     assert (row["difference_low"], row["difference_high"]) == pytest.approx((-bound, bound))
-    assert np.isnan(row["smallest_difference"]) and "is found" not in " ".join(comparison_notes(frame))
+    notes = " ".join(comparison_notes(frame))
+    assert np.isnan(row["smallest_difference"]) and "is found" not in notes
+    assert (
+        "LoRA r4: hardly an answer is unlike full's, and the interval of the difference, "
+        f"± {100 * bound:.1f} points, is what {rows:,} examples leave possible"
+    ) in notes
+    assert "hardly an answer is wrong" not in notes
     assert frame["groups"].to_list() == ["a", "a"]
 
 
@@ -462,6 +471,7 @@ def test_runs_of_other_data_are_refused(tmp_path):
             lambda path: change(path, "logit_0", 1, "-inf"),
             "1 rows with a value that is not finite, the first in line 3",
         ),
+        (lambda path: change(path, "prediction", 1000, "1"), "line 1002: a prediction that its logits contradict"),
         (lambda path: change(path, "label", 3, "2"), "line 5: a label or prediction that is none of 2 classes"),
         (lambda path: change(path, "prediction", 3, "-1"), "line 5: a label or prediction that is none of 2 classes"),
         (lambda path: change(path, "prediction", 3, "0.5"), "line 5: a label or prediction that is none of 2 classes"),
@@ -483,6 +493,15 @@ def test_a_regression_with_a_prediction_that_is_not_finite_is_named(tmp_path, va
     path = write(tmp_path, runs) / "sst2/distilbert/full/seed0/predictions.csv"
     change(path, "prediction", 4, value)
     with pytest.raises(InputError, match="1 rows with a value that is not finite, the first in line 6"):
+        read_predictions(path, runs[0][0])
+
+
+def test_a_regression_whose_prediction_is_not_its_output_is_named(tmp_path):
+    labels = np.linspace(0, 1, 50)
+    runs = regression({"full": [labels**2]}, labels, "spearman")
+    path = write(tmp_path, runs) / "sst2/distilbert/full/seed0/predictions.csv"
+    change(path, "prediction", 4, "0.0067")  # no other rank, so the metric does not show it
+    with pytest.raises(InputError, match="line 6: a prediction that its logits contradict"):
         read_predictions(path, runs[0][0])
 
 

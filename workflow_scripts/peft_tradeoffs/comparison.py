@@ -60,7 +60,7 @@ class Predicted:
 def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     """Read a completed run's predictions on a split, of which `run` has task, metric, metric_value and test_rows.
 
-    Raises InputError if they are missing, broken, not finite or do not give its metric.
+    Raises InputError if they are missing, broken, not finite, not what the logits say or do not give its metric.
     """
     kind = float if run["task"] == "regression" else int
     remedy = "delete the run's folder and run it again"
@@ -87,6 +87,9 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
             where = f"line {int(strange.argmax()) + 2}"
             raise InputError(f"{path}, {where}: a label or prediction that is none of {classes} classes; {remedy}")
         labels, predicted = labels.astype(int), predicted.astype(int)
+    said = logits[np.arange(len(logits)), predicted] == logits.max(axis=1) if kind is int else logits[:, 0] == predicted
+    if not said.all():
+        raise InputError(f"{path}, line {int(said.argmin()) + 2}: a prediction that its logits contradict; {remedy}")
     found = metric_of(labels, predicted, run["metric"], classes)
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"
