@@ -33,7 +33,7 @@ from peft_tradeoffs.tables import COMPLETED, QUALITY, memory_key
 KEY = "Points: seeds. Line: their mean. At the right: mean ± sample standard deviation."
 
 
-def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str, decimals: int | None) -> None:
+def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str) -> None:
     """A row an arm: every run a point, the mean a line, mean ± sd in figures at the right."""
     scale = grid.scale if key == "metric_value" else 1.0
     arms = tables.arms_frame(runs).to_dict("records")
@@ -45,7 +45,7 @@ def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str, decimals: in
             done = done[~done["mixed_gpus"].eq(True)]  # as the mean
         values = done[key].dropna().to_numpy(dtype=float) * scale
         mean = row[f"{key}_mean"] * scale
-        text = readable.mean_sd(row, key, scale, decimals)
+        text = readable.mean_metric(row, "test") if key == "metric_value" else readable.mean_sd(row, key)
         if not len(values):
             mixed = done.empty and (own["status"] == COMPLETED).any()
             draw_gap(axes, y, "resumed on a GPU of another model" if mixed else reason(own, key))
@@ -80,7 +80,7 @@ def by_arm(
     figure = canvas(grid, title, height, [conditions(grid.runs), KEY, note])
     column = figure.subplots(len(panels), 1, squeeze=False, height_ratios=counts)[:, 0]
     for axes, (device, runs) in zip(column, panels, strict=True):
-        draw_rows(axes, grid, runs, key_of(device), None)
+        draw_rows(axes, grid, runs, key_of(device))
         axes.set_xlim(left=0)
         axes.set_xlabel(label_of(device) if len(panels) == 1 else f"{label_of(device)} (on {device})")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -99,7 +99,7 @@ def metric_by_arm(grid: Grid) -> Figure:
     notes = [conditions(grid.runs), KEY, resolution(grid)]
     figure = canvas(grid, title, style.ROW * rows + 1.1, notes)
     axes = figure.subplots()
-    draw_rows(axes, grid, grid.runs, "metric_value", readable.metric_decimals(grid.metric or ""))
+    draw_rows(axes, grid, grid.runs, "metric_value")
     axes.set_xlim(*metric_limits(grid))
     axes.set_xlabel(grid.metric_axis)
     style.grid_along(axes, "both")
