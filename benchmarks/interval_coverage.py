@@ -86,7 +86,7 @@ def levels(random: np.random.Generator, repeats: int, seeds: int, texts: int, ma
     equal = World("", 0.05, 2.0, 0.7, (0.9,) * 5)
     at_the_margin = World("", 0.05, 2.0, 0.7, (0.9, 0.9 - margin))
     names = ("McNemar", "t test", "Holm over four arms", "TOST at the margin", "non-inferiority at the margin")
-    found = dict.fromkeys(names, 0)
+    found = dict.fromkeys((*names, "a loss beyond the margin"), 0)
     for _ in range(repeats):
         correct = equal.draw(random, seeds, texts)
         found["McNemar"] += mcnemar(*_one_seed_each(random, texts)) < 0.05
@@ -97,6 +97,7 @@ def levels(random: np.random.Generator, repeats: int, seeds: int, texts: int, ma
         lost = over_seeds_and_examples(apart[1].astype(float) - apart[0])
         found["TOST at the margin"] += lost.p_equivalent(margin) < 0.05
         found["non-inferiority at the margin"] += lost.p_not_worse(margin) < 0.05
+        found["a loss beyond the margin"] += lost.p_worse(margin) < 0.05
     return {name: count / repeats for name, count in found.items()}
 
 

@@ -333,6 +333,10 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         ("config key comparison.baseline: there is no arm 'lora-r5'; did you mean lora-r4?",),
     ),
     "a margin of nothing": (Plan(put("comparison", {"margin": 0})), ("config key comparison.margin: 0",)),
+    "a margin in points": (
+        Plan(put("comparison", {"margin": 1})),
+        ("config key comparison.margin: 1 is not above 0 and at most 0.2", "a point is 0.01", "did you mean 0.01?"),
+    ),
     "early stopping on nothing": (
         Plan(put("training.early_stopping", {"patience": 2})),
         ("training.early_stopping: data set reviews has no validation split", "set fractions.validation"),

@@ -16,6 +16,7 @@ import tiny
 from peft_tradeoffs import tables
 from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
 from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable, with_interval
+from peft_tradeoffs.config import resolve
 from peft_tradeoffs.digits import decimals
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.grid import AXES, run_folder
@@ -48,8 +49,11 @@ def write(folder: Path, runs: list[tuple[dict, dict]]) -> Path:
 
 def write_predictions(path: Path, columns: dict) -> None:
     table = pd.DataFrame(columns)
-    for label in range(2):
-        table[f"logit_{label}"] = (table["prediction"] == label).astype(float)
+    if table["prediction"].dtype == float:
+        table["logit_0"] = table["prediction"]
+    else:
+        for label in range(2):
+            table[f"logit_{label}"] = (table["prediction"] == label).astype(float)
     table.to_csv(path, index=False)
 
 
@@ -102,9 +106,25 @@ def test_holm_counts_the_arms(tmp_path):
         [2 * ordered["p_different"].iloc[0], max(2 * ordered["p_different"].iloc[0], ordered["p_different"].iloc[1])]
     )
     assert np.isnan(frame.loc["full", "p_different_holm"])
-    for test in ("p_equivalent", "p_not_worse"):
+    for test in ("p_equivalent", "p_not_worse", "p_worse"):
         low, high = sorted(ordered[test])
         assert sorted(ordered[f"{test}_holm"]) == pytest.approx([min(2 * low, 1), min(max(2 * low, high), 1)])
+
+
+def test_a_proven_loss_beyond_the_margin_is_a_verdict_of_worse(tmp_path):
+    counts = {f"lora-r{rank}": more for rank, more in ((1, 31), (2, 38), (4, 44), (8, 60), (16, -10))}
+    whole = compared(tmp_path, arms(counts))
+    assert "without Holm's correction: one can leave out 0" in " ".join(comparison_notes(whole))
+    frame = whole.iloc[1:]
+    beyond = frame["p_worse_holm"] < 0.025
+    assert 0 < beyond.sum() < (frame["difference_high"] < -0.01).sum()  # the interval alone says it of more arms
+    assert (frame[beyond]["verdict"] == "worse").all()
+    assert (2 * frame["p_worse_holm"]).clip(upper=1).ge(frame["p_different_holm"]).all()
+    corrected = multipletests(frame["p_worse"], 0.05, "holm")[1]
+    assert frame["p_worse_holm"].to_numpy() == pytest.approx(corrected)
+    row = frame.iloc[1]
+    t = (0.01 + row["difference"]) / ((row["difference_high"] - row["difference"]) / stats.t.ppf(0.975, ROWS - 1))
+    assert row["p_worse"] == pytest.approx(stats.t.cdf(t, ROWS - 1), rel=0.02)
 
 
 def test_what_would_prove_an_arm_not_to_be_worse(tmp_path):
@@ -126,7 +146,7 @@ def test_what_the_runs_cannot_tell_is_undecided(tmp_path):
     assert frame.loc["lora-r4", "verdict"] == "undecided"
     notes = " ".join(comparison_notes(frame.reset_index()))
     assert "Undecided: these runs cannot tell the arm from full, nor prove it equivalent." in notes
-    assert "is found with a probability of 80 %" in notes
+    assert "is found with a probability of 80 %" in notes and "hardly an answer" not in notes
 
 
 def test_one_seed_has_a_difference_and_no_interval(tmp_path):
@@ -270,7 +290,13 @@ def test_arms_that_predict_alike_are_equal_only_as_far_as_the_examples_can_say(t
     assert row["p_equivalent"] == pytest.approx(0.99**rows)
     bound = stats.binomtest(0, rows).proportion_ci().high  # Clopper and Pearson
     assert (row["difference_low"], row["difference_high"]) == pytest.approx((-bound, bound))
-    assert np.isnan(row["smallest_difference"]) and "is found" not in " ".join(comparison_notes(frame))
+    notes = " ".join(comparison_notes(frame))
+    assert np.isnan(row["smallest_difference"]) and "is found" not in notes
+    assert (
+        "LoRA r4: hardly an answer is unlike full's, and the interval of the difference, "
+        f"± {100 * bound:.1f} points, is what {rows:,} examples leave possible"
+    ) in notes
+    assert "hardly an answer is wrong" not in notes
     assert frame["groups"].to_list() == ["a", "a"]
 
 
@@ -404,6 +430,19 @@ def test_a_constant_prediction_has_no_correlation_and_is_left_out(tmp_path):
     assert "LoRA r4 (1 undefined), LoRA r8 (4 undefined)" in " ".join(comparison_notes(frame.reset_index()))
 
 
+@pytest.mark.parametrize(
+    ("margin", "meant"),
+    [(1, "; did you mean 0.01?"), (5, "; did you mean 0.05?"), (0.5, "; did you mean 0.005?"), (50, "a point is 0.01")],
+)
+def test_a_margin_in_points_is_refused(margin, meant):
+    with pytest.raises(InputError) as caught:
+        resolve(tiny.config(Path(), comparison={"margin": margin}))
+    said = str(caught.value)
+    assert said.startswith(f"config key comparison.margin: {margin} is not above 0 and at most 0.2; ")
+    assert "accuracy is a fraction" in said and said.endswith(meant)
+    assert resolve(tiny.config(Path(), comparison={"margin": 0.2})).comparison["margin"] == 0.2
+
+
 def test_random_weights_are_not_compared(tmp_path):
     runs = [synthetic.randomly("full", None, seed) for seed in (0, 1)]
     frame = comparison_frame(tables.runs_frame(runs), "full", 0.01, lambda _: pytest.fail("read"))
@@ -432,6 +471,7 @@ def test_runs_of_other_data_are_refused(tmp_path):
             lambda path: change(path, "logit_0", 1, "-inf"),
             "1 rows with a value that is not finite, the first in line 3",
         ),
+        (lambda path: change(path, "prediction", 1000, "1"), "line 1002: a prediction that its logits contradict"),
         (lambda path: change(path, "label", 3, "2"), "line 5: a label or prediction that is none of 2 classes"),
         (lambda path: change(path, "prediction", 3, "-1"), "line 5: a label or prediction that is none of 2 classes"),
         (lambda path: change(path, "prediction", 3, "0.5"), "line 5: a label or prediction that is none of 2 classes"),
@@ -453,6 +493,15 @@ def test_a_regression_with_a_prediction_that_is_not_finite_is_named(tmp_path, va
     path = write(tmp_path, runs) / "sst2/distilbert/full/seed0/predictions.csv"
     change(path, "prediction", 4, value)
     with pytest.raises(InputError, match="1 rows with a value that is not finite, the first in line 6"):
+        read_predictions(path, runs[0][0])
+
+
+def test_a_regression_whose_prediction_is_not_its_output_is_named(tmp_path):
+    labels = np.linspace(0, 1, 50)
+    runs = regression({"full": [labels**2]}, labels, "spearman")
+    path = write(tmp_path, runs) / "sst2/distilbert/full/seed0/predictions.csv"
+    change(path, "prediction", 4, "0.0067")  # no other rank, so the metric does not show it
+    with pytest.raises(InputError, match="line 6: a prediction that its logits contradict"):
         read_predictions(path, runs[0][0])
 
 
@@ -503,6 +552,12 @@ def test_the_command_line_says_that_random_weights_have_nothing_to_compare(tmp_p
     subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], check=True)
     for kind in ("md", "tex"):
         assert (tmp_path / f"comparison.{kind}").read_text() == "Random weights: there is no metric to compare.\n"
+    for margin, said in (("1", b"at most 0.2"), ("nan", b"--margin: nan is not above 0")):
+        points = [margin if word == "0.01" else word for word in words]
+        done = subprocess.run(
+            [sys.executable, str(script), *points, "--output-dir", str(tmp_path)], capture_output=True
+        )
+        assert done.returncode == 1 and said in done.stderr
     words[words.index("full")] = "fulll"
     done = subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], capture_output=True)
     assert done.returncode == 1 and b"--baseline: no arm 'fulll' in --grid, which has full" in done.stderr

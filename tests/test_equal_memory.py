@@ -146,6 +146,9 @@ def test_training_above_the_cap_is_marked(tmp_path):
     peaks = [(1, {"run": {"train_peak_allocated_MiB": 1100.0}}), (2, {"run": {"train_peak_allocated_MiB": 1100.0}})]
     cells, notes = table(tmp_path, found(tmp_path, "full", None, peaks))
     assert list(cells["Training peak, MiB"]) == ["1,100 ± 0*", "1,100 ± 0"]
+    assert "on the longest texts; captured training holds more." in notes
+    _, notes = table(tmp_path, found(tmp_path, "full", None, [(1, {})], device="cpu"))
+    assert "on the longest texts. " in notes and "captured" not in notes
     assert "*: the training peak is above the cap." in notes
     _, notes = table(tmp_path, found(tmp_path, "full", None, peaks[1:]))
     assert "*:" not in notes

@@ -137,8 +137,9 @@ def test_every_seed_is_a_point_and_the_mean_is_written(tmp_path):
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "full", "LoRA r4", "LoRA r16", "QLoRA r4", "QLoRA r16",
     ]  # fmt: skip
-    mean = sum(run["metric_value"] for run in summaries[:3]) / 3
-    assert any(text.startswith(f"{100 * mean:.2f} ± ") for text in texts(figure))
+    arms = tables.arms_frame(tables.runs_frame(summaries))
+    as_in_arms_md = readable.arms_readable(arms)["Accuracy, %"].to_list()
+    assert " ± " in as_in_arms_md[0] and [text for text in texts(figure) if text in as_in_arms_md] == as_in_arms_md
     assert axes.get_xlabel() == "Accuracy on the test split, %"
 
 

@@ -7,6 +7,7 @@ import synthetic
 from peft_tradeoffs import tables
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.job_noise import JobNoise, job_noise, noise_notes, over_jobs, processes, read_noise
+from peft_tradeoffs.stats import over_seeds
 from scipy import stats
 
 OF = {"dataset": "sst2", "model": "distilbert", "device_name": "Example CPU, 2 cores"}
@@ -42,6 +43,20 @@ def test_the_variance_of_a_job_is_divided_by_the_jobs():
     assert over_jobs(values - values, [values, values], [4, 1], None) is None
     assert over_jobs(values, [values], [1], JobNoise(0.02, 2)).df == 2
     assert over_jobs(values[:1], [values[:1]], [1], noise) is None
+
+
+def test_the_interval_of_a_time_is_above_0_and_that_of_a_difference_need_not_be():
+    """Two jobs of 3 and 1 s: by a symmetric interval a job might take -10 s."""
+    one, other = np.array([3.0, 1.0]), np.array([1.0, 1.1])
+    low, high = over_jobs(one, [one], [2], None).interval()
+    assert 0 < low < 2 < high and low * high == pytest.approx(4)
+    sd = np.sqrt(np.log(1 + 0.5**2))  # of the logarithm: the standard error is 1 s of 2
+    assert np.log(high / 2) == pytest.approx(stats.t.ppf(0.975, 1) * sd)
+    low, high = over_jobs(one - other, [one, other], [2, 2], None).interval()
+    assert low < 0 and low + high == pytest.approx(2 * 0.95)
+    # Jobs that hardly differ: as a symmetric interval.
+    close = np.array([99.0, 100.0, 101.0])
+    assert over_jobs(close, [close], [3], None).interval() == pytest.approx(over_seeds(close).interval(), rel=5e-4)
 
 
 def test_processes_are_those_that_said_when_they_started():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import synthetic
 import tiny
 from peft_tradeoffs import tables
 from peft_tradeoffs.comparison import COLUMNS, read_comparison
+from peft_tradeoffs.config import resolve
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.recommendation import recommendation_frame
 from peft_tradeoffs.recommendation_text import answer, recommendation_markdown
@@ -20,6 +22,7 @@ from scipy import stats
 NO_LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
 SPREAD = (-1.0, 0.0, 1.0, -1.0, 1.0)  # of a cost over five seeds: mean 0, standard deviation 1
 HALF = stats.t.ppf(0.975, 4) / np.sqrt(5)
+HIGH = 60 * np.exp(stats.t.ppf(0.975, 4) * np.sqrt(np.log1p((1 / np.sqrt(5) / 60) ** 2)))  # of a time of 60 s
 MEMORY = {"full": 900.0, "lora-r4": 500.0, "lora-r8": 512.0, "qlora-r8": 560.0}
 TIME = {"full": 100.0, "lora-r4": 60.0, "lora-r8": 61.0, "qlora-r8": 90.0}
 GOOD, BAD, OPEN = (-0.001, 0.002, 0.001), (-0.03, 0.004, 1.0), (-0.006, 0.008, 0.3)  # difference, half width, p
@@ -54,13 +57,15 @@ def compared(quality: dict[str, tuple[float, float, float] | str], **changes: An
             "baseline": "full",
             "split": "test",
         }
-        row |= {"metric": "accuracy", "margin": 0.01, "mean": 0.9, "low": 0.89, "high": 0.91}
+        row |= {"metric": "accuracy", "margin": 0.01, "test_rows": 872, "mean": 0.9, "low": 0.89, "high": 0.91}
         if isinstance(found, str):
             row["reason"] = found or None
         else:
             difference, half, p = found
             row |= {"difference": difference, "difference_low": difference - half, "difference_high": difference + half}
-            row |= {"p_not_worse_holm": p, "seeds_needed": 9 if p > 0.05 else None}
+            beyond = difference + half < -0.01
+            row |= {"p_not_worse_holm": p, "p_worse_holm": 0.001 if beyond else 1.0, "verdict": "undecided"}
+            row |= {"seeds_needed": 9 if p > 0.05 else None}
         rows.append(row | changes)
     return pd.DataFrame(rows)
 
@@ -104,8 +109,7 @@ def test_the_cheapest_of_those_that_qualify():
 
 def test_a_cost_must_be_within_its_limit_with_its_interval():
     quality = compared({"lora-r4": GOOD, "lora-r8": GOOD, "qlora-r8": GOOD})
-    high = 60 + HALF
-    frame, _ = judged(runs(ALL), quality, train_s=high + 1e-6, cheapest="time")
+    frame, _ = judged(runs(ALL), quality, train_s=HIGH + 1e-6, cheapest="time")
     assert frame["train_s_kept"].to_dict() == {
         "full": "no",
         "lora-r4": "yes",
@@ -113,9 +117,9 @@ def test_a_cost_must_be_within_its_limit_with_its_interval():
         "qlora-r8": "no",
     }
     assert frame.loc["lora-r4", ["train_s", "train_s_low", "train_s_high"]].to_list() == pytest.approx(
-        [60, 60 - HALF, 60 + HALF]
+        [60, 60**2 / HIGH, HIGH]
     )
-    frame, said = judged(runs(ALL), quality, train_s=high - 1e-6, cheapest="time")
+    frame, said = judged(runs(ALL), quality, train_s=HIGH - 1e-6, cheapest="time")
     assert frame.loc["lora-r4", "train_s_kept"] == "cannot say"
     assert said == (
         "No recommendation: whether LoRA r4 or LoRA r8 qualifies these runs cannot say; full and QLoRA r8 do not."
@@ -147,8 +151,9 @@ def test_how_far_jobs_differ_counts_in_intervals_and_limits_of_time():
     """Identical seeds of one job would put 61 s above 60 s for sure; jobs that differ by 2 % do not."""
     quality = compared({"lora-r4": GOOD, "lora-r8": GOOD, "qlora-r8": GOOD})
     frame, said = judged(one_job(runs(ALL)), quality, noise_table(0.02), train_s=62, cheapest="time")
-    half = stats.t.ppf(0.975, 4) * np.sqrt(1 / 5 + (0.02 * 60) ** 2)
-    assert frame.loc["lora-r4", "train_s_high"] == pytest.approx(60 + half)
+    share = np.sqrt(1 / 5 + (0.02 * 60) ** 2) / 60
+    high = 60 * np.exp(stats.t.ppf(0.975, 4) * np.sqrt(np.log1p(share**2)))
+    assert frame.loc["lora-r4", "train_s_high"] == pytest.approx(high)
     half = stats.t.ppf(0.975, 4) * np.sqrt(4 / 5 + 0.02**2 * (60**2 + 100**2))
     assert frame["train_s_kept"].to_dict() == {
         "full": "no", "lora-r4": "cannot say", "lora-r8": "cannot say", "qlora-r8": "no"
@@ -161,6 +166,56 @@ def test_how_far_jobs_differ_counts_in_intervals_and_limits_of_time():
     half = stats.t.ppf(0.975, 3) * np.sqrt(4 / 5 + 0.02**2 * (60**2 + 61**2))
     assert frame.loc["lora-r8", "apart_high"] == pytest.approx(1 + half)
     assert "and which of them has less cannot be told" in said
+
+
+def test_an_interval_beyond_the_margin_that_the_corrected_test_does_not_bear_out_decides_nothing():
+    """Both tables rest on p values with Holm's correction; the interval has none."""
+    uncertain = compared({"lora-r4": BAD, "lora-r8": BAD})
+    uncertain["p_worse_holm"] = [None, 0.024, 0.026]
+    frame, _ = judged(runs(["full", "lora-r4", "lora-r8"]), uncertain)
+    assert frame["quality"].to_dict() == {"full": "yes", "lora-r4": "no", "lora-r8": "cannot say"}
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
+    assert "Intervals of differences are of one arm each, without Holm's correction" in text
+    assert "without Holm" not in recommendation_markdown(
+        judged(runs(["full", "lora-r4"]), compared({"lora-r4": BAD}))[0].reset_index(), NO_LIMITS
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "changes", "said"),
+    [
+        (GOOD, {"verdict": "equivalent"}, "(equivalent); it keeps within the margin there, too."),
+        (OPEN, {}, "(undecided); there it is not proven to keep within the margin."),
+        (
+            (-0.011, 0.003, 0.9),
+            {"verdict": "worse"},
+            "(worse): the splits disagree. On test it is proven to lose less than the margin, on heldout it is proven "
+            "worse than full, and not proven to lose less than the margin; which of them counts is yours to say.",
+        ),
+        (BAD, {"verdict": "worse"}, "on heldout it is proven to lose more than the margin; which of them counts is"),
+        ("the metric is not defined without some of the test examples", {}, None),
+    ],
+)
+def test_what_the_other_split_says_of_the_recommended_arm(other, changes, said):
+    heldout = compared({"lora-r8": other}, split="heldout", test_rows=6737, **changes)
+    both = pd.concat([compared({"lora-r8": GOOD}), heldout])
+    frame, taken = judged(runs(["full", "lora-r8"]), both)
+    assert taken.startswith("Take LoRA r8") and frame.loc["lora-r8", "quality"] == "yes"
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
+    if said is None:
+        assert "On the heldout split" not in text
+        return
+    (line,) = (line for line in text.splitlines() if line.startswith("- On the heldout split (6,737 examples): "))
+    assert " points against full (" in line and said in line
+    assert frame.loc["lora-r8", "other_difference"] == other[0]
+    swapped, _ = judged(runs(["full", "lora-r8"]), both, split="heldout")
+    assert swapped.loc["lora-r8", "other_split"] == "test" and swapped.loc["lora-r8", "difference"] == other[0]
+
+
+def test_a_comparison_without_the_split_asked_for_is_named():
+    for comparison in (compared({"lora-r8": GOOD}), compared({}, split="heldout")):
+        with pytest.raises(InputError, match=r"comparison\.csv: no row of sst2/distilbert/\S+ on the split 'heldout'"):
+            judged(runs(["full", "lora-r8"]), comparison, split="heldout")
 
 
 def test_costs_have_four_digits_at_most():
@@ -194,7 +249,7 @@ def test_arms_whose_cost_cannot_be_told_apart_share_the_recommendation():
     )
     assert said == (
         "Take LoRA r4 or LoRA r8: of the 4 arms that qualify they have the shortest training time "
-        "(60.0 [58.8, 61.2] s, 61.0 [59.8, 62.2] s), and which of them has less cannot be told."
+        "(60.0 [58.8, 61.3] s, 61.0 [59.8, 62.3] s), and which of them has less cannot be told."
     )
     equal = runs(ALL)
     for run in equal:
@@ -213,6 +268,12 @@ def test_a_cheaper_arm_that_is_undecided_is_named_with_what_would_decide():
         "true difference.\n"
     ) in text
     assert "- Cannot be said of QLoRA r8: not proven" in text
+    few = quality.assign(seeds_needed=None, examples_needed=505)
+    text = recommendation_markdown(judged(runs(ALL), few)[0].reset_index(), NO_LIMITS)
+    assert (
+        "about 510 test examples with these seeds would prove it with a probability of 80 %, if this is the true "
+        "difference; 100 seeds with these test examples would not."
+    ) in text
 
 
 def test_it_refuses_where_only_the_baseline_is_known_to_qualify():
@@ -296,6 +357,22 @@ def test_energy_that_was_not_measured_decides_nothing():
     )
     frame, _ = judged(runs(["full", "lora-r8"], device="cpu"), compared({"lora-r8": GOOD}), energy_J=100.0)
     assert frame["why"].unique().tolist() == ["energy not known (no CUDA device: the run was on the CPU)"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        ({"recommendation": {"cheapest": "energy"}}, "recommendation.cheapest: energy: "),
+        ({"recommendation": {"energy_J": 5000}}, "recommendation.energy_J: "),
+        ({"budgets": {"energy_J": [5000]}}, "budgets.energy_J: "),
+    ],
+)
+def test_energy_that_a_cpu_does_not_measure_is_refused_before_any_job(asked, key):
+    with pytest.raises(InputError, match=f"^config key {key}training.device is cpu"):
+        resolve(tiny.config(Path(), **asked))
+    config = tiny.config(Path(), **asked)
+    config["training"]["device"] = "cuda"
+    resolve(config)
 
 
 def test_costs_of_different_devices_are_not_compared():

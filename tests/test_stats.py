@@ -1,6 +1,7 @@
 """Statistics against values worked out by hand and other implementations; test_benchmarks.py has a simulation."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,20 @@ def test_a_share_that_no_example_shows_is_bounded_as_clopper_and_pearson_do(exam
     assert Estimate(0.0, 0.2, 4, share_of=examples).interval() == Estimate(0.0, 0.2, 4).interval()
 
 
+def test_the_test_of_a_difference_and_its_interval_agree():
+    """Ten of 100 examples, each gained by one seed alone: seeds and examples show no spread, and ten say little."""
+    values = np.zeros((5, 100))
+    values[np.arange(10) % 5, np.arange(10)] = 1.0
+    found = over_seeds_and_examples(values)
+    assert found.se < 0.001 and found.p_different() < 1e-6
+    share = replace(found, share_of=100)
+    assert share.interval()[0] < 0 < share.interval()[1]
+    assert share.p_different() == pytest.approx(2 * 0.98**100)
+    edge = replace(share, value=share.half_width(), se=1e-4)
+    assert edge.p_different() == pytest.approx(0.05)
+    assert edge.smallest_difference() == pytest.approx(share.half_width(), rel=0.01)
+
+
 def test_equivalence_is_the_ninety_percent_interval_within_the_margin():
     found = Estimate(0.004, 0.002, 30)
     edge = max(map(abs, found.interval(0.9)))
@@ -125,6 +140,25 @@ def test_the_seeds_and_examples_that_are_needed_have_the_power_they_promise():
     se = np.sqrt(apart.of_seed / 4 + (apart.of_example + apart.of_both / 4) / examples)
     least, most = (law.isf(0.05) + law.ppf(0.8) for law in (scipy.stats.norm, scipy.stats.t(3)))
     assert least < 0.02 / se < most
+
+
+@pytest.mark.parametrize(("alpha", "needed"), [(0.05, 299), (0.05 / 2, 368), (0.05 / 8, 505)])
+def test_no_number_of_seeds_shows_what_too_few_examples_cannot(alpha, needed):
+    """Of 100 examples none differs; .99^n must fall below alpha."""
+    alike = replace(over_seeds_and_examples(np.zeros((3, 100))), share_of=100)
+    assert alike.needed(0.01, alpha) == (None, needed)
+    assert (
+        replace(alike, share_of=needed).p_not_worse(0.01)
+        < alpha
+        < replace(alike, share_of=needed - 1).p_not_worse(0.01)
+    )
+    # A few examples that differ at random: more seeds bring the t test below alpha, and not the bound of 100 examples.
+    random = np.random.default_rng(0)
+    noisy = over_seeds_and_examples((random.random((3, 100)) < 0.02) * 1.0 - (random.random((3, 100)) < 0.02))
+    seeds, examples = noisy.needed(0.03, alpha)
+    assert seeds is not None
+    assert replace(noisy, share_of=100).needed(0.03, alpha)[0] is None
+    assert replace(noisy, share_of=100).needed(0.03, alpha)[1] >= examples
 
 
 def test_the_seeds_that_put_an_interval_on_one_side():

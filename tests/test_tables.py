@@ -149,6 +149,28 @@ def notes(summaries: list[dict]) -> str:
     return " ".join(readable.costs_notes(tables.arms_frame(tables.runs_frame(summaries))))
 
 
+def test_what_has_no_value_has_a_reason_below_the_table_once():
+    few = {"step_p50_ms": "fewer than 3 steps", "samples_per_s": "fewer than 3 steps"}
+    summaries = [synthetic.summary("lora", 4, seed, **dict.fromkeys(few), null_reasons=few) for seed in (0, 1)]
+    summaries += [synthetic.summary("full", None, 0), synthetic.oom("full", None, 1)]
+    runs = tables.runs_frame(summaries)
+    for rows in (runs, tables.arms_frame(runs)):
+        said = readable.costs_notes(rows, runs)[-1]
+        assert said == (
+            "Without a value in some runs or all: Step p50, Samples/s (fewer than 3 steps); Energy (no CUDA device: "
+            "the run was on the CPU)."
+        )
+    of_full = tables.arms_frame(runs).iloc[:1]
+    assert of_full["arm"].to_list() == ["full"] and "Step p50, Samples" not in " ".join(
+        readable.costs_notes(of_full, runs)
+    )
+    undefined = synthetic.summary("full", None, 0, metric_value=None, null_reasons={"metric_value": "one class"})
+    alone = tables.runs_frame([undefined])
+    assert "all: Accuracy (one class); Energy" in readable.costs_notes(alone, alone)[-1]
+    known = tables.runs_frame([synthetic.summary("lora", 4, 0, device="cuda")])
+    assert "Without a value" not in " ".join(readable.costs_notes(known, known))
+
+
 def test_a_gpu_has_three_memories_both_steps_and_energy():
     run = synthetic.summary("lora", 4, 0, device="cuda")
     (row,) = cells([run]).to_dict("records")

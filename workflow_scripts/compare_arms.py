@@ -10,6 +10,7 @@ from pathlib import Path
 
 from peft_tradeoffs.errors import InputError, run
 from peft_tradeoffs.grid import AXES, add_contract, add_runs, run_folder, summaries
+from peft_tradeoffs.margin import check_margin
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 
@@ -20,7 +21,10 @@ def arguments() -> argparse.Namespace:
     add_runs(parser)
     parser.add_argument("--baseline", required=True, metavar="ARM", help="the arm that the others are compared with")
     parser.add_argument(
-        "--margin", type=float, required=True, help="differences below it count as none, in the metric's unit"
+        "--margin",
+        type=float,
+        required=True,
+        help="differences below it count as none, in the metric's unit (0.01 is a point of accuracy); at most 0.2",
     )
     add_contract(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
@@ -30,6 +34,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
+    check_margin("--margin", args.margin)
     if args.baseline not in args.grid["arm"]:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
     from peft_tradeoffs import tables

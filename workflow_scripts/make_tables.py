@@ -5,6 +5,7 @@ completed runs are averaged; the others are counted. What was not measured stays
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
@@ -30,9 +31,10 @@ def main() -> None:
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
     runs = with_differences(runs, args.contract)
     arms = tables.arms_frame(runs)
+    costs_notes = functools.partial(readable.costs_notes, runs=runs)
     for name, frame, cells, notes in (
-        ("runs", runs, readable.runs_readable, readable.costs_notes),
-        ("arms", arms, readable.arms_readable, readable.costs_notes),
+        ("runs", runs, readable.runs_readable, costs_notes),
+        ("arms", arms, readable.arms_readable, costs_notes),
         ("memory", tables.memory_frame(arms), readable.memory_readable, readable.memory_notes),
         ("cost", cost.cost_frame(runs), cost.cost_readable, cost.cost_notes),
     ):

@@ -49,10 +49,7 @@ def main() -> None:
         raise InputError(f"--limits: unknown {', '.join(sorted(unknown))}; known are {', '.join(LIMITS)}")
     runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
     runs = with_differences(runs, args.contract)
-    comparison = read_comparison(args.comparison)
-    frame = recommendation_frame(
-        runs, comparison[comparison["split"] == limits["split"]], limits, read_noise(args.noise)
-    )
+    frame = recommendation_frame(runs, read_comparison(args.comparison), limits, read_noise(args.noise))
     write_text(args.output_dir / "recommendation.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_text(args.output_dir / "recommendation.md", recommendation_markdown(frame, limits))
 

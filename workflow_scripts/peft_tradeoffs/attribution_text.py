@@ -80,7 +80,9 @@ def attribution_notes(rows: pd.DataFrame) -> list[str]:
         lines.append("Energy: measured over less than 30 s in some runs.")
     if pd.notna(rates := rows["learning_rates"].iloc[0]) and METRIC in _known(rows):
         lines.append(f"Learning rates differ ({rates}): what the metric changes by is theirs, too.")
-    return [*lines, rows["differs"].iloc[0]] if pd.notna(rows["differs"].iloc[0]) else lines
+    if pd.notna(differs := rows["differs"].iloc[0]):
+        lines.append(f"By the contract, which compares every arm with the comparison's baseline: {differs}")
+    return lines
 
 
 def _short(quantity: str) -> str:

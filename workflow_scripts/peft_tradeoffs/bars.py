@@ -64,7 +64,7 @@ def draw_gap(axes: Axes, y: float, why: str, labels: Sequence[str]) -> None:
     note.set_in_layout(False)
 
 
-def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str, decimals: int | None) -> None:
+def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str) -> None:
     """A row an arm: every run a point, the mean a line, its interval a whisker, mean ± sd in figures at the right."""
     scale = grid.scale if key == "metric_value" else 1.0
     arms = tables.arms_frame(runs)
@@ -75,7 +75,7 @@ def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str, decimals: in
         own = runs[runs["arm"] == row["arm"]]
         values = seed_values(own, key, scale)
         mean = row[f"{key}_mean"] * scale
-        text = readable.mean_sd(row, key, scale, decimals)
+        text = readable.mean_metric(row, "test") if key == "metric_value" else readable.mean_sd(row, key)
         if not len(values):
             done = own[own["status"] == COMPLETED]
             mixed = key not in QUALITY and len(done) and done["mixed_gpus"].eq(True).all()
@@ -127,7 +127,7 @@ def by_arm(grid: Grid, title: str, key_of: Callable[[str], str], label_of: Calla
     figure = canvas(grid, title, sum(heights) + 0.55 * len(panels), about)
     column = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (device, runs) in zip(column, panels, strict=True):
-        draw_rows(axes, grid, runs, key_of(device), None)
+        draw_rows(axes, grid, runs, key_of(device))
         axes.set_xlim(left=min(0, axes.get_xlim()[0]) if runs[key_of(device)].min() < 0 else 0)
         label = label_of(device) if len(panels) == 1 else f"{label_of(device)} (on {device})"
         room = style.SINGLE - widest(names(tables.arms_frame(runs)), style.SMALL) - 0.1

@@ -35,8 +35,8 @@ COLUMNS = (
     "mean", "sd", "seeds_low", "seeds_high", "low", "high",
     "difference", "difference_seeds_low", "difference_seeds_high", "difference_low", "difference_high",
     "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "p_not_worse", "p_not_worse_holm",
-    "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "groups", "differs", "left_out",
-    "reason",
+    "p_worse", "p_worse_holm", "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "groups",
+    "differs", "left_out", "reason",
 )  # fmt: skip
 WHOLE = ("rank", "test_rows", "n", "n_paired", "seeds_needed", "examples_needed")
 NO_NUMBERS = (
@@ -60,7 +60,7 @@ class Predicted:
 def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     """Read a completed run's predictions on a split, of which `run` has task, metric, metric_value and test_rows.
 
-    Raises InputError if they are missing, broken, not finite or do not give its metric.
+    Raises InputError if they are missing, broken, not finite, not what the logits say or do not give its metric.
     """
     kind = float if run["task"] == "regression" else int
     remedy = "delete the run's folder and run it again"
@@ -87,6 +87,9 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
             where = f"line {int(strange.argmax()) + 2}"
             raise InputError(f"{path}, {where}: a label or prediction that is none of {classes} classes; {remedy}")
         labels, predicted = labels.astype(int), predicted.astype(int)
+    said = logits[np.arange(len(logits)), predicted] == logits.max(axis=1) if kind is int else logits[:, 0] == predicted
+    if not said.all():
+        raise InputError(f"{path}, line {int(said.argmin()) + 2}: a prediction that its logits contradict; {remedy}")
     found = metric_of(labels, predicted, run["metric"], classes)
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"
@@ -104,10 +107,11 @@ def comparison_frame(
     `read_predictions` takes it) on a split. In the metric's unit too:
     mean and sd over the n completed runs that have a metric; low and high, its 95 % interval over other seeds and other
     test examples, seeds_low and seeds_high over other seeds alone; difference (the arm's less the baseline's) over the
-    n_paired seeds that both have, its intervals likewise; smallest_difference, the true one that the test of a
-    difference finds with a probability of 80 % at Holm's strictest level. p_different, p_equivalent and p_not_worse
-    are of the t test, of TOST and of the test of non-inferiority over seeds and examples, _holm corrected over the arms
-    of the data set, model and split. Of an arm that is not proven not worse: seeds_needed with these examples, or
+    n_paired seeds that both have, its intervals likewise, none of them corrected for the number of arms;
+    smallest_difference, the true one that the test of a difference finds with a probability of 80 % at Holm's strictest
+    level. p_different, p_equivalent, p_not_worse and p_worse are of the t test, of TOST, and of one-sided tests (that
+    of non-inferiority, and that of a loss beyond the margin) over seeds and examples, _holm corrected over the arms of
+    the data set, model and split. Of an arm that is not proven not worse: seeds_needed with these examples, or
     examples_needed with these seeds, to prove it with a probability of 80 % at Holm's strictest level, if the true
     difference is the one found (0 where that is positive); null where there is no such number in reach. mcnemar has
     McNemar's exact p a seed ("seed: p; …"), not corrected. groups are letters: arms that share one cannot be told
@@ -169,6 +173,7 @@ def _compared(
         "p_different": lambda estimate: estimate.p_different(),
         "p_equivalent": lambda estimate: estimate.p_equivalent(margin),
         "p_not_worse": lambda estimate: estimate.p_not_worse(margin),
+        "p_worse": lambda estimate: estimate.p_worse(margin),
     }
     for name, test in tests.items():
         found = [test(estimate) for estimate in estimates.values()]

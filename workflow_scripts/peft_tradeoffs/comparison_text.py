@@ -9,13 +9,16 @@ from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.comparison import UNDECIDED
 from peft_tradeoffs.digits import at_most, decimals, finer
 from peft_tradeoffs.readable import NULL, differs, failed_counts, metric_label, metric_scale, number
+from peft_tradeoffs.stats import LEVEL, unseen
 
 RANGE = {"accuracy": (0, 1), "f1": (0, 1), "mcc": (-1, 1), "pearson": (-1, 1), "spearman": (-1, 1)}
-
-
+UNCORRECTED = (
+    "Intervals of differences are of one arm each, without Holm's correction: one can leave out 0, or lie beyond the "
+    "margin, where the corrected test proves nothing."
+)
 HELDOUT = (
-    "The heldout split is there to compare arms on more examples. Where it was carved from train, its examples may be "
-    "like each other and like those trained on (parts of the same documents): its intervals may then be too narrow, "
+    "The heldout split is there to compare arms on further examples. Where it was carved from train, its examples may "
+    "be like each other and like those trained on (parts of the same documents): its intervals may then be too narrow, "
     "what is proven is proven for such texts only, and how good an arm is the test split alone says."
 )
 
@@ -104,6 +107,8 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
             "differ, and not proven to lie within that; all at 5 %, p values with Holm's correction over "
             f"{compared} arm{'' if compared == 1 else 's'}."
         )
+        if compared > 1:
+            lines.append(UNCORRECTED)
         if rows["smallest_difference"].notna().any():
             size = number(rows["smallest_difference"].max() * scale, 1 if metric == "accuracy" else 3)
             lines.append(
@@ -111,6 +116,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
                 f"{unit(metric)} is found with a probability of 80 %, in the arm where that is largest and at the "
                 "strictest level of that correction."
             )
+    lines += _bounded(rows, name)
     if (rows["verdict"] == UNDECIDED).any():
         lines.append(f"{UNDECIDED.capitalize()}: these runs cannot tell the arm from {name}, nor prove it equivalent.")
     if rows["groups"].notna().any():
@@ -121,4 +127,25 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
     what = rows["low"].notna().map({True: "No test of a difference", False: "No interval or test"})
     for (reason, missing), arms in rows.groupby(["reason", what], sort=False):
         lines.append(f"{missing} for {', '.join(map(label, arms.to_dict('records')))}: {reason}.")
+    return lines
+
+
+def _bounded(rows: pd.DataFrame, baseline: str) -> list[str]:
+    """What it means where the number of examples alone makes an interval as wide as it is: a sentence a kind."""
+    if rows["metric"].iloc[0] != "accuracy":
+        return []
+    lines = []
+    for low, high, what, of in (
+        ("difference_low", "difference_high", f"hardly an answer is unlike {baseline}'s", "the difference"),
+        ("low", "high", "hardly an answer is wrong (or hardly one right)", "the accuracy"),
+    ):
+        known = rows.dropna(subset=low)
+        least = unseen((1 - LEVEL) / 2, known["test_rows"].astype(float))
+        own = known[np.isclose(known[high] - known[low], 2 * least, rtol=1e-6)]
+        if len(own):
+            lines.append(
+                f"{', '.join(map(label, own.to_dict('records')))}: {what}, and the interval of {of}, ± "
+                f"{number(100 * least[own.index[0]], 1)} points, is what {own['test_rows'].iloc[0]:,.0f} examples "
+                "leave possible where none shows it (Clopper and Pearson); only more examples narrow it."
+            )
     return lines

@@ -13,6 +13,7 @@ from snakemake.utils import validate
 from peft_tradeoffs.config_errors import explain, first_error, suggestion
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import check_varies
+from peft_tradeoffs.margin import check_margin
 from peft_tradeoffs.tuning_config import check_tuning, tuned_as
 from peft_tradeoffs.views_config import complete_views
 
@@ -102,6 +103,7 @@ def resolve(config: dict[str, Any]) -> Experiment:
     arms = _arms(config["methods"], config["tune"])
     _check_training(config)
     _check_precision(config)
+    check_margin("config key comparison.margin", config["comparison"]["margin"])
     _choose_baseline(config["comparison"], arms)
     complete_views(config, arms)
     return Experiment(

@@ -176,7 +176,8 @@ def equal_memory_notes(rows: pd.DataFrame) -> list[str]:
         f"Each arm trains at the largest batch whose probe stays under the cap ({times}1, 2, 4 and multiples of 8, up "
         f"to {all_rows}), for {length}.",
         f"For a batch of k times {first['base_batch_size']} the learning rate is {rule}; it was not tuned there.",
-        "The cap bounds the probe alone, eager steps on the longest texts; captured training holds more.",
+        "The cap bounds the probe alone, eager steps on the longest texts"
+        + ("; captured training holds more." if first["device"] == "cuda" else "."),
         NOTE[memory_key(first["device"])],
     ]
     if _above_cap(rows).any():

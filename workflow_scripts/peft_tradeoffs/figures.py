@@ -42,7 +42,7 @@ def metric_by_arm(grid: Grid) -> Figure:
     notes += absent(grid, shown, "metric_value")
     figure = canvas(grid, title, rows_height(names(grid.arms)) + 0.5, notes)
     axes = figure.subplots()
-    draw_rows(axes, grid, grid.runs, "metric_value", readable.metric_decimals(grid.metric or ""))
+    draw_rows(axes, grid, grid.runs, "metric_value")
     axes.set_xlim(*metric_limits(grid))
     axes.set_xlabel(grid.metric_axis)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.stats import Estimate, over_seeds
+from peft_tradeoffs.stats import LEVEL, Estimate, over_seeds
 
 # A quantity of time or energy, and the noise table's that varies by the same share: a run's energy is its rows' sum.
 MEASURED_AS = {
@@ -32,6 +33,20 @@ class JobNoise:
 
     cv: float
     df: int
+
+
+class Positive(Estimate):
+    """An estimate of what is above 0: its interval is that of a log-normal variable of this mean and standard error.
+
+    The variance of the logarithm is ln(1 + (se / value)²), with t for a normal quantile (Buckland et al., Distance
+    Sampling, 1993). Where the standard error is a small share it is the symmetric interval.
+    """
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """The `level` confidence interval."""
+        sd = math.sqrt(math.log1p((self.se / self.value) ** 2))
+        factor = math.exp(float(stats.t.ppf((1 + level) / 2, self.df)) * sd)
+        return self.value / factor, self.value * factor
 
 
 def add_noise(parser: argparse.ArgumentParser) -> None:
@@ -90,16 +105,21 @@ def over_jobs(values: np.ndarray, parts: list[np.ndarray], jobs: list[int], nois
 
     values are sums of parts with signs, jobs how many processes trained each part. Where every seed had a job of its
     own the spread over seeds has that of jobs in it. Else the variance is that of the mean over seeds, and for each
-    part (cv · mean)² / jobs more; degrees of freedom are the fewer of the two. None for fewer than 2 seeds, or if jobs
-    were shared and `noise` is not known.
+    part (cv · mean)² / jobs more; degrees of freedom are the fewer of the two. The interval of a part alone is one of
+    its logarithm, for it is positive and jobs differ by a share; a difference can be negative and has a symmetric one.
+    None for fewer than 2 seeds, or if jobs were shared and `noise` is not known.
     """
     estimate = over_seeds(values)
-    if estimate is None or all(count >= len(values) for count in jobs):
-        return estimate
-    if noise is None:
+    if estimate is None:
         return None
-    added = float(sum((noise.cv * part.mean()) ** 2 / count for part, count in zip(parts, jobs, strict=True)))
-    return Estimate(estimate.value, math.sqrt(estimate.se**2 + added), min(estimate.df, noise.df))
+    if any(count < len(values) for count in jobs):
+        if noise is None:
+            return None
+        added = float(sum((noise.cv * part.mean()) ** 2 / count for part, count in zip(parts, jobs, strict=True)))
+        estimate = Estimate(estimate.value, math.sqrt(estimate.se**2 + added), min(estimate.df, noise.df))
+    if len(parts) > 1 or estimate.value <= 0:
+        return estimate
+    return Positive(estimate.value, estimate.se, estimate.df)
 
 
 def noise_notes(quantities: dict[str, dict[str, Any]]) -> list[str]:

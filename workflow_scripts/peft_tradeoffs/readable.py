@@ -3,6 +3,7 @@
 import json
 import math
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.digits import decimals as supported
 from peft_tradeoffs.digits import metric_places
-from peft_tradeoffs.tables import COMPLETED, MEASURED_SPLIT, OF_SPLIT, SPLIT, first, memory_key, random_weights
+from peft_tradeoffs.tables import ARM, COMPLETED, MEASURED_SPLIT, OF_SPLIT, SPLIT, first, memory_key, random_weights
 
 NULL = "–"
 GIB = 2**30
@@ -259,8 +260,11 @@ def memory_readable(arms: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def costs_notes(rows: pd.DataFrame) -> list[str]:
-    """What a reader must know of a table of these runs or arms: one sentence each."""
+def costs_notes(rows: pd.DataFrame, runs: pd.DataFrame | None = None) -> list[str]:
+    """What a reader must know of a table of these runs or arms: one sentence each.
+
+    `runs` has the runs of these arms, and maybe others: they say why something has no value, if they are given.
+    """
     keys, settings = cost_keys(rows), differing(rows)
     averaged = "n_failed" in rows
     lines = ["Mean ± sample standard deviation over the n completed runs (seeds)."] if averaged else []
@@ -290,7 +294,27 @@ def costs_notes(rows: pd.DataFrame) -> list[str]:
         lines.append("No mean of time or memory where an arm's runs ran on different devices.")
     if averaged and "engine" in settings and any("; " in str(name) for name in rows["engine"]):
         lines.append("No mean of training time or energy where an arm's runs ran with different engines.")
+    if runs is not None:
+        own = runs.merge(rows[ARM].drop_duplicates(), on=ARM)
+        lines += without_value(own, dict.fromkeys([*keys, "energy_J_per_sample"]))
     return lines
+
+
+def without_value(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
+    """Which of the metrics and the columns `keys` completed runs have no value of, and why: a sentence."""
+    names = LABEL
+    if not random_weights(runs):
+        metric = first(runs["metric"]) or ""
+        names = {"metric_value": metric_label(metric), **names}
+        if runs["heldout_rows"].notna().any():
+            names["heldout_metric_value"] = heldout_label(metric)
+        keys = [*(key for key in names if key not in LABEL), *keys]
+    reasons: dict[str, list[str]] = {}
+    for key in keys:
+        for why in null_reasons(runs, key):
+            reasons.setdefault(why, []).append(names[key].partition(",")[0])
+    texts = [f"{', '.join(named)} ({why})" for why, named in reasons.items()]
+    return [f"Without a value in some runs or all: {'; '.join(texts)}."] if texts else []
 
 
 def differs(rows: pd.DataFrame, row: Any) -> dict[str, str]:

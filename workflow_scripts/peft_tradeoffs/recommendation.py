@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.comparison import ALPHA
+from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.job_noise import MEASURED_AS, JobNoise, job_noise, over_jobs, processes
 from peft_tradeoffs.seed_values import by_seed, failures, incomparable
 from peft_tradeoffs.stats import MOST_SEEDS, Estimate, over_seeds, seeds_to_decide
@@ -17,10 +18,20 @@ COSTS = {"memory": "memory_MiB", "time": "train_s", "energy": "energy_J"}
 LIMITS = {"memory": ("memory_GiB", 1024.0), "time": ("train_s", 1.0), "energy": ("energy_J", 1.0)}
 FROM_COMPARISON = (
     "metric", "margin", "mean", "low", "high", "difference", "difference_low", "difference_high", "p_not_worse_holm",
-    "seeds_needed", "examples_needed",
+    "p_worse_holm", "seeds_needed", "examples_needed",
 )  # fmt: skip
+OF_OTHER = (
+    "test_rows",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_not_worse_holm",
+    "p_worse_holm",
+    "verdict",
+)
 COLUMNS = (
     *ARM, "method", "rank", "pretrained", "baseline", "device", "device_name", "n", "n_failed", *FROM_COMPARISON,
+    "other_split", *(f"other_{key}" for key in OF_OTHER),
     "runs", "runs_why", "quality", "quality_why",
     *(f"{column}{part}" for column in COSTS.values()
       for part in ("", "_low", "_high", "_limit", "_kept", "_why", "_seeds_needed")),
@@ -63,28 +74,38 @@ def recommendation_frame(
     """One row a (data set, model, arm) in the order of `runs`, columns as in COLUMNS.
 
     `comparison` is what `comparison_frame` gives (no rows of random weights, of which costs alone are judged), `limits`
-    are memory_GiB, train_s and energy_J (None: no limit) and cheapest. `qualifies` is yes if every test is, no if one
-    is no, else cannot say: `runs` (all were completed), `quality` (the baseline; or proven, with Holm's correction, not
-    to be worse than it by the margin; no if the 95 % interval of the difference lies wholly beyond it) and a cost that
-    is kept (its 95 % t interval over seeds, its mean if it has none, lies within the limit; no if beyond). Intervals of
-    time and energy count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null where
-    every seed had a job of its own); where seeds shared a job and that is not known there is none. `cheapest`
-    marks the arm of the smallest mean cost of those that qualify; apart is by how much another costs more, over the
-    seeds of both, with its 95 % t interval (null where a cost has none). There is no cheapest where costs are
-    `incomparable`.
+    are memory_GiB, train_s and energy_J (None: no limit), cheapest and split. `qualifies` is yes if every test is, no
+    if one is no, else cannot say: `runs` (all were completed), `quality` on that split (the baseline; or proven, with
+    Holm's correction, not to be worse than it by the margin; no if proven, with the same correction, to be worse by
+    more, at the 2.5 % of one side, so that the comparison's verdict is "worse" then) and a cost that is kept (its 95 %
+    t interval over seeds, its mean if it has none, lies within the limit; no if beyond). Intervals of time and energy
+    count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null where every seed had a
+    job of its own); where seeds shared a job and that is not known there is none. `cheapest` marks the arm of the
+    smallest mean cost of those that qualify; apart is by how much another costs more, over the seeds of both, with its
+    95 % t interval (null where a cost has none). There is no cheapest where costs are `incomparable`. What the
+    comparison has of an arm on the split that does not judge (`other_split`, null: none) is other_difference and so on.
+
+    Raises InputError for a comparison without an arm on the split asked for.
     """
     rows = []
     for (dataset, model), own in runs.groupby(["dataset", "model"], sort=False):
-        compared = comparison[(comparison["dataset"] == dataset) & (comparison["model"] == model)].set_index("arm")
+        compared = comparison[(comparison["dataset"] == dataset) & (comparison["model"] == model)]
         rows += _judged(own, compared, limits, noise)
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
-        dict.fromkeys(("rank", "n", "n_failed", "seeds_needed", "examples_needed", *OF_JOBS), "Int64")
+        dict.fromkeys(
+            ("rank", "n", "n_failed", "seeds_needed", "examples_needed", "other_test_rows", *OF_JOBS), "Int64"
+        )
     )
 
 
 def _judged(
     runs: pd.DataFrame, compared: pd.DataFrame, limits: dict[str, Any], noise: pd.DataFrame | None
 ) -> list[dict[str, Any]]:
+    random = random_weights(runs)
+    if not random:
+        _check_compared(runs, compared, limits["split"])
+    on_split = compared["split"] == limits["split"]
+    judging, other = compared[on_split].set_index("arm"), compared[~on_split].set_index("arm")
     rows: list[dict[str, Any]] = []
     costs: dict[str, Cost] = {}
     chosen = COSTS[limits["cheapest"]]
@@ -94,8 +115,9 @@ def _judged(
         done = own["status"] == COMPLETED
         row |= {"n": int(done.sum()), "n_failed": int((~done).sum())}
         row |= dict(zip(("runs", "runs_why"), _ran(own, row), strict=True))
-        if not random_weights(runs):
-            row |= _quality(compared.loc[arm])
+        if not random:
+            row |= _quality(judging.loc[arm])
+            row |= _on_other(other.loc[arm]) if arm in other.index else {}
         for name, column in COSTS.items():
             key = memory_key(row["device"]) if name == "memory" else column
             values, why = by_seed(own, key)
@@ -120,6 +142,17 @@ def _judged(
     return [{**row, "incomparable": mixed} for row in rows]
 
 
+def _check_compared(runs: pd.DataFrame, compared: pd.DataFrame, split: str) -> None:
+    have = compared[compared["split"] == split]["arm"]
+    if missing := [arm for arm in runs["arm"].unique() if arm not in set(have)]:
+        name = "/".join([*runs.iloc[0][["dataset", "model"]], missing[0]])
+        splits = ", ".join(compared[compared["arm"] == missing[0]]["split"]) or "none"
+        raise InputError(
+            f"comparison.csv: no row of {name} on the split {split!r} (it has: {splits}); ask for a split that the "
+            "runs have (recommendation.split), or make it again with compare_arms.py over the same runs"
+        )
+
+
 def _ran(runs: pd.DataFrame, row: dict[str, Any]) -> tuple[str, str | None]:
     """Whether all runs were completed: an arm that sometimes fails is not what its other runs show."""
     if row["n_failed"] == 0:
@@ -137,9 +170,15 @@ def _quality(compared: pd.Series) -> dict[str, Any]:
         return {**found, "quality": UNKNOWN, "quality_why": compared["reason"]}
     if found["p_not_worse_holm"] < ALPHA:
         return {**found, "quality": YES}
-    if found["difference_high"] < -found["margin"]:
+    if found["p_worse_holm"] < ALPHA / 2:
         return {**found, "quality": NO, "quality_why": "worse by more than the margin"}
     return {**found, "quality": UNKNOWN, "quality_why": "not proven to keep within the margin"}
+
+
+def _on_other(compared: pd.Series) -> dict[str, Any]:
+    """What the comparison says of an arm on the split that does not judge."""
+    found = {f"other_{key}": None if pd.isna(compared[key]) else compared[key] for key in OF_OTHER}
+    return {"other_split": compared["split"], **found}
 
 
 def _cost(column: str, cost: Cost, why: str | None, limit: float | None) -> dict[str, Any]:

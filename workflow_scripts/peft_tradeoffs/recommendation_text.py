@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
-from peft_tradeoffs.comparison_text import RANGE, p_value, unit, with_interval
+from peft_tradeoffs.budgets import round_up
+from peft_tradeoffs.comparison import ALPHA, WORSE
+from peft_tradeoffs.comparison_text import RANGE, UNCORRECTED, p_value, unit, with_interval
 from peft_tradeoffs.job_noise import noise_notes
 from peft_tradeoffs.readable import NOTE, NULL, PROBE, metric_label, metric_scale, number, unlike
 from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
@@ -111,6 +113,8 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
     baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
     if best is not None:
         yield f"{_name(best)}: {_facts(best, baseline)}."
+        if best["other_difference"] is not None:
+            yield f"{_on_other_split(best, baseline)}."
         if best["train_process_MiB"] is not None:
             yield (
                 f"A GPU for {_name(best)} needs more than its peak: while it trained, the whole process held "
@@ -166,8 +170,12 @@ def _notes(rows: list[Row], limits: dict[str, Any]) -> list[str]:
         if compared:
             lines.append(
                 f"p of non-inferiority: of a one-sided test that an arm is worse by the margin or more, with Holm's "
-                f"correction over {compared} arm{'' if compared == 1 else 's'}; below 0.05 it is proven not to be."
+                f"correction over {compared} arm{'' if compared == 1 else 's'}; below 0.05 it is proven not to be. "
+                "Proven worse by more than the margin: by the test from the other side, at 2.5 % and with that "
+                "correction."
             )
+        if compared > 1:
+            lines.append(UNCORRECTED)
     if any(row["n"] == 1 for row in rows):
         lines.append("A cost of one seed has no interval and was judged by its value.")
     lines.append(PROBE)
@@ -253,11 +261,13 @@ def _cost(row: Row, name: str, with_unit: bool = True) -> str:
     return f"{text} {UNITS[name]}" if with_unit and text != NULL else text
 
 
-def _difference(row: Row, with_unit: bool = False) -> str:
-    if row["difference"] is None:
+def _difference(row: Row, with_unit: bool = False, on: str = "") -> str:
+    """The difference to the baseline; `on` is "other_" for that on the other split."""
+    if row[f"{on}difference"] is None:
         return NULL
     scale = metric_scale(row["metric"])
-    text = with_interval(row["difference"], row["difference_low"], row["difference_high"], scale, sign=True)
+    bounds = (row[f"{on}difference{part}"] for part in ("", "_low", "_high"))
+    text = with_interval(*bounds, scale, sign=True)
     return f"{text} points" if with_unit and row["metric"] == "accuracy" else text
 
 
@@ -279,6 +289,28 @@ def _facts(best: Row, baseline: Row | None) -> str:
                 f"{NOUN[name]} {_cost(best, name)}" + (f" ({_name(against)} {_cost(against, name)})" if also else "")
             )
     return "; ".join(facts)
+
+
+def _on_other_split(best: Row, baseline: Row) -> str:
+    """What the split that does not judge says of the recommended arm, and whether it agrees."""
+    split, judged = best["other_split"], "test" if best["other_split"] == "heldout" else "heldout"
+    found = f"{_difference(best, with_unit=True, on='other_')} against {_name(baseline)}"
+    said = f"On the {split} split ({best['other_test_rows']:,.0f} examples): {found}"
+    if best["other_p_not_worse_holm"] is None:
+        return f"{said}, without a test"
+    said += f" ({best['other_verdict']})"
+    if best["other_p_not_worse_holm"] < ALPHA:
+        return f"{said}; it keeps within the margin there, too"
+    if best["other_p_worse_holm"] < ALPHA / 2:
+        what = "to lose more than the margin"
+    elif best["other_verdict"] == WORSE:
+        what = f"worse than {_name(baseline)}, and not proven to lose less than the margin"
+    else:
+        return f"{said}; there it is not proven to keep within the margin"
+    return (
+        f"{said}: the splits disagree. On {judged} it is proven to lose less than the margin, on {split} it is proven "
+        f"{what}; which of them counts is yours to say"
+    )
 
 
 def _same(row: Row) -> bool:
@@ -348,6 +380,7 @@ def _needed(row: Row) -> str:
         return f"neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} test examples would prove it, if this is the true one"
     ways = [f"about {seeds:,} seeds with these test examples"] if seeds is not None else []
     if examples is not None:
-        ways.append(f"about {float(f'{examples:.2g}'):,.0f} test examples with these seeds")
+        ways.append(f"about {round_up(examples):,.0f} test examples with these seeds")
     true = "if this is the true difference" if row["difference"] < 0 else "if the true difference is 0"
-    return f"{' or '.join(ways)} would prove it with a probability of 80 %, {true}"
+    rest = f"; {MOST_SEEDS} seeds with these test examples would not" if seeds is None else ""
+    return f"{' or '.join(ways)} would prove it with a probability of 80 %, {true}{rest}"

@@ -36,13 +36,11 @@ class Estimate:
         a standard error of examples that hardly differ, or not at all, knows nothing of those not seen.
         """
         half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
-        return max(half, 1 - ((1 - level) / 2) ** (1 / self.share_of)) if self.share_of else half
+        return max(half, unseen((1 - level) / 2, self.share_of)) if self.share_of else half
 
     def p_different(self) -> float:
-        """p of the t test against 0, two-sided."""
-        if self.se == 0.0:
-            return float(self.value == 0.0)
-        return float(2 * stats.t.sf(abs(self.value) / self.se, self.df))
+        """p of the t test against 0, two-sided; below 0.05 just where 0 lies outside the 95 % interval."""
+        return float(min(2 * self._p_beyond(abs(self.value)), 1.0))
 
     def p_equivalent(self, margin: float) -> float:
         """p of two one-sided t tests (TOST) of "at least `margin` away from 0".
@@ -61,6 +59,13 @@ class Estimate:
         inside = margin + self.value
         return self._p_beyond(inside)
 
+    def p_worse(self, margin: float) -> float:
+        """p of a one-sided t test of "worse by `margin` or less, or better", where higher is better.
+
+        Below 0.025 just where the 95 % interval lies wholly beyond the margin; then `p_different` is below 0.05.
+        """
+        return self._p_beyond(-self.value - margin)
+
     def _p_beyond(self, inside: float) -> float:
         """p of a one-sided t test that the true value lies beyond a bound, from which it is `inside` away.
 
@@ -72,12 +77,17 @@ class Estimate:
     def smallest_difference(self, level: float = LEVEL, power: float = POWER) -> float:
         """The true difference that a test at 1 - `level` sees with probability `power`, given this standard error.
 
-        By the usual approximation with central t quantiles: (t of the level + t of the power) standard errors. nan
-        where that is 0.
+        By the usual approximation with central t quantiles: half the width of the interval and t of the power standard
+        errors. nan where there is none of these.
         """
         if self.se == 0.0:
             return math.nan
-        return float(stats.t.ppf((1 + level) / 2, self.df) + stats.t.ppf(power, self.df)) * self.se
+        return self.half_width(level) + float(stats.t.ppf(power, self.df)) * self.se
+
+
+def unseen(alpha: float, examples: int) -> float:
+    """The largest share of all examples of which so many drawn may show none with a probability of `alpha` or more."""
+    return 1 - alpha ** (1 / examples)
 
 
 @dataclass(frozen=True)
@@ -94,14 +104,16 @@ class Crossed(Estimate):
         """How many seeds, with these examples, or examples, with these seeds, a one-sided t test at `alpha` needs.
 
         It then sees a true value that lies `inside` of its bound with probability `power`, if the variances are those
-        estimated here. None for more than MOST_SEEDS or MOST_EXAMPLES.
+        estimated here. Of a share what none in so many examples leaves possible must lie inside, too, whatever the
+        seeds. None for more than MOST_SEEDS or MOST_EXAMPLES.
         """
 
         def enough(seeds: int, examples: int) -> bool:
             both = self.of_both / (seeds * examples)
             a, extra = self.of_seed / seeds + both, self.of_example / examples
-            df = _satterthwaite(a, extra, both, seeds, examples)
-            return inside >= (stats.t.isf(alpha, df) + stats.t.ppf(power, df)) * math.sqrt(a + extra)
+            df, se = _satterthwaite(a, extra, both, seeds, examples), math.sqrt(a + extra)
+            least = unseen(alpha, examples) if self.share_of else 0.0
+            return inside >= max(stats.t.isf(alpha, df) * se, least) + stats.t.ppf(power, df) * se
 
         return (
             _smallest(lambda seeds: enough(seeds, self.examples), self.seeds, MOST_SEEDS),

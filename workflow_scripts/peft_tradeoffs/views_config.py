@@ -11,8 +11,8 @@ from peft_tradeoffs.factorial import factorial
 def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
     """Write out the defaults of `noise`, `equal_memory` and `profiles`; `grid` are the arms by name.
 
-    Raises InputError for an arm that the grid has not, an engine that the device has not, or arms of an attribution
-    that are no factorial.
+    Raises InputError for an arm that the grid has not, an engine that the device has not, arms of an attribution that
+    are no factorial, or energy that a CPU does not measure.
     """
     arms = list(grid)
     if (noise := config["noise"]) is not None:
@@ -33,6 +33,8 @@ def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
                     f"config key recommendation.split: heldout, but data set {name} has no such split; set "
                     f"datasets.{name}.fractions.heldout (0.1, say), or test here"
                 )
+    if config["training"]["device"] == "cpu":
+        _refuse_energy(config["recommendation"], config["budgets"])
     for name, cells in config["attribution"].items():
         _check_arms(f"attribution.{name}", cells, arms)
         factors(name, cells, grid)
@@ -54,6 +56,21 @@ def _complete_profiles(profiles: dict[str, Any], training: dict[str, Any], arms:
         )
     trained = "-".join(["captured"] * (training["engine"] == "captured") + ["compiled"] * training["compile"])
     profiles["engines"] = list(dict.fromkeys(["eager", *asked, trained or "eager"]))
+
+
+def _refuse_energy(recommendation: dict[str, Any], budgets: dict[str, list[float]]) -> None:
+    """Raise InputError for what asks for the energy of runs on the CPU."""
+    asked = {
+        "recommendation.cheapest: energy": (recommendation["cheapest"] == "energy", "memory or time"),
+        "recommendation.energy_J": (recommendation["energy_J"], "null"),
+        "budgets.energy_J": (budgets["energy_J"], "[]"),
+    }
+    for key, (wanted, instead) in asked.items():
+        if wanted:
+            raise InputError(
+                f"config key {key}: training.device is cpu, and only a GPU's energy is measured; set {instead} here, "
+                "or training.device cuda"
+            )
 
 
 def _check_arms(key: str, named: list[str], arms: list[str]) -> None:
