@@ -14,7 +14,9 @@ import pytest
 import synthetic
 import tiny
 from peft_tradeoffs import reference
+from peft_tradeoffs.config import resolve
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.preflight import check_reference
 from peft_tradeoffs.reference_check import ALPHA
 from peft_tradeoffs.reference_check import check as judge
 from peft_tradeoffs.reference_text import report
@@ -337,22 +339,50 @@ def test_random_weights_are_compared_without_a_metric(tmp_path):
     assert "metric_value" not in set(rows["quantity"]) and report(rows, before, now)[1]
 
 
+def without_a_run(text: str) -> str:
+    """runs.csv cut to the runs of two seeds."""
+    header, *rows = text.splitlines(keepends=True)
+    return "".join([header, *(row for row in rows if ",2," not in row)])
+
+
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "damaged", "said"),
     [
         ("env.json", None, "env.json: no such file; a reference is a folder that `snakemake store_reference` made"),
-        ("env.json", "{}", "env.json: not of a reference"),
-        ("runs.csv", None, "runs.csv: no such file; store the reference again"),
-        ("runs.csv", "status,dataset\n", "runs.csv: no column model"),
+        ("env.json", lambda text: text[:-9], "env.json: not JSON"),
+        ("env.json", lambda text: "{}", "env.json: not of a reference, or of an older version; store the reference"),
+        ("env.json", lambda text: text.replace('"files"', '"file"'), "env.json: not of a reference, or of an older"),
+        ("runs.csv", None, "runs.csv: no such file, though the reference was stored with it; put back what is"),
+        ("runs.csv", lambda text: "status,dataset\n", "runs.csv: not as it was stored: it lacks sst2/distilbert/full/"),
+        (
+            *("runs.csv", without_a_run),
+            "runs.csv: not as it was stored: it lacks sst2/distilbert/full/seed2, sst2/distilbert/lora-r8/seed2; put",
+        ),
+        ("runs.csv", lambda text: text.replace("0.9", "0.8", 1), "runs.csv: not as it was stored (by its SHA-256 in"),
+        ("noise.csv", None, "noise.csv: no such file, though the reference was stored with it"),
+        ("noise.csv", lambda text: text.replace("0.1", "9.9", 1), "noise.csv: not as it was stored (by its SHA-256"),
     ],
 )
-def test_a_broken_reference_is_an_error_that_names_the_file(tmp_path, stored, file, content, said):
+def test_a_damaged_reference_is_an_error_that_names_the_file_before_anything_is_trained(
+    tmp_path, stored, file, damaged, said
+):
     path = tmp_path / "stored" / file
+    text = path.read_text()
     path.unlink()
-    if content is not None:
-        path.write_text(content)
+    if damaged:
+        assert damaged(text) != text
+        path.write_text(damaged(text))
     with pytest.raises(InputError, match=re.escape(said)):
         reference.read(tmp_path / "stored")
+    planned = resolve(tiny.config(tmp_path, reference=str(tmp_path / "stored")))
+    with pytest.raises(InputError, match=re.escape(f"config key reference: {tmp_path}") + ".*" + re.escape(said)):
+        check_reference(planned)
+
+
+def test_the_published_reference_is_whole():
+    kept = reference.read(tiny.REPOSITORY / "docs/sst2-minilm")
+    assert len(kept.runs) == 60 and kept.noise is not None
+    assert set(check(kept, kept)["verdict"]) == {"within"}
 
 
 def test_a_run_without_its_conditions_is_an_error(tmp_path):

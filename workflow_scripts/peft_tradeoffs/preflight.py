@@ -11,6 +11,7 @@ from peft_tradeoffs.datafiles import check_head
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS, Recorded
 from peft_tradeoffs.model_files import folder_files, refuse_lacking, refuse_no_tokenizer, required_files
+from peft_tradeoffs.reference_files import read_env
 from peft_tradeoffs.targets import check_targets
 
 
@@ -44,15 +45,16 @@ def check_paths(experiment: Experiment) -> None:
 
 
 def check_reference(experiment: Experiment) -> None:
-    """Raise InputError unless the config names a folder that `snakemake store_reference` made."""
-    how = (
-        f"run `snakemake store_reference` after a sweep that you trust, keep {experiment.output}/reference under "
-        "another name, and give that"
-    )
+    """Raise InputError unless the config names a folder as `snakemake store_reference` left it."""
     if experiment.reference is None:
-        raise InputError(f"config key reference: not set; {how}")
-    if not Path(experiment.reference, "env.json").is_file():
-        raise InputError(f"config key reference: {experiment.reference} has no env.json; {how}")
+        raise InputError(
+            "config key reference: not set; run `snakemake store_reference` after a sweep that you trust, keep "
+            f"{experiment.output}/reference under another name, and give that"
+        )
+    try:
+        read_env(Path(experiment.reference))
+    except InputError as error:
+        raise InputError(f"config key reference: {error}") from None
 
 
 def _check_model_folder(key: str, block: dict[str, Any], tokenizer_alone: bool = False) -> None:
