@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs.config import Arm, Experiment
-from peft_tradeoffs.contract import DIFFERS, NOT_STRICT, compare, unlike_text
+from peft_tradeoffs.contract import DIFFERS, NOT_STRICT, Finding, compare, or_declare, unlike_text
 from peft_tradeoffs.datafiles import check_head
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.facts import FACTS, Recorded
+from peft_tradeoffs.facts import FACTS, TUNING, Recorded
 from peft_tradeoffs.model_files import folder_files, refuse_lacking, refuse_no_tokenizer, required_files
 from peft_tradeoffs.reference_files import read_env
 from peft_tradeoffs.targets import check_targets
@@ -115,11 +115,22 @@ def check_planned(experiment: Experiment) -> None:
             # A method's ranks have the same value, but for scaling: its first line says it.
             lines.setdefault(
                 (method, fact.name),
-                f"config key methods.{method}.{fact.key}: {unlike_text(found)}; {fact.remedy}, or add {fact.name} to "
-                f"methods.{method}.varies, or {NOT_STRICT}",
+                f"config key methods.{method}.{fact.key}: {_unlike(experiment, found)}; {fact.remedy}"
+                f"{or_declare(fact, method)}, or {NOT_STRICT}",
             )
     if lines:
         raise InputError("\n".join(lines.values()))
+
+
+def _unlike(experiment: Experiment, found: Finding) -> str:
+    """As `unlike_text`; of tuning, whose trials have not run, the rates alone."""
+    if found.fact != TUNING:
+        return unlike_text(found)
+    rates = {
+        name: f"{len(experiment.trials[arm.tuned_as])} rates to tune" if arm.tuned_as else "a rate that is not tuned"
+        for name, arm in experiment.arms.items()
+    }
+    return f"{rates[found.arm]}, but {found.compared_with} has {rates[found.compared_with]}"
 
 
 def _planned(experiment: Experiment, arm: Arm) -> Recorded:
