@@ -325,6 +325,18 @@ def test_seeds_of_one_arm_with_other_adapters_are_refused(tmp_path):
     assert (one.verdict, one.compared_with) == (DIFFERS, "lora-r4")
 
 
+def test_whoever_declares_it_is_compared_with_who_does_not(tmp_path):
+    """Whatever the order of the methods: DoRA may come before LoRA."""
+    folder = write(tmp_path, runs())
+    change(folder, "lora-r*", peft(use_dora=True))
+    assert refused(folder, declared={arm: ["adapter"] for arm in LORA}) == {}
+    found = findings(folder, {arm: ["adapter"] for arm in LORA})
+    assert (found["lora-r4", "adapter"].verdict, found["lora-r4", "adapter"].compared_with) == (DECLARED, "qlora-r4")
+    assert found["qlora-r4", "adapter"].verdict == EQUAL
+    assert refused(folder, baseline="lora-r4", declared={arm: ["adapter"] for arm in LORA}) == {}
+    assert refused(folder, baseline="qlora-r16") == {"adapter": ["lora-r4"]}
+
+
 def test_the_order_of_target_modules_is_none(tmp_path):
     folder = write(tmp_path, runs())
     change(folder, "lora-r*", peft(target_modules=["query", "value"]))

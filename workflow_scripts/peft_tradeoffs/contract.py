@@ -69,7 +69,7 @@ def compare(
         if fact.name == LEARNING_RATE:
             of_fact = _learning_rates(runs, baseline, values)
         elif fact.name in (ADAPTER, SCALING):
-            of_fact = _of_kinds(fact, runs, values)
+            of_fact = _of_kinds(fact, runs, values, baseline, declared)
         elif fact.name == SEEDS:
             of_fact = _with_reference(fact, {arm: _seeds(own) for arm, own in runs.items()}, baseline)
         else:
@@ -207,17 +207,26 @@ def _rate(value: dict[str, Any]) -> str:
     return f"{value['rate']:g}, {'tuned for ' + value['tuned_for'] if value['tuned_for'] else 'not tuned'}"
 
 
-def _of_kinds(fact: Fact, runs: Runs, values: dict[str, Values]) -> list[Finding]:
-    """Alike at every rank of a method, and in the first arms of all methods of one PEFT type."""
+def _of_kinds(
+    fact: Fact, runs: Runs, values: dict[str, Values], baseline: str, declared: dict[str, list[str]]
+) -> list[Finding]:
+    """Alike at every rank of a method, and in the first arms of all methods of one PEFT type.
+
+    Those are compared with one that does not declare the fact: the baseline's method, or the first.
+    """
     kinds = {arm: (own[0].settings["peft"] or {}).get("peft_type") for arm, own in runs.items()}
     first_kind = next((kind for kind in kinds.values() if kind), None)
     values = _filled(values, kinds)
-    first: dict[tuple[str, str | None], str] = {}
+    method = {arm: own[0].settings["method"] for arm, own in runs.items()}
+    first_of_method = {method[arm]: arm for arm in reversed(runs)}
+    varies = {arm: fact.name in declared.get(arm, []) for arm in runs}
+    of_kind: dict[str | None, str] = {}
+    for arm in sorted(runs, key=lambda arm: (varies[arm], method[arm] != method.get(baseline))):  # else their order
+        of_kind.setdefault(kinds[arm], arm)
     found = []
     for arm, own in values.items():
-        of_method = first.setdefault((runs[arm][0].settings["method"], kinds[arm]), arm)
-        of_kind = first.setdefault(("", kinds[arm]), arm)
-        reference = of_kind if of_method == arm else of_method
+        of_method = first_of_method[method[arm]]
+        reference = of_kind[kinds[arm]] if arm == of_method else of_method
         expected = values[reference]
         same = [value for value, _, _ in own] == [value for value, _, _ in expected] and len(own) == 1
         one = Finding(arm, fact.name, _text(own, expected), reference, _text(expected, own), EQUAL)
