@@ -47,7 +47,8 @@ rule check_reference:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         noise=noise_option,
+        margin=EXPERIMENT.comparison["margin"],
         report=f"{OUT}/check_reference.md",
     shell:
         "python {input.code[0]} --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
-        " {params.noise} --output {params.report:q} 2> {log:q}"
+        " {params.noise} --margin {params.margin} --output {params.report:q} 2> {log:q}"

@@ -274,16 +274,92 @@ def test_what_is_recorded_of_a_head_is_what_was_built(tiny_bert, quantization):
 def test_alpha_that_is_fixed_over_ranks_is_refused(tmp_path):
     folder = write(tmp_path, runs())
     change(folder, "lora-r*", lambda env: env["settings"]["peft"].update(lora_alpha=16))
-    assert refused(folder) == {"scaling": ["lora-r16"]}
+    assert refused(folder) == {"scaling": ["lora-r16", "qlora-r4"]}
     one = findings(folder)["lora-r16", "scaling"]
     assert (one.value, one.compared_with) == ("1 (alpha 16 at rank 16)", "lora-r4")
     assert one.other == "4 (alpha 16 at rank 4)"
 
 
+def peft(**fields: Any) -> Change:
+    return lambda env: env["settings"]["peft"].update(fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "value", "other"),
+    [
+        ({"target_modules": "all-linear"}, "target_modules all-linear", "target_modules query, value"),
+        ({"lora_dropout": 0.5}, "lora_dropout 0.5", "lora_dropout not set"),
+        ({"bias": "all"}, "bias all", "bias not set"),
+    ],
+)
+def test_an_adapter_unlike_another_of_its_peft_type_is_refused(tmp_path, fields, value, other):
+    """LoRA on query and value beside QLoRA on all linear layers: the difference is not what NF4 costs."""
+    folder = write(tmp_path, runs())
+    change(folder, "*lora-r*", peft(target_modules=["query", "value"]))
+    assert refused(folder) == {}
+    change(folder, "qlora-r*", peft(**fields))
+    assert refused(folder) == {"adapter": ["qlora-r4"]}
+    one = findings(folder)["qlora-r4", "adapter"]
+    assert (one.value, one.compared_with, one.other) == (value, "lora-r4", other)
+    assert refused(folder, declared={"qlora-r4": ["adapter"]}) == {}
+
+
+def test_alpha_of_one_method_that_is_not_the_others_is_refused(tmp_path):
+    folder = write(tmp_path, runs())
+    for rank in (4, 16):
+        change(folder, f"qlora-r{rank}", peft(lora_alpha=128 * rank))
+    assert refused(folder) == {"scaling": ["qlora-r4"]}
+    one = findings(folder)["qlora-r4", "scaling"]
+    assert (one.value, one.compared_with) == ("128 (alpha 512 at rank 4)", "lora-r4")
+
+
+def test_seeds_of_one_arm_with_other_adapters_are_refused(tmp_path):
+    folder = write(tmp_path, runs())
+    change(folder, "lora-r16", peft(target_modules=["query"]), seed="1")
+    assert refused(folder) == {"adapter": ["lora-r16"]}
+    one = findings(folder)["lora-r16", "adapter"]
+    assert one.value == "target_modules not set (seeds 0, 2); target_modules query (seed 1)"
+    change(folder, "lora-r16", peft(target_modules=["query"]), seed="[02]")
+    change(folder, "lora-r4", peft(target_modules=["query"]), seed="1")
+    one = findings(folder)["lora-r4", "adapter"]
+    assert (one.verdict, one.compared_with) == (DIFFERS, "lora-r4")
+
+
+def test_whoever_declares_it_is_compared_with_who_does_not(tmp_path):
+    """Whatever the order of the methods: DoRA may come before LoRA."""
+    folder = write(tmp_path, runs())
+    change(folder, "lora-r*", peft(use_dora=True))
+    assert refused(folder, declared={arm: ["adapter"] for arm in LORA}) == {}
+    found = findings(folder, {arm: ["adapter"] for arm in LORA})
+    assert (found["lora-r4", "adapter"].verdict, found["lora-r4", "adapter"].compared_with) == (DECLARED, "qlora-r4")
+    assert found["qlora-r4", "adapter"].verdict == EQUAL
+    assert refused(folder, baseline="lora-r4", declared={arm: ["adapter"] for arm in LORA}) == {}
+    assert refused(folder, baseline="qlora-r16") == {"adapter": ["lora-r4"]}
+
+
+def test_the_order_of_target_modules_is_none(tmp_path):
+    folder = write(tmp_path, runs())
+    change(folder, "lora-r*", peft(target_modules=["query", "value"]))
+    change(folder, "qlora-r*", peft(target_modules=["value", "query"]))
+    assert refused(folder) == {}
+
+
+def test_another_peft_type_has_an_adapter_of_its_own(tmp_path):
+    folder = write(tmp_path, runs())
+    change(folder, "qlora-r*", settings(peft={"peft_type": "IA3", "target_modules": ["key"]}))
+    assert refused(folder) == {}
+    found = findings(folder)
+    assert {arm: found[arm, "adapter"].verdict for arm in ("full", "lora-r4", "qlora-r4", "qlora-r16")} == {
+        **{"full": EQUAL, "lora-r4": EQUAL, "qlora-r4": OWN, "qlora-r16": OWN}
+    }
+    change(folder, "qlora-r16", peft(target_modules=["value"]))
+    assert refused(folder) == {"adapter": ["qlora-r16"]}
+
+
 def test_rslora_scales_by_the_root_of_the_rank(tmp_path):
     folder = write(tmp_path, runs())
-    change(folder, "lora-r4", lambda env: env["settings"]["peft"].update(lora_alpha=8, use_rslora=True))
-    change(folder, "lora-r16", lambda env: env["settings"]["peft"].update(lora_alpha=16, use_rslora=True))
+    change(folder, "*lora-r4", peft(lora_alpha=8, use_rslora=True))
+    change(folder, "*lora-r16", peft(lora_alpha=16, use_rslora=True))
     assert refused(folder) == {}
     change(folder, "lora-r16", lambda env: env["settings"]["peft"].update(lora_alpha=32))
     assert refused(folder) == {"scaling": ["lora-r16"]}
@@ -493,10 +569,16 @@ def test_without_strict_every_table_and_figure_says_what_differs(tmp_path):
     folder = write(tmp_path, every)
     change(folder, "lora-r*", settings(batch_size=64, dtype="bfloat16"))
     change(folder, "full", versions(torch="0.9.0"), seed="0")
+    change(folder, "full", fields(learning_rate=2e-5), file="summary.json")
     done = check(tmp_path, "--declared", json.dumps({arm: ["dtype", "max_length"] for arm in LORA}))
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "tables/contract.md").read_text()
-    assert "batch_size, torch differ, and no method declares it; dtype differs as declared." in text
+    said = "Of the 40 facts of the contract that these runs have, batch_size, torch differ, and no method declares it; "
+    said += "dtype differs as declared. In all others the arms are equal, but for each arm's own learning_rate."
+    assert said in text
+    assert re.search(r"\| full +\| 2e-05, not tuned +\|", text)
+    assert re.search(r"\| LoRA r4 +\| 0.0005, not tuned +\|", text)
+    assert r"Each arm's own learning\_rate: full: 2e-05, not tuned; " in (tmp_path / "tables/contract.tex").read_text()
     assert "methods.lora.varies names max_length, which does not differ: it can go." in text
     assert re.search(r"\| LoRA r4 +\| batch_size +\| 64 +\| full +\| 32 +\| differs +\|", text)
     assert re.search(r"\| full +\| torch +\| 0.9.0 \(seed 0\); 1.0.0 \(seeds 1, 2\) +\| its own seeds", text)
@@ -592,11 +674,17 @@ def method(name: str, **fields: Any) -> dict[str, Any]:
         ),
         (
             *("lora", {"learning_rate": [1e-3, 1e-2]}, "tuning"),
-            "config key methods.lora.learning_rate: rates 2",
+            "config key methods.lora.learning_rate: 2 rates to tune, but full has a rate that is not tuned; give every "
+            "method a list of as many rates, or add tuning to methods.lora.varies, or set contract.strict: false",
         ),
         (
-            *("lora", {"ranks": [4, 16], "peft": {**tiny.LORA, "lora_alpha": 16}}, "scaling"),
-            "config key methods.lora.peft: 1 (alpha 16 at rank 16), but lora-r4 has 4 (alpha 16 at rank 4); leave",
+            *("qlora", {"ranks": [4, 16], "peft": {**tiny.LORA, "lora_alpha": 8}}, "scaling"),
+            "config key methods.qlora.peft: 0.5 (alpha 8 at rank 16), but qlora-r4 has 2 (alpha 8 at rank 4); leave",
+        ),
+        (
+            *("qlora", {"peft": {**tiny.LORA, "target_modules": "all-linear", "bias": "all"}}, "adapter"),
+            "config key methods.qlora.peft: target_modules all-linear, bias all, but lora-r4 has target_modules query, "
+            "value, bias not set; set the fields of peft alike, or add adapter to methods.qlora.varies, or set",
         ),
     ],
 )
@@ -625,6 +713,48 @@ def test_each_breach_of_the_configuration_is_a_line():
         "config key methods.qlora.gradient_checkpointing",
         "config key methods.lora.learning_rate",
     ]
+
+
+@pytest.mark.parametrize(
+    ("fact", "said"),
+    [
+        ("reported_step", "reported_step must be 'the last' in every arm and cannot vary; remove it"),
+        ("trained_head", "trained_head must be 'all' in every arm and cannot vary; remove it"),
+        ("data", "data must be the same in every arm that is compared and cannot vary; remove it"),
+    ],
+)
+def test_what_no_arm_may_have_otherwise_cannot_be_declared(tmp_path, fact, said):
+    with pytest.raises(InputError, match=f"^config key methods.lora.varies: {said}$"):
+        resolve(planned(methods=method("lora", varies=[fact])))
+    folder = write(tmp_path, runs())
+    change(folder, "lora-r*", fields(data_sha256="e" * 64))
+    change(folder, "lora-r*", lambda env: env["head"].update(trained_parameters=0))
+    path = folder / "lora-r4/seed0/metrics.csv"
+    path.write_text("".join([line for line in path.open() if not line.startswith("3,")]))
+    done = check(tmp_path, "--strict", "--declared", json.dumps({arm: [fact] for arm in LORA}))
+    assert done.returncode == 1 and f": {fact}: " in done.stderr and "varies" not in done.stderr
+
+
+def test_tables_of_an_earlier_state_are_named(tmp_path):
+    folder = write(tmp_path, runs())
+    assert check(tmp_path, "--strict").returncode == 0
+    change(folder, "lora-r*", settings(batch_size=64))
+    for name in ("figures/sst2/arms.svg", "report.html"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    last = check(tmp_path, "--strict").stderr.splitlines()[-1].strip()
+    place = [str(tmp_path / name) for name in ("tables", "figures", "report.html")]
+    assert last == f"Of an earlier state, not of these runs: {', '.join(place)}."
+
+
+def test_facts_that_a_cpu_has_not_are_not_counted(tmp_path):
+    said = []
+    for device in ("cpu", "cuda"):
+        write(tmp_path / device, runs(device))
+        assert check(tmp_path / device, summaries=runs(device)).returncode == 0
+        said.append(re.search(r"none of the (\d+) facts", (tmp_path / device / "tables/contract.md").read_text())[1])
+    on_cpu, on_gpu = map(int, said)
+    assert on_gpu - on_cpu == len(("shared_gpu", "driver", "power_limit_W", "torch_flags", "cuda_runtime", "cudnn"))
 
 
 def test_a_name_that_is_no_fact_is_refused():

@@ -160,6 +160,8 @@ def test_the_workflows_commit(repository, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(repository)
     assert environment.git_state(link)["commit"] == head
+    (repository / "my.yaml").write_text("of the user's own")
+    assert environment.git_state(repository)["dirty"] is False
     (repository / "Snakefile").write_text("changed")
     assert environment.git_state(repository) == {"commit": head, "dirty": True}
 

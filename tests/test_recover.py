@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import tiny
 from peft_tradeoffs import lock
 from peft_tradeoffs.lock import Owner
 from peft_tradeoffs.snakemake_lock import LOCKS, is_snakemake
+from test_lock import holder
 
 UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
 
@@ -172,3 +174,55 @@ def test_without_squeue_jobs_that_were_submitted_are_no_guess(folder, no_slurm) 
 def test_without_slurm_there_are_no_jobs(folder, no_slurm) -> None:
     assert recovered(folder)[0] == 0
     assert not locked(folder)
+
+
+@pytest.fixture
+def no_answer(queue) -> None:
+    """squeue is installed, but no cluster is configured."""
+    (queue.parent / "squeue").write_text("#!/bin/sh\necho 'squeue: error: no cluster configured' >&2; exit 1\n")
+
+
+def test_a_slurm_that_does_not_answer_is_in_the_way_of_no_folder_that_never_submitted(folder, no_answer) -> None:
+    process = recover(folder)
+    said = process.communicate(timeout=60)[0]
+    assert "Slurm does not answer (squeue: squeue: error: no cluster configured): no job was ever submitted" in said
+    assert (process.returncode, locked(folder)) == (0, False)
+
+
+def test_the_wait_for_slurm_has_an_end_and_not_running_skips_it(folder, no_answer) -> None:
+    (folder / ".snakemake/slurm_logs").mkdir()
+    code, said = recovered(folder, "--no-answer", "0.5")
+    assert "waits for Slurm to answer, up to 0 s: squeue:" in said
+    assert (code, "try again later, or, if no job of this folder can run any more" in said) == (1, True)
+    assert locked(folder)
+    assert recovered(folder, "--not-running")[0] == 0
+    assert not locked(folder)
+
+
+def trains(run: Path) -> subprocess.Popen[str]:
+    """A process that has a run's lock until its input ends, as train.py does."""
+    process = holder(run)
+    assert process.stdout.readline() == "has it\n"
+    return process
+
+
+@pytest.mark.parametrize("place", ["work/results", "elsewhere"])
+def test_training_that_goes_on_here_is_named_and_waited_for(tmp_path, folder, no_slurm, snakemake, place) -> None:
+    run = tmp_path / place / "runs/d/m/full/seed0"
+    with (folder / LOCKS / "0.output.lock").open("a") as listing:
+        listing.write(f"{run}/summary.json\n")
+    snakemake.append(trains(run))
+    process = recover(folder)
+    lines = [process.stdout.readline() for _ in range(3)]
+    assert lines[1] == "still at work:\n" and f"process {snakemake[0].pid} trains " in lines[2]
+    assert "runs/d/m/full/seed0 (since " in lines[2] and locked(folder)
+    snakemake[0].stdin.close()
+    said = process.communicate(timeout=60)[0]
+    assert f"seed0: process {snakemake[0].pid} is done with it" in said
+    assert (process.returncode, locked(folder)) == (0, False)
+
+
+def test_cancel_ends_training_that_goes_on_here(tmp_path, folder, no_slurm, snakemake) -> None:
+    snakemake.append(trains(folder / "results/runs/d/m/full/seed0"))
+    assert recovered(folder, "--cancel")[0] == 0
+    assert snakemake[0].wait(timeout=60) == -signal.SIGTERM

@@ -14,16 +14,24 @@ import pytest
 import synthetic
 import tiny
 from peft_tradeoffs import reference
+from peft_tradeoffs.config import resolve
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.reference_check import ALPHA, check
+from peft_tradeoffs.preflight import check_reference
+from peft_tradeoffs.reference_check import ALPHA
+from peft_tradeoffs.reference_check import check as judge
 from peft_tradeoffs.reference_text import report
 from peft_tradeoffs.tables import runs_frame
 from scipy import stats
 
+MARGIN, SWEEPS = 0.01, 25
 ARMS = (("full", None), ("lora", 8))
 GPU = {"driver_version": "580.1", "power_limit_W": 700.0, "uuid": "GPU-0", "sm_clock_MHz": 345}
 PEAK = "probe_peak_allocated_MiB"
 H100 = {"device": "cuda", "device_name": "NVIDIA H100 80GB HBM3"}
+
+
+def check(stored: reference.Sweep, now: reference.Sweep, margin: float = MARGIN) -> pd.DataFrame:
+    return judge(stored, now, margin)
 
 
 def runs(seeds: int = 3, arms=ARMS, **changes: Any) -> list[dict[str, Any]]:
@@ -89,26 +97,27 @@ def test_a_sweep_against_itself_passes_and_says_that_nothing_differs(tmp_path, s
     assert "Weights: bit-identical in 6 of the 6 runs that both completed." in text
 
 
-def test_the_tolerance_of_a_cost_is_half_a_prediction_interval(tmp_path, stored):
+LEVEL = 1 - ALPHA / 4 / 14  # 2 arms, 7 costs
+
+
+def test_the_tolerance_of_a_cost_is_half_a_prediction_interval_by_the_references_own_noise(tmp_path, stored):
     rows = check(stored, sweep(tmp_path / "now", runs(), noise(0.03, repeats=5)))
     found = rows.set_index(["arm", "quantity"]).loc[("lora-r8", "train_s")]
-    cv = np.sqrt((8 * 0.01**2 + 4 * 0.03**2) / 12)
-    level = 1 - ALPHA / 2 / 16  # 2 arms, 8 quantities
     # A process trained all seeds, so one is what is drawn twice.
-    assert found["tolerance"] == pytest.approx(stats.t.ppf(level, 12) * cv * np.sqrt(2))
-    assert (found["df"], found["source"]) == (12, "repeats")
+    assert found["tolerance"] == pytest.approx(stats.t.ppf(LEVEL, 8) * 0.01 * np.sqrt(2))
+    assert (found["df"], found["source"]) == (8, "repeats")
+
+
+def test_a_floor_that_was_measured_today_alone_stands_in(tmp_path):
+    before = sweep(tmp_path / "before", runs())
+    found = check(before, sweep(tmp_path / "now", runs(), noise(0.005, repeats=5))).set_index(["arm", "quantity"])
+    assert found["tolerance"]["full", "train_s"] == pytest.approx(stats.t.ppf(LEVEL, 4) * 0.005 * np.sqrt(2))
 
 
 def test_seeds_of_their_own_processes_count_each(tmp_path, stored):
     alone = sweep(tmp_path / "now", runs(startup_s=9.0), noise(0.01))
-    level = 1 - ALPHA / 2 / 16
     found = check(stored, alone).set_index(["arm", "quantity"])["tolerance"]["full", "train_s"]
-    assert found == pytest.approx(stats.t.ppf(level, 8) * 0.01 * np.sqrt(1 + 1 / 3))
-
-
-def test_one_noise_floor_that_both_have_counts_once(tmp_path, stored):
-    found = check(stored, sweep(tmp_path / "now", runs(), noise(0.01))).set_index(["arm", "quantity"])
-    assert found["df"]["full", "train_s"] == 8
+    assert found == pytest.approx(stats.t.ppf(LEVEL, 8) * 0.01 * np.sqrt(1 + 1 / 3))
 
 
 @pytest.mark.parametrize(
@@ -155,11 +164,82 @@ def test_a_metric_that_moved_on_the_same_seeds_is_named(tmp_path, stored):
 def test_a_metric_that_goes_up_and_down_did_not_move(tmp_path, stored):
     shaken = [run | {"metric_value": run["metric_value"] + (-0.01, 0.012, 0.001)[run["seed"]]} for run in runs()]
     assert set(check(stored, sweep(tmp_path / "now", shaken))["verdict"]) == {"within"}
-    # Every seed lost the same two of 872 sentences: less than that is no move, however alike the seeds are.
-    one = [run | {"metric_value": run["metric_value"] - 1.9 / 872} for run in runs()]
-    assert set(check(stored, sweep(tmp_path / "one", one))["verdict"]) == {"within"}
-    two = [run | {"metric_value": run["metric_value"] - 2.1 / 872} for run in runs()]
-    assert set(verdicts(check(stored, sweep(tmp_path / "two", two)), "within").values()) == {"moved"}
+
+
+def test_less_than_two_test_examples_are_no_move_however_alike_the_seeds_are(tmp_path):
+    alike = [run | {"metric_value": 0.9} for run in runs()]
+    before = sweep(tmp_path / "before", alike)
+    for name, sentences, verdict in (("one", 1.9, "within"), ("two", 2.1, "moved")):
+        fewer = [run | {"metric_value": 0.9 - sentences / 872} for run in alike]
+        rows = check(before, sweep(tmp_path / name, fewer))
+        assert set(rows[rows["quantity"] == "metric_value"]["verdict"]) == {verdict}
+
+
+def test_a_change_cannot_explain_itself_by_its_own_spread(tmp_path):
+    """Accuracy down by 30, 40, 35 points and two and a half times the time, unevenly: 3 seeds, no noise floor."""
+    before = sweep(tmp_path / "before", runs())
+    drop, slow = (0.3, 0.4, 0.35), (2.0, 3.0, 2.5)
+    ruined = [
+        run | {"metric_value": run["metric_value"] - drop[seed], "train_s": run["train_s"] * slow[seed]}
+        for run in runs()
+        for seed in [run["seed"]]
+    ]
+    now = sweep(tmp_path / "now", ruined)
+    rows = check(before, now)
+    bad = verdicts(rows, "within")
+    assert {key: bad[key] for key in bad if key[1] == "metric_value"} == {
+        (arm, "metric_value"): "moved" for arm in ("full", "lora-r8")
+    }
+    assert {(arm, "train_s") for arm in ("full", "lora-r8")} <= set(bad)
+    text, good = report(rows, before, now)
+    assert not good and "What the gate sees in every arm is a change of Accuracy beyond 0.97 points; " in text
+
+
+def test_what_is_larger_than_may_pass_is_undecided_where_noise_explains_it(tmp_path):
+    loud = noise(0.2, repeats=3)
+    before = sweep(tmp_path / "before", runs(), loud)
+    for name, factor, verdict in (("small", 1.09, "within"), ("large", 1.11, "undecided"), ("huge", 9.0, "moved")):
+        now = sweep(tmp_path / name, [run | {"train_s": run["train_s"] * factor} for run in runs()], loud)
+        rows = check(before, now)
+        assert set(rows[rows["quantity"] == "train_s"]["verdict"]) == {verdict}
+    text, good = report(check(before, now), before, now)
+    assert not good and "whose noise explains more than may pass" in text
+
+
+def test_an_arm_that_spreads_more_than_the_others_has_a_tolerance_of_its_own(tmp_path):
+    arms = (("full", None), *(("lora", rank) for rank in (2, 4, 8, 16, 32)))
+    wide = [
+        run | {"metric_value": (0.5, 0.7, 0.86, 0.84)[run["seed"]]} if run["rank"] == 32 else run
+        for run in runs(4, arms=arms)
+    ]
+    before = sweep(tmp_path / "before", wide)
+    found = check(before, before, margin=1.0).set_index(["arm", "quantity"]).xs("metric_value", level="quantity")
+    assert dict(found["df"]) == {**{arm: 15 for arm in found.index}, "lora-r32": 3}
+    assert found["tolerance"]["full"] < 0.05 < found["tolerance"]["lora-r32"]
+
+
+def drawn(random: np.random.Generator, arms: int, seeds: int, sd: float, drop: float = 0.0) -> reference.Sweep:
+    """A sweep of metrics alone: `sd` between seeds, the first arm `drop` lower."""
+    one = {"status": "completed", "dataset": "d", "model": "m", "method": "lora", "pretrained": True, "rank": None}
+    one |= {"metric": "accuracy", "test_rows": 5000, "mixed_gpus": False, "startup_s": 1.0, **H100}
+    rows = [
+        one | {"arm": f"a{arm}", "seed": seed, "metric_value": random.normal(0.9 - drop * (arm == 0), sd)}
+        for arm in range(arms)
+        for seed in range(seeds)
+    ]
+    return reference.Sweep(pd.DataFrame(rows), None, {}, {})
+
+
+def test_noise_passes_and_a_drop_of_twice_the_margin_in_one_arm_does_not():
+    """Every run drawn anew, as by another version that rounds otherwise: 8 arms, 3 seeds, margin a point."""
+    random, seeds, sd = np.random.default_rng(0), 3, 0.003
+    passed = {0.0: 0, 2 * MARGIN: 0}
+    for drop in passed:
+        for _ in range(SWEEPS):
+            rows = check(drawn(random, 8, seeds, sd), drawn(random, 8, seeds, sd, drop))
+            passed[drop] += bool(rows["verdict"].eq("within").all())
+    assert passed[0.0] >= 0.9 * SWEEPS  # 95 % at least, as far as these can tell
+    assert passed[2 * MARGIN] == 0
 
 
 def test_another_device_is_refused_by_name_but_for_the_metric(tmp_path, stored):
@@ -196,11 +276,12 @@ def test_without_a_noise_floor_the_seeds_give_the_tolerance_and_the_report_says_
     before, now = (sweep(tmp_path / name, spread) for name in ("before", "now"))
     rows = check(before, now)
     found = rows.set_index(["arm", "quantity"]).loc[("full", "train_s")]
-    assert (found["source"], found["df"]) == ("seeds", 4)  # both sweeps are the same: two arms of three seeds
-    assert found["tolerance"] == pytest.approx(stats.t.ppf(1 - ALPHA / 2 / 16, 4) * (1 / 11) * np.sqrt(2))
+    assert (found["source"], found["df"]) == ("seeds", 4)  # the reference's two arms of three seeds
+    assert found["explained"] == pytest.approx(stats.t.ppf(LEVEL, 4) * (1 / 11) * np.sqrt(2))
+    assert found["tolerance"] == 0.1
     text, _ = report(rows, before, now)
     assert "no noise floor was measured, and seeds do not show how processes differ" in text
-    assert "but not where seeds stand in for a noise floor" in text
+    assert "But not where seeds stand in for a noise floor" in text
 
 
 def test_one_seed_and_no_noise_floor_decide_nothing(tmp_path):
@@ -258,22 +339,50 @@ def test_random_weights_are_compared_without_a_metric(tmp_path):
     assert "metric_value" not in set(rows["quantity"]) and report(rows, before, now)[1]
 
 
+def without_a_run(text: str) -> str:
+    """runs.csv cut to the runs of two seeds."""
+    header, *rows = text.splitlines(keepends=True)
+    return "".join([header, *(row for row in rows if ",2," not in row)])
+
+
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "damaged", "said"),
     [
         ("env.json", None, "env.json: no such file; a reference is a folder that `snakemake store_reference` made"),
-        ("env.json", "{}", "env.json: not of a reference"),
-        ("runs.csv", None, "runs.csv: no such file; store the reference again"),
-        ("runs.csv", "status,dataset\n", "runs.csv: no column model"),
+        ("env.json", lambda text: text[:-9], "env.json: not JSON"),
+        ("env.json", lambda text: "{}", "env.json: not of a reference, or of an older version; store the reference"),
+        ("env.json", lambda text: text.replace('"files"', '"file"'), "env.json: not of a reference, or of an older"),
+        ("runs.csv", None, "runs.csv: no such file, though the reference was stored with it; put back what is"),
+        ("runs.csv", lambda text: "status,dataset\n", "runs.csv: not as it was stored: it lacks sst2/distilbert/full/"),
+        (
+            *("runs.csv", without_a_run),
+            "runs.csv: not as it was stored: it lacks sst2/distilbert/full/seed2, sst2/distilbert/lora-r8/seed2; put",
+        ),
+        ("runs.csv", lambda text: text.replace("0.9", "0.8", 1), "runs.csv: not as it was stored (by its SHA-256 in"),
+        ("noise.csv", None, "noise.csv: no such file, though the reference was stored with it"),
+        ("noise.csv", lambda text: text.replace("0.1", "9.9", 1), "noise.csv: not as it was stored (by its SHA-256"),
     ],
 )
-def test_a_broken_reference_is_an_error_that_names_the_file(tmp_path, stored, file, content, said):
+def test_a_damaged_reference_is_an_error_that_names_the_file_before_anything_is_trained(
+    tmp_path, stored, file, damaged, said
+):
     path = tmp_path / "stored" / file
+    text = path.read_text()
     path.unlink()
-    if content is not None:
-        path.write_text(content)
+    if damaged:
+        assert damaged(text) != text
+        path.write_text(damaged(text))
     with pytest.raises(InputError, match=re.escape(said)):
         reference.read(tmp_path / "stored")
+    planned = resolve(tiny.config(tmp_path, reference=str(tmp_path / "stored")))
+    with pytest.raises(InputError, match=re.escape(f"config key reference: {tmp_path}") + ".*" + re.escape(said)):
+        check_reference(planned)
+
+
+def test_the_published_reference_is_whole():
+    kept = reference.read(tiny.REPOSITORY / "docs/sst2-minilm")
+    assert len(kept.runs) == 60 and kept.noise is not None
+    assert set(check(kept, kept)["verdict"]) == {"within"}
 
 
 def test_a_run_without_its_conditions_is_an_error(tmp_path):
@@ -295,7 +404,7 @@ def test_a_reference_holds_no_machine_names_and_its_scripts_end_with_a_status(tm
     assert script("store_reference.py", "--output-dir", str(tmp_path / "kept")).returncode == 0
     for path in (tmp_path / "kept").iterdir():
         assert "secret-host" not in path.read_text()
-    words = ["--reference", str(tmp_path / "kept"), "--output", str(tmp_path / "report.md")]
+    words = ["--reference", str(tmp_path / "kept"), "--margin", "0.01", "--output", str(tmp_path / "report.md")]
     done = script("check_reference.py", *words)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout == (tmp_path / "report.md").read_text()
     summary = next((tmp_path / "secret-host").rglob("full/seed1/summary.json"))

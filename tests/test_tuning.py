@@ -1,6 +1,7 @@
 """Tuning: which rate is chosen, on which data, and what final runs make of it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def tunings():
     four = [trial(1e-4, 0.7), trial(1e-3, 0.9), trial(1e-2, 0.88), trial(1e-1, None, None, "oom", added=True)]
     eight = [trial(1e-4, 0.7), trial(1e-3, 0.8), trial(1e-2, 0.91)]
     return [
-        {**best, "arm": arm, "method": method, "rank": rank, **tuning.chosen(trials), "trials": trials}
+        {**best, "arm": arm, "method": method, "rank": rank, **tuning.chosen(trials), "trials": trials, "earlier": []}
         for arm, method, rank, trials in (
             ("full", "full", None, full),
             ("lora-r4", "lora", 4, four),
@@ -157,6 +158,21 @@ def test_the_table_shows_every_trial():
     )
     assert "All trials together took 10.0 s of training steps." in notes
     assert "full: the best rate" not in notes
+
+
+def test_a_tie_is_told_with_what_decided_it():
+    full, four, eight = tunings()
+    for loss, said in (
+        (0.5, "the lower loss on dev decided."),
+        (1.0, "the lower loss on dev and, where that is the s"),
+    ):
+        trials = [trial(1e-4, 0.86, loss), trial(1e-3, 0.86), trial(1e-2, 0.86), trial(1e-1, 0.5)]
+        tied = four | tuning.chosen(trials) | {"trials": trials}
+        frame = tuning_frame([full, tied, eight], {"full", "lora-r4"})
+        notes = " ".join(tuning_notes(frame))
+        assert f"LoRA r4: 0.0001 has the same Accuracy on dev as 0.001, 0.01; {said}" in notes
+        assert list(tuning_readable(frame)[""][3:7]) == ["chosen", "tied", "tied", ""]
+    assert "has the same" not in " ".join(tuning_notes(tuning_frame(tunings(), {"full"})))
 
 
 def test_a_check_that_did_not_try_the_rate_says_so():
@@ -239,5 +255,15 @@ def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):
     tiny.snakemake(folder, settings)
     assert [one["learning_rate"] for one in best(folder, "full")["trials"]][:3] == [1e-10, 1e-8, 1e-3]
     assert json.loads(trial.read_text())["finished_at"] == finished
+    # What the grid before had, and what was added beyond its edge, was tried and is told; stale trials are not.
+    assert [one["learning_rate"] for one in best(folder, "full")["earlier"]] == [1e-9]
+    settings["methods"]["full"]["learning_rate"] = [1e-10, 1e-3, 1.0]
+    stale = folder / "results/tune/trials/reviews/tiny/full/lr1e-09/summary.json"
+    stale.write_text(json.dumps(json.loads(stale.read_text()) | {"fingerprint": "0"}))
+    tiny.snakemake(folder, settings)
+    assert [one["learning_rate"] for one in best(folder, "full")["earlier"]] == [1e-8, 100.0]
+    text = (folder / "results/tables/tuning.md").read_text()
+    assert re.search(r"\| +100 \(earlier grid\) \|", text)
+    assert "full: of an earlier grid, so not chosen from, 1e-08, 100." in text
     assert tiny.summaries(folder) == before
     assert "nothing to be done" in tiny.snakemake(folder, None, "-n").stdout.lower()

@@ -32,6 +32,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def earlier(tables: Path) -> list[Path]:
+    """Where tables and figures of an earlier state are, beside the folder of the tables."""
+    folders = (folder for folder in (tables, tables.parent / "figures") if any(folder.glob("**/*.*")))
+    return [*folders, *(path for path in [tables.parent / "report.html"] if path.exists())]
+
+
 def main() -> None:
     """Write the tables, or refuse."""
     args = arguments()
@@ -42,7 +48,7 @@ def main() -> None:
     runs = read_grid(args.runs_dir, args.tunings_dir, args.grid)
     findings = {pair: compare(own, args.baseline, args.declared) for pair, own in runs.items()}
     if args.strict and any(map(undeclared, findings.values())):
-        raise InputError(refusal(findings, runs))
+        raise InputError(refusal(findings, runs, earlier(args.output_dir)))
     from peft_tradeoffs.contract_text import contract_frame, contract_latex, contract_markdown, contract_notes
     from peft_tradeoffs.files import write_text
 

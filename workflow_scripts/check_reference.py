@@ -1,7 +1,7 @@
 """Compare a finished sweep with a stored reference: what moved by more than noise, and which setting differs.
 
 Prints a report, whose last line is the verdict, and writes it to a file. Ends with status 1 if a metric, time, memory
-or energy moved, a run or a number is missing, or the reference is of another device.
+or energy moved or may have, a run or a number is missing, or the reference is of another device.
 """
 
 import argparse
@@ -18,6 +18,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reference", type=Path, required=True, metavar="DIR", help="what store_reference.py wrote")
     add_runs(parser)
     parser.add_argument("--noise", type=Path, metavar="FILE", help="the sweep's own noise.csv")
+    parser.add_argument(
+        "--margin", type=float, required=True, metavar="M", help="a change of the metric above this never passes"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="gets the report, as Markdown")
     return parser.parse_args()
 
@@ -34,7 +37,7 @@ def main() -> None:
     stored = reference.read(args.reference)
     runs = runs_frame(read_summaries(summaries(args.runs_dir, args.grid)))
     now = reference.of_runs(runs, args.runs_dir, args.noise)
-    text, good = report(check(stored, now), stored, now)
+    text, good = report(check(stored, now, args.margin), stored, now)
     write_text(args.output, text)
     print(text, end="", flush=True)
     sys.exit(0 if good else 1)

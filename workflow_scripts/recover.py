@@ -1,18 +1,24 @@
-"""After Snakemake was killed: wait for the SLURM jobs it left, or cancel them, and unlock the folder.
+"""After Snakemake was killed: wait for the jobs and training processes it left, or end them, and unlock the folder.
 
-Its jobs run on and its lock stays, and a new call knows neither. Run this on the machine where it ran, in its working
+They run on and its lock stays, and a new call knows neither. Run this on the machine where it ran, in its working
 folder; then call Snakemake as before: it does what is missing, and a run that its job finished is not trained again.
 """
 
 import argparse
+import contextlib
+import os
 import shutil
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from peft_tradeoffs import snakemake_lock, squeue
+from peft_tradeoffs import orphans, snakemake_lock, squeue
 from peft_tradeoffs.errors import InputError, run
 
+Answer = TypeVar("Answer")
 SLURM_LOGS = ".snakemake/slurm_logs"  # the plugin's, and the profile's
 
 
@@ -22,11 +28,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="Snakemake's working folder (default: this one)"
     )
-    parser.add_argument("--cancel", action="store_true", help="cancel the jobs; a run's last saved state stays")
+    parser.add_argument("--cancel", action="store_true", help="end jobs and processes; a run's last saved state stays")
     parser.add_argument(
         "--not-running", action="store_true", help="what cannot be seen from this machine no longer runs, as you know"
     )
     parser.add_argument("--interval", type=float, default=10.0, metavar="S", help="seconds between two looks")
+    parser.add_argument(
+        "--no-answer",
+        type=float,
+        default=900.0,
+        metavar="S",
+        help="seconds that a Slurm which does not answer is waited for (default: 900)",
+    )
     return parser.parse_args()
 
 
@@ -37,20 +50,8 @@ def main() -> None:
     if not (folder / ".snakemake").is_dir():
         raise InputError(f"{folder}: no Snakemake ran here (no .snakemake in it); name its folder with --directory")
     refuse_living(folder, args.not_running)
-    if not squeue.installed():
-        if (folder / SLURM_LOGS).is_dir() and not args.not_running:
-            raise InputError(
-                f"{folder}: Snakemake submitted jobs from here, and this machine has no squeue to look for them: run "
-                "this on a login node, or, if none can run any more, here with --not-running"
-            )
-        print("Slurm is not installed here: no jobs to look for")
-    elif left := listed(folder, args.interval):
-        print(f"{len(left)} job{'' if len(left) == 1 else 's'} left:", *left, sep="\n  ", flush=True)
-        if args.cancel:
-            cancel(left, args.interval)
-        wait(folder, left, args.interval)
-    else:
-        print("no jobs left")
+    end_jobs(folder, args)
+    end_processes(folder, args)
     refuse_living(folder, args.not_running)  # one that began meanwhile
     shutil.rmtree(folder / snakemake_lock.LOCKS, ignore_errors=True)  # what `snakemake --unlock` does
     print(f"unlocked: {folder}")
@@ -70,37 +71,78 @@ def refuse_living(folder: Path, not_running: bool) -> None:
         )
 
 
-def listed(folder: Path, interval_s: float) -> list[squeue.Job]:
-    """The jobs left; waits for a Slurm that does not answer."""
-    told = False
-    while True:
-        try:
-            return squeue.jobs(folder)
-        except squeue.NoAnswer as error:
-            if not told:
-                print(f"waits for Slurm to answer: {error}", file=sys.stderr, flush=True)
-            told = True
-            time.sleep(interval_s)
-
-
-def cancel(left: list[squeue.Job], interval_s: float) -> None:
-    """Cancel the jobs; waits for a Slurm that does not answer."""
-    while True:
-        try:
-            return squeue.cancel(left)
-        except squeue.NoAnswer as error:
-            print(f"not cancelled yet: {error}", file=sys.stderr, flush=True)
-            time.sleep(interval_s)
-
-
-def wait(folder: Path, left: list[squeue.Job], interval_s: float) -> None:
-    """Until none of the jobs is left, each one's end said."""
+def end_jobs(folder: Path, args: argparse.Namespace) -> None:
+    """Wait for the SLURM jobs that were submitted from the folder, or cancel them."""
+    submitted = (folder / SLURM_LOGS).is_dir()
+    if not squeue.installed():
+        if submitted and not args.not_running:
+            raise InputError(
+                f"{folder}: Snakemake submitted jobs from here, and this machine has no squeue to look for them: run "
+                "this on a login node, or, if none can run any more, here with --not-running"
+            )
+        print("Slurm is not installed here: no jobs to look for")
+        return
+    try:
+        left = squeue.jobs(folder) if args.not_running or not submitted else listed(folder, args)
+    except squeue.NoAnswer as error:
+        why = "as --not-running says, none runs any more" if submitted else "no job was ever submitted from here"
+        print(f"Slurm does not answer ({error}): {why}")
+        return
+    if not left:
+        print("no SLURM jobs left")
+        return
+    print(f"{len(left)} job{'' if len(left) == 1 else 's'} left:", *left, sep="\n  ", flush=True)
+    if args.cancel:
+        asked(lambda: squeue.cancel(left), args, "not cancelled yet")
     while left:
-        time.sleep(interval_s)
-        now = listed(folder, interval_s)
+        time.sleep(args.interval)
+        now = listed(folder, args)
         for job in left:
             if job.id not in {other.id for other in now}:
                 print(f"{job.id} ended", flush=True)
+        left = now
+
+
+def listed(folder: Path, args: argparse.Namespace) -> list[squeue.Job]:
+    """The jobs left."""
+    return asked(lambda: squeue.jobs(folder), args, "waits for Slurm to answer")
+
+
+def asked(ask: Callable[[], Answer], args: argparse.Namespace, meanwhile: str) -> Answer:
+    """What Slurm answers; raises InputError if it does not for too long, which is said at once."""
+    deadline, told = time.monotonic() + args.no_answer, False
+    while True:
+        try:
+            return ask()
+        except squeue.NoAnswer as error:
+            if time.monotonic() >= deadline:
+                raise InputError(
+                    f"Slurm has not answered for {args.no_answer:.0f} s ({error}): try again later, or, if no job of "
+                    "this folder can run any more, with --not-running"
+                ) from None
+            if not told:
+                print(f"{meanwhile}, up to {args.no_answer:.0f} s: {error}", file=sys.stderr, flush=True)
+            told = True
+            time.sleep(args.interval)
+
+
+def end_processes(folder: Path, args: argparse.Namespace) -> None:
+    """Wait for the training processes of this machine, or end them: on SIGTERM they save their state."""
+    left = orphans.at_work(folder)
+    if not left:
+        print("no training process left on this machine")
+        return
+    print("still at work:", *left, sep="\n  ", flush=True)
+    if args.cancel:
+        for pid in {orphan.owner.pid for orphan in left}:
+            with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+                os.kill(pid, signal.SIGTERM)
+    while left:
+        time.sleep(args.interval)
+        now = orphans.at_work(folder)
+        for orphan in left:
+            if orphan not in now:
+                print(f"{orphan.run}: process {orphan.owner.pid} is done with it", flush=True)
         left = now
 
 

@@ -2,7 +2,8 @@
 
 A trial is a run like any other, resumed and measured as one, but for its weights, which are not kept. The best has the
 highest metric on the dev split after its last step; of several, the lowest loss. With --extend rates are added beyond
-the grid's edge as long as the best rate is on it. Out of memory and divergence are results of a trial.
+the grid's edge as long as the best rate is on it. Out of memory and divergence are results of a trial. A trial of an
+earlier grid that still stands is written down too, but never chosen: methods have as many trials each.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import errors, files
+from peft_tradeoffs import code, errors, files
 from peft_tradeoffs.training import Run, add_training, process, read_settings
 from peft_tradeoffs.tuning import beyond, chosen
 
@@ -40,6 +41,7 @@ def main() -> None:
         while sum(trial["added"] for trial in trials) < arguments.extend and (rate := beyond(trials)):
             training.train([run(rate)])
             trials.append(_trial(run(rate).folder, True))
+        earlier = _earlier([run(trial["learning_rate"]) for trial in trials], training.conditions)
     tokens = files.read_json(arguments.tokens.with_suffix(".json"))
     files.write_json(
         arguments.output,
@@ -56,8 +58,22 @@ def main() -> None:
             "code_sha256": training.conditions["code_sha256"],
             "versions": training.conditions["versions"],
             "trials": sorted(trials, key=lambda trial: trial["learning_rate"]),
+            "earlier": earlier,
         },
     )
+
+
+def _earlier(runs: list[Run], conditions: dict[str, Any]) -> list[dict[str, Any]]:
+    """The finished trials beside these runs' that are of the same seed, settings, data, model, code and versions."""
+    found = []
+    for summary in runs[0].folder.parent.glob("lr*/summary.json"):
+        if summary.parent in (run.folder for run in runs):
+            continue
+        trial = files.read_json(summary)
+        settings = runs[0].settings | {"learning_rate": trial["learning_rate"]}
+        if trial["fingerprint"] == code.digest({"seed": runs[0].seed, "settings": settings, **conditions}):
+            found.append(_trial(summary.parent, False))
+    return sorted(found, key=lambda trial: trial["learning_rate"])
 
 
 def _trial(folder: Path, added: bool) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from snakemake.utils import validate
 
 from peft_tradeoffs.config_errors import explain, first_error, suggestion
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.facts import check_varies
 from peft_tradeoffs.margin import check_margin
 from peft_tradeoffs.tuning_config import check_tuning, tuned_as
+from peft_tradeoffs.varies_config import check_varies
 from peft_tradeoffs.views_config import complete_views
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"

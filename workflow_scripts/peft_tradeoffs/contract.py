@@ -1,16 +1,17 @@
 """The fairness contract: what arms have alike, what a method varies on purpose, what differs. Cheap to import."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.facts import FACTS, LEARNING_RATE, NOT_REACHED, SCALING, SEEDS, Fact, Recorded, read_run
+from peft_tradeoffs.facts import ADAPTER, FACTS, LEARNING_RATE, NOT_REACHED, SCALING, SEEDS, Fact, Recorded, read_run
 from peft_tradeoffs.grid import run_folder
 
 EQUAL, DECLARED, DIFFERS, OWN, UNREACHED = "equal", "declared", "differs", "own", "not reached"
+NOT_SET = "not set"
 REQUIRED = "what every arm must have"  # compared with it where no arm's value decides
 NOT_STRICT = "set contract.strict: false, which prints tables and figures that say what differs"
 
@@ -67,14 +68,16 @@ def compare(
         values = {arm: _values(fact, own) for arm, own in runs.items()}
         if fact.name == LEARNING_RATE:
             of_fact = _learning_rates(runs, baseline, values)
-        elif fact.name == SCALING:
-            of_fact = _scalings(runs, values)
+        elif fact.name in (ADAPTER, SCALING):
+            of_fact = _of_kinds(fact, runs, values, baseline, declared)
         elif fact.name == SEEDS:
             of_fact = _with_reference(fact, {arm: _seeds(own) for arm, own in runs.items()}, baseline)
         else:
             of_fact = _with_reference(fact, values, baseline)
         found += [
-            replace(one, verdict=DECLARED) if one.verdict == DIFFERS and fact.name in declared.get(one.arm, []) else one
+            replace(one, verdict=DECLARED)
+            if one.verdict == DIFFERS and fact.may_vary and fact.name in declared.get(one.arm, [])
+            else one
             for one in of_fact
         ]
     return found
@@ -85,8 +88,13 @@ def undeclared(findings: Iterable[Finding]) -> list[Finding]:
     return [found for found in findings if found.verdict == DIFFERS]
 
 
-def refusal(findings: dict[tuple[str, str], list[Finding]], runs: dict[tuple[str, str], Runs]) -> str:
-    """What is refused, a line a data set, model, method and difference."""
+def refusal(
+    findings: dict[tuple[str, str], list[Finding]], runs: dict[tuple[str, str], Runs], earlier: Sequence[Path] = ()
+) -> str:
+    """What is refused, a line a data set, model, method and difference.
+
+    `earlier`: folders and files with tables and figures that were made before, and say nothing of these runs.
+    """
     lines: dict[tuple[str, ...], list[str]] = {}
     for (dataset, model), of_pair in findings.items():
         for one in undeclared(of_pair):
@@ -97,8 +105,8 @@ def refusal(findings: dict[tuple[str, str], list[Finding]], runs: dict[tuple[str
     for (dataset, model, method, name, value, compared_with, other), arms in lines.items():
         one = Finding(arms[0], name, value, compared_with, other, DIFFERS)
         told.append(
-            f"  {dataset}/{model}, {', '.join(arms)}: {name}: {unlike_text(one)}; {FACTS[name].remedy}, or add "
-            f"{name} to methods.{method}.varies"
+            f"  {dataset}/{model}, {', '.join(arms)}: {name}: {unlike_text(one)}; {FACTS[name].remedy}"
+            f"{or_declare(FACTS[name], method)}"
         )
     count = f"{len(told)} difference{'' if len(told) == 1 else 's'} that no method declares"
     return "\n".join(
@@ -106,8 +114,14 @@ def refusal(findings: dict[tuple[str, str], list[Finding]], runs: dict[tuple[str
             f"the contract is broken by {count}: no table or figure is made, every run is kept",
             *told,
             f"  Or {NOT_STRICT}.",
+            *([f"  Of an earlier state, not of these runs: {', '.join(map(str, earlier))}."] if earlier else []),
         ]
     )
+
+
+def or_declare(fact: Fact, method: str) -> str:
+    """The other remedy, where there is one: to follow a fact's own."""
+    return f", or add {fact.name} to methods.{method}.varies" if fact.may_vary else ""
 
 
 def unlike_text(found: Finding) -> str:
@@ -193,16 +207,50 @@ def _rate(value: dict[str, Any]) -> str:
     return f"{value['rate']:g}, {'tuned for ' + value['tuned_for'] if value['tuned_for'] else 'not tuned'}"
 
 
-def _scalings(runs: Runs, values: dict[str, Values]) -> list[Finding]:
-    """Alpha over rank is the same at every rank of a method."""
-    first: dict[str, str] = {}
+def _of_kinds(
+    fact: Fact, runs: Runs, values: dict[str, Values], baseline: str, declared: dict[str, list[str]]
+) -> list[Finding]:
+    """Alike at every rank of a method, and in the first arms of all methods of one PEFT type.
+
+    Those are compared with one that does not declare the fact: the baseline's method, or the first.
+    """
+    kinds = {arm: (own[0].settings["peft"] or {}).get("peft_type") for arm, own in runs.items()}
+    first_kind = next((kind for kind in kinds.values() if kind), None)
+    values = _filled(values, kinds)
+    method = {arm: own[0].settings["method"] for arm, own in runs.items()}
+    first_of_method = {method[arm]: arm for arm in reversed(runs)}
+    varies = {arm: fact.name in declared.get(arm, []) for arm in runs}
+    of_kind: dict[str | None, str] = {}
+    for arm in sorted(runs, key=lambda arm: (varies[arm], method[arm] != method.get(baseline))):  # else their order
+        of_kind.setdefault(kinds[arm], arm)
     found = []
     for arm, own in values.items():
-        reference = first.setdefault(runs[arm][0].settings["method"], arm)
-        same = [value for value, _, _ in own] == [value for value, _, _ in values[reference]] and len(own) == 1
-        other = _text(values[reference], own)
-        found.append(Finding(arm, SCALING, _text(own, own), reference, other, EQUAL if same else DIFFERS))
+        of_method = first_of_method[method[arm]]
+        reference = of_kind[kinds[arm]] if arm == of_method else of_method
+        expected = values[reference]
+        same = [value for value, _, _ in own] == [value for value, _, _ in expected] and len(own) == 1
+        one = Finding(arm, fact.name, _text(own, expected), reference, _text(expected, own), EQUAL)
+        if not same:
+            one = replace(one, verdict=DIFFERS)
+        elif kinds[arm] not in (None, first_kind) and own[0][0] is not None:
+            one = replace(one, verdict=OWN)
+        found.append(one)
     return found
+
+
+def _filled(values: dict[str, Values], kinds: dict[str, str | None]) -> dict[str, Values]:
+    """Mappings with the keys that any arm of their kind has."""
+    keys: dict[str | None, dict[str, str]] = {}
+    for arm, own in values.items():
+        for value, _, _ in own:
+            keys.setdefault(kinds[arm], {}).update(dict.fromkeys(value if isinstance(value, dict) else (), NOT_SET))
+
+    def filled(arm: str, value: Any, text: str) -> tuple[Any, str]:
+        if not isinstance(value, dict):
+            return value, text
+        return (whole := keys[kinds[arm]] | value), shown(whole)
+
+    return {arm: [(*filled(arm, value, text), seeds) for value, text, seeds in own] for arm, own in values.items()}
 
 
 def _text(own: Values, other: Values) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
-from peft_tradeoffs.contract import DECLARED, DIFFERS, EQUAL, UNREACHED, Finding, Runs, shown
+from peft_tradeoffs.contract import DECLARED, DIFFERS, EQUAL, OWN, UNREACHED, Finding, Runs, shown
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS
 from peft_tradeoffs.readable import NULL
@@ -85,7 +85,7 @@ def with_differences(runs: pd.DataFrame, contract_csv: Path) -> pd.DataFrame:
 
 
 def contract_markdown(frame: pd.DataFrame, notes: dict[tuple[str, str], list[str]]) -> str:
-    """A section a (data set, model): a sentence, what differs, the notes, then what all arms have alike."""
+    """A section a (data set, model): a sentence, what differs, the notes, each arm's own, what all have alike."""
     parts = []
     for title, rows in sections(frame):
         parts += [f"## {title}", summary_sentence(rows)]
@@ -93,7 +93,7 @@ def contract_markdown(frame: pd.DataFrame, notes: dict[tuple[str, str], list[str
         if len(unlike):
             parts.append(_grid(unlike_readable(unlike, _labels(rows))))
         parts += notes[tuple(rows.iloc[0][["dataset", "model"]])]
-        parts += ["All arms have alike:", _grid(alike)]
+        parts += ["Each arm's own:", _grid(_own(rows)), "All arms have alike:", _grid(alike)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -103,7 +103,9 @@ def contract_latex(frame: pd.DataFrame, notes: dict[tuple[str, str], list[str]])
     for title, rows in sections(frame):
         below = [summary_sentence(rows), *notes[tuple(rows.iloc[0][["dataset", "model"]])]]
         alike = "; ".join(f"{fact} {value}" for fact, value in _alike(rows)[["Fact", "Value"]].to_numpy())
-        below.append(f"All arms have alike: {alike}.")
+        own = _own(rows)
+        each = "; ".join(f"{cells['Arm']}: {', '.join(cells[1:])}" for _, cells in own.iterrows())
+        below.append(f"Each arm's own {', '.join(own.columns[1:])}: {each}. All arms have alike: {alike}.")
         unlike = _unlike(rows)
         if len(unlike):
             labels = _labels(rows)
@@ -118,16 +120,21 @@ def summary_sentence(rows: pd.DataFrame) -> str:
     arms = rows["arm"].nunique()
     every = f"All {arms} arms" if arms > 1 else "The one arm"
     unlike = _unlike(rows)
-    checked = rows["fact"].nunique()
+    own = _own_facts(rows)
+    checked = len(set(unlike["fact"]) | set(_alike(rows)["Fact"]) - set(own))
+    but = f", but for each arm's own {', '.join(own)}" if own else ""
     if unlike.empty:
-        return f"{every} keep the contract: none of its {checked} facts differs."
+        return f"{every} keep the contract: none of the {checked} facts that these runs have differs{but}."
     told = {DIFFERS: "differ, and no method declares it", DECLARED: "differ as declared"}
     parts = []
     for verdict, text in told.items():
         facts = list(dict.fromkeys(unlike[unlike["verdict"] == verdict]["fact"]))
         if facts:
             parts.append(f"{', '.join(facts)} {text.replace('differ', 'differs', 1) if len(facts) == 1 else text}")
-    return f"Of the {checked} facts of the contract, {'; '.join(parts)}. In all others the arms are equal."
+    return (
+        f"Of the {checked} facts of the contract that these runs have, {'; '.join(parts)}. In all others the arms are "
+        f"equal{but}."
+    )
 
 
 def contract_notes(rows: pd.DataFrame, runs: Runs, declared: dict[str, list[str]]) -> list[str]:
@@ -171,6 +178,18 @@ def unlike_readable(rows: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
 
 def _unlike(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["verdict"].isin([DIFFERS, DECLARED])]
+
+
+def _own_facts(rows: pd.DataFrame) -> list[str]:
+    """The facts that are not to be equal in every arm: those in which one is said to be its own."""
+    return list(dict.fromkeys(rows[rows["verdict"] == OWN]["fact"]))
+
+
+def _own(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row an arm: what it has of such facts."""
+    values = rows[rows["fact"].isin(_own_facts(rows))].pivot(index="arm", columns="fact", values="value")
+    values = values.loc[rows["arm"].unique(), _own_facts(rows)].fillna(NULL)
+    return values.rename(index=_labels(rows)).rename_axis(index="Arm", columns=None).reset_index()
 
 
 def _alike(rows: pd.DataFrame) -> pd.DataFrame:

@@ -110,7 +110,9 @@ def cpu_name() -> str:
 
 
 def git_state(folder: Path = WORKFLOW) -> dict[str, Any]:
-    """Commit of the workflow in `folder` and whether the tree differs from it; a reason where git cannot say.
+    """Commit of the workflow in `folder` and whether a tracked file differs from it; a reason where git cannot say.
+
+    Untracked files are the user's own data and configurations; one that is imported shows in the code's checksum.
 
     A repository that only encloses the workflow, unpacked somewhere in it, says nothing about its code.
     """
@@ -123,6 +125,6 @@ def git_state(folder: Path = WORKFLOW) -> dict[str, Any]:
     try:
         if not Path(git("rev-parse", "--show-toplevel")).samefile(folder):
             return {"commit": None, "dirty": None, "reason": "not a git checkout, though inside another repository"}
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError) as error:
         return {"commit": None, "dirty": None, "reason": f"{type(error).__name__}: not a git checkout?"}

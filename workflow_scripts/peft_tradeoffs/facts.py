@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs import files
-from peft_tradeoffs.config_errors import suggestion
 from peft_tradeoffs.environment import LIBRARIES
 from peft_tradeoffs.errors import InputError
 
@@ -56,8 +55,14 @@ class Fact:
     read: Callable[[Recorded], Any]  # a JSON value, or NOT_REACHED
     remedy: str = AS_SET
     required: Any = None  # the only value that is right, whatever the others have
+    of_all: bool = False  # no method may have it otherwise: what is compared would not be one thing
     key: str | None = None  # of a method in the config, where the config shows it before anything runs
     detail: Callable[[Recorded], str | None] = lambda run: None  # for the reader, not compared
+
+    @property
+    def may_vary(self) -> bool:
+        """Whether a method's `varies` can declare it."""
+        return self.required is None and not self.of_all
 
 
 def read_run(folder: Path, tunings: Path) -> Recorded | None:
@@ -241,6 +246,15 @@ def _peft_fields() -> dict[str, Any]:
     return json.loads((SCHEMAS / "peft.schema.json").read_text(encoding="utf-8"))["$defs"]
 
 
+def _adapter(run: Recorded) -> dict[str, Any] | None:
+    """The PEFT settings less rank and alpha; names of modules in alphabetical order. None of full fine-tuning."""
+    if (peft := run.settings["peft"]) is None:
+        return None
+    fields = _peft_fields().get(peft.get("peft_type"), {})
+    rest = {key: peft[key] for key in peft if key not in (fields.get("x-rank-field"), fields.get("x-alpha-field"))}
+    return {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in rest.items()}
+
+
 def _alpha_and_rank(run: Recorded) -> tuple[float, int] | None:
     """None of a method that has not both."""
     peft = run.settings["peft"] or {}
@@ -270,7 +284,8 @@ def _commit(run: Recorded) -> str | None:
 
 
 _ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm")
-LEARNING_RATE, SCALING, SEEDS = "learning_rate", "scaling", "seeds"  # facts that are compared in ways of their own
+TUNING = "tuning"
+LEARNING_RATE, ADAPTER, SCALING, SEEDS = "learning_rate", "adapter", "scaling", "seeds"  # compared in their own ways
 
 _FACTS = (
     Fact("batch_size", "Rows an optimizer step.", setting("batch_size")),
@@ -308,7 +323,7 @@ _FACTS = (
         key="learning_rate",
     ),
     Fact(
-        "tuning",
+        TUNING,
         "How the learning rate was tuned: planned rates, budget, seed and dev split of the trials.",
         _tuning,
         "give every method a list of as many rates",
@@ -316,8 +331,15 @@ _FACTS = (
         detail=_tried,
     ),
     Fact(
+        ADAPTER,
+        "PEFT's settings but rank and alpha, alike in all arms of one PEFT type.",
+        _adapter,
+        "set the fields of peft alike",
+        key="peft",
+    ),
+    Fact(
         SCALING,
-        "Alpha over rank (with rsLoRA over its square root), alike at every rank of a method.",
+        "Alpha over rank (with rsLoRA over its square root), alike at every rank and in all methods of one PEFT type.",
         _scaling,
         "leave alpha out, which is twice the rank then",
         key="peft",
@@ -325,9 +347,15 @@ _FACTS = (
     ),
     Fact("head", "Modules trained in full, their size and dtypes.", _head),
     Fact("trained_head", "How much of the head is trained.", _trained_head, SAME_VERSION, required="all"),
-    Fact("model", "Checksum of the model's files.", recorded("model_sha256"), "delete the runs of the other model"),
-    Fact("data", "Checksum and rows of the tokenised splits.", _data, "delete the runs of the other data"),
-    Fact("metric", "The reported metric.", setting("metric")),
+    Fact(
+        "model",
+        "Checksum of the model's files.",
+        recorded("model_sha256"),
+        "delete the runs of the other model",
+        of_all=True,
+    ),
+    Fact("data", "Checksum and rows of the tokenised splits.", _data, "delete the runs of the other data", of_all=True),
+    Fact("metric", "The reported metric.", setting("metric"), of_all=True),
     Fact(
         "reported_step",
         "The evaluation whose metric is reported; the best of several would be chosen on the test split.",
@@ -363,13 +391,3 @@ _FACTS = (
     Fact("code", "Checksum of this workflow's training code.", recorded("code_sha256"), SAME_VERSION, detail=_commit),
 )
 FACTS: dict[str, Fact] = {fact.name: fact for fact in _FACTS}
-
-
-def check_varies(methods: dict[str, dict[str, Any]]) -> None:
-    """Raise InputError for a name under a method's `varies` that is no fact."""
-    for name, method in methods.items():
-        for fact in method["varies"]:
-            if fact not in FACTS:
-                raise InputError(
-                    f"config key methods.{name}.varies: there is no fact {fact!r}; {suggestion(fact, FACTS, 'facts: ')}"
-                )

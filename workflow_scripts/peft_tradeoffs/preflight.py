@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs.config import Arm, Experiment
-from peft_tradeoffs.contract import DIFFERS, NOT_STRICT, compare, unlike_text
+from peft_tradeoffs.contract import DIFFERS, NOT_STRICT, Finding, compare, or_declare, unlike_text
 from peft_tradeoffs.datafiles import check_head
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.facts import FACTS, Recorded
+from peft_tradeoffs.facts import FACTS, TUNING, Recorded
 from peft_tradeoffs.model_files import folder_files, refuse_lacking, refuse_no_tokenizer, required_files
+from peft_tradeoffs.reference_files import read_env
 from peft_tradeoffs.targets import check_targets
 
 
@@ -44,15 +45,16 @@ def check_paths(experiment: Experiment) -> None:
 
 
 def check_reference(experiment: Experiment) -> None:
-    """Raise InputError unless the config names a folder that `snakemake store_reference` made."""
-    how = (
-        f"run `snakemake store_reference` after a sweep that you trust, keep {experiment.output}/reference under "
-        "another name, and give that"
-    )
+    """Raise InputError unless the config names a folder as `snakemake store_reference` left it."""
     if experiment.reference is None:
-        raise InputError(f"config key reference: not set; {how}")
-    if not Path(experiment.reference, "env.json").is_file():
-        raise InputError(f"config key reference: {experiment.reference} has no env.json; {how}")
+        raise InputError(
+            "config key reference: not set; run `snakemake store_reference` after a sweep that you trust, keep "
+            f"{experiment.output}/reference under another name, and give that"
+        )
+    try:
+        read_env(Path(experiment.reference))
+    except InputError as error:
+        raise InputError(f"config key reference: {error}") from None
 
 
 def _check_model_folder(key: str, block: dict[str, Any], tokenizer_alone: bool = False) -> None:
@@ -113,11 +115,22 @@ def check_planned(experiment: Experiment) -> None:
             # A method's ranks have the same value, but for scaling: its first line says it.
             lines.setdefault(
                 (method, fact.name),
-                f"config key methods.{method}.{fact.key}: {unlike_text(found)}; {fact.remedy}, or add {fact.name} to "
-                f"methods.{method}.varies, or {NOT_STRICT}",
+                f"config key methods.{method}.{fact.key}: {_unlike(experiment, found)}; {fact.remedy}"
+                f"{or_declare(fact, method)}, or {NOT_STRICT}",
             )
     if lines:
         raise InputError("\n".join(lines.values()))
+
+
+def _unlike(experiment: Experiment, found: Finding) -> str:
+    """As `unlike_text`; of tuning, whose trials have not run, the rates alone."""
+    if found.fact != TUNING:
+        return unlike_text(found)
+    rates = {
+        name: f"{len(experiment.trials[arm.tuned_as])} rates to tune" if arm.tuned_as else "a rate that is not tuned"
+        for name, arm in experiment.arms.items()
+    }
+    return f"{rates[found.arm]}, but {found.compared_with} has {rates[found.compared_with]}"
 
 
 def _planned(experiment: Experiment, arm: Arm) -> Recorded:

@@ -11,10 +11,10 @@ import pandas as pd
 from peft_tradeoffs import files
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.grid import AXES, run_folder
+from peft_tradeoffs.reference_files import ENV, NOISE, RUNS, checksums, read_env
 from peft_tradeoffs.run_files import REMEDY, predictions_sha256, weights_sha256
 from peft_tradeoffs.tables import ARM, IDENTITY, TEXT, WHOLE
 
-RUNS, NOISE, ENV = "runs.csv", "noise.csv", "env.json"
 # Of a run's env.json: what decides its result or its cost, and does not change from job to job.
 FACTS = (
     *("device", "device_name", "cpu", "threads", "python", "platform", "cuda_runtime_version", "cudnn_version"),
@@ -96,7 +96,7 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
 
 
 def store(sweep: Sweep, folder: Path) -> None:
-    """Write the sweep as runs.csv, env.json and, if its noise floor was measured, noise.csv."""
+    """Write the sweep as runs.csv, noise.csv (if the floor was measured) and env.json, with the checksums of both."""
     names = dict.fromkeys(name for facts in sweep.facts.values() for name in facts)
     arms = list(sweep.facts)
     common = [
@@ -111,10 +111,10 @@ def store(sweep: Sweep, folder: Path) -> None:
         },
         "checksums": sweep.checksums,
     }
-    files.write_text(folder / RUNS, sweep.runs.to_csv(index=False, lineterminator="\n"))
-    if sweep.noise is not None:
-        files.write_text(folder / NOISE, sweep.noise.to_csv(index=False, lineterminator="\n"))
-    files.write_json(folder / ENV, env)
+    tables = {RUNS: sweep.runs} | ({} if sweep.noise is None else {NOISE: sweep.noise})
+    for name, table in tables.items():
+        files.write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
+    files.write_json(folder / ENV, env | {"files": checksums(folder, list(tables))})
 
 
 def _written(facts: Facts) -> dict[str, Any]:
@@ -127,20 +127,14 @@ def _read(facts: dict[str, Any]) -> Facts:
 
 
 def read(folder: Path) -> Sweep:
-    """The sweep that `store` wrote; raises InputError if a file is missing or is none of it."""
-    path = folder / ENV
+    """The sweep that `store` wrote; raises InputError if a file is missing, none of it or not as it was stored."""
+    env = read_env(folder)
     try:
-        env = files.read_json(path)
         facts = {arm: _read(env["common"] | own) for arm, own in env["arms"].items()}
-        checksums = env["checksums"]
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file; a reference is a folder that `snakemake store_reference` made"
-        ) from None
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not of a reference ({error}); store it again") from None
-    noise = folder / NOISE
-    return Sweep(_read_csv(folder / RUNS), _read_csv(noise) if noise.is_file() else None, facts, checksums)
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"{folder / ENV}: not of a reference ({error}); store the reference again") from None
+    noise = _read_csv(folder / NOISE) if NOISE in env["files"] else None
+    return Sweep(_read_csv(folder / RUNS), noise, facts, env["checksums"])
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

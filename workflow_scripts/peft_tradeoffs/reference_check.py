@@ -1,7 +1,6 @@
 """A sweep against a reference: what moved by more than noise, and which setting differs."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -10,51 +9,48 @@ from scipy import stats
 from peft_tradeoffs.job_noise import processes
 from peft_tradeoffs.readable import memory_keys
 from peft_tradeoffs.reference import Sweep, arm_name, run_name
-from peft_tradeoffs.tables import ARM, COMPLETED, SPLIT, memory_key
+from peft_tradeoffs.reference_spread import METRIC, spread_of_cost, spread_of_metric
+from peft_tradeoffs.tables import ARM, COMPLETED, memory_key
 
-ALPHA = 0.05  # of a false alarm in the whole check
+ALPHA = 0.05  # of a false alarm in the whole check: half of it for the metric's rows, half for those of costs
 LEAST_CHANGE = 0.005  # of time, memory and energy, as a share: a smaller one never counts
 LEAST_EXAMPLES = 2  # of the metric, in test examples on the mean over seeds: less never counts
-METRIC, RUNS = "metric_value", "runs"
+LARGEST_CHANGE = 0.1  # of time and memory, as a share: a larger one never passes, whatever the noise
+LARGEST_OF_ENERGY = 0.2  # one job's energy varies by 3 to 4 % (sd), which two jobs differ by 5 % for
+RUNS = "runs"
 WITHIN, MOVED, GONE, NEW = "within", "moved", "only in the reference", "only now"
 OTHER_DEVICE, UNDECIDED = "not compared", "undecided"
 FAILING = (MOVED, GONE, OTHER_DEVICE, UNDECIDED)
-OF_NOISE, OF_SEEDS, OF_SIZES, OF_PAIRS = (
-    "repeats",
-    "seeds",
-    "tensor sizes",
-    "paired seeds",
-)  # where a tolerance comes from
 COLUMNS = (
-    *ARM, "method", "rank", "pretrained", "metric", "quantity", "n", "reference", "now", "change", "tolerance", "df",
-    "source", "verdict", "reason",
+    *ARM, "method", "rank", "pretrained", "metric", "quantity", "n", "reference", "now", "change", "tolerance",
+    "explained", "df", "source", "verdict", "reason",
 )  # fmt: skip
+NO_SPREAD = "one seed or run shows no spread: set `noise` in the config"
+TOO_NOISY = (
+    "larger than the gate lets pass, and no larger than noise explains: more seeds, or repeats of `noise`, would decide"
+)
 CUDA = ("probe_peak_reserved_MiB", "probe_process_MiB")
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Standard deviation of one run as a share of the mean, its degrees of freedom, and what shows it."""
-
-    cv: float
-    df: int
-    source: str
-
-
-def check(reference: Sweep, now: Sweep) -> pd.DataFrame:
+def check(reference: Sweep, now: Sweep, margin: float) -> pd.DataFrame:
     """One row a (data set, model, arm, quantity), columns as in COLUMNS, arms in the order of `now`.
 
     Quantities: runs (how many of the seeds that both have completed; how many seeds, where one lacks some), the metric,
     and time, memory and energy. Values are means over the n seeds that both sweeps completed; change and tolerance are
-    shares of the reference, of the metric in its own unit. A change moved if it is larger than the tolerance. Those of
-    the m rows that have values on both sides are together at ALPHA, each at ALPHA / m (Bonferroni):
+    shares of the reference, of the metric in its own unit. Noise explains half the prediction interval of the
+    difference of two means,
 
-    - Time, memory, energy: half the prediction interval of the difference of two means,
-      t(1 - ALPHA / 2m; df) · cv · sqrt(1/j + 1/k), where j and k are the processes that trained the arm's seeds (seeds
-      of one process share what makes a process slow), and cv that of one run: `spread`. At least LEAST_CHANGE.
-    - Metric: half the t interval of the mean difference over the same seeds. At least LEAST_EXAMPLES.
+        t(1 - a / 2m; df) · sd · sqrt(1/j + 1/k),
 
-    Without a spread only a change below the least one is within; a larger one is undecided.
+    where sd is that of one run and df its degrees of freedom, both by the reference's own runs and repeats
+    (`spread_of_metric`, `spread_of_cost`), lest a change explain itself by its own spread. Of the metric j = k = n; of
+    a cost they are the processes that trained the arm's seeds, since seeds of one process share what makes it slow. m
+    rows share a = ALPHA / 2 (Bonferroni): those of the metric one, those of costs the other.
+
+    The tolerance is what noise explains, but at least `_least` and at most `_largest`: `margin` of the metric,
+    LARGEST_CHANGE of time and memory, LARGEST_OF_ENERGY. What is within it passes; so no larger change does, however
+    loud the noise. A larger one moved, unless noise explains it too: then it is undecided. Without a spread only a
+    change below the least is within; a larger one is undecided.
     """
     rows: list[dict[str, Any]] = []
     known, found = _arms(reference.runs), _arms(now.runs)
@@ -64,9 +60,9 @@ def check(reference: Sweep, now: Sweep) -> pd.DataFrame:
         else:
             rows += [_identity(found[name]) | row for row in _compared(known[name], found[name])]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = ("reference", "now", "change", "tolerance")
+    numbers = ("reference", "now", "change", "tolerance", "explained")
     frame = frame.astype(dict.fromkeys(("rank", "n", "df"), "Int64") | dict.fromkeys(numbers, float))
-    return _judged(frame, reference, now)
+    return _judged(frame, reference, now, margin)
 
 
 def _arms(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -147,82 +143,43 @@ def _values(runs: pd.DataFrame, key: str) -> pd.Series:
     return runs[key].astype(float).dropna() if key in runs else pd.Series(dtype=float)
 
 
-def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep) -> pd.DataFrame:
+def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep, margin: float) -> pd.DataFrame:
     """The rows with tolerances, and verdicts that follow from them."""
-    open_rows = rows.index[rows["verdict"].isna()]
-    level = 1 - ALPHA / 2 / max(1, len(open_rows))
+    open_rows = rows[rows["verdict"].isna()]
+    metrics = int((open_rows["quantity"] == METRIC).sum())
     known, found = _arms(reference.runs), _arms(now.runs)
-    for index in open_rows:
-        row = rows.loc[index].to_dict()
+    for index, row in zip(open_rows.index, open_rows.to_dict("records"), strict=True):
         own = known[arm_name(row)], found[arm_name(row)]
-        if row["quantity"] == METRIC:
-            least, half, df, source = _of_pairs(row, *own, level)
-        else:
-            least, half, df, source = LEAST_CHANGE, None, None, None
-            if (one := spread(row, reference, now)) is not None:
-                jobs = [processes(runs) for runs in own]
-                half = float(stats.t.ppf(level, one.df)) * one.cv * math.sqrt(sum(1 / count for count in jobs))
-                df, source = one.df, one.source
-        tolerance = least if half is None else max(least, half)
-        change = abs(row["change"])
-        verdict = WITHIN if change <= tolerance else UNDECIDED if half is None else MOVED
-        reason = "one seed or run shows no spread: set `noise` in the config" if verdict == UNDECIDED else None
-        filled = {"tolerance": None if half is None else tolerance, "df": df, "source": source}
-        for key, value in (filled | {"verdict": verdict, "reason": reason}).items():
+        of_metric = row["quantity"] == METRIC
+        spread = spread_of_metric(row, reference) if of_metric else spread_of_cost(row, reference, now)
+        explained = None
+        if spread is not None:
+            means = [row["n"]] * 2 if of_metric else list(map(processes, own))
+            level = 1 - ALPHA / 2 / 2 / (metrics if of_metric else len(open_rows) - metrics)
+            explained = float(stats.t.ppf(level, spread.df)) * spread.sd * math.sqrt(sum(1 / count for count in means))
+        least, largest = _least(row, own), _largest(row["quantity"], margin)
+        tolerance = max(least, min(explained or 0.0, largest))
+        change, reason = abs(row["change"]), None
+        verdict = WITHIN if change <= tolerance else UNDECIDED if explained is None or change <= explained else MOVED
+        if verdict == UNDECIDED:
+            reason = NO_SPREAD if explained is None else TOO_NOISY
+        filled = {"tolerance": tolerance, "explained": explained, "verdict": verdict, "reason": reason}
+        filled |= {"df": spread and spread.df, "source": spread and spread.source}
+        for key, value in filled.items():
             rows.at[index, key] = value
     return rows
 
 
-def _of_pairs(
-    row: dict[str, Any], known: pd.DataFrame, found: pd.DataFrame, level: float
-) -> tuple[float, float | None, int | None, str | None]:
-    """Least change of the metric, half the interval of its mean difference, degrees of freedom and source."""
-    before, after = (_values(runs[runs["status"] == COMPLETED], METRIC) for runs in (known, found))
-    differences = (after - before).dropna()
-    least = LEAST_EXAMPLES / min(found["test_rows"].min(), known["test_rows"].min())
-    if len(differences) < 2:
-        return least, None, None, None
-    se = float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    df = len(differences) - 1
-    return least, float(stats.t.ppf(level, df)) * se, df, OF_PAIRS
+def _least(row: dict[str, Any], own: tuple[pd.DataFrame, pd.DataFrame]) -> float:
+    """The change that always passes."""
+    return LEAST_EXAMPLES / min(runs["test_rows"].min() for runs in own) if row["quantity"] == METRIC else LEAST_CHANGE
 
 
-def spread(row: dict[str, Any], reference: Sweep, now: Sweep) -> Spread | None:
-    """Spread of one run of a quantity of a data set and model, pooled over arms and both sweeps; None if none shows it.
-
-    From the repeats of the noise floor, if one was measured on the device; else from the seeds of each arm; weights
-    have none. Pooling takes the standard deviation, as a share of the mean, to be the same in every arm.
-    """
-    key, device = row["quantity"], _device(row, now)
-    if key in SPLIT:
-        return Spread(0.0, 1, OF_SIZES)
-    found = set()  # arm, mean, sd, n: a floor that both sweeps share counts once
-    for noise in (reference.noise, now.noise):
-        if noise is not None:
-            own = noise[(noise["quantity"] == key) & (noise["device_name"] == device) & _same(noise, row)]
-            found |= set(own[["arm", "mean", "sd", "n"]].dropna().itertuples(index=False, name=None))
-    source = OF_NOISE
-    if not found:
-        source = OF_SEEDS
-        for runs in (reference.runs, now.runs):
-            if key in runs:
-                done = runs[(runs["status"] == COMPLETED) & (runs["device_name"] == device) & _same(runs, row)]
-                arms = done[key].astype(float).groupby(done["arm"], sort=False).agg(["mean", "std", "count"])
-                found |= set(arms.dropna().itertuples(name=None))
-    df = int(sum(n - 1 for _, _, _, n in found))
-    if not df:
-        return None
-    return Spread(math.sqrt(sum((n - 1) * (sd / mean) ** 2 for _, mean, sd, n in found) / df), df, source)
-
-
-def _same(frame: pd.DataFrame, row: dict[str, Any]) -> pd.Series:
-    return (frame["dataset"] == row["dataset"]) & (frame["model"] == row["model"])
-
-
-def _device(row: dict[str, Any], sweep: Sweep) -> str:
-    runs = sweep.runs
-    own = runs[_same(runs, row) & (runs["arm"] == row["arm"])]
-    return str(own["device_name"].dropna().iloc[0])
+def _largest(quantity: str, margin: float) -> float:
+    """The change above which none passes."""
+    if quantity == METRIC:
+        return margin
+    return LARGEST_OF_ENERGY if quantity.startswith("energy") else LARGEST_CHANGE
 
 
 def differences(reference: Sweep, now: Sweep) -> list[tuple[str, list[Any], list[Any], list[str]]]:

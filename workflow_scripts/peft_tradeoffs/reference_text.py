@@ -13,22 +13,22 @@ from peft_tradeoffs.reference import Sweep
 from peft_tradeoffs.reference_check import (
     ALPHA,
     FAILING,
+    LARGEST_CHANGE,
+    LARGEST_OF_ENERGY,
     LEAST_CHANGE,
     LEAST_EXAMPLES,
-    METRIC,
-    OF_NOISE,
-    OF_SEEDS,
     RUNS,
     differences,
     identical,
 )
+from peft_tradeoffs.reference_spread import METRIC, OF_NOISE, OF_SEEDS
 from peft_tradeoffs.table_formats import markdown
 
 SHOWN = 5  # names in a sentence
 SPREAD = {
     OF_NOISE: "the spread of repeats of the same seed (the noise floor)",
-    OF_SEEDS: "the spread of an arm's seeds (no noise floor was measured, and seeds do not show how processes differ: "
-    "set `noise` in the config)",
+    OF_SEEDS: "the spread of the reference's seeds (no noise floor was measured, and seeds do not show how processes "
+    "differ: set `noise` in the config)",
 }
 
 
@@ -39,9 +39,7 @@ def check_readable(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
-    metric = row["quantity"] == METRIC
-    scale = metric_scale(row["metric"]) if metric else 100.0
-    what = unit(row["metric"]) if metric else "%"
+    metric, scale, what = _unit(row)
     size = row["tolerance"] if row["tolerance"] > 0 else abs(row["change"])
     places = _places(size * scale)
     absolute = None if pd.isna(size) else _places(size * (scale if metric else abs(row["reference"])))
@@ -58,6 +56,12 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         "Tolerance": NULL if pd.isna(row["tolerance"]) else f"± {number(row['tolerance'] * scale, places)} {what}",
         "Verdict": row["verdict"],
     }
+
+
+def _unit(row: dict[str, Any]) -> tuple[bool, float, str]:
+    """Whether it is the metric; what a change is multiplied by, and its unit then."""
+    metric = row["quantity"] == METRIC
+    return metric, metric_scale(row["metric"]) if metric else 100.0, unit(row["metric"]) if metric else "%"
 
 
 def _places(size: float) -> int:
@@ -80,22 +84,40 @@ def _quantity(row: dict[str, Any]) -> str:
 def check_notes(rows: pd.DataFrame) -> list[str]:
     """What a reader must know of a check: one sentence each."""
     lines = ["Means over the n seeds that both completed."]
-    for source, own in rows.groupby("source", sort=False):
+    judged = rows.dropna(subset="tolerance")
+    if len(judged):
+        lines.append(f"What the gate sees in every arm is a change of {'; '.join(_seen(judged))}. Less it may miss.")
+    costs, metric = rows[rows["quantity"] != METRIC], rows[rows["quantity"] == METRIC]
+    for source, own in costs.groupby("source", sort=False):
         if source in SPREAD:
             which = "; ".join(dict.fromkeys(map(_quantity, own.to_dict("records"))))
             lines.append(
-                f"Tolerance of {which}: half the prediction interval of the change, by {SPREAD[source]}, as a share of "
-                f"the mean pooled over arms ({own['df'].min()} degrees of freedom); at least {LEAST_CHANGE * 100:g} %."
+                f"Tolerance of {which}: what noise explains, half the prediction interval of the change, by "
+                f"{SPREAD[source]}, as a share of the mean pooled over arms ({own['df'].min()} degrees of freedom); at "
+                f"least {LEAST_CHANGE * 100:g} %, at most {LARGEST_CHANGE * 100:g} %, of energy "
+                f"{LARGEST_OF_ENERGY * 100:g} %."
             )
-    if len(metric := rows[rows["quantity"] == METRIC]):
+    if metric["tolerance"].notna().any():
         lines.append(
-            f"Tolerance of {_quantity(metric.iloc[0])}: half the t interval of the difference over the same seeds; at "
-            f"least {LEAST_EXAMPLES} test examples."
+            f"Tolerance of {_quantity(metric.iloc[0])}: half the prediction interval of the change, by the spread of "
+            f"the reference's seeds pooled over arms that spread alike ({metric['df'].min()} degrees of freedom at "
+            f"least); at least {LEAST_EXAMPLES} test examples, at most the comparison's margin."
         )
     for reason, own in rows.dropna(subset="reason").groupby("reason", sort=False):
         names = dict.fromkeys(arm_label(row["method"], row["rank"]) for row in own.to_dict("records"))
         lines.append(f"{own['verdict'].iloc[0].capitalize()} ({', '.join(names)}): {reason}.")
     return lines
+
+
+def _seen(judged: pd.DataFrame) -> list[str]:
+    """Of each quantity the largest tolerance of an arm: "Accuracy beyond 0.93 points"."""
+    parts = []
+    for _, own in judged.groupby("quantity", sort=False):
+        row = own.loc[own["tolerance"].idxmax()].to_dict()
+        _, scale, what = _unit(row)
+        size = row["tolerance"] * scale
+        parts.append(f"{_quantity(row).partition(',')[0]} beyond {number(size, _places(size))} {what}")
+    return parts
 
 
 def report(rows: pd.DataFrame, reference: Sweep, now: Sweep) -> tuple[str, bool]:
@@ -116,13 +138,23 @@ def report(rows: pd.DataFrame, reference: Sweep, now: Sweep) -> tuple[str, bool]
 
 def _level(rows: pd.DataFrame) -> str:
     """What the tolerances promise together, and where they cannot."""
-    text = (
-        f"The {rows['change'].notna().sum()} tolerances hold together (Bonferroni): if nothing changed and every arm "
-        f"has that spread, the chance of any false alarm is at most {ALPHA * 100:g} %"
-    )
-    if rows["source"].eq(OF_SEEDS).any():
-        return f"{text}; but not where seeds stand in for a noise floor: a process that is slower is an alarm there."
-    return f"{text}."
+    lines = [
+        f"The {rows['tolerance'].notna().sum()} tolerances hold together (Bonferroni): if nothing changed and every "
+        f"arm has that spread, the chance of any false alarm is at most {ALPHA * 100:g} %."
+    ]
+    costs = rows[rows["quantity"] != METRIC]
+    if costs["source"].eq(OF_SEEDS).any():
+        lines.append("But not where seeds stand in for a noise floor: a process that is slower is an alarm there.")
+    loud = rows[rows["explained"] > rows["tolerance"]]
+    if len(loud):
+        found = loud.to_dict("records")
+        which = "; ".join(dict.fromkeys(_quantity(row).partition(",")[0] for row in found))
+        arms = _listed(list(dict.fromkeys(arm_label(row["method"], row["rank"]) for row in found)))
+        lines.append(
+            f"And not of {which} ({arms}), whose noise explains more than may pass: noise alone can leave them "
+            "undecided."
+        )
+    return " ".join(lines)
 
 
 def _failing_first(count: tuple[str, int]) -> bool:

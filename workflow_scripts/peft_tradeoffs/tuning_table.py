@@ -9,9 +9,9 @@ from peft_tradeoffs.readable import metric_decimals, metric_label, metric_scale,
 from peft_tradeoffs.tables import ARM
 
 COLUMNS = (
-    *ARM, "method", "rank", "decides", "pretrained", "metric", "learning_rate", "added", "status", "failed_phase",
-    "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "edge", "reason", "extensions", "seed",
-    "batch_size", "train_rows", "dev_rows",
+    *ARM, "method", "rank", "decides", "pretrained", "metric", "learning_rate", "added", "earlier", "status",
+    "failed_phase", "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "tied", "edge",
+    "reason", "extensions", "seed", "batch_size", "train_rows", "dev_rows",
 )  # fmt: skip
 WHOLE = ("rank", "extensions", "diverged_step", "steps", "seed", "batch_size", "train_rows", "dev_rows")
 NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J")
@@ -20,18 +20,22 @@ NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J")
 def tuning_frame(tunings: list[dict[str, Any]], deciding: set[str]) -> pd.DataFrame:
     """One row a trial of `tunings` (what tune.py wrote), columns as in COLUMNS.
 
-    value and loss are those of the dev split after the last step; chosen: the rate that the arm's tuning gives;
-    decides: whether final runs take it (`deciding` arms), or it is a check at another rank.
+    value and loss are those of the dev split after the last step; chosen: the rate that the arm's tuning gives; tied:
+    another with its metric; earlier: of an earlier grid, still standing, but not chosen from; decides: whether final
+    runs take it (`deciding` arms), or it is a check at another rank.
     """
     rows = [
         {
             **{key: found.get(key) for key in COLUMNS},
             **trial,
             "decides": found["arm"] in deciding,
+            "earlier": earlier,
             "chosen": trial["learning_rate"] == found["learning_rate"],
+            "tied": not earlier and trial["learning_rate"] in found["tied"],
         }
         for found in tunings
-        for trial in found["trials"]
+        for earlier, trials in ((False, found["trials"]), (True, found["earlier"]))
+        for trial in sorted(trials, key=lambda trial: trial["learning_rate"])
     ]
     frame = sort_runs(pd.DataFrame(rows, columns=list(COLUMNS)))
     return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(NUMBERS, float))
@@ -60,11 +64,12 @@ def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
     name, comma, unit = metric_label(metric).partition(", ")
     cells = []
     for row in rows.to_dict("records"):
-        chosen = ("chosen" if row["decides"] else "best here") if row["chosen"] else ""
+        chosen = ("chosen" if row["decides"] else "best here") if row["chosen"] else "tied" if row["tied"] else ""
+        mark = " (added)" if row["added"] else " (earlier grid)" if row["earlier"] else ""
         cells.append(
             {
                 "Arm": arm_label(row["method"], row["rank"]),
-                "Learning rate": f"{row['learning_rate']:.3g}" + (" (added)" if row["added"] else ""),
+                "Learning rate": f"{row['learning_rate']:.3g}{mark}",
                 f"{name} on dev{comma}{unit}": number(row["value"] * scale, decimals),
                 "Loss on dev": number(row["loss"], 4),
                 "Steps": number(row["steps"], 0),
@@ -78,7 +83,7 @@ def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
 def tuning_notes(rows: pd.DataFrame) -> list[str]:
     """What a reader must know of the tuning of one data set and model: one sentence each."""
     first = rows.iloc[0]
-    planned = rows[~rows["added"]].groupby("arm").size().max()
+    planned = rows[~rows["added"] & ~rows["earlier"]].groupby("arm").size().max()
     lines = [
         f"Trials: {planned} rates an arm, {number(rows['steps'].max(), 0)} steps each of batch {first['batch_size']} "
         f"with seed {first['seed']}, trained on {first['train_rows']:,} rows of train and judged on "
@@ -95,12 +100,31 @@ def tuning_notes(rows: pd.DataFrame) -> list[str]:
                 f"{name}: the best rate, {rate:.3g}, is the {row['edge']} that was tried, so a better one may lie "
                 f"beyond: {remedy}."
             )
+        if own["tied"].any():
+            lines.append(f"{name}: {_tie(own)}.")
         if own["added"].any():
             lines.append(f"{name}: rates added beyond the grid's edge, {own['added'].sum()}.")
+        if own["earlier"].any():
+            rates = ", ".join(f"{rate:.3g}" for rate in own[own["earlier"]]["learning_rate"])
+            lines.append(f"{name}: of an earlier grid, so not chosen from, {rates}.")
     steps_s, energy_J = rows["train_s"].sum(), rows["energy_J"].sum(min_count=len(rows))
     cost = f"All trials together took {number(steps_s)} s of training steps"
     lines.append(f"{cost}{'' if pd.isna(energy_J) else f' and {number(energy_J / 3600)} Wh'}.")
     return [*lines, *_checks(rows)]
+
+
+def _tie(rows: pd.DataFrame) -> str:
+    """Between which rates of an arm the metric did not decide, and what did (`tuning.rank_key`)."""
+    best, others = rows[rows["chosen"]].iloc[0], rows[rows["tied"]]
+    metric = metric_label(best["metric"]).partition(",")[0]
+    rates = ", ".join(f"{rate:.3g}" for rate in others["learning_rate"])
+    same_loss = (others["loss"] == best["loss"]).any()
+    by = (
+        "the lower loss on dev and, where that is the same too, the lower rate"
+        if same_loss
+        else "the lower loss on dev"
+    )
+    return f"{best['learning_rate']:.3g} has the same {metric} on dev as {rates}; {by} decided"
 
 
 def _checks(rows: pd.DataFrame) -> list[str]:
