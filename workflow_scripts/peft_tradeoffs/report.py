@@ -33,7 +33,7 @@ TITLES = {
     "contract": "Contract: what all arms have alike, and what differs",
 }
 VERDICT = "recommendation"
-SHOWN = 4  # reasons of a verdict that are always shown
+SHOWN = 5  # reasons of a verdict that are always shown
 
 
 def report(files: dict[str, Path], runs_dir: Path) -> str:
