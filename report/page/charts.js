@@ -79,7 +79,7 @@ function tradeoff(arms, width) {
   const area = size(rows);
   const { front, line } = pareto(rows, x, y);
   const height = Math.min(480, Math.max(300, width * 0.5));
-  const named = labelled(front, rows, x, y, width, height);
+  const named = labelled(front, rows, x, y, width * 0.8, height);
   rows.forEach((row) => Object.assign(row, { size: area(row.rank), front: front.includes(row), named: named.has(row.arm) }));
   const scales = methodScales(arms);
   const at = {
