@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
 from peft_tradeoffs.config import check_file, resolve
 from peft_tradeoffs.errors import run
+from peft_tradeoffs.files import sha256
 from peft_tradeoffs.imported import find
 from peft_tradeoffs.preflight import (
     check_arms,
@@ -107,6 +109,14 @@ RANKS = Counter(arm.method for arm in EXPERIMENT.arms.values() if arm.rank is no
 SWEEPS = [f"sweep_{method}" for method, ranks in RANKS.items() if ranks > 1]
 DRAWN = FIGURES + SWEEPS + ["learning_rate_grid"] * bool(EXPERIMENT.trials)
 # Tables by where Snakemake's report lists them.
+PAGE = [
+    "page.html.j2",
+    "page.css",
+    "page.js",
+    "charts.js",
+    "table.js",
+    "main.js",
+]
 SUBJECTS = {
     "Decision": ["recommendation"],
     "Results": TABLES,
@@ -171,7 +181,7 @@ def noise_table():
 
 
 def noise_option(wildcards, input):
-    return f"--noise {input.noise}" if EXPERIMENT.noise else ""
+    return f"--noise {shlex.quote(str(input.noise))}" if EXPERIMENT.noise else ""
 
 
 def check_reference_key(wildcards):
@@ -202,12 +212,22 @@ def report_tables():
 
 
 def profiles_option():
+    """The profiles that there are, for the report, and their state; no input, for none are made for it."""
     index = Path(OUT, "profiles/index.csv")
-    return f"--profiles {index}" if index.is_file() else ""
+    if not index.is_file():
+        return {"option": "", "sha256": None}
+    return {"option": f"--profiles {shlex.quote(str(index))}", "sha256": sha256(index)}
 
 
 def page_files():
-    return sorted(str(path) for path in Path(workflow.basedir, "report/page").iterdir())
+    """The page's template, style and script, and the schema that it quotes; relative where `code` is."""
+    root, here = Path(workflow.basedir), Path.cwd()
+    names = [f"report/page/{name}" for name in PAGE]
+    paths = [root / name for name in [*names, "schemas/summary.schema.json"]]
+    return [
+        str(path.relative_to(here) if path.is_relative_to(here) else path)
+        for path in paths
+    ]
 
 
 def export_files():

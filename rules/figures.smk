@@ -9,6 +9,7 @@ rule make_figures:
     input:
         runs=f"{OUT}/tables/runs.csv",
         tuning=tuning_csv(),
+        noise=noise_table(),
         code=code("make_figures.py"),
     output:
         figures_in_report(figure_files("{dataset}", "{model}")),
@@ -17,9 +18,10 @@ rule make_figures:
     conda:
         "../envs/environment.yaml"
     params:
+        noise=noise_option,
         runs=f"{OUT}/runs/{{dataset}}/{{model}}",
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs {input.runs:q} --runs-dir {params.runs:q}"
         " --dataset {wildcards.dataset:q} --model {wildcards.model:q}"
-        " --tuning {input.tuning:q} --output-dir {params.folder:q} 2> {log:q}"
+        " --tuning {input.tuning:q} {params.noise} --output-dir {params.folder:q} 2> {log:q}"

@@ -20,8 +20,7 @@ rule make_report:
         "../envs/environment.yaml"
     params:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
-        # No input: what profiles there are is shown, none is made for it.
         profiles=profiles_option(),
     shell:
         "python {input.code[0]} --tables {input.tables:q} --runs-dir {params.runs:q}"
-        " {params.profiles} --output {output:q} 2> {log:q}"
+        " {params.profiles[option]} --output {output:q} 2> {log:q}"

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
+from peft_tradeoffs.job_noise import add_noise
 
 
 def arguments() -> argparse.Namespace:
@@ -26,6 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tuning", type=Path, nargs="?", metavar="CSV", help="tuning.csv of make_tuning.py, where rates were tuned"
     )
+    add_noise(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the figures go to")
     return parser.parse_args()
 
@@ -37,7 +39,7 @@ def main() -> None:
     from peft_tradeoffs.canvas import load
     from peft_tradeoffs.figures import FIGURES, TUNING_FIGURES, sweeps
 
-    grid = load(args.runs, args.runs_dir, args.dataset, args.model, args.tuning)
+    grid = load(args.runs, args.runs_dir, args.dataset, args.model, args.tuning, args.noise)
     figures = FIGURES | sweeps(grid) | (TUNING_FIGURES if args.tuning else {})
     for name, draw in figures.items():
         style.save(draw(grid), args.output_dir, name)

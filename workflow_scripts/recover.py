@@ -5,7 +5,6 @@ folder; then call Snakemake as before: it does what is missing, and a run that i
 """
 
 import argparse
-import contextlib
 import os
 import shutil
 import signal
@@ -135,8 +134,12 @@ def end_processes(folder: Path, args: argparse.Namespace) -> None:
     print("still at work:", *left, sep="\n  ", flush=True)
     if args.cancel:
         for pid in {orphan.owner.pid for orphan in left}:
-            with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+            try:
                 os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:  # ended meanwhile
+                pass
+            except PermissionError:
+                raise InputError(f"process {pid} is another user's; ask its owner to end it, or wait for it") from None
     while left:
         time.sleep(args.interval)
         now = orphans.at_work(folder)

@@ -27,6 +27,14 @@ function points(arms, keys) {
   });
 }
 
+/** What the intervals of these rows are, if there are any. */
+const WITH = "means, with 95 % intervals";
+function intervals(rows, ...keys) {
+  const has = (test) => keys.some((key) => test(key) && rows.some((row) => row[`${key}_low`] !== null));
+  const of = [has((key) => key.includes("metric")) && "of metrics over other seeds and examples", has((key) => !key.includes("metric")) && "of costs over other seeds, of time and energy over other jobs too"].filter(Boolean);
+  return of.length ? `${WITH} (${of.join("; ")})` : "means";
+}
+
 /** Seeds of these arms with a value of every key. */
 function seeds(arms, keys) {
   const known = new Map(arms.map((arm) => [arm.arm, arm]));
@@ -82,13 +90,11 @@ function tradeoff(arms, width) {
   const named = labelled(front, rows, x, y, width * 0.8, height);
   rows.forEach((row) => Object.assign(row, { size: area(row.rank), front: front.includes(row), named: named.has(row.arm) }));
   const scales = methodScales(arms);
-  const at = {
-    x: quantitative(x, axisOf(x).label, { scale: { zero: false, padding: 24 }, axis: { format: "~s" } }),
-    y: quantitative(y, axisOf(y).label, { scale: { zero: false, padding: 16 } }),
-  };
-  if (x !== "trainable_parameters") delete at.x.axis;
-  if (y === "trainable_parameters") at.y.axis = { format: "~s" };
-  for (const [way, key] of [["x", x], ["y", y]]) if (key === "trainable_parameters") at[way].scale.type = "log";
+  const way = (key, padding, tickCount) =>
+    key === "trainable_parameters"
+      ? quantitative(key, axisOf(key).label, { scale: { type: "log", padding }, axis: { format: "~s", tickCount } })
+      : quantitative(key, axisOf(key).label, { scale: { zero: false, padding }, axis: { tickCount } });
+  const at = { x: way(x, 24, Math.max(3, Math.floor(width / 90))), y: way(y, 16, 10) };
   const tip = [{ field: "label", title: "Arm" }, { field: "n", title: "Seeds" }, { field: `${x}_text`, title: axisOf(x).label }, { field: `${y}_text`, title: axisOf(y).label }];
   const rule = (way, key) => ({
     data: { values: rows.filter((row) => row[`${key}_low`] !== null && row[`${key}_high`] > row[`${key}_low`]) },
@@ -110,14 +116,14 @@ function tradeoff(arms, width) {
     },
     columns: ["arm", x, `${x}_low`, `${x}_high`, y, `${y}_low`, `${y}_high`, "front"],
     rows,
-    note: `Large: means, with 95 % intervals (of metrics: other seeds and other examples; else other seeds). Small: seeds. Size: rank. Dashed: the arms that no other beats on both axes. The axes need not start at 0.${arms.length > rows.length ? ` Not shown, for lack of a value: ${arms.filter((arm) => !rows.some((row) => row.arm === arm.arm)).map((arm) => arm.label).join(", ")}.` : ""}`,
+    note: `Large: ${intervals(rows, x, y)}. Small: seeds. Size: rank. Dashed: the arms that no other of those shown beats on both axes. The axes need not start at 0.${arms.length > rows.length ? ` Not shown, for lack of a value: ${arms.filter((arm) => !rows.some((row) => row.arm === arm.arm)).map((arm) => arm.label).join(", ")}.` : ""}`,
   };
 }
 
 function byRank(key) {
   return (arms) => {
     const axis = axisOf(key);
-    if (!axis) return { empty: pair().no_metric || "nothing was measured" };
+    if (!axis) return { empty: (key === "metric_value" && pair().no_metric) || "nothing was measured" };
     const all = points(arms, [key]);
     const rows = all.filter((row) => row.rank !== null);
     if (new Set(rows.map((row) => row.rank)).size < 2) return { empty: "the arms that are shown have fewer than two ranks" };
@@ -144,7 +150,7 @@ function byRank(key) {
       },
       columns: ["arm", "rank", key, `${key}_low`, `${key}_high`],
       rows: all,
-      note: `Means with 95 % intervals; small: seeds.${flat.length ? ` Dashed: ${flat.map((row) => row.label).join(", ")}, without a rank.` : ""}${metric ? " The axis does not start at 0." : ""}`,
+      note: `Large: ${intervals(all, key)}. Small: seeds.${flat.length ? ` Dashed: ${flat.map((row) => row.label).join(", ")}, without a rank.` : ""}${metric ? " The axis does not start at 0." : ""}`,
     };
   };
 }
@@ -174,7 +180,8 @@ function curves(arms) {
 }
 
 function rates(arms) {
-  const rows = pair().trials.filter((trial) => state.methods.has(trial.method)).map((row) => ({ ...row, name: methodName(row.method) }));
+  const tuned = new Set(arms.map((arm) => arm.method));
+  const rows = pair().trials.filter((trial) => tuned.has(trial.method)).map((row) => ({ ...row, name: methodName(row.method) }));
   if (!rows.length) return { empty: "no learning rate was tuned" };
   const scales = methodScales(rows);
   const x = quantitative("rate", "Learning rate (log scale)", { scale: { type: "log", nice: false, padding: 14 }, axis: { format: "~g" } });
@@ -238,13 +245,13 @@ function attribution() {
     },
     columns: ["factorial", "quantity", "effect", "percent", "low", "high"],
     rows,
-    note: "Each factor alone, their interaction beyond the sum, and all together; lines: 95 % intervals over seeds.",
+    note: "Each factor alone, their interaction beyond the sum, and all together; lines: 95 % intervals over seeds, of time and energy over jobs too.",
   };
 }
 
 function published() {
-  const rows = DATA.imported.filter((row) => row.metric_value !== null && row.peak_memory_MiB !== null);
-  if (!rows.length) return { empty: "no result has both a metric and a peak memory" };
+  const rows = DATA.imported.filter((row) => row.status === "success" && row.metric_value !== null && row.peak_memory_MiB !== null);
+  if (!rows.length) return { empty: "no result that ended well has both a metric and a peak memory" };
   const x = quantitative("peak_memory_MiB", "Peak memory as published, MiB", { scale: { zero: false, padding: 20 } });
   const y = quantitative("metric_value", `${[...new Set(rows.map((row) => row.metric))].join(", ")} as published`, { scale: { zero: false, padding: 20 } });
   const tip = ["experiment", "source", "method", "rank", "model", "dataset", "metric", "metric_value", "peak_memory_MiB", "train_s"];
@@ -257,7 +264,7 @@ function published() {
     },
     columns: tip,
     rows: DATA.imported,
-    note: "Hollow: not measured here. The axes need not start at 0.",
+    note: "Hollow: not measured here; results that failed are in the table alone. The axes need not start at 0.",
   };
 }
 

@@ -28,7 +28,8 @@ async function drawChart(name) {
   if (!box) return; // a section that this report does not have
   const numbers = document.querySelector(`details[data-table="${name}"]`);
   const width = Math.floor(box.parentElement.clientWidth);
-  const chart = CHARTS[name](shownArms(), width);
+  const arms = shownArms();
+  const chart = arms.length || name === "published" ? CHARTS[name](arms, width) : { empty: "no arm is left by the filter" };
   views.get(name)?.finalize();
   views.delete(name);
   byId(`chart-${name}-note`).textContent = chart.empty ? "" : chart.note;
@@ -40,6 +41,7 @@ async function drawChart(name) {
   const spec = { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width, autosize: { type: "fit-x", contains: "padding" }, config: configFor(width), params: [{ name: "picked", value: state.picked }], ...chart.spec };
   spec.layer = spec.layer.filter((layer) => !layer.data || layer.data.values.length); // Vega warns of an empty one
   const { view } = await window.vegaEmbed(box, spec, { actions: false, renderer: "svg", tooltip: { theme: "custom" } });
+  view.signal("picked", state.picked).runAsync(); // it may have changed meanwhile
   view.addEventListener("click", (event, item) => pick(item?.datum?.arm && item.datum.arm !== state.picked ? item.datum.arm : null));
   views.set(name, view);
   numbers.querySelector(".download").onclick = () => download(`${name}.csv`, csv(chart.columns, chart.rows));
@@ -52,22 +54,27 @@ async function drawChart(name) {
   if (numbers.open) fill();
 }
 
-/** Draw everything anew, one after the other. */
-function draw() {
-  drawTable();
+/** Draw figures anew, one after the other: all, or those named. */
+function drawCharts(names = Object.keys(CHARTS)) {
   drawn = drawn.then(async () => {
-    for (const name of Object.keys(CHARTS)) await drawChart(name);
+    for (const name of names) await drawChart(name);
     document.body.dataset.drawn = String(Number(document.body.dataset.drawn ?? 0) + 1);
   });
-  return drawn;
+}
+
+/** Draw the table and all figures anew; an arm that is no longer shown is not highlighted. */
+function draw() {
+  if (state.picked !== null && !shownArms().some((arm) => arm.arm === state.picked)) pick(null);
+  drawTable();
+  drawCharts();
 }
 
 function showPair() {
   state.picked = null;
-  const { axes, absent, dataset, model, random, conditions, notes } = pair();
+  const { axes, absent, intervals, dataset, model, random, conditions, notes } = pair();
   for (const text of document.querySelectorAll(".pair")) text.textContent = [`${dataset} · ${model}`, random, conditions].filter(Boolean).join(" · ");
   byId("arms-notes").textContent = notes.join(" ");
-  byId("absent").textContent = absent.length ? `Not measured here: ${absent.join("; ")}.` : "";
+  byId("absent").textContent = [absent.length ? `Not measured here: ${absent.join("; ")}.` : "", ...intervals].join(" ").trim();
   const options = (wanted) => axes.map((axis) => element("option", { value: axis.key, selected: axis.key === wanted }, `${axis.label} (${axis.better === "high" ? "higher" : "lower"} is better)`));
   const first = (...keys) => keys.find((key) => axes.some((axis) => axis.key === key));
   byId("axis-y").replaceChildren(...options(first("metric_value", "samples_per_s")));
@@ -83,6 +90,7 @@ function showPair() {
     return element("label", { style: `--swatch: var(--m${one.index})` }, box, ` ${one.label}`);
   }));
   byId("clear").disabled = true;
+  byId("status").textContent = "";
   draw();
 }
 
@@ -99,7 +107,7 @@ byId("filter").addEventListener("input", (event) => {
   state.text = event.target.value.trim();
   later(draw);
 });
-for (const id of ["axis-x", "axis-y"]) byId(id).addEventListener("change", () => drawChart("tradeoff"));
+for (const id of ["axis-x", "axis-y"]) byId(id).addEventListener("change", () => drawCharts(["tradeoff"]));
 byId("clear").addEventListener("click", () => pick(null));
 document.addEventListener("keydown", (event) => event.key === "Escape" && state.picked !== null && pick(null));
 for (const button of document.querySelectorAll("button.file")) {

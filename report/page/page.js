@@ -21,11 +21,13 @@ function matches(text, filter) {
   return words.every((word) => (word.startsWith("-") ? !text.includes(word.slice(1)) : text.includes(word)));
 }
 
-/** The arms that the filter and the methods leave, in order. */
+/** The arms that the filter (of names and verdicts) and the methods leave, in order. */
 function shownArms() {
-  const rows = new Map(pair().table.rows.map((row) => [row.arm, row]));
+  const { headers, rows } = pair().table;
+  const verdicts = headers.flatMap((header, index) => (header.startsWith("Verdict") ? [index] : []));
+  const cells = new Map(rows.map((row) => [row.arm, row.cells]));
   return pair().arms.filter((arm) => {
-    const text = [arm.arm, ...rows.get(arm.arm).cells.map((cell) => cell.text)].join(" ").toLowerCase();
+    const text = [arm.arm, arm.label, ...verdicts.map((index) => cells.get(arm.arm)[index].text)].join(" ").toLowerCase();
     return state.methods.has(arm.method) && matches(text, state.text);
   });
 }
@@ -39,10 +41,11 @@ function download(name, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-/** Rows of objects as CSV, quoted where needed. */
+/** Rows of objects as CSV, quoted where needed; a text that a spreadsheet would run as a formula gets a ' before it. */
 function csv(columns, rows) {
   const cell = (value) => {
-    const text = value === null || value === undefined ? "" : String(value);
+    let text = value === null || value === undefined ? "" : String(value);
+    if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return [columns, ...rows.map((row) => columns.map((key) => row[key]))].map((row) => row.map(cell).join(",")).join("\n") + "\n";

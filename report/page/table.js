@@ -1,18 +1,19 @@
 "use strict";
 // The table of arms: sorted by a click on a header, an arm highlighted by a click on its name.
-const sorting = { column: 0, ascending: true };
+const sorting = { header: "Arm", ascending: true };
 
 function drawTable() {
   const { headers, numeric, rows } = pair().table;
+  const column = Math.max(0, headers.indexOf(sorting.header)); // by arm where this pair has no such column
   const shown = new Map(shownArms().map((arm) => [arm.arm, arm]));
   const sorted = rows.filter((row) => shown.has(row.arm)).sort((one, other) => {
-    const [a, b] = [one, other].map((row) => row.cells[sorting.column].by);
+    const [a, b] = [one, other].map((row) => row.cells[column].by);
     if (a === b) return 0;
     if (a === null || b === null) return a === null ? 1 : -1; // without a value: last either way
     return (a < b ? -1 : 1) * (sorting.ascending ? 1 : -1);
   });
   const head = headers.map((header, index) => {
-    const own = sorting.column === index;
+    const own = column === index;
     const button = element("button", { type: "button" }, header);
     button.addEventListener("click", () => sortBy(index));
     return element("th", { scope: "col", class: numeric[index] ? "number" : null, "aria-sort": own ? (sorting.ascending ? "ascending" : "descending") : "none" }, button);
@@ -27,8 +28,10 @@ function drawTable() {
 }
 
 function sortBy(column) {
-  sorting.ascending = sorting.column === column ? !sorting.ascending : true;
-  sorting.column = column;
+  const { headers } = pair().table;
+  const before = Math.max(0, headers.indexOf(sorting.header));
+  sorting.ascending = before === column ? !sorting.ascending : true;
+  sorting.header = headers[column];
   drawTable();
   byId("arms-table").querySelectorAll("thead button")[column].focus();
 }

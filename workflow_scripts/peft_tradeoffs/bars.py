@@ -17,13 +17,12 @@ from peft_tradeoffs.canvas import (
     canvas,
     conditions,
     devices,
-    interval,
     interval_note,
     message,
     reason,
-    seed_values,
     thousands,
 )
+from peft_tradeoffs.mean_interval import interval, seed_values
 from peft_tradeoffs.tables import COMPLETED, QUALITY
 from peft_tradeoffs.text_width import shorten, widest, wrap
 
@@ -89,7 +88,7 @@ def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str) -> None:
         points += [(x, y + up, colour) for x, up in zip(values, spread, strict=True)]
         if not math.isnan(mean):
             means.append((mean, y, colour, len(values) > 1))
-            whiskers += [(y, *ends)] if (ends := interval(values)) else []
+            whiskers += [(y, *ends)] if (ends := interval(own, key, grid.noise, scale)) else []
         axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
     if means and key != "metric_value":
         widths, heights, colours, _ = zip(*means, strict=True)
@@ -123,7 +122,7 @@ def by_arm(grid: Grid, title: str, key_of: Callable[[str], str], label_of: Calla
     heights = [rows_height(names(tables.arms_frame(runs))) for _, runs in panels]
     drawn = [runs.loc[runs["status"] == COMPLETED].dropna(subset=key_of(device))["arm"] for device, runs in panels]
     keys = [key_of(device) for device, _ in panels]
-    about = [conditions(grid.runs), KEY, interval_note(grid.runs), *absent(grid, pd.concat(drawn), *keys), *notes]
+    about = [conditions(grid.runs), KEY, interval_note(grid, *keys), *absent(grid, pd.concat(drawn), *keys), *notes]
     figure = canvas(grid, title, sum(heights) + 0.55 * len(panels), about)
     column = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (device, runs) in zip(column, panels, strict=True):

@@ -15,16 +15,15 @@ from peft_tradeoffs.canvas import (
     canvas,
     conditions,
     draw_reason,
-    interval,
     interval_note,
     message,
     metric_limits,
     no_metric,
     reason,
-    seed_values,
     styled,
     thousands,
 )
+from peft_tradeoffs.mean_interval import interval, seed_values
 from peft_tradeoffs.scatter import compact, log_ticks
 from peft_tradeoffs.seed_values import incomparable
 from peft_tradeoffs.tables import COMPLETED, memory_key
@@ -107,7 +106,8 @@ def best_by_method(grid: Grid) -> Figure:
     runs = grid.runs[grid.runs["arm"].isin(arms["arm"])]
     memory = memory_key(runs["device"].iloc[0])
     gone = [method for method in dict.fromkeys(grid.arms["method"]) if method not in set(arms["method"])]
-    notes = [conditions(runs), choice.how, "Points: seeds. Lines and numbers: means.", interval_note(runs)]
+    notes = [conditions(runs), choice.how, "Points: seeds. Lines and numbers: means."]
+    notes.append(interval_note(grid, "metric_value", memory, "samples_per_s"))
     if gone:
         told = [f"{name} ({reason(grid.runs[grid.runs['method'] == name], 'status')})" for name in gone]
         notes.append(f"No run completed: {', '.join(told)}.")
@@ -149,7 +149,7 @@ def draw_panel(axes: Axes, grid: Grid, arms: pd.DataFrame, runs: pd.DataFrame, k
             axes.scatter(values, y + spread, s=6, color=look.colour, alpha=0.75, linewidth=0, zorder=3)
         if key != "trainable_parameters" and len(values) > 1:
             axes.vlines(mean, y - 0.35, y + 0.35, color="black", linewidth=1.1, zorder=4)
-        if key != "trainable_parameters" and (ends := interval(values)):
+        if key != "trainable_parameters" and (ends := interval(own, key, grid.noise, scale)):
             axes.hlines(y, *ends, color="black", linewidth=0.7, zorder=4)
         axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
     axes.xaxis.set_major_locator(MaxNLocator(3))

@@ -19,7 +19,6 @@ from peft_tradeoffs.canvas import (
     conditions,
     devices,
     draw_reason,
-    interval,
     interval_note,
     legend,
     legend_height,
@@ -28,10 +27,10 @@ from peft_tradeoffs.canvas import (
     no_metric,
     reason,
     resolution,
-    seed_values,
     styled,
     thousands,
 )
+from peft_tradeoffs.mean_interval import interval, seed_values
 from peft_tradeoffs.scatter import compact
 from peft_tradeoffs.seed_values import incomparable
 from peft_tradeoffs.tables import COMPLETED, memory_key
@@ -49,7 +48,7 @@ def metric_vs_rank(grid: Grid) -> Figure:
     if grid.arms.dropna(subset="rank")["metric_value_mean"].isna().all():
         return message(grid, title, "no completed run has a rank")
     shown = grid.arms.dropna(subset="metric_value_mean")
-    notes = [conditions(grid.runs), SEEDS, interval_note(grid.runs), resolution(grid)]
+    notes = [conditions(grid.runs), SEEDS, interval_note(grid, "metric_value"), resolution(grid)]
     notes += absent(grid, shown["arm"], "metric_value")
     width = style.SINGLE if grid.arms["method"].nunique() <= ONE_COLUMN else style.DOUBLE
     handles = entries(grid)
@@ -74,7 +73,7 @@ def speed_vs_rank(grid: Grid) -> Figure:
     if ranked[[f"{key}_mean" for key in panels]].isna().all(axis=None):
         return message(grid, title, reason(grid.runs, *panels))
     shown = grid.arms.dropna(subset=[f"{key}_mean" for key in panels], how="all")["arm"]
-    notes = [conditions(grid.runs), SEEDS, interval_note(grid.runs), *absent(grid, shown, *panels)]
+    notes = [conditions(grid.runs), SEEDS, interval_note(grid, *panels), *absent(grid, shown, *panels)]
     notes += readable.fallbacks(grid.runs)
     lines = [(device, runs) for device, runs in devices(grid) if runs["rank"].notna().any()]
     handles = entries(grid)
@@ -100,7 +99,12 @@ def sweep(grid: Grid, method: str) -> Figure:
     beside = dataclasses.replace(grid, runs=grid.runs[grid.runs["method"].isin((FULL, method))])
     memory = memory_key(tables.first(own.runs["device"]))
     shown = own.arms[own.arms["n"] > 0]["arm"]
-    notes = [conditions(own.runs), SEEDS, interval_note(own.runs), *absent(own, shown, "metric_value")]
+    notes = [
+        conditions(own.runs),
+        SEEDS,
+        interval_note(own, "metric_value", memory, "samples_per_s"),
+        *absent(own, shown, "metric_value"),
+    ]
     if len(beside.runs) > len(own.runs):
         notes.append("Dashed: full fine-tuning, where it completed on the same device; it trains all parameters.")
     notes += [readable.PROBE, *readable.fallbacks(own.runs)]
@@ -187,10 +191,11 @@ def rank_labels(ranks: np.ndarray) -> list[str]:
 def draw_rankless(axes: Axes, grid: Grid, row: dict[str, Any], key: str, scale: float) -> None:
     """The mean of an arm without a rank as a line across, its interval as a band."""
     colour = grid.styles[row["method"]].colour
-    values = seed_values(grid.runs[grid.runs["arm"] == row["arm"]], key, scale)
+    own = grid.runs[grid.runs["arm"] == row["arm"]]
+    values = seed_values(own, key, scale)
     if len(values):
         axes.axhline(values.mean(), color=colour, linewidth=1.1, linestyle="--", zorder=2)
-    if ends := interval(values):
+    if ends := interval(own, key, grid.noise, scale):
         axes.axhspan(*ends, color=colour, alpha=0.1, linewidth=0, zorder=1)
 
 
@@ -198,8 +203,11 @@ def draw_curve(axes: Axes, grid: Grid, method: str, arms: pd.DataFrame, key: str
     """One method's means, intervals and seeds; `shift` moves it sideways so that methods do not hide each other."""
     look = grid.styles[method]
     ranks = arms["rank"].to_numpy(dtype=float) * shift
+    bars: list[tuple[float, float] | None] = [None] * len(arms)
     if f"{key}_mean" in arms:
-        own = [seed_values(grid.runs[grid.runs["arm"] == arm], key, scale) for arm in arms["arm"]]
+        runs = [grid.runs[grid.runs["arm"] == arm] for arm in arms["arm"]]
+        own = [seed_values(one, key, scale) for one in runs]
+        bars = [interval(one, key, grid.noise, scale) for one in runs]
         mean = np.array([values.mean() if len(values) else np.nan for values in own])
     else:  # a setting, the same for every seed
         own = [np.empty(0)] * len(arms)
@@ -207,8 +215,8 @@ def draw_curve(axes: Axes, grid: Grid, method: str, arms: pd.DataFrame, key: str
     axes.plot(
         ranks, mean, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.2, markeredgewidth=0, zorder=4
     )
-    for x, values in zip(ranks, own, strict=True):
-        if ends := interval(values):
+    for x, ends in zip(ranks, bars, strict=True):
+        if ends:
             axes.plot([x, x], ends, color=look.colour, linewidth=0.8, alpha=0.7, zorder=3)
     across = np.repeat(ranks, [len(values) if len(values) > 1 else 0 for values in own])
     up = np.concatenate([values for values in own if len(values) > 1] or [np.empty(0)])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -18,7 +17,8 @@ from matplotlib.figure import Figure
 from peft_tradeoffs import readable, style, tables
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.stats import FEWEST_SEEDS, over_seeds
+from peft_tradeoffs.job_noise import read_noise
+from peft_tradeoffs.mean_interval import interval, interval_notes, seed_values
 from peft_tradeoffs.tables import COMPLETED
 from peft_tradeoffs.text_width import widest, wrap
 from peft_tradeoffs.tuning_table import read_tuning
@@ -36,6 +36,7 @@ class Grid:
     curves: pd.DataFrame  # metrics.csv of the completed runs: arm, seed, epoch, step, split and scores
     tuning: pd.DataFrame  # rows of tuning.csv; none where nothing was tuned
     styles: dict[str, style.MethodStyle]  # of every method in runs.csv
+    noise: pd.DataFrame | None = None  # the noise table, if there is one
 
     @functools.cached_property
     def arms(self) -> pd.DataFrame:
@@ -60,7 +61,14 @@ class Grid:
         return readable.metric_label(self.metric or "Metric").partition(", ")[0]
 
 
-def load(runs_csv: Path, runs_dir: Path, dataset: str, model: str, tuning_csv: Path | None = None) -> Grid:
+def load(
+    runs_csv: Path,
+    runs_dir: Path,
+    dataset: str,
+    model: str,
+    tuning_csv: Path | None = None,
+    noise_csv: Path | None = None,
+) -> Grid:
     """Read the runs of one data set and model, their metrics.csv files and the trials of their tuning.
 
     Raises InputError if runs.csv has no such runs or a completed run has no metrics.csv.
@@ -87,6 +95,7 @@ def load(runs_csv: Path, runs_dir: Path, dataset: str, model: str, tuning_csv: P
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
         tuning=trials[own].reset_index(drop=True),
         styles=style.method_styles(every["method"]),
+        noise=read_noise(noise_csv),
     )
 
 
@@ -237,24 +246,9 @@ def absent(grid: Grid, shown: pd.Series, *keys: str) -> list[str]:
     return lines
 
 
-def seed_values(runs: pd.DataFrame, key: str, scale: float = 1.0) -> np.ndarray:
-    """What the mean of an arm's runs is taken over (see `tables.arms_frame`): a value a seed."""
-    done = runs[runs["status"] == COMPLETED]
-    if key not in tables.QUALITY:
-        done = done[~done["mixed_gpus"].eq(True)]
-    return done[key].dropna().to_numpy(dtype=float) * scale
-
-
-def interval(values: np.ndarray) -> tuple[float, float] | None:
-    """The 95 % interval of the mean over seeds, on these test examples; None for fewer than FEWEST_SEEDS."""
-    estimate = over_seeds(values) if len(values) >= FEWEST_SEEDS else None
-    return estimate.interval() if estimate else None
-
-
-def interval_note(runs: pd.DataFrame) -> str:
-    """What the intervals of a figure are, where an arm has enough seeds for one."""
-    seeds = runs[runs["status"] == COMPLETED].groupby("arm")["seed"].nunique().max()
-    return "Whiskers: 95 % interval of the mean over seeds (t)." if seeds >= FEWEST_SEEDS else ""
+def interval_note(grid: Grid, *keys: str) -> str:
+    """What the intervals of a figure of these measurements are."""
+    return " ".join(interval_notes(grid.runs, grid.noise, list(keys)))
 
 
 def devices(grid: Grid) -> list[tuple[str, pd.DataFrame]]:
@@ -284,7 +278,9 @@ def spread(values: pd.Series, least: float) -> tuple[float, float]:
 
 def metric_limits(grid: Grid) -> tuple[float, float]:
     """Limits of a metric axis around every completed run and interval, but no more than the metric can be."""
-    own = [seed_values(runs, "metric_value", grid.scale) for _, runs in grid.runs.groupby("arm")]
-    ends = [end for values in own for end in (*values, *(interval(values) or ()))]
+    ends: list[float] = []
+    for _, own in grid.runs.groupby("arm"):
+        ends += seed_values(own, "metric_value", grid.scale).tolist()
+        ends += interval(own, "metric_value", grid.noise, grid.scale) or ()
     low, high = spread(pd.Series(ends), 0.02 * grid.scale)
     return max(low, -1.03 * grid.scale), min(high, 1.03 * grid.scale)

@@ -133,7 +133,8 @@ def comparison_frame(
 def read_comparison(path: Path) -> pd.DataFrame:
     """A comparison.csv that `comparison_frame` made. Raises InputError if it is missing or lacks columns."""
     try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(WHOLE, "Int64") | dict.fromkeys((*ARM, "method"), str))
+        kinds = dict.fromkeys(WHOLE, "Int64") | dict.fromkeys((*ARM, "method"), str)
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=kinds)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; compare_arms.py writes it") from None
     if missing := [key for key in COLUMNS if key not in frame]:

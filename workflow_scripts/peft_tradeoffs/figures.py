@@ -38,7 +38,7 @@ def metric_by_arm(grid: Grid) -> Figure:
     if no_metric(grid):
         return message(grid, title, no_metric(grid))
     shown = grid.runs.dropna(subset="metric_value")["arm"]
-    notes = [conditions(grid.runs), KEY, interval_note(grid.runs), resolution(grid)]
+    notes = [conditions(grid.runs), KEY, interval_note(grid, "metric_value"), resolution(grid)]
     notes += absent(grid, shown, "metric_value")
     figure = canvas(grid, title, rows_height(names(grid.arms)) + 0.5, notes)
     axes = figure.subplots()

@@ -78,7 +78,11 @@ def row(label: str, path: Path) -> dict[str, Any]:
         else:
             values[column] = value
     return {
-        **{"source": label, "file": path.as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+        **{
+            "source": label,
+            "file": path.name if path.is_absolute() else path.as_posix(),
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        },
         **{"measured_here": False, "pretrained": True},
         **values,
         "null_reasons": json.dumps(reasons, sort_keys=True, ensure_ascii=False),

@@ -22,6 +22,9 @@ MEASURED_AS = {
     "step_p50_ms": "step_p50_ms",
     "energy_J": "energy_J_per_sample",
     "energy_J_per_sample": "energy_J_per_sample",
+    "samples_per_s": "samples_per_s",
+    "tokens_per_s": "samples_per_s",
+    "step_p95_ms": "step_p95_ms",
 }
 NEEDED = ("dataset", "model", "arm", "device_name", "quantity", "n", "mean", "sd")
 UNKNOWN_SPREAD = "how far jobs differ was not measured"

@@ -52,13 +52,13 @@ def digest(script: str) -> str:
 def markdown_html(text: str, label: str) -> str:
     """A Markdown table of ours with its headings, lists and notes as HTML; markup in it stays text.
 
-    Headings become h4, tables scroll in a region that is called `label`.
+    Headings become h3, tables scroll in a region that is called `label`.
     """
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "image", "autolink", "code"])
     tokens = reader.parse(text)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
-            token.tag = "h4"
+            token.tag = "h3"
         if token.type == "th_open":
             token.attrSet("scope", "col")
     wrapped: list[Token] = []

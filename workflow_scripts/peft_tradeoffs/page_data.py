@@ -11,8 +11,8 @@ from peft_tradeoffs.arms import arm_label, method_label
 from peft_tradeoffs.attribution_text import NAMES
 from peft_tradeoffs.canvas import Grid, conditions, no_metric
 from peft_tradeoffs.comparison_text import RANGE, unit, with_interval
+from peft_tradeoffs.mean_interval import WITHOUT, counted, interval, interval_notes
 from peft_tradeoffs.page_table import arms_table, number
-from peft_tradeoffs.stats import Estimate
 from peft_tradeoffs.tables import OF_SPLIT, SPLIT
 
 HIGH, LOW = "high", "low"
@@ -34,6 +34,7 @@ AXES = {
     "trainable_parameters": LOW,
     "hours": LOW,
 }
+OF_KEYS = tuple(keys[0] for keys in OF_SPLIT.values())  # the metrics, whose intervals are the comparison's
 LABEL = readable.LABEL | {
     "tokens_per_s": "Tokens/s",
     "energy_J": "Energy of a run, J",
@@ -59,8 +60,9 @@ def pair_data(grid: Grid, comparison: pd.DataFrame, attribution: pd.DataFrame) -
         "notes": readable.costs_notes(arms),
         "axes": axes,
         "absent": _absent(runs, {axis["key"] for axis in axes}),
-        "arms": _arms(grid, arms, own, axes),
+        "arms": _arms(grid, runs, arms, own, axes),
         "runs": _runs(grid, runs, axes),
+        "intervals": _interval_notes(grid, axes),
         "curves": _curves(grid),
         "trials": _trials(grid),
         "memory": _memory(arms),
@@ -92,6 +94,12 @@ def _axes(grid: Grid, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
     ]
 
 
+def _interval_notes(grid: Grid, axes: list[dict]) -> list[str]:
+    """Which measurements have no interval though seeds would give one, and why."""
+    keys = [axis["key"] for axis in axes if axis["key"] in grid.runs and axis["key"] not in OF_KEYS]
+    return interval_notes(grid.runs, grid.noise, [key for key in keys if key not in WITHOUT])[1:]
+
+
 def _absent(runs: pd.DataFrame, measured: set[str]) -> list[str]:
     """What no run has a value of, and why: a text a reason."""
     names = LABEL | {"metric_value": "Metric", "heldout_metric_value": "Metric (heldout)"}
@@ -108,32 +116,33 @@ def _mean(arms: pd.DataFrame, key: str) -> pd.Series:
     return pd.to_numeric(arms[f"{key}_mean" if f"{key}_mean" in arms else key], errors="coerce")
 
 
-def _interval(row: dict[str, Any], key: str, comparison: pd.DataFrame) -> tuple[float, float]:
-    """Bounds of a mean: of metrics those of the comparison (seeds and examples), else 95 % t over seeds; nan: none."""
+def _metric_interval(row: dict[str, Any], split: str, comparison: pd.DataFrame) -> tuple[float, float] | None:
+    """Bounds of a mean metric, as the comparison has them: other seeds and other examples."""
+    found = comparison[(comparison["split"] == split) & (comparison["arm"] == row["arm"])]
+    if found.empty or pd.isna(found["low"].iloc[0]):
+        return None
+    low, high = (found[bound].iloc[0] for bound in ("low", "high"))
+    return tuple(np.clip((low, high), *RANGE[row["metric"]])) if row["metric"] in RANGE else (low, high)
+
+
+def _arms(
+    grid: Grid, runs: pd.DataFrame, arms: pd.DataFrame, comparison: pd.DataFrame, axes: list[dict]
+) -> list[dict[str, Any]]:
     splits = {keys[0]: split for split, keys in OF_SPLIT.items()}
-    if key in splits:
-        found = comparison[(comparison["split"] == splits[key]) & (comparison["arm"] == row["arm"])]
-        if len(found):
-            low, high = (found[bound].iloc[0] for bound in ("low", "high"))
-            return tuple(np.clip((low, high), *RANGE[row["metric"]])) if row["metric"] in RANGE else (low, high)
-        return math.nan, math.nan
-    if f"{key}_sd" not in row or not row[f"{key}_n"] > 1:
-        return math.nan, math.nan
-    mean, count = row[f"{key}_mean"], row[f"{key}_n"]
-    half = Estimate(mean, row[f"{key}_sd"] / math.sqrt(count), int(count) - 1).half_width()
-    return mean - half, mean + half
-
-
-def _arms(grid: Grid, arms: pd.DataFrame, comparison: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
     found = []
     for position, row in enumerate(arms.to_dict("records")):
+        own = runs[runs["arm"] == row["arm"]]
         values = {}
         for key in (axis["key"] for axis in axes):
             mean = _mean(arms, key).iloc[position]
             if pd.isna(mean):
                 continue
             scale = _scale(grid, key)
-            low, high = _interval(row, key, comparison)
+            if key in splits:
+                ends = _metric_interval(row, splits[key], comparison)
+            else:
+                ends = interval(own, key, grid.noise) if key in own else None
+            low, high = ends or (math.nan, math.nan)
             values[key] = {
                 "mean": number(mean * scale),
                 "low": number(low * scale),
@@ -154,16 +163,12 @@ def _arms(grid: Grid, arms: pd.DataFrame, comparison: pd.DataFrame, axes: list[d
 
 
 def _runs(grid: Grid, runs: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
-    keys = [axis["key"] for axis in axes]
-    return [
-        {
-            "arm": row["arm"],
-            "seed": int(row["seed"]),
-            "status": row["status"],
-            "values": {key: number(row[key] * _scale(grid, key)) for key in keys if pd.notna(row[key])},
-        }
-        for row in runs.to_dict("records")
-    ]
+    """A row a seed: the values that the means are taken over."""
+    values: dict[tuple[str, int], dict[str, Any]] = {}
+    for key in (axis["key"] for axis in axes):
+        for row in counted(runs, key).to_dict("records"):
+            values.setdefault((row["arm"], row["seed"]), {})[key] = number(row[key] * _scale(grid, key))
+    return [{"arm": arm, "seed": int(seed), "values": own} for (arm, seed), own in values.items()]
 
 
 def _curves(grid: Grid) -> list[dict[str, Any]]:
@@ -225,9 +230,9 @@ def _attribution(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The change of each quantity by each factor, in percent of the base."""
     found = []
     for row in rows[rows["kind"] != "base"].to_dict("records"):
-        if row["quantity"] == "metric_value" or pd.isna(row["percent"]) or not row["value"]:
+        if row["quantity"] == "metric_value" or pd.isna(row["percent"]):
             continue
-        share = row["percent"] / row["value"]
+        share = row["percent"] / row["value"] if row["value"] else 0.0
         found.append(
             {
                 "factorial": row["factorial"],
@@ -261,6 +266,7 @@ def imported_data(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             "source": row["source"],
+            "status": row["status"],
             "experiment": row["experiment"],
             "method": row["method"],
             "rank": None if pd.isna(row["rank"]) else int(row["rank"]),

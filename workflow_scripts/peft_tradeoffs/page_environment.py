@@ -1,4 +1,4 @@
-"""Where the runs of a report were made: what their env.json files say, without names of machines, paths or ids."""
+"""Where the runs of a report were made: what their env.json files say, without paths and names of machines."""
 
 import json
 from collections.abc import Iterable

@@ -158,7 +158,7 @@ def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep, margin: float) -> 
             level = 1 - ALPHA / 2 / 2 / (metrics if of_metric else len(open_rows) - metrics)
             explained = float(stats.t.ppf(level, spread.df)) * spread.sd * math.sqrt(sum(1 / count for count in means))
         least, largest = _least(row, own), _largest(row["quantity"], margin)
-        tolerance = max(least, min(explained or 0.0, largest))
+        tolerance = min(max(least, explained or 0.0), largest)
         change, reason = abs(row["change"]), None
         verdict = WITHIN if change <= tolerance else UNDECIDED if explained is None or change <= explained else MOVED
         if verdict == UNDECIDED:

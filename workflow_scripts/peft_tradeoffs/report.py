@@ -50,7 +50,8 @@ def report(files: dict[str, Path], runs_dir: Path) -> str:
     pairs = runs[["dataset", "model"]].drop_duplicates().itertuples(index=False)
     comparison, attribution, imported = (_frame(files, name) for name in ("comparison", "attribution", "imported"))
     grids = [
-        load(files["runs"], runs_dir / dataset / model, dataset, model, files.get("tuning")) for dataset, model in pairs
+        load(files["runs"], runs_dir / dataset / model, dataset, model, files.get("tuning"), files.get("noise"))
+        for dataset, model in pairs
     ]
     styles = grids[0].styles
     shown = [name for name in TITLES if name in files]
@@ -95,15 +96,17 @@ def title(methods: Any) -> str:
 def summary(runs: pd.DataFrame, files: dict[str, Path]) -> list[str]:
     """What a reader should know first: how many runs, how they ended, on what, and whether the contract was kept."""
     done = int((runs["status"] == COMPLETED).sum())
-    arms, seeds = runs[tables.ARM].drop_duplicates(), runs["seed"].nunique()
-    lines = [f"{_count(len(arms), 'arm')}, {_count(seeds, 'seed')}: {done} of {_count(len(runs), 'run')} completed."]
+    seeds, pairs = runs["seed"].nunique(), len(runs[["dataset", "model"]].drop_duplicates())
+    counts = [_count(runs["arm"].nunique(), "arm"), _count(seeds, "seed")]
+    counts += [f"{pairs} pairs of data set and model"] if pairs > 1 else []
+    lines = [f"{', '.join(counts)}: {done} of {_count(len(runs), 'run')} completed."]
     lines += [f"{_count(count, 'run')}: {text}." for text, count in readable.ways_of_failing(runs)]
     if seeds == 1:
         lines.append("One seed: how much of any difference is chance is not known.")
     devices = list(runs["device_name"].dropna().unique())
     lines.append(f"Trained on {' and '.join(devices)}." if devices else "No run got so far as to name its device.")
     if "contract" in files:
-        facts = pd.read_csv(files["contract"])
+        facts = _frame(files, "contract")
         broken = facts[facts["verdict"] == "differs"]
         lines.append(
             "The contract is kept: what must be equal between arms is equal in what the runs recorded."
@@ -154,4 +157,5 @@ def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
     columns = ["dataset", "model", "arm", "split", "kind"]
     if name not in files:
         return pd.DataFrame(columns=columns)
-    return pd.read_csv(files[name], keep_default_na=False, na_values=[""])
+    texts = dict.fromkeys((*columns, "method", "quantity", "experiment", "source", "status"), str)
+    return pd.read_csv(files[name], keep_default_na=False, na_values=[""], dtype=texts)

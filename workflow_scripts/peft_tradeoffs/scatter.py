@@ -21,7 +21,6 @@ from peft_tradeoffs.canvas import (
     canvas,
     conditions,
     devices,
-    interval,
     interval_note,
     legend,
     legend_height,
@@ -29,11 +28,11 @@ from peft_tradeoffs.canvas import (
     metric_limits,
     no_metric,
     reason,
-    seed_values,
     styled,
     thousands,
 )
 from peft_tradeoffs.labels import place_labels
+from peft_tradeoffs.mean_interval import interval
 from peft_tradeoffs.tables import COMPLETED, memory_key
 from peft_tradeoffs.text_width import widest, wrap
 
@@ -117,9 +116,9 @@ def draw_scatter(axes: Axes, grid: Grid, panel: Panel, arms: pd.DataFrame) -> Ca
         look = grid.styles[row["method"]]
         own = panel.runs[panel.runs["arm"] == row["arm"]]
         if f"{panel.x}_mean" in row:
-            bar = interval(seed_values(own, panel.x))
+            bar = interval(own, panel.x, grid.noise)
             axes.plot(bar or [], [up] * len(bar or []), color=look.colour, alpha=0.5, linewidth=0.8, zorder=2)
-        bar = interval(seed_values(own, "metric_value", grid.scale))
+        bar = interval(own, "metric_value", grid.noise, grid.scale)
         axes.plot([across] * len(bar or []), bar or [], color=look.colour, alpha=0.5, linewidth=0.8, zorder=2)
         seeds = own[(own["status"] == COMPLETED) & ~own["mixed_gpus"].eq(True)].dropna(subset=[panel.x, "metric_value"])
         if len(seeds) > 1:
@@ -170,7 +169,7 @@ def scatter(grid: Grid, title: str, panels: list[Panel], log: bool = False, note
     lines = [
         conditions(grid.runs),
         seeds,
-        interval_note(grid.runs),
+        interval_note(grid, "metric_value", *keys),
         *absent(grid, shown, "metric_value", *keys),
         *notes,
     ]
