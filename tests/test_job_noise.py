@@ -6,7 +6,8 @@ import pytest
 import synthetic
 from peft_tradeoffs import tables
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.job_noise import JobNoise, job_noise, noise_notes, over_jobs, processes, read_noise
+from peft_tradeoffs.job_noise import UNKNOWN_SPREAD, JobNoise, job_noise, noise_notes, over_jobs, processes, read_noise
+from peft_tradeoffs.mean_interval import interval, interval_notes
 from peft_tradeoffs.stats import over_seeds
 from scipy import stats
 
@@ -96,3 +97,25 @@ def test_a_broken_noise_table_is_named(tmp_path):
     with pytest.raises(InputError, match=r"noise\.csv: not a noise table"):
         read_noise(path)
     assert read_noise(None) is None
+
+
+def test_figures_and_page_have_the_intervals_of_the_tables():
+    """Seeds that share a job have none of time or throughput without a noise table, and with one that counts jobs."""
+    runs = tables.runs_frame(
+        [synthetic.summary("lora", 8, seed, device="cuda", startup_s=None if seed else 9.0) for seed in range(5)]
+    )
+    columns = ("dataset", "model", "arm", "device_name", "quantity", "n", "mean", "sd")
+    name = runs["device_name"].iloc[0]
+    rows = [("sst2", "distilbert", "lora-r8", name, key, 3, 100.0, 2.0) for key in ("train_s", "samples_per_s")]
+    noise = pd.DataFrame(rows, columns=columns)
+    for key in ("train_s", "samples_per_s"):
+        assert interval(runs, key, None) is None
+        values = runs[key].to_numpy(dtype=float)
+        expected = over_jobs(values, [values], [1], JobNoise(0.02, 2)).interval()
+        assert interval(runs, key, noise) == pytest.approx(expected)
+    assert interval(runs, "energy_J", noise) is None  # of which the table has nothing
+    assert interval(runs, "metric_value", None) == pytest.approx(over_seeds(runs["accuracy"].to_numpy()).interval())
+    assert interval(runs.head(2), "metric_value", None) is None
+    (note,) = interval_notes(runs, None, ["samples_per_s"])
+    assert note == f"Time, throughput and energy have none where seeds shared a job: {UNKNOWN_SPREAD} (set noise)."
+    assert "over jobs too" in interval_notes(runs, noise, ["samples_per_s", "metric_value"])[0]

@@ -248,20 +248,32 @@ def test_published_results_and_profiles_stand_apart(browser, tmp_path):
         assert page.locator("#table-profiles td", has_text="eager").count() == 1
 
 
-def test_forty_arms_of_two_models_stay_small(browser, tmp_path):
+def test_forty_arms_of_two_models_stay_small_and_keep_in_step(browser, tmp_path):
     methods = ["full", "lora", "qlora", "dora", "rslora", "vera", "oft", "loha", "hra"]
     runs = [
-        synthetic.summary(method, rank, seed, model=model, device="cuda")
+        take(method, rank, seed, model=model, device="cuda")
         for method, rank in synthetic.grid(methods, [2, 4, 8, 16, 32])
         for seed in range(5)
-        for model in ("one", "two")
+        for model, take in (("one", synthetic.summary), ("two", synthetic.randomly))
     ]
     made = pages.make(tmp_path, runs)
     assert made.stat().st_size < 5_000_000
     with pages.opened(browser, made) as page:
-        assert len(arms_shown(page)) == 41
+        every = arms_shown(page)
+        assert len(every) == 41
+        page.locator("#arms-table th button", has_text="Accuracy").click()  # of which pair two has none
+        page.locator("tr[data-arm=lora-r2] button").click()
+        pages.redrawn(page, lambda: page.locator("#filter").fill("qlora"))
+        assert page.locator("#status").inner_text() == "" and page.locator("#clear").is_disabled()
+        page.locator("tr[data-arm=qlora-r2] button").click()
         pages.redrawn(page, lambda: page.locator("#pair").select_option("1"))
         assert "two" in page.locator("#arms .pair").inner_text()
+        assert page.locator("#status").inner_text() == ""
+        assert arms_shown(page) == [arm for arm in every if arm.startswith("qlora")]
+        pages.redrawn(page, lambda: page.locator("#filter").fill("nothing"))
+        assert set(page.locator(".chart .empty").all_inner_texts()) == {
+            "Nothing to draw: no arm is left by the filter."
+        }
 
 
 def test_a_table_that_is_missing_is_named(tmp_path):
