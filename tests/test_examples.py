@@ -59,8 +59,11 @@ def test_demo_in_small_from_a_wheel(tmp_path, tiny_bert):
     table = pd.read_csv(tmp_path / "results/tables/arms.csv")
     assert table["arm"].tolist() == arms
     figures = list(tmp_path.glob("results/figures/docstrings/minilm/*"))
-    assert len(figures) == 20  # with the learning-rate grid
+    formats = {figure.suffix for figure in figures}
+    assert formats == {".svg", ".pdf", ".png"}
+    assert len(figures) == 17 * len(formats)  # with two sweeps and the learning-rate grid
     assert all(figure.stat().st_size > 2000 for figure in figures)
+    assert (tmp_path / "results/report.html").stat().st_size > 500_000
 
 
 def test_peft_methods_are_configuration(tmp_path, tiny_bert):

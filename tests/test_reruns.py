@@ -11,6 +11,7 @@ import tiny
 
 ARMS = ["full", "lora-r4", "qlora-r4"]
 TABLES = {name: 1 for name in ("check_contract", "make_tables", "compare_arms", "compare_at_budgets", "recommend")}
+MADE = {**TABLES, "make_figures": 1, "make_report": 1}  # of all runs
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_touch_nothing(folder):
 def test_a_deleted_summary_is_run_again_alone(folder):
     before = tiny.summaries(folder)
     (folder / "results/runs/reviews/tiny/lora-r4/seed1/summary.json").unlink()
-    assert plan(folder) == {"train": ["lora-r4"], **TABLES, "make_figures": 1}
+    assert plan(folder) == {"train": ["lora-r4"], **MADE}
     tiny.snakemake(folder, None)
     after = tiny.summaries(folder)
     rerun = {name for name in after if after[name]["finished_at"] != before[name]["finished_at"]}
@@ -49,13 +50,13 @@ def test_a_deleted_summary_is_run_again_alone(folder):
 def test_another_learning_rate_trains_that_method(folder):
     settings = tiny.config(folder)
     settings["methods"]["lora"]["learning_rate"] = 5e-3
-    assert plan(folder, settings) == {"train": ["lora-r4"], **TABLES, "make_figures": 1}
+    assert plan(folder, settings) == {"train": ["lora-r4"], **MADE}
 
 
 def test_another_seed_trains_that_seed_alone(folder):
     before = {path: path.read_bytes() for path in folder.glob("results/runs/*/*/*/seed*/*.*")}
     settings = tiny.config(folder, seeds=[0, 1, 2])
-    assert plan(folder, settings) == {"train": ARMS, **TABLES, "make_figures": 1}
+    assert plan(folder, settings) == {"train": ARMS, **MADE}
     tiny.snakemake(folder, None)
     assert set(tiny.summaries(folder)) == {f"{arm}/seed{seed}" for arm in ARMS for seed in (0, 1, 2)}
     for path, content in before.items():
@@ -74,7 +75,7 @@ def test_another_seed_is_a_job_of_its_own_where_seeds_have_jobs(folder):
 def test_another_rank_trains_that_arm(folder):
     settings = tiny.config(folder)
     settings["methods"]["lora"]["ranks"] = [4, 8]
-    assert plan(folder, settings) == {"train": ["lora-r8"], **TABLES, "make_figures": 1}
+    assert plan(folder, settings) == {"train": ["lora-r8"], **MADE}
     tiny.snakemake(folder, None)
     assert plan(folder) == {"train": []}
 
@@ -82,7 +83,7 @@ def test_another_rank_trains_that_arm(folder):
 def test_another_data_row_runs_all_that_depends_on_it(folder):
     with (folder / "train.tsv").open("a") as file:
         file.write("a good film\t1\n")
-    expected = {"train": ARMS, "fetch_dataset": 1, "tokenize": 1, **TABLES, "make_figures": 1}
+    expected = {"train": ARMS, "fetch_dataset": 1, "tokenize": 1, **MADE}
     assert plan(folder) == expected
 
 
@@ -91,9 +92,10 @@ def test_another_data_row_runs_all_that_depends_on_it(folder):
     [
         ("peft_tradeoffs/figures.py", {"train": [], "make_figures": 1}),
         ("make_figures.py", {"train": [], "make_figures": 1}),
-        ("compare_arms.py", {"train": [], "compare_arms": 1, "recommend": 1}),
-        ("peft_tradeoffs/engine.py", {"train": ARMS, **TABLES, "make_figures": 1}),
-        ("train.py", {"train": ARMS, **TABLES, "make_figures": 1}),
+        ("peft_tradeoffs/page.py", {"train": [], "make_report": 1}),
+        ("compare_arms.py", {"train": [], "compare_arms": 1, "recommend": 1, "make_report": 1}),
+        ("peft_tradeoffs/engine.py", {"train": ARMS, **MADE}),
+        ("train.py", {"train": ARMS, **MADE}),
     ],
 )
 def test_edited_code_runs_what_depends_on_it(folder, script, expected):
