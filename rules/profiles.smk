@@ -8,7 +8,7 @@ PROFILE_FILES = [
     "memory.csv",
     "env.json",
 ]
-PROFILE_SHOWN = ["operators.md", "memory.svg", "memory.png"]
+PROFILE_SHOWN = ["operators.md", "memory.svg", "memory.pdf", "memory.png"]
 PROFILED = {
     "dataset": GRID["dataset"],
     "model": GRID["model"],

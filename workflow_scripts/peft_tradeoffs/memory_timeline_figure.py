@@ -26,10 +26,10 @@ def memory_figure(memory: pd.DataFrame, title: str, device: str) -> Figure:
     if memory.empty:
         notes = "Nothing to draw: the step did not fit into memory."
     with matplotlib.rc_context(style.RC):
-        figure = Figure(figsize=(style.WIDTH, 3.4), layout="constrained", dpi=style.DPI)
+        figure = Figure(figsize=(style.DOUBLE, 3.4), layout="constrained", dpi=style.DPI)
         FigureCanvasAgg(figure)
-        figure.suptitle(textwrap.fill(title, 88), x=0.008, ha="left", fontsize=9.5)
-        figure.supxlabel(textwrap.fill(notes, 112), x=0.008, ha="left", fontsize=7, color=style.GREY)
+        figure.suptitle(textwrap.fill(title, 88), x=0.008, ha="left", fontsize=style.TITLE)
+        figure.supxlabel(textwrap.fill(notes, 112), x=0.008, ha="left", fontsize=style.SMALL, color=style.GREY)
         axes = figure.subplots()
         if memory.empty:
             axes.set_axis_off()
