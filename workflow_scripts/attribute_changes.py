@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_contract, add_runs, summaries
+from peft_tradeoffs.grid import add_contract, add_runs
 from peft_tradeoffs.job_noise import add_noise, read_noise
 
 
@@ -33,14 +33,12 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs import tables
     from peft_tradeoffs.attribution import attribution_frame
     from peft_tradeoffs.attribution_text import attribution_notes, attribution_readable, attribution_sentences
-    from peft_tradeoffs.contract_text import with_differences
+    from peft_tradeoffs.contract_text import read_runs
     from peft_tradeoffs.table_formats import write_tables
 
-    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
-    runs = with_differences(runs, args.contract)
+    runs = read_runs(args)
     frame = attribution_frame(runs, args.factorials, read_noise(args.noise))
     words = attribution_readable, attribution_notes
     write_tables(args.output_dir, "attribution", frame, *words, lead=attribution_sentences, by="factorial")

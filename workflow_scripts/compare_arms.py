@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import AXES, add_contract, add_runs, run_folder, summaries
+from peft_tradeoffs.grid import AXES, add_contract, add_runs, run_folder
 from peft_tradeoffs.margin import check_margin
 
 NOTHING = "Random weights: there is no metric to compare.\n"
@@ -37,14 +37,12 @@ def main() -> None:
     check_margin("--margin", args.margin)
     if args.baseline not in args.grid["arm"]:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
-    from peft_tradeoffs import tables
     from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
     from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable
-    from peft_tradeoffs.contract_text import with_differences
+    from peft_tradeoffs.contract_text import read_runs
     from peft_tradeoffs.table_formats import write_tables
 
-    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
-    runs = with_differences(runs, args.contract)
+    runs = read_runs(args)
     frame = comparison_frame(
         runs,
         args.baseline,

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import AXES, add_contract, add_runs, run_folder, summaries
+from peft_tradeoffs.grid import AXES, add_contract, add_runs, run_folder
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 
@@ -36,11 +36,10 @@ def main() -> None:
     from peft_tradeoffs import tables
     from peft_tradeoffs.budgets import budgets_frame, read_evaluations
     from peft_tradeoffs.budgets_text import budgets_notes, budgets_readable
-    from peft_tradeoffs.contract_text import with_differences
+    from peft_tradeoffs.contract_text import read_runs
     from peft_tradeoffs.table_formats import write_tables
 
-    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
-    runs = with_differences(runs, args.contract)
+    runs = read_runs(args)
     frame = budgets_frame(
         runs,
         args.budgets,

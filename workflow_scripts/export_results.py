@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_contract, add_runs, summaries
+from peft_tradeoffs.grid import add_contract, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -24,11 +24,10 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the export."""
     args = arguments()
-    from peft_tradeoffs import export, tables
-    from peft_tradeoffs.contract_text import with_differences
+    from peft_tradeoffs import export
+    from peft_tradeoffs.contract_text import read_runs
 
-    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
-    runs = with_differences(runs, args.contract)
+    runs = read_runs(args)
     export.write(args.output_dir, export.results(runs, export.read_metrics(runs, args.runs_dir)))
 
 

@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_contract, add_runs, summaries
+from peft_tradeoffs.grid import add_contract, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -25,11 +25,10 @@ def main() -> None:
     """Write the tables."""
     args = arguments()
     from peft_tradeoffs import cost, readable, tables
-    from peft_tradeoffs.contract_text import with_differences
+    from peft_tradeoffs.contract_text import read_runs
     from peft_tradeoffs.table_formats import write_tables
 
-    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
-    runs = with_differences(runs, args.contract)
+    runs = read_runs(args)
     arms = tables.arms_frame(runs)
     costs_notes = functools.partial(readable.costs_notes, runs=runs)
     for name, frame, cells, notes in (

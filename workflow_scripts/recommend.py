@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import add_contract, add_runs, summaries
+from peft_tradeoffs.grid import add_contract, add_runs
 from peft_tradeoffs.job_noise import add_noise, read_noise
 
 LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
@@ -37,9 +37,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs import tables
     from peft_tradeoffs.comparison import read_comparison
-    from peft_tradeoffs.contract_text import with_differences
+    from peft_tradeoffs.contract_text import read_runs
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.recommendation import recommendation_frame
     from peft_tradeoffs.recommendation_text import recommendation_markdown
@@ -47,8 +46,7 @@ def main() -> None:
     limits = LIMITS | args.limits
     if unknown := set(limits) - set(LIMITS):
         raise InputError(f"--limits: unknown {', '.join(sorted(unknown))}; known are {', '.join(LIMITS)}")
-    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
-    runs = with_differences(runs, args.contract)
+    runs = read_runs(args)
     frame = recommendation_frame(runs, read_comparison(args.comparison), limits, read_noise(args.noise))
     write_text(args.output_dir / "recommendation.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_text(args.output_dir / "recommendation.md", recommendation_markdown(frame, limits))

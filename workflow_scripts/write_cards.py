@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_contract, add_runs, summaries
+from peft_tradeoffs.grid import add_contract, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -43,11 +43,10 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs import tables
     from peft_tradeoffs.comparison import read_comparison
-    from peft_tradeoffs.contract_text import with_differences
+    from peft_tradeoffs.contract_text import read_runs
     from peft_tradeoffs.publish import publish
 
-    runs = tables.runs_frame(tables.read_summaries(summaries(args.runs_dir, args.grid)))
-    runs = with_differences(runs, args.contract)
+    runs = read_runs(args)
     comparison = read_comparison(args.comparison)
     folders = (args.runs_dir, args.data_dir, args.tokens_dir, args.output_dir)
     publish(runs, tables.arms_frame(runs), comparison, args.datasets, *folders)

@@ -1,5 +1,6 @@
 """The contract as tables, and what other tables and figures say of it."""
 
+import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -8,9 +9,10 @@ from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.contract import DECLARED, DIFFERS, EQUAL, OWN, UNREACHED, Finding, Runs, shown
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS
+from peft_tradeoffs.grid import summaries
 from peft_tradeoffs.readable import NULL
 from peft_tradeoffs.table_formats import escape_latex, escape_pipes, latex, sections
-from peft_tradeoffs.tables import ARM
+from peft_tradeoffs.tables import ARM, read_summaries, runs_frame
 
 COLUMNS = (
     "dataset", "model", "arm", "method", "rank", "pretrained", "fact", "value", "compared_with", "compared_value",
@@ -63,6 +65,12 @@ def differences(frame: pd.DataFrame) -> dict[tuple[str, str, str], str | None]:
                 parts.append(f"{whom} in {', '.join(same['fact'])}{as_declared}")
             found[key] = "; ".join(parts) or None
     return found
+
+
+def read_runs(args: argparse.Namespace) -> pd.DataFrame:
+    """The runs that --runs-dir, --grid and --contract name, as `runs_frame` has them, with `differs` filled in."""
+    found = runs_frame(read_summaries(summaries(args.runs_dir, args.grid)))
+    return with_differences(found, args.contract)
 
 
 def with_differences(runs: pd.DataFrame, contract_csv: Path) -> pd.DataFrame:

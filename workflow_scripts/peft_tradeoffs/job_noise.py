@@ -96,7 +96,12 @@ def job_noise(noise: pd.DataFrame | None, runs: pd.DataFrame, key: str) -> JobNo
     for name in ("dataset", "model"):
         of_runs &= noise[name] == first[name]
     of_runs &= noise["device_name"].isin(runs["device_name"].dropna())
-    own = noise[of_runs].dropna(subset=["n", "mean", "sd"])
+    return pooled(noise[of_runs])
+
+
+def pooled(arms: pd.DataFrame) -> JobNoise | None:
+    """The standard deviation as a share of the mean, pooled over rows of n, mean and sd; None without a repeat."""
+    own = arms[["n", "mean", "sd"]].dropna()
     df = int((own["n"] - 1).sum())
     if df < 1:
         return None

@@ -5,6 +5,7 @@ import pandas as pd
 
 from peft_tradeoffs import tables
 from peft_tradeoffs.job_noise import MEASURED_AS, UNKNOWN_SPREAD, job_noise, over_jobs, processes
+from peft_tradeoffs.seed_values import by_seed
 from peft_tradeoffs.stats import FEWEST_SEEDS, over_seeds
 from peft_tradeoffs.tables import COMPLETED
 
@@ -28,12 +29,15 @@ def interval(
     """The 95 % interval of an arm's mean over other seeds, and for time, energy and throughput over other jobs.
 
     `noise` is the noise table (`job_noise.over_jobs`). Of a metric: on these test examples. None for fewer than
-    FEWEST_SEEDS, and of a time where seeds shared a job and how far jobs differ is not known.
+    FEWEST_SEEDS, where there is no mean (`seed_values.by_seed`), and of a time where seeds shared a job and how far
+    jobs differ is not known.
     """
-    own = counted(runs, key)
-    if len(own) < FEWEST_SEEDS or key in WITHOUT:
+    if key in WITHOUT:
         return None
-    values = own[key].to_numpy(dtype=float) * scale
+    by, _ = by_seed(runs, key)
+    if len(by) < FEWEST_SEEDS:
+        return None
+    values, own = np.array(list(by.values())) * scale, runs[runs["seed"].isin(by)]
     if key in MEASURED_AS:
         estimate = over_jobs(values, [values], [processes(own)], job_noise(noise, own, key))
     else:

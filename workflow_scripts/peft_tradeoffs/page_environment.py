@@ -1,11 +1,11 @@
 """Where the runs of a report were made: what their env.json files say, without paths and names of machines."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.files import read_json
 
 # Keys of env.json by the name that readers see; a dot goes a level down.
 FACTS = {
@@ -54,7 +54,7 @@ def environment(paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file, although the run ended; run that arm again") from None
     except ValueError as error:

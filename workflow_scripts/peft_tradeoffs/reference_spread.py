@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from peft_tradeoffs.job_noise import pooled
 from peft_tradeoffs.reference import Sweep
 from peft_tradeoffs.tables import COMPLETED, SPLIT
 
@@ -78,11 +79,8 @@ def spread_of_cost(row: dict[str, Any], reference: Sweep, now: Sweep) -> Spread 
 
 
 def _of_shares(arms: pd.DataFrame, source: str) -> Spread | None:
-    own = arms.dropna()
-    df = int((own["n"] - 1).sum())
-    if df < 1:
-        return None
-    return Spread(math.sqrt(((own["n"] - 1) * (own["sd"] / own["mean"]) ** 2).sum() / df), df, source)
+    found = pooled(arms)
+    return found and Spread(found.cv, found.df, source)
 
 
 def _same(frame: pd.DataFrame, row: dict[str, Any]) -> pd.Series:

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.colors import to_hex
 
 from peft_tradeoffs import page, readable, style, tables
 from peft_tradeoffs.arms import method_label
 from peft_tradeoffs.canvas import load
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import read_json
+from peft_tradeoffs.grid import run_folder
 from peft_tradeoffs.page_data import AXES, LABEL, imported_data, method_data, pair_data
 from peft_tradeoffs.page_environment import environment
 from peft_tradeoffs.tables import COMPLETED
@@ -74,14 +74,14 @@ def report(files: dict[str, Path], runs_dir: Path) -> str:
         sections={section["name"]: section for section in sections},
         environment=environment(env_files(runs, runs_dir)),
         definitions=definitions(),
-        light=[to_hex(look.colour) for look in styles.values()],
-        dark=[to_hex(style.on_dark(look.colour)) for look in styles.values()],
+        light=list(style.colours(styles).values()),
+        dark=list(style.colours(styles, dark=True).values()),
     )
 
 
 def env_files(runs: pd.DataFrame, runs_dir: Path) -> list[Path]:
     """The env.json of every run of runs.csv."""
-    return [runs_dir / row.dataset / row.model / row.arm / f"seed{row.seed}" / "env.json" for row in runs.itertuples()]
+    return [run_folder(runs_dir, row.dataset, row.model, row.arm, row.seed) / "env.json" for row in runs.itertuples()]
 
 
 def title(methods: Any) -> str:

@@ -84,9 +84,10 @@ def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
     return styles
 
 
-def colours(methods: Iterable[str]) -> dict[str, str]:
-    """The colour of each method as "#rrggbb", for what is drawn elsewhere; `methods`: all of runs.csv."""
-    return {method: to_hex(look.colour) for method, look in method_styles(methods).items()}
+def colours(methods: Iterable[str], dark: bool = False) -> dict[str, str]:
+    """The colour of each method as "#rrggbb", on a dark ground if asked; `methods`: all of runs.csv."""
+    looks = method_styles(methods)
+    return {name: to_hex(on_dark(look.colour) if dark else look.colour) for name, look in looks.items()}
 
 
 def tint(colour: tuple[float, float, float], share: float) -> tuple[float, float, float]:
