@@ -468,7 +468,7 @@ def test_each_summary_is_read_once(tmp_path, monkeypatch):
 
 
 def test_help_needs_no_heavy_import():
-    for script in ("make_tables.py", "make_figures.py"):
+    for script in ("make_tables.py", "make_figures.py", "make_report.py", "recommend.py", "attribute_changes.py"):
         program = (
             "import runpy, sys\n"
             f"sys.argv = [{script!r}, '--help']\n"
@@ -482,4 +482,4 @@ def test_help_needs_no_heavy_import():
             [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT / "workflow_scripts"
         )
         assert done.returncode == 0, done.stderr
-        assert "--output-dir" in done.stdout
+        assert "--output" in done.stdout

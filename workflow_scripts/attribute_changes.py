@@ -9,8 +9,7 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_contract, add_runs
-from peft_tradeoffs.job_noise import add_noise, read_noise
+from peft_tradeoffs.grid import add_contract, add_noise, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -36,6 +35,7 @@ def main() -> None:
     from peft_tradeoffs.attribution import attribution_frame
     from peft_tradeoffs.attribution_text import attribution_notes, attribution_readable, attribution_sentences
     from peft_tradeoffs.contract_text import read_runs
+    from peft_tradeoffs.job_noise import read_noise
     from peft_tradeoffs.table_formats import write_tables
 
     runs = read_runs(args)

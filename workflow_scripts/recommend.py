@@ -9,8 +9,7 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import add_contract, add_runs
-from peft_tradeoffs.job_noise import add_noise, read_noise
+from peft_tradeoffs.grid import add_contract, add_noise, add_runs
 
 LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
 
@@ -40,6 +39,7 @@ def main() -> None:
     from peft_tradeoffs.comparison import read_comparison
     from peft_tradeoffs.contract_text import read_runs
     from peft_tradeoffs.files import write_text
+    from peft_tradeoffs.job_noise import read_noise
     from peft_tradeoffs.recommendation import recommendation_frame
     from peft_tradeoffs.recommendation_text import recommendation_markdown
 

@@ -39,6 +39,16 @@ def add_contract(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_noise(parser: argparse.ArgumentParser) -> None:
+    """The option --noise."""
+    parser.add_argument(
+        "--noise",
+        type=Path,
+        metavar="CSV",
+        help="noise.csv of measure_noise.py; without it, time and energy of seeds that share a job have no interval",
+    )
+
+
 def run_folder(runs_dir: Path, dataset: str, model: str, arm: str, seed: int) -> Path:
     """The folder of a run."""
     return runs_dir / dataset / model / arm / f"seed{seed}"

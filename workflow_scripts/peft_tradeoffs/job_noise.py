@@ -3,7 +3,6 @@
 Seeds that one process trained share what makes a process slow: their spread says nothing of another job.
 """
 
-import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,16 +49,6 @@ class Positive(Estimate):
         sd = math.sqrt(math.log1p((self.se / self.value) ** 2))
         factor = math.exp(float(stats.t.ppf((1 + level) / 2, self.df)) * sd)
         return self.value / factor, self.value * factor
-
-
-def add_noise(parser: argparse.ArgumentParser) -> None:
-    """The option --noise."""
-    parser.add_argument(
-        "--noise",
-        type=Path,
-        metavar="CSV",
-        help="noise.csv of measure_noise.py; without it, time and energy of seeds that share a job have no interval",
-    )
 
 
 def read_noise(path: Path | None) -> pd.DataFrame | None:
