@@ -21,11 +21,13 @@ TEXT = torch.tensor([2, 5, 9, 7, 11, 3])
 LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8}
 
 
-def build(folder: Path, peft: dict[str, Any] | None, quantization: dict[str, Any] | None = None) -> torch.nn.Module:
+def build(
+    folder: Path, peft: dict[str, Any] | None, quantization: dict[str, Any] | None = None, device: str = "cpu"
+) -> torch.nn.Module:
     built = methods.build(
         folder,
         **{"peft": peft, "quantization": quantization, "gradient_checkpointing": False, "head": None},
-        **{"task": "classification", "num_labels": 2, "pad_token_id": 0, "seed": 0, "device": "cpu"},
+        **{"task": "classification", "num_labels": 2, "pad_token_id": 0, "seed": 0, "device": device},
     )
     return built.model
 
@@ -64,6 +66,52 @@ def test_what_would_change_or_is_trained_stays_in_float32(tiny_bert, peft, preci
 def test_quantised_layers_are_named_by_how_they_are_stored(tiny_bert, kind):
     model = build(tiny_bert, LORA, {**tiny.NF4, "bnb_4bit_quant_type": kind})
     assert hold_as_computed(model, "bf16", CPU, TEXT) == kind
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_quantised_weights_are_dequantised_to_what_they_are_computed_in_with_the_same_gradients(tiny_bert, device):
+    model = build(tiny_bert, LORA, tiny.NF4, device)
+    states = [module.weight.quant_state for module in model.modules() if hasattr(module, "quant_state")]
+    assert states and {state.dtype for state in states} == {torch.float32}
+    expected = gradients(model)
+    hold_as_computed(model, "bf16", torch.device(device), TEXT)
+    assert {state.dtype for state in states} == {torch.bfloat16}
+    found = gradients(model)
+    assert found and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_an_adapter_that_reads_the_dequantised_weights_keeps_them_in_float32(tiny_bert):
+    model = build(tiny_bert, {**LORA, "use_dora": True}, tiny.NF4)
+    hold_as_computed(model, "bf16", CPU, TEXT)
+    states = [module.weight.quant_state for module in model.modules() if hasattr(module, "quant_state")]
+    assert states and {state.dtype for state in states} == {torch.float32}
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Of all that is trained, after a step's backward pass in which the adapters differ from nothing."""
+    device = next(model.parameters()).device
+    ids = torch.tensor([[2, 5, 9, 3], [2, 7, 3, 4]], device=device)
+    model.eval().zero_grad()
+    random = torch.Generator().manual_seed(1)
+    kept = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for name, parameter in kept.items():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=random).to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        model(input_ids=ids, labels=torch.tensor([0, 1], device=device)).loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in kept.items() if parameter.grad is not None}
 
 
 def with_lora(model: torch.nn.Module) -> torch.nn.Module:

@@ -1,6 +1,7 @@
-"""The precision in which frozen linear layers are held."""
+"""The precision in which frozen linear layers are held, and quantised ones dequantised."""
 
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,9 +14,10 @@ from peft_tradeoffs.step import autocast
 def hold_as_computed(model: nn.Module, precision: str, device: torch.device, ids: torch.Tensor) -> str | None:
     """Hold frozen linear layers in the precision that autocast would cast them to in every step, if it is the same.
 
-    Same products, fewer bytes, no cast. Left as they were where a bit of the hidden states or logits of the text `ids`,
-    int64 [t], changes: under an adapter that reads the base's weights themselves, as DoRA does. Returns what most of
-    them are held in then, as `frozen_dtype`.
+    Same products, fewer bytes, no cast. A quantised layer is dequantised to that precision at once, where its backward
+    pass would dequantise to float32 and cast. Left as they were where a bit of the hidden states or logits of the text
+    `ids`, int64 [t], changes: under an adapter that reads the base's weights themselves, as DoRA does. Returns what most
+    of them are held in then, as `frozen_dtype`.
     """
     _hold(model, precision, device, ids)
     return frozen_dtype(model)
@@ -32,8 +34,8 @@ def frozen_dtype(model: nn.Module) -> str | None:
 
 
 def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Tensor) -> None:
-    held = [] if precision == "fp32" else _frozen(model)
-    if not held:
+    held, packed = ([], []) if precision == "fp32" else (_frozen(model), _packed(model))
+    if not held and not packed:
         return
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     start = [parameter.data for parameter in trained]
@@ -46,6 +48,8 @@ def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Ten
     expected = _outputs(model, precision, device, text)
     for parameter in held:
         parameter.data = parameter.data.to(torch.bfloat16)
+    for state in packed:
+        state.dtype = torch.bfloat16
     found = _outputs(model, precision, device, text) if expected else None
     same = bool(found) and all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     for parameter, values in zip(trained, start, strict=True):
@@ -53,6 +57,28 @@ def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Ten
     if not same:
         for parameter, values in zip(held, originals, strict=True):
             parameter.data = values.to(device)
+        for state in packed:
+            state.dtype = torch.float32
+
+
+def _packed(model: nn.Module) -> list[Any]:
+    """The quantisation states of weights that are, dequantised to bfloat16, those dequantised to float32 and cast."""
+    weights = {id(module.weight): module.weight for module in model.modules() if is_linear(module)}
+    return [weight.quant_state for weight in weights.values() if _dequantised_alike(weight)]
+
+
+def _dequantised_alike(weight: nn.Parameter) -> bool:
+    state = getattr(weight, "quant_state", None)
+    if state is None or state.dtype != torch.float32:
+        return False
+    from bitsandbytes.functional import dequantize_4bit
+
+    cast = dequantize_4bit(weight.data, state).to(torch.bfloat16)
+    state.dtype = torch.bfloat16
+    try:
+        return torch.equal(dequantize_4bit(weight.data, state), cast)
+    finally:
+        state.dtype = torch.float32
 
 
 def _frozen(model: nn.Module) -> list[nn.Parameter]:
