@@ -7,33 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+from peft_tradeoffs.config import resolve
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
-LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8}
-ARMS = {
-    "full": {"peft": None, "quantization": None, "rank": None, "learning_rate": 1e-3},
-    "lora-r4": {"peft": LORA, "quantization": None, "rank": 4, "learning_rate": 1e-2},
-    "qlora-r4": {"peft": LORA, "quantization": tiny.NF4_BF16, "rank": 4, "learning_rate": 1e-2},
+ARMS = ("full", "lora-r4", "qlora-r4")
+TRAINING = {
+    "device": "cuda",
+    "allow_shared_gpu": True,  # these tests hold a context too
+    **{"engine": "captured", "precision": "bf16"},
+    **{"epochs": 5, "batch_size": 8, "evaluation_batch_size": 16, "max_length": 32},
 }
 
 
 def settings(arm: str, **changes: Any) -> dict[str, Any]:
     """Resolved settings of an arm, as the workflow hands them to train.py."""
-    return {
-        **tiny.TRAINING,
-        "dataset": "reviews",
-        "model": "tiny",
-        "arm": arm,
-        "method": arm.split("-")[0],
-        "head": None,
-        "gradient_checkpointing": False,
-        "device": "cuda",
-        "allow_shared_gpu": True,  # these tests hold a context too
-        "dtype": "float32",
-        "max_length": 32,
-        **ARMS[arm],
-        **changes,
-    }
+    config = tiny.config(Path(), training=TRAINING)
+    config["methods"]["qlora"]["quantization"] = tiny.NF4_BF16
+    return {**resolve(config).run_settings("reviews", "tiny", arm), **changes}
 
 
 def step(script: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
