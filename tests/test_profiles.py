@@ -93,6 +93,26 @@ def test_events_within_one_another_or_apart_are_no_problem():
     assert trace_format.problems({"traceEvents": fine}) == []
 
 
+def test_kernels_that_overlap_stand_on_tracks_of_their_own_and_keep_their_times():
+    def kernel(ts: float, dur: float) -> dict[str, Any]:
+        return event(ts, dur, "gemm", cat="kernel", pid=0, tid=7)
+
+    arrow = {"ph": "f", "bp": "e", "id": 3, "name": "ac2g", "cat": "ac2g", "pid": 0, "tid": 7, "ts": 4.0}
+    around = event(0, 30, "step", cat="gpu_user_annotation", pid=0, tid=7)
+    recorded = {"traceEvents": [around, kernel(0, 5), kernel(4, 4), arrow, kernel(7, 2), kernel(9, 1), event(4.0, 1)]}
+    assert "cross others" in trace_format.problems(recorded)[0]
+    apart = trace_format.with_overlaps_apart(recorded)
+    assert trace_format.problems(apart) == []
+    found = {(e["cat"], e["ts"]): (e["tid"], e.get("dur")) for e in apart["traceEvents"] if e["ph"] != "M"}
+    own, second = 7, "7, overlap 1"
+    assert [found["kernel", ts] for ts in (0, 4, 7, 9)] == [(own, 5), (second, 4), (own, 2), (own, 1)]
+    assert found["ac2g", 4.0][0] == second and found["cpu_op", 4.0][0] == 1
+    (name,) = (e for e in apart["traceEvents"] if e["ph"] == "M")
+    assert (name["pid"], name["tid"], name["args"]["name"]) == (0, second, "stream 7, overlap 1")
+    fine = {"traceEvents": [event(0, 5), event(1, 2), kernel(0, 5), kernel(5, 1)]}
+    assert trace_format.with_overlaps_apart(fine) == fine
+
+
 # Times.
 
 

@@ -16,8 +16,8 @@ def hold_as_computed(model: nn.Module, precision: str, device: torch.device, ids
 
     Same products, fewer bytes, no cast. A quantised layer is dequantised to that precision at once, where its backward
     pass would dequantise to float32 and cast. Left as they were where a bit of the hidden states or logits of the text
-    `ids`, int64 [t], changes: under an adapter that reads the base's weights themselves, as DoRA does. Returns what most
-    of them are held in then, as `frozen_dtype`.
+    `ids`, int64 [t], changes: under an adapter that reads the base's weights themselves, as DoRA does. Returns what
+    most of them are held in then, as `frozen_dtype`.
     """
     _hold(model, precision, device, ids)
     return frozen_dtype(model)

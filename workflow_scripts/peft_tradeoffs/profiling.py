@@ -193,7 +193,7 @@ def _profile(device: torch.device, memory: bool = False) -> Iterator[_Recorder]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trace.json")
         profiler.export_chrome_trace(str(path))
-        recorder.trace = trace_format.read(path)
+        recorder.trace = trace_format.with_overlaps_apart(trace_format.read(path))
     recorder.trace.pop("traceName", None)  # a path that is gone
 
 

@@ -18,6 +18,7 @@ ROUNDED_US = 0.01  # times are written to the nanosecond, and stand in doubles o
 # CUPTI puts the calls of CUDA on the CPU's clock by itself, so that one may seem to end after what called it.
 CLOCKS_US = 5.0
 CUDA_API = {"cuda_runtime", "cuda_driver"}  # categories of calls of CUDA
+GPU_KINDS = {"kernel", "gpu_memcpy", "gpu_memset"}
 SHOWN = 5  # problems of a kind
 
 Event = dict[str, Any]
@@ -34,6 +35,43 @@ def write(path: Path, trace: dict[str, Any]) -> None:
     text = json.dumps(trace, separators=(",", ":")).encode()
     with atomic(path) as temporary:
         temporary.write_bytes(gzip.compress(text, mtime=0))
+
+
+def with_overlaps_apart(trace: dict[str, Any]) -> dict[str, Any]:
+    """The trace with what a GPU's stream began before it had ended what came first on a track of its own.
+
+    A stream that replays a graph starts kernels some µs early, and no viewer shows slices of one track that cross.
+    """
+    streams: dict[tuple[Any, Any], list[Event]] = defaultdict(list)
+    for event in trace["traceEvents"]:
+        if event.get("ph") == "X" and event.get("cat") in GPU_KINDS:
+            streams[event["pid"], event["tid"]].append(event)
+    tracks = {(*stream, ts): track for stream, own in streams.items() for ts, track in _second_tracks(own).items()}
+
+    def moved(event: Event) -> Event:
+        on_stream = event.get("cat") in GPU_KINDS or event.get("ph") in FLOW
+        track = tracks.get((event.get("pid"), event.get("tid"), event.get("ts"))) if on_stream else None
+        return event if track is None else {**event, "tid": track}
+
+    own = {(pid, track): stream for (pid, stream, _), track in tracks.items()}
+    names = [
+        {"ph": "M", "name": "thread_name", "pid": pid, "tid": track, "args": {"name": f"stream {track}"}}
+        for pid, track in own
+    ]
+    return {**trace, "traceEvents": [*map(moved, trace["traceEvents"]), *names]}
+
+
+def _second_tracks(events: list[Event]) -> dict[float, str]:
+    """The track of each event, by its time, that does not fit on the stream's own."""
+    ends: list[float] = []  # of the last event on each track
+    moved = {}
+    for event in sorted(events, key=lambda event: event["ts"]):
+        end = event["ts"] + event["dur"]
+        track = next((i for i, last in enumerate(ends) if last <= event["ts"] + ROUNDED_US), len(ends))
+        ends[track : track + 1] = [end]
+        if track:
+            moved[event["ts"]] = f"{event['tid']}, overlap {track}"
+    return moved
 
 
 def problems(trace: Any) -> list[str]:

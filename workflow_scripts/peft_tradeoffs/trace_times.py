@@ -14,14 +14,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft_tradeoffs.trace_format import CUDA_API, Event
+from peft_tradeoffs.trace_format import CUDA_API, GPU_KINDS, Event
 
 WINDOW = "window: "
 STEP = "step"
 PHASES = ("forward", "forward and backward")  # what profiling annotates within a step
 OPTIMIZER = "Optimizer."  # what torch annotates: step, zero_grad
 CPU_KINDS = {"cpu_op", "user_annotation", *CUDA_API}
-GPU_KINDS = {"kernel", "gpu_memcpy", "gpu_memset"}
 LAUNCH = re.compile(r"Launch(Cooperative)?Kernel|GraphLaunch")
 IDLE = "GPU idle"
 NO_LAUNCH = "launched outside the window"
