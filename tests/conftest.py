@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import tiny
 
+import examples
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -30,6 +32,12 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random two-layer Llama without a pad token."""
     return tiny.llama(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """What the demo in small left."""
+    return examples.run_demo(tmp_path_factory.mktemp("demo"), tiny_bert)
 
 
 @pytest.fixture(scope="session")
