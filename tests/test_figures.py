@@ -403,6 +403,13 @@ def test_accuracy_gain_is_over_the_majority_class_of_the_test_split(tmp_path):
         FIGURES["accuracy_gain_per_million_by_arm"](grid)
 
 
+def test_no_share_of_parameters_beyond_all_of_them(tmp_path):
+    grid = grid_of(tmp_path, [synthetic.summary("full", None, seed) for seed in range(2)])
+    _, share = FIGURES["trainable_parameters_by_arm"](grid).axes
+    shown = [tick for tick in share.get_xticks() if share.get_xlim()[0] <= tick <= share.get_xlim()[1]]
+    assert max(shown) == pytest.approx(100)
+
+
 def trials(rates: dict[str, float], values: dict[str, float]) -> pd.DataFrame:
     """What tuning found for these arms, and another rate that is better for all."""
     rows = [{"arm": arm, "learning_rate": rates[arm], "value": value} for arm, value in values.items()]

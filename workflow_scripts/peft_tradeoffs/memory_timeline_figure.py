@@ -43,7 +43,7 @@ def memory_figure(memory: pd.DataFrame, title: str, device: str) -> Figure:
         axes.plot(top["ms"], top["total_MiB"], "v", color="black", markersize=4)
         axes.annotate(
             f"{top['total_MiB']:,.1f} MiB", (top["ms"], top["total_MiB"]), (0, 5), textcoords="offset points",
-            ha="center", fontsize=7.5,
+            ha="center", fontsize=7.5, bbox={"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 0.8},
         )  # fmt: skip
         for phase in PHASES:
             own = memory.loc[memory["phase"] == phase, "ms"]

@@ -35,6 +35,7 @@ def trainable_parameters_by_arm(grid: Grid) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     draw_counts(left, grid, arms, "trainable_parameters", lambda value: readable.number(value, 0))
     draw_counts(right, grid, arms, "trainable_percent", lambda value: f"{readable.number(value)} %")
+    right.set_xlim(right=min(right.get_xlim()[1], 140))  # of all parameters no more than all
     for y, row in enumerate(arms.to_dict("records")):
         if pd.isna(row["trainable_parameters"]):
             draw_gap(left, y, reason(grid.runs[grid.runs["arm"] == row["arm"]], "trainable_parameters"), labels)
