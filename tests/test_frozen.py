@@ -82,7 +82,7 @@ def test_quantised_layers_are_named_by_how_they_are_stored(tiny_bert, kind):
     ],
 )
 def test_quantised_weights_are_dequantised_to_what_they_are_computed_in_with_the_same_gradients(tiny_bert, device):
-    model = build(tiny_bert, LORA, tiny.NF4, device)
+    model = build(tiny_bert, LORA, tiny.NF4_BF16, device)
     states = [module.weight.quant_state for module in model.modules() if hasattr(module, "quant_state")]
     assert states and {state.dtype for state in states} == {torch.float32}
     expected = gradients(model)
@@ -92,8 +92,15 @@ def test_quantised_weights_are_dequantised_to_what_they_are_computed_in_with_the
     assert found and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def test_layers_that_compute_in_float32_are_dequantised_to_it(tiny_bert):
+    model = build(tiny_bert, LORA, tiny.NF4)
+    hold_as_computed(model, "bf16", CPU, TEXT)
+    states = [module.weight.quant_state for module in model.modules() if hasattr(module, "quant_state")]
+    assert states and {state.dtype for state in states} == {torch.float32}
+
+
 def test_an_adapter_that_reads_the_dequantised_weights_keeps_them_in_float32(tiny_bert):
-    model = build(tiny_bert, {**LORA, "use_dora": True}, tiny.NF4)
+    model = build(tiny_bert, {**LORA, "use_dora": True}, tiny.NF4_BF16)
     hold_as_computed(model, "bf16", CPU, TEXT)
     states = [module.weight.quant_state for module in model.modules() if hasattr(module, "quant_state")]
     assert states and {state.dtype for state in states} == {torch.float32}
@@ -110,7 +117,8 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
         if "lora_B" in name:
             parameter.data = torch.randn(parameter.shape, generator=random).to(device)
     with torch.autocast(device.type, torch.bfloat16):
-        model(input_ids=ids, labels=torch.tensor([0, 1], device=device)).loss.backward()
+        loss = model(input_ids=ids, labels=torch.tensor([0, 1], device=device)).loss
+    loss.backward()
     return {name: parameter.grad.clone() for name, parameter in kept.items() if parameter.grad is not None}
 
 

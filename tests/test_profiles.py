@@ -107,8 +107,13 @@ def test_kernels_that_overlap_stand_on_tracks_of_their_own_and_keep_their_times(
     own, second = 7, "7, overlap 1"
     assert [found["kernel", ts] for ts in (0, 4, 7, 9)] == [(own, 5), (second, 4), (own, 2), (own, 1)]
     assert found["ac2g", 4.0][0] == second and found["cpu_op", 4.0][0] == 1
-    (name,) = (e for e in apart["traceEvents"] if e["ph"] == "M")
-    assert (name["pid"], name["tid"], name["args"]["name"]) == (0, second, "stream 7, overlap 1")
+    about = [(e["pid"], e["tid"], e["args"]) for e in apart["traceEvents"] if e["ph"] == "M"]
+    assert about == [(0, second, {"name": "stream 7, overlap 1"}), (0, second, {"sort_index": 7})]
+    ties = {"traceEvents": [kernel(0, 10), kernel(0, 5), arrow | {"ts": 0}, kernel(6, 8)]}
+    assert trace_format.problems(ties) != []
+    apart = trace_format.with_overlaps_apart(ties)
+    assert trace_format.problems(apart) == []
+    assert [e["tid"] for e in apart["traceEvents"] if e["ph"] != "M"] == [own, second, own, second]
     fine = {"traceEvents": [event(0, 5), event(1, 2), kernel(0, 5), kernel(5, 1)]}
     assert trace_format.with_overlaps_apart(fine) == fine
 

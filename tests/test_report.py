@@ -28,9 +28,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def output(demo: Path) -> Path:
-    """What the demo left: in small, or that in the folder DEMO_OUTPUT."""
-    return Path(os.environ["DEMO_OUTPUT"]) if "DEMO_OUTPUT" in os.environ else demo
+def output(request: pytest.FixtureRequest) -> Path:
+    """What the demo in small left; REPORT_OF=results/demo looks at the demo itself."""
+    return Path(os.environ["REPORT_OF"]).resolve() if "REPORT_OF" in os.environ else request.getfixturevalue("demo")
 
 
 @pytest.fixture

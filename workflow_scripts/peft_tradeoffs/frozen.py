@@ -62,8 +62,15 @@ def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Ten
 
 
 def _packed(model: nn.Module) -> list[Any]:
-    """The quantisation states of weights that are, dequantised to bfloat16, those dequantised to float32 and cast."""
-    weights = {id(module.weight): module.weight for module in model.modules() if is_linear(module)}
+    """The quantisation states of weights that are, dequantised to bfloat16, those dequantised to float32 and cast.
+
+    Of layers that compute in bfloat16 alone: the backward pass casts to the precision of the gradient, which is theirs.
+    """
+    weights = {
+        id(module.weight): module.weight
+        for module in model.modules()
+        if is_linear(module) and getattr(module, "compute_dtype", None) == torch.bfloat16
+    }
     return [weight.quant_state for weight in weights.values() if _dequantised_alike(weight)]
 
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,34 +45,39 @@ def with_overlaps_apart(trace: dict[str, Any]) -> dict[str, Any]:
     """
     streams: dict[tuple[Any, Any], list[Event]] = defaultdict(list)
     for event in trace["traceEvents"]:
-        if event.get("ph") == "X" and event.get("cat") in GPU_KINDS:
+        if event.get("ph") == "X" and event.get("cat") in GPU_KINDS and not _problem(event):
             streams[event["pid"], event["tid"]].append(event)
-    tracks = {(*stream, ts): track for stream, own in streams.items() for ts, track in _second_tracks(own).items()}
+    tracks: dict[int, str] = {}  # by an event's identity
+    arrows: dict[tuple[Any, Any, float], str | None] = {}  # by where a flow ends: at the first event then
+    added: dict[tuple[Any, str], Any] = {}
+    for (pid, stream), own in streams.items():
+        for event, track in _tracks(own):
+            arrows.setdefault((pid, stream, event["ts"]), track)
+            if track:
+                tracks[id(event)] = track
+                added[pid, track] = stream
 
     def moved(event: Event) -> Event:
-        on_stream = event.get("cat") in GPU_KINDS or event.get("ph") in FLOW
-        track = tracks.get((event.get("pid"), event.get("tid"), event.get("ts"))) if on_stream else None
-        return event if track is None else {**event, "tid": track}
+        track = tracks.get(id(event))
+        if event.get("ph") in FLOW:
+            track = arrows.get((event.get("pid"), event.get("tid"), event.get("ts")))
+        return {**event, "tid": track} if track else event
 
-    own = {(pid, track): stream for (pid, stream, _), track in tracks.items()}
-    names = [
-        {"ph": "M", "name": "thread_name", "pid": pid, "tid": track, "args": {"name": f"stream {track}"}}
-        for pid, track in own
-    ]
-    return {**trace, "traceEvents": [*map(moved, trace["traceEvents"]), *names]}
+    named = []
+    for (pid, track), stream in added.items():
+        about = {"name": f"stream {track}", "sort_index": stream}
+        for key in about:
+            named.append({"ph": "M", "name": f"thread_{key}", "pid": pid, "tid": track, "args": {key: about[key]}})
+    return {**trace, "traceEvents": [*map(moved, trace["traceEvents"]), *named]}
 
 
-def _second_tracks(events: list[Event]) -> dict[float, str]:
-    """The track of each event, by its time, that does not fit on the stream's own."""
+def _tracks(events: list[Event]) -> Iterator[tuple[Event, str | None]]:
+    """Each event in the order of time with the track it fits on; None: the stream's own."""
     ends: list[float] = []  # of the last event on each track
-    moved = {}
-    for event in sorted(events, key=lambda event: event["ts"]):
-        end = event["ts"] + event["dur"]
+    for event in sorted(events, key=lambda event: (event["ts"], -event["dur"])):
         track = next((i for i, last in enumerate(ends) if last <= event["ts"] + ROUNDED_US), len(ends))
-        ends[track : track + 1] = [end]
-        if track:
-            moved[event["ts"]] = f"{event['tid']}, overlap {track}"
-    return moved
+        ends[track : track + 1] = [event["ts"] + event["dur"]]
+        yield event, f"{event['tid']}, overlap {track}" if track else None
 
 
 def problems(trace: Any) -> list[str]:
