@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_examples
 import tiny
-
-import examples
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -37,7 +36,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     """What the demo in small left."""
-    return examples.run_demo(tmp_path_factory.mktemp("demo"), tiny_bert)
+    return small_examples.run_demo(tmp_path_factory.mktemp("demo"), tiny_bert)
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import small_examples
 import test_reload
 import tiny
 import yaml
-
-import examples
-from examples import EXAMPLES, docstrings, example
+from small_examples import EXAMPLES, docstrings, example
 
 # of GLUE's files: arms
 SST2 = {"sst2-minilm": 3, "sst2-minilm-gpu": 12, "sst2-minilm-gpu-r32": 3, "learning-rate-trap": 6}
@@ -176,7 +175,7 @@ def test_llama_1b_has_a_billion_parameters_and_is_planned(tmp_path):
 def test_every_example_is_tested_here(path):
     """Each example is run here by name, except those on SST-2, which need GLUE's files; they are planned."""
     if path.stem not in SST2:
-        texts = "".join(Path(file).read_text(encoding="utf-8") for file in (__file__, examples.__file__))
+        texts = "".join(Path(file).read_text(encoding="utf-8") for file in (__file__, small_examples.__file__))
         assert f'example("{path.stem}"' in texts
 
 
