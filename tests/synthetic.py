@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from peft_tradeoffs.environment import LIBRARIES
+from peft_tradeoffs.tuning_table import tuning_frame
 
 PARAMETERS = 66_955_010
 HEAD = 592_130
@@ -239,3 +241,23 @@ def write_metrics(path: Path, run: dict[str, Any], epochs: int) -> None:
                 values = [None if run[key] is None else run[key] - gap + shift for key in scores]
                 start = (epoch, 200 * epoch, split, 0.6 / epoch, 1e-4 * (1 - epoch / epochs), 40.0 * epoch)
                 writer.writerow([*start, 0.4 + gap, *values])
+
+
+def tuning(summaries: list[dict[str, Any]], lost: dict[str, float]) -> pd.DataFrame:
+    """A tuning.csv in which each arm of `summaries` has three rates, the middle one taken.
+
+    `lost`: by arm, how much accuracy the highest rate costs; 0.01 where nothing is said.
+    """
+    tunings = [
+        {
+            **{key: run[key] for key in ("dataset", "model", "arm", "method", "rank", "pretrained", "metric")},
+            "learning_rate": 2e-4, "tied": [], "earlier": [], "extensions": 0, "seed": 1000, "batch_size": 32,
+            "train_rows": 900, "dev_rows": 100,
+            "trials": [
+                {"learning_rate": rate, "value": value, "loss": 0.3, "status": "completed", "steps": 28, "added": False}
+                for rate, value in ((1e-4, 0.90), (2e-4, 0.92), (4e-4, 0.92 - lost.get(run["arm"], 0.01)))
+            ],
+        }
+        for run in {run["arm"]: run for run in summaries}.values()
+    ]  # fmt: skip
+    return tuning_frame(tunings, {found["arm"] for found in tunings})

@@ -79,6 +79,14 @@ function size(rows) {
   return (rank) => (rank === null ? 110 : (7 + (8 * ranks.indexOf(rank)) / Math.max(1, ranks.length - 1)) ** 2);
 }
 
+/** How wide the lines of these rows are, so that ranks are told apart: gives each row a width; what the note says of it. */
+function widen(rows) {
+  const ranks = [...new Set(rows.map((row) => row.rank).filter((rank) => rank !== null))].sort((a, b) => a - b);
+  for (const row of rows) row.width = row.rank === null || ranks.length < 2 ? 2 : 1 + (2.5 * ranks.indexOf(row.rank)) / (ranks.length - 1);
+  return ranks.length < 2 ? "" : " Wider: of a higher rank.";
+}
+const WIDTH = { field: "width", type: "quantitative", scale: null, legend: null };
+
 function tradeoff(arms, width) {
   const [x, y] = [byId("axis-x").value, byId("axis-y").value];
   if (!x || !y) return { empty: "nothing was measured" };
@@ -157,10 +165,11 @@ function byRank(key) {
 
 function curves(arms) {
   const known = new Map(arms.map((arm) => [arm.arm, arm]));
-  const rows = pair().curves.filter((row) => known.has(row.arm)).map((row) => ({ ...row, label: known.get(row.arm).label, name: methodName(known.get(row.arm).method) }));
+  const rows = pair().curves.filter((row) => known.has(row.arm)).map((row) => ({ ...row, label: known.get(row.arm).label, rank: known.get(row.arm).rank, name: methodName(known.get(row.arm).method) }));
   if (!rows.length) return { empty: pair().no_metric || "no run has an evaluation" };
   const scales = methodScales(arms);
   const split = rows[0].split;
+  const wider = widen(rows);
   const x = quantitative("step", "Optimizer step", { scale: { nice: false, padding: 10 } });
   const y = quantitative("value", metricAxis().replace("test split", `${split} split`), { scale: { zero: false } });
   return {
@@ -169,13 +178,13 @@ function curves(arms) {
       data: { values: rows },
       description: `${pair().metric.label} on the ${split} split at every evaluation`,
       layer: [
-        { mark: { type: "line", aria: false, strokeWidth: 1 }, encoding: { x, y, color: scales.colour, detail: [{ field: "arm" }, { field: "seed" }], opacity: opacity(0.3) } },
-        { mark: { type: "line", strokeWidth: 2, point: { size: 25 } }, encoding: { x, y: { ...y, aggregate: "mean" }, color: scales.colour, detail: { field: "arm" }, opacity: opacity(0.95), tooltip: [{ field: "label", title: "Arm" }, { field: "step", title: "Step" }, { field: "value", aggregate: "mean", format: ".4~g", title: "Mean" }] } },
+        { mark: { type: "line", aria: false, strokeWidth: 0.8 }, encoding: { x, y, color: scales.colour, detail: [{ field: "arm" }, { field: "seed" }], opacity: opacity(0.3) } },
+        { mark: { type: "line", point: { size: 25 } }, encoding: { x, y: { ...y, aggregate: "mean" }, color: scales.colour, strokeWidth: WIDTH, detail: { field: "arm" }, opacity: opacity(0.95), tooltip: [{ field: "label", title: "Arm" }, { field: "step", title: "Step" }, { field: "value", aggregate: "mean", format: ".4~g", title: "Mean" }] } },
       ],
     },
     columns: ["arm", "seed", "split", "epoch", "step", "train_s", "value"],
     rows,
-    note: "Thin: seeds. Thick: their mean. The axis does not start at 0; the result of a run is its last step's.",
+    note: `Faint: seeds. Strong: their mean.${wider} The axis does not start at 0; the result of a run is its last step's.`,
   };
 }
 
@@ -185,23 +194,31 @@ function rates(arms) {
   if (!rows.length) return { empty: "no learning rate was tuned" };
   const scales = methodScales(rows);
   const x = quantitative("rate", "Learning rate (log scale)", { scale: { type: "log", nice: false, padding: 14 }, axis: { format: "~g" } });
-  const y = quantitative("value", metricAxis().replace("test split", "dev split"), { scale: { zero: false } });
   const drawn = rows.filter((row) => row.value !== null);
   const lost = rows.filter((row) => row.value === null);
+  const low = drawn.filter((row) => row.ruined);
+  const values = drawn.filter((row) => !row.ruined).map((row) => row.value);
+  const room = 0.06 * (Math.max(...values) - Math.min(...values)) || 1;
+  const domain = [Math.min(...values) - room, Math.max(...values) + room];
+  const y = quantitative("value", metricAxis().replace("test split", "dev split"), { scale: low.length ? { domain, nice: false } : { zero: false } });
+  const foot = { ...y, field: undefined, datum: domain[0] };
+  const wider = widen(rows);
+  const tip = [{ field: "label", title: "Arm" }, { field: "rate", title: "Rate" }, { field: "value", title: pair().metric.label }];
   return {
     spec: {
       height: 280,
       data: { values: drawn },
       description: `${pair().metric.label} on the dev split by learning rate`,
       layer: [
-        { mark: { type: "line", aria: false }, encoding: { x, y, color: scales.colour, detail: { field: "arm" }, strokeDash: { condition: { test: "datum.check", value: [4, 3] }, value: [1, 0] }, opacity: opacity(0.8) } },
-        { mark: { type: "point", filled: true, size: 55 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: [{ field: "label", title: "Arm" }, { field: "rate", title: "Rate" }, { field: "value", title: pair().metric.label }] } },
+        { mark: { type: "line", aria: false, clip: true }, encoding: { x, y, color: scales.colour, strokeWidth: WIDTH, detail: { field: "arm" }, strokeDash: { condition: { test: "datum.check", value: [4, 3] }, value: [1, 0] }, opacity: opacity(0.8) } },
+        { transform: [{ filter: "!datum.ruined" }], mark: { type: "point", filled: true, size: 55 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: tip } },
+        ...(low.length ? [{ data: { values: low }, mark: { type: "point", filled: true, size: 90, shape: "triangle-down" }, encoding: { x, y: foot, color: scales.colour, opacity: opacity(1), tooltip: tip } }] : []),
         { transform: [{ filter: "datum.chosen" }], mark: { type: "point", aria: false, size: 230, strokeWidth: 1.5 }, encoding: { x, y, color: scales.colour, opacity: opacity(1) } },
       ],
     },
     columns: ["arm", "rate", "value", "status", "chosen", "check"],
     rows,
-    note: `Ringed: the rate taken.${drawn.some((row) => row.check) ? " Dashed: checks, which decide nothing." : ""}${lost.length ? ` Without a metric: ${lost.map((row) => `${row.label} at ${row.rate} (${row.status})`).join(", ")}.` : ""}`,
+    note: `Ringed: the rate taken.${wider}${low.length ? " Triangles at the foot: lower than the axis goes." : ""}${drawn.some((row) => row.check) ? " Dashed: checks, which decide nothing." : ""}${lost.length ? ` Without a metric: ${lost.map((row) => `${row.label} at ${row.rate} (${row.status})`).join(", ")}.` : ""}`,
   };
 }
 

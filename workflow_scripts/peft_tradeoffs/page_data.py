@@ -14,6 +14,7 @@ from peft_tradeoffs.comparison_text import RANGE, unit, with_interval
 from peft_tradeoffs.mean_interval import WITHOUT, counted, interval, interval_notes
 from peft_tradeoffs.page_table import arms_table, number
 from peft_tradeoffs.tables import OF_SPLIT, SPLIT
+from peft_tradeoffs.tuning_table import ruined
 
 HIGH, LOW = "high", "low"
 # What an axis of the trade-off can show, and which end of it is better.
@@ -193,18 +194,23 @@ def _curves(grid: Grid) -> list[dict[str, Any]]:
 
 
 def _trials(grid: Grid) -> list[dict[str, Any]]:
+    if grid.tuning.empty:
+        return []
+    trials = grid.tuning.assign(ruined=ruined(grid.tuning))
     return [
         {
             "arm": row["arm"],
             "method": row["method"],
             "label": arm_label(row["method"], row["rank"]),
+            "rank": number(row["rank"]),
             "check": not row["decides"],
             "rate": number(row["learning_rate"]),
             "value": number(row["value"] * grid.scale),
+            "ruined": row["ruined"],
             "chosen": bool(row["chosen"] and row["decides"]),
             "status": row["status"],
         }
-        for row in grid.tuning.to_dict("records")
+        for row in trials.to_dict("records")
     ]
 
 

@@ -57,6 +57,13 @@ def outcome(row: dict[str, Any]) -> str:
     return f"diverged at step {row['diverged_step']}"
 
 
+def ruined(trials: pd.DataFrame) -> "pd.Series[bool]":
+    """Which trials of a data set and model lie so far below the others that a figure would press those together: by
+    more than two points, and more than every arm's two best lie apart, below the lowest of these."""
+    best = trials.dropna(subset="value").groupby("arm")["value"].nlargest(2)
+    return trials["value"] < best.min() - max(best.max() - best.min(), 0.02)
+
+
 def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The trials of one data set and model as text, units in the header."""
     metric = rows["metric"].iloc[0]
