@@ -212,6 +212,23 @@ def test_what_the_other_split_says_of_the_recommended_arm(other, changes, said):
     assert swapped.loc["lora-r8", "other_split"] == "test" and swapped.loc["lora-r8", "difference"] == other[0]
 
 
+def test_the_other_split_is_told_of_every_arm():
+    arms = {"lora-r4": GOOD, "lora-r8": GOOD}
+    heldout = pd.concat(
+        compared({arm: found}, split="heldout", test_rows=6737, verdict=verdict).query("arm == @arm")
+        for arm, found, verdict in (
+            ("full", GOOD, "baseline"), ("lora-r4", GOOD, "equivalent"), ("lora-r8", (-0.011, 0.003, 0.9), "worse"),
+        )
+    )  # fmt: skip
+    frame, _ = judged(runs(["full", *arms]), pd.concat([compared(arms), heldout]))
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
+    assert "The heldout split disagrees on LoRA r8: proven worse than full there, and not" in text
+    assert "On heldout, points" in text and "(equivalent) |" in text and "(worse) |" in text
+    assert "heldout" not in recommendation_markdown(
+        judged(runs(["full", *arms]), compared(arms))[0].reset_index(), NO_LIMITS
+    )
+
+
 def test_a_comparison_without_the_split_asked_for_is_named():
     for comparison in (compared({"lora-r8": GOOD}), compared({}, split="heldout")):
         with pytest.raises(InputError, match=r"comparison\.csv: no row of sst2/distilbert/\S+ on the split 'heldout'"):

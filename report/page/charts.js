@@ -65,7 +65,8 @@ function pareto(rows, x, y) {
 
 /** Of the front's points those whose names would not lie on an earlier one's. */
 function labelled(front, rows, x, y, width, height) {
-  const span = (key) => Math.max(...rows.map((row) => row[key])) - Math.min(...rows.map((row) => row[key])) || 1;
+  const ends = (key) => rows.flatMap((row) => [row[key], row[`${key}_low`] ?? row[key], row[`${key}_high`] ?? row[key]]);
+  const span = (key) => Math.max(...ends(key)) - Math.min(...ends(key)) || 1;
   const kept = [];
   for (const row of front) {
     const near = (other) => Math.abs(row[y] - other[y]) / span(y) * height < 16 && Math.abs(row[x] - other[x]) / span(x) * width < 8 * Math.max(row.label.length, other.label.length) + 9;

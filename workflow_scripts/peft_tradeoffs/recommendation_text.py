@@ -123,6 +123,12 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
     others = [row for row in rows if row["qualifies"] == YES and row is not best]
     if others:
         yield f"Also {'within the limits' if random else 'qualify'}: {', '.join(_apart(row, by) for row in others)}."
+    worse = [row for row in others if row["other_verdict"] == WORSE and (row["other_p_not_worse_holm"] or 0) >= ALPHA]
+    if worse:
+        yield (
+            f"The {worse[0]['other_split']} split disagrees on {_names(worse)}: proven worse than {_name(baseline)} "
+            "there, and not proven to lose less than the margin."
+        )
     cheaper = [] if best is None else _maybe_cheaper(rows, best, by)
     undecided: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -144,6 +150,9 @@ def _table(rows: list[Row]) -> pd.DataFrame:
         if not _random(rows):
             line[f"Difference, {unit(metric)}"] = _difference(row)
             line["p of non-inferiority"] = p_value(row["p_not_worse_holm"])
+            if any(other["other_difference"] is not None for other in rows):
+                said = "" if row["other_difference"] is None else f" ({row['other_verdict']})"
+                line[f"On {row['other_split']}, {unit(metric)}"] = _difference(row, on="other_") + said
         for name, column in COSTS.items():
             if any(other[column] is not None for other in rows):
                 header = f"{NOUN[name].capitalize()}, {UNITS[name]}"
