@@ -171,7 +171,7 @@ function curves(arms) {
   const scales = methodScales(arms);
   const split = rows[0].split;
   const wider = widen(rows);
-  const x = quantitative("step", "Optimizer step", { scale: { nice: false, padding: 10 } });
+  const x = quantitative("step", "Optimizer step", { scale: { nice: false, padding: 10 }, axis: { tickCount: 6 } });
   const y = quantitative("value", metricAxis().replace("test split", `${split} split`), { scale: { zero: false } });
   return {
     spec: {
