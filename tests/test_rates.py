@@ -4,9 +4,11 @@ import dataclasses
 from pathlib import Path
 
 import pages
+import pandas as pd
 import synthetic
 from matplotlib.figure import Figure
 from peft_tradeoffs.rates import learning_rate_grid
+from peft_tradeoffs.tuning_table import ruined
 from test_figures import GRIDS, grid_of, texts
 
 RUNS = [synthetic.summary(*arm, 0) for arm in GRIDS[9]]
@@ -27,13 +29,20 @@ def test_ranks_are_told_apart(tmp_path):
 
 
 def test_a_rate_that_ruins_an_arm_does_not_press_the_others_together(tmp_path):
-    whole = drawn(tmp_path / "whole", {"lora-r32": 0.03})
-    assert whole.axes[0].get_ylim()[0] < 89 and not any("Triangles" in text for text in texts(whole))
+    whole = drawn(tmp_path / "whole", {"lora-r32": 0.04})
+    assert whole.axes[0].get_ylim()[0] < 88 and not any("Triangles" in text for text in texts(whole))
     figure = drawn(tmp_path / "cut", {"lora-r32": 0.40})
     assert 85 < figure.axes[0].get_ylim()[0] < 90
     assert any("down to 52 (table tuning)" in text for text in texts(figure))
     marked = [sum(len(found.get_offsets()) for found in axes.collections) for axes in figure.axes[:2]]
     assert marked == [1, 4 + 1]  # rings, and LoRA's triangle
+
+
+def test_what_is_ruined_depends_on_how_far_apart_the_best_are():
+    trials = pd.DataFrame({"arm": list("aaabbb"), "value": [0.93, 0.50, 0.40, 0.90, 0.86, None]})
+    assert ruined(trials).tolist() == [False, True, True, False, False, False]
+    trials["value"] = [0.93, 0.50, 0.40, 0.75, 0.38, None]  # 0.18 apart: down to 0.39
+    assert ruined(trials).tolist() == [False, False, False, False, True, False]
 
 
 def test_the_page_cuts_it_too_and_its_numbers_have_it(tmp_path):
@@ -46,6 +55,13 @@ def test_the_page_cuts_it_too_and_its_numbers_have_it(tmp_path):
         ticks = page.locator("#chart-rates .role-axis-label text").all_text_contents()
         heights = [float(tick) for tick in ticks if float(tick.replace(",", "")) > 1]
         assert heights and min(heights) > 87 and max(heights) < 95
+        labels = page.locator("#chart-rates path[aria-label]").evaluate_all("all => all.map(e => e.ariaLabel)")
+        assert len(labels) == 3 * 9 and any("LoRA r32; Rate: 0.0004" in label for label in labels), labels
         page.locator("details[data-table=rates] summary").click()
+        page.wait_for_selector("details[data-table=rates] tbody tr")
         numbers = page.locator("details[data-table=rates] tbody tr").all_inner_texts()
         assert "lora-r32 0.0004 52" in [" ".join(row.split()[:3]) for row in numbers]
+        pages.redrawn(page, lambda: page.locator("#filter").fill("lora-r8 -qlora"))
+        left = page.locator("details[data-table=rates] tbody tr").all_inner_texts()
+        assert [row.split()[:2] for row in left] == [["lora-r8", rate] for rate in ("0.0001", "0.0002", "0.0004")]
+        assert "Triangles" not in page.locator("#chart-rates-note").inner_text()

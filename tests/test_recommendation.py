@@ -213,20 +213,24 @@ def test_what_the_other_split_says_of_the_recommended_arm(other, changes, said):
 
 
 def test_the_other_split_is_told_of_every_arm():
-    arms = {"lora-r4": GOOD, "lora-r8": GOOD}
+    said = {
+        "full": ((-0.004, 0.003, 0.01), "worse"), "lora-r4": (GOOD, "equivalent"),
+        "lora-r8": ((-0.011, 0.003, 0.9), "worse"), "qlora-r8": (BAD, "worse"),
+    }  # fmt: skip
     heldout = pd.concat(
         compared({arm: found}, split="heldout", test_rows=6737, verdict=verdict).query("arm == @arm")
-        for arm, found, verdict in (
-            ("full", GOOD, "baseline"), ("lora-r4", GOOD, "equivalent"), ("lora-r8", (-0.011, 0.003, 0.9), "worse"),
-        )
-    )  # fmt: skip
-    frame, _ = judged(runs(["full", *arms]), pd.concat([compared(arms), heldout]))
-    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
-    assert "The heldout split disagrees on LoRA r8: proven worse than full there, and not" in text
-    assert "On heldout, points" in text and "(equivalent) |" in text and "(worse) |" in text
-    assert "heldout" not in recommendation_markdown(
-        judged(runs(["full", *arms]), compared(arms))[0].reset_index(), NO_LIMITS
+        for arm, (found, verdict) in said.items()
     )
+    alike = compared({arm: GOOD for arm in said if arm != "full"})
+    text = recommendation_markdown(judged(runs(list(said)), pd.concat([alike, heldout]))[0].reset_index(), NO_LIMITS)
+    disagreeing = [line.partition("disagrees on ")[2] for line in text.splitlines() if "split disagrees" in line]
+    assert disagreeing == [
+        "LoRA r8: proven worse than full, and not proven to lose less than the margin there.",
+        "QLoRA r8: proven to lose more than the margin there.",
+    ]
+    assert "On heldout, points" in text and "(equivalent) |" in text and text.count("(worse)") == 3
+    alone = recommendation_markdown(judged(runs(list(said)), alike)[0].reset_index(), NO_LIMITS)
+    assert "heldout" not in alone
 
 
 def test_a_comparison_without_the_split_asked_for_is_named():

@@ -190,17 +190,20 @@ function curves(arms) {
 }
 
 function rates(arms) {
-  const tuned = new Set(arms.map((arm) => arm.method));
-  const rows = pair().trials.filter((trial) => tuned.has(trial.method)).map((row) => ({ ...row, name: methodName(row.method) }));
-  if (!rows.length) return { empty: "no learning rate was tuned" };
+  // A trial of a rank that no arm has (a method may be tuned at any) belongs to all arms of its method.
+  const [shown, known] = [new Set(arms.map((arm) => arm.arm)), new Set(pair().arms.map((arm) => arm.arm))];
+  const methods = new Set(arms.map((arm) => arm.method));
+  const rows = pair().trials.filter((trial) => (known.has(trial.arm) ? shown.has(trial.arm) : methods.has(trial.method))).map((row) => ({ ...row, name: methodName(row.method) }));
+  if (!rows.length) return { empty: pair().trials.length ? "no arm that is shown was tuned itself" : "no learning rate was tuned" };
   const scales = methodScales(rows);
   const x = quantitative("rate", "Learning rate (log scale)", { scale: { type: "log", nice: false, padding: 14 }, axis: { format: "~g" } });
   const drawn = rows.filter((row) => row.value !== null);
   const lost = rows.filter((row) => row.value === null);
-  const low = drawn.filter((row) => row.ruined);
+  if (!drawn.length) return { empty: `no trial has a metric: ${lost.map((row) => `${row.label} at ${row.rate} (${row.status})`).join(", ")}` };
   const values = drawn.filter((row) => !row.ruined).map((row) => row.value);
-  const room = 0.06 * (Math.max(...values) - Math.min(...values)) || 1;
+  const room = 0.06 * (Math.max(...values) - Math.min(...values)) || 0.01 * Math.abs(values[0]);
   const domain = [Math.min(...values) - room, Math.max(...values) + room];
+  const low = drawn.filter((row) => row.value < domain[0]);
   const y = quantitative("value", metricAxis().replace("test split", "dev split"), { scale: low.length ? { domain, nice: false } : { zero: false } });
   const foot = { ...y, field: undefined, datum: domain[0] };
   const wider = widen(rows);
@@ -212,7 +215,7 @@ function rates(arms) {
       description: `${pair().metric.label} on the dev split by learning rate`,
       layer: [
         { mark: { type: "line", aria: false, clip: true }, encoding: { x, y, color: scales.colour, strokeWidth: WIDTH, detail: { field: "arm" }, strokeDash: { condition: { test: "datum.check", value: [4, 3] }, value: [1, 0] }, opacity: opacity(0.8) } },
-        { transform: [{ filter: "!datum.ruined" }], mark: { type: "point", filled: true, size: 55 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: tip } },
+        { transform: [{ filter: `datum.value >= ${domain[0]}` }], mark: { type: "point", filled: true, size: 55 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: tip } },
         ...(low.length ? [{ data: { values: low }, mark: { type: "point", filled: true, size: 90, shape: "triangle-down" }, encoding: { x, y: foot, color: scales.colour, opacity: opacity(1), tooltip: tip } }] : []),
         { transform: [{ filter: "datum.chosen" }], mark: { type: "point", aria: false, size: 230, strokeWidth: 1.5 }, encoding: { x, y, color: scales.colour, opacity: opacity(1) } },
       ],

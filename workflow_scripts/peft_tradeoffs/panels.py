@@ -1,9 +1,8 @@
 """Panels of one figure, a method each where there are many arms, and shades of a method's colour for its ranks."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,15 +67,17 @@ def shade(grid: Grid, method: str, rank: float | None, shades: dict[int, float])
     return style.tint(grid.styles[method].colour, 1.0 if pd.isna(rank) else shades[rank])
 
 
-def arm_entries(grid: Grid, arms: pd.DataFrame, shades: dict[int, float], **line: Any) -> list[Line2D]:
-    """A legend's entry a row of `arms`."""
-    return [
-        Line2D([], [], color=shade(grid, row.method, row.rank, shades), label=arm_label(row.method, row.rank), **line)
-        for row in arms.itertuples()
-    ]
+def arm_entries(grid: Grid, arms: pd.DataFrame, shades: dict[int, float], markers: bool = False) -> list[Line2D]:
+    """A legend's entry a row of `arms`, with its method's marker if asked."""
+    entries = []
+    for row in arms.itertuples():
+        colour, label = shade(grid, row.method, row.rank, shades), arm_label(row.method, row.rank)
+        marker = grid.styles[row.method].marker if markers else ""
+        entries.append(Line2D([], [], color=colour, label=label, marker=marker, markersize=4))
+    return entries
 
 
-def rank_entries(shades: dict[int, float]) -> Sequence[Line2D]:
+def rank_entries(shades: dict[int, float]) -> list[Line2D]:
     """A legend's entry a rank."""
     grey = (0.2, 0.2, 0.2)
     return [Line2D([], [], color=style.tint(grey, share), label=f"rank {rank:g}") for rank, share in shades.items()]

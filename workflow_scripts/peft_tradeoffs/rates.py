@@ -36,7 +36,7 @@ def learning_rate_grid(grid: Grid) -> Figure:
     together = len(arms) <= ONE_PANEL
     panels = Panels.plan(trials["method"], together)
     shades = rank_shades(trials["rank"])
-    handles = arm_entries(grid, arms, shades) if together else rank_entries(shades)
+    handles = arm_entries(grid, arms, shades, markers=True) if together else rank_entries(shades)
     width = style.SINGLE if together else style.DOUBLE
     height = 2.2 + legend_height(handles, width) if together else 0.5 + 1.45 * panels.lines
     figure = canvas(grid, title, height, notes, width)

@@ -123,12 +123,12 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
     others = [row for row in rows if row["qualifies"] == YES and row is not best]
     if others:
         yield f"Also {'within the limits' if random else 'qualify'}: {', '.join(_apart(row, by) for row in others)}."
-    worse = [row for row in others if row["other_verdict"] == WORSE and (row["other_p_not_worse_holm"] or 0) >= ALPHA]
-    if worse:
-        yield (
-            f"The {worse[0]['other_split']} split disagrees on {_names(worse)}: proven worse than {_name(baseline)} "
-            "there, and not proven to lose less than the margin."
-        )
+    disagreed: dict[str, list[Row]] = {}
+    for row in others:
+        if proven := _disagrees(row, baseline):
+            disagreed.setdefault(proven, []).append(row)
+    for proven, arms in disagreed.items():
+        yield f"The {arms[0]['other_split']} split disagrees on {_names(arms)}: proven {proven} there."
     cheaper = [] if best is None else _maybe_cheaper(rows, best, by)
     undecided: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -145,14 +145,15 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
 
 def _table(rows: list[Row]) -> pd.DataFrame:
     metric, cells = rows[0]["metric"], []
+    splits = [row["other_split"] for row in rows if row["other_difference"] is not None]
     for row in rows:
         line = {"Arm": _name(row), "Qualifies": row["qualifies"]}
         if not _random(rows):
             line[f"Difference, {unit(metric)}"] = _difference(row)
             line["p of non-inferiority"] = p_value(row["p_not_worse_holm"])
-            if any(other["other_difference"] is not None for other in rows):
+            if splits:
                 said = "" if row["other_difference"] is None else f" ({row['other_verdict']})"
-                line[f"On {row['other_split']}, {unit(metric)}"] = _difference(row, on="other_") + said
+                line[f"On {splits[0]}, {unit(metric)}"] = _difference(row, on="other_") + said
         for name, column in COSTS.items():
             if any(other[column] is not None for other in rows):
                 header = f"{NOUN[name].capitalize()}, {UNITS[name]}"
@@ -310,16 +311,24 @@ def _on_other_split(best: Row, baseline: Row) -> str:
     said += f" ({best['other_verdict']})"
     if best["other_p_not_worse_holm"] < ALPHA:
         return f"{said}; it keeps within the margin there, too"
-    if best["other_p_worse_holm"] < ALPHA / 2:
-        what = "to lose more than the margin"
-    elif best["other_verdict"] == WORSE:
-        what = f"worse than {_name(baseline)}, and not proven to lose less than the margin"
-    else:
+    proven = _disagrees(best, baseline)
+    if not proven:
         return f"{said}; there it is not proven to keep within the margin"
     return (
         f"{said}: the splits disagree. On {judged} it is proven to lose less than the margin, on {split} it is proven "
-        f"{what}; which of them counts is yours to say"
+        f"{proven}; which of them counts is yours to say"
     )
+
+
+def _disagrees(row: Row, baseline: Row) -> str:
+    """What the other split proves against an arm that qualifies by the one that judges, or nothing."""
+    if row["other_p_not_worse_holm"] is None or row["other_p_not_worse_holm"] < ALPHA:
+        return ""
+    if row["other_p_worse_holm"] < ALPHA / 2:
+        return "to lose more than the margin"
+    if row["other_verdict"] == WORSE:
+        return f"worse than {_name(baseline)}, and not proven to lose less than the margin"
+    return ""
 
 
 def _same(row: Row) -> bool:

@@ -58,10 +58,10 @@ def outcome(row: dict[str, Any]) -> str:
 
 
 def ruined(trials: pd.DataFrame) -> "pd.Series[bool]":
-    """Which trials of a data set and model lie so far below the others that a figure would press those together: by
-    more than two points, and more than every arm's two best lie apart, below the lowest of these."""
-    best = trials.dropna(subset="value").groupby("arm")["value"].nlargest(2)
-    return trials["value"] < best.min() - max(best.max() - best.min(), 0.02)
+    """Which trials of a data set and model lie so far below every arm's best one that a figure would press the others
+    together: by more than twice what the best ones lie apart, and more than 0.05."""
+    best = trials.groupby("arm")["value"].max()
+    return trials["value"] < best.min() - max(2 * (best.max() - best.min()), 0.05)
 
 
 def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
