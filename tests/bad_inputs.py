@@ -458,6 +458,19 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Job(put("training.device", "cuda"), f"{RUN}/summary.json", "train/reviews/tiny/lora-r4/train.log"),
         ("config key training.device: cuda, but torch sees no GPU", "set device: cpu for a CPU run"),
     ),
+    "output with a wildcard": (
+        Plan(put("output", "results/{x}")),
+        ("config key output: 'results/{x}'", "leave them out"),
+    ),
+    "output is the working folder": (Plan(put("output", "./")), ("config key output: ", "name a folder in it")),
+    "label among the texts": (
+        Plan(put("datasets.reviews.text", ["sentence", "label"])),
+        ("config key datasets.reviews.text: label is the label", "name other columns"),
+    ),
+    "test is train": (
+        Plan(put("datasets.reviews.splits.test", "./train.tsv")),
+        ("config key datasets.reviews.splits.test: ./train.tsv is train too", "name another file"),
+    ),
     "output is a file": (Plan(put("output", "train.tsv/new")), ("config key output: ", "train.tsv is a file; name a")),
     "output that cannot be written": (
         Plan(put("output", "/proc/no/such")),

@@ -116,6 +116,10 @@ def test_figures_and_page_have_the_intervals_of_the_tables():
     assert interval(runs, "energy_J", noise) is None  # of which the table has nothing
     assert interval(runs, "metric_value", None) == pytest.approx(over_seeds(runs["accuracy"].to_numpy()).interval())
     assert interval(runs.head(2), "metric_value", None) is None
+    high = runs.assign(metric_value=[0.99, 1.0, 1.0, 0.97, 1.0])
+    assert interval(high, "metric_value", None, 100.0)[1] == 100.0  # by t alone 100.8
     (note,) = interval_notes(runs, None, ["samples_per_s"])
-    assert note == f"Time, throughput and energy have none where seeds shared a job: {UNKNOWN_SPREAD} (set noise)."
+    assert (
+        note == f"Time, throughput and energy have no interval where seeds shared a job: {UNKNOWN_SPREAD} (set noise)."
+    )
     assert "over jobs too" in interval_notes(runs, noise, ["samples_per_s", "metric_value"])[0]

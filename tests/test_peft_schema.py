@@ -64,7 +64,6 @@ def test_pefts_own_defaults_are_valid(name: str) -> None:
         {"peft_type": "IA3", "target_modules": ["k_lin", "lin2"], "feedforward_modules": ["lin2"]},
         {"peft_type": "VERA", "r": 64, "projection_prng_key": 1},
         {"peft_type": "OFT", "oft_block_size": 16},
-        {"peft_type": "P_TUNING", "num_virtual_tokens": 8, "encoder_hidden_size": 16},
     ],
 )
 def test_blocks_that_peft_takes(block: dict[str, Any]) -> None:
@@ -78,6 +77,7 @@ def test_blocks_that_peft_takes(block: dict[str, Any]) -> None:
         {"r": 8},
         {"peft_type": "LORE"},
         {"peft_type": "XLORA"},
+        {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4},
         {"peft_type": "LORA", "lora_alfa": 16},
         {"peft_type": "LORA", "r": 0},
         {"peft_type": "LORA", "r": "8"},

@@ -263,12 +263,16 @@ class TestWriting:
 
     def test_pairs_and_texts_of_train_are_counted(self, tmp_path):
         both = Table("a.csv", {"a": ["x", "y"], "b": ["z", "z"], "label": [0, 1]}, [2, 3], "line")
-        splits, names = make_splits({"train": both, "test": both}, ["a", "b"], "label")
+        other = Table("b.csv", {"a": ["x", "new"], "b": ["z", "z"], "label": [0, 1]}, [2, 3], "line")
+        splits, names = make_splits({"train": both, "test": other}, ["a", "b"], "label")
         write_splits(splits, names, {}, tmp_path)
         described = json.loads((tmp_path / "dataset.json").read_text())
         assert described["pair"] is True
-        assert described["splits"]["test"]["in_train"] == 2
+        assert described["splits"]["test"]["in_train"] == 1
         assert pd.read_parquet(tmp_path / "test.parquet").text_b.tolist() == ["z", "z"]
+        splits, names = make_splits({"train": both, "test": both}, ["a", "b"], "label")
+        with pytest.raises(InputError, match=r"split 'test': all of its 2 rows have the text of a row of train"):
+            write_splits(splits, names, {}, tmp_path)
 
     def test_a_stale_validation_split_goes(self, tmp_path):
         splits, names = split([0, 1] * 20, fractions={"test": 0.2, "validation": 0.2})

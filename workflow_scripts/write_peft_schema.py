@@ -31,6 +31,7 @@ RESERVED_FIELDS = {
     "auto_mapping": WORKFLOW_SETS,
     "modules_to_save": "the workflow trains the same head in every arm",
 }
+HEAD_HIDDEN = "its model hides which parameters are the head's, which every arm must train alike"
 EXCLUDED_TYPES = {
     "ADALORA": f"{CALLS_IN_THE_LOOP}; without them it never reallocates ranks",
     "ADAPTION_PROMPT": "it cannot train the head beside the adapter",
@@ -38,6 +39,7 @@ EXCLUDED_TYPES = {
     "CPT": "PEFT has it for causal language models alone",
     "MULTITASK_PROMPT_TUNING": "it needs task ids in every batch",
     "POLY": "it needs task ids in every batch",
+    **dict.fromkeys(("P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING"), HEAD_HIDDEN),
     "SHADOW": "PEFT cannot train it with a sequence classification head",
     "TRAINABLE_TOKENS": "it cannot train the head beside the adapter; use LORA's trainable_token_indices",
     "XLORA": "it mixes LoRA adapters trained before",

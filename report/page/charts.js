@@ -170,8 +170,9 @@ function curves(arms) {
   if (!rows.length) return { empty: pair().no_metric || "no run has an evaluation" };
   const scales = methodScales(arms);
   const split = rows[0].split;
+  const evaluated = [...new Set(rows.map((row) => row.step))];
   const wider = widen(rows);
-  const x = quantitative("step", "Optimizer step", { scale: { nice: false, padding: 10 }, axis: { tickCount: 6 } });
+  const x = quantitative("step", "Optimizer step", { scale: { nice: false, padding: 10 }, axis: evaluated.length === 1 ? { values: evaluated } : { tickCount: 6 } });
   const y = quantitative("value", metricAxis().replace("test split", `${split} split`), { scale: { zero: false } });
   return {
     spec: {
@@ -179,7 +180,7 @@ function curves(arms) {
       data: { values: rows },
       description: `${pair().metric.label} on the ${split} split at every evaluation`,
       layer: [
-        { mark: { type: "line", aria: false, strokeWidth: 0.8 }, encoding: { x, y, color: scales.colour, detail: [{ field: "arm" }, { field: "seed" }], opacity: opacity(0.3) } },
+        { mark: { type: "line", aria: false, strokeWidth: 0.8, point: evaluated.length === 1 && { size: 12 } }, encoding: { x, y, color: scales.colour, detail: [{ field: "arm" }, { field: "seed" }], opacity: opacity(0.3) } },
         { mark: { type: "line", point: { size: 25 } }, encoding: { x, y: { ...y, aggregate: "mean" }, color: scales.colour, strokeWidth: WIDTH, detail: { field: "arm" }, opacity: opacity(0.95), tooltip: [{ field: "label", title: "Arm" }, { field: "step", title: "Step" }, { field: "value", aggregate: "mean", format: ".4~g", title: "Mean" }] } },
       ],
     },

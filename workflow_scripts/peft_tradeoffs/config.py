@@ -3,6 +3,7 @@
 import datetime
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def resolve(config: dict[str, Any]) -> Experiment:
     _choose_baseline(config["comparison"], arms)
     complete_views(config, arms)
     return Experiment(
-        output=config["output"],
+        output=_output(config["output"]),
         datasets=config["datasets"],
         models=config["models"],
         arms=arms,
@@ -119,6 +120,17 @@ def resolve(config: dict[str, Any]) -> Experiment:
         seeds=config["seeds"],
         seeds_per_job=config["seeds_per_job"],
     )
+
+
+def _output(folder: str) -> str:
+    """The output folder as paths in rules begin with it: without ./, // or / at its end."""
+    if set(folder) & set("{}"):
+        raise InputError(f"config key output: {folder!r} has braces, which are wildcards in Snakemake; leave them out")
+    if os.path.normpath(folder) == os.curdir:
+        raise InputError(
+            "config key output: the working folder itself cannot be it; name a folder in it, as results/mine"
+        )
+    return os.path.normpath(folder)
 
 
 def _own_copy(value: Any, key: str = "") -> Any:
@@ -144,6 +156,16 @@ def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
         )
     if dataset["source"] == "docstrings" and dataset["task"] != "classification":
         raise InputError(f"config key {key}.task: docstrings are a classification; remove the key")
+    if dataset.get("label") in dataset.get("text", []):
+        raise InputError(
+            f"config key {key}.text: {dataset['label']} is the label, which the model would read; name other columns"
+        )
+    files = dataset.get("splits", {}) if dataset["source"] == "files" else {}
+    for split, path in files.items():
+        if split != "train" and os.path.normpath(path) == os.path.normpath(files.get("train", "")):
+            raise InputError(
+                f"config key {key}.splits.{split}: {path} is train too; name another file, or use fractions"
+            )
     own, carved = set(dataset.get("splits", {"train": ""})), set(dataset["fractions"])
     if both := own & carved:
         raise InputError(f"config key {key}.fractions.{min(both)}: splits has it too; keep one of the two")

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from peft_tradeoffs import style
 from peft_tradeoffs.arms import arm_label
@@ -60,7 +60,8 @@ def learning_curves(grid: Grid) -> Figure:
             draw_reason(axes, reason(grid.runs[grid.runs["method"].isin(names)], "metric_value"))
         style.grid_along(axes, "both")
         style.mark_cut(axes, "y")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        evaluated = curves[x].unique()
+        axes.xaxis.set_major_locator(FixedLocator(evaluated) if len(evaluated) == 1 else MaxNLocator(5, integer=True))
     figure.supylabel(grid.metric_axis, fontsize=style.NORMAL)
     if together or len(shades) > 1:
         legend(cells[panels.columns - 1], handles, width)
@@ -71,7 +72,8 @@ def draw_curve(axes: Axes, curves: pd.DataFrame, x: str, grid: Grid, colour: Any
     """One arm: a thin line a seed and the mean where every seed has a value."""
     seeds = curves.pivot_table(index=x, columns="seed", values=grid.metric) * grid.scale
     if seeds.shape[1] > 1:
-        axes.plot(seeds.index, seeds, color=colour, linewidth=0.6, alpha=0.5, zorder=2)
+        alone = "o" if len(seeds) == 1 else ""  # a line of one point is none
+        axes.plot(seeds.index, seeds, color=colour, linewidth=0.6, alpha=0.5, zorder=2, marker=alone, markersize=2.5)
     mean = seeds.dropna().mean(axis=1)
     few = "o" if len(mean) <= 12 else ""
     axes.plot(

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs import tables
+from peft_tradeoffs.comparison_text import RANGE
 from peft_tradeoffs.job_noise import MEASURED_AS, UNKNOWN_SPREAD, job_noise, over_jobs, processes
 from peft_tradeoffs.seed_values import by_seed
 from peft_tradeoffs.stats import FEWEST_SEEDS, over_seeds
@@ -42,7 +43,13 @@ def interval(
         estimate = over_jobs(values, [values], [processes(own)], job_noise(noise, own, key))
     else:
         estimate = over_seeds(values)
-    return estimate.interval() if estimate else None
+    if estimate is None:
+        return None
+    low, high = estimate.interval()
+    if key in ("metric_value", "heldout_metric_value"):  # none lies beyond its range, whatever t says
+        least, most = RANGE[own["metric"].iloc[0]]
+        low, high = max(low, least * scale), min(high, most * scale)
+    return low, high
 
 
 def interval_notes(runs: pd.DataFrame, noise: pd.DataFrame | None, keys: list[str]) -> list[str]:
@@ -54,5 +61,7 @@ def interval_notes(runs: pd.DataFrame, noise: pd.DataFrame | None, keys: list[st
     if any(key in drawn for key in timed):
         lines = ["Whiskers: 95 % interval of the mean over seeds (t), of time and energy over jobs too."]
     if any(key not in drawn for key in timed):
-        lines.append(f"Time, throughput and energy have none where seeds shared a job: {UNKNOWN_SPREAD} (set noise).")
+        lines.append(
+            f"Time, throughput and energy have no interval where seeds shared a job: {UNKNOWN_SPREAD} (set noise)."
+        )
     return lines

@@ -394,11 +394,11 @@ def _needed(row: Row) -> str:
     seeds, examples = row["seeds_needed"], row["examples_needed"]
     if row["difference"] <= -row["margin"]:
         return "as the runs stand it loses more than the margin, and more of them would rather show that"
+    true = "if this is the true difference" if row["difference"] < 0 else "if the true difference is 0"
     if seeds is None and examples is None:
-        return f"neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} test examples would prove it, if this is the true one"
+        return f"neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} test examples would prove it, {true}"
     ways = [f"about {seeds:,} seeds with these test examples"] if seeds is not None else []
     if examples is not None:
         ways.append(f"about {round_up(examples):,.0f} test examples with these seeds")
-    true = "if this is the true difference" if row["difference"] < 0 else "if the true difference is 0"
     rest = f"; {MOST_SEEDS} seeds with these test examples would not" if seeds is None else ""
     return f"{' or '.join(ways)} would prove it with a probability of 80 %, {true}{rest}"

@@ -24,9 +24,14 @@ def tuned_as(method: str, rank: int | None, methods: Methods, tune: dict[str, An
     if tune["by"] == "method":
         rank = tune["rank"] if tune["rank"] in ranks else sorted(ranks)[(len(ranks) - 1) // 2]
     elif rank not in ranks:
+        lacks = (
+            "is tuned at each of its ranks, and an arm without a rank has none"
+            if rank is None
+            else f"has no rank {rank}"
+        )
+        remedy = "give a rate" if rank is None else "give it that rank"
         raise InputError(
-            f"config key tune.by: arm, but {method}, whose rate is taken, has no rank {rank}; give it that rank, or "
-            "set tune.by method"
+            f"config key tune.by: arm, but {method}, whose rate is taken, {lacks}; {remedy}, or set tune.by method"
         )
     return f"{method}-r{rank}"
 
