@@ -63,12 +63,13 @@ function pareto(rows, x, y) {
   return { front, line: line.map((point, order) => ({ ...point, order })) };
 }
 
-/** Of the front's points those whose names would not lie on an earlier one's. */
+/** Of the front's points those whose names would not lie on an earlier one's, the recommended arm's before all. */
 function labelled(front, rows, x, y, width, height) {
   const ends = (key) => rows.flatMap((row) => [row[key], row[`${key}_low`] ?? row[key], row[`${key}_high`] ?? row[key]]);
   const span = (key) => Math.max(...ends(key)) - Math.min(...ends(key)) || 1;
   const kept = [];
-  for (const row of front) {
+  const taken = (row) => Number(pair().taken.includes(row.arm));
+  for (const row of [...front].sort((one, other) => taken(other) - taken(one))) {
     const near = (other) => Math.abs(row[y] - other[y]) / span(y) * height < 16 && Math.abs(row[x] - other[x]) / span(x) * width < 8 * Math.max(row.label.length, other.label.length) + 9;
     if (!kept.some(near)) kept.push(row);
   }

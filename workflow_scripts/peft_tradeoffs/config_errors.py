@@ -38,7 +38,8 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
         case "type" if value is None:
             return f"{where}: nothing stands there; must be {_kinds(wanted)}"
         case "type" if isinstance(value, str) and is_number(value) and {"number", "integer"} & set(_listed(wanted)):
-            return f"{where}: {value!r} is a text; must be {_kinds(wanted)} (in YAML write 5.0e-4, not 5e-4 or '5')"
+            how = "without quotes" if set("eE.").isdisjoint(value) else "without quotes and with a point, as 5.0e-4"
+            return f"{where}: {value!r} is a text; must be {_kinds(wanted)}: write it {how}"
         case "type":
             return f"{where}: {value!r} has the wrong type; must be {_kinds(wanted)}"
         case "enum":
@@ -51,11 +52,19 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
             return f"{where}: {value!r} is too short; at least {wanted} must stand there"
         case "maxItems":
             return f"{where}: {value} is too long; at most {wanted} may stand there"
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
+            return f"{where}: {value} is not allowed; must be {_BOUNDS[error.validator]} {wanted}"
         case "anyOf":
             return f"{where}: {value!r} is none of what it can be: {json.dumps(wanted)}"
     return f"{where}: {error.message}"
 
 
+_BOUNDS = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "above",
+    "exclusiveMaximum": "below",
+}
 _KINDS = {
     "object": "a mapping (lines of `key: value`)",
     "array": "a list, as in [a, b]",

@@ -44,13 +44,18 @@ LABEL = readable.LABEL | {
 }
 
 
-def pair_data(grid: Grid, comparison: pd.DataFrame, attribution: pd.DataFrame) -> dict[str, Any]:
-    """All that the page shows of one data set and model; `comparison` and `attribution` are rows of their tables."""
+def pair_data(
+    grid: Grid, comparison: pd.DataFrame, attribution: pd.DataFrame, recommendation: pd.DataFrame
+) -> dict[str, Any]:
+    """All that the page shows of one data set and model; the others are rows of their tables, for any pair."""
     runs = grid.runs.copy().assign(hours=grid.runs["wall_s"].astype(float) / 3600)
     arms = tables.arms_frame(runs)
     random = tables.random_weights(runs)
     axes = _axes(grid, arms, random)
-    own = comparison[(comparison["dataset"] == grid.dataset) & (comparison["model"] == grid.model)]
+    own, causes, judged = (
+        table[(table["dataset"] == grid.dataset) & (table["model"] == grid.model)]
+        for table in (comparison, attribution, recommendation)
+    )
     return {
         "dataset": grid.dataset,
         "model": grid.model,
@@ -67,9 +72,8 @@ def pair_data(grid: Grid, comparison: pd.DataFrame, attribution: pd.DataFrame) -
         "curves": _curves(grid),
         "trials": _trials(grid),
         "memory": _memory(arms),
-        "attribution": _attribution(
-            attribution[(attribution["dataset"] == grid.dataset) & (attribution["model"] == grid.model)]
-        ),
+        "attribution": _attribution(causes),
+        "taken": judged["arm"][judged["cheapest"].eq(True)].tolist() if len(judged) else [],
         "table": arms_table(arms, own),
     }
 

@@ -48,7 +48,9 @@ def report(files: dict[str, Path], runs_dir: Path) -> str:
     texts = {name: _read(path) for name, path in files.items()}
     runs = tables.read_runs(files["runs"])
     pairs = runs[["dataset", "model"]].drop_duplicates().itertuples(index=False)
-    comparison, attribution, imported = (_frame(files, name) for name in ("comparison", "attribution", "imported"))
+    comparison, attribution, judged, imported = (
+        _frame(files, name) for name in ("comparison", "attribution", VERDICT, "imported")
+    )
     grids = [
         load(files["runs"], runs_dir / dataset / model, dataset, model, files.get("tuning"), files.get("noise"))
         for dataset, model in pairs
@@ -56,7 +58,7 @@ def report(files: dict[str, Path], runs_dir: Path) -> str:
     styles = grids[0].styles
     shown = [name for name in TITLES if name in files]
     data = {
-        "pairs": [pair_data(grid, comparison, attribution) for grid in grids],
+        "pairs": [pair_data(grid, comparison, attribution, judged) for grid in grids],
         "methods": method_data(styles),
         "imported": imported_data(imported),
         "files": {f"{name}.csv": texts[name] for name in shown},
