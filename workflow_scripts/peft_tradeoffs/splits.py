@@ -146,11 +146,6 @@ def write_splits(splits: Mapping[str, Split], names: list[str] | None, source: M
         }
         if name != "train":
             described[name]["in_train"] = sum(texts in known for texts in split.texts)
-            if described[name]["in_train"] == len(split.texts):
-                raise InputError(
-                    f"split {name!r}: all of its {len(split.texts)} rows have the text of a row of train, so it would "
-                    "show what was remembered; give rows that train has not"
-                )
     write_json(
         folder / "dataset.json",
         {
