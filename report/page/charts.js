@@ -76,14 +76,16 @@ function labelled(front, rows, x, y, width, height) {
   return new Set(kept.map((row) => row.arm));
 }
 
+const ranksOf = (rows) => [...new Set(rows.map((row) => row.rank).filter((rank) => rank !== null))].sort((a, b) => a - b);
+
 function size(rows) {
-  const ranks = [...new Set(rows.map((row) => row.rank).filter((rank) => rank !== null))].sort((a, b) => a - b);
+  const ranks = ranksOf(rows);
   return (rank) => (rank === null ? 110 : (7 + (8 * ranks.indexOf(rank)) / Math.max(1, ranks.length - 1)) ** 2);
 }
 
 /** How wide the lines of these rows are, so that ranks are told apart: gives each row a width; what the note says of it. */
 function widen(rows) {
-  const ranks = [...new Set(rows.map((row) => row.rank).filter((rank) => rank !== null))].sort((a, b) => a - b);
+  const ranks = ranksOf(rows);
   for (const row of rows) row.width = row.rank === null || ranks.length < 2 ? 2 : 1 + (2.5 * ranks.indexOf(row.rank)) / (ranks.length - 1);
   return ranks.length < 2 ? "" : " Wider: of a higher rank.";
 }
@@ -200,8 +202,8 @@ function rates(arms) {
   const scales = methodScales(rows);
   const x = quantitative("rate", "Learning rate (log scale)", { scale: { type: "log", nice: false, padding: 14 }, axis: { format: "~g" } });
   const drawn = rows.filter((row) => row.value !== null);
-  const lost = rows.filter((row) => row.value === null);
-  if (!drawn.length) return { empty: `no trial has a metric: ${lost.map((row) => `${row.label} at ${row.rate} (${row.status})`).join(", ")}` };
+  const lost = rows.filter((row) => row.value === null).map((row) => `${row.label} at ${row.rate} (${row.status})`).join(", ");
+  if (!drawn.length) return { empty: `no trial has a metric: ${lost}` };
   const values = drawn.filter((row) => !row.ruined).map((row) => row.value);
   const room = 0.06 * (Math.max(...values) - Math.min(...values)) || 0.01 * Math.abs(values[0]);
   const domain = [Math.min(...values) - room, Math.max(...values) + room];
@@ -224,7 +226,7 @@ function rates(arms) {
     },
     columns: ["arm", "rate", "value", "status", "chosen", "check"],
     rows,
-    note: `Ringed: the rate taken.${wider}${low.length ? " Triangles at the foot: lower than the axis goes." : ""}${drawn.some((row) => row.check) ? " Dashed: checks, which decide nothing." : ""}${lost.length ? ` Without a metric: ${lost.map((row) => `${row.label} at ${row.rate} (${row.status})`).join(", ")}.` : ""}`,
+    note: `Ringed: the rate taken.${wider}${low.length ? " Triangles at the foot: lower than the axis goes." : ""}${drawn.some((row) => row.check) ? " Dashed: checks, which decide nothing." : ""}${lost ? ` Without a metric: ${lost}.` : ""}`,
   };
 }
 

@@ -22,9 +22,7 @@ from peft_tradeoffs.canvas import (
     reason,
     styled,
 )
-from peft_tradeoffs.panels import Panels, arm_entries, rank_entries, rank_shades, shade
-
-ONE_PANEL = 5  # arms whose learning curves still read well in one panel
+from peft_tradeoffs.panels import ONE_PANEL, Panels, arm_entries, rank_entries, rank_shades, shade
 
 
 @styled

@@ -15,6 +15,8 @@ from peft_tradeoffs.arms import arm_label, method_label
 from peft_tradeoffs.canvas import Grid
 from peft_tradeoffs.text_width import wrap
 
+ONE_PANEL = 5  # arms whose lines still read well in one panel
+
 
 @dataclass(frozen=True)
 class Panels:

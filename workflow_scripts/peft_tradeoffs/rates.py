@@ -8,10 +8,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from peft_tradeoffs import style
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.canvas import Grid, canvas, legend, legend_height, message, spread, styled
-from peft_tradeoffs.panels import Panels, arm_entries, rank_entries, rank_shades, shade
+from peft_tradeoffs.panels import ONE_PANEL, Panels, arm_entries, rank_entries, rank_shades, shade
 from peft_tradeoffs.tuning_table import outcome, ruined
 
-ONE_PANEL = 5  # arms whose lines still read well in one panel
 TITLE = "{} on the dev split against the learning rate"
 
 
