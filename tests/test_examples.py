@@ -12,7 +12,7 @@ import yaml
 from small_examples import EXAMPLES, docstrings, example
 
 # of GLUE's files: arms
-SST2 = {"sst2-minilm": 3, "sst2-minilm-gpu": 12, "sst2-minilm-gpu-r32": 3, "learning-rate-trap": 6}
+SST2 = {"sst2-minilm": 3, "sst2-minilm-gpu": 12, "learning-rate-trap": 6}
 
 
 def rows(count: int, seed: int) -> list[tuple[str, int]]:

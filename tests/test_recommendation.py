@@ -233,6 +233,29 @@ def test_the_other_split_is_told_of_every_arm():
     assert "heldout" not in alone
 
 
+def test_arms_that_the_other_split_alone_proves_are_named():
+    judging = compared({"lora-r4": OPEN, "lora-r8": OPEN, "qlora-r8": OPEN})
+    proven = {"lora-r4": OPEN, "lora-r8": GOOD, "qlora-r8": GOOD}
+    both = pd.concat([judging, compared(proven, split="heldout", test_rows=6737)])
+
+    def told(found: list[dict[str, Any]], comparison: pd.DataFrame = both, **limits: Any) -> list[str]:
+        frame, _ = judged(found, comparison, **limits)
+        text = recommendation_markdown(frame.reset_index(), NO_LIMITS | limits)
+        return [line for line in text.splitlines() if line.startswith("- By the heldout split")]
+
+    assert told(runs(ALL)) == [
+        "- By the heldout split (6,737 examples) LoRA r8 and QLoRA r8 would qualify, proven there to lose less than "
+        "the margin; of them LoRA r8 has the lowest peak memory, 512 MiB. recommendation.split: heldout judges by it."
+    ]
+    assert told(runs(ALL), memory_GiB=530 / 1024) == [
+        "- By the heldout split (6,737 examples) LoRA r8 would qualify, proven there to lose less than the margin. "
+        "recommendation.split: heldout judges by it."
+    ]
+    assert told(runs(ALL), judging) == told(runs(ALL), memory_GiB=0.4) == []
+    _, answered = judged(runs(ALL), both, split="heldout")
+    assert answered.startswith("Take LoRA r8")
+
+
 def test_a_comparison_without_the_split_asked_for_is_named():
     for comparison in (compared({"lora-r8": GOOD}), compared({}, split="heldout")):
         with pytest.raises(InputError, match=r"comparison\.csv: no row of sst2/distilbert/\S+ on the split 'heldout'"):
@@ -309,6 +332,16 @@ def test_it_refuses_where_only_the_baseline_is_known_to_qualify():
     for run in dearer:
         run["probe_peak_allocated_MiB"] += 500 if run["method"] == "lora" else 0
     assert judged(dearer, compared({"lora-r8": OPEN}))[1].startswith("Keep full")
+
+
+def test_many_undecided_arms_are_counted_in_the_answer_and_named_below(monkeypatch):
+    monkeypatch.setattr("peft_tradeoffs.recommendation_text.MOST_NAMED", 2)
+    frame, said = judged(runs(ALL), compared(dict.fromkeys(ALL[1:], OPEN)))
+    assert "whether any of 3 other arms, which may cost less, qualifies these runs cannot say." in said
+    text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
+    assert "- Cannot be said of LoRA r4, LoRA r8 and QLoRA r8, which may cost less:" in text
+    _, limited = judged(runs(ALL), compared(dict.fromkeys(ALL[1:], OPEN)), memory_GiB=0.7)
+    assert limited == "No recommendation: whether any of 3 arms qualifies these runs cannot say; full does not."
 
 
 def test_a_worse_point_estimate_is_no_proof_of_being_worse():

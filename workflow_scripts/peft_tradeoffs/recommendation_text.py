@@ -23,6 +23,7 @@ from peft_tradeoffs.recommendation_words import (
     how_far,
     metric_words,
     on_other_split,
+    proven_elsewhere,
     same_cost,
     verb,
     what_would_decide,
@@ -31,6 +32,7 @@ from peft_tradeoffs.table_formats import grid, sections
 from peft_tradeoffs.tables import memory_key
 
 LEAST = {"memory": "the lowest peak memory", "time": "the shortest training time", "energy": "the lowest energy"}
+MOST_NAMED = 5  # arms in the answer; the points and the table name all
 LOWEST_MEAN = {"time": "the lowest mean training time", "energy": "the lowest mean energy"}  # of costs without interval
 
 
@@ -62,9 +64,7 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
     if not found[YES]:
         if found[UNKNOWN]:
             rest = f"; {arm_names(found[NO])} {verb(found[NO])} not" if found[NO] else ""
-            return (
-                f"No recommendation: whether {arm_names(found[UNKNOWN], 'or')} qualifies these runs cannot say{rest}."
-            )
+            return f"No recommendation: whether {_any_of(found[UNKNOWN])} qualifies these runs cannot say{rest}."
         reasons = _by_reason(found[NO]).items()
         return f"No arm qualifies: {'; '.join(f'{arm_names(arms)} ({why})' for why, arms in reasons)}."
     if best is None:
@@ -81,11 +81,15 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
         if maybe:
             return (
                 f"No recommendation: {arm_name(best)}, the baseline, is the only arm known to qualify, and whether "
-                f"{arm_names(maybe, 'or')}, which may cost less, qualifies these runs cannot say."
+                f"{_any_of(maybe, 'other ')}, which may cost less, qualifies these runs cannot say."
             )
         cheaper = f"of a lower mean {NOUN[by]}" if _by_mean(rows, by) else "that may cost less"
         return f"Keep {arm_name(best)}, the baseline: no arm {cheaper} qualifies."
     return _choice(rows, found[YES], best, by, limits)
+
+
+def _any_of(rows: list[Row], word: str = "") -> str:
+    return arm_names(rows, "or") if len(rows) <= MOST_NAMED else f"any of {len(rows)} {word}arms"
 
 
 def _choice(rows: list[Row], qualify: list[Row], best: Row, by: str, limits: dict[str, Any]) -> str:
@@ -120,6 +124,8 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
     differing = unlike(pd.DataFrame(rows))
     if differing:
         yield f"Not all else is equal: {' '.join(differing)}"
+    if elsewhere := proven_elsewhere(rows, _least(rows, by), by):
+        yield f"{elsewhere}."
     best = next((row for row in rows if row["cheapest"]), None)
     baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
     if best is not None:

@@ -9,7 +9,7 @@ from peft_tradeoffs.budgets import round_up
 from peft_tradeoffs.comparison import ALPHA, WORSE
 from peft_tradeoffs.comparison_text import RANGE, p_value, with_interval
 from peft_tradeoffs.readable import NULL, metric_label, metric_scale
-from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN
+from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
 from peft_tradeoffs.stats import MOST_EXAMPLES, MOST_SEEDS
 
 Row = dict[str, Any]  # of `recommendation.recommendation_frame`, None where nothing stands
@@ -105,6 +105,28 @@ def disagreement(row: Row, baseline: Row) -> str:
     if row["other_verdict"] == WORSE:
         return f"worse than {arm_name(baseline)}, and not proven to lose less than the margin"
     return ""
+
+
+def proven_elsewhere(rows: list[Row], least: str, by: str) -> str:
+    """The arms that these runs cannot judge, and that would qualify by the split that does not judge; or nothing."""
+    arms = [row for row in rows if row["qualifies"] == UNKNOWN and _only_quality_unknown(row)]
+    arms = [row for row in arms if row["other_p_not_worse_holm"] is not None and row["other_p_not_worse_holm"] < ALPHA]
+    if not arms:
+        return ""
+    split, examples = arms[0]["other_split"], arms[0]["other_test_rows"]
+    said = (
+        f"By the {split} split ({examples:,.0f} examples) {arm_names(arms)} would qualify, proven there to lose less "
+        f"than the margin"
+    )
+    known = [row for row in arms if row[COSTS[by]] is not None]
+    if len(arms) > 1 and known:
+        best = min(known, key=lambda row: row[COSTS[by]])
+        said += f"; of them {arm_name(best)} has {least}, {cost_words(best, by)}"
+    return f"{said}. recommendation.split: {split} judges by it"
+
+
+def _only_quality_unknown(row: Row) -> bool:
+    return all(row[test] in (None, UNKNOWN if test == "quality" else YES) for test in TESTS)
 
 
 def same_cost(row: Row) -> bool:
