@@ -63,18 +63,32 @@ function pareto(rows, x, y) {
   return { front, line: line.map((point, order) => ({ ...point, order })) };
 }
 
-/** Of the front's points those whose names would not lie on an earlier one's, the recommended arm's before all. */
-function labelled(front, rows, x, y, width, height) {
+/** Where the names of the front's points stand, above or below, so that none lies on an arm or on an earlier name; the
+ * recommended arm's before all, and always. */
+function places(front, rows, x, y, width, height) {
   const ends = (key) => rows.flatMap((row) => [row[key], row[`${key}_low`] ?? row[key], row[`${key}_high`] ?? row[key]]);
   const span = (key) => Math.max(...ends(key)) - Math.min(...ends(key)) || 1;
+  const [across, down] = [width / span(x), -height / span(y)]; // px a unit of either axis
+  const taken = (row) => pair().taken.includes(row.arm);
   const kept = [];
-  const taken = (row) => Number(pair().taken.includes(row.arm));
+  const found = new Map();
   for (const row of [...front].sort((one, other) => taken(other) - taken(one))) {
-    const near = (other) => Math.abs(row[y] - other[y]) / span(y) * height < 16 && Math.abs(row[x] - other[x]) / span(x) * width < 8 * Math.max(row.label.length, other.label.length) + 9;
-    if (!kept.some(near)) kept.push(row);
+    const boxes = Object.entries(NAME_DY).map(([place, dy]) => {
+      const [left, base] = [row[x] * across + NAME_DX, row[y] * down + dy];
+      return { place, left, right: left + 7 * row.label.length, top: base - 12, bottom: base + 4 };
+    });
+    const on = (box, left, right, top, bottom) => box.left < right && left < box.right && box.top < bottom && top < box.bottom;
+    const covers = (box, other) => on(box, other[x] * across - 5, other[x] * across + 5, other[y] * down - 5, other[y] * down + 5);
+    const free = (box) => !rows.some((other) => other !== row && covers(box, other)) && !kept.some((name) => on(box, name.left, name.right, name.top, name.bottom));
+    const box = boxes.find(free) ?? (taken(row) ? boxes[0] : null);
+    if (!box) continue;
+    kept.push(box);
+    found.set(row.arm, box.place);
   }
-  return new Set(kept.map((row) => row.arm));
+  return found;
 }
+const NAME_DX = 9; // px from a point to its name
+const NAME_DY = { above: -9, below: 17 };
 
 const ranksOf = (rows) => [...new Set(rows.map((row) => row.rank).filter((rank) => rank !== null))].sort((a, b) => a - b);
 
@@ -99,8 +113,8 @@ function tradeoff(arms, width) {
   const area = size(rows);
   const { front, line } = pareto(rows, x, y);
   const height = Math.min(480, Math.max(300, width * 0.5));
-  const named = labelled(front, rows, x, y, width * 0.8, height);
-  rows.forEach((row) => Object.assign(row, { size: area(row.rank), front: front.includes(row), named: named.has(row.arm) }));
+  const placed = places(front, rows, x, y, width * 0.8, height);
+  rows.forEach((row) => Object.assign(row, { size: area(row.rank), front: front.includes(row), named: placed.has(row.arm), place: placed.get(row.arm) ?? "above" }));
   const scales = methodScales(arms);
   const way = (key, padding, tickCount) =>
     key === "trainable_parameters"
@@ -113,6 +127,10 @@ function tradeoff(arms, width) {
     mark: { type: "rule", aria: false },
     encoding: { ...at, [way]: { ...at[way], field: `${key}_low` }, [`${way}2`]: { field: `${key}_high` }, color: scales.colour, opacity: opacity(0.55) },
   });
+  const names = (place) => {
+    const shown = "picked === null ? datum.named : datum.arm === picked";
+    return { data: { values: rows.filter((row) => row.place === place) }, mark: { type: "text", aria: false, align: "left", dx: NAME_DX, dy: NAME_DY[place], fontSize: 12 }, encoding: { ...at, text: { field: "label" }, opacity: { condition: { test: shown, value: 1 }, value: 0 } } };
+  };
   return {
     spec: {
       height,
@@ -123,7 +141,7 @@ function tradeoff(arms, width) {
         rule("x", x),
         rule("y", y),
         { data: { values: rows }, mark: { type: "point", filled: true, stroke: "var(--ground)", strokeWidth: 1 }, encoding: { ...at, color: scales.colour, shape: scales.shape, size: { field: "size", type: "quantitative", scale: null, legend: null }, opacity: opacity(1), tooltip: tip } },
-        { data: { values: rows }, mark: { type: "text", aria: false, align: "left", dx: 9, dy: -9, fontSize: 12 }, encoding: { ...at, text: { field: "label" }, opacity: { condition: { test: "picked === null ? datum.named : datum.arm === picked", value: 1 }, value: 0 } } },
+        ...Object.keys(NAME_DY).map(names),
       ],
     },
     columns: ["arm", x, `${x}_low`, `${x}_high`, y, `${y}_low`, `${y}_high`, "front"],
