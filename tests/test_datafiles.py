@@ -79,6 +79,7 @@ BAD = {
     "empty file": ("a.tsv", "", r"a\.tsv: empty; a line with column names"),
     "header only": ("a.tsv", HEAD, r"a\.tsv: no rows"),
     "empty jsonl": ("a.jsonl", "\n", r"a\.jsonl: no rows"),
+    "another separator": ("a.csv", "text;label\na;1\n", r"its columns are 'text;label': .*, or `separator` to ';' if"),
     "missing column": ("a.csv", "text,labels\na,1\n", r"no column 'label'; its columns are 'text', 'labels'"),
     "column twice": ("a.csv", "text,label,label\na,1,2\n", r"'label' appears more than once; rename"),
     "short tsv line": ("a.tsv", HEAD + "a\t1\nb\n", r"a\.tsv, line 3: 1 fields found, 2 expected \(text, label"),

@@ -1,5 +1,6 @@
 """report.html in a browser: it draws, sorts, filters, downloads, is silent and reachable by all; hostile names."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -160,6 +161,51 @@ def test_an_arm_picked_in_a_figure_is_highlighted_everywhere(page):
     assert faint.count() > 0
     page.locator("#clear").click()
     assert picked.count() == 0
+
+
+NAMES = """() => {
+  const boxes = (selector) => [...document.querySelectorAll(`#chart-tradeoff ${selector}`)].map((one) => {
+    const { left, right, top, bottom } = one.getBoundingClientRect();
+    return [one.textContent, left, right, top, bottom];
+  });
+  const names = boxes(".mark-text.role-mark text").filter(([text]) => text);
+  return [names, boxes(".mark-symbol.role-mark path[stroke='var(--ground)']")];
+}"""
+
+
+def names(page: Page) -> tuple[list[list], list[list]]:
+    """The names that the trade-off shows and its arms' marks: text, left, right, top, bottom in px."""
+    return tuple(page.evaluate(NAMES))
+
+
+def meet(one: list, other: list) -> bool:
+    return one[1] < other[2] and other[1] < one[2] and one[3] < other[4] and other[3] < one[4]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_names_in_the_trade_off_lie_on_no_arm_and_on_no_other_name(browser, tmp_path, width):
+    grid = synthetic.grid(["full", "lora", "qlora", "a-method-with-a-long-name"], [4, 8, 16, 32])
+    runs = [synthetic.summary(*arm, seed, device="cuda") for arm in grid for seed in range(3)]
+    keys = ("metric_value", "trainable_parameters", "probe_peak_allocated_MiB", "train_s")
+    with pages.opened(browser, pages.make(tmp_path, runs), viewport={"width": width, "height": 844}) as page:
+        for x, y in itertools.permutations(keys, 2):
+            for axis, key in (("#axis-x", x), ("#axis-y", y)):
+                if page.locator(axis).input_value() != key:
+                    pages.redrawn(page, lambda axis=axis, key=key: page.locator(axis).select_option(key))
+            shown, marks = names(page)
+            assert len(marks) == len(grid) and (shown or width == 390)  # where the front's one name may be too long
+            assert max((right for _, _, right, *_ in shown), default=0) <= width
+            assert not [(x, y, one, mark) for one in shown for mark in marks if meet(one, mark)]
+            assert not [(x, y, pair) for pair in itertools.combinations(shown, 2) if meet(*pair)]
+        page.locator("#arms-table tbody button", has_text="a-method-with-a-long-name r32").click()
+        page.wait_for_function(f"() => ({NAMES})()[0].length === 1")
+        assert names(page)[0][0][0] == "a-method-with-a-long-name r32"
+
+
+def test_the_arm_that_is_recommended_is_named_in_the_trade_off(page, output):
+    judged = pd.read_csv(output / "tables/recommendation.csv")
+    (taken,) = judged["arm"][judged["cheapest"].eq(True)]
+    assert page.locator(f"tr[data-arm={taken}] button").inner_text() in [text for text, *_ in names(page)[0]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

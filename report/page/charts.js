@@ -63,32 +63,36 @@ function pareto(rows, x, y) {
   return { front, line: line.map((point, order) => ({ ...point, order })) };
 }
 
-/** Where the names of the front's points stand, above or below, so that none lies on an arm or on an earlier name; the
- * recommended arm's before all, and always. */
-function places(front, rows, x, y, width, height) {
-  const ends = (key) => rows.flatMap((row) => [row[key], row[`${key}_low`] ?? row[key], row[`${key}_high`] ?? row[key]]);
-  const span = (key) => Math.max(...ends(key)) - Math.min(...ends(key)) || 1;
-  const [across, down] = [width / span(x), -height / span(y)]; // px a unit of either axis
-  const taken = (row) => pair().taken.includes(row.arm);
+const NAMES = { aboveRight: ["left", 9, -10], belowRight: ["left", 9, 10], aboveLeft: ["right", -9, -10], belowLeft: ["right", -9, 10] }; // align; px from the point to the name's middle
+const NAME_SIZE = 12; // px
+
+/** Where the name of each of these rows stands in a figure that is drawn, and whether it is shown while no arm is picked:
+ * within the plot, on no other arm and on no name before it; the arm that is recommended or kept first, then the front's. */
+function nameThem(view, rows, front, x, y) {
+  const context = document.createElement("canvas").getContext("2d");
+  context.font = `${NAME_SIZE}px ${CONFIG.font}`;
+  const at = (row) => ({ left: view.scale("x")(row[x]), top: view.scale("y")(row[y]) });
+  const marks = rows.map((row) => ({ row, half: Math.sqrt(row.size) / 2 + 1, ...at(row) }));
+  const boxes = (row) => Object.entries(NAMES).map(([place, [align, dx, dy]]) => {
+    const wide = context.measureText(row.label).width;
+    const left = at(row).left + dx - (align === "right" ? wide : 0);
+    return { place, left, right: left + wide, top: at(row).top + dy - 8, bottom: at(row).top + dy + 8 };
+  }).filter((box) => box.left >= 0 && box.right <= view.width());
+  const meet = (one, other) => one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom;
+  const around = ({ left, top, half }) => ({ left: left - half, right: left + half, top: top - half, bottom: top + half });
+  const names = {};
   const kept = [];
-  const found = new Map();
-  for (const row of [...front].sort((one, other) => taken(other) - taken(one))) {
-    const boxes = Object.entries(NAME_DY).map(([place, dy]) => {
-      const [left, base] = [row[x] * across + NAME_DX, row[y] * down + dy];
-      return { place, left, right: left + 7 * row.label.length, top: base - 12, bottom: base + 4 };
-    });
-    const on = (box, left, right, top, bottom) => box.left < right && left < box.right && box.top < bottom && top < box.bottom;
-    const covers = (box, other) => on(box, other[x] * across - 5, other[x] * across + 5, other[y] * down - 5, other[y] * down + 5);
-    const free = (box) => !rows.some((other) => other !== row && covers(box, other)) && !kept.some((name) => on(box, name.left, name.right, name.top, name.bottom));
-    const box = boxes.find(free) ?? (taken(row) ? boxes[0] : null);
-    if (!box) continue;
-    kept.push(box);
-    found.set(row.arm, box.place);
+  const taken = (row) => pair().taken.includes(row.arm);
+  const wanted = [...rows.filter(taken), ...front.filter((row) => !taken(row))];
+  for (const row of [...wanted, ...rows.filter((one) => !wanted.includes(one))]) {
+    const free = boxes(row).find((box) => marks.every((mark) => mark.row === row || !meet(box, around(mark))) && !kept.some((name) => meet(box, name)));
+    const box = free ?? boxes(row)[0];
+    const shown = Boolean(box) && wanted.includes(row) && (Boolean(free) || taken(row));
+    if (shown) kept.push(box);
+    names[row.arm] = { place: box?.place ?? "aboveRight", shown };
   }
-  return found;
+  return names;
 }
-const NAME_DX = 9; // px from a point to its name
-const NAME_DY = { above: -9, below: 17 };
 
 const ranksOf = (rows) => [...new Set(rows.map((row) => row.rank).filter((rank) => rank !== null))].sort((a, b) => a - b);
 
@@ -113,8 +117,7 @@ function tradeoff(arms, width) {
   const area = size(rows);
   const { front, line } = pareto(rows, x, y);
   const height = Math.min(480, Math.max(300, width * 0.5));
-  const placed = places(front, rows, x, y, width * 0.8, height);
-  rows.forEach((row) => Object.assign(row, { size: area(row.rank), front: front.includes(row), named: placed.has(row.arm), place: placed.get(row.arm) ?? "above" }));
+  rows.forEach((row) => Object.assign(row, { size: area(row.rank), front: front.includes(row) }));
   const scales = methodScales(arms);
   const way = (key, padding, tickCount) =>
     key === "trainable_parameters"
@@ -127,9 +130,9 @@ function tradeoff(arms, width) {
     mark: { type: "rule", aria: false },
     encoding: { ...at, [way]: { ...at[way], field: `${key}_low` }, [`${way}2`]: { field: `${key}_high` }, color: scales.colour, opacity: opacity(0.55) },
   });
-  const names = (place) => {
-    const shown = "picked === null ? datum.named : datum.arm === picked";
-    return { data: { values: rows.filter((row) => row.place === place) }, mark: { type: "text", aria: false, align: "left", dx: NAME_DX, dy: NAME_DY[place], fontSize: 12 }, encoding: { ...at, text: { field: "label" }, opacity: { condition: { test: shown, value: 1 }, value: 0 } } };
+  const name = ([place, [align, dx, dy]]) => {
+    const shown = `names[datum.arm] && names[datum.arm].place === "${place}" && (picked === null ? names[datum.arm].shown : datum.arm === picked)`;
+    return { data: { values: rows }, mark: { type: "text", aria: false, align, dx, dy, fontSize: NAME_SIZE }, encoding: { ...at, text: { condition: { test: shown, field: "label" }, value: "" } } };
   };
   return {
     spec: {
@@ -141,9 +144,10 @@ function tradeoff(arms, width) {
         rule("x", x),
         rule("y", y),
         { data: { values: rows }, mark: { type: "point", filled: true, stroke: "var(--ground)", strokeWidth: 1 }, encoding: { ...at, color: scales.colour, shape: scales.shape, size: { field: "size", type: "quantitative", scale: null, legend: null }, opacity: opacity(1), tooltip: tip } },
-        ...Object.keys(NAME_DY).map(names),
+        ...Object.entries(NAMES).map(name),
       ],
     },
+    drawn: (view) => view.signal("names", nameThem(view, rows, front, x, y)).runAsync(),
     columns: ["arm", x, `${x}_low`, `${x}_high`, y, `${y}_low`, `${y}_high`, "front"],
     rows,
     note: `Large: ${intervals(rows, x, y)}. Small: seeds. Size: rank. Dashed: the arms that no other of those shown beats on both axes. The axes need not start at 0.${arms.length > rows.length ? ` Not shown, for lack of a value: ${arms.filter((arm) => !rows.some((row) => row.arm === arm.arm)).map((arm) => arm.label).join(", ")}.` : ""}`,

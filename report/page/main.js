@@ -38,9 +38,10 @@ async function drawChart(name) {
     box.replaceChildren(element("p", { class: "empty" }, `Nothing to draw: ${chart.empty}.`));
     return;
   }
-  const spec = { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width, autosize: { type: "fit-x", contains: "padding" }, config: configFor(width), params: [{ name: "picked", value: state.picked }], ...chart.spec };
+  const spec = { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width, autosize: { type: "fit-x", contains: "padding" }, config: configFor(width), params: [{ name: "picked", value: state.picked }, { name: "names", value: {} }], ...chart.spec };
   spec.layer = spec.layer.filter((layer) => !layer.data || layer.data.values.length); // Vega warns of an empty one
   const { view } = await window.vegaEmbed(box, spec, { actions: false, renderer: "svg", tooltip: { theme: "custom" } });
+  await chart.drawn?.(view);
   view.signal("picked", state.picked).runAsync(); // it may have changed meanwhile
   view.addEventListener("click", (event, item) => pick(item?.datum?.arm && item.datum.arm !== state.picked ? item.datum.arm : null));
   views.set(name, view);

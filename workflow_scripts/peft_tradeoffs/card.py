@@ -56,11 +56,12 @@ class Subject:
 
 def model_card(subject: Subject) -> ModelCard:
     """The card. It names no path of this machine; licence and language are not known, so they are not stated."""
+    labels = subject.data["labels"]
     parts = [
         f"# {subject.name}",
         _about(subject),
         "## How to load it",
-        example(subject.env, subject.tokens, subject.data["pair"]),
+        example(subject.env, subject.tokens, subject.data["pair"], labels if labels and len(labels) <= FEW else None),
         "## Numbers",
         _numbers(subject),
         "## Data",

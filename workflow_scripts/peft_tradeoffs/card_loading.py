@@ -8,14 +8,15 @@ SAVED = "OWNER/NAME"  # what a reader puts the repository's id, or a folder, in 
 OWN_BASE = "BASE"
 
 
-def example(env: dict[str, Any], tokens: dict[str, Any], pair: bool) -> str:
+def example(env: dict[str, Any], tokens: dict[str, Any], pair: bool, labels: list[str] | None = None) -> str:
     """A block of Python code that loads the run's weights and predicts one text.
 
-    `env`: the run's env.json; `tokens`: the description of its tokens; `pair`: texts come in pairs.
+    `env`: the run's env.json; `tokens`: the description of its tokens; `pair`: texts come in pairs; `labels`: the names
+    of the classes, if they are few.
     """
     length = tokens["max_length"]
     texts = '"a text", "and its pair"' if pair else '"a text"'
-    lines = _adapter(env, tokens) if env["settings"]["peft"] else _checkpoint()
+    lines = _adapter(env, tokens, labels) if env["settings"]["peft"] else _checkpoint()
     lines += [
         "model.eval()",
         f'inputs = tokenizer({texts}, truncation=True, max_length={length}, return_tensors="pt")',
@@ -36,7 +37,7 @@ def _checkpoint() -> list[str]:
     ]
 
 
-def _adapter(env: dict[str, Any], tokens: dict[str, Any]) -> list[str]:
+def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | None) -> list[str]:
     model, quantization = env["model"], env["settings"]["quantization"]
     lines = ["import torch", "from peft import PeftModel"]
     names = ["AutoModelForSequenceClassification", "AutoTokenizer", *(["BitsAndBytesConfig"] if quantization else [])]
@@ -48,6 +49,9 @@ def _adapter(env: dict[str, Any], tokens: dict[str, Any]) -> list[str]:
         lines.append(f'base = "{OWN_BASE}"  # the folder of the base model, which is described below')
         where = "base"
     options = [f"num_labels={tokens['num_labels']}", f"pad_token_id={tokens['pad_token_id']}"]
+    if labels:
+        lines.append(f"labels = {labels!r}")
+        options.append("id2label=dict(enumerate(labels))")
     if quantization:
         # The head is never quantised, nor what some models have in it below another name.
         skip = [name for part in model["head"] for name in (part, f"{part}.dense")]

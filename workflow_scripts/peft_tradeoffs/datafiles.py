@@ -95,7 +95,10 @@ def check_columns(name: str, found: Sequence[str], wanted: Sequence[str]) -> Non
     for column in wanted:
         if column not in found:
             there = ", ".join(map(repr, found)) or "none"
-            raise InputError(f"{name}: no column {column!r}; its columns are {there}: set `text` and `label` to these")
+            remedy = "set `text` and `label` to these"
+            if len(found) == 1 and (other := next((mark for mark in ";\t|," if mark in found[0]), None)):
+                remedy += f", or `separator` to {other!r} if that is what parts them"
+            raise InputError(f"{name}: no column {column!r}; its columns are {there}: {remedy}")
         if list(found).count(column) > 1:
             raise InputError(f"{name}: column {column!r} appears more than once; rename all but one")
 

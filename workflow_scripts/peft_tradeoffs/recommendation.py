@@ -77,13 +77,14 @@ def recommendation_frame(
     are memory_GiB, train_s and energy_J (None: no limit), cheapest and split. `qualifies` is yes if every test is, no
     if one is no, else cannot say: `runs` (all were completed), `quality` on that split (the baseline; or proven, with
     Holm's correction, not to be worse than it by the margin; no if proven, with the same correction, to be worse by
-    more, at the 2.5 % of one side, so that the comparison's verdict is "worse" then) and a cost that is kept (its 95 %
-    t interval over seeds, its mean if it has none, lies within the limit; no if beyond). Intervals of time and energy
-    count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null where every seed had a
-    job of its own); where seeds shared a job and that is not known there is none. `cheapest` marks the arm of the
-    smallest mean cost of those that qualify; apart is by how much another costs more, over the seeds of both, with its
-    95 % t interval (null where a cost has none). There is no cheapest where costs are `incomparable`. What the
-    comparison has of an arm on the split that does not judge (`other_split`, null: none) is other_difference and so on.
+    more, at the 2.5 % of one side, so that the comparison's verdict is "worse" then) and a cost that is kept (its
+    95 % t interval over seeds, or every seed if it has none, lies within the limit; no if beyond). Intervals of
+    time and energy count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null
+    where every seed had a job of its own); where seeds shared a job and that is not known there is none. `cheapest`
+    marks the arm of the smallest mean cost of those that qualify; apart is by how much another costs more, over the
+    seeds of both, with its 95 % t interval (null where a cost has none). There is no cheapest where costs are
+    `incomparable`. What the comparison has of an arm on the split that does not judge (`other_split`, null: none)
+    is other_difference and so on.
 
     Raises InputError for a comparison without an arm on the split asked for.
     """
@@ -188,7 +189,8 @@ def _cost(column: str, cost: Cost, why: str | None, limit: float | None) -> dict
     low = high = None
     values = np.array(list(cost.values.values()))
     if len(values):
-        found[column] = low = high = float(values.mean())
+        found[column] = float(values.mean())
+        low, high = values.min(), values.max()  # in place of an interval, if there is none
         if cost.jobs is not None:
             found |= {f"{column}_n": len(values), f"{column}_jobs": cost.jobs}
     estimate = cost.mean()
@@ -204,8 +206,7 @@ def _cost(column: str, cost: Cost, why: str | None, limit: float | None) -> dict
     if high <= limit:
         return {**found, f"{column}_kept": YES}
     if low > limit:
-        by_mean = ", by its mean" if estimate is None and cost.shares_jobs() else ""
-        return {**found, f"{column}_kept": NO, f"{column}_why": f"over the limit of {name}{by_mean}"}
+        return {**found, f"{column}_kept": NO, f"{column}_why": f"over the limit of {name}"}
     found[f"{column}_kept"] = UNKNOWN
     if not cost.shares_jobs():  # more seeds of the same job would not tell
         needed = seeds_to_decide(values, limit)

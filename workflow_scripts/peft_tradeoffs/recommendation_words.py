@@ -9,7 +9,7 @@ from peft_tradeoffs.budgets import round_up
 from peft_tradeoffs.comparison import ALPHA, WORSE
 from peft_tradeoffs.comparison_text import RANGE, p_value, with_interval
 from peft_tradeoffs.readable import NULL, metric_label, metric_scale
-from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
+from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN
 from peft_tradeoffs.stats import MOST_EXAMPLES, MOST_SEEDS
 
 Row = dict[str, Any]  # of `recommendation.recommendation_frame`, None where nothing stands
@@ -107,26 +107,27 @@ def disagreement(row: Row, baseline: Row) -> str:
     return ""
 
 
-def proven_elsewhere(rows: list[Row], least: str, by: str) -> str:
-    """The arms that these runs cannot judge, and that would qualify by the split that does not judge; or nothing."""
-    arms = [row for row in rows if row["qualifies"] == UNKNOWN and _only_quality_unknown(row)]
-    arms = [row for row in arms if row["other_p_not_worse_holm"] is not None and row["other_p_not_worse_holm"] < ALPHA]
-    if not arms:
+def proven_elsewhere(rows: list[Row]) -> str:
+    """What the split that does not judge proves of arms that only their quality keeps from qualifying.
+
+    Nothing where it is for none of them.
+    """
+    kept = [
+        row for row in rows if row["quality"] in (UNKNOWN, NO) and NO not in (row[f"{c}_kept"] for c in COSTS.values())
+    ]
+    tested = [row for row in kept if row["other_p_not_worse_holm"] is not None]
+    less = [row for row in tested if row["other_p_not_worse_holm"] < ALPHA]
+    more = [row for row in tested if row["other_p_worse_holm"] < ALPHA / 2]
+    if not less:
         return ""
-    split, examples = arms[0]["other_split"], arms[0]["other_test_rows"]
+    split, examples = less[0]["other_split"], less[0]["other_test_rows"]
     said = (
-        f"By the {split} split ({examples:,.0f} examples) {arm_names(arms)} would qualify, proven there to lose less "
-        f"than the margin"
+        f"The {split} split ({examples:,.0f} examples), which does not judge here, proves of {arm_names(less)} that "
+        f"{verb(less, 'it loses', 'they lose')} less than the margin"
     )
-    known = [row for row in arms if row[COSTS[by]] is not None]
-    if len(arms) > 1 and known:
-        best = min(known, key=lambda row: row[COSTS[by]])
-        said += f"; of them {arm_name(best)} has {least}, {cost_words(best, by)}"
-    return f"{said}. recommendation.split: {split} judges by it"
-
-
-def _only_quality_unknown(row: Row) -> bool:
-    return all(row[test] in (None, UNKNOWN if test == "quality" else YES) for test in TESTS)
+    if more:
+        said += f", and of {arm_names(more)} that {verb(more, 'it loses', 'they lose')} more"
+    return said
 
 
 def same_cost(row: Row) -> bool:
@@ -179,7 +180,7 @@ def _needed(row: Row) -> str:
         return "as the runs stand it loses more than the margin, and more of them would rather show that"
     true = "if this is the true difference" if row["difference"] < 0 else "if the true difference is 0"
     if seeds is None and examples is None:
-        return f"neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} test examples would prove it, {true}"
+        return f"neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} test examples alone would prove it, {true}"
     ways = [f"about {seeds:,} seeds with these test examples"] if seeds is not None else []
     if examples is not None:
         ways.append(f"about {round_up(examples):,.0f} test examples with these seeds")
