@@ -150,7 +150,7 @@ function tradeoff(arms, width) {
     drawn: (view) => view.signal("names", nameThem(view, rows, front, x, y)).runAsync(),
     columns: ["arm", x, `${x}_low`, `${x}_high`, y, `${y}_low`, `${y}_high`, "front"],
     rows,
-    note: `Large: ${intervals(rows, x, y)}. Small: seeds. Size: rank. Dashed: the arms that no other of those shown beats on both axes. The axes need not start at 0.${arms.length > rows.length ? ` Not shown, for lack of a value: ${arms.filter((arm) => !rows.some((row) => row.arm === arm.arm)).map((arm) => arm.label).join(", ")}.` : ""}`,
+    note: `Large: ${intervals(rows, x, y)}. Small: seeds. Size: rank. Dashed: the arms that no other of those shown beats on both axes, named where there is room. The axes need not start at 0.${arms.length > rows.length ? ` Not shown, for lack of a value: ${arms.filter((arm) => !rows.some((row) => row.arm === arm.arm)).map((arm) => arm.label).join(", ")}.` : ""}`,
   };
 }
 
