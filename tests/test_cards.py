@@ -36,14 +36,15 @@ for path in sys.argv[1:]:
 """
 PREDICT = """
 import json, sys, torch
-request, logits = json.load(sys.stdin), []
+request, logits, classes = json.load(sys.stdin), [], []
 for code in request["codes"]:
     space = {}
     exec(code, space)
     with torch.no_grad():
         read = lambda text: space["tokenizer"](text, truncation=True, max_length=32, return_tensors="pt")
         logits.append([space["model"](**read(text)).logits[0].tolist() for text in request["texts"]])
-json.dump(logits, sys.stdout)
+    classes.append([space["model"].config.id2label, space["model"].config.label2id])
+json.dump([logits, classes], sys.stdout)
 """
 
 
@@ -142,7 +143,9 @@ def test_the_example_in_the_card_predicts_what_was_recorded(exported):
         code = code.replace('"OWNER/NAME"', repr(str(saved(exported, arm))))
         codes.append(code.replace('"BASE"', repr(str(exported / "model"))))
     request = json.dumps({"codes": codes, "texts": texts})
-    logits = json.loads(call(sys.executable, "-c", PREDICT, env=tiny.environment(), given=request))
+    logits, classes = json.loads(call(sys.executable, "-c", PREDICT, env=tiny.environment(), given=request))
+    assert json.loads((exported / "results/data/reviews/dataset.json").read_text())["labels"] == ["0", "1"]
+    assert classes == 3 * [[{"0": "0", "1": "1"}, {"0": 0, "1": 1}]]
     for arm, found in zip(ARMS, logits, strict=True):
         recorded = pd.read_csv(exported / f"results/runs/reviews/tiny/{arm}/seed1/predictions.csv")
         expected = recorded.filter(like="logit_").to_numpy()

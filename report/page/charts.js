@@ -77,7 +77,8 @@ function nameThem(view, rows, front, x, y) {
     const wide = context.measureText(row.label).width;
     const left = at(row).left + dx - (align === "right" ? wide : 0);
     return { place, left, right: left + wide, top: at(row).top + dy - 8, bottom: at(row).top + dy + 8 };
-  }).filter((box) => box.left >= 0 && box.right <= view.width());
+  });
+  const within = (box) => box.left >= 0 && box.right <= view.width() && box.top >= -8 && box.bottom <= view.height();
   const meet = (one, other) => one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom;
   const around = ({ left, top, half }) => ({ left: left - half, right: left + half, top: top - half, bottom: top + half });
   const names = {};
@@ -85,11 +86,12 @@ function nameThem(view, rows, front, x, y) {
   const taken = (row) => pair().taken.includes(row.arm);
   const wanted = [...rows.filter(taken), ...front.filter((row) => !taken(row))];
   for (const row of [...wanted, ...rows.filter((one) => !wanted.includes(one))]) {
-    const free = boxes(row).find((box) => marks.every((mark) => mark.row === row || !meet(box, around(mark))) && !kept.some((name) => meet(box, name)));
-    const box = free ?? boxes(row)[0];
-    const shown = Boolean(box) && wanted.includes(row) && (Boolean(free) || taken(row));
+    const all = boxes(row);
+    const free = all.find((box) => within(box) && marks.every((mark) => mark.row === row || !meet(box, around(mark))) && !kept.some((name) => meet(box, name)));
+    const box = free ?? all.find(within) ?? all[0];
+    const shown = wanted.includes(row) && (Boolean(free) || taken(row));
     if (shown) kept.push(box);
-    names[row.arm] = { place: box?.place ?? "aboveRight", shown };
+    names[row.arm] = { place: box.place, shown };
   }
   return names;
 }

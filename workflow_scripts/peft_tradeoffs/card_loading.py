@@ -52,6 +52,7 @@ def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | No
     if labels:
         lines.append(f"labels = {labels!r}")
         options.append("id2label=dict(enumerate(labels))")
+        options.append("label2id={name: index for index, name in enumerate(labels)}")
     if quantization:
         # The head is never quantised, nor what some models have in it below another name.
         skip = [name for part in model["head"] for name in (part, f"{part}.dense")]

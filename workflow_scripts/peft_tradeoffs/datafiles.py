@@ -80,6 +80,7 @@ def check_head(path: Path, columns: Sequence[str], separator: str | None = None)
             else:
                 records = _records(path, file, _separator(path, separator))
                 header = next(records)[1]
+                _check_parted(path, header)
                 next(records)
     except StopIteration:
         raise InputError(f"{path}: no rows; at least 2 with {', '.join(columns)} are needed") from None
@@ -90,15 +91,18 @@ def check_head(path: Path, columns: Sequence[str], separator: str | None = None)
     check_columns(str(path), header, columns)
 
 
+def _check_parted(path: Path, header: Sequence[str]) -> None:
+    """Raise InputError for a header of one field that another separator would part."""
+    if len(header) == 1 and (other := next((mark for mark in ";\t|," if mark in header[0]), None)):
+        raise InputError(f"{path}: its one column is {header[0]!r}: set `separator` to {json.dumps(other)}")
+
+
 def check_columns(name: str, found: Sequence[str], wanted: Sequence[str]) -> None:
     """Raise InputError unless each of `wanted` is in `found` exactly once."""
     for column in wanted:
         if column not in found:
             there = ", ".join(map(repr, found)) or "none"
-            remedy = "set `text` and `label` to these"
-            if len(found) == 1 and (other := next((mark for mark in ";\t|," if mark in found[0]), None)):
-                remedy += f", or `separator` to {other!r} if that is what parts them"
-            raise InputError(f"{name}: no column {column!r}; its columns are {there}: {remedy}")
+            raise InputError(f"{name}: no column {column!r}; its columns are {there}: set `text` and `label` to these")
         if list(found).count(column) > 1:
             raise InputError(f"{name}: column {column!r} appears more than once; rename all but one")
 
@@ -149,8 +153,9 @@ def _records(path: Path, text: TextIO, separator: str) -> Iterator[tuple[int, li
                 yield line, fields
             line = reader.line_num + 1
     except csv.Error as error:
+        parted = f", or set `separator`, if it is not {json.dumps(separator)}" if line == 1 else ""
         raise InputError(
-            f"{path}, line {line}: broken quoting ({error}); close the quote and double those inside a field"
+            f"{path}, line {line}: broken quoting ({error}); close the quote and double those inside a field{parted}"
         ) from error
 
 
@@ -160,6 +165,7 @@ def _delimited(path: Path, columns: Sequence[str], separator: str | None) -> Tab
     _, header = next(records, (1, []))
     if not header:
         raise InputError(f"{path}: empty; a line with column names and at least 2 rows are needed")
+    _check_parted(path, header)
     check_columns(str(path), header, columns)
     places, rows = [], []
     for line, fields in records:

@@ -100,21 +100,20 @@ def _choice(rows: list[Row], qualify: list[Row], best: Row, by: str, limits: dic
     equals = [row for row in qualify if same_cost(row)]
     among = [best, *equals]
     costs = ", ".join(cost_words(row, by) for row in among)
-    least = _least(rows, by)
+    least = _least(qualify, by)
+    shared = by in LOWEST_MEAN and _jobs(qualify, COSTS[by])["unknown"]
+    unsure = "; in other jobs another may have it (noise, or seeds_per_job: 1, would tell)" if shared else ""
     if _random(rows):
         lead = "Costs alone, since the weights are random and say nothing of quality"
         kept = "" if _unlimited(limits) else " of the arms that keep the limits"
         if not equals:
-            return f"{lead}: {arm_name(best)} has {least}{kept}, {costs}."
+            return f"{lead}: {arm_name(best)} has {least}{kept}, {costs}{unsure}."
         return f"{lead}: {arm_names(among)} have {least}{kept} ({costs}), and which has less cannot be told."
     lead = f"Take {arm_names(among, 'or')}"
     if len(qualify) == 1:
         return f"{lead}: it is the only arm that qualifies; its {NOUN[by]} is {costs}."
     of = f"of the {len(qualify)} arms that qualify"
     if not equals:
-        unsure = (
-            "; in other jobs another may have it (noise, or seeds_per_job: 1, would tell)" if _by_mean(rows, by) else ""
-        )
         return f"{lead}: {of} it has {least}, {costs}{unsure}."
     return f"{lead}: {of} they have {least} ({costs}), and which of them has less cannot be told."
 
@@ -130,10 +129,13 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
         yield f"Not all else is equal: {' '.join(differing)}"
     best = next((row for row in rows if row["cheapest"]), None)
     baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
-    elsewhere = proven_elsewhere(rows) if best is None or best is baseline else ""
-    if elsewhere:
-        caution = f" {CARVED}" if limits["split"] == "test" else ""
-        yield f"{elsewhere}.{caution} To judge by it set recommendation.split, best before results are known."
+    qualify = [row for row in rows if row["qualifies"] == YES and row is not baseline]
+    if not qualify and (elsewhere := proven_elsewhere(rows)):
+        other, caution = ("heldout", f" {CARVED}") if limits["split"] == "test" else ("test", "")
+        yield (
+            f"{elsewhere}.{caution} recommendation.split: {other} judges by it; to choose the split once the results "
+            "are seen weakens what it proves."
+        )
     if best is not None:
         yield f"{arm_name(best)}: {facts_of(best, baseline)}."
         if best["other_difference"] is not None:
@@ -198,7 +200,8 @@ def _notes(rows: list[Row], limits: dict[str, Any]) -> list[str]:
     by_mean = [NOUN[name] for name in LOWEST_MEAN if _jobs(rows, COSTS[name])["unknown"] and _limited(limits, name)]
     if by_mean:
         lines.append(
-            f"Limits of {' and '.join(by_mean)} were judged by the seeds of that job, each within it or each beyond."
+            f"Limits of {' and '.join(by_mean)} were judged by the seeds as measured: kept where each is within the "
+            "limit, not kept where each is beyond; other jobs may differ."
         )
     if not _random(rows):
         compared = sum(row["p_not_worse_holm"] is not None for row in rows)

@@ -9,7 +9,7 @@ from peft_tradeoffs.budgets import round_up
 from peft_tradeoffs.comparison import ALPHA, WORSE
 from peft_tradeoffs.comparison_text import RANGE, p_value, with_interval
 from peft_tradeoffs.readable import NULL, metric_label, metric_scale
-from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN
+from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
 from peft_tradeoffs.stats import MOST_EXAMPLES, MOST_SEEDS
 
 Row = dict[str, Any]  # of `recommendation.recommendation_frame`, None where nothing stands
@@ -108,26 +108,32 @@ def disagreement(row: Row, baseline: Row) -> str:
 
 
 def proven_elsewhere(rows: list[Row]) -> str:
-    """What the split that does not judge proves of arms that only their quality keeps from qualifying.
+    """What the split that does not judge proves of arms that nothing but their quality keeps from qualifying.
 
-    Nothing where it is for none of them.
+    Empty where it proves of none that it keeps within the margin.
     """
-    kept = [
-        row for row in rows if row["quality"] in (UNKNOWN, NO) and NO not in (row[f"{c}_kept"] for c in COSTS.values())
-    ]
-    tested = [row for row in kept if row["other_p_not_worse_holm"] is not None]
+    tested = [row for row in rows if row["other_p_not_worse_holm"] is not None and _but_for_quality(row)]
     less = [row for row in tested if row["other_p_not_worse_holm"] < ALPHA]
-    more = [row for row in tested if row["other_p_worse_holm"] < ALPHA / 2]
     if not less:
         return ""
+    found = {
+        "less than the margin": [row for row in less if row["quality"] == UNKNOWN],
+        "more than the margin": [
+            row for row in tested if row["quality"] == UNKNOWN and row["other_p_worse_holm"] < ALPHA / 2
+        ],
+        "less than the margin, against what is proven here": [row for row in less if row["quality"] == NO],
+    }
+    said = [
+        f"of {arm_names(arms)} that {verb(arms, 'it loses', 'they lose')} {what}"
+        for what, arms in found.items()
+        if arms
+    ]
     split, examples = less[0]["other_split"], less[0]["other_test_rows"]
-    said = (
-        f"The {split} split ({examples:,.0f} examples), which does not judge here, proves of {arm_names(less)} that "
-        f"{verb(less, 'it loses', 'they lose')} less than the margin"
-    )
-    if more:
-        said += f", and of {arm_names(more)} that {verb(more, 'it loses', 'they lose')} more"
-    return said
+    return f"The {split} split ({examples:,.0f} examples), which does not judge here, proves {'; '.join(said)}"
+
+
+def _but_for_quality(row: Row) -> bool:
+    return row["quality"] != YES and all(row[test] in (None, YES) for test in TESTS if test != "quality")
 
 
 def same_cost(row: Row) -> bool:
