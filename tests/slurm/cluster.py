@@ -326,6 +326,11 @@ def _take_lock(seconds: float = 1200.0) -> int:
     return descriptor
 
 
+def left_by_a_killed_test() -> bool:
+    """Whether /etc/slurm/slurm.conf is a link of an earlier cluster of these tests."""
+    return SLURM_CONF.is_symlink() and SLURM_CONF.readlink().parent.name.startswith(PREFIX)
+
+
 def _install(file: Path) -> bool:
     """Link /etc/slurm/slurm.conf to `file`, what stood there set aside; whether the folder had to be made.
 
@@ -333,7 +338,7 @@ def _install(file: Path) -> bool:
     """
     created = not SLURM_CONF.parent.exists()
     SLURM_CONF.parent.mkdir(exist_ok=True)
-    if SLURM_CONF.is_symlink() and SLURM_CONF.readlink().parent.name.startswith(PREFIX):
+    if left_by_a_killed_test():
         shutil.rmtree(SLURM_CONF.readlink().parent, ignore_errors=True)
         SLURM_CONF.unlink()
     elif SLURM_CONF.exists() or SLURM_CONF.is_symlink():
