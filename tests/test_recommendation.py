@@ -175,6 +175,8 @@ def test_other_jobs_are_spoken_of_only_where_those_that_qualify_shared_one():
     random = [run | {"pretrained": False} for run in one_job(runs(ALL))]
     _, costs = judged(random, good.iloc[:0], cheapest="time")
     assert costs.startswith("Costs alone") and "in other jobs another may have it" in costs
+    _, only = judged(random, good.iloc[:0], cheapest="time", memory_GiB=505 / 1024)
+    assert only.endswith("of the arms that keep the limits, 60.0 s.")  # no other arm keeps it
 
 
 def test_how_far_jobs_differ_counts_in_intervals_and_limits_of_time():

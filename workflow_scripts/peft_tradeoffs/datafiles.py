@@ -80,7 +80,7 @@ def check_head(path: Path, columns: Sequence[str], separator: str | None = None)
             else:
                 records = _records(path, file, _separator(path, separator))
                 header = next(records)[1]
-                _check_parted(path, header)
+                _check_parted(path, header, _separator(path, separator))
                 next(records)
     except StopIteration:
         raise InputError(f"{path}: no rows; at least 2 with {', '.join(columns)} are needed") from None
@@ -91,9 +91,11 @@ def check_head(path: Path, columns: Sequence[str], separator: str | None = None)
     check_columns(str(path), header, columns)
 
 
-def _check_parted(path: Path, header: Sequence[str]) -> None:
+def _check_parted(path: Path, header: Sequence[str], separator: str) -> None:
     """Raise InputError for a header of one field that another separator would part."""
-    if len(header) == 1 and (other := next((mark for mark in ";\t|," if mark in header[0]), None)):
+    if len(header) == 1 and (
+        other := next((mark for mark in ";\t|," if mark in header[0] and mark != separator), None)
+    ):
         raise InputError(f"{path}: its one column is {header[0]!r}: set `separator` to {json.dumps(other)}")
 
 
@@ -165,7 +167,7 @@ def _delimited(path: Path, columns: Sequence[str], separator: str | None) -> Tab
     _, header = next(records, (1, []))
     if not header:
         raise InputError(f"{path}: empty; a line with column names and at least 2 rows are needed")
-    _check_parted(path, header)
+    _check_parted(path, header, separator)
     check_columns(str(path), header, columns)
     places, rows = [], []
     for line, fields in records:

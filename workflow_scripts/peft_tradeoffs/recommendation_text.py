@@ -101,7 +101,7 @@ def _choice(rows: list[Row], qualify: list[Row], best: Row, by: str, limits: dic
     among = [best, *equals]
     costs = ", ".join(cost_words(row, by) for row in among)
     least = _least(qualify, by)
-    shared = by in LOWEST_MEAN and _jobs(qualify, COSTS[by])["unknown"]
+    shared = len(qualify) > 1 and by in LOWEST_MEAN and _jobs(qualify, COSTS[by])["unknown"]
     unsure = "; in other jobs another may have it (noise, or seeds_per_job: 1, would tell)" if shared else ""
     if _random(rows):
         lead = "Costs alone, since the weights are random and say nothing of quality"
