@@ -21,6 +21,12 @@ from peft_tradeoffs.redaction import redacted
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 KEYS = ("WANDB_API_KEY", "HF_TOKEN", "SWANLAB_API_KEY", "TRACKIO_WRITE_TOKEN")
 SECRETS = {name: f"not-to-be-written-{i}" for i, name in enumerate(KEYS)}
+# Settings of trackers that take a URL, with a password in it.
+SECRETS |= {
+    name: f"http://me:not-to-be-written-{name.lower()}@127.0.0.1:9"
+    for name in ("WANDB_BASE_URL", "COMET_URL_OVERRIDE", "CLEARML_API_HOST", "SWANLAB_API_HOST", "MLFLOW_TRACKING_URI")
+}
+PASSWORD = b"not-to-be-written"
 TRAINING = ("epoch", "train_loss", "learning_rate", "train_s")
 # A package in place of a tracker's: accelerate calls these, and `run.log` and `run.finish` of what init returns.
 FAKE = "import os, sys, time\nfrom types import SimpleNamespace\nconfig = {}\ndef init(**_):\n    "
@@ -68,6 +74,15 @@ def fake(folder: Path, does: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "FAKE_PID": str(folder / "pids"), **SECRETS}
 
 
+def train_again(folder: Path) -> None:
+    """The LoRA runs as another training of them would leave them: other values, and fewer of them."""
+    for run in folder.glob("results/runs/reviews/tiny/lora-r4/seed*"):
+        summary = files.read_json(run / "summary.json")
+        files.write_json(run / "summary.json", summary | {"train_s": summary["train_s"] + 1.0})
+        lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+        (run / "metrics.csv").write_text("".join([lines[0], *lines[3:]]))
+
+
 def send(folder: Path, tracker: str, output: str, **variables: str) -> list[dict]:
     """Call track.py for the two LoRA runs; their records."""
     runs = [f"reviews/tiny/lora-r4/seed{seed}" for seed in (0, 1)]
@@ -79,7 +94,7 @@ def send(folder: Path, tracker: str, output: str, **variables: str) -> list[dict
     environment = {name: value for name, value in os.environ.items() if name not in unset} | variables
     done = subprocess.run(call, cwd=folder, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert not any(secret in done.stdout + done.stderr for secret in SECRETS.values())
+    assert PASSWORD.decode() not in done.stdout + done.stderr
     return [files.read_json(folder / record) for record in records]
 
 
@@ -90,18 +105,24 @@ def sent(folder: Path) -> list[dict]:
 
 def read_tensorboard(folder: Path) -> dict[str, Read]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
 
     found = {}
     for run in folder.glob("*/*/*/seed*"):
-        assert len(list(run.glob("events.*"))) == 1
+        assert len(list(run.rglob("events.*"))) == 1  # else the list has the run twice
         events = EventAccumulator(str(run)).Reload()
         points: dict[int, dict[str, float]] = {}
         for tag in events.Tags()["scalars"]:
             for event in events.Scalars(tag):
                 assert tag not in points.setdefault(event.step, {})
                 points[event.step][tag] = event.value
-        (parameters,) = run.glob("*/hparams.yml")
-        found[str(run.relative_to(folder))] = yaml.safe_load(parameters.read_text()), points
+        parameters = yaml.safe_load((run / "hparams.yml").read_text())
+        found[str(run.relative_to(folder))] = parameters, points
+        shown = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+        experiment = plugin_data_pb2.HParamsPluginData.FromString(shown).experiment
+        metrics = {info.name.tag for info in experiment.metric_infos}
+        assert "summary/metric_value" in metrics and metrics < set(events.Tags()["scalars"])
+        assert {info.name for info in experiment.hparam_infos} == {k for k, v in parameters.items() if v is not None}
     return found
 
 
@@ -180,8 +201,21 @@ def test_the_tool_reads_back_what_was_recorded(tracker, folder, proxy):
             expected = {"peft.r": 4, "training": None, "status": "completed", "seed": int(name[-1]), "batch_size": 8}
             assert {key: hyperparameters.get(key) for key in expected} == expected
     assert send(folder, tracker, "tracking", **ways) == records  # nothing was sent a third time
+    before = {path: path.read_bytes() for path in folder.glob("results/runs/reviews/tiny/lora-r4/*/*.[cj]s*")}
+    train_again(folder)
+    try:
+        assert [record["status"] for record in send(folder, tracker, "tracking", **ways, **SECRETS)] == ["sent"] * 2
+        found = read(folder / "tracking" / tracker)  # which has no run and no step twice
+        assert {name: set(points) for name, (_, points) in found.items()} == dict.fromkeys(found, {8})
+        for name, (_, points) in found.items():
+            assert points[8]["summary/train_s"] == pytest.approx(
+                recorded(folder / "results/runs" / name)[8]["summary/train_s"]
+            )
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
     for file in folder.rglob("*"):
-        assert not file.is_file() or not any(s.encode() in file.read_bytes() for s in SECRETS.values()), file
+        assert not file.is_file() or PASSWORD not in file.read_bytes(), file
     with pytest.raises(BlockingIOError):
         server.accept()
 
