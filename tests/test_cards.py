@@ -248,11 +248,67 @@ def test_an_undefined_metric_is_no_result():
     assert card_problems(str(card)) == []
 
 
-@pytest.mark.parametrize("name", ["null", "1e5", "on", "2026-01-01", "0x1F"])
+# A plain scalar that YAML 1.2's core schema reads as a text, and so does YAML 1.1; anything else needs quotes.
+UNQUOTED = re.compile(r"^\s*(?:- )*(?:[\w-]+: )?(?P<value>[^\s\"'\[{].*)$", re.MULTILINE)
+NAMES = (
+    *(
+        "null",
+        "1e5",
+        "on",
+        "2026-01-01",
+        "0x1F",
+        "1e3",
+        "no",
+        "1_000",
+        ".inf",
+        "yes",
+        "12:30",
+        "=",
+        "~",
+        "a: b",
+        "a #b",
+    ),
+    *(
+        "'",
+        '"',
+        "😀",
+        "\\",
+        "%x",
+        "@x",
+        "`x",
+        "!x",
+        "&x",
+        "*x",
+        "? x",
+        "- x",
+        "[x",
+        "{x",
+        "0o17",
+        "1:2:3",
+        "<<",
+        "True",
+    ),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_names_that_yaml_takes_for_values_stay_texts(name):
-    card = model_card(subject(synthetic.summary("lora", 4, 0, dataset=name, model=name)))
+    made = subject(synthetic.summary("lora", 4, 0, dataset=name, model=name), dataset={**BLOCK, "path": name})
+    card = model_card(made)
     (result,) = ModelCard(str(card)).data.eval_results
-    assert result.dataset_name == name and card_problems(str(card)) == []
+    assert (result.dataset_name, result.dataset_type) == (name, name) and card_problems(str(card)) == []
+    block = re.match(r"---\n(.*?)\n---\n", str(card), re.DOTALL)[1]
+    # What stands without quotes is a number, a key or nothing; so no reader of whatever version takes a text for more.
+    values = [value for value in UNQUOTED.findall(block) if not value.endswith(":")]
+    assert values and all(re.fullmatch(r"-?[\d.]+(?:e-?\d+)?|false|true", value) for value in values), values
+    assert yaml.load(block, yaml.BaseLoader)["datasets"] == [name]
+
+
+def test_class_names_that_yaml_takes_for_values_stay_texts():
+    made = subject(synthetic.summary("lora", 4, 0))
+    made.data["labels"] = ["no", "1e3"]
+    card = model_card(made)
+    assert "labels = ['no', '1e3']" in card.text and "0 is `no`, 1 is `1e3`" in card.text
 
 
 def test_texts_of_users_break_neither_metadata_nor_markdown():

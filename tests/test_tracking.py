@@ -206,7 +206,7 @@ def test_the_tool_reads_back_what_was_recorded(tracker, folder, proxy):
     try:
         assert [record["status"] for record in send(folder, tracker, "tracking", **ways, **SECRETS)] == ["sent"] * 2
         found = read(folder / "tracking" / tracker)  # which has no run and no step twice
-        assert {name: set(points) for name, (_, points) in found.items()} == dict.fromkeys(found, {8})
+        assert {name: set(points) for name, (_, points) in found.items()} == {name: {8} for name in found}
         for name, (_, points) in found.items():
             assert points[8]["summary/train_s"] == pytest.approx(
                 recorded(folder / "results/runs" / name)[8]["summary/train_s"]

@@ -9,6 +9,7 @@ import itertools
 import json
 from pathlib import Path
 
+from peft_tradeoffs.csv_text import read_csv, to_csv
 from peft_tradeoffs.errors import run
 
 
@@ -26,7 +27,6 @@ def main() -> None:
         help='{"dataset": [...], "model": [...], "arm": [...]}: profiled are all combinations',
     )
     args = parser.parse_args()
-    import pandas as pd
     from peft_tradeoffs import style
     from peft_tradeoffs.files import read_json, write_text
     from peft_tradeoffs.memory_timeline_figure import memory_figure
@@ -36,9 +36,7 @@ def main() -> None:
     for values in itertools.product(*args.grid.values()):
         place = dict(zip(args.grid, values, strict=True))
         folder = args.profiles_dir.joinpath(*values)
-        engines, operators, memory = (
-            pd.read_csv(folder / f"{name}.csv") for name in ("engines", "operators", "memory")
-        )
+        engines, operators, memory = (read_csv(folder / f"{name}.csv") for name in ("engines", "operators", "memory"))
         env = read_json(folder / "env.json")
         title = f"{place['arm']} · {place['dataset']}, {place['model']}"
         text = operators_text(f"Profile of {title}", operators, engines, env["problems"])
@@ -47,7 +45,7 @@ def main() -> None:
         style.save(figure, folder, "memory")
         arms.append((place, engines, operators, memory))
     frame = index_frame(arms)
-    write_text(args.profiles_dir / "index.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(args.profiles_dir / "index.csv", to_csv(frame))
     write_text(args.profiles_dir / "index.md", index_text(frame))
 
 

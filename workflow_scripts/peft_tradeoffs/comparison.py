@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from peft_tradeoffs.csv_text import read_csv
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.jackknife import metric_of, pseudo_values
 from peft_tradeoffs.letters import letter_display
@@ -134,7 +135,7 @@ def read_comparison(path: Path) -> pd.DataFrame:
     """A comparison.csv that `comparison_frame` made. Raises InputError if it is missing or lacks columns."""
     try:
         kinds = dict.fromkeys(WHOLE, "Int64") | dict.fromkeys((*ARM, "method"), str)
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=kinds)
+        frame = read_csv(path, keep_default_na=False, na_values=[""], dtype=kinds)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; compare_arms.py writes it") from None
     if missing := [key for key in COLUMNS if key not in frame]:

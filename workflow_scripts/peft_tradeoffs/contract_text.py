@@ -7,6 +7,7 @@ import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.contract import DECLARED, DIFFERS, EQUAL, OWN, UNREACHED, Finding, Runs, shown
+from peft_tradeoffs.csv_text import read_csv
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS
 from peft_tradeoffs.grid import summaries
@@ -80,7 +81,7 @@ def with_differences(runs: pd.DataFrame, contract_csv: Path) -> pd.DataFrame:
     """
     try:
         kinds = {**dict.fromkeys(COLUMNS, str), "rank": "Int64"}
-        frame = pd.read_csv(contract_csv, keep_default_na=False, na_values=[""], dtype=kinds)
+        frame = read_csv(contract_csv, keep_default_na=False, na_values=[""], dtype=kinds)
     except FileNotFoundError:
         raise InputError(f"{contract_csv}: no such file; check_contract.py writes it") from None
     found = differences(frame)

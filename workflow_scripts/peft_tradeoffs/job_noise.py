@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from peft_tradeoffs.csv_text import read_csv
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.stats import LEVEL, Estimate, over_seeds
 
@@ -57,7 +58,7 @@ def read_noise(path: Path | None) -> pd.DataFrame | None:
         return None
     try:
         kinds = dict.fromkeys(("dataset", "model", "arm", "device_name", "quantity"), str)
-        noise = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=kinds)
+        noise = read_csv(path, keep_default_na=False, na_values=[""], dtype=kinds)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; measure_noise.py writes it") from None
     except ValueError as error:

@@ -13,6 +13,16 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+# What Markdown would take for more than text: an escape, an entity, a tag or autolink, a link, image or its definition.
+LIVE = re.compile(r"\\(?=[!-/:-@\[-`{-~])|&(?=#?\w+;)|<(?=[A-Za-z/!?])|\[(?=[^\]\\]*\\*\][(\[:])|`")
+
+
+def inert(text: str) -> str:
+    """Plain text on one line as Markdown that shows it: no HTML, no link, no image, no code in it comes to life."""
+    entities = {"&": "&amp;", "<": "&lt;"}
+    return LIVE.sub(lambda found: entities.get(found[0], f"\\{found[0]}"), one_line(text))
+
+
 def literal(text: Any) -> str:
     """A text as inline code, on one line, whatever it holds."""
     shown = one_line(str(text))

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs import files
+from peft_tradeoffs.csv_text import read_csv, to_csv
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.grid import AXES, run_folder
 from peft_tradeoffs.reference_files import ENV, NOISE, RUNS, checksums, read_env
@@ -113,7 +114,7 @@ def store(sweep: Sweep, folder: Path) -> None:
     }
     tables = {RUNS: sweep.runs} | ({} if sweep.noise is None else {NOISE: sweep.noise})
     for name, table in tables.items():
-        files.write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
+        files.write_text(folder / name, to_csv(table))
     files.write_json(folder / ENV, env | {"files": checksums(folder, list(tables))})
 
 
@@ -139,7 +140,7 @@ def read(folder: Path) -> Sweep:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(
+        frame = read_csv(
             path,
             keep_default_na=False,
             na_values=[""],

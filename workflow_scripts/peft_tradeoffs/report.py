@@ -8,6 +8,7 @@ import pandas as pd
 from peft_tradeoffs import page, readable, style, tables
 from peft_tradeoffs.arms import method_label
 from peft_tradeoffs.canvas import load
+from peft_tradeoffs.csv_text import read_csv
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import read_json
 from peft_tradeoffs.grid import run_folder
@@ -160,4 +161,4 @@ def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
     if name not in files:
         return pd.DataFrame(columns=columns)
     texts = dict.fromkeys((*columns, "method", "quantity", "experiment", "source", "status"), str)
-    return pd.read_csv(files[name], keep_default_na=False, na_values=[""], dtype=texts)
+    return read_csv(files[name], keep_default_na=False, na_values=[""], dtype=texts)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs.arms import sort_runs
+from peft_tradeoffs.csv_text import read_csv
 from peft_tradeoffs.errors import InputError
 
 COMPLETED = "completed"
@@ -153,7 +154,7 @@ def read_runs(path: Path) -> pd.DataFrame:
     """Read a runs.csv that `runs_frame` made. Raises InputError if it is missing or lacks columns."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; make_tables.py writes it")
-    runs = pd.read_csv(
+    runs = read_csv(
         path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64")
     )
     missing = [key for key in COLUMNS if key not in runs]
