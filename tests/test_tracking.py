@@ -2,20 +2,24 @@
 
 import csv
 import importlib.util
+import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import yaml
-from peft_tradeoffs import code, files, tracking, tracking_record
+from peft_tradeoffs import code, files, trackers, tracking, tracking_record
 from peft_tradeoffs.redaction import redacted
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
@@ -307,3 +311,114 @@ def test_what_looks_like_a_secret_is_left_out(monkeypatch):
     monkeypatch.setenv("MY_PASSWORD", "tulip")
     assert redacted("tulip at\n  http://a:b@h/p?token=x") == "… at http://…@h/p?…"
     assert redacted("key 0123456789abcdef0123 is bad, ModuleNotFoundError") == "key … is bad, ModuleNotFoundError"
+
+
+def tracked(seed: int) -> tracking.TrackedRun:
+    group = "reviews/tiny/full"
+    return tracking.TrackedRun(f"{group}/seed{seed}", group, {"seed": seed}, [(8, {"summary/train_s": 1.0})])
+
+
+class FakeMlflow:
+    """mlflow with a list for a server."""
+
+    def __init__(self, *others: dict) -> None:
+        self.runs = list(others)
+        self.MlflowClient = lambda: self
+
+    def get_experiment_by_name(self, name: str) -> SimpleNamespace | None:
+        return SimpleNamespace(experiment_id=name) if name == "trial" else None
+
+    def search_runs(self, experiments: list[str], text: str) -> list[SimpleNamespace]:
+        key, value = re.fullmatch(r"(.+) = '(.+)'", text).groups()
+        found = [run for run in self.runs if {"attributes.run_name": run["name"]}.get(key, run["id"]) == value]
+        return [SimpleNamespace(info=SimpleNamespace(run_id=run)) for run in found]
+
+    def delete_run(self, run: dict) -> None:
+        self.runs.remove(run)
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["own_store", "server"])
+def test_mlflow_keeps_one_of_a_run_and_all_of_others(tmp_path, monkeypatch, local):
+    run = tracked(0)
+    other = {"name": "reviews/tiny/full/seed1", "id": "other"}
+    colleague = {"name": run.name, "id": "of somebody else, of the same name"}
+    fake = FakeMlflow(other, {"name": run.name, "id": "before"}, {"name": run.name, "id": run.id}, colleague)
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    trackers._forget("mlflow", "trial", tmp_path, run, ["before"], local)
+    assert fake.runs == ([other] if local else [other, colleague])
+    trackers._forget("mlflow", "another project", tmp_path, run, ["other"], local)
+    assert other in fake.runs
+
+
+class FakeWandb:
+    """wandb's API with a list for a server."""
+
+    def __init__(self, *runs: str) -> None:
+        self.runs = list(runs)
+        self.errors = SimpleNamespace(CommError=ConnectionError)
+        self.Api = lambda: self
+
+    def run(self, path: str) -> SimpleNamespace:
+        if path not in self.runs:
+            raise ValueError(f"Could not find run {path}")
+        return SimpleNamespace(delete=lambda: self.runs.remove(path))
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_wandb_online_loses_what_we_sent_before_and_nothing_else(tmp_path, monkeypatch, mode):
+    run = tracked(0)
+    fake = FakeWandb("trial/before", "trial/other", "another/before")
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    for left in ("before", run.id, f"{run.key}00000000", "00000000"):
+        (tmp_path / f"wandb/offline-run-1-{left}").mkdir(parents=True)
+    trackers._forget("wandb", "trial", tmp_path / "wandb", run, ["before", "gone"], local=mode == "offline")
+    assert fake.runs == (["trial/other", "another/before"] if mode == "online" else fake.runs)
+    left = {path.name.rpartition("-")[2] for path in tmp_path.glob("wandb/offline-run-*")}
+    assert left == ({"00000000"} if mode == "offline" else {"00000000", f"{run.key}00000000"})
+
+
+@pytest.mark.parametrize("tracker", trackers.BY_FILES)
+@pytest.mark.parametrize("local", [True, False], ids=["offline", "online"])
+def test_a_tracker_that_writes_files_has_each_run_once(tmp_path, monkeypatch, tracker, local):
+    """swanlab a folder, comet_ml an archive, clearml one below a folder: each sending leaves its own."""
+    count = itertools.count()
+
+    class Writer:
+        def start(self) -> None:
+            number = next(count)
+            (tmp_path / f"run-{number}/files").mkdir(parents=True)
+            (tmp_path / f"{number}.zip").touch()
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_, **__: None
+
+    monkeypatch.setattr(trackers, "_writer", lambda *_: Writer())
+    monkeypatch.setattr(trackers, "is_local", lambda *_: local)
+    runs = [tracked(seed) for seed in (0, 1)]
+    for run in runs:
+        assert trackers.send(tracker, "trial", tmp_path, run, []) is None
+    said = trackers.send(tracker, "trial", tmp_path, runs[0], ["before"])
+    assert (said is None) == local and (local or "remove it there" in said)
+    left = {path.name for path in tmp_path.iterdir()} - {".sent"}
+    assert left == {"run-1", "1.zip", "run-2", "2.zip"}
+
+
+def test_what_was_sent_before_a_run_was_trained_again_is_remembered_until_it_is_replaced(tmp_path, monkeypatch):
+    run, path = tmp_path / "seed0", tmp_path / "sent/seed0.json"
+    files.write_json(path, {"status": "sent", "id": "before", "failed_attempts": 0})
+    told = []
+
+    def send(tracker: str, project: str, place: Path, earlier: dict[Path, list[str]], limit_s: float) -> Iterator[Any]:
+        if not earlier:
+            return
+        told.append(earlier[run])
+        yield run, "down" if len(told) == 1 else None, False, None
+
+    monkeypatch.setattr(tracking_record, "_send", send)
+    monkeypatch.setattr(tracking_record, "read_run", lambda folder: tracked(0))
+    for _ in range(3):
+        record = tracking_record.track("tensorboard", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)[run]
+    assert told == [["before"], ["before"]]
+    assert (record["status"], record["earlier"]) == ("sent", [])
