@@ -102,15 +102,19 @@ BAD = {
         r"a\.tsv, line 3: not UTF-8 \(byte 0xe9 at offset 18\).*iconv",
     ),
     "latin-1 after a mark": ("a.csv", b"\xef\xbb\xbftext,label\ncaf\xe9,0\n", r"line 2: .*at offset 17"),
-    "utf-16": ("a.jsonl", '{"text": "a"}'.encode("utf-16"), r"a\.jsonl, line 1: not UTF-8 \(byte 0xff"),
+    "utf-16": (
+        "a.jsonl",
+        '{"text": "a"}'.encode("utf-16"),
+        r"a\.jsonl: UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 a\.jsonl",
+    ),
     "broken json": (
         "a.jsonl",
         '{"text": "a", "label": 1}\n{"text": "b", "label": }\n',
         r"a\.jsonl, line 2: not JSON \(Expecting value, column 24\)",
     ),
-    "json array": ("a.json", '[{"text": "a", "label": 1}]\n', r"a\.json, line 1: a JSON list, not an object"),
+    "json array": ("a.json", '[{"text": "a", "label": 1}]\n', r"a\.json: a JSON array, not JSON lines; .* jq -c"),
     "json without the key": ("a.jsonl", '{"text": "a"}\n', r"line 1: no column 'label'; its columns are 'text'"),
-    "not parquet": ("a.parquet", "text", r"a\.parquet: not a readable Parquet file"),
+    "not parquet": ("a.parquet", "text", r"a\.parquet: text, not Parquet; give it the name"),
 }
 
 
