@@ -126,6 +126,9 @@ def main() -> None:
 
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     tables, identity = LOADERS[source](block, arguments.output_dir)
+    for table in tables.values():
+        if table.reading.how:
+            print(f"note: data set {arguments.output_dir.name}: {table.reading.how}", file=sys.stderr)
     warnings: list[str] = []
     try:
         splits, names = make_splits(

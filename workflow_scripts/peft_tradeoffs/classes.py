@@ -192,7 +192,8 @@ def _add_unknown(table: Table, unknown: list[tuple[int, str]], label: str, order
 def _check_count(table: Table, label: str, found: set[str]) -> None:
     if len(found) < 2:
         raise InputError(
-            f"split 'train' ({table.name}): every label is {min(found)!r}; at least two different ones are needed: add rows"
+            f"split 'train' ({table.name}): every label is {min(found)!r}; at least two different ones are needed: "
+            "add rows"
         )
     if len(found) > len(table) / 2 and len(found) > 2:
         raise InputError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from peft_tradeoffs import delimited
 from peft_tradeoffs.bad_places import Faults, listed, refuse
+from peft_tradeoffs.delimited import Reading
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.file_kind import check_kind
 
@@ -26,7 +27,7 @@ class Table:
 
     `name` is what an error calls the table, `places` the 1-based `unit` ("line" or "row") of each row.
     `label_names` is the order of the classes where the source fixes one (a hub ClassLabel), else None.
-    `notes` are sentences on how it was read where that was not certain.
+    `reading` is how a text file was read.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Table:
     places: Sequence[int]
     unit: str
     label_names: list[str] | None = None
-    notes: list[str] = field(default_factory=list)
+    reading: Reading = field(default_factory=lambda: Reading(None, []))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -157,7 +158,7 @@ def _text(path: Path, faults: Faults) -> str:
 
 def _delimited(path: Path, columns: Sequence[str], separator: str | None) -> Table:
     faults = Faults(str(path), "line")
-    records, notes = delimited.read(path, _text(path, faults), separator, faults)
+    records, reading = delimited.read(path, _text(path, faults), separator, faults)
     if not records:
         refuse([faults])
         raise InputError(f"{path}: empty; a line with column names and at least 2 rows are needed")
@@ -167,7 +168,7 @@ def _delimited(path: Path, columns: Sequence[str], separator: str | None) -> Tab
     refuse([faults])
     indices = [header.index(name) for name in names]
     values = {column: [fields[i] for _, fields in rows] for column, i in zip(columns, indices, strict=True)}
-    return Table(str(path), values, [line for line, _ in rows], "line", notes=notes)
+    return Table(str(path), values, [line for line, _ in rows], "line", None, reading)
 
 
 class _Twice(dict[str, Any]):

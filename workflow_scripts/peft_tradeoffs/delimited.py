@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from peft_tradeoffs.bad_places import Faults, listed, refuse
 from peft_tradeoffs.errors import InputError
@@ -37,6 +37,13 @@ class Parsed:
     def even(self) -> bool:
         """Whether all was read and every record has as many fields as the header."""
         return self.broken is None and len({len(fields) for _, fields in self.records}) == 1
+
+
+class Reading(NamedTuple):
+    """How a file was read where its name does not say it, and sentences of warning where that was not certain."""
+
+    how: str | None
+    warnings: list[str]
 
 
 def own_dialect(path: Path, separator: str | None, start: str) -> tuple[Dialect, int]:
@@ -76,8 +83,8 @@ def parse(text: str, dialect: Dialect, first_line: int) -> Parsed:
     return parsed
 
 
-def read(path: Path, text: str, separator: str | None, faults: Faults) -> tuple[list[tuple[int, list[str]]], list[str]]:
-    """The records of `text`, the content of `path`, header first, and how they were read where that was not certain.
+def read(path: Path, text: str, separator: str | None, faults: Faults) -> tuple[list[tuple[int, list[str]]], Reading]:
+    """The records of `text`, the content of `path`, header first, and how they were read.
 
     Lines that cannot be read go to `faults`; those with another number of fields too.
     """
@@ -89,12 +96,22 @@ def read(path: Path, text: str, separator: str | None, faults: Faults) -> tuple[
         parsed, notes = _plain(path, text, dialect, first_line)
     if parsed is None:
         dialect = replace(dialect, quoted=True)
-        parsed = _quoted(text, dialect, first_line)
+        parsed, dialect = _quoted(text, dialect, first_line)
     _add_broken(parsed, text, dialect, faults)
+    unusual = [
+        words
+        for words, so in (
+            (f"parted at {json.dumps(dialect.separator)}, as its first line says", hint and separator is None),
+            ("quotes enclose fields, as in CSV", dialect.quoted and path.suffix.lower() == ".tsv"),
+            ("spaces before quotes are skipped", dialect.skip_spaces),
+        )
+        if so
+    ]
+    reading = Reading(f"{path}: {'; '.join(unusual)}." if unusual else None, notes)
     if parsed.records:
         check_parted(path, parsed.records[0][1], dialect.separator)
-        return _even(path, parsed, dialect, faults), notes
-    return [], notes
+        return _even(path, parsed, dialect, faults), reading
+    return [], reading
 
 
 def refuse_broken(path: Path, text: str, dialect: Dialect, parsed: Parsed) -> None:
@@ -120,16 +137,17 @@ def check_parted(path: Path, header: Sequence[str], separator: str) -> None:
         raise InputError(f"{path}: its one column is {header[0]!r}: set `separator` to {json.dumps(other)}")
 
 
-def _quoted(text: str, dialect: Dialect, first_line: int) -> Parsed:
+def _quoted(text: str, dialect: Dialect, first_line: int) -> tuple[Parsed, Dialect]:
     """As CSV; where spaces stand before quotes, without them if the file is whole only so."""
     parsed = parse(text, dialect, first_line)
     if re.search(f'{re.escape(dialect.separator)} +"', text) and (
         not parsed.even() or any(value.startswith(" ") and value.lstrip(" ")[:1] == '"' for value in _values(parsed))
     ):
-        skipping = parse(text, replace(dialect, skip_spaces=True), first_line)
+        skip = replace(dialect, skip_spaces=True)
+        skipping = parse(text, skip, first_line)
         if skipping.even() or (skipping.broken is None and parsed.broken is not None):
-            return skipping
-    return parsed
+            return skipping, skip
+    return parsed, dialect
 
 
 def _plain(path: Path, text: str, dialect: Dialect, first_line: int) -> tuple[Parsed | None, list[str]]:
@@ -141,7 +159,7 @@ def _plain(path: Path, text: str, dialect: Dialect, first_line: int) -> tuple[Pa
     if not re.search(rf'(?:^|[\r\n]|{re.escape(dialect.separator)}) *"', text):
         return parse(text, dialect, first_line), []
     plain = parse(text, dialect, first_line)
-    enclosed = _quoted(text, replace(dialect, quoted=True), first_line)
+    enclosed, _ = _quoted(text, replace(dialect, quoted=True), first_line)
     if not enclosed.even():
         return plain, _escaped_note(path, plain)
     marked = [(line, value) for line, fields in plain.records for value in fields if value.lstrip(" ")[:1] == '"']
