@@ -172,7 +172,7 @@ BAD = {
     "one row": (dict(train=OK, test=[1]), r"split 'test' \(b\.tsv\): 1 rows, at least 2"),
     "unknown label": (
         dict(train=OK, test=[0, "maybe", 1]),
-        r"b\.tsv, line 3: 'label' is 'maybe', which no training row has; those have 0, 1; correct it or add",
+        r"b\.tsv, line 3: 'label' is 'maybe', which no training row has; training rows have 0, 1; correct it or add",
     ),
     "too many classes": (
         dict(train=["1.5", "2.5", "3.5", "1.5"]),

@@ -23,9 +23,13 @@ MISSING = {"nan", "na", "n/a", "none", "null", "<na>", "nat", "#n/a", "-nan"}  #
 NOT_A_NUMBER = {"nan", "-nan", "<na>", "nat", "#n/a"}  # hardly a class among texts either
 SHOWN_PAIRS = 5  # warnings of one kind that are written out
 SHOWN_NAMES = 20
+AS_NUMBER = {"true": "1", "false": "0"}
+JOINT = re.compile(r"(?<=[^\W_])[\s_\-]+(?=[^\W_])")  # between letters or digits
 # Characters that show nothing and are not of the category Cf; tags, which tell flags apart, are kept.
 BLANKS = {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)}
-LOOKALIKES = str.maketrans("аеорсухіјѕԁһԛԝկοαερυνικт", "aeopcyxijsdhqwkoaepuvikt")  # Cyrillic and Greek, lower case
+LOOKALIKES = str.maketrans(  # Cyrillic and Greek letters, lower case, and dashes
+    "аеорсухіјѕԁһԛԝкοαερυνικт\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "aeopcyxijsdhqwkoaepuvikt-------"
+)
 SENTENCE = "The labels {} are {} and one class, {!r}."
 
 
@@ -169,7 +173,7 @@ def _name(key: tuple[str, Any], spellings: Counter[str]) -> str:
     if key[0] == "text" and key[1] in spellings:
         return key[1]
     if key[0] == "number":
-        return min(spellings, key=lambda name: (len(name), -spellings[name], name))
+        return min(spellings, key=lambda name: ("e" in name.lower(), len(name), -spellings[name], name))
     return min(spellings, key=lambda name: (-spellings[name], name))
 
 
@@ -184,7 +188,7 @@ def _order(names: Any, declared: Sequence[str] | None) -> list[str]:
 
 def _add_unknown(table: Table, unknown: list[tuple[int, str]], label: str, order: list[str], faults: Faults) -> None:
     known = ", ".join(order[:SHOWN_NAMES]) + (", …" if len(order) > SHOWN_NAMES else "")
-    remedy = f"those have {known}; correct it or add training rows"
+    remedy = f"training rows have {known}; correct it or add training rows"
     for i, name in unknown:
         faults.add(table.places[i], f"{label!r} is {name!r}, which no training row has", remedy)
 
@@ -239,16 +243,16 @@ def _some(said: list[str], rest: str) -> list[str]:
     return [*said[:SHOWN_PAIRS], *([f"{len(said) - SHOWN_PAIRS} {rest}."] if len(said) > SHOWN_PAIRS else [])]
 
 
-DIFFERENCES = (  # what classes differ in alone, and what is the same then
-    ("case", str.casefold),
-    ("spaces", lambda name: "".join(name.split())),
-    ("how wide or how composed their letters are", lambda name: unicodedata.normalize("NFKC", name)),
-    ("leading zeros", lambda name: _value(name) if LOOSE_NUMBER.fullmatch(name) else name),
-    ("zeros at the end", lambda name: name.rstrip("0").rstrip(".") if "." in name else name),
-    ("being a boolean and a number", lambda name: {"true": "1", "false": "0"}.get(name.lower(), _value(name))),
-    ("the full stop, comma or colon at the end", lambda name: name.rstrip(".,;:") or name),
-    ("hyphens, underscores and spaces", lambda name: re.sub(r"[\s_\-\u2010-\u2015]+", " ", name).strip() or name),
-    ("letters of another alphabet that look the same", lambda name: name.lower().translate(LOOKALIKES)),
+DIFFERENCES = (  # how classes may differ that look alike, and what they have in common then
+    ("differ in case alone", str.casefold),
+    ("differ in spaces alone", lambda name: "".join(name.split())),
+    ("differ in the width of their letters alone", lambda name: unicodedata.normalize("NFKC", name)),
+    ("differ in leading zeros alone", lambda name: re.sub(r"^([+-]?)0+(?=\d)", r"\1", name)),
+    ("differ in zeros at the end alone", lambda name: _value(name)),
+    ("may be one value, as a number and as a boolean", lambda name: AS_NUMBER.get(name.lower(), _value(name))),
+    ("differ in the full stop, comma or colon at their end alone", lambda name: name.rstrip(".,;:") or name),
+    ("differ in hyphens, underscores and spaces alone", lambda name: JOINT.sub("", name)),
+    ("differ in letters or signs that look the same", lambda name: name.lower().translate(LOOKALIKES)),
 )
 
 
@@ -262,8 +266,9 @@ def _value(name: str) -> str:
 def _loosest(name: str) -> str:
     """The same for all names that one difference, or several together, tell apart."""
     name = unicodedata.normalize("NFKC", clean(name)).casefold().translate(LOOKALIKES)
-    name = re.sub(r"[\s_\-\u2010-\u2015]+", "", name).rstrip(".,;:") if not LOOSE_NUMBER.fullmatch(name) else name
-    return {"true": "1", "false": "0"}.get(name, _value(name))
+    if not LOOSE_NUMBER.fullmatch(name):
+        name = JOINT.sub("", name).rstrip(".,;:") or name
+    return AS_NUMBER.get(name, _value(name))
 
 
 def _alike(named: Mapping[tuple, str], classes: Mapping[Hashable, Found]) -> list[str]:
@@ -271,12 +276,11 @@ def _alike(named: Mapping[tuple, str], classes: Mapping[Hashable, Found]) -> lis
     rows = {name: sum(classes[key].rows.values()) for key, name in named.items()}
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(rows):
-        groups[_loosest(name) or name].append(name)
+        groups[_loosest(name)].append(name)
     said = []
     for names in groups.values():
         if len(names) > 1:
-            why = next((why for why, same in DIFFERENCES if len({same(name) for name in names}) == 1), None)
-            differ = f"differ in {why} alone" if why else "look alike"
+            differ = next((how for how, same in DIFFERENCES if len({same(name) for name in names}) == 1), "look alike")
             number = {2: "two", 3: "three"}.get(len(names), str(len(names)))
             said.append(f"The labels {_counted({n: rows[n] for n in names})} {differ}; they are {number} classes.")
     told = _some(said, "more groups of labels look alike")

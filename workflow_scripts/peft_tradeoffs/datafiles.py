@@ -80,7 +80,9 @@ def check_head(path: Path, columns: Sequence[str], separator: str | None = None)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if extension in (".json", ".jsonl"):
-                row = json.loads(next(line for line in file if line.strip()))
+                first = next(line for line in file if line.strip())
+                _refuse_array(path, first)
+                row = json.loads(first)
                 header = list(row) if isinstance(row, dict) else columns
             else:
                 start = file.read(HEAD)
@@ -188,10 +190,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _json_lines(path: Path, columns: Sequence[str]) -> Table:
     faults = Faults(str(path), "line")
     text = _text(path, faults)
-    if text.lstrip()[:1] == "[":
-        raise InputError(
-            f"{path}: a JSON array, not JSON lines; write one object per line: jq -c '.[]' {path.name} > lines.jsonl"
-        )
+    _refuse_array(path, text)
     if "\n" not in text:
         text = text.replace("\r", "\n")
     values: dict[str, list[Any]] = {column: [] for column in columns}
@@ -214,8 +213,17 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Table:
         for column, name in zip(columns, names, strict=True):
             values[column].append(record[name])
         places.append(line)
+    if faults.kinds and not places and _record(text)[0] is not None:
+        raise InputError(f"{path}: one JSON object over several lines; {ONE_OBJECT}: jq -c . {path.name} > lines.jsonl")
     refuse([faults])
     return Table(str(path), values, places, "line")
+
+
+def _refuse_array(path: Path, text: str) -> None:
+    if text.lstrip()[:1] == "[":
+        raise InputError(
+            f"{path}: a JSON array, not JSON lines; write one object per line: jq -c '.[]' {path.name} > lines.jsonl"
+        )
 
 
 def _record(text: str) -> tuple[dict[str, Any] | None, str]:
@@ -237,6 +245,8 @@ def _parquet(path: Path, columns: Sequence[str]) -> Table:
     import pyarrow as pa  # a second to import, and the other formats do without
     import pyarrow.parquet as pq
 
+    if not path.stat().st_size:
+        raise InputError(f"{path}: empty; {', '.join(columns)} and at least 2 rows are needed")
     try:
         with pq.ParquetFile(path) as file:
             names = find_columns(str(path), file.schema_arrow.names, columns)

@@ -51,6 +51,8 @@ def own_dialect(path: Path, separator: str | None, start: str) -> tuple[Dialect,
 
     `start` is the beginning of the file's text. CSV is taken as quoted, TSV as plain.
     """
+    if start.lstrip().startswith('{"'):
+        raise InputError(f"{path}: its first line is JSON, not column names; name the file .jsonl")
     hint = HINT.match(start)
     tsv = path.suffix.lower() == ".tsv"
     separator = separator or (hint[1] if hint else "\t" if tsv else ",")
@@ -128,9 +130,7 @@ def _add_broken(parsed: Parsed, text: str, dialect: Dialect, faults: Faults) -> 
 
 
 def check_parted(path: Path, header: Sequence[str], separator: str) -> None:
-    """Raise InputError for a header of one field that another separator would part, or that is JSON."""
-    if header[0].lstrip().startswith('{"'):
-        raise InputError(f"{path}: its first line is JSON, not column names; name the file .jsonl")
+    """Raise InputError for a header of one field that another separator would part."""
     if len(header) == 1 and (
         other := next((mark for mark in ";\t|," if mark in header[0] and mark != separator), None)
     ):
