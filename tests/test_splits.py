@@ -315,6 +315,36 @@ class TestCommand:
         assert one["splits"]["test"]["rows"] == 12
         assert one["source"]["files"]["train"]["path"] == "all.csv"
 
+    def test_warnings_stand_in_the_log_and_in_the_description(self, tmp_path):
+        rows = [f"row {i}\t{['pos', 'neg'][i % 2]}" for i in range(8)]
+        (tmp_path / "a.tsv").write_text("\n".join(["text\tlabel", *rows, '"say ""hi"""\tPos']) + "\n")
+        (tmp_path / "b.tsv").write_text("text\tlabel\nrow 0\tpos\nnew\tneg\n")
+        block = {"source": "files", "splits": {"train": "a.tsv", "test": "b.tsv"}, "text": ["text"], "label": "label"}
+        done = fetch(block, tmp_path / "reviews", cwd=tmp_path)
+        said = [
+            "The labels 'Pos' (1 row) and 'pos' (5 rows) differ in case alone; they are two classes.",
+            "1 of 2 test rows (50 %) has the text of a training row.",
+        ]
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr.splitlines() == [
+            "note: data set reviews: a.tsv: quotes enclose fields, as in CSV.",
+            *(f"warning: data set reviews: {one}" for one in said),
+        ]
+        assert json.loads((tmp_path / "reviews" / "dataset.json").read_text())["warnings"] == said
+
+    def test_what_is_wrong_in_each_file_stands_in_one_line(self, tmp_path):
+        (tmp_path / "a.csv").write_text("text,label\na\nb,1,2\n")
+        (tmp_path / "b.csv").write_bytes(b"\x1f\x8b\x08")
+        block = {"source": "files", "splits": {"train": "a.csv", "test": "b.csv"}, "text": ["text"], "label": "label"}
+        done = fetch(block, tmp_path / "out", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(
+            "error: a.csv, line 2: 1 fields found, 2 expected (text, label); also a.csv, line 3"
+        )
+        assert done.stderr.endswith(
+            "; also b.csv: it is gzip, not a table; unpack it (gunzip) and name what comes out\n"
+        )
+
     def test_docstrings(self, tmp_path):
         block = {"source": "docstrings", "packages": ["networkx", "numpy"], "fractions": {"test": 0.1}}
         done = fetch(block | {"limit": {"train": 40, "test": 20}}, tmp_path / "out")
@@ -389,6 +419,19 @@ class TestHub:
         assert splits["test"].labels.tolist() == [1, 0]
         assert splits["test"].texts == [("dev 0",), ("dev 1",)]
         assert list((tmp_path / "data").iterdir()) == []  # the cache is gone
+
+    def test_one_hub_split_under_two_names(self, block, load):
+        tables, _ = load(block | {"splits": {"train": "train", "test": "train"}})
+        with pytest.raises(
+            InputError, match=r"splits test \(data set 'owner/name', split 'train'\) and train .* same 10"
+        ):
+            make_splits(tables, ["sentence"], "label")
+
+    def test_a_label_that_is_no_class(self, block, load, tmp_path):
+        path = next(tmp_path.glob("snapshot/sst2/dev-*"))
+        pd.DataFrame({"sentence": ["a", "b", "c"], "label": [0, 7, 1]}).to_parquet(path)
+        with pytest.raises(InputError, match=r"generating the dataset \(Class label 7 greater than"):
+            load(block)
 
     @pytest.mark.parametrize(
         ("change", "message"),

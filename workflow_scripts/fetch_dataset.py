@@ -63,15 +63,22 @@ def load_hub(block: Block, output_dir: Path) -> Loaded:
         try:
             loaded = load_dataset(folder, config, Path(cache))
         except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"data set {block['path']!r}, config {config!r}: {reason}") from error
+            raise InputError(f"data set {block['path']!r}, config {config!r}: {_reason(error)}") from error
         tables = {split: hub_table(block["path"], loaded, name, wanted) for split, name in block["splits"].items()}
     return tables, {key: block.get(key) for key in ("path", "config", "revision")}
 
 
+def _reason(error: BaseException) -> str:
+    """What an error of `datasets` says, and the cause that it hides."""
+    said = " ".join(str(error).split())
+    while error.__cause__ is not None:
+        error = error.__cause__
+    cause = " ".join(str(error).split())
+    return said if cause in said else f"{said} ({cause})"
+
+
 def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> "Table":
     """The `columns`, the label last, of one split of a `datasets.DatasetDict`."""
-    from peft_tradeoffs.bad_places import Faults, refuse
     from peft_tradeoffs.datafiles import Table, find_columns
 
     if split not in loaded:
@@ -84,11 +91,6 @@ def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> "Table"
         labels = values[columns[-1]]
         if -1 in labels:
             raise InputError(f"{name}: labels are -1, so it is not labelled; take another split")
-        faults = Faults(name, "row")
-        for row, label in enumerate(labels, start=1):
-            if label is not None and not 0 <= label < len(classes):
-                faults.add(row, f"label {label} is none of its {len(classes)} classes", "pin a revision that is whole")
-        refuse([faults])
         values[columns[-1]] = [None if label is None else classes[label] for label in labels]
     return Table(name, values, range(1, len(rows) + 1), "row", classes)
 
