@@ -429,9 +429,13 @@ class TestHub:
 
     def test_a_label_that_is_no_class(self, block, load, tmp_path):
         path = next(tmp_path.glob("snapshot/sst2/dev-*"))
-        pd.DataFrame({"sentence": ["a", "b", "c"], "label": [0, 7, 1]}).to_parquet(path)
-        with pytest.raises(InputError, match=r"generating the dataset \(Class label 7 greater than"):
-            load(block)
+        for label, message in (
+            (7, r"generating the dataset \(Class label 7 greater"),
+            (-2, r"a label is -2, which is no"),
+        ):
+            pd.DataFrame({"sentence": ["a", "b", "c"], "label": [0, label, 1]}).to_parquet(path)
+            with pytest.raises(InputError, match=message):
+                load(block)
 
     @pytest.mark.parametrize(
         ("change", "message"),

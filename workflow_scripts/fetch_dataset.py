@@ -91,6 +91,8 @@ def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> "Table"
         labels = values[columns[-1]]
         if -1 in labels:
             raise InputError(f"{name}: labels are -1, so it is not labelled; take another split")
+        if negative := [label for label in labels if label is not None and label < 0]:
+            raise InputError(f"{name}: a label is {negative[0]}, which is no class; pin another revision")
         values[columns[-1]] = [None if label is None else classes[label] for label in labels]
     return Table(name, values, range(1, len(rows) + 1), "row", classes)
 

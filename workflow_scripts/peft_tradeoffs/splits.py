@@ -66,6 +66,7 @@ def make_splits(
     fractions, limit = fractions or {}, limit or {}
     warnings = [] if warnings is None else warnings
     _check_names(tables, fractions)
+    tables = {split: tables[split] for split in SPLITS if split in tables}
     warnings += [warning for table in tables.values() for warning in table.reading.warnings]
     faults = {split: Faults(table.name, table.unit) for split, table in tables.items()}
     texts = {split: _texts(table, text, faults[split]) for split, table in tables.items()}
