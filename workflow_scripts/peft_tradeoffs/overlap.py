@@ -1,8 +1,7 @@
-"""Rows that two splits share: splits that are the same, or part of another, are refused, single rows reported."""
+"""Rows that two splits share: splits that are the same are refused, single rows reported."""
 
 import itertools
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,30 +14,18 @@ Texts = tuple[str, ...]
 
 
 def check_distinct(splits: Mapping[str, "Split"], names: Mapping[str, str]) -> None:
-    """Raise InputError for two splits, by name, with the same texts, or one whose every row another has too.
+    """Raise InputError for two splits, by name, that have the same texts in any order, however often each.
 
-    The order of rows does not matter. `names` are what the splits' files or hub splits are called.
+    `names` are what the splits' files or hub splits are called.
     """
-    texts = {split: Counter(part.texts) for split, part in splits.items()}
-    rows = {split: set(zip(part.texts, part.labels.tolist(), strict=True)) for split, part in splits.items()}
+    texts = {split: set(part.texts) for split, part in splits.items()}
     for first, second in itertools.combinations(splits, 2):
-        places = f"{second} ({names[second]}) and {first} ({names[first]})"
-        example = f"the first is {splits[second].texts[0][0][:60]!r}"
         if texts[first] == texts[second]:
-            count = len(splits[first].texts)
             raise InputError(
-                f"splits {places} have the same {count} texts ({example}); name another file or split for one, "
-                "or leave it out and carve it off train with `fractions`"
+                f"splits {second} ({names[second]}) and {first} ({names[first]}) have the same {len(texts[first])} texts "
+                f"(the first is {splits[second].texts[0][0][:60]!r}); name another file or split for one, or leave it out "
+                "and carve it off train with `fractions`"
             )
-        for part, whole in ((first, second), (second, first)):
-            if rows[part] <= rows[whole]:
-                raise InputError(
-                    f"splits {places}: all {len(splits[part].texts)} rows of {part} are rows of {whole} too "
-                    f"({example}); take them out of {whole}, or name only {whole} and carve {part} off with `fractions`"
-                    if whole == "train"
-                    else f"splits {places}: all {len(splits[part].texts)} rows of {part} are rows of {whole} too "
-                    f"({example}); take them out of {whole}, or name another file or split"
-                )
 
 
 def shared(split: "Split", known: set[Texts]) -> int:
@@ -70,6 +57,8 @@ def _sentence(name: str, other: str, exact: int, near: int, rows: int) -> str:
     if not exact:
         return f"{near} of {rows} {name} rows ({share(near, rows)}) {have} the text of a {other} row but for {alike}."
     more = f"; {near} ({share(near, rows)}) if {alike} does not count" if near > exact else ""
+    if exact == rows:
+        more = "; this split shows nothing that is new to the model"
     return f"{exact} of {rows} {name} rows ({share(exact, rows)}) {have} the text of a {other} row{more}."
 
 
