@@ -6,6 +6,9 @@ the grid's edge as long as the best rate is on it. Out of memory and divergence 
 earlier grid that still stands is written down too, but never chosen: methods have as many trials each.
 """
 
+from peft_tradeoffs import signals_first  # noqa: F401
+
+# isort: split
 import argparse
 import os
 from pathlib import Path

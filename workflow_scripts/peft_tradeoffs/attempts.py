@@ -23,10 +23,11 @@ class Attempts:
     """`attempts.json` and `status.json` in a run's state directory. Attempts of another fingerprint are forgotten.
 
     An attempt: started_at and ended_at (for readers: the machine's clock when it began, and elapsed_s later), elapsed_s
-    (of the monotonic clock, which nobody sets; None: it left no sign), host, slurm, queued_s (of its SLURM job), gpu_uuid, gpu_name, waited_s (for the
-    GPU), first_step (from 1; where it began), last_step (None: it did none), stood_still_s (suspended, after
-    its first step) and reason, why it ended. One that left no reason gets it from the next: NO_WORD, with what its last
-    sign of life said. Both files end in the SHA-256 of what they say; one that says something else is damaged.
+    (of the monotonic clock, which nobody sets; None: it left no sign), host, slurm, queued_s (of its SLURM job),
+    gpu_uuid, gpu_name, waited_s (for the GPU), first_step (from 1; where it began), last_step (None: it did none),
+    stood_still_s (suspended, after its first step) and reason, why it ended. One that left no reason gets it from the
+    next: NO_WORD, with what its last sign of life said. Both files end in the SHA-256 of what they say; one that says
+    something else is damaged.
     """
 
     def __init__(self, folder: Path, fingerprint: str, confirm: Callable[[], None] = lambda: None) -> None:
@@ -69,8 +70,8 @@ class Attempts:
     @contextlib.contextmanager
     def under_way(self) -> Iterator[None]:
         """Begin an attempt, or go on with it, and note what ends it early; nothing if the run is another's by then."""
-        self.begin()
         try:
+            self.begin()
             yield
         except LockLost:
             raise
@@ -110,7 +111,11 @@ class Attempts:
     def end(self, reason: str) -> list[dict[str, Any]]:
         """This attempt ends; all attempts at the run."""
         if self._all and self._all[-1]["reason"] is None:
-            self._all[-1] |= {**self._ended(self._all[-1], self._elapsed_s()), "last_step": self._step, "reason": reason}
+            self._all[-1] |= {
+                **self._ended(self._all[-1], self._elapsed_s()),
+                "last_step": self._step,
+                "reason": reason,
+            }
             self._write()
             self.write_status()
         return self._all
