@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, files, slurm
-from peft_tradeoffs.errors import LockLost
+from peft_tradeoffs import files, seal, slurm
+from peft_tradeoffs.errors import InputError, LockLost
 from peft_tradeoffs.interruption import Interrupted
 
 NO_WORD = "ended without a word"
@@ -151,7 +151,7 @@ class Attempts:
     def _write_status(self) -> None:
         """A reader never meets half of it; whether the disk has it at once does not matter."""
         temporary = self._status.with_name(f".{self._status.name}.tmp")
-        temporary.write_text(json.dumps(_signed(self.status()), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(seal.signed(self.status()), indent=2) + "\n", encoding="utf-8")
         temporary.replace(self._status)
 
     def _eta_s(self) -> float | None:
@@ -175,10 +175,10 @@ class Attempts:
 
     def _read(self) -> list[dict[str, Any]]:
         try:
-            kept = _checked(self._path)
+            kept = seal.read_signed(self._path)
         except FileNotFoundError:
             return []
-        except (ValueError, RecursionError):
+        except InputError:
             self.damaged = True
             print(
                 f"{self._path}: not what an earlier attempt wrote (a disk that failed?), so this attempt counts as the "
@@ -190,8 +190,8 @@ class Attempts:
         return kept["attempts"] if kept["fingerprint"] == self._fingerprint else []
 
     def _last_sign(self, attempt: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.suppress(FileNotFoundError, ValueError, RecursionError):
-            status = _checked(self._status)
+        with contextlib.suppress(FileNotFoundError, InputError):
+            status = seal.read_signed(self._status)
             if status["started_at"] == attempt["started_at"]:
                 did_one = (status["step"] or 0) >= (attempt["first_step"] or 1)
                 return {
@@ -204,19 +204,7 @@ class Attempts:
 
     def _write(self) -> None:
         self._confirm()
-        files.write_json(self._path, _signed({"fingerprint": self._fingerprint, "attempts": self._all}))
-
-
-def _signed(value: dict[str, Any]) -> dict[str, Any]:
-    return {**value, "sha256": code.digest(value)}
-
-
-def _checked(path: Path) -> dict[str, Any]:
-    """What `_signed` made and `path` holds. Raises FileNotFoundError, or ValueError if it says something else now."""
-    value = files.read_json(path)
-    if not isinstance(value, dict) or value.pop("sha256", None) != code.digest(value):
-        raise ValueError(f"{path}: not what was written")
-    return value
+        files.write_json(self._path, seal.signed({"fingerprint": self._fingerprint, "attempts": self._all}))
 
 
 def mixed_gpus(attempts: list[dict[str, Any]]) -> bool:

@@ -32,7 +32,7 @@ def check_tokens(path: Path, expected: str) -> None:
         raise InputError(f"{path}: no such file; make it with tokenize_dataset.py") from None
     if _sha256(path, found.st_mtime_ns, found.st_size, found.st_ino) != expected:
         raise InputError(
-            f"{path}: its SHA-256 is not that of {path.with_suffix('.json').name} beside it, so these are other tokens; "
+            f"{path}: its SHA-256 is not that of {path.with_suffix('.json').name} beside it, so it has other tokens; "
             f"{_remedy(path)}"
         )
 

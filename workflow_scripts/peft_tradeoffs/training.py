@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, files, slurm
+from peft_tradeoffs import code, files, seal, slurm
 from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.environment import versions
 from peft_tradeoffs.errors import InputError
@@ -67,8 +67,18 @@ def read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     except (FileNotFoundError, json.JSONDecodeError) as error:
         raise InputError(f"--settings: neither JSON nor a file of it: {error}") from error
     if arguments.learning_rate_from:
-        settings["learning_rate"] = files.read_json(arguments.learning_rate_from)["learning_rate"]
+        settings["learning_rate"] = _read_rate(arguments.learning_rate_from)
     return settings
+
+
+def _read_rate(tuned: Path) -> float:
+    """The learning rate that tune.py wrote; InputError if the file is missing or no longer what it wrote."""
+    try:
+        return seal.read_signed(tuned)["learning_rate"]
+    except FileNotFoundError:
+        raise InputError(f"{tuned}: no such file; tune.py writes it") from None
+    except InputError as error:
+        raise InputError(f"{error}; delete it and run again, which takes it from the trials that stand") from None
 
 
 @contextlib.contextmanager
