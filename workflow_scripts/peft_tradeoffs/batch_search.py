@@ -1,12 +1,11 @@
 """The largest batch whose peak memory stays under a cap. Cheap to import."""
 
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, files, seal
+from peft_tradeoffs import code, files
 from peft_tradeoffs.errors import InputError
 
 STEP = 8  # rows computed at once are multiples of it from 8 on
@@ -30,13 +29,7 @@ class KeptPeaks:
     def __init__(self, path: Path, conditions: dict[str, Any], measure: Callable[[int], float | None]) -> None:
         """`conditions` are all that decides a peak beside the size: under others the file at `path` says nothing."""
         self._path, self._fingerprint, self._measure = path, code.digest(conditions), measure
-        try:
-            kept = seal.read_signed(path)
-        except FileNotFoundError:
-            kept = {}
-        except InputError as error:
-            print(f"{error}; its peaks are measured anew", file=sys.stderr, flush=True)
-            kept = {}
+        kept = files.read_json(path) if path.exists() else {}
         peaks = kept["peaks"] if kept.get("fingerprint") == self._fingerprint else []
         self._known = {peak["batch_size"]: peak["peak_MiB"] for peak in peaks}
 
@@ -44,7 +37,7 @@ class KeptPeaks:
         """The peak at a batch size, measured if it is not known."""
         if size not in self._known:
             self._known[size] = self._measure(size)
-            files.write_json(self._path, seal.signed({"fingerprint": self._fingerprint, "peaks": self.known()}))
+            files.write_json(self._path, {"fingerprint": self._fingerprint, "peaks": self.known()})
         return self._known[size]
 
     def known(self) -> list[dict[str, Any]]:

@@ -190,7 +190,7 @@ class RunDirectory:
     def _matches(self, summary: Path) -> bool:
         try:
             found = files.read_json(summary)
-        except (FileNotFoundError, ValueError, RecursionError):
+        except (FileNotFoundError, ValueError, RecursionError, InputError):
             return False
         return isinstance(found, dict) and found.get("fingerprint") == self.fingerprint
 
