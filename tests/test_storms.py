@@ -109,9 +109,6 @@ def test_scripts_that_train_take_signals_over_before_all_else(script: str) -> No
 
 
 def test_a_real_error_keeps_its_traceback() -> None:
-    process = start(before=1, on_error='raise ValueError("a defect")')
-    process.communicate(timeout=60)
-    assert process.returncode == 0  # nothing was raised in the block
     broken = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(imports=0, before=1, steps=0, saves="None", on_error="raise")],
         env={**os.environ, "PYTHONPATH": str(tiny.REPOSITORY / "workflow_scripts")},
