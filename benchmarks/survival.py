@@ -116,7 +116,7 @@ def storms(runs: Runs, count: int, whole_s: float, expected: Path, started_anew:
         shutil.rmtree(arm)
     others = [status for status in statuses if status not in (0, STATUS)]
     return (
-        f"storms: {statuses.count(STATUS)} of {count} ended with status {STATUS}, {statuses.count(0)} had finished before, "
+        f"storms: {statuses.count(STATUS)} of {count} ended with status {STATUS}, {statuses.count(0)} had finished, "
         f"others {others}; {tracebacks} tracebacks; {survived} of {count} ended with the same weights and predictions "
         "when run again"
     )
