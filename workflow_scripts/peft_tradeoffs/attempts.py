@@ -195,7 +195,8 @@ class Attempts:
         """Whether attempts.json is whole, of a version that wrote no SHA-256 and so of another fingerprint."""
         with contextlib.suppress(OSError, ValueError, RecursionError, InputError):
             found = files.read_json(self._path)
-            return isinstance(found, dict) and found.keys() == {"fingerprint", "attempts"}
+            keys = {"fingerprint", "attempts"}
+            return isinstance(found, dict) and found.keys() == keys and found["fingerprint"] != self._fingerprint
         return False
 
     def _last_sign(self, attempt: dict[str, Any]) -> dict[str, Any]:
