@@ -124,13 +124,10 @@ def _unlike_at_caps(found: list[dict[str, Any]], runs_dir: Path) -> dict[tuple[A
 
 
 def _recorded(folder: Path, summary: dict[str, Any]) -> Recorded:
-    try:
-        env = files.read_json(folder / "env.json")
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: missing; run train_at_equal_memory.py again for that arm") from None
-    if env["fingerprint"] != summary["fingerprint"]:
+    now = read_summary(folder / "summary.json", place=False)
+    if now["fingerprint"] != summary["fingerprint"]:
         raise InputError(f"{folder}: trained again meanwhile; run train_at_equal_memory.py again for that arm")
-    return Recorded(env, summary, [])
+    return Recorded(read_env(folder, now), summary, [])
 
 
 def equal_memory_readable(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import verified
 from peft_tradeoffs.readable import cost_keys, null_reasons, shown, ways_of_failing
 from peft_tradeoffs.run_files import predictions_sha256, read_logits, weights_sha256
 from peft_tradeoffs.tables import ARM, COMPLETED, random_weights, runs_frame
@@ -80,11 +81,12 @@ def _of_arm(runs: pd.DataFrame, done: pd.DataFrame, folders: list[Path]) -> dict
     }
     if len(done) < 2:
         return found
+    summaries = [verified(folder) for folder in folders]
     read = [read_logits(folder) for folder in folders]
     predictions, logits = (np.stack(values) for values in zip(*read, strict=True))
     return found | {
-        "identical_weights": _identical([weights_sha256(folder) for folder in folders]),
-        "identical_predictions": _identical([predictions_sha256(folder) for folder in folders]),
+        "identical_weights": _identical([weights_sha256(summary) for summary in summaries]),
+        "identical_predictions": _identical([predictions_sha256(summary) for summary in summaries]),
         "largest_logit_difference": float(np.ptp(logits, axis=0).max()),
         "differing_predictions": int((predictions != predictions[0]).any(axis=0).sum()),
     }

@@ -83,10 +83,11 @@ def accuracy_gain_per_million_by_arm(grid: Grid) -> Figure:
 
 def majority(predictions: Path) -> float:
     """The share of the most frequent label in a run's predictions.csv. Raises InputError without labels."""
+    verified(predictions.parent, predictions.name)
     try:
         with predictions.open(encoding="utf-8", newline="") as file:
             counts = Counter(row["label"] for row in csv.DictReader(file))
-    except (FileNotFoundError, KeyError):
+    except KeyError:
         raise InputError(f"{predictions}: no labels in it, though the run is completed; {REMEDY}") from None
     if not counts:
         raise InputError(f"{predictions}: it has no rows, though the run is completed; {REMEDY}")

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs import files
+from peft_tradeoffs import files, seal
 from peft_tradeoffs.card import Subject, model_card
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import check_all, has_weights, read_env, verified
 from peft_tradeoffs.markdown_text import without_paths
 from peft_tradeoffs.run_files import weights_sha256
 from peft_tradeoffs.tables import ARM, COMPLETED
@@ -31,12 +32,14 @@ def publish(
     data_dir: Path,
     tokens_dir: Path,
     output: Path,
+    keep_weights: bool = True,
 ) -> None:
     """Write {output}/{dataset}/{model}/{arm}/seed{seed} for each run that has weights, and index.csv over all runs.
 
     `runs`, `arms` and `comparison` are as of `tables.runs_frame`, `arms_frame` and `read_comparison`; `datasets` are
-    the blocks of the configuration by name. index.csv says of a run without a folder why it has none. Raises InputError
-    for a file or a block that is missing.
+    the blocks of the configuration by name. index.csv says of a run without a folder why it has none: without
+    `keep_weights`, that its weights are absent, too. Raises InputError for a block that is missing, and for a file of a
+    run that is missing or not as it was published.
     """
     if unknown := set(runs["dataset"]) - set(datasets):
         raise InputError(f"--datasets: no block of the data set {min(unknown)}; give that of the configuration")
@@ -45,13 +48,15 @@ def publish(
     for run in runs[[*ARM, "seed"]].to_dict("records"):
         names = [*(run[key] for key in ARM), f"seed{run['seed']}"]
         folder = runs_dir.joinpath(*names)
-        summary = _read(folder / "summary.json")
-        sha256 = weights_sha256(folder)
-        row = {**run, "folder": None, "library": None, "weights_sha256": sha256, "reason": _reason(summary, sha256)}
+        summary = verified(folder)
+        check_all(folder, summary, keep_weights)
+        there = has_weights(folder)
+        sha256 = weights_sha256(summary) if there else None
+        row = {**run, "folder": None, "library": None, "weights_sha256": sha256, "reason": _reason(summary, there)}
         if row["reason"] is None:
             subject = Subject(
                 summary,
-                _read(folder / "env.json"),
+                read_env(folder, summary),
                 of_arm[tuple(run[key] for key in ARM)],
                 _compared(comparison, run),
                 datasets[run["dataset"]],
@@ -115,13 +120,17 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _reason(summary: dict[str, Any], sha256: str | None) -> str | None:
+def _reason(summary: dict[str, Any], there: bool) -> str | None:
     """Why there is nothing to publish of a run; None if there is."""
     if summary["status"] != COMPLETED:
         return f"the run ended in status {summary['status']}"
     if not summary["pretrained"]:
         return "its base model has random weights, which nobody else has"
-    return "the run's folder has no weights" if sha256 is None else None
+    if there:
+        return None
+    if summary[seal.WEIGHTS] == seal.NOT_KEPT:
+        return "its weights were not kept (keep_weights is false)"
+    return "its weights are absent, as keep_weights: false allows"
 
 
 def _compared(comparison: pd.DataFrame, run: dict[str, Any]) -> dict[str, dict[str, Any]]:

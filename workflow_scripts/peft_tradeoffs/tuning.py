@@ -1,8 +1,43 @@
 """Which learning rate the trials of a grid choose. Cheap to import."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from peft_tradeoffs import files
+from peft_tradeoffs.errors import InputError
+
 Trial = dict[str, Any]  # learning_rate, added, status, value (the metric on the dev split), loss (there)
+
+
+# Of what tune.py writes: what those who read it cannot do without. A trial has TRIAL.
+FOUND: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("dataset", "model", "arm", "method", "metric"), (str,)),
+    **{"rank": (int, type(None)), "learning_rate": (int, float), "rates": (list,), "tied": (list,)},
+    **{"trials": (list,), "earlier": (list,)},
+}
+TRIAL: dict[str, tuple[type, ...]] = {
+    **{"learning_rate": (int, float), "added": (bool,), "status": (str,)},
+    **dict.fromkeys(("value", "loss"), (int, float, type(None))),
+}
+REMEDY = "delete it, and Snakemake tunes that arm again from its trials"
+
+
+def read_found(path: Path, required: Iterable[str] = FOUND) -> dict[str, Any]:
+    """What tune.py wrote. Raises InputError for a damaged file, FileNotFoundError without.
+
+    `required`: the keys that must be there; those that are there are of the right type.
+    """
+    what = "what tune.py writes"
+    found = files.read_object(path, {key: FOUND[key] for key in required}, what, REMEDY)
+    files.check_object(path, found, {key: kind for key, kind in FOUND.items() if key in found}, what, REMEDY)
+    for key in ("trials", "earlier"):
+        for trial in found.get(key, []):
+            files.check_object(path, trial, TRIAL, f"{what} ({key})", REMEDY)
+    for key in ("rates", "tied"):
+        if any(type(rate) not in (int, float) for rate in found.get(key, [])):
+            raise InputError(f"{path}: not {what}: {key} is {files.shown(found[key])}; {REMEDY}")
+    return found
 
 
 def rank_key(trial: Trial) -> tuple[float, float, float]:
