@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs import code, errors, files
+from peft_tradeoffs.finished import read_summary
 from peft_tradeoffs.training import Run, add_training, process, read_settings
 from peft_tradeoffs.tuning import beyond, chosen
 
@@ -69,7 +70,7 @@ def _earlier(runs: list[Run], conditions: dict[str, Any]) -> list[dict[str, Any]
     for summary in runs[0].folder.parent.glob("lr*/summary.json"):
         if summary.parent in (run.folder for run in runs):
             continue
-        trial = files.read_json(summary)
+        trial = read_summary(summary, place=False)
         settings = runs[0].settings | {"learning_rate": trial["learning_rate"]}
         if trial["fingerprint"] == code.digest({"seed": runs[0].seed, "settings": settings, **conditions}):
             found.append(_trial(summary.parent, False))
@@ -78,7 +79,7 @@ def _earlier(runs: list[Run], conditions: dict[str, Any]) -> list[dict[str, Any]
 
 def _trial(folder: Path, added: bool) -> dict[str, Any]:
     """What is kept of a trial; its `test` split is the dev split."""
-    summary = files.read_json(folder / "summary.json")
+    summary = read_summary(folder / "summary.json", place=False)
     same = (
         "learning_rate",
         "status",
