@@ -62,7 +62,7 @@ def test_a_file_that_is_not_what_was_published_is_named(run: Path, name: str, da
     elif damage != "missing":
         flipped = bytes([content[0] ^ 4]) + content[1:]
         path.write_bytes({"empty": b"", "cut": content[:-1], "longer": content + b"\n", "bit": flipped}[damage])
-    with pytest.raises(InputError, match=f"{name}: (missing|changed)"):
+    with pytest.raises(InputError, match=rf"{name}: (missing|changed)"):
         seal.check_files(run, read(run))
     others = [other for other in CONTENT if other != name]
     seal.check_files(run, read(run), others)
@@ -88,7 +88,7 @@ def test_a_summary_that_was_edited_is_named(run: Path, changes: dict[str, Any], 
 
 @pytest.mark.parametrize("summary", [[], None, "text", 3, {}, {"accuracy": 1.0}])
 def test_what_is_no_summary_is_named(summary: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="summary.json: (not a run's summary|no weights, files, sha256)"):
+    with pytest.raises(InputError, match=r"summary.json: (not a run's summary|no weights, files, sha256)"):
         seal.check_summary(summary, tmp_path / "summary.json")
 
 

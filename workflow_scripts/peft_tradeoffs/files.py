@@ -1,6 +1,7 @@
 """Files that are whole or absent, and their checksums."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,16 +19,42 @@ SHOWN = 60  # characters of a value in a message
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes `path`'s place only if the block succeeds."""
+    """Yield a temporary path beside `path`; it takes `path`'s place only if the block succeeds, and then for good.
+
+    An error of the system that names no file, as a full disk's, names `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file's content, or a folder's list of files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():  # some file systems' folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` everything in `folder`, and itself."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
 
 
 def write_text(path: Path, text: str) -> None:

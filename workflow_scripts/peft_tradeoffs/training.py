@@ -105,7 +105,7 @@ class TrainingProcess:
                 self._locks.callback(directory.unlock)
                 waited |= directory.lock(wait_s)
         for run in runs:
-            if not directories[run.folder].finished():
+            if not directories[run.folder].stands(self._arguments.without_weights):
                 self._train(run, directories[run.folder])
         # Who held the locks before may be ending, and its Snakemake removes the summaries that it had made: now, or in
         # a moment, after this process has ended too.
