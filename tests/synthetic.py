@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from peft_tradeoffs.environment import LIBRARIES
+from peft_tradeoffs.seal import seal as sealed
 from peft_tradeoffs.tuning_table import tuning_frame
 
 PARAMETERS = 66_955_010
@@ -162,15 +163,22 @@ def write(folder: Path, summaries: list[dict[str, Any]], epochs: int = 3) -> Pat
     for run in summaries:
         target = folder / "runs" / run["dataset"] / run["model"] / run["arm"] / f"seed{run['seed']}"
         target.mkdir(parents=True, exist_ok=True)
-        (target / "summary.json").write_text(json.dumps(run), encoding="utf-8")
         (target / "env.json").write_text(json.dumps(environment(run)), encoding="utf-8")
         paths.append(target / "summary.json")
         write_metrics(target / "metrics.csv", run, epochs if run["status"] == "completed" else 0)
         if run["status"] == "completed":
             (target / "predictions.csv").write_text(PREDICTIONS, encoding="utf-8")
+        seal(target, run)
     listing = folder / "summaries.txt"
     listing.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
     return listing
+
+
+def seal(target: Path, run: dict[str, Any] | None = None) -> None:
+    """Write the sealed summary of the run whose other files stand in `target`; without `run`, the one there anew."""
+    path = target / "summary.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if run is None else run
+    path.write_text(json.dumps(sealed(found, target)), encoding="utf-8")
 
 
 def environment(run: dict[str, Any]) -> dict[str, Any]:

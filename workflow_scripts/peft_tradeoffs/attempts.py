@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs import code, files, slurm
-from peft_tradeoffs.errors import LockLost
+from peft_tradeoffs.errors import InputError, LockLost
 from peft_tradeoffs.interruption import Interrupted
 
 NO_WORD = "ended without a word"
@@ -110,7 +110,11 @@ class Attempts:
     def end(self, reason: str) -> list[dict[str, Any]]:
         """This attempt ends; all attempts at the run."""
         if self._all and self._all[-1]["reason"] is None:
-            self._all[-1] |= {**self._ended(self._all[-1], self._elapsed_s()), "last_step": self._step, "reason": reason}
+            self._all[-1] |= {
+                **self._ended(self._all[-1], self._elapsed_s()),
+                "last_step": self._step,
+                "reason": reason,
+            }
             self._write()
             self.write_status()
         return self._all
@@ -173,7 +177,7 @@ class Attempts:
             kept = _checked(self._path)
         except FileNotFoundError:
             return []
-        except (ValueError, RecursionError):
+        except InputError:
             self.damaged = True
             print(
                 f"{self._path}: not what an earlier attempt wrote (a disk that failed?), so this attempt counts as the "
@@ -185,7 +189,7 @@ class Attempts:
         return kept["attempts"] if kept["fingerprint"] == self._fingerprint else []
 
     def _last_sign(self, attempt: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.suppress(FileNotFoundError, ValueError, RecursionError):
+        with contextlib.suppress(FileNotFoundError, InputError):
             status = _checked(self._status)
             if status["started_at"] == attempt["started_at"]:
                 did_one = (status["step"] or 0) >= (attempt["first_step"] or 1)
@@ -207,10 +211,10 @@ def _signed(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked(path: Path) -> dict[str, Any]:
-    """What `_signed` made and `path` holds. Raises FileNotFoundError, or ValueError if it says something else now."""
+    """What `_signed` made and `path` holds. Raises FileNotFoundError, or InputError if it says something else now."""
     value = files.read_json(path)
     if not isinstance(value, dict) or value.pop("sha256", None) != code.digest(value):
-        raise ValueError(f"{path}: not what was written")
+        raise InputError(f"{path}: not what was written")
     return value
 
 

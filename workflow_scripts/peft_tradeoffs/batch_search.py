@@ -1,5 +1,6 @@
 """The largest batch whose peak memory stays under a cap. Cheap to import."""
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,16 +30,29 @@ class KeptPeaks:
     def __init__(self, path: Path, conditions: dict[str, Any], measure: Callable[[int], float | None]) -> None:
         """`conditions` are all that decides a peak beside the size: under others the file at `path` says nothing."""
         self._path, self._fingerprint, self._measure = path, code.digest(conditions), measure
-        kept = files.read_json(path) if path.exists() else {}
-        peaks = kept["peaks"] if kept.get("fingerprint") == self._fingerprint else []
-        self._known = {peak["batch_size"]: peak["peak_MiB"] for peak in peaks}
+        self._known = {peak["batch_size"]: peak["peak_MiB"] for peak in self._kept()}
 
     def __call__(self, size: int) -> float | None:
         """The peak at a batch size, measured if it is not known."""
         if size not in self._known:
             self._known[size] = self._measure(size)
-            files.write_json(self._path, {"fingerprint": self._fingerprint, "peaks": self.known()})
+            content = {"fingerprint": self._fingerprint, "peaks": self.known()}
+            files.write_json(self._path, {**content, "sha256": code.digest(content)})
         return self._known[size]
+
+    def _kept(self) -> list[dict[str, Any]]:
+        """What the file holds of these conditions; a damaged one is reported, and all is measured again."""
+        try:
+            kept = files.read_object(self._path, {}, "the search's peaks", "")
+            content = {key: kept[key] for key in ("fingerprint", "peaks")}
+            if kept.get("sha256") == code.digest(content):
+                return content["peaks"] if content["fingerprint"] == self._fingerprint else []
+        except FileNotFoundError:
+            return []
+        except (InputError, KeyError):
+            pass
+        print(f"{self._path}: not what the search wrote; its peaks are measured again", file=sys.stderr, flush=True)
+        return []
 
     def known(self) -> list[dict[str, Any]]:
         """All of them, ascending by size: batch_size, peak_MiB."""

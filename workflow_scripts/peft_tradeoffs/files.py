@@ -90,9 +90,7 @@ def read_object(path: Path, kinds: dict[str, tuple[type, ...]], what: str, remed
     return check_object(path, read_json(path, remedy), kinds, what, remedy)
 
 
-def check_object(
-    path: Path, value: Any, kinds: dict[str, tuple[type, ...]], what: str, remedy: str
-) -> dict[str, Any]:
+def check_object(path: Path, value: Any, kinds: dict[str, tuple[type, ...]], what: str, remedy: str) -> dict[str, Any]:
     """`value`, read from `path`, if it is an object that has these keys; else InputError, as `read_object` has it."""
     if not isinstance(value, dict):
         raise InputError(f"{path}: not {what}: no JSON object{_then(remedy)}")

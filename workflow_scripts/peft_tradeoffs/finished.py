@@ -150,4 +150,3 @@ def _keys() -> dict[str, tuple[tuple[type, ...], list[Any] | None, float, float]
         low, high = about.get("minimum", -LARGEST), about.get("maximum", LARGEST)
         found[key] = (types, about.get("enum"), max(low, -LARGEST), min(high, LARGEST))
     return found
-

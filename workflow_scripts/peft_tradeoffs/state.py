@@ -14,7 +14,16 @@ from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.interruption import Interruption
 from peft_tradeoffs.lock import RunLock
 
-STATE_ERRORS = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
+STATE_ERRORS = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+)
 
 
 class RunDirectory:
@@ -181,7 +190,7 @@ class RunDirectory:
     def _matches(self, summary: Path) -> bool:
         try:
             found = files.read_json(summary)
-        except (FileNotFoundError, ValueError, RecursionError):
+        except (FileNotFoundError, InputError):
             return False
         return isinstance(found, dict) and found.get("fingerprint") == self.fingerprint
 
