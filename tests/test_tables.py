@@ -451,7 +451,7 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(InputError, match="no such summary"):
         tables.read_summaries([tmp_path / "summary.json"])
     broken = tmp_path / "summary.json"
-    for text, message in (("{", "not JSON"), ("[]", "not a run's summary"), ('{"status": "completed"}', "no dataset")):
+    for text, message in (("{", "not JSON"), ("[]", "not a run's summary"), ('{"status": "completed"}', "no weights")):
         broken.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=message):
             tables.read_summaries([broken])

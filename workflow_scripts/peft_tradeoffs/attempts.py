@@ -110,11 +110,7 @@ class Attempts:
     def end(self, reason: str) -> list[dict[str, Any]]:
         """This attempt ends; all attempts at the run."""
         if self._all and self._all[-1]["reason"] is None:
-            self._all[-1] |= {
-                **self._ended(self._all[-1], self._elapsed_s()),
-                "last_step": self._step,
-                "reason": reason,
-            }
+            self._all[-1] |= {**self._ended(self._all[-1], self._elapsed_s()), "last_step": self._step, "reason": reason}
             self._write()
             self.write_status()
         return self._all

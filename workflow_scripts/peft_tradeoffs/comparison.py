@@ -63,7 +63,8 @@ class Predicted:
 def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     """Read a completed run's predictions on a split, of which `run` has task, metric, metric_value and test_rows.
 
-    Raises InputError if they are missing, not as the run published them, broken, not finite, not what the logits say or do not give its metric.
+    Raises InputError if they are missing, not as the run published them, broken, not finite, not what the logits say or
+    do not give its metric.
     """
     kind = float if run["task"] == "regression" else int
     remedy = REMEDY

@@ -14,6 +14,7 @@ from peft_tradeoffs import readable, style
 from peft_tradeoffs.bars import by_arm, draw_gap, name_rows, names, rows_height
 from peft_tradeoffs.canvas import Grid, canvas, message, no_metric, reason, styled
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import verified
 from peft_tradeoffs.run_files import REMEDY
 from peft_tradeoffs.scatter import log_ticks
 from peft_tradeoffs.tables import COMPLETED

@@ -93,7 +93,7 @@ def first(values: pd.Series) -> Any:
 
 
 def read_summaries(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Read summary.json files, each once. Raises InputError, a line a file, for those that are not as a run left them."""
+    """Read summary.json files, each once. Raises InputError, a line a file, for those that are not as runs left them."""
     summaries, problems = [], []
     for path in paths:
         try:
@@ -118,9 +118,9 @@ def typed(values: pd.Series) -> pd.Series:
 
 
 def runs_frame(summaries: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row a run, columns as in COLUMNS, then keys this version does not know, but for the seal's; null_reasons as JSON last.
+    """One row a run, columns as in COLUMNS, then keys this version does not know; null_reasons as JSON last.
 
-    differs is null: contract_text.with_differences fills it in.
+    The keys of the seal are left out. differs is null: contract_text.with_differences fills it in.
 
     Raises InputError if a run is there twice or the runs of one data set and model differ in metric.
     """
