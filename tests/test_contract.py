@@ -81,7 +81,8 @@ def grid(summaries: list[dict[str, Any]]) -> dict[str, list[Any]]:
 def findings(
     folder: Path, declared: dict[str, list[str]] | None = None, baseline: str = "full"
 ) -> dict[tuple[str, str], Finding]:
-    """What the contract finds, by arm and fact."""
+    """What the contract finds, by arm and fact, in runs that published what is there."""
+    synthetic.seal_all(folder)
     found = read_grid(folder.parents[1], folder.parents[2] / "tune/best", grid(runs()))["sst2", "distilbert"]
     return {(one.arm, one.fact): one for one in compare(found, baseline, declared or {})}
 
@@ -95,7 +96,8 @@ def refused(folder: Path, **options: Any) -> dict[str, list[str]]:
 
 
 def check(folder: Path, *words: str, summaries: list[dict[str, Any]] | None = None) -> subprocess.CompletedProcess[str]:
-    """The command line over the runs in `folder`."""
+    """The command line over the runs in `folder`, which published what is there."""
+    synthetic.seal_all(folder)
     place = ["--runs-dir", str(folder / "runs"), "--grid", json.dumps(grid(summaries or runs()))]
     place += ["--output-dir", str(folder / "tables"), "--baseline", "full"]
     place += ["--tunings-dir", str(folder / "tune/best")]
@@ -626,16 +628,16 @@ def test_a_contract_of_other_runs_is_refused(tmp_path):
     frame = tables.runs_frame(every)
     with pytest.raises(InputError, match=r"contract.csv: no arm sst2/distilbert/lora-r4; make it again"):
         with_differences(frame, path)
-    with pytest.raises(InputError, match=r"none.csv: no such file; check_contract.py writes it"):
+    with pytest.raises(InputError, match=r"none.csv: no such file; make it again with check_contract.py"):
         with_differences(frame, tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda run: (run / "env.json").unlink(), r"env.json: missing, though the run's summary stands"),
-        (lambda run: (run / "env.json").write_text("{"), r"env.json or metrics.csv is broken"),
-        (lambda run: (run / "env.json").write_text("{}"), r"not a run's environment, no settings"),
+        (lambda run: (run / "env.json").unlink(), r"env.json: the run's summary does not list it"),
+        (lambda run: (run / "env.json").write_text("{"), r"env.json: not JSON"),
+        (lambda run: (run / "env.json").write_text("{}"), r"not a run's environment: no settings"),
         (lambda run: change(run.parent, ".", fields(fingerprint="1"), "0"), r"of another run than summary.json"),
         (lambda run: shutil.rmtree(run.parent), r"lora-r4: no run has a summary; run the workflow's target `runs`"),
     ],

@@ -10,8 +10,8 @@ import pandas as pd
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import verified
-from peft_tradeoffs.seed_values import by_seed, failures
 from peft_tradeoffs.seal import REMEDY
+from peft_tradeoffs.seed_values import by_seed, failures
 from peft_tradeoffs.stats import over_seeds
 from peft_tradeoffs.tables import ARM, COMPLETED, random_weights
 

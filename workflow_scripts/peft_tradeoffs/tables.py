@@ -93,7 +93,7 @@ def first(values: pd.Series) -> Any:
 
 
 def read_summaries(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Read summary.json files, each once. Raises InputError, a line a file, for those that are not as runs left them."""
+    """Read summary.json files, each once. Raises InputError, a line a file, for those that no run left so."""
     summaries, problems = [], []
     for path in paths:
         try:
