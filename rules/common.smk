@@ -185,7 +185,7 @@ def noise_option(wildcards, input):
 
 
 # Scripts that look at the runs' weights: what they need to know where the runs may have none.
-NO_WEIGHTS = "" if getattr(EXPERIMENT, "keep_weights", True) else "--no-keep-weights"
+NO_WEIGHTS = "" if EXPERIMENT.keep_weights else "--no-keep-weights"
 
 
 def check_reference_key(wildcards):

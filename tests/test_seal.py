@@ -95,6 +95,6 @@ def test_what_is_no_summary_is_named(summary: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("listing", [[], {"../../secret": "0" * 64}, {"/etc/passwd": "0" * 64}, {"env.json": None}])
 def test_a_forged_listing_leads_nowhere_else(listing: Any, tmp_path: Path) -> None:
     """A summary that is signed again with names outside its folder."""
-    forged = seal._signed({"files": listing, "weights": "kept"})
+    forged = seal.signed({"files": listing, "weights": "kept"})
     with pytest.raises(InputError, match="not what a run writes"):
         seal.check_summary(json.loads(json.dumps(forged)), tmp_path / "summary.json")

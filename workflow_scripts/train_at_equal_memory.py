@@ -6,6 +6,9 @@ Caps that come to the same batch share its runs, whose weights are not kept. Wri
 to --output.
 """
 
+from peft_tradeoffs import signals_first  # noqa: F401
+
+# isort: split
 import argparse
 import dataclasses
 import os

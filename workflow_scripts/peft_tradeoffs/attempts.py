@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, files, slurm
+from peft_tradeoffs import files, seal, slurm
 from peft_tradeoffs.errors import InputError, LockLost
 from peft_tradeoffs.interruption import Interrupted
 
@@ -23,10 +23,11 @@ class Attempts:
     """`attempts.json` and `status.json` in a run's state directory. Attempts of another fingerprint are forgotten.
 
     An attempt: started_at and ended_at (for readers: the machine's clock when it began, and elapsed_s later), elapsed_s
-    (of the monotonic clock, which nobody sets; None: it left no sign), host, slurm, queued_s (of its SLURM job), gpu_uuid, gpu_name, waited_s (for the
-    GPU), first_step (from 1; where it began), last_step (None: it did none), stood_still_s (suspended, after
-    its first step) and reason, why it ended. One that left no reason gets it from the next: NO_WORD, with what its last
-    sign of life said. Both files end in the SHA-256 of what they say; one that says something else is damaged.
+    (of the monotonic clock, which nobody sets; None: it left no sign), host, slurm, queued_s (of its SLURM job),
+    gpu_uuid, gpu_name, waited_s (for the GPU), first_step (from 1; where it began), last_step (None: it did none),
+    stood_still_s (suspended, after its first step) and reason, why it ended. One that left no reason gets it from the
+    next: NO_WORD, with what its last sign of life said. Both files end in the SHA-256 of what they say; one that says
+    something else is damaged.
     """
 
     def __init__(self, folder: Path, fingerprint: str, confirm: Callable[[], None] = lambda: None) -> None:
@@ -69,8 +70,8 @@ class Attempts:
     @contextlib.contextmanager
     def under_way(self) -> Iterator[None]:
         """Begin an attempt, or go on with it, and note what ends it early; nothing if the run is another's by then."""
-        self.begin()
         try:
+            self.begin()
             yield
         except LockLost:
             raise
@@ -110,7 +111,11 @@ class Attempts:
     def end(self, reason: str) -> list[dict[str, Any]]:
         """This attempt ends; all attempts at the run."""
         if self._all and self._all[-1]["reason"] is None:
-            self._all[-1] |= {**self._ended(self._all[-1], self._elapsed_s()), "last_step": self._step, "reason": reason}
+            self._all[-1] |= {
+                **self._ended(self._all[-1], self._elapsed_s()),
+                "last_step": self._step,
+                "reason": reason,
+            }
             self._write()
             self.write_status()
         return self._all
@@ -146,7 +151,7 @@ class Attempts:
     def _write_status(self) -> None:
         """A reader never meets half of it; whether the disk has it at once does not matter."""
         temporary = self._status.with_name(f".{self._status.name}.tmp")
-        temporary.write_text(json.dumps(_signed(self.status()), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(seal.signed(self.status()), indent=2) + "\n", encoding="utf-8")
         temporary.replace(self._status)
 
     def _eta_s(self) -> float | None:
@@ -170,7 +175,7 @@ class Attempts:
 
     def _read(self) -> list[dict[str, Any]]:
         try:
-            kept = _checked(self._path)
+            kept = seal.read_signed(self._path)
         except FileNotFoundError:
             return []
         except InputError:
@@ -186,7 +191,7 @@ class Attempts:
 
     def _last_sign(self, attempt: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError, InputError):
-            status = _checked(self._status)
+            status = seal.read_signed(self._status)
             if status["started_at"] == attempt["started_at"]:
                 did_one = (status["step"] or 0) >= (attempt["first_step"] or 1)
                 return {
@@ -199,19 +204,7 @@ class Attempts:
 
     def _write(self) -> None:
         self._confirm()
-        files.write_json(self._path, _signed({"fingerprint": self._fingerprint, "attempts": self._all}))
-
-
-def _signed(value: dict[str, Any]) -> dict[str, Any]:
-    return {**value, "sha256": code.digest(value)}
-
-
-def _checked(path: Path) -> dict[str, Any]:
-    """What `_signed` made and `path` holds. Raises FileNotFoundError, or InputError if it says something else now."""
-    value = files.read_json(path)
-    if not isinstance(value, dict) or value.pop("sha256", None) != code.digest(value):
-        raise InputError(f"{path}: not what was written")
-    return value
+        files.write_json(self._path, seal.signed({"fingerprint": self._fingerprint, "attempts": self._all}))
 
 
 def mixed_gpus(attempts: list[dict[str, Any]]) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, files
+from peft_tradeoffs import code, files, seal
 from peft_tradeoffs.errors import InputError
 
 STEP = 8  # rows computed at once are multiples of it from 8 on
@@ -36,23 +36,19 @@ class KeptPeaks:
         """The peak at a batch size, measured if it is not known."""
         if size not in self._known:
             self._known[size] = self._measure(size)
-            content = {"fingerprint": self._fingerprint, "peaks": self.known()}
-            files.write_json(self._path, {**content, "sha256": code.digest(content)})
+            files.write_json(self._path, seal.signed({"fingerprint": self._fingerprint, "peaks": self.known()}))
         return self._known[size]
 
     def _kept(self) -> list[dict[str, Any]]:
         """What the file holds of these conditions; a damaged one is reported, and all is measured again."""
         try:
-            kept = files.read_object(self._path, {}, "the search's peaks", "")
-            content = {key: kept[key] for key in ("fingerprint", "peaks")}
-            if kept.get("sha256") == code.digest(content):
-                return content["peaks"] if content["fingerprint"] == self._fingerprint else []
+            kept = seal.read_signed(self._path)
         except FileNotFoundError:
             return []
-        except (InputError, KeyError):
-            pass
-        print(f"{self._path}: not what the search wrote; its peaks are measured again", file=sys.stderr, flush=True)
-        return []
+        except InputError as error:
+            print(f"{error}; its peaks are measured again", file=sys.stderr, flush=True)
+            return []
+        return kept["peaks"] if kept["fingerprint"] == self._fingerprint else []
 
     def known(self) -> list[dict[str, Any]]:
         """All of them, ascending by size: batch_size, peak_MiB."""

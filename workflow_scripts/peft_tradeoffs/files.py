@@ -163,6 +163,28 @@ def system_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def shared(folder: Path) -> None:
+    """Give the files that a library made in `folder` the mode of new files: who the umask allows can read them.
+
+    safetensors (0.8) keeps what it writes to its owner, whatever the umask.
+    """
+    mode = 0o666 & ~_umask()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
+
+
+def _umask() -> int:
+    """The process's umask; asking for it by os.umask would change it for other threads for a moment."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def sha256(path: Path) -> str:
     """The file's SHA-256, as lower-case hex."""
     with path.open("rb") as file:

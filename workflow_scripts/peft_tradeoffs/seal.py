@@ -23,7 +23,7 @@ def seal(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     found = {path.relative_to(folder).as_posix(): files.sha256(path) for path in _published(folder)}
     kept = KEPT if any(is_weight(name) for name in found) else NOT_KEPT
     own = {key: value for key, value in summary.items() if key not in KEYS}
-    return _signed({**own, WEIGHTS: kept, FILES: found})
+    return signed({**own, WEIGHTS: kept, FILES: found})
 
 
 def check_summary(summary: Any, path: Path) -> None:
@@ -33,7 +33,7 @@ def check_summary(summary: Any, path: Path) -> None:
     missing = [key for key in KEYS if key not in summary]
     if missing:
         raise InputError(f"{path}: no {', '.join(missing)}, which every run writes; {REMEDY}")
-    if summary[SHA256] != _signed(summary)[SHA256]:
+    if summary[SHA256] != signed(summary)[SHA256]:
         raise InputError(f"{path}: changed after the run wrote it: its content is not that of its sha256; {REMEDY}")
     if not _is_listing(summary[FILES]) or summary[WEIGHTS] not in (KEPT, NOT_KEPT):
         raise InputError(f"{path}: files and weights are not what a run writes; {REMEDY}")
@@ -71,15 +71,24 @@ def is_weight(name: str) -> bool:
     return name.partition("/")[0] in FOLDERS
 
 
+def signed(value: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with `sha256`, the SHA-256 of the rest of it in code.digest's form."""
+    content = {key: found for key, found in value.items() if key != SHA256}
+    return {**content, SHA256: code.digest(content)}
+
+
+def read_signed(path: Path) -> dict[str, Any]:
+    """The JSON object that `signed` made, without `sha256`. Raises FileNotFoundError, or InputError if it changed."""
+    value = files.read_json(path)
+    if not isinstance(value, dict) or value.get(SHA256) != signed(value)[SHA256]:
+        raise InputError(f"{path}: changed after it was written: its content is not that of its sha256")
+    return {key: found for key, found in value.items() if key != SHA256}
+
+
 def _published(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in NAMES if (folder / name).is_file())
     for name in FOLDERS:
         yield from sorted(path for path in (folder / name).rglob("*") if path.is_file())
-
-
-def _signed(summary: dict[str, Any]) -> dict[str, Any]:
-    content = {key: value for key, value in summary.items() if key != SHA256}
-    return {**content, SHA256: code.digest(content)}
 
 
 def _is_listing(value: Any) -> bool:

@@ -14,7 +14,16 @@ from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.interruption import Interruption
 from peft_tradeoffs.lock import RunLock
 
-STATE_ERRORS = (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
+STATE_ERRORS = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+)
 
 
 class RunDirectory:
