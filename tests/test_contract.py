@@ -22,12 +22,14 @@ from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS
 from peft_tradeoffs.figures import FIGURES
 from peft_tradeoffs.preflight import check_planned
+from peft_tradeoffs.seal import signed
 
 ARMS = synthetic.grid(["full", "lora", "qlora"], [4, 16])
 AXES = ("dataset", "model", "arm", "seed")
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 TUNING = {"arm": "full", "rates": [1e-5, 1e-4], "seed": 1000, "epochs": 3, "max_steps": None, "batch_size": 32}
-TUNING |= {"train_rows": 5760, "dev_rows": 640, "data_sha256": "d" * 64}
+TUNING |= {"train_rows": 5760, "dev_rows": 640, "data_sha256": "d" * 64, "tied": [], "trials": [], "earlier": []}
+TUNING |= {"dataset": "sst2", "model": "distilbert", "method": "full", "rank": None, "metric": "accuracy"}
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -62,7 +64,7 @@ def tuned(runs: Path, arms: str, **tuning: Any) -> None:
         tuning.setdefault("learning_rate", json.loads(path.read_text())["settings"]["learning_rate"])
     best = runs.parents[2] / f"tune/best/sst2/distilbert/{tuning['arm']}.json"
     best.parent.mkdir(parents=True, exist_ok=True)
-    best.write_text(json.dumps(tuning))
+    best.write_text(json.dumps(signed(tuning)))
     change(runs, arms, settings(tuned_as=tuning["arm"]))
 
 
@@ -186,7 +188,8 @@ def test_rates_tuned_under_another_version_are_refused(tmp_path):
     folder = write(tmp_path, runs())
     for arm in ("full", "qlora-r4", "qlora-r16", "lora-r16"):
         tuned(folder, arm, arm=arm, versions={"torch": "1.0.0"}, code_sha256="c" * 64)
-    trials = [{"device_name": "NVIDIA A100", "added": False}]
+    trial = {"learning_rate": 1e-4, "status": "completed", "value": 0.9, "loss": 0.3, "added": False}
+    trials = [{**trial, "device_name": "NVIDIA A100"}]
     tuned(folder, "lora-r4", arm="lora-r4", versions={"torch": "0.9.0"}, code_sha256="b" * 64, trials=trials)
     assert refused(folder) == {"tuning": ["lora-r4"]}
     assert "tuned_with torch 0.9.0, other code, NVIDIA A100" in findings(folder)["lora-r4", "tuning"].value

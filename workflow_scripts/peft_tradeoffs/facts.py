@@ -86,7 +86,7 @@ def read_run(folder: Path, tunings: Path, keep_weights: bool = True) -> Recorded
     if "tuned_as" in env["settings"]:
         arm = env["settings"]["tuned_as"]
         try:
-            env["settings"]["tuning"] = arm and read_found(tunings / f"{arm}.json", ["arm"])
+            env["settings"]["tuning"] = arm and read_found(tunings / f"{arm}.json")
         except FileNotFoundError as error:
             raise InputError(f"{error.filename}: missing, though {folder} took its rate from it; run again") from None
     return Recorded(env, summary, evaluations)

@@ -1,15 +1,12 @@
 """Which learning rate the trials of a grid choose. Cheap to import."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import files
+from peft_tradeoffs import files, seal
 from peft_tradeoffs.errors import InputError
 
 Trial = dict[str, Any]  # learning_rate, added, status, value (the metric on the dev split), loss (there)
-
-
 # Of what tune.py writes: what those who read it cannot do without. A trial has TRIAL.
 FOUND: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("dataset", "model", "arm", "method", "metric"), (str,)),
@@ -23,20 +20,17 @@ TRIAL: dict[str, tuple[type, ...]] = {
 REMEDY = "delete it, and Snakemake tunes that arm again from its trials"
 
 
-def read_found(path: Path, required: Iterable[str] = FOUND) -> dict[str, Any]:
-    """What tune.py wrote. Raises InputError for a damaged file, FileNotFoundError without.
-
-    `required`: the keys that must be there; those that are there are of the right type.
-    """
+def read_found(path: Path) -> dict[str, Any]:
+    """What tune.py wrote. Raises InputError for a file that it did not write so; FileNotFoundError without one."""
     what = "what tune.py writes"
-    found = files.read_object(path, {key: FOUND[key] for key in required}, what, REMEDY)
-    files.check_object(path, found, {key: kind for key, kind in FOUND.items() if key in found}, what, REMEDY)
+    try:
+        found = seal.read_signed(path)
+    except InputError as error:
+        raise InputError(f"{error}; {REMEDY}") from None
+    files.check_object(path, found, FOUND, what, REMEDY)
     for key in ("trials", "earlier"):
-        for trial in found.get(key, []):
+        for trial in found[key]:
             files.check_object(path, trial, TRIAL, f"{what} ({key})", REMEDY)
-    for key in ("rates", "tied"):
-        if any(type(rate) not in (int, float) for rate in found.get(key, [])):
-            raise InputError(f"{path}: not {what}: {key} is {files.shown(found[key])}; {REMEDY}")
     return found
 
 
