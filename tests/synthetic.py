@@ -258,11 +258,17 @@ def write_metrics(path: Path, run: dict[str, Any], epochs: int) -> None:
 
 
 def tuning(summaries: list[dict[str, Any]], lost: dict[str, float]) -> pd.DataFrame:
-    """A tuning.csv in which each arm of `summaries` has three rates, the middle one taken.
+    """A tuning.csv of `tunings`."""
+    found = tunings(summaries, lost)
+    return tuning_frame(found, {one["arm"] for one in found})
+
+
+def tunings(summaries: list[dict[str, Any]], lost: dict[str, float]) -> list[dict[str, Any]]:
+    """What tune.py wrote of each arm of `summaries`: three rates, the middle one taken.
 
     `lost`: by arm, how much accuracy the highest rate costs; 0.01 where nothing is said.
     """
-    tunings = [
+    return [
         {
             **{key: run[key] for key in ("dataset", "model", "arm", "method", "rank", "pretrained", "metric")},
             "learning_rate": 2e-4, "tied": [], "earlier": [], "extensions": 0, "seed": 1000, "batch_size": 32,
@@ -274,4 +280,3 @@ def tuning(summaries: list[dict[str, Any]], lost: dict[str, float]) -> pd.DataFr
         }
         for run in {run["arm"]: run for run in summaries}.values()
     ]  # fmt: skip
-    return tuning_frame(tunings, {found["arm"] for found in tunings})
