@@ -183,6 +183,10 @@ def test_signals_at_random_steps(prepared: Path, uninterrupted: Path, tmp_path: 
         wait_for_attempt(process, run, count)
         time.sleep(random.uniform(0.1, 0.8))  # any moment of a training of several times that
         process.send_signal(number)
+        if number != signal.SIGKILL:  # a storm: more of them while the first is answered
+            for another in random.choices([signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], k=2):
+                time.sleep(random.uniform(0.0, 0.3))
+                process.send_signal(another)
         code, said = finish(process)
         if number == signal.SIGKILL:
             assert code == -number

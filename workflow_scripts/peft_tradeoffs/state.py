@@ -81,16 +81,18 @@ class RunDirectory:
         If not, stderr says why the run is done again. `without_weights`: weights that are gone altogether were removed
         on purpose.
         """
-        if not self.finished():
-            return False
         path = self.path / "summary.json"
+        if not self.finished():
+            if path.is_file() and _fingerprint(path) is None:
+                print(f"{path}: not a run's summary; the run is done again", file=sys.stderr, flush=True)
+            return False
         try:
             summary = files.read_json(path)
             seal.check_summary(summary, path)
             gone = without_weights and not any((self.path / name).exists() for name in seal.FOLDERS)
             seal.check_files(self.path, summary, seal.other_files(summary) if gone else None)
         except InputError as error:
-            print(f"{str(error).removesuffix(f'; {seal.REMEDY}')}; it is done again", file=sys.stderr, flush=True)
+            print(f"{str(error).removesuffix(f'; {seal.REMEDY}')}; the run is done again", file=sys.stderr, flush=True)
             return False
         return True
 
@@ -188,11 +190,16 @@ class RunDirectory:
                 _remove(path)
 
     def _matches(self, summary: Path) -> bool:
-        try:
-            found = files.read_json(summary)
-        except (FileNotFoundError, InputError):
-            return False
-        return isinstance(found, dict) and found.get("fingerprint") == self.fingerprint
+        return _fingerprint(summary) == self.fingerprint
+
+
+def _fingerprint(summary: Path) -> Any:
+    """What a summary gives as its fingerprint; None if it is not there, or no summary."""
+    try:
+        found = files.read_json(summary)
+    except (FileNotFoundError, InputError):
+        return None
+    return found.get("fingerprint") if isinstance(found, dict) else None
 
 
 def _remove(path: Path) -> None:
