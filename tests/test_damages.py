@@ -274,7 +274,7 @@ SIBLINGS: dict[str, tuple[Damage, str]] = {
     "the other seed's folder": (whole_folder_of("lora-r4/seed1"), SUMMARY),
     "the other arm's folder": (whole_folder_of("full/seed0"), SUMMARY),
     "the other seed's summary": (from_run(SUMMARY, "lora-r4/seed1"), SUMMARY),
-    "weights longer": (lambda run: (run / ADAPTER).write_bytes(BITS + b"\0"), ADAPTER),
+    "weights longer": (lambda run: (run / ADAPTER).write_bytes(BITS + b"\0\0"), ADAPTER),
     "weights of zeros": (lambda run: (run / ADAPTER).write_bytes(bytes(len(BITS))), ADAPTER),
 }
 
@@ -288,7 +288,7 @@ def test_a_damaged_run_is_named_by_one_line(study: Path, monkeypatch: pytest.Mon
     assert file in said and "lora-r4" in said, said
     if file != "seeds":
         assert str(run) in said
-    with pytest.raises(InputError, match="run it again|run the workflow's target|move it away"):
+    with pytest.raises(InputError, match=r"run it again|run the workflow's target|move it away"):
         read(study)  # whoever comes later, should the contract have been checked before the damage
 
 
@@ -314,7 +314,7 @@ def test_a_bit_of_the_weights_is_not_flipped_unseen(pristine: Path, tmp_path: Pa
     run = tmp_path / "seed1"
     shutil.copytree(source, run)
     flipped(ADAPTER, place)(run)
-    with pytest.raises(InputError, match="adapter_model.safetensors: changed after the run wrote it"):
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors: changed after the run wrote it"):
         seal.check_files(run, files.read_json(run / SUMMARY))
 
 
@@ -354,7 +354,7 @@ def test_weights_that_were_not_brought_home_block_the_export_alone(
     assert contract(study, monkeypatch).count("missing, though the run's summary lists it") == 8
     assert contract(study, monkeypatch, "--no-keep-weights") == ""
     read(study, keep_weights=False)
-    with pytest.raises(InputError, match="adapter_config.json: missing"):
+    with pytest.raises(InputError, match=r"adapter_config\.json: missing"):
         read(study)
 
 
