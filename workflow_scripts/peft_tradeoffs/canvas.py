@@ -82,7 +82,8 @@ def load(
     curves = []
     for row in runs[runs["status"] == COMPLETED].itertuples():
         folder = runs_dir / row.arm / f"seed{row.seed}"
-        verified(folder, "metrics.csv")
+        if verified(folder, "metrics.csv")["fingerprint"] != row.fingerprint:
+            raise InputError(f"{runs_csv}: of another run than {folder} has now; make it again with make_tables.py")
         curves.append(pd.read_csv(folder / "metrics.csv").assign(arm=row.arm, seed=row.seed))
     trials = read_tuning(tuning_csv) if tuning_csv else pd.DataFrame(columns=["dataset", "model"])
     own = (trials["dataset"] == dataset) & (trials["model"] == model)

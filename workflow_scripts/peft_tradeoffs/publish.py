@@ -21,6 +21,10 @@ CARD = "README.md"
 # What PEFT and Transformers write of where a model came from.
 CONFIGS = ("adapter_config.json", "config.json", "tokenizer_config.json")
 INDEX = "index.csv"
+# What a card reads of dataset.json.
+DATASET: dict[str, tuple[type, ...]] = {
+    **{"labels": (list, type(None)), "pair": (bool,), "source": (dict,), "splits": (dict,), "sha256": (str,)}
+}
 
 
 def publish(
@@ -60,8 +64,8 @@ def publish(
                 of_arm[tuple(run[key] for key in ARM)],
                 _compared(comparison, run),
                 datasets[run["dataset"]],
-                _read(data_dir / run["dataset"] / "dataset.json"),
-                _read(tokens_dir / run["dataset"] / f"{run['model']}.json"),
+                _read(data_dir / run["dataset"] / "dataset.json", DATASET),
+                _read(tokens_dir / run["dataset"] / f"{run['model']}.json", {"max_length": (int,)}),
                 str(sha256),
             )
             card = model_card(subject)
@@ -101,16 +105,17 @@ def class_names(labels: list[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any]:
     try:
-        return files.read_json(path)
+        return files.read_object(path, kinds, "what this workflow writes", "delete it, and Snakemake makes it again")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the workflow's target `export`, which makes it") from None
 
 
 def _saved(run: Path) -> Iterator[Path]:
     for name in WEIGHTS:
-        yield from sorted(path for path in (run / name).glob("*") if path.is_file())
+        found = sorted(path for path in (run / name).glob("*") if path.is_file())
+        yield from (path for path in found if not path.name.startswith("."))  # a Finder's, a file system's
 
 
 def _link(source: Path, target: Path) -> None:
