@@ -11,10 +11,13 @@ from peft_tradeoffs import signals_first  # noqa: F401
 # isort: split
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs import code, errors, files, seal
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import read_summary
 from peft_tradeoffs.training import Run, add_training, process, read_settings
 from peft_tradeoffs.tuning import beyond, chosen
 
@@ -72,7 +75,11 @@ def _earlier(runs: list[Run], conditions: dict[str, Any]) -> list[dict[str, Any]
     for summary in runs[0].folder.parent.glob("lr*/summary.json"):
         if summary.parent in (run.folder for run in runs):
             continue
-        trial = files.read_json(summary)
+        try:
+            trial = read_summary(summary, place=False)
+        except InputError as error:
+            print(f"warning: an earlier trial is left out: {error}", file=sys.stderr, flush=True)
+            continue
         settings = runs[0].settings | {"learning_rate": trial["learning_rate"]}
         if trial["fingerprint"] == code.digest({"seed": runs[0].seed, "settings": settings, **conditions}):
             found.append(_trial(summary.parent, False))
@@ -81,7 +88,7 @@ def _earlier(runs: list[Run], conditions: dict[str, Any]) -> list[dict[str, Any]
 
 def _trial(folder: Path, added: bool) -> dict[str, Any]:
     """What is kept of a trial; its `test` split is the dev split."""
-    summary = files.read_json(folder / "summary.json")
+    summary = read_summary(folder / "summary.json", place=False)
     same = (
         "learning_rate",
         "status",

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from peft_tradeoffs import slurm
+from peft_tradeoffs import files, slurm
 from peft_tradeoffs.attempts import now
 from peft_tradeoffs.errors import InputError, LockLost
 
@@ -60,6 +60,14 @@ class Owner:
     def __str__(self) -> str:
         job = f", SLURM job {self.slurm_job_id}" if self.slurm_job_id is not None else ""
         return f"process {self.pid} on {self.host}{job}, since {self.since}"
+
+
+# By field: the types that it has in a lock file.
+OWNER: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("host", "machine", "since", "token"), (str,)),
+    **dict.fromkeys(("pid", "started"), (int,)),
+    "slurm_job_id": (int, type(None)),
+}
 
 
 class RunLock:
@@ -265,8 +273,9 @@ def job_is_running(job: int) -> bool | None:
 
 def read_owner(path: Path) -> Owner | None:
     """Who a lock file names; None if it is gone or not written yet."""
-    with contextlib.suppress(OSError, json.JSONDecodeError, TypeError):
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, InputError):
+        found = files.read_object(path, OWNER, "a lock", "")
+        return Owner(**{key: found[key] for key in OWNER})
     return None
 
 

@@ -79,10 +79,7 @@ def signed(value: dict[str, Any]) -> dict[str, Any]:
 
 def read_signed(path: Path) -> dict[str, Any]:
     """The JSON object that `signed` made, without `sha256`. Raises FileNotFoundError, or InputError if it changed."""
-    try:
-        value = files.read_json(path)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
+    value = files.read_json(path)
     if not isinstance(value, dict) or value.get(SHA256) != signed(value)[SHA256]:
         raise InputError(f"{path}: changed after it was written: its content is not that of its sha256")
     return {key: found for key, found in value.items() if key != SHA256}

@@ -197,7 +197,7 @@ def _fingerprint(summary: Path) -> Any:
     """What a summary gives as its fingerprint; None if it is not there, or no summary."""
     try:
         found = files.read_json(summary)
-    except (FileNotFoundError, ValueError, RecursionError, InputError):
+    except (FileNotFoundError, InputError):
         return None
     return found.get("fingerprint") if isinstance(found, dict) else None
 
