@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 from peft_tradeoffs import imported_text, table_formats
-from peft_tradeoffs.csv_text import marked, read_csv, to_csv, unmarked
+from peft_tradeoffs.csv_tables import read_table
+from peft_tradeoffs.csv_text import marked, to_csv, unmarked
 from peft_tradeoffs.markdown_text import inert
 
 COMPUTED = (
@@ -27,7 +28,7 @@ def test_a_text_that_a_spreadsheet_computes_is_marked_and_read_back(tmp_path, te
     assert marked(text) == f"'{text}" and unmarked(marked(text)) == text
     frame = pd.DataFrame({"arm": [text, "full"], "value": [-1.5, 2.0], text: ["x", None]})
     (tmp_path / "t.csv").write_text(to_csv(frame), newline="")
-    read = read_csv(tmp_path / "t.csv", keep_default_na=False, na_values=[""])
+    read = read_table(tmp_path / "t.csv", (), "make it again")
     if "\r" in text:
         frame = frame.replace(text, "\n=1").rename(columns={text: "\n=1"})
     pd.testing.assert_frame_equal(read, frame)

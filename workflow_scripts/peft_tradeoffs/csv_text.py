@@ -4,7 +4,6 @@ Cheap to import.
 """
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,11 +41,8 @@ def to_csv(frame: "pd.DataFrame") -> str:
     return shown.rename(columns=_cell).to_csv(index=False, lineterminator="\n")
 
 
-def read_csv(path: Path, **options: Any) -> "pd.DataFrame":
-    """A table that `to_csv` wrote; `options` and errors are those of `pandas.read_csv`."""
-    import pandas as pd
-
-    frame = pd.read_csv(path, **options)
-    for name in frame.select_dtypes(include=["object", "string"]).columns:
-        frame[name] = frame[name].map(unmarked)
-    return frame.rename(columns=unmarked)
+def restored(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """A table that was read from what `to_csv` made, as it was before."""
+    texts = frame.select_dtypes(include=["object", "string"]).columns
+    changed = {name: frame[name].map(unmarked) for name in texts}
+    return frame.assign(**changed).rename(columns=unmarked) if changed else frame.rename(columns=unmarked)
