@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic
 import tiny
 import yaml
 from peft_tradeoffs import code, files, trackers, tracking, tracking_record
@@ -58,6 +59,7 @@ def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         first = ",".join(["0.5", "4", "test", "0.75", *last.split(",")[4:]])
         splits = [row.replace(",test,", f",{split},") for row in (first, last) for split in ("validation", "test")]
         metrics.write_text("\n".join([header, *splits]) + "\n")
+        synthetic.seal(metrics.parent)
     return folder
 
 
@@ -85,6 +87,7 @@ def train_again(folder: Path) -> None:
         files.write_json(run / "summary.json", summary | {"train_s": summary["train_s"] + 1.0})
         lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
         (run / "metrics.csv").write_text("".join([lines[0], *lines[3:]]))
+        synthetic.seal(run)
 
 
 def send(folder: Path, tracker: str, output: str, **variables: str) -> list[dict]:
@@ -280,6 +283,7 @@ def test_a_run_that_failed_is_sent_with_its_status(folder, tmp_path):
     summary = files.read_json(run / "summary.json")
     files.write_json(run / "summary.json", summary | {"status": "oom", "failed_phase": "probe", "steps": None})
     (run / "metrics.csv").unlink()
+    synthetic.seal(run)
     sent = tracking.read_run(run)
     assert (sent.hyperparameters["status"], sent.hyperparameters["summary/failed_phase"]) == ("oom", "probe")
     assert [step for step, _ in sent.points] == [0]
