@@ -174,11 +174,13 @@ def write(folder: Path, summaries: list[dict[str, Any]], epochs: int = 3) -> Pat
     return listing
 
 
-def seal(target: Path, run: dict[str, Any] | None = None) -> None:
+def seal(target: Path, run: dict[str, Any] | None = None) -> dict[str, Any]:
     """Write the sealed summary of the run whose other files stand in `target`; without `run`, the one there anew."""
     path = target / "summary.json"
     found = json.loads(path.read_text(encoding="utf-8")) if run is None else run
-    path.write_text(json.dumps(sealed(found, target)), encoding="utf-8")
+    found = sealed(found, target)
+    path.write_text(json.dumps(found), encoding="utf-8")
+    return found
 
 
 def seal_all(folder: Path) -> None:

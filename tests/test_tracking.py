@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 import tiny
 import yaml
 from peft_tradeoffs import code, files, tracking, tracking_record
@@ -48,6 +49,7 @@ def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         first = ",".join(["0.5", "4", "test", "0.75", *last.split(",")[4:]])
         splits = [row.replace(",test,", f",{split},") for row in (first, last) for split in ("validation", "test")]
         metrics.write_text("\n".join([header, *splits]) + "\n")
+        synthetic.seal(metrics.parent)
     return folder
 
 
@@ -237,11 +239,11 @@ def test_a_tracker_that_is_missing_is_told_and_fails_nothing(folder, tmp_path, m
 
 
 def test_a_run_that_failed_is_sent_with_its_status(folder, tmp_path):
-    run = tmp_path / "seed0"
+    run = tmp_path / "reviews/tiny/full/seed0"
     shutil.copytree(folder / "results/runs/reviews/tiny/full/seed0", run)
     summary = files.read_json(run / "summary.json")
-    files.write_json(run / "summary.json", summary | {"status": "oom", "failed_phase": "probe", "steps": None})
-    (run / "metrics.csv").unlink()
+    (run / "metrics.csv").write_text("\n")
+    synthetic.seal(run, summary | {"status": "oom", "failed_phase": "probe", "steps": None})
     sent = tracking.read_run(run)
     assert (sent.hyperparameters["status"], sent.hyperparameters["summary/failed_phase"]) == ("oom", "probe")
     assert [step for step, _ in sent.points] == [0]
