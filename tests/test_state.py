@@ -114,6 +114,17 @@ def test_attempts_that_are_damaged_take_the_state_with_them(
     assert len(again.attempts.end("completed")) == 1
 
 
+def test_attempts_of_a_version_without_checksums_are_forgotten(
+    run: RunDirectory, capsys: pytest.CaptureFixture
+) -> None:
+    """Its code was another, and so were its runs."""
+    files.write_json(run.path / "state/attempts.json", {"fingerprint": "e" * 64, "attempts": [{}, {}]})
+    again = Attempts(run.path / "state", run.fingerprint)
+    again.begin()
+    assert len(again.end("completed")) == 1
+    assert not again.damaged and capsys.readouterr().err == ""
+
+
 def test_a_full_disk_is_one_error_that_names_the_file(tmp_path: Path) -> None:
     for part in (STATE, {"weights": torch.zeros(2_000_000)}):
         with pytest.raises(OSError) as caught:

@@ -179,6 +179,8 @@ class Attempts:
         except FileNotFoundError:
             return []
         except InputError:
+            if self._is_of_another_version():
+                return []
             self.damaged = True
             print(
                 f"{self._path}: not what an earlier attempt wrote (a disk that failed?), so this attempt counts as the "
@@ -188,6 +190,14 @@ class Attempts:
             )
             return []
         return kept["attempts"] if kept["fingerprint"] == self._fingerprint else []
+
+    def _is_of_another_version(self) -> bool:
+        """Whether attempts.json is whole, of a version that wrote no SHA-256 and so of another fingerprint."""
+        with contextlib.suppress(OSError, ValueError, RecursionError, InputError):
+            found = files.read_json(self._path)
+            keys = {"fingerprint", "attempts"}
+            return isinstance(found, dict) and found.keys() == keys and found["fingerprint"] != self._fingerprint
+        return False
 
     def _last_sign(self, attempt: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError, InputError):

@@ -39,15 +39,17 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has a file's content, or a folder's list of files."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Wait until the disk has a file's content, or a folder's list of files where the file system can say so."""
+    folder = path.is_dir()
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():  # some file systems' folders
+        if not (folder and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)):
             raise
-    finally:
-        os.close(descriptor)
 
 
 def sync_tree(folder: Path) -> None:
@@ -168,21 +170,16 @@ def shared(folder: Path) -> None:
 
     safetensors (0.8) keeps what it writes to its owner, whatever the umask.
     """
-    mode = 0o666 & ~_umask()
+    probe = folder / f".mode.{os.getpid()}"  # the umask, and what the folder itself says (ACLs)
+    try:
+        probe.touch()
+        mode = stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink(missing_ok=True)
     for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            path.chmod(mode)
-
-
-def _umask() -> int:
-    """The process's umask; asking for it by os.umask would change it for other threads for a moment."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        if path.is_file() and not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != mode:
+            with contextlib.suppress(PermissionError):  # some file systems have no modes
+                path.chmod(mode)
 
 
 def sha256(path: Path) -> str:

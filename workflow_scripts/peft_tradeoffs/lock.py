@@ -176,12 +176,25 @@ class RunLock:
         if owner is not None and owner.machine == machine():
             return process_started(owner.pid) != owner.started and not _is_hidden(owner.pid)
         with contextlib.suppress(FileNotFoundError):
-            age_s = self._time() - path.stat().st_mtime
+            touched = path.stat().st_mtime
+            age_s = self._time() - touched
+            if age_s < -BEAT_S:  # the server's clock was set back since
+                return self._stands_still(path, touched)
             if age_s > MISSED * BEAT_S:
                 return True
             job = owner.slurm_job_id if owner else None
             return age_s > 2 * BEAT_S and job is not None and job_is_running(job) is False
         return True  # released just now
+
+    def _stands_still(self, path: Path, touched: float) -> bool:
+        """Whether its owner lets MISSED beats pass, which takes so long, or gives it back."""
+        deadline = time.monotonic() + MISSED * BEAT_S
+        with contextlib.suppress(FileNotFoundError):
+            while time.monotonic() < deadline:
+                if path.stat().st_mtime != touched:
+                    return False
+                time.sleep(min(POLL_S, BEAT_S))
+        return True
 
     def _time(self) -> float:
         """The file system's time, which is its server's."""
