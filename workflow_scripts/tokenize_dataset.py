@@ -116,8 +116,8 @@ def main() -> None:
     import numpy as np
     from peft_tradeoffs.files import atomic, read_json, sha256, write_json
     from peft_tradeoffs.model_files import check_manifest
-    from peft_tradeoffs.tokenizer_check import check_pad_token, load_tokenizer
     from peft_tradeoffs.splits import SPLITS
+    from peft_tradeoffs.tokenizer_check import check_pad_token, load_tokenizer
 
     manifest = arguments.model.with_name(f"{arguments.model.name}.json")
     described = arguments.data_dir / "dataset.json"

