@@ -10,17 +10,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import small_model
 from hub_server import HubServer
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_model.py"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-CONTENT = {
-    "config.json": b'{"model_type": "bert"}',
-    "model.safetensors": b"weights",
-    "tokenizer.json": b"{}",
-    "vocab.txt": b"[PAD]",
-    "notes.md": b"not read by loading",
-}
+CONTENT = {**small_model.files(), "notes.md": b"not read by loading"}
 READ = sorted(CONTENT.keys() - {"notes.md"})
 
 
@@ -123,7 +118,8 @@ def test_the_hash_depends_on_what_loading_reads_alone(folder, manifest):
     first = succeed(source, manifest)["sha256"]
     (folder / "notes.md").write_text("changed")
     assert succeed(source, manifest)["sha256"] == first
-    (folder / "vocab.txt").write_text("changed")
+    with (folder / "vocab.txt").open("a") as file:
+        file.write("\n")
     assert succeed(source, manifest)["sha256"] != first
 
 
@@ -135,11 +131,14 @@ def test_relative_folder_is_linked_absolutely(folder, manifest, tmp_path, monkey
 
 def test_sharded_weights_are_all_in_the_manifest(folder, manifest):
     (folder / "model.safetensors").unlink()
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    write(folder, dict.fromkeys(index["weight_map"].values(), b"shard"))
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    shards = {name: names[name.endswith("bias")] for name in small_model.shapes()}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    for shard in names:
+        tensors = {name: shape for name, shape in small_model.shapes().items() if shards[name] == shard}
+        write(folder, {shard: small_model.safetensors(tensors)})
     stored = succeed({"source": "folder", "path": str(folder)}, manifest)
-    assert {"model.safetensors.index.json", *index["weight_map"].values()} <= set(stored["files"])
+    assert {"model.safetensors.index.json", *names} <= set(stored["files"])
     manifest.unlink()
     manifest.with_suffix("").unlink()
     (folder / "model-00002-of-00002.safetensors").unlink()
@@ -154,6 +153,7 @@ def test_wheel_is_unpacked_and_not_imported(manifest, tmp_path):
     place = manifest.with_suffix("")
     assert not place.is_symlink()
     assert {path.name: path.read_bytes() for path in place.iterdir()} == CONTENT
+    assert stored["wheel_sha256"] == digest(next((tmp_path / "index").iterdir()).read_bytes())
     assert stored["files"] == {name: digest(CONTENT[name]) for name in READ}
     assert (stored["source"], stored["path"]) == ("wheel", "tiny-model==0.1.0")
     assert stored["pretrained"] is True
@@ -178,7 +178,7 @@ def test_hub_model_is_a_link_into_the_cache(folder, manifest, tmp_path):
 
 
 def test_each_kind_replaces_the_other(folder, manifest, tmp_path):
-    wheel(tmp_path / "index", packed({**CONTENT, "vocab.txt": b"other"}))
+    wheel(tmp_path / "index", packed({**CONTENT, "vocab.txt": CONTENT["vocab.txt"] + b"\n"}))
     place = manifest.with_suffix("")
     local = {"source": "folder", "path": str(folder)}
     for source in (local, wheel_source(), wheel_source(), local, local):

@@ -1,5 +1,6 @@
 """tokenize_dataset.py on small tokenizers that the tests build."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -35,8 +36,7 @@ def bert(folder: Path, positions: int = 16) -> Path:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     config = {"model_type": "bert", "max_position_embeddings": positions, "vocab_size": len(WORDS)}
     (folder / "config.json").write_text(json.dumps(config))
-    folder.with_name(f"{folder.name}.json").write_text('{"sha256": "m0"}')
-    return folder
+    return manifest(folder, "m0")
 
 
 def decoder(folder: Path, eos: bool = True) -> Path:
@@ -51,7 +51,15 @@ def decoder(folder: Path, eos: bool = True) -> Path:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | ({"eos_token": "</s>"} if eos else {})))
     (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 32}')
-    folder.with_name(f"{folder.name}.json").write_text('{"sha256": "m1"}')
+    return manifest(folder, "m1")
+
+
+def manifest(folder: Path, sha256: str, embeddings: int | None = None) -> Path:
+    """The folder, once its manifest stands beside it."""
+    (folder / "model.safetensors").touch()
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    content = {"sha256": sha256, "files": files, "embeddings": embeddings}
+    folder.with_name(f"{folder.name}.json").write_text(json.dumps(content))
     return folder
 
 
@@ -156,12 +164,12 @@ def only_config(folder: Path) -> Path:
     for path in bert(folder).iterdir():
         if path.name != "config.json":
             path.unlink()
-    return folder
+    return manifest(folder, "m0")
 
 
 def broken(folder: Path) -> Path:
     (bert(folder) / "tokenizer.json").write_text("{")
-    return folder
+    return manifest(folder, "m0")
 
 
 def no_manifest(folder: Path) -> Path:
@@ -173,7 +181,7 @@ def roberta(folder: Path) -> Path:
     """Positions 0 and 1 of 16 are never used."""
     config = {"model_type": "roberta", "max_position_embeddings": 16, "pad_token_id": 1}
     (bert(folder) / "config.json").write_text(json.dumps(config))
-    return folder
+    return manifest(folder, "m0")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,24 @@
 """A model is looked at once, when it is fetched, whatever its source: what is not whole, not plain or not one model."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.model_files import ADAPTER, CONFIG, WEIGHTS, WEIGHTS_INDEX, read_object
+from peft_tradeoffs.model_files import (
+    ADAPTER,
+    CONFIG,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    folder_files,
+    read_object,
+    refuse_lacking,
+    required_files,
+)
 from peft_tradeoffs.pointers import refuse_pointer
 from peft_tradeoffs.safetensors_header import FLOATS, Tensor, read_header
 
@@ -24,7 +35,32 @@ LISTED = 4  # names that a message spells out
 LAYER = re.compile(r"^(.*?\.)(\d+)\.")
 
 
-def refuse_adapter(where: str, folder: Path, names: set[str]) -> None:
+def check_folder(where: str, folder: Path) -> set[str]:
+    """The files that loading the model in `folder` reads; `where` says which model it is.
+
+    Raises InputError for a folder from which no whole, plain model can be loaded, and for one that holds an adapter.
+    Reads no weights, only the headers of their files, and no tokenizer.
+    """
+    refuse_closed(folder)
+    names = folder_files(folder)
+    _refuse_adapter(where, folder, names)
+    _refuse_no_file(folder, {CONFIG, WEIGHTS, WEIGHTS_INDEX, *TOKENIZER_FILES} - names)
+    files, lacking = required_files(folder, names)
+    refuse_lacking(where, names, lacking)
+    if absent := sorted(files - names):
+        _refuse_no_file(folder, set(absent))
+        raise InputError(f"{where}: no {', no '.join(absent)}; fetch or save the model again")
+    _check_files(folder, files, names)
+    return files
+
+
+def refuse_closed(folder: Path) -> None:
+    """Raise InputError for a folder that cannot be listed."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"{folder}: permission denied; chmod it or copy it")
+
+
+def _refuse_adapter(where: str, folder: Path, names: set[str]) -> None:
     """Raise InputError for an adapter in the model's folder, alone or beside a model; `names` are its files."""
     if ADAPTER not in names:
         return
@@ -42,9 +78,9 @@ def refuse_adapter(where: str, folder: Path, names: set[str]) -> None:
     )
 
 
-def refuse_no_file(folder: Path, names: list[str]) -> None:
+def _refuse_no_file(folder: Path, names: set[str]) -> None:
     """Raise InputError for one of `names` that is there and is no file: a broken link, a pipe, a folder."""
-    for path in (folder / name for name in names):
+    for path in (folder / name for name in sorted(names)):
         if path.is_symlink() and not path.exists():
             raise InputError(f"{path}: a link to {path.readlink()}, which is not there; download or copy the file")
         if path.is_dir():
@@ -53,7 +89,7 @@ def refuse_no_file(folder: Path, names: list[str]) -> None:
             raise InputError(f"{path}: a pipe, socket or device where a file must be; download or save the model again")
 
 
-def check_files(folder: Path, files: set[str], names: set[str]) -> None:
+def _check_files(folder: Path, files: set[str], names: set[str]) -> None:
     """Look at the `files` that loading reads, of all `names` in the folder.
 
     Raises InputError for a file that cannot be read or is a pointer, for weights that are not whole or quantised, and

@@ -9,25 +9,8 @@ from typing import Any
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import sha256, write_json
-from peft_tradeoffs.model_check import (
-    check_files,
-    load_empty,
-    notes,
-    number_of_embeddings,
-    refuse_adapter,
-    refuse_no_file,
-)
-from peft_tradeoffs.model_files import (
-    CONFIG,
-    TOKENIZER_FILES,
-    WEIGHTS,
-    WEIGHTS_INDEX,
-    folder_files,
-    model_type,
-    refuse_lacking,
-    refuse_no_tokenizer,
-    required_files,
-)
+from peft_tradeoffs.model_check import check_folder, load_empty, notes, number_of_embeddings, refuse_closed
+from peft_tradeoffs.model_files import folder_files, model_type, refuse_no_tokenizer
 from peft_tradeoffs.network import check_hub_variables
 from peft_tradeoffs.wheels import unpack_wheel
 
@@ -129,29 +112,20 @@ def _local_folder(path: str) -> Path:
     folder = Path(path).expanduser().absolute()
     if folder.is_file():
         raise InputError(f"model folder {path}: a file; give the folder it is in, which `save_pretrained` wrote")
-    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-        raise InputError(f"model folder {path}: permission denied; chmod it or copy it")
     if not folder.is_dir():
         raise InputError(
             f"model folder {path}: no such folder{'' if Path(path).is_absolute() else f' ({folder})'}; "
             "give one that `save_pretrained` wrote, or use `source: hub`"
         )
+    refuse_closed(folder)
     return folder
 
 
 def _describe(source: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The manifest of the model in `folder`, once its files are complete and have the hashes of `source`."""
     where = f"model {_origin(source) or source['source']}"
-    names = folder_files(folder)
-    refuse_adapter(where, folder, names)
-    refuse_no_file(folder, sorted({CONFIG, WEIGHTS, WEIGHTS_INDEX, *TOKENIZER_FILES} - names))
-    files, lacking = required_files(folder, names)
-    refuse_lacking(where, names, lacking)
-    if absent := sorted(files - names):
-        refuse_no_file(folder, absent)
-        raise InputError(f"{where}: no {', no '.join(absent)}; fetch or save the model again")
+    files = check_folder(where, folder)
     kind = model_type(folder)
-    check_files(folder, files, names)
     found = {name: sha256(folder / name) for name in sorted(files)}
     _check_sha256(source, where, folder, found)
     pairs = "".join(f"{name}\0{digest}\n" for name, digest in sorted(found.items()))
