@@ -156,7 +156,7 @@ def _snapshot(kind: str, path: str, revision: str, wanted: Wanted) -> Path:
             _refuse_damaged(where, broken, "HF_HUB_OFFLINE is set: run `snakemake fetch` where there is network")
         refuse_offline(where, missing, "HF_HUB_OFFLINE is set")
     try:
-        return _download(kind, path, revision, wanted, set(broken))
+        return _download(kind, path, revision, wanted)
     except FAILURES as error:
         explain(where, missing | broken.keys(), error)
 
@@ -177,8 +177,8 @@ def _cached_tree(kind: str, path: str, revision: str) -> dict[str, RepoFile] | N
         return None
 
 
-def _download(kind: str, path: str, revision: str, wanted: Wanted, broken: set[str]) -> Path:
-    """The snapshot's folder once all that is `wanted` is in it, and the files `broken` have come anew."""
+def _download(kind: str, path: str, revision: str, wanted: Wanted) -> Path:
+    """The snapshot's folder once all that is `wanted` is in it; what is damaged in the cache comes anew."""
     if not sys.stderr.isatty():
         disable_progress_bars()  # a log is no place for them
     api = HfApi()
@@ -188,18 +188,23 @@ def _download(kind: str, path: str, revision: str, wanted: Wanted, broken: set[s
     tree = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
     names, where = set(tree), _where(kind, path, revision)
     folder = _cached_folder(kind, path, revision)
-    if broken & names:
-        _fetch(kind, path, revision, broken & names, anew=True)
-    for _ in range(2):  # README.md and the weights index name further files, once they are there
-        needed = wanted(folder, names, True)
-        missing = needed - (folder_files(folder) if folder is not None else set())
+    fresh: set[str] = set()
+    for _ in range(2):  # README.md and the weights index name further files, once they are there and whole
+        present = folder_files(folder) if folder is not None else set()
+        leading = damaged(folder, (present & LEADING) - fresh, tree) if folder is not None else {}
+        needed = wanted(None if leading else folder, names, True)
+        missing, stale = needed - present, (needed & present) - fresh
+        broken = set(damaged(folder, stale, tree)) if folder is not None else set()
         if unknown := missing - names:
             raise InputError(
                 f"{where}: the repository lacks {listed(unknown)}, which its own index names; pin another revision"
             )
         if missing:
             folder = _fetch(kind, path, revision, missing)
-    if still := damaged(folder, needed, tree):
+        if broken:
+            folder = _fetch(kind, path, revision, broken, anew=True)
+        fresh |= missing | broken
+    if still := damaged(folder, fresh, tree):
         _refuse_damaged(where, still, "it came so from the network: run again, or check the proxy or mirror in between")
     return folder
 
