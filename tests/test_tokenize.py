@@ -160,6 +160,33 @@ def test_a_decoder_without_a_pad_token_pads_with_eos(tmp_path, tokenize):
     assert json.loads((tmp_path / "m.json").read_text())["pad_token_id"] == 1
 
 
+def test_tokens_that_the_model_has_no_embedding_of_are_named_with_their_rows(tmp_path, tokenize):
+    model = manifest(bert(tmp_path / "m"), "m0", embeddings=6)
+    tokenize(data(tmp_path / "known", ["a", "b a"]), model, 8, tmp_path / "known.npz")
+    folder = data(tmp_path / "beyond", ["a d", "b", "c"], labels=[0, 1, 0])
+    message = r"train\.parquet, rows 1, 3: token 7 \('d'\) is beyond the model's 6 embeddings; resize them"
+    with pytest.raises(InputError, match=message):
+        tokenize(folder, model, 8, tmp_path / "beyond.npz")
+    manifest(model, "m0", embeddings=0)
+    with pytest.raises(InputError, match=r"pad token 0 \('\[PAD\]'\) is beyond the model's 0 embeddings"):
+        tokenize(folder, model, 8, tmp_path / "beyond.npz")
+
+
+def test_a_model_or_split_that_changed_since_it_was_fetched(tmp_path, tokenize):
+    folder, model = data(tmp_path / "data", ["a", "b"]), bert(tmp_path / "m")
+    described = json.loads((folder / "dataset.json").read_text())
+    described["splits"]["test"]["sha256"] = "0" * 64
+    (folder / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"test\.parquet: changed since dataset\.json was written"):
+        tokenize(folder, model, 8, tmp_path / "m.npz")
+    (folder / "test.parquet").unlink()
+    with pytest.raises(InputError, match=r"test\.parquet: no such file"):
+        tokenize(folder, model, 8, tmp_path / "m.npz")
+    (model / "vocab.txt").write_text("other")
+    with pytest.raises(InputError, match=r"vocab\.txt: changed since the model was fetched"):
+        tokenize(folder, model, 8, tmp_path / "m.npz")
+
+
 def only_config(folder: Path) -> Path:
     for path in bert(folder).iterdir():
         if path.name != "config.json":

@@ -73,6 +73,18 @@ def encode(
     return encoded, lengths
 
 
+def check_split(path: Path, described: dict[str, Any]) -> None:
+    """Raise InputError unless the split's file is there and is the one that dataset.json `described`."""
+    from peft_tradeoffs.files import sha256
+
+    remedy = f"delete {path.parent} and run again, which reads the data set anew"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {remedy}")
+    recorded = described.get("sha256")
+    if recorded is not None and recorded != sha256(path):
+        raise InputError(f"{path}: changed since dataset.json was written, which has another sha256 of it; {remedy}")
+
+
 def tokenize_split(
     path: Path, tokenizer: "PreTrainedTokenizerBase", max_length: int, pair: bool, embeddings: int | None
 ) -> tuple[dict[str, "np.ndarray"], list[int]]:
@@ -137,6 +149,7 @@ def main() -> None:
     tokens, truncated = {}, {}
     for split in (split for split in SPLITS if split in dataset["splits"]):
         path = arguments.data_dir / f"{split}.parquet"
+        check_split(path, dataset["splits"][split])
         of_split, lengths = tokenize_split(path, tokenizer, arguments.max_length, dataset["pair"], embeddings)
         arrays |= {f"{split}_{name}": array for name, array in of_split.items()}
         truncated[split] = sum(length > arguments.max_length for length in lengths)
