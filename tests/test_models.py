@@ -96,7 +96,10 @@ def fetch_here(words: list[str], variables: dict[str, str]) -> subprocess.Comple
     said, status = io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
         patch.setattr(sys, "argv", words)
-        patch.setattr(os, "environ", variables)  # pip is called without an environment of its own
+        for name in os.environ.keys() - variables.keys():
+            patch.delenv(name)
+        for name, value in variables.items():
+            patch.setenv(name, value)
         try:
             run(fetch_model.main)
         except SystemExit as end:
