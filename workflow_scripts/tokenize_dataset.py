@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
+# What is read of the files of the jobs before, with the types that it has.
+DATASET = {"task": (str,), "pair": (bool,), "labels": (list, type(None)), "splits": (dict,), "sha256": (str,)}
+MANIFEST = {"files": (dict,), "sha256": (str,)}
 CHUNK = 4096  # rows encoded at once
 # the models whose first position is padding_idx + 1, as in RoBERTa
 OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
@@ -126,7 +129,7 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
     import numpy as np
-    from peft_tradeoffs.files import atomic, read_json, sha256, write_json
+    from peft_tradeoffs.files import atomic, read_object, sha256, write_json
     from peft_tradeoffs.model_files import check_manifest
     from peft_tradeoffs.splits import SPLITS
     from peft_tradeoffs.tokenizer_check import check_pad_token, load_tokenizer
@@ -136,9 +139,10 @@ def main() -> None:
     for path, script in ((manifest, "fetch_model.py"), (described, "fetch_dataset.py")):
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with {script}")
-    dataset, model = read_json(described), read_json(manifest)
     if not arguments.model.is_dir():
         raise InputError(f"{arguments.model}: no such folder; make it with fetch_model.py")
+    dataset = read_object(described, DATASET, "a data set's description", "delete it, and the data set is read again")
+    model = read_object(manifest, MANIFEST, "a model's manifest", "delete it, and the model is fetched again")
     check_manifest(arguments.model, model)
     tokenizer = load_tokenizer(arguments.model)
     embeddings = model.get("embeddings")
