@@ -18,7 +18,8 @@ os.environ.update(
 
 from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
-from peft_tradeoffs.config import check_file, resolve
+from peft_tradeoffs.config import resolve
+from peft_tradeoffs.config_file import check_file
 from peft_tradeoffs.errors import run
 from peft_tradeoffs.files import sha256
 from peft_tradeoffs.imported import find
@@ -47,7 +48,7 @@ onstart:
 
 
 def experiment():
-    found = resolve(config)
+    found = resolve(config, workflow.config_settings.config)
     check_paths(found)
     check_arms(found)
     check_planned(found)

@@ -27,7 +27,7 @@ rule track:
         limit_s=60,
     params:
         tracker=EXPERIMENT.tracking,
-        project=project_name(OUT),
+        project=lambda w: project_name(OUT),
         runs=lambda w: [str(Path(path).parent) for path in expand(job_outputs(), **w)],
         folder=f"{OUT}/tracking/{EXPERIMENT.tracking}",
         records=subpath(output[0], ancestor=4),
