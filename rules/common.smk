@@ -18,6 +18,7 @@ os.environ.update(
 
 from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
+from peft_tradeoffs.content import content, content_of
 from peft_tradeoffs.config import resolve
 from peft_tradeoffs.config_file import check_file
 from peft_tradeoffs.errors import run
@@ -32,6 +33,7 @@ from peft_tradeoffs.preflight import (
 from peft_tradeoffs.tracking import NONE, not_installed, project_name
 from peft_tradeoffs.tracking_record import failed_attempts
 from peft_tradeoffs.views_config import factors
+from peft_tradeoffs.written import check_written, warn_of_missing
 
 slurm_executor.install()
 
@@ -67,6 +69,9 @@ if "datasets" not in config:
 
 EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
+if workflow.is_main_process:
+    run(lambda: check_written(EXPERIMENT))
+    warn_of_missing(EXPERIMENT)
 if workflow.is_main_process and (missing := not_installed(EXPERIMENT.tracking)):
     print(
         f"warning: config key tracking: {missing}; no run waits for it, and none is sent until it is there",
@@ -302,15 +307,14 @@ def figures_in_report(files):
 
 
 def source_files(block):
-    """Files of the user that a data set or model is read from."""
+    """Files of the user that a data set or model is read from; their content is a param, so their dates do not count."""
     if block["source"] == "files":
-        return list(block["splits"].values())
+        return ancient(list(block["splits"].values()))
     if block["source"] == "random":
         return source_files(block["tokenizer"])
     if block["source"] == "folder":
-        return sorted(
-            str(path) for path in Path(block["path"]).iterdir() if path.is_file()
-        )
+        names = (str(path) for path in Path(block["path"]).iterdir() if path.is_file())
+        return ancient(sorted(name for name in names if not set(name) & set("{}")))
     return []
 
 
