@@ -30,6 +30,7 @@ from peft_tradeoffs.preflight import (
     check_planned,
     check_reference,
 )
+from peft_tradeoffs.slurm_resources import check_resources
 from peft_tradeoffs.tracking import NONE, not_installed, project_name
 from peft_tradeoffs.tracking_record import failed_attempts
 from peft_tradeoffs.views_config import factors
@@ -70,6 +71,12 @@ if "datasets" not in config:
 EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
 if workflow.is_main_process:
+    run(
+        lambda: check_resources(
+            workflow.resource_settings.default_resources,
+            workflow.resource_settings.overwrite_resources,
+        )
+    )
     run(lambda: check_written(EXPERIMENT))
     warn_of_missing(EXPERIMENT)
 if workflow.is_main_process and (missing := not_installed(EXPERIMENT.tracking)):

@@ -9,7 +9,7 @@ from snakemake.utils import validate
 from peft_tradeoffs.config_errors import explain, first_error, suggestion
 from peft_tradeoffs.config_paths import check_splits, expand_paths
 from peft_tradeoffs.config_schema import CONFIG, config_schema, peft_schema
-from peft_tradeoffs.config_values import own_copy, retype
+from peft_tradeoffs.config_values import own_copy, retype, settle
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.margin import check_margin
 from peft_tradeoffs.tuning_config import check_tuning, tuned_as
@@ -96,6 +96,7 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
     retype(config, command_line or {})
     if error := first_error(config_schema(), config):
         raise InputError(explain(error))
+    settle(config)
     validate(config, CONFIG)  # fills in the defaults, for which the types must be right already
     expand_paths(config)
     for name, dataset in config["datasets"].items():

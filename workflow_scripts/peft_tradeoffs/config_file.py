@@ -22,7 +22,7 @@ def check_file(path: Path) -> dict[str, Any]:
     """The mapping of a YAML or JSON file.
 
     Raises InputError, with file and line, for any other file, a key that stands twice, a name or text that YAML reads
-    as something else, Python that Snakemake would run, and for what would take more time or memory than a configuration.
+    as something else, Python that Snakemake would run, and for what would take too much time or memory.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -134,12 +134,11 @@ class _Nodes:
             merged = "object" in kinds(schema)  # << with a list of mappings
             for index, value in enumerate(node.value):
                 self._walk(value, schema if merged else inner(schema, index), keys if merged else [*keys, str(index)])
-        elif (read := _read(node)) and kinds(schema) and kinds(schema) <= {"string", "null"}:
-            if node.tag != f"{STANDARD}null":
-                raise InputError(
-                    f"config key {'.'.join(keys)}: YAML reads {node.value} as {read}, and a text must stand there; put "
-                    f"it in quotes: {json.dumps(node.value)} ({self._at(node)})"
-                )
+        elif node.tag != f"{STANDARD}null" and (read := _read(node)) and _is_text(schema):
+            raise InputError(
+                f"config key {'.'.join(keys)}: YAML reads {node.value} as {read}, and a text must stand there; put "
+                f"it in quotes: {json.dumps(node.value)} ({self._at(node)})"
+            )
 
     def _check_keys(self, node: yaml.MappingNode, schema: Schema, keys: list[str]) -> None:
         seen = set()
@@ -163,6 +162,10 @@ class _Nodes:
 
     def _at(self, node: yaml.Node) -> str:
         return f"{self.path}, line {node.start_mark.line + 1}"
+
+
+def _is_text(schema: Schema) -> bool:
+    return "string" in kinds(schema) and kinds(schema) <= {"string", "null"}
 
 
 def _read(node: yaml.ScalarNode) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from peft_tradeoffs.errors import InputError
 
-VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 UNSEEN = ("Cc", "Zl", "Zp")  # control characters, line and paragraph separators
 
@@ -16,8 +16,8 @@ UNSEEN = ("Cc", "Zl", "Zp")  # control characters, line and paragraph separators
 def expand_paths(config: dict[str, Any]) -> None:
     """Write out `~`, `$NAME` and `${NAME}` in every path of a validated configuration, in place.
 
-    Raises InputError, naming the key, for a variable that is not set and for a path that Snakemake or a shell would read
-    as something else. Ids of the hub are no paths.
+    Raises InputError, naming the key, for a variable that is not set and for a path that Snakemake or a shell would
+    read as something else. Ids of the hub are no paths.
     """
     config["output"] = _output(expanded("output", config["output"], there=False))
     for name, dataset in config["datasets"].items():
@@ -105,7 +105,7 @@ def _refuse_within(where: str, folder: str, output: str) -> None:
 
 
 def check_splits(key: str, dataset: dict[str, Any]) -> None:
-    """Raise InputError for two splits of a data set that are one file, under whatever names, or one split of the hub."""
+    """Raise InputError for two splits of a data set that are one file, under whatever names, or one hub split."""
     splits = list(dataset.get("splits", {}).items())
     same = _one_file if dataset["source"] == "files" else str.__eq__
     for index, (split, named) in enumerate(splits):

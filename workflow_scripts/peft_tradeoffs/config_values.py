@@ -11,6 +11,7 @@ from peft_tradeoffs.config_file import DEEPEST, MOST
 from peft_tradeoffs.config_schema import Schema, config_schema, followed, inner, kinds, options, peft_schema, values
 from peft_tradeoffs.errors import InputError
 
+LARGEST = 2**63  # that a column of whole numbers holds
 WORDS = {"true": True, "false": False, "null": None, "~": None}
 
 
@@ -30,6 +31,8 @@ def own_copy(config: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"{key}: YAML reads {value} as a date; put it in quotes")
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{key}: {value} is not a finite number; write one")
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            raise InputError(f"{key}: a number of {len(str(abs(value)))} digits is too large; write a smaller one")
         if isinstance(value, str | int | float | None):
             return value
         raise InputError(f"{key}: a {type(value).__name__}, which no configuration has; write a text or a number")
@@ -54,6 +57,30 @@ def retype(config: dict[str, Any], given: Mapping[str, Any]) -> None:
             methods[name]["peft"] = _retyped(peft, method["peft"], fields)
 
 
+def settle(config: dict[str, Any]) -> None:
+    """Write whole numbers as such where the schema wants them, in place: to it, and to YAML, 8.0 is one too."""
+    for name in config:
+        config[name] = _settled(config[name], inner(config_schema(), name))
+    for method in config["methods"].values():
+        if peft := method.get("peft"):
+            method["peft"] = _settled(peft, peft_schema()["$defs"].get(peft["peft_type"], {}))
+
+
+def _settled(value: Any, schema: Schema) -> Any:
+    if isinstance(value, dict):
+        return {name: _settled(item, inner(schema, name)) for name, item in value.items()}
+    if isinstance(value, list):
+        lists = _lists(schema)
+        return [_settled(item, inner(lists, 0)) for item in value]
+    whole = isinstance(value, float) and value.is_integer() and "number" not in (found := kinds(schema))
+    return int(value) if whole and "integer" in found else value
+
+
+def _lists(schema: Schema) -> Schema:
+    """The schema that lists at a place must fit."""
+    return next((option for option in options(followed(schema)) if "array" in kinds(option)), schema)
+
+
 def _retyped(value: Any, given: Any, schema: Schema) -> Any:
     if isinstance(value, dict) and isinstance(given, Mapping):
         return {
@@ -61,7 +88,7 @@ def _retyped(value: Any, given: Any, schema: Schema) -> Any:
             for name, item in value.items()
         }
     if isinstance(value, list):
-        lists = next((option for option in options(followed(schema)) if "array" in kinds(option)), schema)
+        lists = _lists(schema)
         return [_retyped(item, item, inner(lists, 0)) for item in value]
     return _value(value, followed(schema)) if isinstance(value, str) else value
 

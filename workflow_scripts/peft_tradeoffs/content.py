@@ -3,6 +3,7 @@
 Checksums of large files are remembered beside Snakemake's own records, so that a plan reads no gigabytes twice.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -90,7 +91,5 @@ def _remembered(folder: Path) -> dict[str, Any]:
 
 def _remember(known: dict[str, Any]) -> None:
     there = {key: value for key, value in known.items() if os.path.exists(key)}  # noqa: PTH110
-    try:
+    with contextlib.suppress(OSError):  # it is read again next time
         files.write_json(REMEMBERED, there)
-    except OSError:
-        pass  # it is read again next time

@@ -82,7 +82,9 @@ def _lacking(experiment: Experiment) -> Iterator[tuple[Path, str]]:
                     run = Path(experiment.output, "runs", dataset, model, arm, f"seed{seed}")
                     for name in _listed(run / "summary.json"):
                         weights = name.startswith(("adapter/", "checkpoint/"))
-                        if not (run / name).exists() and not (weights and not getattr(experiment, "keep_weights", True)):
+                        if not (run / name).exists() and not (
+                            weights and not getattr(experiment, "keep_weights", True)
+                        ):
                             yield run, name
                             break
 
