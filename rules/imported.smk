@@ -16,7 +16,7 @@ if IMPORTED:
         conda:
             "../envs/environment.yaml"
         params:
-            results=json.dumps(IMPORTED),
+            results=lambda w: json.dumps(IMPORTED),
             content=lambda w, input: content_of(
                 (path, Path(path)) for path in input.results
             ),

@@ -26,7 +26,7 @@ rule track:
     resources:
         limit_s=60,
     params:
-        tracker=EXPERIMENT.tracking,
+        tracker=lambda w: EXPERIMENT.tracking,
         project=lambda w: project_name(OUT),
         runs=lambda w: [str(Path(path).parent) for path in expand(job_outputs(), **w)],
         folder=f"{OUT}/tracking/{EXPERIMENT.tracking}",

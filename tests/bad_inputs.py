@@ -275,9 +275,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "a rate of a method that is not there": (
         Plan(put("methods.lora.learning_rate", "ful")),
-        (
-            "methods.lora.learning_rate: 'ful' is no number, and there is no method 'ful'; did you mean full?",
-        ),
+        ("methods.lora.learning_rate: 'ful' is no number, and there is no method 'ful'; did you mean full?",),
     ),
     "tuning at a rank that is not there": (
         Plan(both(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"rank": 5}))),

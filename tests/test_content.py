@@ -2,12 +2,11 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 import tiny
-from peft_tradeoffs import content, files, written
+from peft_tradeoffs import content, datafiles, files, splits, written
 from peft_tradeoffs.config import resolve
 from peft_tradeoffs.errors import InputError
 
@@ -129,11 +128,24 @@ def test_what_is_no_file_has_no_checksum(tmp_path):
 
 
 @pytest.fixture
-def study(finished: Path, tmp_path: Path) -> Path:
-    """The results of the finished benchmark, as their configuration stands."""
-    for name in ("data", "tokens", "runs"):
-        shutil.copytree(finished / "results" / name, tmp_path / "results" / name, symlinks=True)
-    return tmp_path / "results"
+def study(tmp_path: Path) -> Path:
+    """Rows, tokens and a finished run, as far as the plan looks at them."""
+    results = tmp_path / "results"
+    table = datafiles.Table("rows", {"text": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]}, range(1, 5), "row")
+    parts, names = splits.make_splits({"train": table, "test": table}, ["text"], "label")
+    (results / "data/reviews").mkdir(parents=True)
+    splits.write_splits(parts, names, {}, results / "data/reviews")
+    tokens = results / "tokens/reviews/tiny.npz"
+    tokens.parent.mkdir(parents=True)
+    tokens.write_bytes(b"tokens" * 100)
+    tokens.with_suffix(".json").write_text(json.dumps({"sha256": files.sha256(tokens)}))
+    for arm in ("full", "lora-r4"):
+        run = results / f"runs/reviews/tiny/{arm}/seed1"
+        (run / "adapter").mkdir(parents=True)
+        for name in ("predictions.csv", "metrics.csv", "adapter/adapter_model.safetensors"):
+            (run / name).touch()
+        (run / "summary.json").write_text("{}")
+    return results
 
 
 def flip(path: Path) -> None:
@@ -205,6 +217,6 @@ def test_runs_that_lack_what_they_published(study, capsys):
 
 @pytest.mark.parametrize("text", ["", "[]", '"x"', '{"files": 3}', '{"files": null}', "{}", "[" * 100_000])
 def test_summaries_that_are_none_are_left_to_who_reads_them(study, capsys, text):
-    (study / "runs/reviews/tiny/full/seed0/summary.json").write_text(text)
+    (study / "runs/reviews/tiny/full/seed1/summary.json").write_text(text)
     written.warn_of_missing(resolve(tiny.config(Path())))
-    assert "full/seed0" not in capsys.readouterr().err
+    assert "full/seed1" not in capsys.readouterr().err

@@ -41,7 +41,7 @@ def _check_tokens(path: Path) -> None:
     recorded = _object(described).get("sha256") if path.exists() else None
     if recorded and checksum(path) != recorded:
         raise InputError(
-            f"{path}: not what the workflow wrote (its SHA-256 is not that in {described}); delete it, and the next "
+            f"{path}: not what tokenize wrote (its SHA-256 is not that in {described}); delete {path}, and the next "
             "call makes it again; runs that were made from what it wrote stay"
         )
 
