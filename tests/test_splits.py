@@ -11,6 +11,7 @@ import pytest
 from peft_tradeoffs import hub
 from peft_tradeoffs.datafiles import Table
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.files import sha256
 from peft_tradeoffs.splits import class_names, make_splits, stratified_sample, write_splits
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_dataset.py"
@@ -234,6 +235,7 @@ class TestWriting:
     def test_files(self, tmp_path):
         described = self.written(tmp_path, limit={"train": 4})
         digest = described.pop("sha256")
+        assert described.pop("parquet") == {name: sha256(tmp_path / f"{name}.parquet") for name in ("train", "test")}
         assert described == {
             "task": "classification",
             "labels": ["x", "y"],

@@ -139,7 +139,7 @@ def main() -> None:
     for path, script in ((manifest, "fetch_model.py"), (described, "fetch_dataset.py")):
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with {script}")
-    dataset = read_json(described)
+    dataset, model = read_json(described), read_json(manifest)
     tokenizer = load_tokenizer(arguments.model)
     check_max_length(arguments.max_length, arguments.model, tokenizer, dataset["pair"])
 
@@ -171,7 +171,7 @@ def main() -> None:
             "tokens": tokens,
             "rows": {split: dataset["splits"][split]["rows"] for split in tokens},
             "data_sha256": dataset["sha256"],
-            "model_sha256": read_json(manifest)["sha256"],
+            "model_sha256": model["sha256"],
             "sha256": sha256(arguments.output),
         },
     )

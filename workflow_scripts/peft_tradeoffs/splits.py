@@ -120,12 +120,12 @@ def write_splits(splits: Mapping[str, Split], names: list[str] | None, source: M
     """Write a parquet file a split and, last, dataset.json to `folder`; take a stale split's file away.
 
     dataset.json holds, a split, `rows`, `label_counts` (null for regression) and, but for train, `in_train`:
-    how many of the rows have the text(s) of a training row. Its `sha256` is over the contents of the splits, the
-    `parquet_sha256` of a split that of its file.
+    how many of the rows have the text(s) of a training row. Its `sha256` is over the contents of the splits, `parquet`
+    has that of each file.
     """
     (folder / "dataset.json").unlink(missing_ok=True)  # a killed call leaves none that tells of other files
     digest = hashlib.sha256(json.dumps(names).encode())
-    described = {}
+    described, written = {}, {}
     known = set(splits["train"].texts)
     pair = len(splits["train"].texts[0]) == 2
     for name in SPLITS:
@@ -138,7 +138,7 @@ def write_splits(splits: Mapping[str, Split], names: list[str] | None, source: M
         table = pa.table({**columns, "label": split.labels, "row": split.rows})
         with atomic(path) as temporary:
             pq.write_table(table, temporary)
-            written = sha256(temporary)
+            written[name] = sha256(temporary)
         digest.update(name.encode())
         for row in zip(split.texts, split.labels.tolist(), split.rows.tolist(), strict=True):
             digest.update(json.dumps(row).encode())
@@ -146,7 +146,6 @@ def write_splits(splits: Mapping[str, Split], names: list[str] | None, source: M
         described[name] = {
             "rows": len(split.rows),
             "label_counts": counts and dict(zip(names, counts, strict=True)),
-            "parquet_sha256": written,
         }
         if name != "train":
             described[name]["in_train"] = sum(texts in known for texts in split.texts)
@@ -159,6 +158,7 @@ def write_splits(splits: Mapping[str, Split], names: list[str] | None, source: M
             "splits": described,
             "source": source,
             "sha256": digest.hexdigest(),
+            "parquet": written,
         },
     )
 

@@ -25,11 +25,10 @@ def check_written(experiment: Experiment) -> None:
 
 def _check_rows(folder: Path) -> None:
     described = folder / "dataset.json"
-    splits = _object(described).get("splits", {})
-    for split, entry in splits.items() if isinstance(splits, dict) else ():
+    recorded = _object(described).get("parquet", {})
+    for split in recorded if isinstance(recorded, dict) else ():
         path = folder / f"{split}.parquet"
-        recorded = entry.get("parquet_sha256") if isinstance(entry, dict) else None
-        if recorded and checksum(path) != recorded:
+        if checksum(path) != recorded[split]:
             raise InputError(
                 f"{path}: {'not' if path.exists() else 'missing, so not'} what fetch_dataset wrote (its SHA-256 is not "
                 f"that in {described}); delete {described}, and the next call makes both again"
