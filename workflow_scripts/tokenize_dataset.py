@@ -132,6 +132,7 @@ def main() -> None:
 
     import numpy as np
     from peft_tradeoffs.files import atomic, read_json, sha256, write_json
+    from peft_tradeoffs.model_files import check_manifest
     from peft_tradeoffs.splits import SPLITS
 
     manifest = arguments.model.with_name(f"{arguments.model.name}.json")
@@ -140,6 +141,7 @@ def main() -> None:
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with {script}")
     dataset, model = read_json(described), read_json(manifest)
+    check_manifest(arguments.model, model)
     tokenizer = load_tokenizer(arguments.model)
     check_max_length(arguments.max_length, arguments.model, tokenizer, dataset["pair"])
 

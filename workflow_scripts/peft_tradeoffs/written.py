@@ -9,6 +9,7 @@ from typing import Any
 from peft_tradeoffs.config import Experiment
 from peft_tradeoffs.content import checksum
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.seal import is_weight
 
 SHOWN = 3  # runs that a warning names
 
@@ -25,10 +26,10 @@ def check_written(experiment: Experiment) -> None:
 
 def _check_rows(folder: Path) -> None:
     described = folder / "dataset.json"
-    recorded = _object(described).get("parquet", {})
-    for split in recorded if isinstance(recorded, dict) else ():
-        path = folder / f"{split}.parquet"
-        if checksum(path) != recorded[split]:
+    splits = _object(described).get("splits")
+    for split, entry in splits.items() if isinstance(splits, dict) else ():
+        path, recorded = folder / f"{split}.parquet", entry.get("sha256") if isinstance(entry, dict) else None
+        if recorded and checksum(path) != recorded:
             raise InputError(
                 f"{path}: {'not' if path.exists() else 'missing, so not'} what fetch_dataset wrote (its SHA-256 is not "
                 f"that in {described}); delete {described}, and the next call makes both again"
@@ -62,8 +63,7 @@ def warn_of_missing(experiment: Experiment) -> None:
     """Print a warning for finished runs that lack a file which their summary lists. Reads no file but the summaries."""
     lacking = list(_lacking(experiment))
     for run, name in lacking[:SHOWN]:
-        weights = name.startswith(("adapter/", "checkpoint/"))
-        kept = ", or set keep_weights: false where weights were removed on purpose" if weights else ""
+        kept = ", or set keep_weights: false where weights were removed on purpose" if is_weight(name) else ""
         print(
             f"warning: {run} lacks {name}, which it published; delete the run's folder to train it again{kept}",
             file=sys.stderr,
@@ -81,9 +81,7 @@ def _lacking(experiment: Experiment) -> Iterator[tuple[Path, str]]:
                     run = Path(experiment.output, "runs", dataset, model, arm, f"seed{seed}")
                     for name in _listed(run / "summary.json"):
                         weights = name.startswith(("adapter/", "checkpoint/"))
-                        if not (run / name).exists() and not (
-                            weights and not getattr(experiment, "keep_weights", True)
-                        ):
+                        if not (run / name).exists() and not (weights and not experiment.keep_weights):
                             yield run, name
                             break
 
