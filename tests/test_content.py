@@ -131,8 +131,13 @@ def test_what_is_no_file_has_no_checksum(tmp_path):
 def study(tmp_path: Path) -> Path:
     """Rows, tokens and a finished run, as far as the plan looks at them."""
     results = tmp_path / "results"
-    table = datafiles.Table("rows", {"text": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]}, range(1, 5), "row")
-    parts, names = splits.make_splits({"train": table, "test": table}, ["text"], "label")
+    tables = {
+        split: datafiles.Table(
+            "rows", {"text": [f"{split} {i}" for i in range(4)], "label": [0, 1] * 2}, range(4), "row"
+        )
+        for split in ("train", "test")
+    }
+    parts, names, *_ = splits.make_splits(tables, ["text"], "label")
     (results / "data/reviews").mkdir(parents=True)
     splits.write_splits(parts, names, {}, results / "data/reviews")
     tokens = results / "tokens/reviews/tiny.npz"
