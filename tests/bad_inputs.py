@@ -149,7 +149,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "a date": (
         Plan(text=lambda good: good.replace("path: model", "path: 2026-01-01")),
-        ("config key models.tiny.path", "a date", "put it in quotes"),
+        ("config key models.tiny.path", "the date 2026-01-01", "put it in quotes"),
     ),
     # Keys.
     "unknown key at the top": (Plan(put("traning", {})), ("config key traning: unknown key; did you mean training?",)),

@@ -106,7 +106,7 @@ def _refuse_within(where: str, folder: str, output: str) -> None:
 
 def check_splits(key: str, dataset: dict[str, Any]) -> None:
     """Raise InputError for two splits of a data set that are one file, under whatever names, or one hub split."""
-    splits = list(dataset.get("splits", {}).items())
+    splits = sorted(dataset.get("splits", {}).items(), key=lambda item: item[0] != "train")
     same = _one_file if dataset["source"] == "files" else str.__eq__
     for index, (split, named) in enumerate(splits):
         for other, earlier in splits[:index]:
