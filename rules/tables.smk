@@ -41,7 +41,7 @@ rule compare_arms:
     params:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
-        baseline=EXPERIMENT.comparison["baseline"],
+        baseline=lambda w: EXPERIMENT.comparison["baseline"],
         margin=EXPERIMENT.comparison["margin"],
         folder=subpath(output[0], parent=True),
     shell:

@@ -162,10 +162,12 @@ def main() -> None:
             "p99": int(np.percentile(lengths, 99, method="higher")),
             "max": max(lengths),
         }
+    described_by = arguments.output.with_name(f"{arguments.output.stem}.json")
+    described_by.unlink(missing_ok=True)  # a killed call leaves none that tells of other tokens
     with atomic(arguments.output) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     write_json(
-        arguments.output.with_name(f"{arguments.output.stem}.json"),
+        described_by,
         {
             "max_length": arguments.max_length,
             "pad_token_id": tokenizer.pad_token_id,
