@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
 from peft_tradeoffs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
@@ -207,7 +208,13 @@ def _quality(
     final, heldout = last["test"], last.get("heldout")
     values: dict[str, Any] = {"epochs": final["epoch"]}
     if not pretrained:
-        scores = ("metric_value", "test_loss", *metrics.NAMES, *(("heldout_metric_value",) if heldout else ()))
+        scores = (
+            "metric_value",
+            "test_loss",
+            "constant_prediction",
+            *metrics.NAMES,
+            *(("heldout_metric_value",) if heldout else ()),
+        )
         return values, dict.fromkeys(scores, "random weights")
     reasons = {}
     for name in metrics.NAMES:
@@ -215,6 +222,7 @@ def _quality(
         of_task = (name in ("pearson", "spearman")) == (settings["task"] == "regression")
         reasons[name] = "not defined: all values are the same" if of_task else f"not for {settings['task']}"
     values |= {"metric_value": final[settings["metric"]], "test_loss": final["loss"]}
+    values["constant_prediction"] = bool(np.ptp(metrics.predictions(trained.logits, settings["task"])) == 0)
     reasons["metric_value"] = reasons[settings["metric"]]
     if heldout:
         values["heldout_metric_value"] = heldout[settings["metric"]]

@@ -18,7 +18,7 @@ MEASURED_SPLIT = tuple(key.replace("_MiB", "_measured_MiB") for key in SPLIT)
 COLUMNS = (
     "status", "dataset", "model", "method", "arm", "rank", "seed", "failed_phase", "oom_bytes", "diverged_step",
     "task", "metric", "pretrained", "metric_value",
-    "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss", "heldout_metric_value",
+    "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss", "constant_prediction", "heldout_metric_value",
     "learning_rate", "tuned_as", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "train_rows",
@@ -35,7 +35,8 @@ COLUMNS = (
 )  # fmt: skip
 IDENTITY = COLUMNS[:7]
 NOT_AVERAGED = (
-    "failed_phase", "oom_bytes", "diverged_step", "stopped_early", "attempts", "wall_s", "queue_s", "fingerprint",
+    "failed_phase", "oom_bytes", "diverged_step", "constant_prediction", "stopped_early", "attempts", "wall_s",
+    "queue_s", "fingerprint",
     "finished_at", "null_reasons",
 )  # fmt: skip
 SETTINGS = (
