@@ -542,7 +542,7 @@ def test_the_workflow_recommends(finished):
     assert text.startswith(("## reviews · tiny\n\n**No recommendation: full", "## reviews · tiny\n\n**Keep full"))
     rows = pd.read_csv(folder / "recommendation.csv").set_index("arm")
     assert rows["quality"].to_dict() == {"full": "yes", "lora-r4": "cannot say", "qlora-r4": "cannot say"}
-    assert rows.loc["lora-r4", "why"] == "2 seeds, where 3 or more are needed"
+    assert rows.loc["lora-r4", "quality_why"] == "2 seeds, where 3 or more are needed"
 
 
 def test_the_command_line(tmp_path):

@@ -18,16 +18,16 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def plain(text: str, longest: int = 2000) -> str:
-    """A sentence that may quote a user's text as Markdown that shows it as it is, on one line, cut off where longer.
-
-    Characters that cannot be seen, or turn the direction of what follows, are shown by their number.
-    """
+def visible(text: str, longest: int = 2000) -> str:
+    """A text on one line, cut off where longer; characters that cannot be seen, or turn others around, by number."""
     shown = one_line(text)
     shown = shown if len(shown) <= longest else f"{shown[:longest]} …"
-    shown = "".join(f"(U+{ord(char):04X})" if unicodedata.category(char) in UNSEEN else char for char in shown)
-    shown = MARKS.sub(r"\\\g<0>", shown)
-    return re.sub(r"^(\d*)([-+=#.)])", r"\1\\\2", shown)
+    return "".join(f"(U+{ord(char):04X})" if unicodedata.category(char) in UNSEEN else char for char in shown)
+
+
+def plain(text: str) -> str:
+    """A sentence that may quote a user's text as Markdown that shows it as it is."""
+    return re.sub(r"^(\d*)([-+=#.)])", r"\1\\\2", MARKS.sub(r"\\\g<0>", visible(text)))
 
 
 def literal(text: Any) -> str:

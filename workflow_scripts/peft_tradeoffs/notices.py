@@ -10,6 +10,7 @@ import pandas as pd
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.grid import AXES, run_folder
+from peft_tradeoffs.markdown_text import visible
 from peft_tradeoffs.tables import ARM, COMPLETED
 
 Pair = tuple[str, str]  # data set and model
@@ -26,7 +27,7 @@ def warnings_by_pair(runs: pd.DataFrame, runs_dir: Path, data_dir: Path | None) 
     described = {name: _described(data_dir, name) for name in runs["dataset"].unique()}
     return {
         (str(dataset), str(model)): [
-            *described[dataset].get("warnings", []),
+            *map(visible, described[dataset].get("warnings", [])),
             *prediction_warnings(own, runs_dir, described[dataset].get("labels")),
         ]
         for (dataset, model), own in runs.groupby(["dataset", "model"], sort=False)
@@ -77,7 +78,7 @@ def _answer(run: dict[str, Any], runs_dir: Path, classes: list[Any] | None) -> s
     try:
         with (run_folder(runs_dir, *(run[axis] for axis in AXES)) / "predictions.csv").open(encoding="utf-8") as file:
             predicted = int(next(csv.DictReader(file))["prediction"])
-        return repr(str(classes[predicted])) if classes else f"class {predicted}"
+        return visible(f"'{classes[predicted]}'") if classes else f"class {predicted}"
     except (OSError, StopIteration, KeyError, TypeError, ValueError, IndexError):
         return ONE_CLASS  # whoever compares the runs says what is wrong with the file
 
