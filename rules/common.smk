@@ -184,6 +184,10 @@ def noise_option(wildcards, input):
     return f"--noise {shlex.quote(str(input.noise))}" if EXPERIMENT.noise else ""
 
 
+# Scripts that look at the runs' weights: what they need to know where the runs may have none.
+NO_WEIGHTS = "" if EXPERIMENT.keep_weights else "--no-keep-weights"
+
+
 def check_reference_key(wildcards):
     """Before anything is trained for it: is there a reference? Its files are no input, lest they be made anew."""
     run(lambda: check_reference(EXPERIMENT))

@@ -23,9 +23,11 @@ rule check_contract:
         declared=json.dumps({name: arm.varies for name, arm in EXPERIMENT.arms.items()}),
         tunings=f"{OUT}/tune/best",
         strict="--strict" if EXPERIMENT.contract["strict"] else "",
+        weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --declared {params.declared:q} {params.strict}"
+        " {params.weights}"
         " --tunings-dir {params.tunings:q}"
         " --output-dir {params.folder:q} 2> {log:q}"

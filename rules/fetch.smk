@@ -38,4 +38,4 @@ rule fetch_dataset:
         source=lambda w: json.dumps(EXPERIMENT.datasets[w.dataset]),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q}"
+        "python {input.code[0]} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q} && cat {log:q} >&2"

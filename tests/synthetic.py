@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from peft_tradeoffs.environment import LIBRARIES
+from peft_tradeoffs.seal import seal as sealed
 from peft_tradeoffs.tuning_table import tuning_frame
 
 PARAMETERS = 66_955_010
@@ -163,15 +164,28 @@ def write(folder: Path, summaries: list[dict[str, Any]], epochs: int = 3) -> Pat
     for run in summaries:
         target = folder / "runs" / run["dataset"] / run["model"] / run["arm"] / f"seed{run['seed']}"
         target.mkdir(parents=True, exist_ok=True)
-        (target / "summary.json").write_text(json.dumps(run), encoding="utf-8")
         (target / "env.json").write_text(json.dumps(environment(run)), encoding="utf-8")
         paths.append(target / "summary.json")
         write_metrics(target / "metrics.csv", run, epochs if run["status"] == "completed" else 0)
         if run["status"] == "completed":
             (target / "predictions.csv").write_text(PREDICTIONS, encoding="utf-8")
+        seal(target, run)
     listing = folder / "summaries.txt"
     listing.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
     return listing
+
+
+def seal(target: Path, run: dict[str, Any] | None = None) -> None:
+    """Write the sealed summary of the run whose other files stand in `target`; without `run`, the one there anew."""
+    path = target / "summary.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if run is None else run
+    path.write_text(json.dumps(sealed(found, target)), encoding="utf-8")
+
+
+def seal_all(folder: Path) -> None:
+    """Seal every run below `folder` anew, so that what a test changed in its files is what the run published."""
+    for path in folder.rglob("summary.json"):
+        seal(path.parent)
 
 
 def environment(run: dict[str, Any]) -> dict[str, Any]:
@@ -245,11 +259,17 @@ def write_metrics(path: Path, run: dict[str, Any], epochs: int) -> None:
 
 
 def tuning(summaries: list[dict[str, Any]], lost: dict[str, float]) -> pd.DataFrame:
-    """A tuning.csv in which each arm of `summaries` has three rates, the middle one taken.
+    """A tuning.csv of `tunings`."""
+    found = tunings(summaries, lost)
+    return tuning_frame(found, {one["arm"] for one in found})
+
+
+def tunings(summaries: list[dict[str, Any]], lost: dict[str, float]) -> list[dict[str, Any]]:
+    """What tune.py wrote of each arm of `summaries`: three rates, the middle one taken.
 
     `lost`: by arm, how much accuracy the highest rate costs; 0.01 where nothing is said.
     """
-    tunings = [
+    return [
         {
             **{key: run[key] for key in ("dataset", "model", "arm", "method", "rank", "pretrained", "metric")},
             "learning_rate": 2e-4, "tied": [], "earlier": [], "extensions": 0, "seed": 1000, "batch_size": 32,
@@ -261,4 +281,3 @@ def tuning(summaries: list[dict[str, Any]], lost: dict[str, float]) -> pd.DataFr
         }
         for run in {run["arm"]: run for run in summaries}.values()
     ]  # fmt: skip
-    return tuning_frame(tunings, {found["arm"] for found in tunings})

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -187,3 +189,27 @@ def test_a_run_has_one_writer(tmp_path):
     first.lock()
     with pytest.raises(InputError, match="another process trains this run"):
         second.lock()
+
+
+def test_weights_that_are_not_kept_are_no_reason_to_train(folder):
+    """A study brought home without them is planned and taken as it is; a new seed saves none."""
+    for weights in folder.glob("results/runs/*/*/*/seed*/checkpoint"):
+        shutil.rmtree(weights)
+    assert plan(folder, tiny.config(folder, keep_weights=False))["train"] == []
+    arm = folder / "results/runs/reviews/tiny/full"
+    settings = json.loads((arm / "seed0/env.json").read_text())["settings"]
+    before = {path: path.read_bytes() for path in arm.glob("seed*/*")}
+    words = ["--settings", json.dumps(settings), "--seeds", "0", "1", "2", "--output-dir", str(arm)]
+    words += [
+        "--tokens",
+        str(folder / "results/tokens/reviews/tiny.npz"),
+        "--model",
+        str(folder / "results/models/tiny"),
+    ]
+    script = folder / "workflow/workflow_scripts/train.py"
+    done = subprocess.run([sys.executable, script, *words, "--keep-weights", "0"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path: path.read_bytes() for path in before} == before
+    summary = json.loads((arm / "seed2/summary.json").read_text())
+    assert summary["weights"] == "not kept" and "predictions.csv" in summary["files"]
+    assert not (arm / "seed2/checkpoint").exists()

@@ -1,7 +1,8 @@
 """Check what the runs recorded against the contract: which facts the arms have alike, and in what they differ.
 
-Reads summary.json, env.json and metrics.csv of every run of a grid and writes contract as .csv, .md and .tex. With
---strict it writes nothing where arms differ in more than they declare, but ends with an error, a line a difference.
+Reads every run of a grid and writes contract as .csv, .md and .tex. A file that is not as its run published it, weights
+and predictions too, is an error, a line each. With --strict it writes nothing where arms differ in more than they
+declare, but ends with an error, a line a difference.
 """
 
 import argparse
@@ -9,13 +10,14 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import add_runs
+from peft_tradeoffs.grid import add_keep_weights, add_runs
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
+    add_keep_weights(parser)
     parser.add_argument("--baseline", required=True, metavar="ARM", help="the arm that the others are compared with")
     parser.add_argument(
         "--declared",
@@ -45,7 +47,7 @@ def main() -> None:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
     from peft_tradeoffs.contract import compare, read_grid, refusal, undeclared
 
-    runs = read_grid(args.runs_dir, args.tunings_dir, args.grid)
+    runs = read_grid(args.runs_dir, args.tunings_dir, args.grid, args.keep_weights)
     findings = {pair: compare(own, args.baseline, args.declared) for pair, own in runs.items()}
     if args.strict and any(map(undeclared, findings.values())):
         raise InputError(refusal(findings, runs, earlier(args.output_dir)))

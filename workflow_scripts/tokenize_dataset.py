@@ -132,6 +132,7 @@ def main() -> None:
 
     import numpy as np
     from peft_tradeoffs.files import atomic, read_json, sha256, write_json
+    from peft_tradeoffs.model_files import check_manifest
     from peft_tradeoffs.splits import SPLITS
 
     manifest = arguments.model.with_name(f"{arguments.model.name}.json")
@@ -139,7 +140,8 @@ def main() -> None:
     for path, script in ((manifest, "fetch_model.py"), (described, "fetch_dataset.py")):
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with {script}")
-    dataset = read_json(described)
+    dataset, model = read_json(described), read_json(manifest)
+    check_manifest(arguments.model, model)
     tokenizer = load_tokenizer(arguments.model)
     check_max_length(arguments.max_length, arguments.model, tokenizer, dataset["pair"])
 
@@ -169,7 +171,7 @@ def main() -> None:
             "tokens": tokens,
             "rows": {split: dataset["splits"][split]["rows"] for split in tokens},
             "data_sha256": dataset["sha256"],
-            "model_sha256": read_json(manifest)["sha256"],
+            "model_sha256": model["sha256"],
             "sha256": sha256(arguments.output),
         },
     )

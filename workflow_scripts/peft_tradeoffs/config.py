@@ -62,6 +62,7 @@ class Experiment:
     tracking: str  # one of tracking.PACKAGES, or none
     seeds: list[int]
     seeds_per_job: str | int
+    keep_weights: bool  # no setting of a run: its results are the same
 
     def run_settings(self, dataset: str, model: str, arm: str) -> dict[str, Any]:
         """All that decides the result of a run but its seed, data, weights and code."""
@@ -119,6 +120,7 @@ def resolve(config: dict[str, Any]) -> Experiment:
         **{key: config[key] for key in VIEWS},
         seeds=config["seeds"],
         seeds_per_job=config["seeds_per_job"],
+        keep_weights=config["keep_weights"],
     )
 
 

@@ -35,6 +35,9 @@ def run(main: Callable[[], Result]) -> Result:
             errno.EACCES: "permission denied: set `output` to a folder that can be written",
             errno.EEXIST: "a file where a folder must be: move it away",
             errno.ENOTDIR: "a file where a folder must be: move it away",
+            errno.EISDIR: "a folder where a file must be: move it away",
+            errno.ELOOP: "a link that leads to itself: remove it",
+            errno.EIO: "the disk cannot read or write it: put it on another one; what is finished stays",
         }.get(error.errno)
         if remedy is None:
             raise

@@ -32,6 +32,16 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     add_grid(parser)
 
 
+def add_keep_weights(parser: argparse.ArgumentParser) -> None:
+    """The option --no-keep-weights."""
+    parser.add_argument(
+        "--no-keep-weights",
+        dest="keep_weights",
+        action="store_false",
+        help="weights may be absent: keep_weights is false, or the runs were brought here without them",
+    )
+
+
 def add_contract(parser: argparse.ArgumentParser) -> None:
     """The option --contract."""
     parser.add_argument(

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from peft_tradeoffs import slurm
+from peft_tradeoffs import files, slurm
 from peft_tradeoffs.attempts import now
 from peft_tradeoffs.errors import InputError, LockLost
 
@@ -60,6 +60,14 @@ class Owner:
     def __str__(self) -> str:
         job = f", SLURM job {self.slurm_job_id}" if self.slurm_job_id is not None else ""
         return f"process {self.pid} on {self.host}{job}, since {self.since}"
+
+
+# By field: the types that it has in a lock file.
+OWNER: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("host", "machine", "since", "token"), (str,)),
+    **dict.fromkeys(("pid", "started"), (int,)),
+    "slurm_job_id": (int, type(None)),
+}
 
 
 class RunLock:
@@ -168,12 +176,25 @@ class RunLock:
         if owner is not None and owner.machine == machine():
             return process_started(owner.pid) != owner.started and not _is_hidden(owner.pid)
         with contextlib.suppress(FileNotFoundError):
-            age_s = self._time() - path.stat().st_mtime
+            touched = path.stat().st_mtime
+            age_s = self._time() - touched
+            if age_s < -BEAT_S:  # the server's clock was set back since
+                return self._stands_still(path, touched)
             if age_s > MISSED * BEAT_S:
                 return True
             job = owner.slurm_job_id if owner else None
             return age_s > 2 * BEAT_S and job is not None and job_is_running(job) is False
         return True  # released just now
+
+    def _stands_still(self, path: Path, touched: float) -> bool:
+        """Whether its owner lets MISSED beats pass, which takes so long, or gives it back."""
+        deadline = time.monotonic() + MISSED * BEAT_S
+        with contextlib.suppress(FileNotFoundError):
+            while time.monotonic() < deadline:
+                if path.stat().st_mtime != touched:
+                    return False
+                time.sleep(min(POLL_S, BEAT_S))
+        return True
 
     def _time(self) -> float:
         """The file system's time, which is its server's."""
@@ -252,8 +273,9 @@ def job_is_running(job: int) -> bool | None:
 
 def read_owner(path: Path) -> Owner | None:
     """Who a lock file names; None if it is gone or not written yet."""
-    with contextlib.suppress(OSError, json.JSONDecodeError, TypeError):
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, InputError):
+        found = files.read_object(path, OWNER, "a lock", "")
+        return Owner(**{key: found[key] for key in OWNER})
     return None
 
 

@@ -15,8 +15,13 @@ from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from peft_tradeoffs.classifier import empty_classifier, head_modules, is_linear, linear_names, load_config
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import system_errors
+from peft_tradeoffs.files import shared, system_errors
 from peft_tradeoffs.targets import check_targets
+
+# On its import it advises a package that we do not take: its kernels compute otherwise, and come from the hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "pip install kernels" not in str(record.msg)
+)
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,7 @@ def save(built: Built, folder: Path) -> None:
     with warnings.catch_warnings(), system_errors(folder):
         warnings.filterwarnings("ignore", message="Could not find a config file")
         built.model.save_pretrained(folder)
+    shared(folder)
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -5,10 +5,12 @@ for loading them runs what their author wrote.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.files import sha256
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -96,6 +98,25 @@ def model_type(folder: Path) -> str:
     if not isinstance(config.get("model_type"), str):
         raise InputError(f"{folder / CONFIG}: no `model_type`; it must be a Transformers model's config.json")
     return config["model_type"]
+
+
+def check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise InputError unless the files of model `folder` are still those that its `manifest` has the SHA-256 of.
+
+    Every file is read (about 2 GB/s), since a date proves nothing: it may be of another machine, or kept on a change.
+    """
+    remedy = f"delete {folder}.json and run again, which fetches it, and trains anew what depended on it"
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        try:
+            found = sha256(path)
+        except OSError as error:
+            raise InputError(f"{path}: a file of the model cannot be read ({error.strerror}): {remedy}") from error
+        if found != expected:
+            raise InputError(
+                f"{path}: changed since the model was fetched (sha256 {found}, recorded {expected}): "
+                f"put the former file back, or {remedy}"
+            )
 
 
 def _is_sentencepiece(name: str) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import read_json, system_errors, write_json
-from peft_tradeoffs.model_files import CONFIG, folder_files, tokenizer_files
+from peft_tradeoffs.files import read_json, shared, system_errors, write_json
+from peft_tradeoffs.model_files import folder_files, tokenizer_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -130,8 +130,7 @@ def _write_weights(config: "PreTrainedConfig", dtype: str, folder: Path) -> None
         model = AutoModel.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     with system_errors(folder):
         model.save_pretrained(folder)
-    for path in folder.glob("*.safetensors"):
-        shutil.copymode(folder / CONFIG, path)  # safetensors makes files that their owner alone can read
+    shared(folder)
 
 
 def _one_line(error: Exception) -> str:

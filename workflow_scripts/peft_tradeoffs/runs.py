@@ -6,14 +6,12 @@ import gc
 import importlib
 import json
 import shutil
-import time
 import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 import transformers
 
@@ -28,6 +26,7 @@ from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.frozen import hold_as_computed
 from peft_tradeoffs.measure import MASK, MIB, PREPARE, STATE, Phases
 from peft_tradeoffs.model_files import tokenizer_files
+from peft_tradeoffs.process_age import process_age_s
 from peft_tradeoffs.progress import TerminalReporter
 from peft_tradeoffs.state import RunDirectory
 from peft_tradeoffs.step import autocast
@@ -72,12 +71,13 @@ def run(
     threads: int,
     device: Device,
     apart_s: float,
+    keep_weights: bool = True,
 ) -> None:
     """Train one seed of an arm, or go on with it, and publish its results in `directory`.
 
     `apart_s`: seconds before its first run that the process waited for another writer of its runs, or did what belongs
-    to none of them. Running out of memory and a loss that is not finite are results too. Raises Interrupted, the state
-    saved, if the process must end.
+    to none of them. `keep_weights`: where the settings save weights, save them. Running out of memory and a loss that
+    is not finite are results too. Raises Interrupted, the state saved, if the process must end.
     """
     settings = conditions["settings"]
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
@@ -95,9 +95,11 @@ def run(
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     outcome = Outcome()
+    saved = settings["save_weights"] and keep_weights
     try:
         _train(
-            outcome, settings, seed, manifest, model_folder, splits, description, directory, device, phases, reporter
+            *(outcome, settings, seed, manifest, model_folder, splits, description, directory, device, phases),
+            *(reporter, saved),
         )
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         ran_out, outcome.oom_bytes = refused_bytes(error)
@@ -191,6 +193,7 @@ def _train(
     device: Device,
     phases: Phases,
     reporter: TerminalReporter,
+    save_weights: bool,
 ) -> None:
     """Build, train and save; `outcome` keeps what was reached should memory run out."""
     cuda = device.torch.type == "cuda"
@@ -216,7 +219,7 @@ def _train(
         return
     phases.switch("save")
     directory.confirm()
-    if settings["save_weights"]:
+    if save_weights:
         weights = directory.results / WEIGHTS[built.is_peft]
         methods.save(built, weights)
         if not built.is_peft:
@@ -247,7 +250,7 @@ def _last_line(summary: dict[str, Any]) -> str:
     return f"{summary['metric']} {value}  {summary['train_s']:.1f} s of training"
 
 
-_process_started: float | None = psutil.Process().create_time()
+_first_run = True  # of this process
 
 
 _compiled = False  # by a run of this process
@@ -263,9 +266,9 @@ def _compiled_before(outcome: Outcome) -> bool:
 
 def _startup_s(waited_s: float) -> float | None:
     """Seconds from the start of the process to its first run, but for those waited; None for the runs after it."""
-    global _process_started
-    started, _process_started = _process_started, None
-    return None if started is None else time.time() - started - waited_s
+    global _first_run
+    first, _first_run = _first_run, False
+    return max(0.0, process_age_s() - waited_s) if first else None
 
 
 def _check_space(folder: Path, built: methods.Built) -> None:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import files
 from peft_tradeoffs.code import digest
+from peft_tradeoffs.finished import read_env, verified
 
 NONE = "none"
 # Packages by the names of accelerate's trackers; one of them must be installed.
@@ -87,8 +87,9 @@ def offline(tracker: str, folder: Path, environment: Mapping[str, str]) -> dict[
 
 
 def read_run(folder: Path) -> TrackedRun:
-    """What the files of the finished run in `folder` say. Raises OSError, ValueError or KeyError if they do not."""
-    summary, environment = files.read_json(folder / "summary.json"), files.read_json(folder / "env.json")
+    """What the files of the finished run in `folder` say. Raises InputError if they are not as it published them."""
+    summary = verified(folder, "metrics.csv")
+    environment = read_env(folder, summary)
     group = "/".join(summary[key] for key in ("dataset", "model", "arm"))
     numbers = {key: value for key, value in summary.items() if type(value) in (int, float)}
     settings = _flat(environment["settings"])

@@ -13,6 +13,7 @@ from typing import Any
 
 from peft_tradeoffs import files
 from peft_tradeoffs.attempts import now
+from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.redaction import redacted
 from peft_tradeoffs.tracking import not_installed, read_run
 
@@ -56,8 +57,8 @@ def _known(run: Path, earlier: dict[str, Any]) -> dict[str, Any]:
     known = {"status": "not sent", "reason": WAITS, "id": None, "at": now(), "failed_attempts": failed}
     try:
         known["id"] = read_run(run).id
-    except (OSError, ValueError, KeyError) as error:
-        reason = f"its files cannot be read: {type(error).__name__} {error}"
+    except InputError as error:
+        reason = f"its files cannot be read: {error}"
         return known | {"reason": reason, "failed_attempts": failed + 1}
     return earlier if (earlier.get("status"), earlier.get("id")) == ("sent", known["id"]) else known
 
@@ -123,12 +124,12 @@ def _silent_before(all_records: Path, tracker: str, call: str) -> str | None:
     """Why there is no use in trying, if this call of Snakemake found the tracker silent over another run."""
     for other in sorted(all_records.rglob("*.json")):
         known = _read(other)
-        if call and known.get("silent") and known["call"] == call:
+        if call and known.get("silent") and known.get("call") == call:
             return f"{tracker} gave no answer for {other.relative_to(all_records).with_suffix('')}"
     return None
 
 
 def _read(record: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        return files.read_json(record)
+    with contextlib.suppress(OSError, InputError):
+        return files.read_object(record, {"failed_attempts": (int,)}, "a record", "")
     return {}
