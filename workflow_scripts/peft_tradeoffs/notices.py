@@ -1,12 +1,12 @@
 """Warnings that stand beside results: those of the data sets' descriptions, and runs whose predictions are constant."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from peft_tradeoffs import files
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.grid import AXES, run_folder
@@ -15,6 +15,8 @@ from peft_tradeoffs.tables import ARM, COMPLETED
 
 Pair = tuple[str, str]  # data set and model
 LEAST_SPREAD = 0.01  # standard deviation of a regression's predictions, as a share of the targets'
+REMEDY = "delete it and run the workflow's target `fetch`"
+KINDS = {"labels": (list, type(None)), "warnings": (list,)}  # of dataset.json
 ONE_CLASS, ONE_VALUE = "one and the same class", "nearly the same value"
 
 
@@ -27,8 +29,8 @@ def warnings_by_pair(runs: pd.DataFrame, runs_dir: Path, data_dir: Path | None) 
     described = {name: _described(data_dir, name) for name in runs["dataset"].unique()}
     return {
         (str(dataset), str(model)): [
-            *map(visible, described[dataset].get("warnings", [])),
-            *prediction_warnings(own, runs_dir, described[dataset].get("labels")),
+            *map(visible, described[dataset]["warnings"]),
+            *prediction_warnings(own, runs_dir, described[dataset]["labels"]),
         ]
         for (dataset, model), own in runs.groupby(["dataset", "model"], sort=False)
     }
@@ -79,29 +81,24 @@ def _answer(run: dict[str, Any], runs_dir: Path, classes: list[Any] | None) -> s
         with (run_folder(runs_dir, *(run[axis] for axis in AXES)) / "predictions.csv").open(encoding="utf-8") as file:
             predicted = int(next(csv.DictReader(file))["prediction"])
         return visible(f"'{classes[predicted]}'") if classes else f"class {predicted}"
-    except (OSError, StopIteration, KeyError, TypeError, ValueError, IndexError):
+    except (OSError, StopIteration, KeyError, TypeError, ValueError, IndexError, csv.Error):
         return ONE_CLASS  # whoever compares the runs says what is wrong with the file
 
 
 def _described(data_dir: Path | None, dataset: str) -> dict[str, Any]:
     """What dataset.json says, its warnings and labels checked."""
+    nothing: dict[str, Any] = {"labels": None, "warnings": []}
     if data_dir is None:
-        return {}
+        return nothing
     path = data_dir / dataset / "dataset.json"
     try:
-        described = json.loads(path.read_bytes())
+        found = files.read_json(path, REMEDY)
     except FileNotFoundError:
-        return {"warnings": [f"{path} is not there, so warnings about the data set {dataset!r} are not known."]}
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); delete it and run the workflow's target `fetch`") from None
-    known = described if isinstance(described, dict) else {"warnings": None}
-    if not _texts(known.get("warnings", [])) or not isinstance(known.get("labels", []), list | None):
-        raise InputError(
-            f"{path}: not a data set's description (`warnings` must be a list of texts); delete it and run the "
-            "workflow's target `fetch`"
-        )
-    return known
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+        missing = f"{path} is not there, so warnings about the data set '{dataset}' are not known."
+        return nothing | {"warnings": [missing]}
+    if isinstance(found, dict):
+        found = nothing | found  # an earlier version knew no warnings
+    found = files.check_object(path, found, KINDS, "a data set's description", REMEDY)
+    if not all(isinstance(text, str) for text in found["warnings"]):
+        raise InputError(f"{path}: not a data set's description: warnings holds more than texts; {REMEDY}")
+    return found
