@@ -111,6 +111,7 @@ def summarise(
         "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
         "shared_gpu": (no_shared or NO_GPU) if cuda else NO_GPU,
         "heldout_rows": NO_HELDOUT,
+        "constant_prediction": "random weights",
     }
     if values["heldout_rows"] is None:
         values["heldout_metric_value"], reasons["heldout_metric_value"] = None, NO_HELDOUT
@@ -208,13 +209,7 @@ def _quality(
     final, heldout = last["test"], last.get("heldout")
     values: dict[str, Any] = {"epochs": final["epoch"]}
     if not pretrained:
-        scores = (
-            "metric_value",
-            "test_loss",
-            "constant_prediction",
-            *metrics.NAMES,
-            *(("heldout_metric_value",) if heldout else ()),
-        )
+        scores = ("metric_value", "test_loss", *metrics.NAMES, *(("heldout_metric_value",) if heldout else ()))
         return values, dict.fromkeys(scores, "random weights")
     reasons = {}
     for name in metrics.NAMES:
@@ -222,11 +217,11 @@ def _quality(
         of_task = (name in ("pearson", "spearman")) == (settings["task"] == "regression")
         reasons[name] = "not defined: all values are the same" if of_task else f"not for {settings['task']}"
     values |= {"metric_value": final[settings["metric"]], "test_loss": final["loss"]}
-    values["constant_prediction"] = bool(np.ptp(metrics.predictions(trained.logits, settings["task"])) == 0)
     reasons["metric_value"] = reasons[settings["metric"]]
     if heldout:
         values["heldout_metric_value"] = heldout[settings["metric"]]
         reasons["heldout_metric_value"] = reasons["metric_value"]
+    values["constant_prediction"] = bool(np.ptp(metrics.predictions(trained.logits, settings["task"])) == 0)
     return values, reasons
 
 
