@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from peft_tradeoffs.datafiles import Table
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.overlap import check_distinct, overlap_warnings, share
 from peft_tradeoffs.splits import Split
@@ -11,6 +12,15 @@ def split(texts, labels=None) -> Split:
     texts = [text if isinstance(text, tuple) else (text,) for text in texts]
     labels = [i % 2 for i in range(len(texts))] if labels is None else labels
     return Split(texts, np.array(labels), np.arange(len(texts)))
+
+
+def tables(splits: dict[str, Split]) -> tuple[dict[str, Table], list[str]]:
+    """Tables that these are the rows of, and their text columns."""
+    made = {}
+    for name, part in splits.items():
+        columns = {str(i): [texts[i] for texts in part.texts] for i in range(len(part.texts[0]))}
+        made[name] = Table(f"T.{name}", columns, range(len(part.texts)), "line")
+    return made, list(columns)
 
 
 ROWS = [f"row {i}" for i in range(8)]
@@ -41,7 +51,7 @@ SAME = {
 def test_splits_that_are_the_same(case):
     splits, message = SAME[case]
     with pytest.raises(InputError) as raised:
-        check_distinct(splits, {name: f"T.{name}" for name in splits})
+        check_distinct(*tables(splits))
     assert message in str(raised.value)
 
 
@@ -94,7 +104,7 @@ APART = {
 @pytest.mark.parametrize("case", APART)
 def test_single_rows_are_reported(case):
     splits, said = APART[case]
-    check_distinct(splits, {name: name for name in splits})
+    check_distinct(*tables(splits))
     warnings = overlap_warnings(splits)
     assert len(warnings) == len(said)
     assert all(warning.startswith(one) for warning, one in zip(warnings, said, strict=True)), warnings

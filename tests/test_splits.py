@@ -11,6 +11,7 @@ import pytest
 from peft_tradeoffs import files, hub
 from peft_tradeoffs.datafiles import Table
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.overlap import check_distinct
 from peft_tradeoffs.splits import make_splits, stratified_sample, write_splits
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_dataset.py"
@@ -425,7 +426,7 @@ class TestHub:
         with pytest.raises(
             InputError, match=r"splits test \(data set 'owner/name', split 'train'\) and train .* same 10"
         ):
-            make_splits(tables, ["sentence"], "label")
+            check_distinct(tables, ["sentence"])
 
     def test_a_label_that_is_no_class(self, block, load, tmp_path):
         path = next(tmp_path.glob("snapshot/sst2/dev-*"))

@@ -126,18 +126,21 @@ def main() -> None:
     if missing:
         raise InputError(f"source {source!r}: no {missing[0]!r} in the data set's block; add it")
 
-    from peft_tradeoffs.splits import make_splits, write_splits
+    from peft_tradeoffs.overlap import check_distinct
+    from peft_tradeoffs.splits import SPLITS, make_splits, write_splits
 
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     tables, identity = LOADERS[source](block, arguments.output_dir)
     for table in tables.values():
         if table.reading.how:
             print(f"note: data set {arguments.output_dir.name}: {table.reading.how}", file=sys.stderr)
+    text = ["text"] if source == "docstrings" else block["text"]
+    tables = {split: tables[split] for split in SPLITS if split in tables}
     warnings: list[str] = []
     try:
         splits, names = make_splits(
             tables,
-            ["text"] if source == "docstrings" else block["text"],
+            text,
             "label" if source == "docstrings" else block["label"],
             task=block.get("task", "classification"),
             fractions=block.get("fractions"),
@@ -148,6 +151,7 @@ def main() -> None:
     finally:
         for warning in warnings:
             print(f"warning: data set {arguments.output_dir.name}: {warning}", file=sys.stderr)
+    check_distinct(tables, text)
     write_splits(splits, names, {"source": source, **identity}, arguments.output_dir, warnings)
 
 

@@ -8,23 +8,21 @@ from typing import TYPE_CHECKING
 from peft_tradeoffs.errors import InputError
 
 if TYPE_CHECKING:
+    from peft_tradeoffs.datafiles import Table
     from peft_tradeoffs.splits import Split
 
 Texts = tuple[str, ...]
 
 
-def check_distinct(splits: Mapping[str, "Split"], names: Mapping[str, str]) -> None:
-    """Raise InputError for two splits, by name, that have the same texts in any order, however often each.
-
-    `names` are what the splits' files or hub splits are called.
-    """
-    texts = {split: set(part.texts) for split, part in splits.items()}
-    for first, second in itertools.combinations(splits, 2):
+def check_distinct(tables: Mapping[str, "Table"], text: Sequence[str]) -> None:
+    """Raise InputError for two tables, by split, that have the same texts in any order, however often each."""
+    texts = {split: set(zip(*(table.columns[name] for name in text), strict=True)) for split, table in tables.items()}
+    for first, second in itertools.combinations(tables, 2):
         if texts[first] == texts[second]:
             raise InputError(
-                f"splits {second} ({names[second]}) and {first} ({names[first]}) have the same {len(texts[first])} texts "
-                f"(the first is {splits[second].texts[0][0][:60]!r}); name another file or split for one, or leave it out "
-                "and carve it off train with `fractions`"
+                f"splits {second} ({tables[second].name}) and {first} ({tables[first].name}) have the same "
+                f"{len(texts[first])} texts (the first is {tables[second].columns[text[0]][0][:60]!r}); name another "
+                "file or split for one, or leave it out and carve it off train with `fractions`"
             )
 
 

@@ -18,7 +18,7 @@ from peft_tradeoffs.classes import classify, clean, encodable
 from peft_tradeoffs.datafiles import Table
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import atomic, sha256, write_json
-from peft_tradeoffs.overlap import check_distinct, overlap_warnings, shared
+from peft_tradeoffs.overlap import overlap_warnings, shared
 
 SPLITS = ("train", "validation", "test", "heldout")
 CARVED = ("test", "validation", "heldout")  # in this order, so that a later one changes none of those before
@@ -60,8 +60,7 @@ def make_splits(
     draw the same rows for the same `seed`, and keep the rows' order. Rows with the same text(s) stay on the same side
     of a carve, so with repeated texts a fraction's size is approximate, otherwise exact. Sentences on what a reader of
     the results must know (labels that look alike, rows of test that are in train) are added to `warnings`.
-    Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on, with all bad rows, and
-    for two tables that hold the same rows.
+    Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on, with all bad rows.
     """
     fractions, limit = fractions or {}, limit or {}
     warnings = [] if warnings is None else warnings
@@ -80,7 +79,6 @@ def make_splits(
     for split, table in tables.items():
         splits[split] = Split(texts[split], labels[split], np.arange(len(table), dtype=np.int64))
         _check_rows(f"split {split!r} ({table.name})", splits[split], names)
-    check_distinct(splits, {split: table.name for split, table in tables.items()})
     if fractions:
         splits |= _carve(splits["train"], names, fractions, seed)
     for split, rows in limit.items():
