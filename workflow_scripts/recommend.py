@@ -8,6 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError, run
 from peft_tradeoffs.grid import add_contract, add_data, add_noise, add_runs
 
@@ -51,7 +52,7 @@ def main() -> None:
     runs = read_runs(args)
     frame = recommendation_frame(runs, read_comparison(args.comparison), limits, read_noise(args.noise))
     warnings = warnings_by_pair(runs, args.runs_dir, args.data_dir)
-    write_text(args.output_dir / "recommendation.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(args.output_dir / "recommendation.csv", to_csv(frame))
     write_text(args.output_dir / "recommendation.md", recommendation_markdown(frame, limits, warnings))
 
 

@@ -10,6 +10,8 @@ PATHS = re.compile(r"(^|_)name_or_path$|^(tokenizer|special_tokens_map)_file$")
 
 # What Markdown takes for markup, or makes a link of, anywhere in a line.
 MARKS = re.compile(r"[\\`*\[\]<>&|~$]|\b_|_\b|(?<!\w)_(?!\w)|:(?=//)|(?<=www)\.", re.ASCII)
+# What Markdown would take for more than text: an escape, an entity, a tag or autolink, a link, image or its definition.
+LIVE = re.compile(r"\\(?=[!-/:-@\[-`{-~])|&(?=#?\w+;)|<(?=[A-Za-z/!?])|\[(?=[^\]\\]*\\*\][(\[:])|`")
 UNSEEN = ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp")  # categories of Unicode
 
 
@@ -28,6 +30,12 @@ def visible(text: str, longest: int = 2000) -> str:
 def plain(text: str) -> str:
     """A sentence that may quote a user's text as Markdown that shows it as it is."""
     return re.sub(r"^(\d*)([-+=#.)])", r"\1\\\2", MARKS.sub(r"\\\g<0>", visible(text)))
+
+
+def inert(text: str) -> str:
+    """Plain text on one line as Markdown that shows it: no HTML, no link, no image, no code in it comes to life."""
+    entities = {"&": "&amp;", "<": "&lt;"}
+    return LIVE.sub(lambda found: entities.get(found[0], f"\\{found[0]}"), one_line(text))
 
 
 def literal(text: Any) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from peft_tradeoffs import files, seal
 from peft_tradeoffs.card import Subject, model_card
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import check_all, has_weights, read_env, verified
 from peft_tradeoffs.markdown_text import without_paths
@@ -72,7 +73,7 @@ def publish(
             write_folder(folder, output.joinpath(*names), subject.base, str(card), subject.data["labels"])
             row |= {"folder": "/".join(names), "library": card.data.library_name}
         rows.append(row)
-    files.write_text(output / INDEX, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    files.write_text(output / INDEX, to_csv(pd.DataFrame(rows)))
 
 
 def write_folder(run: Path, target: Path, hub_id: str | None, card: str, labels: list[str] | None = None) -> None:

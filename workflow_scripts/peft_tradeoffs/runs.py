@@ -20,6 +20,7 @@ from peft_tradeoffs.attention import check_padding, choose_kernels, no_mask
 from peft_tradeoffs.batches import Split, load_tokens, longest_text, padded_length, shortest_texts
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.clocks import Clocks
+from peft_tradeoffs.csv_text import marked
 from peft_tradeoffs.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
 from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.errors import InputError
@@ -287,7 +288,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: marked(value) for key, value in row.items()} for row in rows)
 
 
 def _write_predictions(path: Path, split: Any, logits: np.ndarray, description: dict[str, Any]) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.files import write_text
-from peft_tradeoffs.markdown_text import one_line, plain
+from peft_tradeoffs.markdown_text import inert, one_line, plain
 from peft_tradeoffs.readable import NULL, heading
 
 Readable = Callable[[pd.DataFrame], pd.DataFrame]
@@ -47,8 +48,8 @@ def sections(frame: pd.DataFrame, by: str | None = None) -> Iterator[tuple[str, 
 
 
 def escape_pipes(text: str) -> str:
-    """Plain text as a cell of a Markdown table."""
-    return text.replace("|", "\\|")
+    """Plain text as a cell of a Markdown table, inert."""
+    return inert(text).replace("|", "\\|")
 
 
 def markdown(
@@ -68,7 +69,7 @@ def markdown(
     for title, rows in sections(frame, by):
         above = "".join(f"- {line}\n" for line in lead(rows)) + "\n" if lead else ""
         below = warnings_box(warned(rows)) if warned else ""
-        parts.append(f"## {title}\n\n{above}{grid(readable(rows))}\n\n{below}{' '.join(notes(rows))}\n")
+        parts.append(f"## {inert(title)}\n\n{above}{grid(readable(rows))}\n\n{below}{' '.join(notes(rows))}\n")
     return "\n".join(parts)
 
 
@@ -87,8 +88,9 @@ def grid(readable: pd.DataFrame) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Plain text as LaTeX that prints it."""
-    return text.translate(LATEX)
+    """Plain text as LaTeX that prints it, on one line; not as the option of a line break before it."""
+    escaped = one_line(text).translate(LATEX)
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
 
 def stack(lines: list[str], side: str) -> str:
@@ -150,7 +152,7 @@ def write_tables(
     nothing: str = "",
 ) -> None:
     """Write {folder}/{name}.csv, .md and .tex; `nothing` is what the last two say of a frame without rows."""
-    write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / f"{name}.csv", to_csv(frame))
     for kind, write in (("md", markdown), ("tex", latex)):
         text = nothing if frame.empty and nothing else write(frame, readable, notes, lead, by, warned)
         write_text(folder / f"{name}.{kind}", text)
