@@ -403,6 +403,7 @@ def test_what_a_card_needs_and_is_missing_is_named(tmp_path):
     weights = tmp_path / "runs/sst2/distilbert/lora-r4/seed0/adapter/adapter_model.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
+    synthetic.seal(weights.parents[1])
     frame = tables.runs_frame([run])
     words = (frame, tables.arms_frame(frame), pd.DataFrame(columns=list(COLUMNS)))
     folders = (tmp_path / "runs", tmp_path / "data", tmp_path, tmp_path / "models")
@@ -427,6 +428,6 @@ def test_runs_without_weights_are_listed_with_the_reason(tmp_path):
     assert index["folder"].isna().all()
     assert index.set_index("arm")["reason"].to_dict() == {
         "full": "the run ended in status oom",
-        "lora-r4": "the run's folder has no weights",
+        "lora-r4": "its weights were not kept (keep_weights is false)",
         "lora-r8": "its base model has random weights, which nobody else has",
     }

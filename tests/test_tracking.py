@@ -278,7 +278,7 @@ def test_a_tracker_that_is_missing_is_told_and_fails_nothing(folder, tmp_path, m
 
 
 def test_a_run_that_failed_is_sent_with_its_status(folder, tmp_path):
-    run = tmp_path / "seed0"
+    run = tmp_path / "reviews/tiny/full/seed0"
     shutil.copytree(folder / "results/runs/reviews/tiny/full/seed0", run)
     summary = files.read_json(run / "summary.json")
     files.write_json(run / "summary.json", summary | {"status": "oom", "failed_phase": "probe", "steps": None})

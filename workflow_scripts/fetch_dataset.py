@@ -50,6 +50,9 @@ def load_docstrings(block: Block, output_dir: Path) -> Loaded:
 
 def load_hub(block: Block, output_dir: Path) -> Loaded:
     """The tables of a hub data set at a pinned revision; a ClassLabel's names become the labels."""
+    from peft_tradeoffs.network import check_hub_variables
+
+    check_hub_variables()
     from peft_tradeoffs.hub import dataset_snapshot, load_dataset
 
     config = block.get("config")

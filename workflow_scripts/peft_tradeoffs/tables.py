@@ -26,8 +26,8 @@ COLUMNS = (
     "learning_rate", "tuned_as", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "train_rows",
-    "test_rows", "heldout_rows", "truncated_train", "truncated_test", "backbone_parameters", "head_parameters",
-    "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
+    "test_rows", "heldout_rows", "truncated_train", "truncated_test", "constant_prediction", "backbone_parameters",
+    "head_parameters", "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
     "startup_s", "load_s", "mask_s", "probe_s", "prepare_s", "train_s", "capture_s", "compile_s",
     "evaluate_s", "save_s", "state_s",
     "step_p50_ms", "step_p95_ms", "step_p99_ms", "probe_step_p50_ms", "probe_step_p95_ms", "probe_step_p99_ms",
@@ -39,7 +39,8 @@ COLUMNS = (
 )  # fmt: skip
 IDENTITY = COLUMNS[:7]
 NOT_AVERAGED = (
-    "failed_phase", "oom_bytes", "diverged_step", "stopped_early", "attempts", "wall_s", "queue_s", "fingerprint",
+    "failed_phase", "oom_bytes", "diverged_step", "constant_prediction", "stopped_early", "attempts", "wall_s",
+    "queue_s", "fingerprint",
     "finished_at", "null_reasons",
 )  # fmt: skip
 SETTINGS = (

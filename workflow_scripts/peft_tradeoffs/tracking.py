@@ -129,14 +129,13 @@ def read_run(folder: Path) -> TrackedRun:
 def read_points(metrics: Path) -> dict[int, dict[str, float]]:
     """The values of metrics.csv by optimizer step: what a split has of its own by split/column. A gap stays one."""
     points: dict[int, dict[str, float]] = {}
-    if metrics.is_file():
-        with metrics.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                step, split = int(row.pop("step")), row.pop("split")
-                values = points.setdefault(step, {})
-                for column, text in row.items():
-                    if text != "":
-                        values[column if column in OF_TRAINING else f"{split}/{column}"] = float(text)
+    with metrics.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            step, split = int(row.pop("step")), row.pop("split")
+            values = points.setdefault(step, {})
+            for column, text in row.items():
+                if text != "":
+                    values[column if column in OF_TRAINING else f"{split}/{column}"] = float(text)
     return points
 
 
