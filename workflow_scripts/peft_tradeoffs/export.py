@@ -29,7 +29,7 @@ PANDAS = {"integer": "Int64", "number": "float64", "boolean": "boolean"}
 ARROW = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
 MEDIA = {"csv": "text/csv", "json": "application/json"}
 FORMATS = {
-    "csv": "CSV in UTF-8; true and false are True and False; a text that a spreadsheet would compute has a ' before it.",
+    "csv": "CSV in UTF-8; true and false are True and False; before texts that a spreadsheet computes a '.",
     "json": "A JSON array of objects, one a row.",
 }
 
