@@ -13,9 +13,18 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
-from peft_tradeoffs.classifier import empty_classifier, head_modules, is_linear, linear_names, load_config
+from peft_tradeoffs.classifier import (
+    HEAD,
+    empty_classifier,
+    head_modules,
+    is_linear,
+    linear_names,
+    load_config,
+    name_classes,
+    saved_head,
+)
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import system_errors
+from peft_tradeoffs.files import system_errors, write_json
 from peft_tradeoffs.targets import check_targets
 
 
@@ -57,8 +66,12 @@ def build(
     device: str,
     dtype: str = "float32",
     gradient_checkpointing_kwargs: dict[str, Any] | None = None,
+    labels: list[str] | None = None,
 ) -> Built:
     """Load the model in `folder` and make it the arm's.
+
+    `labels`: the names of the classes in the order of their indices; its configuration gets them in place of those
+    of the checkpoint, which are another task's.
 
     `dtype` (float32 or, with `peft` and under autocast alone, bfloat16) is what frozen weights are held in, of a
     quantised model those that are not quantised. What is trained is float32, whatever `dtype`.
@@ -74,6 +87,7 @@ def build(
         problem_type="regression" if task == "regression" else "single_label_classification",
         pad_token_id=pad_token_id,
     )
+    name_classes(config, task, labels)
     if dtype != "float32" and not peft:
         raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
     empty = empty_classifier(config)
@@ -177,10 +191,15 @@ def training_bytes(model: nn.Module) -> dict[str, int]:
 
 
 def save(built: Built, folder: Path) -> None:
-    """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say."""
+    """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say.
+
+    The configuration of an adapter does not know the head's classes: HEAD beside it does.
+    """
     with warnings.catch_warnings(), system_errors(folder):
         warnings.filterwarnings("ignore", message="Could not find a config file")
         built.model.save_pretrained(folder)
+        if built.is_peft:
+            write_json(folder / HEAD, saved_head(built.model.config))
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -170,6 +170,7 @@ def build_arm(
         seed=seed,
         device=str(device),
         dtype=settings["dtype"],
+        labels=description["labels"],
     )
     if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
         adapter = built.model.peft_config["default"]
