@@ -110,6 +110,7 @@ def main() -> None:
     if missing:
         raise InputError(f"source {source!r}: no {missing[0]!r} in the data set's block; add it")
 
+    from peft_tradeoffs.positive_class import put_last
     from peft_tradeoffs.splits import make_splits, write_splits
 
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
@@ -123,6 +124,7 @@ def main() -> None:
         limit=block.get("limit"),
         seed=block.get("split_seed", 0),
     )
+    splits, names = put_last(splits, names, block.get("positive_class"))
     write_splits(splits, names, {"source": source, **identity}, arguments.output_dir)
 
 

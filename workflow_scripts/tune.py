@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs import code, errors, files
+from peft_tradeoffs.positive_class import of_labels
 from peft_tradeoffs.training import Run, add_training, process, read_settings
 from peft_tradeoffs.tuning import beyond, chosen
 
@@ -47,6 +48,7 @@ def main() -> None:
         arguments.output,
         {
             **{key: settings[key] for key in ("dataset", "model", "arm", "method", "rank", "metric")},
+            "positive_class": of_labels(tokens["labels"]),
             **chosen(trials),
             "rates": planned,
             "extensions": arguments.extend,

@@ -51,14 +51,17 @@ class Grid:
     @property
     def metric_axis(self) -> str:
         """The label of a metric axis, e.g. "Accuracy on the test split, %"."""
-        return readable.metric_label(self.metric or "").replace(
-            self.metric_name, f"{self.metric_name} on the test split"
-        )
+        return with_unit(f"{self.metric_name} on the test split", self.named)
 
     @property
     def metric_name(self) -> str:
         """The metric's name in titles."""
-        return readable.metric_label(self.metric or "Metric").partition(", ")[0]
+        return metric_name(self.named) or "Metric"
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The metric as `metric_names` takes it."""
+        return metric_of(self.runs) | {"metric": self.metric}
 
 
 def load(

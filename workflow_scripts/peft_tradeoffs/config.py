@@ -14,6 +14,7 @@ from snakemake.utils import validate
 from peft_tradeoffs.config_errors import explain, first_error, suggestion
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.margin import check_margin
+from peft_tradeoffs.positive_class import check_positive_class
 from peft_tradeoffs.tuning_config import check_tuning, tuned_as
 from peft_tradeoffs.varies_config import check_varies
 from peft_tradeoffs.views_config import complete_views
@@ -154,6 +155,7 @@ def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
             f"config key {key}.metric: {dataset['metric']} does not go with {dataset['task']}; "
             f"must be one of {', '.join(metrics)}"
         )
+    check_positive_class(key, dataset)
     if dataset["source"] == "docstrings" and dataset["task"] != "classification":
         raise InputError(f"config key {key}.task: docstrings are a classification; remove the key")
     if dataset.get("label") in dataset.get("text", []):

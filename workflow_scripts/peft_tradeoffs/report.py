@@ -159,5 +159,5 @@ def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
     columns = ["dataset", "model", "arm", "split", "kind"]
     if name not in files:
         return pd.DataFrame(columns=columns)
-    texts = dict.fromkeys((*columns, "method", "quantity", "experiment", "source", "status"), str)
+    texts = dict.fromkeys((*columns, "method", "quantity", "experiment", "source", "status", "positive_class"), str)
     return pd.read_csv(files[name], keep_default_na=False, na_values=[""], dtype=texts)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft_tradeoffs.metric_names import said
 from peft_tradeoffs.squeue import Job
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
@@ -113,8 +114,8 @@ def _result(summary: dict[str, Any]) -> str:
     if summary["status"] != "completed":
         return f"{RESULT.get(summary['status'], summary['status'])} in {summary['failed_phase']}"
     if summary.get("metric_value") is None:
-        return f"{summary['metric']} –"
-    return f"{summary['metric']} {summary['metric_value']:.4f}"
+        return f"{said(summary)} –"
+    return f"{said(summary)} {summary['metric_value']:.4f}"
 
 
 def duration(seconds: float) -> str:

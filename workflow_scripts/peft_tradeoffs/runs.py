@@ -27,6 +27,7 @@ from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.frozen import hold_as_computed
 from peft_tradeoffs.measure import MASK, MIB, PREPARE, STATE, Phases
+from peft_tradeoffs.metric_names import said
 from peft_tradeoffs.model_files import tokenizer_files
 from peft_tradeoffs.progress import TerminalReporter
 from peft_tradeoffs.state import RunDirectory
@@ -245,7 +246,7 @@ def _last_line(summary: dict[str, Any]) -> str:
     if summary["status"] == "diverged":
         return f"diverged: loss not finite at step {summary['diverged_step']}"
     value = "undefined" if summary["metric_value"] is None else f"{summary['metric_value']:.4f}"
-    return f"{summary['metric']} {value}  {summary['train_s']:.1f} s of training"
+    return f"{said(summary)} {value}  {summary['train_s']:.1f} s of training"
 
 
 _process_started: float | None = psutil.Process().create_time()

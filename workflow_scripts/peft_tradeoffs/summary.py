@@ -13,6 +13,7 @@ from peft_tradeoffs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.devices import Device
 from peft_tradeoffs.energy import EnergyMeter
 from peft_tradeoffs.measure import MASK, MIB, NO_GPU, PREPARE, STATE, Phases, step_percentiles
+from peft_tradeoffs.positive_class import of_labels
 from peft_tradeoffs.probe import WARM_STEPS
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -70,6 +71,7 @@ def summarise(
         "diverged_step": trained.diverged_step if trained else None,
         **{key: settings[key] for key in SETTINGS},
         "seed": seed,
+        "positive_class": of_labels(description["labels"]),
         "pretrained": pretrained,
         "engine": trained.engine if trained else settings["engine"],
         "engine_reason": trained.progress.engine_reason if trained else None,
@@ -99,6 +101,7 @@ def summarise(
         "failed_phase": "the run was completed",
         "oom_bytes": "the allocator's message names no size" if outcome.status == "oom" else "memory sufficed",
         "diverged_step": "no loss that was not finite was seen",
+        "positive_class": "a regression" if description["labels"] is None else "several classes: F1 is macro F1",
         "rank": "the method has no rank",
         "tuned_as": "the learning rate was given in the config",
         "frozen_linear_dtype": "no linear layer is frozen",
