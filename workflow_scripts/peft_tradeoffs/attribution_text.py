@@ -7,9 +7,9 @@ import pandas as pd
 
 from peft_tradeoffs.attribution import BASE, ENERGY, FACTOR, INTERACTION, TIMED, TOTAL
 from peft_tradeoffs.comparison_text import with_interval
-from peft_tradeoffs.metric_names import difference_unit, metric_label, metric_name
 from peft_tradeoffs.digits import at_most, decimals
 from peft_tradeoffs.job_noise import UNKNOWN_SPREAD, noise_notes
+from peft_tradeoffs.metric_names import difference_unit, metric_label, metric_name
 from peft_tradeoffs.readable import LABEL, NOTE, NULL, PROBE, metric_scale, number
 
 NAMES = {**LABEL, "activations_MiB": "Activations, MiB", ENERGY: "Energy, J/1,000 rows"}

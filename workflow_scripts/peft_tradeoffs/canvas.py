@@ -19,6 +19,7 @@ from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.job_noise import read_noise
 from peft_tradeoffs.mean_interval import interval, interval_notes, seed_values
+from peft_tradeoffs.metric_names import metric_name, metric_of, with_unit
 from peft_tradeoffs.tables import COMPLETED
 from peft_tradeoffs.text_width import widest, wrap
 from peft_tradeoffs.tuning_table import read_tuning

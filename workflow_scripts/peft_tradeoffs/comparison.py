@@ -31,8 +31,8 @@ from peft_tradeoffs.tables import ARM, COMPLETED, OF_SPLIT, random_weights
 ALPHA = 1 - LEVEL
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
 COLUMNS = (
-    *ARM, "split", "method", "rank", "pretrained", "baseline", "metric", "positive_class", "margin", "test_rows", "n", "n_paired",
-    "mean", "sd", "seeds_low", "seeds_high", "low", "high",
+    *ARM, "split", "method", "rank", "pretrained", "baseline", "metric", "positive_class", "margin", "test_rows",
+    "n", "n_paired", "mean", "sd", "seeds_low", "seeds_high", "low", "high",
     "difference", "difference_seeds_low", "difference_seeds_high", "difference_low", "difference_high",
     "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "p_not_worse", "p_not_worse_holm",
     "p_worse", "p_worse_holm", "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "groups",
@@ -40,8 +40,8 @@ COLUMNS = (
 )  # fmt: skip
 WHOLE = ("rank", "test_rows", "n", "n_paired", "seeds_needed", "examples_needed")
 NO_NUMBERS = (
-    *ARM, "split", "method", "pretrained", "baseline", "metric", "positive_class", "mcnemar", "verdict", "groups", "differs", "left_out",
-    "reason",
+    *ARM, "split", "method", "pretrained", "baseline", "metric", "positive_class", "mcnemar", "verdict", "groups", "differs",
+    "left_out", "reason",
 )  # fmt: skip
 UNDEFINED = "undefined"  # the metric of a run that was completed
 PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split

@@ -30,8 +30,8 @@ from peft_tradeoffs.tables import ARM, COMPLETED, arms_frame, memory_key, runs_f
 
 MEASURED = ("train_peak_MiB", "train_s", "samples_per_s", "energy_J_per_sample")
 COLUMNS = (
-    *ARM, "method", "rank", "device", "metric", "positive_class", "pretrained", "cap_GiB", "batch_size", "peak_MiB", "next_size",
-    "next_peak_MiB", "ended_at", "learning_rate", "steps", "n", "n_failed", "failures", "mean", "low", "high",
+    *ARM, "method", "rank", "device", "metric", "positive_class", "pretrained", "cap_GiB", "batch_size", "peak_MiB",
+    "next_size", "next_peak_MiB", "ended_at", "learning_rate", "steps", "n", "n_failed", "failures", "mean", "low", "high",
     *(f"{key}_{part}" for key in MEASURED for part in ("mean", "sd", "n")), "base_batch_size", "rule", "largest",
     "train_rows", "gradient_accumulation_steps", "max_steps", "differs", "differs_at_cap",
 )  # fmt: skip
@@ -41,7 +41,8 @@ WHOLE = (
     "train_rows", "gradient_accumulation_steps",
 )  # fmt: skip
 TEXT = (
-    *ARM, "method", "device", "metric", "positive_class", "pretrained", "ended_at", "failures", "rule", "differs", "differs_at_cap"
+    *ARM, "method", "device", "metric", "positive_class", "pretrained", "ended_at", "failures", "rule", "differs",
+    "differs_at_cap",
 )  # fmt: skip
 ABOVE = "*"  # a training peak above the cap
 # Facts of the contract that say what runs ran on; the others are equal by design, or not meant to be.

@@ -6,8 +6,8 @@ import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.digits import decimals
-from peft_tradeoffs.noise import METRIC
 from peft_tradeoffs.metric_names import metric_label
+from peft_tradeoffs.noise import METRIC
 from peft_tradeoffs.readable import LABEL, NULL, SHORT, mark, metric_scale, number
 
 

@@ -11,8 +11,8 @@ from peft_tradeoffs.arms import arm_label, method_label
 from peft_tradeoffs.attribution_text import NAMES
 from peft_tradeoffs.canvas import Grid, conditions, no_metric
 from peft_tradeoffs.comparison_text import RANGE, with_interval
-from peft_tradeoffs.metric_names import difference_unit, heldout_label, metric_label
 from peft_tradeoffs.mean_interval import WITHOUT, counted, interval, interval_notes
+from peft_tradeoffs.metric_names import difference_unit, heldout_label, metric_label
 from peft_tradeoffs.page_table import arms_table, number
 from peft_tradeoffs.tables import OF_SPLIT, SPLIT
 from peft_tradeoffs.tuning_table import ruined

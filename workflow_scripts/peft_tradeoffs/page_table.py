@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs import readable, tables
+from peft_tradeoffs import readable
 from peft_tradeoffs.comparison_text import with_interval
 from peft_tradeoffs.metric_names import Row, difference_unit, heldout_label, metric_label, metric_of
 from peft_tradeoffs.readable import NULL

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs.comparison_text import UNCORRECTED, p_value
-from peft_tradeoffs.metric_names import difference_unit
 from peft_tradeoffs.job_noise import noise_notes
+from peft_tradeoffs.metric_names import difference_unit
 from peft_tradeoffs.readable import NOTE, NULL, PROBE, metric_scale, number, unlike
 from peft_tradeoffs.recommendation import COSTS, NO, UNKNOWN, YES
 from peft_tradeoffs.recommendation_words import (

@@ -22,8 +22,8 @@ WITHIN, MOVED, GONE, NEW = "within", "moved", "only in the reference", "only now
 OTHER_DEVICE, UNDECIDED = "not compared", "undecided"
 FAILING = (MOVED, GONE, OTHER_DEVICE, UNDECIDED)
 COLUMNS = (
-    *ARM, "method", "rank", "pretrained", "metric", "positive_class", "quantity", "n", "reference", "now", "change", "tolerance",
-    "explained", "df", "source", "verdict", "reason",
+    *ARM, "method", "rank", "pretrained", "metric", "positive_class", "quantity", "n", "reference", "now", "change",
+    "tolerance", "explained", "df", "source", "verdict", "reason",
 )  # fmt: skip
 NO_SPREAD = "one seed or run shows no spread: set `noise` in the config"
 TOO_NOISY = (

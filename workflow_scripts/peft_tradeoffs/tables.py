@@ -40,9 +40,10 @@ NOT_AVERAGED = (
     "finished_at", "null_reasons",
 )  # fmt: skip
 SETTINGS = (
-    "task", "metric", "positive_class", "pretrained", "learning_rate", "tuned_as", "batch_size", "gradient_accumulation_steps",
-    "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
-    "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "energy_window_short",
+    "task", "metric", "positive_class", "pretrained", "learning_rate", "tuned_as", "batch_size",
+    "gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine",
+    "engine_reason", "compile", "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s",
+    "energy_window_short",
     "train_rows", "test_rows", "heldout_rows", "truncated_train", "truncated_test",
     "backbone_parameters", "head_parameters", "adapter_parameters", "total_parameters",
     "trainable_parameters", "trainable_percent", "differs",
@@ -61,8 +62,8 @@ BEFORE_TRAINING = (
     "held_before_MiB", *MEASURED_SPLIT, "data_MiB", "idle_power_W",
 )  # fmt: skip
 TEXT = (
-    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "positive_class", "tuned_as", "precision", "dtype",
-    "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid", "fingerprint", "finished_at",
+    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "positive_class",
+    "tuned_as", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid", "fingerprint", "finished_at",
     "differs", "null_reasons",
 )  # fmt: skip
 WHOLE = (
