@@ -16,8 +16,8 @@ BASE, FACTOR, INTERACTION, TOTAL = "base", "factor", "interaction", "total"
 ENERGY = "energy_J_per_1000_rows"
 COLUMNS = (
     "dataset", "model", "factorial", "pretrained", "metric", "positive_class", "learning_rates", "energy_window_short",
-    "differs", "failed", "quantity", "effect", "kind", "arm", "n_seeds", "n", "jobs", "jobs_sd_percent", "value", "low", "high",
-    "percent", "reason",
+    "differs", "failed", "quantity", "effect", "kind", "arm", "n_seeds", "n", "jobs", "jobs_sd_percent", "value", "low",
+    "high", "percent", "reason",
 )  # fmt: skip
 TIMED = {"train_s": "train_s", "step_p50_ms": "step_p50_ms", ENERGY: "energy_J_per_sample"}  # keys of the summary
 NUMBERS = ("jobs_sd_percent", "value", "low", "high", "percent")

@@ -24,6 +24,11 @@ def example(env: dict[str, Any], tokens: dict[str, Any], pair: bool, labels: lis
         "with torch.no_grad():",
         "    logits = model(**inputs).logits",
     ]
+    if targets := env.get("targets"):
+        if targets["in_weights"]:
+            lines.append("value = logits[0, 0]  # in the units of the data")
+        else:  # what is learned are standard deviations from the mean of the training targets
+            lines.append(f"value = logits[0, 0] * {targets['sd']!r} + {targets['mean']!r}  # in the units of the data")
     return fenced("\n".join(lines), "python")
 
 

@@ -46,6 +46,7 @@ def saved_head(config: PreTrainedConfig) -> dict[str, Any]:
         "problem_type": config.problem_type,
         "labels": [config.id2label[index] for index in range(config.num_labels)],
         "pad_token_id": config.pad_token_id,
+        **{key: getattr(config, key) for key in ("target_mean", "target_sd") if hasattr(config, key)},
     }
 
 

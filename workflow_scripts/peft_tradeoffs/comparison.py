@@ -40,8 +40,8 @@ COLUMNS = (
 )  # fmt: skip
 WHOLE = ("rank", "test_rows", "n", "n_paired", "seeds_needed", "examples_needed")
 NO_NUMBERS = (
-    *ARM, "split", "method", "pretrained", "baseline", "metric", "positive_class", "mcnemar", "verdict", "groups", "differs",
-    "left_out", "reason",
+    *ARM, "split", "method", "pretrained", "baseline", "metric", "positive_class", "mcnemar", "verdict", "groups",
+    "differs", "left_out", "reason",
 )  # fmt: skip
 UNDEFINED = "undefined"  # the metric of a run that was completed
 PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split

@@ -31,9 +31,9 @@ from peft_tradeoffs.tables import ARM, COMPLETED, arms_frame, memory_key, runs_f
 MEASURED = ("train_peak_MiB", "train_s", "samples_per_s", "energy_J_per_sample")
 COLUMNS = (
     *ARM, "method", "rank", "device", "metric", "positive_class", "pretrained", "cap_GiB", "batch_size", "peak_MiB",
-    "next_size", "next_peak_MiB", "ended_at", "learning_rate", "steps", "n", "n_failed", "failures", "mean", "low", "high",
-    *(f"{key}_{part}" for key in MEASURED for part in ("mean", "sd", "n")), "base_batch_size", "rule", "largest",
-    "train_rows", "gradient_accumulation_steps", "max_steps", "differs", "differs_at_cap",
+    "next_size", "next_peak_MiB", "ended_at", "learning_rate", "steps", "n", "n_failed", "failures", "mean", "low",
+    "high", *(f"{key}_{part}" for key in MEASURED for part in ("mean", "sd", "n")), "base_batch_size", "rule",
+    "largest", "train_rows", "gradient_accumulation_steps", "max_steps", "differs", "differs_at_cap",
 )  # fmt: skip
 RULE = {"sqrt": "multiplied by the square root of k", "linear": "multiplied by k", "constant": "the same"}
 WHOLE = (

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from peft_tradeoffs.classifier import (
 )
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import system_errors, write_json
+from peft_tradeoffs.scaling import TargetScale, in_own_units
 from peft_tradeoffs.targets import check_targets
 
 
@@ -190,16 +191,31 @@ def training_bytes(model: nn.Module) -> dict[str, int]:
     }
 
 
-def save(built: Built, folder: Path) -> None:
+def save(
+    built: Built, folder: Path, scale: TargetScale | None = None, forward: Callable[[], torch.Tensor] | None = None
+) -> dict[str, Any] | None:
     """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say.
 
-    The configuration of an adapter does not know the head's classes: HEAD beside it does.
+    The configuration of an adapter does not know the head's classes: HEAD beside it does. `scale`: that of a
+    regression's targets, in whose units the saved model predicts; where it cannot (see `in_own_units`, which takes
+    `forward`), its configuration has the mean and standard deviation that its outputs are to be scaled by. Returns
+    both and whether they are in the weights; None without a scale.
     """
-    with warnings.catch_warnings(), system_errors(folder):
+    config = built.model.config
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(system_errors(folder))
         warnings.filterwarnings("ignore", message="Could not find a config file")
+        targets = None
+        if scale is not None:
+            own = stack.enter_context(in_own_units(built.model, built.head, scale, forward))
+            targets = {"mean": scale.mean, "sd": scale.sd, "in_weights": own}
+            if not own:
+                config.target_mean, config.target_sd = scale.mean, scale.sd
         built.model.save_pretrained(folder)
         if built.is_peft:
-            write_json(folder / HEAD, saved_head(built.model.config))
+            write_json(folder / HEAD, saved_head(config))
+    return targets
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

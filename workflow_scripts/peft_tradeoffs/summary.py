@@ -39,6 +39,8 @@ class Outcome:
     frozen_linear_dtype: str | None = None
     parameters: methods.Parameters | None = None
     head: dict[str, Any] | None = None  # methods.head_facts
+    targets: dict[str, Any] | None = None  # methods.save
+    prediction_spread: float | None = None
     training_bytes: dict[str, int] = field(default_factory=dict)
     held_before: int | None = None  # CUDA bytes
     weights_measured: int | None = None  # CUDA bytes
@@ -124,7 +126,7 @@ def summarise(
         for found, why in (
             _training(trained),
             _compiling(progress, settings["compile"], compiled_before),
-            _quality(trained, settings, pretrained),
+            _quality(trained, settings, pretrained, outcome.prediction_spread),
             (meter, no_energy),
             _of_two_engines(progress),
         ):
@@ -201,7 +203,7 @@ def _of_two_engines(progress: engine.Progress) -> tuple[dict[str, Any], dict[str
 
 
 def _quality(
-    trained: engine.Result, settings: dict[str, Any], pretrained: bool
+    trained: engine.Result, settings: dict[str, Any], pretrained: bool, prediction_spread: float | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What the last evaluation of the test split gave, and that of the heldout split where there is one."""
     if trained.logits is None:
@@ -210,7 +212,8 @@ def _quality(
     final, heldout = last["test"], last.get("heldout")
     values: dict[str, Any] = {"epochs": final["epoch"]}
     if not pretrained:
-        scores = ("metric_value", "test_loss", *metrics.NAMES, *(("heldout_metric_value",) if heldout else ()))
+        scores = ["metric_value", "test_loss", "prediction_spread", *metrics.NAMES]
+        scores += ["heldout_metric_value"] if heldout else []
         return values, dict.fromkeys(scores, "random weights")
     reasons = {}
     for name in metrics.NAMES:
@@ -218,6 +221,7 @@ def _quality(
         of_task = (name in ("pearson", "spearman")) == (settings["task"] == "regression")
         reasons[name] = "not defined: all values are the same" if of_task else f"not for {settings['task']}"
     values |= {"metric_value": final[settings["metric"]], "test_loss": final["loss"]}
+    values["prediction_spread"], reasons["prediction_spread"] = prediction_spread, f"not for {settings['task']}"
     reasons["metric_value"] = reasons[settings["metric"]]
     if heldout:
         values["heldout_metric_value"] = heldout[settings["metric"]]

@@ -52,8 +52,7 @@ MEASUREMENTS = tuple(key for key in COLUMNS if key not in {*IDENTITY, *SETTINGS,
 # What does not depend on the machine, so that runs of one arm on different machines may be averaged.
 QUALITY = (
     "metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "prediction_spread", "test_loss",
-    "heldout_metric_value", "epochs",
-    "steps", *SPLIT,
+    "heldout_metric_value", "epochs", "steps", *SPLIT,
 )  # fmt: skip
 # What is taken before training, the same whatever engine trains.
 BEFORE_TRAINING = (
@@ -62,9 +61,9 @@ BEFORE_TRAINING = (
     "held_before_MiB", *MEASURED_SPLIT, "data_MiB", "idle_power_W",
 )  # fmt: skip
 TEXT = (
-    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "positive_class",
-    "tuned_as", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid", "fingerprint", "finished_at",
-    "differs", "null_reasons",
+    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "positive_class", "tuned_as",
+    "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid",
+    "fingerprint", "finished_at", "differs", "null_reasons",
 )  # fmt: skip
 WHOLE = (
     "rank", "oom_bytes", "diverged_step", "heldout_rows", "backbone_parameters", "head_parameters",

@@ -11,8 +11,8 @@ from peft_tradeoffs.tables import ARM
 
 COLUMNS = (
     *ARM, "method", "rank", "decides", "pretrained", "metric", "positive_class", "learning_rate", "added", "earlier",
-    "status", "failed_phase", "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "tied", "edge",
-    "reason", "extensions", "seed", "batch_size", "train_rows", "dev_rows",
+    "status", "failed_phase", "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "tied",
+    "edge", "reason", "extensions", "seed", "batch_size", "train_rows", "dev_rows",
 )  # fmt: skip
 WHOLE = ("rank", "extensions", "diverged_step", "steps", "seed", "batch_size", "train_rows", "dev_rows")
 NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J")
