@@ -23,10 +23,15 @@ from peft_tradeoffs.classifier import (
     name_classes,
     saved_head,
 )
+from peft_tradeoffs.dense_parts import dense_parts
+from peft_tradeoffs.devices import refused_bytes
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import system_errors, write_json
 from peft_tradeoffs.scaling import TargetScale, in_own_units
 from peft_tradeoffs.targets import check_targets
+
+# What PEFT raises for settings that it cannot use on a model; it does not check them all itself.
+REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -136,15 +141,27 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
             task_type=TaskType.SEQ_CLS, modules_to_save=list(head), **fields
         )
         wrapped = get_peft_model(model, config)
-    except (ValueError, TypeError) as error:
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{peft['peft_type']}: {reason}; install what it needs, or choose another peft_type"
+        ) from error
+    except REFUSALS as error:
+        if refused_bytes(error)[0]:
+            raise
         raise InputError(
             f"{peft['peft_type']} with target_modules {targets or 'by default'} does not "
-            f"fit {type(model).__name__}: {error} (its linear layers: {', '.join(linear)})"
+            f"fit {type(model).__name__}: {said(error)} (its linear layers: {', '.join(linear)})"
         ) from error
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:  # PEFT casts most adapters, not all
             parameter.data = parameter.data.float()
     return wrapped
+
+
+def said(error: BaseException) -> str:
+    """The message of an error on one line, or its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def head_facts(built: Built) -> dict[str, Any]:
@@ -220,7 +237,8 @@ def save(
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the tensors; one that stands there twice, or shares its memory, counts once."""
-    sizes = {(t.device, t.data_ptr()): t.numel() * t.element_size() for t in tensors if t.numel()}
+    parts = [part for tensor in tensors for part in dense_parts(tensor)]
+    sizes = {(t.device, t.data_ptr()): t.numel() * t.element_size() for t in parts if t.numel()}
     return sum(sizes.values())
 
 
