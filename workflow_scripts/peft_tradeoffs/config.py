@@ -271,6 +271,12 @@ def _method_arms(name: str, methods: dict[str, dict], tune: dict[str, Any], sche
     fields = known[peft["peft_type"]]
     if error := first_error(fields, peft):
         raise InputError(explain(error, f"{key}.peft"))
+    if common["quantization"] and not fields["x-quantization"]:
+        able = sorted(name for name, about in known.items() if about["x-quantization"])
+        raise InputError(
+            f"config key {key}.quantization: PEFT cannot put {peft['peft_type']} on a quantised model; remove the key, "
+            f"or take one of {', '.join(able)}"
+        )
     rank_field, alpha_field = fields["x-rank-field"], fields["x-alpha-field"]
     if "ranks" in method:
         if rank_field is None:

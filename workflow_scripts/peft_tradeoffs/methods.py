@@ -28,10 +28,10 @@ from peft_tradeoffs.devices import refused_bytes
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import system_errors, write_json
 from peft_tradeoffs.scaling import TargetScale, in_own_units
-from peft_tradeoffs.targets import check_targets
+from peft_tradeoffs.targets import check_layers, check_patterns, check_targets
 
 # What PEFT raises for settings that it cannot use on a model; it does not check them all itself.
-REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError)
+REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError, re.error)
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,11 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
 
     Raises InputError if PEFT refuses it, naming the model's linear layers where no target module matches.
     """
-    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType, get_peft_model
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType, get_peft_model
 
     fields = {key: value for key, value in peft.items() if key != "peft_type"}
+    if peft["peft_type"] == "IA3" and isinstance(peft.get("target_modules"), list):
+        fields.setdefault("feedforward_modules", _targeted_feedforward(model, peft["target_modules"]))
     targets, linear = peft.get("target_modules"), linear_names(model)
     check_targets(targets, [name for name, _ in model.named_modules()], linear)
     try:
@@ -141,6 +143,7 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
             task_type=TaskType.SEQ_CLS, modules_to_save=list(head), **fields
         )
         wrapped = get_peft_model(model, config)
+        PeftConfig.from_peft_type(**config.to_dict())  # as whoever loads the adapter will
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise InputError(
@@ -153,6 +156,10 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
             f"{peft['peft_type']} with target_modules {targets or 'by default'} does not "
             f"fit {type(model).__name__}: {said(error)} (its linear layers: {', '.join(linear)})"
         ) from error
+    adapted = list(getattr(wrapped.base_model, "targeted_module_names", []))
+    if adapted:
+        check_patterns(peft, adapted)
+        check_layers(peft.get("layers_to_transform"), adapted)
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:  # PEFT casts most adapters, not all
             parameter.data = parameter.data.float()
@@ -233,6 +240,16 @@ def save(
         if built.is_peft:
             write_json(folder / HEAD, saved_head(config))
     return targets
+
+
+def _targeted_feedforward(model: PreTrainedModel, targets: list[str]) -> list[str]:
+    """Of the feed-forward modules that PEFT knows of the model's type, those that are targets.
+
+    Its own default is all of them, which it then refuses to load.
+    """
+    from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as KNOWN
+
+    return sorted(set(KNOWN.get(model.config.model_type, ())) & set(targets))
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

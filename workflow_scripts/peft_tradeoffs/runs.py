@@ -207,7 +207,13 @@ def _train(
     if cuda:
         outcome.weights_measured = requested_bytes() - outcome.held_before
     _check_space(directory.path, built)
-    _check_padding(built.model, splits["train"], description["pad_token_id"], settings["precision"], device.torch)
+    try:
+        _check_padding(built.model, splits["train"], description["pad_token_id"], settings["precision"], device.torch)
+    except methods.REFUSALS as error:  # that PEFT raises only where the model computes
+        if not built.is_peft or refused_bytes(error)[0]:
+            raise
+        kind = settings["peft"]["peft_type"] + (" on a quantised model" if settings["quantization"] else "")
+        raise InputError(f"{kind} cannot compute: {methods.said(error)}; choose another peft_type") from error
     free_memory(device.torch)
     trainer = engine.Trainer(
         *(built.model, splits, description["pad_token_id"], engine.Settings.of(settings), seed, device.torch),
