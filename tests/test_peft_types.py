@@ -2,8 +2,10 @@
 
 import copy
 import dataclasses
+import gc
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,14 @@ REFUSED = {"C3A": "block size should be a factor", "VBLORA": "must be divisible 
 LORA = {"peft_type": "LORA", "target_modules": ["query", "value"], "r": 4}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def frozen_libraries() -> Iterator[None]:
+    """As a training process does: collecting the libraries' objects takes a second each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def texts(rows: int, seed: int = 0) -> Any:
     made = split(rows, seed)
     return dataclasses.replace(made, input_ids=np.minimum(made.input_ids, 27))  # the words that the model has
@@ -40,9 +50,9 @@ def train_and_reload(folder: Path, saved: Path, peft: dict[str, Any], quantizati
     """Differences of logits between a trained arm and what is loaded of it."""
     built = build(folder, peft=copy.deepcopy(peft), quantization=quantization)
     assert methods.training_bytes(built.model)["weights"] > 0
-    splits = {"train": texts(8), "test": texts(6, seed=1)}
+    splits = {"train": texts(16), "test": texts(6, seed=1)}
     hold_as_computed(built.model, "fp32", CPU, longest_text(splits["train"]))
-    settings = dataclasses.replace(SETTINGS, epochs=2, learning_rate=1e-2, batch_size=8)
+    settings = dataclasses.replace(SETTINGS, epochs=1, learning_rate=1e-2, batch_size=8)
     before = {name: p.detach().clone() for name, p in built.model.named_parameters() if p.requires_grad}
     state = Memory(every=True)
     trainer = engine.Trainer(built.model, splits, 0, settings, 7, CPU, state, Silent(), Phases(CPU))
@@ -143,7 +153,7 @@ def test_settings_that_fit_train(changes, tiny_bert, tmp_path):
 
 def test_a_library_that_is_missing_is_named(tiny_bert, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(InputError, match="ADAMSS: scikit-learn is required .*; install what it needs, or choose"):
+    with pytest.raises(InputError, match=r"ADAMSS: scikit-learn is required .*; install what it needs, or choose"):
         build(tiny_bert, peft={"peft_type": "ADAMSS", "target_modules": ["query"]})
 
 

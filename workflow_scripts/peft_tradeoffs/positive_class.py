@@ -1,6 +1,7 @@
 """Of which of two classes F1 is: the config key `positive_class`."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,12 @@ def index_of(where: str, positive: Any, names: list[str]) -> int:
 
 
 def _exactly(positive: Any, name: str) -> bool:
-    return not isinstance(positive, bool) and str(positive).strip() == name
+    return not isinstance(positive, bool) and _composed(positive) == _composed(name)
+
+
+def _composed(name: Any) -> str:
+    """Letters that look alike are alike, whether an accent is a sign of its own or not."""
+    return unicodedata.normalize("NFC", str(name)).strip()
 
 
 def _as_number(positive: Any, name: str) -> bool:
