@@ -3,6 +3,7 @@
 PYTHON ?= python3
 DEMO_OUTPUT := results/demo
 WORKERS ?= 3
+FUZZ ?= --seconds 3600
 
 # Nothing of the user's own Python leaks into the environment, and pip installs into it alone.
 unexport PYTHONPATH PYTHONHOME
@@ -15,13 +16,14 @@ RUN := PATH="$$PWD/.venv/bin:$$PATH" python -m
 PIP_INSTALL := .venv/bin/python -m pip install -c envs/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint clean
+.PHONY: help env demo test lint fuzz clean
 
 help:
 	@echo "make env    make the environment .venv from envs/ (Python 3.11 or newer; PYTHON=python3.12 picks another)"
 	@echo "make demo   make env, then run the workflow on a small example, no GPU or hub needed: $(DEMO_OUTPUT)"
 	@echo "make lint   make env, then ruff, snakefmt and snakemake --lint"
 	@echo "make test   make lint, then the tests, WORKERS=3 files at a time (one of them waits for Slurm most of its time)"
+	@echo "make fuzz   an hour of broken data files, configs, runs, states and models, none of which may end in a traceback"
 	@echo "make clean  remove .venv and caches; results/ and .snakemake/ (the record of how they were made) stay"
 
 env: .venv/.installed
@@ -40,6 +42,10 @@ lint: .venv/.installed-dev
 	$(RUN) ruff format --check
 	$(RUN) snakefmt --check Snakefile rules
 	$(RUN) snakemake --lint
+
+# Not part of `make test`. Inputs that fail are kept in fuzz-findings/.
+fuzz: .venv/.installed-dev
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/fuzz:tests:workflow_scripts .venv/bin/python tests/fuzz/fuzz.py $(FUZZ)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache

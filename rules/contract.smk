@@ -19,13 +19,15 @@ rule check_contract:
     params:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
-        baseline=EXPERIMENT.comparison["baseline"],
+        baseline=lambda w: EXPERIMENT.comparison["baseline"],
         declared=json.dumps({name: arm.varies for name, arm in EXPERIMENT.arms.items()}),
-        tunings=f"{OUT}/tune/best",
+        tunings=lambda w: f"{OUT}/tune/best",
         strict="--strict" if EXPERIMENT.contract["strict"] else "",
+        weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --declared {params.declared:q} {params.strict}"
+        " {params.weights}"
         " --tunings-dir {params.tunings:q}"
         " --output-dir {params.folder:q} 2> {log:q}"

@@ -48,10 +48,11 @@ rule write_cards:
     params:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
-        datasets=json.dumps(EXPERIMENT.datasets),
+        datasets=lambda w: json.dumps(EXPERIMENT.datasets),
         data=lambda w, input: str(Path(input.data[0]).parents[1]),
         tokens=lambda w, input: str(Path(input.tokens[0]).parents[1]),
+        weights=NO_WEIGHTS,
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --comparison {input.comparison:q} --datasets {params.datasets:q}"
-        " --data-dir {params.data:q} --tokens-dir {params.tokens:q} --output-dir {output:q} 2> {log:q}"
+        " --data-dir {params.data:q} --tokens-dir {params.tokens:q} {params.weights} --output-dir {output:q} 2> {log:q}"

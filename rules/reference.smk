@@ -25,10 +25,11 @@ rule store_reference:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         noise=noise_option,
+        weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q} {params.noise}"
-        " --output-dir {params.folder:q} 2> {log:q}"
+        " {params.weights} --output-dir {params.folder:q} 2> {log:q}"
 
 
 rule check_reference:
@@ -43,12 +44,13 @@ rule check_reference:
     conda:
         "../envs/environment.yaml"
     params:
-        reference=EXPERIMENT.reference,
+        reference=lambda w: EXPERIMENT.reference,
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         noise=noise_option,
+        weights=NO_WEIGHTS,
         margin=EXPERIMENT.comparison["margin"],
         report=f"{OUT}/check_reference.md",
     shell:
         "python {input.code[0]} --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
-        " {params.noise} --margin {params.margin} --output {params.report:q} 2> {log:q}"
+        " {params.noise} {params.weights} --margin {params.margin} --output {params.report:q} 2> {log:q}"

@@ -20,6 +20,8 @@ rule train:
     resources:
         gpu=int(EXPERIMENT.training["device"] == "cuda"),
         checkpoint_interval_s=60,
+        # No param: a study whose weights are no longer kept is not trained again.
+        keep_weights=int(EXPERIMENT.keep_weights),
     params:
         settings=lambda w: json.dumps(
             EXPERIMENT.run_settings(w.dataset, w.model, w.arm)
@@ -33,4 +35,5 @@ rule train:
         " --tokens {input.tokens:q} --model {params.model:q} --output-dir {params.arm:q}"
         " --learning-rate-from {input.rate:q}"
         " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s}"
+        " --keep-weights {resources.keep_weights}"
         " 2> {log:q}"

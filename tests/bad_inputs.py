@@ -1,6 +1,7 @@
 """The table of bad inputs: each with what its message must say. test_bad_inputs.py makes and judges them."""
 
 import errno
+import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ HUB = {"source": "hub", "revision": "0" * 40}
 HUB_DATA = {**FILES, **HUB, "path": "owner/reviews", "splits": {"train": "train", "test": "test"}}
 WHEEL = {"source": "wheel", "requirement": "tiny-model==1.0", "subfolder": "tiny_model/model"}
 ROWS = "".join(f"a {word} film\t{i % 2}\n" for i, word in enumerate(tiny.GOOD + tiny.BAD))
+ORDER = [(i % 2, word) for i, word in enumerate(tiny.GOOD + tiny.BAD)][::-1]  # of ROWS, the last first
 INPUTS = {
     "no_label.tsv": "sentence\tstars\n" + ROWS,
     "header_only.tsv": "sentence\tlabel\n",
@@ -27,6 +29,13 @@ INPUTS = {
     "ragged.tsv": "sentence\tlabel\n" + ROWS + "a film\twith a tab\t1\n" + ROWS,
     "nan.tsv": "sentence\tlabel\n" + ROWS + "a story\tnan\n",
     "no_text.tsv": "sentence\tlabel\n" + ROWS + " \t1\n",
+    "gzip.tsv": gzip.compress(b"sentence\tlabel\n" + ROWS.encode()),
+    "pointer.tsv": "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+    "utf16.tsv": ("sentence\tlabel\n" + ROWS).encode("utf-16"),
+    "missing_label.tsv": "sentence\tlabel\n" + ROWS + "a story\tNaN\n",
+    "many_bad.tsv": b"sentence\tlabel\n" + ROWS.encode() + b"a\nb\tc\t1\ncaf\xe9\t1\n",
+    "train_again.tsv": "sentence\tlabel\n" + "".join(f"a {word} film\t{i}\n" for i, word in ORDER),
+    "first_rows.tsv": "sentence\tlabel\n" + ROWS,
 }
 
 Change = Callable[[dict[str, Any]], Any]
@@ -128,9 +137,9 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     # The file.
     "broken YAML": (
         Plan(text=lambda good: good.replace("seeds:", "seeds: [0, 1")),
-        ("config.yaml, line 4", "broken YAML", "expected ',' or ']'", "mend that line"),
+        ("config.yaml, line 4", "broken YAML", "expected ',' or ']'", "fix that line"),
     ),
-    "a tab in YAML": (Plan(text=lambda good: f"output: a\n\tb: c\n{good}"), ("config.yaml, line 2", r"'\t'", "mend")),
+    "a tab in YAML": (Plan(text=lambda good: f"output: a\n\tb: c\n{good}"), ("config.yaml, line 2", r"'\t'", "fix")),
     "an empty file": (Plan(text=lambda _: ""), ("config.yaml: empty", "must hold the keys datasets")),
     "a list for a file": (Plan(text=lambda _: "- datasets\n"), ("config.yaml: a list", "must hold the keys")),
     "a file not in UTF-8": (Plan(text=lambda good: good.encode() + b"# \xe9\n"), ("line ", "not UTF-8", "save")),
@@ -140,7 +149,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "a date": (
         Plan(text=lambda good: good.replace("path: model", "path: 2026-01-01")),
-        ("config key models.tiny.path", "a date", "put it in quotes"),
+        ("config key models.tiny.path", "the date 2026-01-01", "put it in quotes"),
     ),
     # Keys.
     "unknown key at the top": (Plan(put("traning", {})), ("config key traning: unknown key; did you mean training?",)),
@@ -275,7 +284,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "a rate of a method that is not there": (
         Plan(put("methods.lora.learning_rate", "ful")),
-        ("config key methods.lora.learning_rate: there is no method 'ful'; did you mean full?",),
+        ("methods.lora.learning_rate: 'ful' is no number, and there is no method 'ful'; did you mean full?",),
     ),
     "tuning at a rank that is not there": (
         Plan(both(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"rank": 5}))),
@@ -367,6 +376,30 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     "file with nothing in it": (
         Plan(put("datasets.reviews.splits.test", "blank.csv")),
         ("config key datasets.reviews.splits.test: blank.csv: no rows; at least 2",),
+    ),
+    "gzip for a table": (
+        Plan(put("datasets.reviews.splits.train", "gzip.tsv")),
+        ("config key datasets.reviews.splits.train: gzip.tsv: it is gzip, not a table; unpack it (gunzip)",),
+    ),
+    "Git LFS pointer for a table": (
+        Plan(put("datasets.reviews.splits.test", "pointer.tsv")),
+        ("splits.test: pointer.tsv: a Git LFS pointer, not the file itself; run `git lfs pull`",),
+    ),
+    "UTF-16": (
+        Plan(put("datasets.reviews.splits.test", "utf16.tsv")),
+        ("splits.test: utf16.tsv: UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 utf16.tsv > utf8.tsv",),
+    ),
+    "test is train in another order": (
+        Fetch("datasets", {**FILES, "splits": {"train": "first_rows.tsv", "test": "train_again.tsv"}}),
+        ("splits test (train_again.tsv) and train (first_rows.tsv) have the same 10 texts", "carve it off train"),
+    ),
+    "missing label among numbers": (
+        Fetch("datasets", split("test", "missing_label.tsv")),
+        ("missing_label.tsv, line 12: no 'label' ('NaN' among numbers is a missing value); fill in or remove",),
+    ),
+    "several bad lines": (
+        Fetch("datasets", split("train", "many_bad.tsv")),
+        ("line 14: not UTF-8 (byte 0xe9", "; also many_bad.tsv, line 12: 1 fields found", "line 13: 3 fields found"),
     ),
     "one class": (Fetch("datasets", split("test", "one_class.tsv")), ("one_class.tsv", "every label is '1'", "two")),
     "label not in train": (

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from peft_tradeoffs.environment import LIBRARIES
+from peft_tradeoffs.seal import seal as sealed
 from peft_tradeoffs.tuning_table import tuning_frame
 
 PARAMETERS = 66_955_010
@@ -53,6 +54,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "metric_value": accuracy,
         "accuracy": accuracy, "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
         "pearson": None, "spearman": None, "prediction_spread": None, "test_loss": 1.2 - accuracy,
+        "constant_prediction": False,
         "heldout_metric_value": None,
         "learning_rate": 3e-5 if method == "full" else 5e-4, "tuned_as": None, "epochs": 3.0,
         "steps": 600, "stopped_early": False,
@@ -122,7 +124,8 @@ def reasons(values: dict[str, Any]) -> dict[str, str]:
 
 def randomly(method: str, rank: int | None, seed: int, **changes: Any) -> dict[str, Any]:
     """A completed run of random weights: no metric."""
-    scores = ("metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "heldout_metric_value")
+    scores = ("metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "constant_prediction")
+    scores += ("heldout_metric_value",)
     run = summary(method, rank, seed, pretrained=False, **dict.fromkeys(scores), **changes)
     run["null_reasons"] |= dict.fromkeys(scores, "random weights")
     return run
@@ -151,7 +154,7 @@ def failed(method: str, rank: int | None, seed: int, changes: dict[str, Any]) ->
     if phase == "load":
         lost += [key for key in run if key.endswith("_parameters") or key.startswith("weights_")]
         lost += ["trainable_percent", "data_MiB", "frozen_linear_dtype"]
-    lost += ["metric_value", "accuracy", "f1", "mcc", "test_loss", "heldout_metric_value"]
+    lost += ["metric_value", "accuracy", "f1", "mcc", "test_loss", "constant_prediction", "heldout_metric_value"]
     why = f"not reached: the run ended in {phase}"
     run["null_reasons"] |= {key: why for key in lost if run[key] is not None}
     return run | dict.fromkeys(lost)
@@ -163,15 +166,30 @@ def write(folder: Path, summaries: list[dict[str, Any]], epochs: int = 3) -> Pat
     for run in summaries:
         target = folder / "runs" / run["dataset"] / run["model"] / run["arm"] / f"seed{run['seed']}"
         target.mkdir(parents=True, exist_ok=True)
-        (target / "summary.json").write_text(json.dumps(run), encoding="utf-8")
         (target / "env.json").write_text(json.dumps(environment(run)), encoding="utf-8")
         paths.append(target / "summary.json")
         write_metrics(target / "metrics.csv", run, epochs if run["status"] == "completed" else 0)
         if run["status"] == "completed":
             (target / "predictions.csv").write_text(PREDICTIONS, encoding="utf-8")
+        seal(target, run)
     listing = folder / "summaries.txt"
     listing.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
     return listing
+
+
+def seal(target: Path, run: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Write the sealed summary of the run whose other files stand in `target`; without `run`, the one there anew."""
+    path = target / "summary.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if run is None else run
+    found = sealed(found, target)
+    path.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
+def seal_all(folder: Path) -> None:
+    """Seal every run below `folder` anew, so that what a test changed in its files is what the run published."""
+    for path in folder.rglob("summary.json"):
+        seal(path.parent)
 
 
 def environment(run: dict[str, Any]) -> dict[str, Any]:
@@ -245,11 +263,17 @@ def write_metrics(path: Path, run: dict[str, Any], epochs: int) -> None:
 
 
 def tuning(summaries: list[dict[str, Any]], lost: dict[str, float]) -> pd.DataFrame:
-    """A tuning.csv in which each arm of `summaries` has three rates, the middle one taken.
+    """A tuning.csv of `tunings`."""
+    found = tunings(summaries, lost)
+    return tuning_frame(found, {one["arm"] for one in found})
+
+
+def tunings(summaries: list[dict[str, Any]], lost: dict[str, float]) -> list[dict[str, Any]]:
+    """What tune.py wrote of each arm of `summaries`: three rates, the middle one taken.
 
     `lost`: by arm, how much accuracy the highest rate costs; 0.01 where nothing is said.
     """
-    tunings = [
+    return [
         {
             **{key: run[key] for key in ("dataset", "model", "arm", "method", "rank", "pretrained", "metric")},
             "learning_rate": 2e-4, "tied": [], "earlier": [], "extensions": 0, "seed": 1000, "batch_size": 32,
@@ -261,4 +285,3 @@ def tuning(summaries: list[dict[str, Any]], lost: dict[str, float]) -> pd.DataFr
         }
         for run in {run["arm"]: run for run in summaries}.values()
     ]  # fmt: skip
-    return tuning_frame(tunings, {found["arm"] for found in tunings})

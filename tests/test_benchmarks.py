@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from peft_tradeoffs import files
 
 ROWS, LENGTH = 64, 8
 
@@ -44,7 +45,8 @@ def test_the_engines_benchmark_has_a_row_a_loop(tmp_path: Path):
         train_labels=np.arange(ROWS) % 2,
         train_rows=np.arange(ROWS),
     )
-    (tmp_path / "tokens.json").write_text(json.dumps({"rows": {"train": ROWS}}), encoding="utf-8")
+    description = {"rows": {"train": ROWS}, "sha256": files.sha256(tmp_path / "tokens.npz")}
+    (tmp_path / "tokens.json").write_text(json.dumps(description), encoding="utf-8")
     words = ["--tokens", str(tmp_path / "tokens.npz"), "--layers", "1", "--arms", "LoRA r8"]
     ((loop, step_ms, ratio, _),) = rows("engine.py", *words, "--skip", "Trainer, fp32", "Trainer, bf16, by length")
     assert (loop, ratio) == ("eager", "–")

@@ -127,7 +127,7 @@ def test_a_regression_metric_and_random_weights():
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda path: path.unlink(), "missing, though the run's summary stands"),
+        (lambda path: path.unlink(), "the run's summary does not list it"),
         (lambda path: path.write_text("epoch,split\n1,test\n"), "no column 'train_s'"),
         (
             lambda path: path.write_text("epoch,split,train_s,accuracy\n1,validation,3,0.5\n"),
@@ -140,6 +140,7 @@ def test_broken_metrics_are_named(tmp_path, damage, said):
     synthetic.write(tmp_path, TWO[:1])
     path = tmp_path / "runs/sst2/distilbert/full/seed0/metrics.csv"
     damage(path)
+    synthetic.seal(path.parent)
     with pytest.raises(InputError, match=said) as caught:
         read_evaluations(path, "accuracy")
     assert str(caught.value).startswith(f"{path}: ")

@@ -44,6 +44,7 @@ def write(folder: Path, runs: list[tuple[dict, dict]]) -> Path:
     for summary, columns in runs:
         place = folder / "runs" / summary["dataset"] / summary["model"] / summary["arm"] / f"seed{summary['seed']}"
         write_predictions(place / "predictions.csv", columns)
+    synthetic.seal_all(folder / "runs")
     return folder / "runs"
 
 
@@ -460,7 +461,7 @@ def test_runs_of_other_data_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda path: path.unlink(), "missing, though the run's summary stands"),
+        (lambda path: path.write_text(""), "not a run's predictions"),
         (lambda path: path.write_text("row,label\n1,1\n"), "not a run's predictions"),
         (lambda path: path.write_text("row,label,prediction,logit_0,logit_1\n1,1,1,0,1\n"), "1 rows, but"),
         (lambda path: path.write_text("row,label,prediction\n1,1,x\n"), "not a run's predictions"),
@@ -481,6 +482,7 @@ def test_broken_predictions_are_named(tmp_path, damage, said):
     runs = arms({"lora-r4": 0}, seeds=2)
     damaged = write(tmp_path, runs) / "sst2/distilbert/lora-r4/seed1/predictions.csv"
     damage(damaged)
+    synthetic.seal(damaged.parent)
     with pytest.raises(InputError, match=said) as caught:
         read_predictions(damaged, runs[-1][0])
     assert str(caught.value).startswith(str(damaged)) and str(caught.value).endswith("run it again")
@@ -506,10 +508,11 @@ def test_a_regression_whose_prediction_is_not_its_output_is_named(tmp_path):
 
 
 def change(path: Path, column: str, row: int, text: str) -> None:
-    """Put another text into a CSV file."""
+    """Put another text into a CSV file that the run then published."""
     table = pd.read_csv(path, dtype=str)
     table.loc[row, column] = text
     table.to_csv(path, index=False)
+    synthetic.seal(path.parent)
 
 
 @pytest.mark.parametrize(("half_width", "expected"), [(0.9, 1), (1.24, 1), (2.9, 1), (3.1, 0), (12, 0), (0.023, 3)])

@@ -22,12 +22,14 @@ from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS
 from peft_tradeoffs.figures import FIGURES
 from peft_tradeoffs.preflight import check_planned
+from peft_tradeoffs.seal import signed
 
 ARMS = synthetic.grid(["full", "lora", "qlora"], [4, 16])
 AXES = ("dataset", "model", "arm", "seed")
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 TUNING = {"arm": "full", "rates": [1e-5, 1e-4], "seed": 1000, "epochs": 3, "max_steps": None, "batch_size": 32}
-TUNING |= {"train_rows": 5760, "dev_rows": 640, "data_sha256": "d" * 64}
+TUNING |= {"train_rows": 5760, "dev_rows": 640, "data_sha256": "d" * 64, "tied": [], "trials": [], "earlier": []}
+TUNING |= {"dataset": "sst2", "model": "distilbert", "method": "full", "rank": None, "metric": "accuracy"}
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -62,7 +64,7 @@ def tuned(runs: Path, arms: str, **tuning: Any) -> None:
         tuning.setdefault("learning_rate", json.loads(path.read_text())["settings"]["learning_rate"])
     best = runs.parents[2] / f"tune/best/sst2/distilbert/{tuning['arm']}.json"
     best.parent.mkdir(parents=True, exist_ok=True)
-    best.write_text(json.dumps(tuning))
+    best.write_text(json.dumps(signed(tuning)))
     change(runs, arms, settings(tuned_as=tuning["arm"]))
 
 
@@ -81,7 +83,8 @@ def grid(summaries: list[dict[str, Any]]) -> dict[str, list[Any]]:
 def findings(
     folder: Path, declared: dict[str, list[str]] | None = None, baseline: str = "full"
 ) -> dict[tuple[str, str], Finding]:
-    """What the contract finds, by arm and fact."""
+    """What the contract finds, by arm and fact, in runs that published what is there."""
+    synthetic.seal_all(folder)
     found = read_grid(folder.parents[1], folder.parents[2] / "tune/best", grid(runs()))["sst2", "distilbert"]
     return {(one.arm, one.fact): one for one in compare(found, baseline, declared or {})}
 
@@ -95,7 +98,8 @@ def refused(folder: Path, **options: Any) -> dict[str, list[str]]:
 
 
 def check(folder: Path, *words: str, summaries: list[dict[str, Any]] | None = None) -> subprocess.CompletedProcess[str]:
-    """The command line over the runs in `folder`."""
+    """The command line over the runs in `folder`, which published what is there."""
+    synthetic.seal_all(folder)
     place = ["--runs-dir", str(folder / "runs"), "--grid", json.dumps(grid(summaries or runs()))]
     place += ["--output-dir", str(folder / "tables"), "--baseline", "full"]
     place += ["--tunings-dir", str(folder / "tune/best")]
@@ -184,7 +188,8 @@ def test_rates_tuned_under_another_version_are_refused(tmp_path):
     folder = write(tmp_path, runs())
     for arm in ("full", "qlora-r4", "qlora-r16", "lora-r16"):
         tuned(folder, arm, arm=arm, versions={"torch": "1.0.0"}, code_sha256="c" * 64)
-    trials = [{"device_name": "NVIDIA A100", "added": False}]
+    trial = {"learning_rate": 1e-4, "status": "completed", "value": 0.9, "loss": 0.3, "added": False}
+    trials = [{**trial, "device_name": "NVIDIA A100"}]
     tuned(folder, "lora-r4", arm="lora-r4", versions={"torch": "0.9.0"}, code_sha256="b" * 64, trials=trials)
     assert refused(folder) == {"tuning": ["lora-r4"]}
     assert "tuned_with torch 0.9.0, other code, NVIDIA A100" in findings(folder)["lora-r4", "tuning"].value
@@ -626,16 +631,16 @@ def test_a_contract_of_other_runs_is_refused(tmp_path):
     frame = tables.runs_frame(every)
     with pytest.raises(InputError, match=r"contract.csv: no arm sst2/distilbert/lora-r4; make it again"):
         with_differences(frame, path)
-    with pytest.raises(InputError, match=r"none.csv: no such file; check_contract.py writes it"):
+    with pytest.raises(InputError, match=r"none.csv: no such file; make it again with check_contract.py"):
         with_differences(frame, tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda run: (run / "env.json").unlink(), r"env.json: missing, though the run's summary stands"),
-        (lambda run: (run / "env.json").write_text("{"), r"env.json or metrics.csv is broken"),
-        (lambda run: (run / "env.json").write_text("{}"), r"not a run's environment, no settings"),
+        (lambda run: (run / "env.json").unlink(), r"env.json: the run's summary does not list it"),
+        (lambda run: (run / "env.json").write_text("{"), r"env.json: not JSON"),
+        (lambda run: (run / "env.json").write_text("{}"), r"not a run's environment: no settings"),
         (lambda run: change(run.parent, ".", fields(fingerprint="1"), "0"), r"of another run than summary.json"),
         (lambda run: shutil.rmtree(run.parent), r"lora-r4: no run has a summary; run the workflow's target `runs`"),
     ],

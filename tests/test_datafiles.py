@@ -5,9 +5,12 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from peft_tradeoffs.datafiles import Table, read_table
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.splits import make_splits
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -102,15 +105,19 @@ BAD = {
         r"a\.tsv, line 3: not UTF-8 \(byte 0xe9 at offset 18\).*iconv",
     ),
     "latin-1 after a mark": ("a.csv", b"\xef\xbb\xbftext,label\ncaf\xe9,0\n", r"line 2: .*at offset 17"),
-    "utf-16": ("a.jsonl", '{"text": "a"}'.encode("utf-16"), r"a\.jsonl, line 1: not UTF-8 \(byte 0xff"),
+    "utf-16": (
+        "a.jsonl",
+        '{"text": "a"}'.encode("utf-16"),
+        r"a\.jsonl: UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 a\.jsonl",
+    ),
     "broken json": (
         "a.jsonl",
         '{"text": "a", "label": 1}\n{"text": "b", "label": }\n',
         r"a\.jsonl, line 2: not JSON \(Expecting value, column 24\)",
     ),
-    "json array": ("a.json", '[{"text": "a", "label": 1}]\n', r"a\.json, line 1: a JSON list, not an object"),
+    "json array": ("a.json", '[{"text": "a", "label": 1}]\n', r"a\.json: a JSON array, not JSON lines; .* jq -c"),
     "json without the key": ("a.jsonl", '{"text": "a"}\n', r"line 1: no column 'label'; its columns are 'text'"),
-    "not parquet": ("a.parquet", "text", r"a\.parquet: not a readable Parquet file"),
+    "not parquet": ("a.parquet", "text", r"a\.parquet: text, not Parquet; give it the name"),
 }
 
 
@@ -128,6 +135,41 @@ def test_missing_file_and_folder(tmp_path):
     (tmp_path / "a.csv").mkdir()
     with pytest.raises(InputError, match=r"a\.csv: a folder"):
         read_table(tmp_path / "a.csv", ["text"])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [([b"a", b"b"], "bytes"), ([["a"], ["b"]], "list"), ([{"a": 1}, {"a": 2}], "dict"), ([1.5, 2.5], "float")],
+)
+def test_parquet_columns_that_are_no_text(tmp_path, text, kind):
+    pq.write_table(pa.table({"text": pa.array(text), "label": pa.array([0, 1])}), tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet", ["text", "label"])
+    with pytest.raises(
+        InputError, match=rf"a\.parquet, rows 1, 2: 'text' is {kind}, not text; set `text` to a text column"
+    ):
+        make_splits({"train": table, "test": table}, ["text"], "label")
+
+
+@pytest.mark.parametrize("type_", [pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.string_view()])
+def test_parquet_texts_of_any_type(tmp_path, type_):
+    pq.write_table(
+        pa.table({"text": pa.array(["a", "b"]).cast(type_), "label": pa.array([0, 1])}), tmp_path / "a.parquet"
+    )
+    assert read_table(tmp_path / "a.parquet", ["text"]).columns == {"text": ["a", "b"]}
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1" + bytes(40), b"PAR1" + b"\xff" * 90 + b"\x20\x00\x00\x00PAR1"])
+def test_parquet_that_is_damaged(tmp_path, content):
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.parquet: (empty; text|not a readable Parquet file) .*"):
+        read_table(tmp_path / "a.parquet", ["text"])
+
+
+def test_parquet_with_a_column_twice(tmp_path):
+    columns = [pa.array(["a", "b"]), pa.array(["c", "d"])]
+    pq.write_table(pa.table(columns, names=["text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="column 'text' appears more than once"):
+        read_table(tmp_path / "a.parquet", ["text"])
 
 
 def test_parquet_without_the_column(tmp_path):

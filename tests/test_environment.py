@@ -88,15 +88,17 @@ def test_how_long_the_slurm_job_was_queued(tmp_path, monkeypatch):
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("MORE", "StartTime=Unknown")
     assert slurm.queued_s() is None
+    monkeypatch.setenv("MORE", "StartTime=2026-01-01T09:51:30")  # slurmctld's clock was set back
+    assert slurm.queued_s() is None
     monkeypatch.setenv("MORE", "StartTime=2026-01-01T10:01:30 EndTime=2026-01-01T11:00:00")
     assert slurm.queued_s() == 30.0
     assert slurm.queued_s() == 0.0  # the job's later runs did not wait
 
 
 def test_hours_and_queue_of_several_attempts():
-    first = {"started_at": "2026-01-01T10:00:00.000+00:00", "ended_at": "2026-01-01T10:10:00.500+00:00"}
-    again = {"started_at": "2026-01-01T11:00:00.000+00:00", "ended_at": "2026-01-01T11:00:10.000+00:00"}
-    lost = {"started_at": "2026-01-01T10:30:00.000+00:00", "ended_at": None}
+    first = {"started_at": "2026-01-01T10:00:00.000+00:00", "elapsed_s": 600.5}
+    again = {"started_at": "2026-01-01T11:00:00.000+00:00", "elapsed_s": 10.0}
+    lost = {"started_at": "2026-01-01T10:30:00.000+00:00", "elapsed_s": None}
     tried = [first | {"waited_s": 100.0, "queued_s": 5.0}, lost | {"waited_s": 0.0, "queued_s": 1.0}]
     tried += [again | {"waited_s": 0.0, "queued_s": 0.0}]
     assert wall_s(tried) == pytest.approx(510.5)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import methods
+from peft_tradeoffs import files, methods
 from peft_tradeoffs.devices import refused_bytes
 
 METHODS = {
@@ -128,7 +128,9 @@ def test_a_model_that_reads_padding_is_an_error_before_training(tmp_path, finish
     results = finished / "results"
     sizes = {"vocab_size": 28, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 32}
     FNetModel(FNetConfig(**sizes)).save_pretrained(tmp_path / "fnet")
-    shutil.copyfile(results / "models/tiny.json", tmp_path / "fnet.json")
+    manifest = json.loads((results / "models/tiny.json").read_text())
+    manifest["files"] = {path.name: files.sha256(path) for path in (tmp_path / "fnet").iterdir()}
+    (tmp_path / "fnet.json").write_text(json.dumps(manifest))
     settings = json.loads((results / "runs/reviews/tiny/full/seed0/env.json").read_text())["settings"]
     words = ["--settings", json.dumps(settings), "--seeds", "0", "--output-dir", str(tmp_path / "arm")]
     words += ["--tokens", str(results / "tokens/reviews/tiny.npz"), "--model", str(tmp_path / "fnet")]

@@ -88,13 +88,13 @@ def test_notes():
 
 def test_a_broken_noise_table_is_named(tmp_path):
     path = tmp_path / "noise.csv"
-    with pytest.raises(InputError, match=r"noise\.csv: no such file; measure_noise\.py writes it"):
+    with pytest.raises(InputError, match=r"noise\.csv: no such file; make it again with measure_noise\.py"):
         read_noise(path)
     table(("full", "train_s", 3, 10.0, 0.1)).drop(columns="sd").to_csv(path, index=False)
     with pytest.raises(InputError, match=r"noise\.csv: no column sd; make it again"):
         read_noise(path)
     path.write_text("")
-    with pytest.raises(InputError, match=r"noise\.csv: not a noise table"):
+    with pytest.raises(InputError, match=r"noise\.csv: not a table of this workflow"):
         read_noise(path)
     assert read_noise(None) is None
 

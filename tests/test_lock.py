@@ -149,6 +149,24 @@ def test_clocks_of_machines_may_differ(run: Path, monkeypatch: pytest.MonkeyPatc
         RunLock(run).acquire()
 
 
+@pytest.mark.parametrize("beats", [False, True])
+def test_a_servers_clock_that_was_set_back_keeps_no_run_for_ever(
+    run: Path, monkeypatch: pytest.MonkeyPatch, beats: bool
+) -> None:
+    """The last beat of an owner elsewhere is of the future: it lives if it beats on."""
+    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    run.parent.mkdir(parents=True)
+    path = elsewhere(run, age_s=-600.0)
+    beating = threading.Timer(0.1, os.utime, [path])
+    if beats:
+        beating.start()
+        with pytest.raises(InputError, match="another process trains this run"):
+            RunLock(run).acquire()
+        beating.join()
+    else:
+        RunLock(run).acquire()
+
+
 def test_it_waits_for_an_orphan_and_says_so(run: Path, capsys: pytest.CaptureFixture) -> None:
     first = holder(run)
     assert first.stdout.readline() == "has it\n"

@@ -32,6 +32,7 @@ def write(folder: Path, repeats: list[dict[str, Any]], logits: list[list[list[fl
             writer = csv.writer(file)
             writer.writerow(["row", "label", "prediction", "logit_0", "logit_1"])
             writer.writerows([row, 0, int(b > a), a, b] for row, (a, b) in enumerate(rows))
+        synthetic.seal(place)
 
 
 def measure(folder: Path, repeats: int, **axes: list) -> subprocess.CompletedProcess[str]:
@@ -91,6 +92,15 @@ def test_weights_that_are_gone_are_not_said_to_be_identical(tmp_path):
         path.unlink()
     frame, text = measured(tmp_path, 2)
     assert frame["identical_weights"].isna().all() and "weights that are no longer there" in text
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "checkpoint/model.safetensors"])
+def test_a_repeat_that_is_damaged_is_named(tmp_path, name):
+    write(tmp_path, [run(), run()], [LOGITS] * 2, [b"one"] * 2)
+    path = tmp_path / f"noise/repeat2/sst2/distilbert/full/seed0/{name}"
+    path.write_bytes(path.read_bytes() + b" ")
+    done = measure(tmp_path, 2)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {path}: changed after the run wrote it")
 
 
 def test_other_devices_among_the_repeats_have_no_spread_of_costs(tmp_path):

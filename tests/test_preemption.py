@@ -1,5 +1,6 @@
 """A run that is told to end writes its state; run again, it ends with the weights of an uninterrupted one."""
 
+import datetime
 import json
 import os
 import random
@@ -32,6 +33,23 @@ def told(*words, **named):
     os.kill(os.getpid(), signal.SIGTERM)
     return whole(*words, **named)
 {module}.{name} = told
+import train
+train.errors.run(train.main)
+"""
+SETS_THE_CLOCK = """
+import datetime, sys, time
+sys.path.insert(0, {scripts!r})
+from peft_tradeoffs import attempts, metrics
+true, evaluate, steps = time.time, metrics.evaluate, iter([-600, 86_400])
+added = 0.0
+def now():
+    moment = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
+    return moment.isoformat(timespec="milliseconds")
+def sets(*words, **named):
+    global added
+    added += next(steps, 0)
+    return evaluate(*words, **named)
+time.time, attempts.now, metrics.evaluate = lambda: true() + added, now, sets
 import train
 train.errors.run(train.main)
 """
@@ -183,6 +201,10 @@ def test_signals_at_random_steps(prepared: Path, uninterrupted: Path, tmp_path: 
         wait_for_attempt(process, run, count)
         time.sleep(random.uniform(0.1, 0.8))  # any moment of a training of several times that
         process.send_signal(number)
+        if number != signal.SIGKILL:  # a storm: more of them while the first is answered
+            for another in random.choices([signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], k=2):
+                time.sleep(random.uniform(0.0, 0.3))
+                process.send_signal(another)
         code, said = finish(process)
         if number == signal.SIGKILL:
             assert code == -number
@@ -238,6 +260,24 @@ def test_a_signal_outside_the_steps(
     if "finished" in where:
         assert (tmp_path / "seed0/env.json").stat().st_mtime < before
     assert not (tmp_path / "seed0/state").exists()
+
+
+def test_a_clock_set_back_and_forward_in_mid_run_changes_no_time(prepared: Path, tmp_path: Path) -> None:
+    """By 10 minutes and by a day, between steps."""
+    settings = json.loads((prepared / "settings.json").read_text()) | {"peft": None, "epochs": 3}
+    script = SETS_THE_CLOCK.format(scripts=str(TRAIN.parent))
+    options = [*words(prepared, tmp_path), "--settings", json.dumps(settings)]
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script, *options], capture_output=True, text=True)
+    took_s = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "seed0/summary.json").read_text())
+    parts = [summary[key] for key in ("load_s", "probe_s", "train_s", "evaluate_s", "save_s")]
+    assert sum(parts) < summary["wall_s"] < took_s
+    assert 0 < summary["startup_s"] < took_s
+    (attempt,) = json.loads((tmp_path / "seed0/env.json").read_text())["attempts"]
+    began, ended = (datetime.datetime.fromisoformat(attempt[key]) for key in ("started_at", "ended_at"))
+    assert (ended - began).total_seconds() == pytest.approx(summary["wall_s"], abs=0.01)
 
 
 def test_a_signal_during_the_imports(prepared: Path, tmp_path: Path) -> None:
@@ -305,24 +345,6 @@ def test_summaries_that_another_snakemake_removes_are_put_back(prepared: Path, t
     assert finish(start(prepared, tmp_path, seeds=(0, 1)))[0] == 0
     assert [(tmp_path / f"seed{seed}/env.json").stat().st_mtime_ns for seed in (0, 1)] == trained
     assert [(summary.exists(), (summary.parent / "state").exists()) for summary in summaries] == [(True, False)] * 2
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbled"])
-def test_a_state_that_cannot_be_read_begins_anew(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture) -> None:
-    directory = RunDirectory(tmp_path / "seed0", "f", 60)
-    directory.save({"weights": torch.zeros(10_000), "step": 3})
-    assert directory.load()["step"] == 3
-    checkpoint = tmp_path / "seed0/state/checkpoint.pt"
-    content = checkpoint.read_bytes()
-    checkpoint.write_bytes(
-        {"truncated": content[:20_000], "empty": b"", "garbled": content[:500] + os.urandom(2_000) + content[2_500:]}[
-            damage
-        ]
-    )
-    (checkpoint.parent / ".checkpoint.pt.123.tmp").touch()
-    assert directory.load() is None
-    assert "cannot be read, so the run begins anew" in capsys.readouterr().err
-    assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
 
 
 def test_mixed_gpus() -> None:

@@ -1,8 +1,11 @@
 """Partial re-runs: exactly what must run is planned, and what is finished is kept."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -31,7 +34,14 @@ def plan(folder: Path, settings: dict | None = None, *words: str) -> dict[str, l
     return {"train": arms, **others}
 
 
-def test_touch_nothing(folder):
+def test_the_same_content_is_the_same_input(folder):
+    """Whatever its date, and whether it is a link or a folder."""
+    for name in ("train.tsv", "test.tsv"):
+        shutil.copyfile(folder / name, folder / "new")
+        (folder / "new").replace(folder / name)
+    shutil.copytree((folder / "model").resolve(), folder / "copied")
+    (folder / "model").unlink()
+    (folder / "copied").rename(folder / "model")
     assert plan(folder) == {"train": []}
 
 
@@ -81,8 +91,10 @@ def test_another_rank_trains_that_arm(folder):
 
 
 def test_another_data_row_runs_all_that_depends_on_it(folder):
+    """Content decides, not the date: here it is older than the results, as `tar x` and `rsync -t` leave it."""
     with (folder / "train.tsv").open("a") as file:
         file.write("a good film\t1\n")
+    os.utime(folder / "train.tsv", (1_600_000_000, 1_600_000_000))
     expected = {"train": ARMS, "fetch_dataset": 1, "tokenize": 1, **MADE}
     assert plan(folder) == expected
 
@@ -187,3 +199,27 @@ def test_a_run_has_one_writer(tmp_path):
     first.lock()
     with pytest.raises(InputError, match="another process trains this run"):
         second.lock()
+
+
+def test_weights_that_are_not_kept_are_no_reason_to_train(folder):
+    """A study brought home without them is planned and taken as it is; a new seed saves none."""
+    for weights in folder.glob("results/runs/*/*/*/seed*/checkpoint"):
+        shutil.rmtree(weights)
+    assert plan(folder, tiny.config(folder, keep_weights=False))["train"] == []
+    arm = folder / "results/runs/reviews/tiny/full"
+    settings = json.loads((arm / "seed0/env.json").read_text())["settings"]
+    before = {path: path.read_bytes() for path in arm.glob("seed*/*")}
+    words = ["--settings", json.dumps(settings), "--seeds", "0", "1", "2", "--output-dir", str(arm)]
+    words += [
+        "--tokens",
+        str(folder / "results/tokens/reviews/tiny.npz"),
+        "--model",
+        str(folder / "results/models/tiny"),
+    ]
+    script = folder / "workflow/workflow_scripts/train.py"
+    done = subprocess.run([sys.executable, script, *words, "--keep-weights", "0"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path: path.read_bytes() for path in before} == before
+    summary = json.loads((arm / "seed2/summary.json").read_text())
+    assert summary["weights"] == "not kept" and "predictions.csv" in summary["files"]
+    assert not (arm / "seed2/checkpoint").exists()

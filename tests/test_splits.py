@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from peft_tradeoffs import hub
+from peft_tradeoffs import files, hub
 from peft_tradeoffs.datafiles import Table
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.splits import class_names, make_splits, stratified_sample, write_splits
+from peft_tradeoffs.overlap import check_distinct
+from peft_tradeoffs.splits import make_splits, stratified_sample, write_splits
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_dataset.py"
 
@@ -40,12 +41,13 @@ def split(train, test=None, texts=None, **settings):
     ],
 )
 def test_class_names_are_sorted_and_numbers_by_value(labels, names):
-    assert class_names(table(labels), "label") == names
+    assert split(labels, labels)[1] == names
 
 
 def test_the_source_s_class_order_is_kept():
     ordered = table(["no", "yes", "no", "yes"], classes=["yes", "unused", "no"])
-    splits, names = make_splits({"train": ordered, "test": ordered}, ["text"], "label")
+    other = table(["no", "yes", "no", "yes"], name="b.tsv", classes=["yes", "unused", "no"])
+    splits, names = make_splits({"train": ordered, "test": other}, ["text"], "label")
     assert names == ["yes", "no"]
     assert splits["test"].labels.tolist() == [1, 0, 1, 0]
 
@@ -66,7 +68,8 @@ def test_regression_labels_are_floats():
 
 def test_two_text_columns():
     both = Table("a.csv", {"a": ["x", "y"], "b": ["z", "z"], "label": [0, 1]}, [2, 3], "line")
-    splits, _ = make_splits({"train": both, "test": both}, ["a", "b"], "label")
+    test = Table("b.csv", {"a": ["v", "w"], "b": ["z", "z"], "label": [0, 1]}, [2, 3], "line")
+    splits, _ = make_splits({"train": both, "test": test}, ["a", "b"], "label")
     assert splits["train"].texts == [("x", "z"), ("y", "z")]
 
 
@@ -170,7 +173,7 @@ BAD = {
     "one row": (dict(train=OK, test=[1]), r"split 'test' \(b\.tsv\): 1 rows, at least 2"),
     "unknown label": (
         dict(train=OK, test=[0, "maybe", 1]),
-        r"b\.tsv, line 3: 'label' is 'maybe', which no training row has \(they have 0, 1\)",
+        r"b\.tsv, line 3: 'label' is 'maybe', which no training row has; training rows have 0, 1; correct it or add",
     ),
     "too many classes": (
         dict(train=["1.5", "2.5", "3.5", "1.5"]),
@@ -234,6 +237,8 @@ class TestWriting:
     def test_files(self, tmp_path):
         described = self.written(tmp_path, limit={"train": 4})
         digest = described.pop("sha256")
+        for name, part in described["splits"].items():
+            assert part.pop("sha256") == files.sha256(tmp_path / f"{name}.parquet")
         assert described == {
             "task": "classification",
             "labels": ["x", "y"],
@@ -242,6 +247,7 @@ class TestWriting:
                 "train": {"rows": 4, "label_counts": {"x": 2, "y": 2}},
                 "test": {"rows": 2, "label_counts": {"x": 1, "y": 1}, "in_train": 0},
             },
+            "warnings": [],
             "source": {"source": "files"},
         }
         assert len(digest) == 64
@@ -258,7 +264,7 @@ class TestWriting:
     def test_regression(self, tmp_path):
         described = self.written(tmp_path, labels=(0.5, 1), task="regression")
         assert described["labels"] is None
-        assert described["splits"]["train"] == {"rows": 20, "label_counts": None}
+        assert described["splits"]["train"]["label_counts"] is None
         assert pd.read_parquet(tmp_path / "train.parquet").label.dtype == "float64"
 
     def test_pairs_and_texts_of_train_are_counted(self, tmp_path):
@@ -309,6 +315,36 @@ class TestCommand:
         assert one["splits"]["train"]["label_counts"] == {"bad": 4, "good": 8}
         assert one["splits"]["test"]["rows"] == 12
         assert one["source"]["files"]["train"]["path"] == "all.csv"
+
+    def test_warnings_stand_in_the_log_and_in_the_description(self, tmp_path):
+        rows = [f"row {i}\t{['pos', 'neg'][i % 2]}" for i in range(8)]
+        (tmp_path / "a.tsv").write_text("\n".join(["text\tlabel", *rows, '"say ""hi"""\tPos']) + "\n")
+        (tmp_path / "b.tsv").write_text("text\tlabel\nrow 0\tpos\nnew\tneg\n")
+        block = {"source": "files", "splits": {"train": "a.tsv", "test": "b.tsv"}, "text": ["text"], "label": "label"}
+        done = fetch(block, tmp_path / "reviews", cwd=tmp_path)
+        said = [
+            "The labels 'Pos' (1 row) and 'pos' (5 rows) differ in case alone; they are two classes.",
+            "1 of 2 test rows (50 %) has the text of a training row.",
+        ]
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr.splitlines() == [
+            "note: data set reviews: a.tsv: quotes enclose fields, as in CSV.",
+            *(f"warning: data set reviews: {one}" for one in said),
+        ]
+        assert json.loads((tmp_path / "reviews" / "dataset.json").read_text())["warnings"] == said
+
+    def test_what_is_wrong_in_each_file_stands_in_one_line(self, tmp_path):
+        (tmp_path / "a.csv").write_text("text,label\na\nb,1,2\n")
+        (tmp_path / "b.csv").write_bytes(b"\x1f\x8b\x08")
+        block = {"source": "files", "splits": {"train": "a.csv", "test": "b.csv"}, "text": ["text"], "label": "label"}
+        done = fetch(block, tmp_path / "out", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(
+            "error: a.csv, line 2: 1 fields found, 2 expected (text, label); also a.csv, line 3"
+        )
+        assert done.stderr.endswith(
+            "; also b.csv: it is gzip, not a table; unpack it (gunzip) and name what comes out\n"
+        )
 
     def test_docstrings(self, tmp_path):
         block = {"source": "docstrings", "packages": ["networkx", "numpy"], "fractions": {"test": 0.1}}
@@ -384,6 +420,23 @@ class TestHub:
         assert splits["test"].labels.tolist() == [1, 0]
         assert splits["test"].texts == [("dev 0",), ("dev 1",)]
         assert list((tmp_path / "data").iterdir()) == []  # the cache is gone
+
+    def test_one_hub_split_under_two_names(self, block, load):
+        tables, _ = load(block | {"splits": {"train": "train", "test": "train"}})
+        with pytest.raises(
+            InputError, match=r"splits test \(data set 'owner/name', split 'train'\) and train .* same 10"
+        ):
+            check_distinct(tables, ["sentence"])
+
+    def test_a_label_that_is_no_class(self, block, load, tmp_path):
+        path = next(tmp_path.glob("snapshot/sst2/dev-*"))
+        for label, message in (
+            (7, r"generating the dataset \(Class label 7 greater"),
+            (-2, r"a label is -2, which is no"),
+        ):
+            pd.DataFrame({"sentence": ["a", "b", "c"], "label": [0, label, 1]}).to_parquet(path)
+            with pytest.raises(InputError, match=message):
+                load(block)
 
     @pytest.mark.parametrize(
         ("change", "message"),

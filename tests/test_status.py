@@ -1,6 +1,5 @@
 """How far each run is: one line a run, from its folder and Slurm's queue."""
 
-import datetime
 import json
 import os
 import shutil
@@ -8,11 +7,13 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import synthetic
 import tiny
-from peft_tradeoffs import run_status, squeue
+from peft_tradeoffs import run_status, seal, squeue
 from peft_tradeoffs.run_status import grid_status, table
 from peft_tradeoffs.squeue import Job
 from peft_tradeoffs.tuning_status import tuning_status
@@ -21,19 +22,22 @@ GRID = {"dataset": ["reviews"], "model": ["tiny"], "arm": ["full", "lora-r4"], "
 UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
 
 
-def live(folder: Path, **changes) -> None:
-    """A run's status.json, as its process writes it."""
-    written = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+def live(folder: Path, age_s: float = 0.0, **changes) -> None:
+    """A run's status.json, as its process wrote it `age_s` ago by the file system's clock."""
+    written = "1999-01-01T00:00:00.000+00:00"  # by the clock of its node, which is wrong
     values = {"status": "running", "step": 40, "total": 100, "eta_s": 3725.4, "updated_at": written, "host": "node7"}
     values |= {"pid": 12, "slurm_job_id": 17, **changes}
     (folder / "state").mkdir(parents=True, exist_ok=True)
-    (folder / "state/status.json").write_text(json.dumps(values))
+    path = folder / "state/status.json"
+    path.write_text(json.dumps(seal.signed(values)))
+    os.utime(path, (time.time() - age_s, time.time() - age_s))
 
 
 def summary(folder: Path, **changes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"status": "completed", "metric": "accuracy", "metric_value": 0.91234, "failed_phase": None, **changes}
-    (folder / "summary.json").write_text(json.dumps(values))
+    values = {"status": "completed", "metric": "accuracy", "metric_value": 0.91234, "failed_phase": None}
+    values |= {"fingerprint": "f", **changes}
+    (folder / "summary.json").write_text(json.dumps(seal.seal(values, folder)))
 
 
 def job(number: int, arm: str, state: str = "RUNNING", reason: str = "None", node: str = "node7") -> Job:
@@ -88,10 +92,9 @@ def test_a_failed_run_names_its_log(tmp_path, runs):
 
 
 def test_a_run_that_stopped_is_not_running(tmp_path, runs):
-    old = "2026-01-01T00:00:00.000+00:00"
-    live(runs / "full/seed0", updated_at=old)
-    live(runs / "full/seed1", updated_at=old, step=None, total=None)
-    live(runs / "lora-r4/seed0", updated_at=old)
+    live(runs / "full/seed0", age_s=1e5)
+    live(runs / "full/seed1", age_s=1e5, step=None, total=None)
+    live(runs / "lora-r4/seed0", age_s=-1e5)  # the file system's clock was set back
     dead = subprocess.Popen(["true"])
     dead.wait()
     live(runs / "lora-r4/seed1", slurm_job_id=None, host=socket.gethostname(), pid=dead.pid)
@@ -141,7 +144,9 @@ def test_a_finished_seed_of_a_job_that_failed_is_done(tmp_path, runs, fingerprin
     """Snakemake removed its summary; its state has it, unless the run was begun again with other settings."""
     live(runs / "full/seed0", status="ended", step=100)
     summary(runs / "full/seed0/state", fingerprint="f")
-    (runs / "full/seed0/state/attempts.json").write_text(json.dumps({"fingerprint": fingerprint, "attempts": []}))
+    (runs / "full/seed0/state/attempts.json").write_text(
+        json.dumps(seal.signed({"fingerprint": fingerprint, "attempts": []}))
+    )
     done = "done         accuracy 0.9123" in lines(tmp_path)[1]
     assert done == (fingerprint == "f") != ("interrupted" in lines(tmp_path)[1])
     (runs / "full/seed0/state/attempts.json").unlink()
@@ -220,7 +225,8 @@ def test_a_line_a_tuning_before_the_runs(tmp_path, runs):
     trials = {"full": [1e-5, 1e-4], "lora-r4": [1e-4, 1e-3], "a": [1e-4, 1e-3], "b": [1e-4, 1e-3], "c": [1e-4, 1e-3]}
     best = tmp_path / "tune/best/reviews/tiny/full.json"
     best.parent.mkdir(parents=True)
-    best.write_text(json.dumps({"learning_rate": 1e-4, "rates": [1e-5, 1e-4], "trials": [{}, {}, {}]}))
+    (found,) = synthetic.tunings([synthetic.summary("full", None, 0)], {})
+    best.write_text(json.dumps(seal.signed({**found, "learning_rate": 1e-4, "rates": [1e-5, 1e-4]})))
     summary(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr0.0001")
     live(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr0.001")
     live(tmp_path / "tune/trials/reviews/tiny/a/lr0.001", status="interrupted")

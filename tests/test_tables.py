@@ -451,7 +451,7 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(InputError, match="no such summary"):
         tables.read_summaries([tmp_path / "summary.json"])
     broken = tmp_path / "summary.json"
-    for text, message in (("{", "not JSON"), ("[]", "not a run's summary"), ('{"status": "completed"}', "no dataset")):
+    for text, message in (("{", "not JSON"), ("[]", "not a run's summary"), ('{"status": "completed"}', "no weights")):
         broken.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=message):
             tables.read_summaries([broken])
@@ -460,6 +460,7 @@ def test_bad_input_is_named(tmp_path):
 def test_each_summary_is_read_once(tmp_path, monkeypatch):
     listing = synthetic.write(tmp_path, [synthetic.summary("lora", 4, seed) for seed in range(5)])
     paths = [Path(line) for line in listing.read_text(encoding="utf-8").splitlines()]
+    tables.read_summaries(paths[:1])  # the schema, once a process
     read = []
     original = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or original(path))

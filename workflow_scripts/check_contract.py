@@ -1,21 +1,24 @@
 """Check what the runs recorded against the contract: which facts the arms have alike, and in what they differ.
 
-Reads summary.json, env.json and metrics.csv of every run of a grid and writes contract as .csv, .md and .tex. With
---strict it writes nothing where arms differ in more than they declare, but ends with an error, a line a difference.
+Reads every run of a grid and writes contract as .csv, .md and .tex. A file that is not as its run published it, weights
+and predictions too, is an error, a line each. With --strict it writes nothing where arms differ in more than they
+declare, but ends with an error, a line a difference.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import add_runs
+from peft_tradeoffs.grid import add_keep_weights, add_runs
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
+    add_keep_weights(parser)
     parser.add_argument("--baseline", required=True, metavar="ARM", help="the arm that the others are compared with")
     parser.add_argument(
         "--declared",
@@ -45,7 +48,7 @@ def main() -> None:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
     from peft_tradeoffs.contract import compare, read_grid, refusal, undeclared
 
-    runs = read_grid(args.runs_dir, args.tunings_dir, args.grid)
+    runs = read_grid(args.runs_dir, args.tunings_dir, args.grid, args.keep_weights)
     findings = {pair: compare(own, args.baseline, args.declared) for pair, own in runs.items()}
     if args.strict and any(map(undeclared, findings.values())):
         raise InputError(refusal(findings, runs, earlier(args.output_dir)))
@@ -57,7 +60,7 @@ def main() -> None:
         pair: contract_notes(frame[(frame["dataset"] == pair[0]) & (frame["model"] == pair[1])], own, args.declared)
         for pair, own in runs.items()
     }
-    write_text(args.output_dir / "contract.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(args.output_dir / "contract.csv", to_csv(frame))
     write_text(args.output_dir / "contract.md", contract_markdown(frame, notes))
     write_text(args.output_dir / "contract.tex", contract_latex(frame, notes))
 

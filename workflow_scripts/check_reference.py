@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_runs, summaries
+from peft_tradeoffs.grid import add_keep_weights, add_runs, summaries
 
 
 def arguments() -> argparse.Namespace:
@@ -17,6 +17,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, required=True, metavar="DIR", help="what store_reference.py wrote")
     add_runs(parser)
+    add_keep_weights(parser)
     parser.add_argument("--noise", type=Path, metavar="FILE", help="the sweep's own noise.csv")
     parser.add_argument(
         "--margin", type=float, required=True, metavar="M", help="a change of the metric above this never passes"
@@ -36,7 +37,7 @@ def main() -> None:
 
     stored = reference.read(args.reference)
     runs = runs_frame(read_summaries(summaries(args.runs_dir, args.grid)))
-    now = reference.of_runs(runs, args.runs_dir, args.noise)
+    now = reference.of_runs(runs, args.runs_dir, args.noise, args.keep_weights)
     text, good = report(check(stored, now, args.margin), stored, now)
     write_text(args.output, text)
     print(text, end="", flush=True)

@@ -7,6 +7,7 @@ seeded and stratified by class: the same input gives the same rows. Only the sou
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +28,14 @@ def load_files(block: Block, output_dir: Path) -> Loaded:
     from peft_tradeoffs.files import sha256
 
     paths = {split: Path(path) for split, path in block["splits"].items()}
-    tables = {
-        split: read_table(path, [*block["text"], block["label"]], block.get("separator"))
-        for split, path in paths.items()
-    }
+    tables, errors = {}, []
+    for split, path in paths.items():
+        try:
+            tables[split] = read_table(path, [*block["text"], block["label"]], block.get("separator"))
+        except InputError as error:
+            errors.append(str(error))
+    if errors:
+        raise InputError("; also ".join(errors))
     files = {split: {"path": str(path), "sha256": sha256(path)} for split, path in paths.items()}
     return tables, {"files": files}
 
@@ -45,6 +50,9 @@ def load_docstrings(block: Block, output_dir: Path) -> Loaded:
 
 def load_hub(block: Block, output_dir: Path) -> Loaded:
     """The tables of a hub data set at a pinned revision; a ClassLabel's names become the labels."""
+    from peft_tradeoffs.network import check_hub_variables
+
+    check_hub_variables()
     from peft_tradeoffs.hub import dataset_snapshot, load_dataset
 
     config = block.get("config")
@@ -58,26 +66,37 @@ def load_hub(block: Block, output_dir: Path) -> Loaded:
         try:
             loaded = load_dataset(folder, config, Path(cache))
         except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"data set {block['path']!r}, config {config!r}: {reason}") from error
+            raise InputError(f"data set {block['path']!r}, config {config!r}: {_reason(error)}") from error
         tables = {split: hub_table(block["path"], loaded, name, wanted) for split, name in block["splits"].items()}
     return tables, {key: block.get(key) for key in ("path", "config", "revision")}
 
 
+def _reason(error: BaseException) -> str:
+    """What an error of `datasets` says, and the cause that it hides."""
+    said = " ".join(str(error).split())
+    while error.__cause__ is not None:
+        error = error.__cause__
+    cause = " ".join(str(error).split())
+    return said if cause in said else f"{said} ({cause})"
+
+
 def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> "Table":
     """The `columns`, the label last, of one split of a `datasets.DatasetDict`."""
-    from peft_tradeoffs.datafiles import Table, check_columns
+    from peft_tradeoffs.datafiles import Table, find_columns
 
     if split not in loaded:
         raise InputError(f"data set {path!r}: no split {split!r}; its splits are {', '.join(loaded)}")
     rows, name = loaded[split], f"data set {path!r}, split {split!r}"
-    check_columns(name, rows.column_names, columns)
-    values = {column: rows[column][:] for column in columns}
-    classes = getattr(rows.features[columns[-1]], "names", None)
+    found = find_columns(name, rows.column_names, columns)
+    values = {column: rows[own][:] for column, own in zip(columns, found, strict=True)}
+    classes = getattr(rows.features[found[-1]], "names", None)
     if classes:
-        if -1 in values[columns[-1]]:
+        labels = values[columns[-1]]
+        if -1 in labels:
             raise InputError(f"{name}: labels are -1, so it is not labelled; take another split")
-        values[columns[-1]] = [None if label is None else classes[label] for label in values[columns[-1]]]
+        if negative := [label for label in labels if label is not None and label < 0]:
+            raise InputError(f"{name}: a label is {negative[0]}, which is no class; pin another revision")
+        values[columns[-1]] = [None if label is None else classes[label] for label in labels]
     return Table(name, values, range(1, len(rows) + 1), "row", classes)
 
 
@@ -110,22 +129,35 @@ def main() -> None:
     if missing:
         raise InputError(f"source {source!r}: no {missing[0]!r} in the data set's block; add it")
 
+    from peft_tradeoffs.overlap import check_distinct
     from peft_tradeoffs.positive_class import put_last
-    from peft_tradeoffs.splits import make_splits, write_splits
+    from peft_tradeoffs.splits import SPLITS, make_splits, write_splits
 
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     tables, identity = LOADERS[source](block, arguments.output_dir)
-    splits, names = make_splits(
-        tables,
-        ["text"] if source == "docstrings" else block["text"],
-        "label" if source == "docstrings" else block["label"],
-        task=block.get("task", "classification"),
-        fractions=block.get("fractions"),
-        limit=block.get("limit"),
-        seed=block.get("split_seed", 0),
-    )
+    for table in tables.values():
+        if table.reading.how:
+            print(f"note: data set {arguments.output_dir.name}: {table.reading.how}", file=sys.stderr)
+    text = ["text"] if source == "docstrings" else block["text"]
+    tables = {split: tables[split] for split in SPLITS if split in tables}
+    warnings: list[str] = []
+    try:
+        splits, names = make_splits(
+            tables,
+            text,
+            "label" if source == "docstrings" else block["label"],
+            task=block.get("task", "classification"),
+            fractions=block.get("fractions"),
+            limit=block.get("limit"),
+            seed=block.get("split_seed", 0),
+            warnings=warnings,
+        )
+    finally:
+        for warning in warnings:
+            print(f"warning: data set {arguments.output_dir.name}: {warning}", file=sys.stderr)
+    check_distinct(tables, text)
     splits, names = put_last(splits, names, block.get("positive_class"))
-    write_splits(splits, names, {"source": source, **identity}, arguments.output_dir)
+    write_splits(splits, names, {"source": source, **identity}, arguments.output_dir, warnings)
 
 
 if __name__ == "__main__":

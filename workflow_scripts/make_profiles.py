@@ -9,7 +9,10 @@ import itertools
 import json
 from pathlib import Path
 
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import run
+
+REMEDY = "delete the folder, and Snakemake profiles that arm again"
 
 
 def main() -> None:
@@ -26,9 +29,9 @@ def main() -> None:
         help='{"dataset": [...], "model": [...], "arm": [...]}: profiled are all combinations',
     )
     args = parser.parse_args()
-    import pandas as pd
     from peft_tradeoffs import style
-    from peft_tradeoffs.files import read_json, write_text
+    from peft_tradeoffs.csv_tables import read_table
+    from peft_tradeoffs.files import read_object, write_text
     from peft_tradeoffs.memory_timeline_figure import memory_figure
     from peft_tradeoffs.profile_text import index_frame, index_text, operators_text
 
@@ -37,9 +40,9 @@ def main() -> None:
         place = dict(zip(args.grid, values, strict=True))
         folder = args.profiles_dir.joinpath(*values)
         engines, operators, memory = (
-            pd.read_csv(folder / f"{name}.csv") for name in ("engines", "operators", "memory")
+            read_table(folder / f"{name}.csv", (), REMEDY) for name in ("engines", "operators", "memory")
         )
-        env = read_json(folder / "env.json")
+        env = read_object(folder / "env.json", {"problems": (list,), "settings": (dict,)}, "a profile's", REMEDY)
         title = f"{place['arm']} · {place['dataset']}, {place['model']}"
         text = operators_text(f"Profile of {title}", operators, engines, env["problems"])
         write_text(folder / "operators.md", text)
@@ -47,7 +50,7 @@ def main() -> None:
         style.save(figure, folder, "memory")
         arms.append((place, engines, operators, memory))
     frame = index_frame(arms)
-    write_text(args.profiles_dir / "index.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(args.profiles_dir / "index.csv", to_csv(frame))
     write_text(args.profiles_dir / "index.md", index_text(frame))
 
 

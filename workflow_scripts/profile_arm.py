@@ -6,6 +6,9 @@ kernels.csv, memory.csv and env.json. An engine that cannot do the steps is a ro
 why.
 """
 
+from peft_tradeoffs import signals_first  # noqa: F401
+
+# isort: split
 import argparse
 import os
 from pathlib import Path

@@ -8,13 +8,14 @@ import argparse
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_runs, summaries
+from peft_tradeoffs.grid import add_keep_weights, add_runs, summaries
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
+    add_keep_weights(parser)
     parser.add_argument("--noise", type=Path, metavar="FILE", help="the sweep's noise.csv")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder of the reference")
     return parser.parse_args()
@@ -27,7 +28,7 @@ def main() -> None:
     from peft_tradeoffs.tables import read_summaries, runs_frame
 
     runs = runs_frame(read_summaries(summaries(args.runs_dir, args.grid)))
-    reference.store(reference.of_runs(runs, args.runs_dir, args.noise), args.output_dir)
+    reference.store(reference.of_runs(runs, args.runs_dir, args.noise, args.keep_weights), args.output_dir)
 
 
 if __name__ == "__main__":

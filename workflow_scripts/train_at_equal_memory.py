@@ -6,6 +6,9 @@ Caps that come to the same batch share its runs, whose weights are not kept. Wri
 to --output.
 """
 
+from peft_tradeoffs import signals_first  # noqa: F401
+
+# isort: split
 import argparse
 import dataclasses
 import os
@@ -14,6 +17,7 @@ from typing import Any
 
 from peft_tradeoffs import code, errors, files
 from peft_tradeoffs.batch_search import Fit, KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
+from peft_tradeoffs.finished import read_summary
 from peft_tradeoffs.positive_class import of_labels
 from peft_tradeoffs.training import Run, TrainingProcess, add_training, process, read_settings
 
@@ -45,7 +49,7 @@ def main() -> None:
             own = settings | {"batch_size": size, "learning_rate": rate, "save_weights": False}
             runs = [Run(arguments.runs_dir / f"batch{size}/seed{seed}", seed, own) for seed in arguments.seeds]
             training.train(runs)
-            summaries[size] = [files.read_json(run.folder / "summary.json") for run in runs]
+            summaries[size] = [read_summary(run.folder / "summary.json", place=False) for run in runs]
     keys = ("dataset", "model", "arm", "method", "rank", "metric", "device", "max_steps", "gradient_accumulation_steps")
     files.write_json(
         arguments.output,

@@ -6,12 +6,18 @@ the grid's edge as long as the best rate is on it. Out of memory and divergence 
 earlier grid that still stands is written down too, but never chosen: methods have as many trials each.
 """
 
+from peft_tradeoffs import signals_first  # noqa: F401
+
+# isort: split
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, errors, files
+from peft_tradeoffs import code, errors, files, seal
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import read_summary
 from peft_tradeoffs.positive_class import of_labels
 from peft_tradeoffs.training import Run, add_training, process, read_settings
 from peft_tradeoffs.tuning import beyond, chosen
@@ -44,8 +50,7 @@ def main() -> None:
             trials.append(_trial(run(rate).folder, True))
         earlier = _earlier([run(trial["learning_rate"]) for trial in trials], training.conditions)
     tokens = files.read_json(arguments.tokens.with_suffix(".json"))
-    files.write_json(
-        arguments.output,
+    found = seal.signed(
         {
             **{key: settings[key] for key in ("dataset", "model", "arm", "method", "rank", "metric")},
             "positive_class": of_labels(tokens["labels"]),
@@ -61,8 +66,9 @@ def main() -> None:
             "versions": training.conditions["versions"],
             "trials": sorted(trials, key=lambda trial: trial["learning_rate"]),
             "earlier": earlier,
-        },
+        }
     )
+    files.write_json(arguments.output, found)
 
 
 def _earlier(runs: list[Run], conditions: dict[str, Any]) -> list[dict[str, Any]]:
@@ -71,7 +77,11 @@ def _earlier(runs: list[Run], conditions: dict[str, Any]) -> list[dict[str, Any]
     for summary in runs[0].folder.parent.glob("lr*/summary.json"):
         if summary.parent in (run.folder for run in runs):
             continue
-        trial = files.read_json(summary)
+        try:
+            trial = read_summary(summary, place=False)
+        except InputError as error:
+            print(f"warning: an earlier trial is left out: {error}", file=sys.stderr, flush=True)
+            continue
         settings = runs[0].settings | {"learning_rate": trial["learning_rate"]}
         if trial["fingerprint"] == code.digest({"seed": runs[0].seed, "settings": settings, **conditions}):
             found.append(_trial(summary.parent, False))
@@ -80,7 +90,7 @@ def _earlier(runs: list[Run], conditions: dict[str, Any]) -> list[dict[str, Any]
 
 def _trial(folder: Path, added: bool) -> dict[str, Any]:
     """What is kept of a trial; its `test` split is the dev split."""
-    summary = files.read_json(folder / "summary.json")
+    summary = read_summary(folder / "summary.json", place=False)
     same = (
         "learning_rate",
         "status",

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_contract, add_runs
+from peft_tradeoffs.grid import add_contract, add_keep_weights, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -18,6 +18,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
     add_contract(parser)
+    add_keep_weights(parser)
     parser.add_argument(
         "--comparison",
         type=Path,
@@ -49,7 +50,7 @@ def main() -> None:
     runs = read_runs(args)
     comparison = read_comparison(args.comparison)
     folders = (args.runs_dir, args.data_dir, args.tokens_dir, args.output_dir)
-    publish(runs, tables.arms_frame(runs), comparison, args.datasets, *folders)
+    publish(runs, tables.arms_frame(runs), comparison, args.datasets, *folders, args.keep_weights)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,15 @@ import datetime
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import files, slurm
-from peft_tradeoffs.errors import LockLost
+from peft_tradeoffs import files, seal, slurm
+from peft_tradeoffs.errors import InputError, LockLost
 from peft_tradeoffs.interruption import Interrupted
 
 NO_WORD = "ended without a word"
@@ -21,16 +22,20 @@ NO_WORD = "ended without a word"
 class Attempts:
     """`attempts.json` and `status.json` in a run's state directory. Attempts of another fingerprint are forgotten.
 
-    An attempt: started_at, ended_at, host, slurm, queued_s (of its SLURM job), gpu_uuid, gpu_name, waited_s (for the
-    GPU), first_step (from 1; where it began), last_step (None: it did none), stood_still_s (suspended, after
-    its first step) and reason, why it ended. One that left no reason gets it from the next: NO_WORD, with what its last
-    sign of life said.
+    An attempt: started_at and ended_at (for readers: the machine's clock when it began, and elapsed_s later), elapsed_s
+    (of the monotonic clock, which nobody sets; None: it left no sign), host, slurm, queued_s (of its SLURM job),
+    gpu_uuid, gpu_name, waited_s (for the GPU), first_step (from 1; where it began), last_step (None: it did none),
+    stood_still_s (suspended, after its first step) and reason, why it ended. One that left no reason gets it from the
+    next: NO_WORD, with what its last sign of life said. Both files end in the SHA-256 of what they say; one that says
+    something else is damaged.
     """
 
     def __init__(self, folder: Path, fingerprint: str, confirm: Callable[[], None] = lambda: None) -> None:
         """`confirm` is called before attempts.json is written; it raises LockLost if the run is another's by then."""
         self._path, self._status = folder / "attempts.json", folder / "status.json"
         self._fingerprint, self._confirm = fingerprint, confirm
+        self.damaged = False  # attempts.json, when this process began
+        self._began_s = 0.0  # time.monotonic() then
         self._all: list[dict[str, Any]] = []
         self._writing = threading.Lock()  # status.json: the heartbeat's thread writes it too
         self._step: int | None = None
@@ -42,13 +47,15 @@ class Attempts:
         """A new attempt starts, if this process has not started one already."""
         if self._all:
             return
+        self._began_s = time.monotonic()
         earlier = self._read()
         if earlier and earlier[-1]["reason"] is None:
             earlier[-1] |= {"reason": NO_WORD, **self._last_sign(earlier[-1])}
         where = {"host": socket.gethostname(), "slurm": slurm.job(), "queued_s": slurm.queued_s()}
         where |= {"gpu_uuid": None, "gpu_name": None, "waited_s": 0.0}
         steps = {"first_step": None, "last_step": None, "stood_still_s": 0.0}
-        self._all = [*earlier, {"started_at": now(), "ended_at": None, **where, **steps, "reason": None}]
+        when = {"started_at": now(), "ended_at": None, "elapsed_s": None}
+        self._all = [*earlier, {**when, **where, **steps, "reason": None}]
         self._write()
         self.write_status()
 
@@ -63,8 +70,8 @@ class Attempts:
     @contextlib.contextmanager
     def under_way(self) -> Iterator[None]:
         """Begin an attempt, or go on with it, and note what ends it early; nothing if the run is another's by then."""
-        self.begin()
         try:
+            self.begin()
             yield
         except LockLost:
             raise
@@ -104,7 +111,11 @@ class Attempts:
     def end(self, reason: str) -> list[dict[str, Any]]:
         """This attempt ends; all attempts at the run."""
         if self._all and self._all[-1]["reason"] is None:
-            self._all[-1] |= {"ended_at": now(), "last_step": self._step, "reason": reason}
+            self._all[-1] |= {
+                **self._ended(self._all[-1], self._elapsed_s()),
+                "last_step": self._step,
+                "reason": reason,
+            }
             self._write()
             self.write_status()
         return self._all
@@ -126,6 +137,8 @@ class Attempts:
             "eta_s": self._eta_s() if running else None,
             "waited_s": self._waited_s() if self._all else 0.0,
             "stood_still_s": self._all[-1]["stood_still_s"] if self._all else 0.0,
+            "started_at": self._all[-1]["started_at"] if self._all else None,
+            "elapsed_s": self._elapsed_s() if self._all else 0.0,
             "updated_at": now(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -138,7 +151,7 @@ class Attempts:
     def _write_status(self) -> None:
         """A reader never meets half of it; whether the disk has it at once does not matter."""
         temporary = self._status.with_name(f".{self._status.name}.tmp")
-        temporary.write_text(json.dumps(self.status(), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(seal.signed(self.status()), indent=2) + "\n", encoding="utf-8")
         temporary.replace(self._status)
 
     def _eta_s(self) -> float | None:
@@ -151,20 +164,48 @@ class Attempts:
         since = self._waits_since  # another thread may end the wait
         return self._all[-1]["waited_s"] + (0.0 if since is None else time.monotonic() - since)
 
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+    @staticmethod
+    def _ended(attempt: dict[str, Any], elapsed_s: float) -> dict[str, Any]:
+        began = datetime.datetime.fromisoformat(attempt["started_at"])
+        ended = began + datetime.timedelta(seconds=elapsed_s)
+        return {"ended_at": ended.isoformat(timespec="milliseconds"), "elapsed_s": elapsed_s}
+
     def _read(self) -> list[dict[str, Any]]:
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
-            kept = files.read_json(self._path)
-            if kept["fingerprint"] == self._fingerprint:
-                return kept["attempts"]
-        return []
+        try:
+            kept = seal.read_signed(self._path)
+        except FileNotFoundError:
+            return []
+        except InputError:
+            if self._is_of_another_version():
+                return []
+            self.damaged = True
+            print(
+                f"{self._path}: not what an earlier attempt wrote (a disk that failed?), so this attempt counts as the "
+                "first",
+                file=sys.stderr,
+                flush=True,
+            )
+            return []
+        return kept["attempts"] if kept["fingerprint"] == self._fingerprint else []
+
+    def _is_of_another_version(self) -> bool:
+        """Whether attempts.json is whole, of a version that wrote no SHA-256 and so of another fingerprint."""
+        with contextlib.suppress(OSError, ValueError, RecursionError, InputError):
+            found = files.read_json(self._path)
+            keys = {"fingerprint", "attempts"}
+            return isinstance(found, dict) and found.keys() == keys and found["fingerprint"] != self._fingerprint
+        return False
 
     def _last_sign(self, attempt: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
-            status = files.read_json(self._status)
-            if status["updated_at"] >= attempt["started_at"]:
+        with contextlib.suppress(FileNotFoundError, InputError):
+            status = seal.read_signed(self._status)
+            if status["started_at"] == attempt["started_at"]:
                 did_one = (status["step"] or 0) >= (attempt["first_step"] or 1)
                 return {
-                    "ended_at": status["updated_at"],
+                    **self._ended(attempt, status["elapsed_s"]),
                     "waited_s": max(attempt["waited_s"], status["waited_s"]),
                     "stood_still_s": status["stood_still_s"],
                     "last_step": status["step"] if did_one else None,
@@ -173,7 +214,7 @@ class Attempts:
 
     def _write(self) -> None:
         self._confirm()
-        files.write_json(self._path, {"fingerprint": self._fingerprint, "attempts": self._all})
+        files.write_json(self._path, seal.signed({"fingerprint": self._fingerprint, "attempts": self._all}))
 
 
 def mixed_gpus(attempts: list[dict[str, Any]]) -> bool:
@@ -192,8 +233,8 @@ def mixed_gpus(attempts: list[dict[str, Any]]) -> bool:
 
 def wall_s(attempts: list[dict[str, Any]]) -> float:
     """Seconds from the start to the end of each attempt (or its last sign of life), those for a GPU left out."""
-    ended = [attempt for attempt in attempts if attempt["ended_at"] is not None]
-    return sum(_seconds(attempt["started_at"], attempt["ended_at"]) - attempt["waited_s"] for attempt in ended)
+    timed = [attempt for attempt in attempts if attempt["elapsed_s"] is not None]
+    return sum(max(0.0, attempt["elapsed_s"] - attempt["waited_s"]) for attempt in timed)
 
 
 def stood_still_s(attempts: list[dict[str, Any]]) -> float:
@@ -205,10 +246,6 @@ def queue_s(attempts: list[dict[str, Any]]) -> float | None:
     """Seconds that the attempts' SLURM jobs were queued; None if one of them was in none, or did not say."""
     waits = [attempt["queued_s"] for attempt in attempts]
     return None if None in waits else sum(waits)
-
-
-def _seconds(begin: str, end: str) -> float:
-    return (datetime.datetime.fromisoformat(end) - datetime.datetime.fromisoformat(begin)).total_seconds()
 
 
 def now() -> str:

@@ -1,11 +1,12 @@
 """The largest batch whose peak memory stays under a cap. Cheap to import."""
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, files
+from peft_tradeoffs import code, files, seal
 from peft_tradeoffs.errors import InputError
 
 STEP = 8  # rows computed at once are multiples of it from 8 on
@@ -29,16 +30,25 @@ class KeptPeaks:
     def __init__(self, path: Path, conditions: dict[str, Any], measure: Callable[[int], float | None]) -> None:
         """`conditions` are all that decides a peak beside the size: under others the file at `path` says nothing."""
         self._path, self._fingerprint, self._measure = path, code.digest(conditions), measure
-        kept = files.read_json(path) if path.exists() else {}
-        peaks = kept["peaks"] if kept.get("fingerprint") == self._fingerprint else []
-        self._known = {peak["batch_size"]: peak["peak_MiB"] for peak in peaks}
+        self._known = {peak["batch_size"]: peak["peak_MiB"] for peak in self._kept()}
 
     def __call__(self, size: int) -> float | None:
         """The peak at a batch size, measured if it is not known."""
         if size not in self._known:
             self._known[size] = self._measure(size)
-            files.write_json(self._path, {"fingerprint": self._fingerprint, "peaks": self.known()})
+            files.write_json(self._path, seal.signed({"fingerprint": self._fingerprint, "peaks": self.known()}))
         return self._known[size]
+
+    def _kept(self) -> list[dict[str, Any]]:
+        """What the file holds of these conditions; a damaged one is reported, and all is measured again."""
+        try:
+            kept = seal.read_signed(self._path)
+        except FileNotFoundError:
+            return []
+        except InputError as error:
+            print(f"{error}; its peaks are measured again", file=sys.stderr, flush=True)
+            return []
+        return kept["peaks"] if kept["fingerprint"] == self._fingerprint else []
 
     def known(self) -> list[dict[str, Any]]:
         """All of them, ascending by size: batch_size, peak_MiB."""

@@ -1,6 +1,5 @@
 """Tokenised splits and the batches made of them."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from peft_tradeoffs.token_files import check_tokens, read_description
 
 MULTIPLE = 8  # tokens that a batch's length is padded to a multiple of
 GROUP = 50  # batches that are sorted by length together
@@ -41,8 +42,13 @@ class Split:
 
 
 def load_tokens(path: Path) -> tuple[dict[str, Split], dict[str, Any]]:
-    """The splits in `path` (.npz) by name, and the description (.json) beside it."""
-    description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    """The splits in `path` (.npz) by name, and the description (.json) beside it.
+
+    Raises InputError for tokens that are not those described: their SHA-256 is compared, once for each state of the
+    file that this process meets.
+    """
+    description = read_description(path)
+    check_tokens(path, description["sha256"])
     with np.load(path) as arrays:
         splits = {
             name: Split(

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import verified
+from peft_tradeoffs.seal import REMEDY
 from peft_tradeoffs.seed_values import by_seed, failures
 from peft_tradeoffs.stats import over_seeds
 from peft_tradeoffs.tables import ARM, COMPLETED, random_weights
@@ -26,13 +28,12 @@ Evaluations = pd.DataFrame  # of the test split: epoch, train_s, value
 
 def read_evaluations(path: Path, metric: str) -> Evaluations:
     """Evaluations of the test split of a run's metrics.csv. Raises InputError if the file is broken."""
-    remedy = "delete the run's folder and run it again"
+    remedy = REMEDY
+    verified(path.parent, path.name)
     try:
         table = pd.read_csv(path)
         rows = table[table["split"] == "test"]
         found = pd.DataFrame({"epoch": rows["epoch"], "train_s": rows["train_s"], "value": rows[metric]}).astype(float)
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing, though the run's summary stands; {remedy}") from None
     except KeyError as error:
         raise InputError(f"{path}: not a run's metrics (no column {error}); {remedy}") from None
     except ValueError as error:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from peft_tradeoffs import readable, style, tables
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import verified
 from peft_tradeoffs.job_noise import read_noise
 from peft_tradeoffs.mean_interval import interval, interval_notes, seed_values
 from peft_tradeoffs.metric_names import metric_name, metric_of, with_unit
@@ -75,7 +76,7 @@ def load(
 ) -> Grid:
     """Read the runs of one data set and model, their metrics.csv files and the trials of their tuning.
 
-    Raises InputError if runs.csv has no such runs or a completed run has no metrics.csv.
+    Raises InputError if runs.csv has no such runs or the metrics.csv of a completed run is missing or damaged.
     """
     every = tables.read_runs(runs_csv)
     runs = every[(every["dataset"] == dataset) & (every["model"] == model)].reset_index(drop=True)
@@ -84,10 +85,10 @@ def load(
         raise InputError(f"{runs_csv}: no run of {dataset}/{model}; it has {', '.join(pairs) or 'no run'}")
     curves = []
     for row in runs[runs["status"] == COMPLETED].itertuples():
-        path = runs_dir / row.arm / f"seed{row.seed}" / "metrics.csv"
-        if not path.is_file():
-            raise InputError(f"{path}: no such file, although the run is completed; run that arm again")
-        curves.append(pd.read_csv(path).assign(arm=row.arm, seed=row.seed))
+        folder = runs_dir / row.arm / f"seed{row.seed}"
+        if verified(folder, "metrics.csv")["fingerprint"] != row.fingerprint:
+            raise InputError(f"{runs_csv}: of another run than {folder} has now; make it again with make_tables.py")
+        curves.append(pd.read_csv(folder / "metrics.csv").assign(arm=row.arm, seed=row.seed))
     trials = read_tuning(tuning_csv) if tuning_csv else pd.DataFrame(columns=["dataset", "model"])
     own = (trials["dataset"] == dataset) & (trials["model"] == model)
     return Grid(

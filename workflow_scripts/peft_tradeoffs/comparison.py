@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import verified
 from peft_tradeoffs.jackknife import metric_of, pseudo_values
 from peft_tradeoffs.letters import letter_display
+from peft_tradeoffs.seal import REMEDY
 from peft_tradeoffs.stats import (
     FEWEST_SEEDS,
     LEVEL,
@@ -60,16 +63,16 @@ class Predicted:
 def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     """Read a completed run's predictions on a split, of which `run` has task, metric, metric_value and test_rows.
 
-    Raises InputError if they are missing, broken, not finite, not what the logits say or do not give its metric.
+    Raises InputError if they are missing, not as the run published them, broken, not finite, not what the logits say or
+    do not give its metric.
     """
     kind = float if run["task"] == "regression" else int
-    remedy = "delete the run's folder and run it again"
+    remedy = REMEDY
+    verified(path.parent, path.name)
     try:
         table = pd.read_csv(path, dtype={"row": int, "label": float, "prediction": float})
         labels, predicted, rows = (table[key].to_numpy() for key in ("label", "prediction", "row"))
         logits = table.filter(like="logit_").to_numpy(dtype=float)
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing, though the run's summary stands; {remedy}") from None
     except KeyError as error:
         raise InputError(f"{path}: not a run's predictions (no column {error}); {remedy}") from None
     except ValueError as error:
@@ -131,15 +134,10 @@ def comparison_frame(
 
 
 def read_comparison(path: Path) -> pd.DataFrame:
-    """A comparison.csv that `comparison_frame` made. Raises InputError if it is missing or lacks columns."""
-    try:
-        kinds = dict.fromkeys(WHOLE, "Int64") | dict.fromkeys((*ARM, "method"), str)
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=kinds)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; compare_arms.py writes it") from None
-    if missing := [key for key in COLUMNS if key not in frame]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; make it again with compare_arms.py")
-    return frame
+    """A comparison.csv that `comparison_frame` made. Raises InputError if it is missing, damaged or lacks columns."""
+    kinds = dict.fromkeys(WHOLE, "Int64") | dict.fromkeys((*ARM, "method"), str)
+    numbers = [key for key in COLUMNS if key not in (*WHOLE, *NO_NUMBERS)]
+    return read_table(path, COLUMNS, "make it again with compare_arms.py", kinds, numbers)
 
 
 Runs = dict[int, tuple[float, Predicted]]  # by seed: the metric and the predictions

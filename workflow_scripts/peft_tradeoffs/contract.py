@@ -32,27 +32,49 @@ Runs = dict[str, list[Recorded]]  # of one data set and model, by arm
 Values = list[tuple[Any, str, list[int]]]  # distinct values of an arm: as recorded, for readers, seeds that have it
 
 
-def read_grid(runs_dir: Path, tunings: Path, grid: dict[str, list[Any]]) -> dict[tuple[str, str], Runs]:
+def read_grid(
+    runs_dir: Path, tunings: Path, grid: dict[str, list[Any]], keep_weights: bool = True
+) -> dict[tuple[str, str], Runs]:
     """What the runs of a grid recorded, by data set and model. A run without a summary is a seed that its arm lacks.
 
-    `tunings` holds {dataset}/{model}/{arm}.json of tune.py. Raises InputError for an arm without any, or a broken
-    recording.
+    `tunings` holds {dataset}/{model}/{arm}.json of tune.py; `keep_weights`: the runs' weights must be there. Raises
+    InputError for an arm without any run, and for files that are not as their runs published them: all of them, a line
+    each.
     """
     found: dict[tuple[str, str], Runs] = {}
+    damages: list[str] = []
     for dataset in grid["dataset"]:
         for model in grid["model"]:
             arms = {}
             for arm in grid["arm"]:
-                folders = (run_folder(runs_dir, dataset, model, arm, seed) for seed in grid["seed"])
-                found_runs = (read_run(folder, tunings / dataset / model) for folder in folders)
-                arms[arm] = [run for run in found_runs if run is not None]
-                if not arms[arm]:
+                arms[arm], broken = [], len(damages)
+                for seed in grid["seed"]:
+                    folder = run_folder(runs_dir, dataset, model, arm, seed)
+                    try:
+                        run = read_run(folder, tunings / dataset / model, keep_weights)
+                    except InputError as error:
+                        damages += str(error).splitlines()
+                    else:
+                        arms[arm] += [run] if run is not None else []
+                if not arms[arm] and len(damages) == broken:
                     raise InputError(
                         f"{runs_dir / dataset / model / arm}: no run has a summary; run the workflow's target `runs` "
                         "first"
                     )
             found[dataset, model] = arms
+    if damages:
+        raise InputError(damaged(damages))
     return found
+
+
+def damaged(lines: list[str]) -> str:
+    """What is said of files that are not as their runs published them, a line each."""
+    lines = list(dict.fromkeys(lines))
+    if len(lines) == 1:
+        return lines[0]
+    return "\n  ".join(
+        [f"{len(lines)} files are not as their runs wrote them: no table or figure is made, every run is kept", *lines]
+    )
 
 
 def compare(

@@ -7,6 +7,7 @@ import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.contract import DECLARED, DIFFERS, EQUAL, OWN, UNREACHED, Finding, Runs, shown
+from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS
 from peft_tradeoffs.grid import summaries
@@ -18,6 +19,7 @@ COLUMNS = (
     "dataset", "model", "arm", "method", "rank", "pretrained", "fact", "value", "compared_with", "compared_value",
     "declared", "verdict",
 )  # fmt: skip
+READ = ("dataset", "model", "arm", "method", "rank", "fact", "compared_with", "verdict")  # of it, by other scripts
 NONE = shown(None)
 
 
@@ -76,13 +78,10 @@ def read_runs(args: argparse.Namespace) -> pd.DataFrame:
 def with_differences(runs: pd.DataFrame, contract_csv: Path) -> pd.DataFrame:
     """`runs` (of `runs_frame`) with the column `differs` filled in.
 
-    Raises InputError if contract.csv is missing or has not all their arms.
+    Raises InputError if contract.csv is missing or damaged, or has not all their arms.
     """
-    try:
-        kinds = {**dict.fromkeys(COLUMNS, str), "rank": "Int64"}
-        frame = pd.read_csv(contract_csv, keep_default_na=False, na_values=[""], dtype=kinds)
-    except FileNotFoundError:
-        raise InputError(f"{contract_csv}: no such file; check_contract.py writes it") from None
+    kinds = {**dict.fromkeys(COLUMNS, str), "rank": "Int64"}
+    frame = read_table(contract_csv, READ, "make it again with check_contract.py", kinds)
     found = differences(frame)
     keys = list(zip(*(runs[name] for name in ARM), strict=True))
     if missing := [key for key in keys if key not in found]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from peft_tradeoffs.classes import encodable
 from peft_tradeoffs.datafiles import Table
 from peft_tradeoffs.errors import InputError
 
@@ -76,7 +77,7 @@ def _paragraphs(package: str, mask: re.Pattern[str]) -> list[str]:
         for docstring in _docstrings(path):
             first = re.split(r"\n\s*\n", inspect.cleandoc(docstring), maxsplit=1)[0]
             words = mask.sub(MASK, first).split()
-            if WORDS[0] <= len(words) <= WORDS[1]:
+            if WORDS[0] <= len(words) <= WORDS[1] and encodable(first):
                 texts[" ".join(words)] = None
     return list(texts)
 
@@ -108,8 +109,8 @@ def _docstrings(path: Path) -> Iterator[str]:
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             tree = ast.parse(path.read_bytes())
-        except SyntaxError:
-            return  # a template, or source of another Python version: no module of this package
+        except (SyntaxError, ValueError, RecursionError, MemoryError, OSError):
+            return  # a template, source of another Python version or a broken link: no module of this package
     nodes = [node for node in ast.walk(tree) if isinstance(node, DOCUMENTED)]
     for node in sorted(nodes, key=lambda node: getattr(node, "lineno", 0)):
         docstring = ast.get_docstring(node, clean=False)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs import files
 from peft_tradeoffs.arms import arm_label, sort_runs
 from peft_tradeoffs.batch_search import LARGEST, ROWS
 from peft_tradeoffs.comparison_text import RANGE, with_interval
@@ -14,6 +13,7 @@ from peft_tradeoffs.contract import DIFFERS, compare
 from peft_tradeoffs.environment import LIBRARIES
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS, Recorded
+from peft_tradeoffs.finished import read_env, read_summary
 from peft_tradeoffs.metric_names import metric_label
 from peft_tradeoffs.readable import (
     NOTE,
@@ -126,12 +126,12 @@ def _unlike_at_caps(found: list[dict[str, Any]], runs_dir: Path) -> dict[tuple[A
 
 def _recorded(folder: Path, summary: dict[str, Any]) -> Recorded:
     try:
-        env = files.read_json(folder / "env.json")
+        now = read_summary(folder / "summary.json", place=False)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: missing; run train_at_equal_memory.py again for that arm") from None
-    if env["fingerprint"] != summary["fingerprint"]:
+    if now != summary:
         raise InputError(f"{folder}: trained again meanwhile; run train_at_equal_memory.py again for that arm")
-    return Recorded(env, summary, [])
+    return Recorded(read_env(folder, now), summary, [])
 
 
 def equal_memory_readable(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from peft_tradeoffs import files, tables
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.export_schema import (
     IDENTITY,
@@ -21,8 +22,9 @@ from peft_tradeoffs.export_schema import (
     run_fields,
     table_schema,
 )
+from peft_tradeoffs.finished import verified
+from peft_tradeoffs.grid import AXES, run_folder
 
-RUN = ("dataset", "model", "arm", "seed")
 PANDAS = {"integer": "Int64", "number": "float64", "boolean": "boolean"}
 ARROW = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
 MEDIA = {"csv": "text/csv", "json": "application/json"}
@@ -46,30 +48,26 @@ def results(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, Table]:
     arms = tables.arms_frame(runs)
     reasons = null_reasons(runs)
     return {
-        "runs": Table(runs, run_fields(runs), RUN, "A row a run, every number"),
+        "runs": Table(runs, run_fields(runs), AXES, "A row a run, every number"),
         "arms": Table(arms, arm_fields(arms), tuple(tables.ARM), "A row an arm: mean, standard deviation, n"),
-        "metrics": Table(metrics, metric_fields(), (*RUN, "step", "split"), "A row an evaluation of a run on a split"),
-        "null_reasons": Table(reasons, reason_fields(), (*RUN, "column"), "A row a null of a run: why it is null"),
+        "metrics": Table(metrics, metric_fields(), (*AXES, "step", "split"), "A row an evaluation of a run on a split"),
+        "null_reasons": Table(reasons, reason_fields(), (*AXES, "column"), "A row a null of a run: why it is null"),
     }
 
 
 def read_metrics(runs: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
     """The rows of every run's metrics.csv, in the order of `runs`, after the columns that name the run.
 
-    Raises InputError for a completed run without the file, and for one that is broken.
+    Raises InputError for one that is missing or not as its run published it.
     """
     fields = metric_fields()
     names = [field["name"] for field in fields]
     rows: list[dict[str, Any]] = []
     for run in runs.to_dict("records"):
-        path = runs_dir / run["dataset"] / run["model"] / run["arm"] / f"seed{run['seed']}" / "metrics.csv"
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                found = list(csv.DictReader(file))
-        except FileNotFoundError:
-            if run["status"] == tables.COMPLETED:
-                raise InputError(f"{path}: no such file, although the run is completed; run that arm again") from None
-            found = []
+        path = run_folder(runs_dir, *(run[axis] for axis in AXES)) / "metrics.csv"
+        verified(path.parent, path.name)
+        with path.open(encoding="utf-8", newline="") as file:
+            found = list(csv.DictReader(file))
         own = {name: run[name] for name in IDENTITY}
         rows += [{**own, **{name: value or None for name, value in row.items()}} for row in found]
         if found and (missing := [name for name in names if name not in rows[-1]]):
@@ -99,7 +97,7 @@ def write(folder: Path, results: dict[str, Table]) -> None:
     resources = []
     for name, table in results.items():
         files.write_json(folder / f"{name}.schema.json", table_schema(table.fields, table.key))
-        files.write_text(folder / f"{name}.csv", table.frame.to_csv(index=False, lineterminator="\n"))
+        files.write_text(folder / f"{name}.csv", to_csv(table.frame))
         arrow = arrow_table(table)
         with files.atomic(folder / f"{name}.parquet") as temporary:
             pyarrow.parquet.write_table(arrow, temporary)

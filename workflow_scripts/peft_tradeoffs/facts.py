@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import files
 from peft_tradeoffs.environment import LIBRARIES
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import check_all, read_env, read_summary
+from peft_tradeoffs.tuning import read_found
 
 NOT_RECORDED = "not recorded"
 NOT_REACHED = object()  # of a run that ended before it: no difference
@@ -65,37 +66,27 @@ class Fact:
         return self.required is None and not self.of_all
 
 
-def read_run(folder: Path, tunings: Path) -> Recorded | None:
+def read_run(folder: Path, tunings: Path, keep_weights: bool = True) -> Recorded | None:
     """What the run in `folder` recorded; None without a summary.
 
     The settings get `tuning`, what tune.py wrote to the folder `tunings` for the arm in whose tuning the learning rate
     was found: as it is now, since a grid that has grown leaves a run alone whose rate is still the best.
 
-    Raises InputError if a file beside it is missing, broken, or of another run.
+    `keep_weights`: whether its weights must be there. Raises InputError, a line a file, for those that are missing,
+    not as the run published them, or of another run.
     """
     try:
-        summary = files.read_json(folder / "summary.json")
+        summary = read_summary(folder / "summary.json")
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise InputError(f"{folder / 'summary.json'}: not JSON ({error}); delete the folder, run it again") from None
-    remedy = "delete the run's folder and run it again"
-    try:
-        env = files.read_json(folder / "env.json")
-        with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            evaluations = list(csv.DictReader(file))
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: missing, though the run's summary stands; {remedy}") from None
-    except ValueError as error:
-        raise InputError(f"{folder}: env.json or metrics.csv is broken ({error}); {remedy}") from None
-    if not isinstance(env, dict) or not isinstance(env.get("settings"), dict):
-        raise InputError(f"{folder / 'env.json'}: not a run's environment, no settings; {remedy}")
-    if env.get("fingerprint") != summary.get("fingerprint"):
-        raise InputError(f"{folder / 'env.json'}: of another run than summary.json beside it; {remedy}")
+    check_all(folder, summary, keep_weights)
+    env = read_env(folder, summary)
+    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        evaluations = list(csv.DictReader(file))
     if "tuned_as" in env["settings"]:
         arm = env["settings"]["tuned_as"]
         try:
-            env["settings"]["tuning"] = arm and files.read_json(tunings / f"{arm}.json")
+            env["settings"]["tuning"] = arm and read_found(tunings / f"{arm}.json")
         except FileNotFoundError as error:
             raise InputError(f"{error.filename}: missing, though {folder} took its rate from it; run again") from None
     return Recorded(env, summary, evaluations)

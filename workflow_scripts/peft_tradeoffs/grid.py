@@ -32,6 +32,16 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
     add_grid(parser)
 
 
+def add_keep_weights(parser: argparse.ArgumentParser) -> None:
+    """The option --no-keep-weights."""
+    parser.add_argument(
+        "--no-keep-weights",
+        dest="keep_weights",
+        action="store_false",
+        help="weights may be absent: keep_weights is false, or the runs were brought here without them",
+    )
+
+
 def add_contract(parser: argparse.ArgumentParser) -> None:
     """The option --contract."""
     parser.add_argument(
@@ -46,6 +56,16 @@ def add_noise(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="CSV",
         help="noise.csv of measure_noise.py; without it, time and energy of seeds that share a job have no interval",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The option --data-dir."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="holds {dataset}/dataset.json of fetch_dataset.py, whose warnings are shown; without it none are",
     )
 
 

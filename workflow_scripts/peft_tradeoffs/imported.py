@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from peft_tradeoffs import files
 from peft_tradeoffs.errors import InputError
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -25,7 +26,7 @@ def find(imported: dict[str, list[str]]) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for label, patterns in imported.items():
-        files: dict[str, None] = {}
+        paths: dict[str, None] = {}
         for index, pattern in enumerate(patterns):
             key = f"config key imported.{label}.{index}"
             # Path.glob takes no absolute pattern.
@@ -33,12 +34,14 @@ def find(imported: dict[str, list[str]]) -> dict[str, list[str]]:
             if not named:
                 raise InputError(f"{key}: no such file: {pattern} (relative paths start at {Path.cwd()})")
             for name in named:
+                if set(name) & set("{}"):
+                    raise InputError(f"{key}: {name} has braces, which are wildcards in Snakemake; rename the file")
                 try:
                     read_result(Path(name))
                 except InputError as error:
                     raise InputError(f"{key}: {error}") from None
-                files[name] = None
-        found[label] = list(files)
+                paths[name] = None
+        found[label] = list(paths)
     return found
 
 
@@ -47,13 +50,9 @@ def read_result(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise InputError(f"{path}: a folder; name its files, as in {path}/*.json")
     try:
-        result = json.loads(path.read_bytes())
+        result = files.read_json(path, f"name {WHAT}")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); name {WHAT}") from None
     for keys, kind in (
         (("run_info", "experiment_name"), str),
         (("run_info", "train_config", "model_id"), str),

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.stats import LEVEL, Estimate, over_seeds
 
 # A quantity of time or energy, and the noise table's that varies by the same share: a run's energy is its rows' sum.
@@ -55,16 +55,8 @@ def read_noise(path: Path | None) -> pd.DataFrame | None:
     """The noise table, None without a path. Raises InputError if it is missing or none."""
     if path is None:
         return None
-    try:
-        kinds = dict.fromkeys(("dataset", "model", "arm", "device_name", "quantity"), str)
-        noise = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=kinds)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; measure_noise.py writes it") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not a noise table ({error}); make it again") from None
-    if missing := [name for name in NEEDED if name not in noise]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; make it again")
-    return noise
+    kinds = dict.fromkeys(("dataset", "model", "arm", "device_name", "quantity"), str)
+    return read_table(path, NEEDED, "make it again with measure_noise.py", kinds, ("n", "mean", "sd"))
 
 
 def processes(runs: pd.DataFrame) -> int:

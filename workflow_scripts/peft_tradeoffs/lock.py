@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from peft_tradeoffs import slurm
+from peft_tradeoffs import files, slurm
 from peft_tradeoffs.attempts import now
 from peft_tradeoffs.errors import InputError, LockLost
 
@@ -62,6 +62,14 @@ class Owner:
         return f"process {self.pid} on {self.host}{job}, since {self.since}"
 
 
+# By field: the types that it has in a lock file.
+OWNER: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("host", "machine", "since", "token"), (str,)),
+    **dict.fromkeys(("pid", "started"), (int,)),
+    "slurm_job_id": (int, type(None)),
+}
+
+
 class RunLock:
     """The lock of one run."""
 
@@ -74,6 +82,7 @@ class RunLock:
         self._run, self._beat = run, beat
         self._prefix = f".{run.name}.lock."
         self._mine: Path | None = None
+        self._descriptor: int | None = None  # of the lock's file, open as long as it is held: see `holds`
         self._token = ""
         self._lost = False
         self._stop = threading.Event()
@@ -121,6 +130,9 @@ class RunLock:
         if self._thread is not None:
             self._thread.join(BEAT_S)  # it may hang on a file server
             self._thread = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
         if self._mine is not None and not self._lost and _token(self._mine) == self._token:
             self._mine.unlink(missing_ok=True)
         self._mine = None
@@ -141,22 +153,22 @@ class RunLock:
         except FileExistsError:
             return read_owner(mine) or "a process that has just begun"
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(asdict(here), file)
-                file.flush()
-                os.fsync(descriptor)
+            os.write(descriptor, json.dumps(asdict(here)).encode())
+            os.fsync(descriptor)
         except OSError:
+            os.close(descriptor)
             mine.unlink(missing_ok=True)
             raise
         # Who came late, to a lock taken over and given back meanwhile, meets a number lower or higher than its own.
         others = [path for path in self._found().values() if path != mine]
         if any(path not in dead or _token(path) != dead[path] for path in others):
+            os.close(descriptor)
             mine.unlink(missing_ok=True)
             time.sleep(random.uniform(0.05, 0.5))
             return "a process that has just begun"
         for path in others:
             path.unlink(missing_ok=True)
-        self._mine, self._token = mine, here.token
+        self._mine, self._descriptor, self._token = mine, descriptor, here.token
         return None
 
     def _found(self) -> dict[int, Path]:
@@ -168,12 +180,25 @@ class RunLock:
         if owner is not None and owner.machine == machine():
             return process_started(owner.pid) != owner.started and not _is_hidden(owner.pid)
         with contextlib.suppress(FileNotFoundError):
-            age_s = self._time() - path.stat().st_mtime
+            touched = path.stat().st_mtime
+            age_s = self._time() - touched
+            if age_s < -BEAT_S:  # the server's clock was set back since
+                return self._stands_still(path, touched)
             if age_s > MISSED * BEAT_S:
                 return True
             job = owner.slurm_job_id if owner else None
             return age_s > 2 * BEAT_S and job is not None and job_is_running(job) is False
         return True  # released just now
+
+    def _stands_still(self, path: Path, touched: float) -> bool:
+        """Whether its owner lets MISSED beats pass, which takes so long, or gives it back."""
+        deadline = time.monotonic() + MISSED * BEAT_S
+        with contextlib.suppress(FileNotFoundError):
+            while time.monotonic() < deadline:
+                if path.stat().st_mtime != touched:
+                    return False
+                time.sleep(min(POLL_S, BEAT_S))
+        return True
 
     def _time(self) -> float:
         """The file system's time, which is its server's."""
@@ -223,6 +248,25 @@ def process_started(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def holds(pid: int, path: Path) -> bool | None:
+    """Whether a process of this machine has the lock file at `path` open, as its owner has; anybody can write one.
+
+    None where the process cannot be looked into, as another user's.
+    """
+    try:
+        lock = path.stat()
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except OSError:
+        return None
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.path.samestat(descriptor.stat(), lock):
+                return True
+    return False
+
+
 def _is_hidden(pid: int) -> bool:
     """Whether there is such a process, of another user, whom /proc does not show to us (hidepid)."""
     if Path(f"/proc/{pid}").exists():
@@ -252,8 +296,9 @@ def job_is_running(job: int) -> bool | None:
 
 def read_owner(path: Path) -> Owner | None:
     """Who a lock file names; None if it is gone or not written yet."""
-    with contextlib.suppress(OSError, json.JSONDecodeError, TypeError):
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError, InputError):
+        found = files.read_object(path, OWNER, "a lock", "")
+        return Owner(**{key: found[key] for key in OWNER})
     return None
 
 

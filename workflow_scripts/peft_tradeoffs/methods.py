@@ -15,8 +15,10 @@ from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from peft_tradeoffs.classifier import (
     HEAD,
+    check_loaded,
     empty_classifier,
     head_modules,
+    in_head,
     is_linear,
     linear_names,
     load_config,
@@ -26,12 +28,17 @@ from peft_tradeoffs.classifier import (
 from peft_tradeoffs.dense_parts import dense_parts
 from peft_tradeoffs.devices import refused_bytes
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import system_errors, write_json
+from peft_tradeoffs.files import shared, system_errors, write_json
 from peft_tradeoffs.scaling import TargetScale, in_own_units
 from peft_tradeoffs.targets import check_layers, check_patterns, check_targets
 
 # What PEFT raises for settings that it cannot use on a model; it does not check them all itself.
 REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError, re.error)
+
+# On its import it advises a package that we do not take: its kernels compute otherwise, and come from the hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "pip install kernels" not in str(record.msg)
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def build(
         )
     model.__class__ = type(empty)
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    _check_loaded(missing, head, folder)
+    check_loaded(info, head, folder)
     _draw_head(model, missing, head, seed)
     logical = logical_sizes(model)
     model.config.use_cache = False
@@ -177,7 +184,7 @@ def head_facts(built: Built) -> dict[str, Any]:
     The first weights that PEFT keeps beside the trained ones (see `weight_bytes`) have no part in it.
     """
     named = ((name.removeprefix("base_model.model."), parameter) for name, parameter in built.model.named_parameters())
-    weights = [parameter for name, parameter in named if _in_head(name, built.head) and ".original_module." not in name]
+    weights = [parameter for name, parameter in named if in_head(name, built.head) and ".original_module." not in name]
     return {
         "modules": built.head,
         "trained_parameters": sum(parameter.numel() for parameter in weights if parameter.requires_grad),
@@ -239,6 +246,7 @@ def save(
         built.model.save_pretrained(folder)
         if built.is_peft:
             write_json(folder / HEAD, saved_head(config))
+    shared(folder)
     return targets
 
 
@@ -290,19 +298,10 @@ def _quantization_config(
     )
 
 
-def _check_loaded(missing: set[str], head: list[str], folder: Path) -> None:
-    backbone = sorted(key for key in missing if not _in_head(key, head))
-    if backbone:
-        raise InputError(
-            f"{folder}: the checkpoint lacks {len(backbone)} backbone weights ({backbone[0]}, …); "
-            "its config.json and weights belong to different models"
-        )
-
-
 def _draw_head(model: PreTrainedModel, missing: set[str], head: list[str], seed: int) -> None:
     """Initialise the head modules that the checkpoint lacks, as the architecture does, from `seed`."""
     torch.manual_seed(seed)
-    lacking = {key.rsplit(".", 1)[0] for key in missing if _in_head(key, head)}
+    lacking = {key.rsplit(".", 1)[0] for key in missing if in_head(key, head)}
     with torch.no_grad():
         for name, module in model.named_modules():
             if name in lacking:
@@ -359,13 +358,13 @@ def _round_input(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.
 
 def _count(model: nn.Module, logical: dict[str, int], head: list[str]) -> Parameters:
     """Count parameters, and check that the head, the whole head, is trained."""
-    head_size = sum(size for name, size in logical.items() if _in_head(name, head))
+    head_size = sum(size for name, size in logical.items() if in_head(name, head))
     trained_head = adapter = backbone_trained = 0
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         base_name = name.removeprefix("base_model.model.")
-        if _in_head(base_name, head):
+        if in_head(base_name, head):
             trained_head += parameter.numel()
         elif base_name in logical:
             backbone_trained += parameter.numel()
@@ -379,10 +378,6 @@ def _count(model: nn.Module, logical: dict[str, int], head: list[str]) -> Parame
         adapter=adapter,
         trainable=trained_head + adapter + backbone_trained,
     )
-
-
-def _in_head(name: str, head: list[str]) -> bool:
-    return any(name.startswith(f"{part}.") for part in head)
 
 
 def _logical_size(parameter: nn.Parameter) -> int:

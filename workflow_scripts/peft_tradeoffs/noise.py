@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import check_all, has_weights, verified
 from peft_tradeoffs.readable import cost_keys, null_reasons, shown, ways_of_failing
 from peft_tradeoffs.run_files import predictions_sha256, read_logits, weights_sha256
 from peft_tradeoffs.tables import ARM, COMPLETED, random_weights, runs_frame
@@ -38,7 +39,8 @@ def noise_frame(runs: pd.DataFrame, folder: Callable[[dict[str, Any]], Path]) ->
     completed). Then n, mean, sd (ddof=1), sd in % of the mean, range (highest - lowest), also in % of the mean, of
     each quantity: the metric (a fraction or a coefficient) and what it costs, in the unit of its name. What depends on
     the machine or the engine is null where the repeats had different ones; `reason` says so. Raises InputError for
-    repeats that were not made from the same settings, data, model, code and versions.
+    files that are not as their runs published them, and for repeats that were not made from the same settings, data,
+    model, code and versions.
     """
     rows = []
     for _, own in runs.groupby(ARM, sort=False):
@@ -83,11 +85,16 @@ def _of_arm(runs: pd.DataFrame, done: pd.DataFrame, folders: list[Path]) -> dict
     }
     if len(done) < 2:
         return found
+    found_runs = [(folder, verified(folder)) for folder in folders]
+    for folder, summary in found_runs:
+        check_all(folder, summary, keep_weights=False)
     read = [read_logits(folder) for folder in folders]
     predictions, logits = (np.stack(values) for values in zip(*read, strict=True))
     return found | {
-        "identical_weights": _identical([weights_sha256(folder) for folder in folders]),
-        "identical_predictions": _identical([predictions_sha256(folder) for folder in folders]),
+        "identical_weights": _identical(
+            [weights_sha256(summary) if has_weights(folder) else None for folder, summary in found_runs]
+        ),
+        "identical_predictions": _identical([predictions_sha256(summary) for _, summary in found_runs]),
         "largest_logit_difference": float(np.ptp(logits, axis=0).max()),
         "differing_predictions": int((predictions != predictions[0]).any(axis=0).sum()),
     }

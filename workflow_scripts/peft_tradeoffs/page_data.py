@@ -46,7 +46,11 @@ LABEL = readable.LABEL | {
 
 
 def pair_data(
-    grid: Grid, comparison: pd.DataFrame, attribution: pd.DataFrame, recommendation: pd.DataFrame
+    grid: Grid,
+    comparison: pd.DataFrame,
+    attribution: pd.DataFrame,
+    recommendation: pd.DataFrame,
+    warnings: list[str],
 ) -> dict[str, Any]:
     """All that the page shows of one data set and model; the others are rows of their tables, for any pair."""
     runs = grid.runs.copy().assign(hours=grid.runs["wall_s"].astype(float) / 3600)
@@ -64,6 +68,7 @@ def pair_data(
         "no_metric": no_metric(grid),
         "metric": {"label": grid.metric_name, "axis": grid.metric_axis, "scale": grid.scale, "unit": _unit(grid)},
         "conditions": conditions(runs),
+        "warnings": warnings,
         "notes": readable.costs_notes(arms),
         "axes": axes,
         "absent": _absent(runs, {axis["key"] for axis in axes}),

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import read_json
+from peft_tradeoffs.finished import read_env, verified
 
 # Keys of env.json by the name that readers see; a dot goes a level down.
 FACTS = {
@@ -34,12 +33,13 @@ FACTS = {
 }
 
 
-def environment(paths: Iterable[Path]) -> list[dict[str, Any]]:
+def environment(folders: Iterable[Path]) -> list[dict[str, Any]]:
     """Each fact with its values and in how many runs each was so: [{"fact", "values": [[text, runs], …]}, …].
 
-    Facts that no run recorded are left out. Raises InputError for a file that is missing or is no JSON.
+    `folders` are those of the runs. Facts that no run recorded are left out. Raises InputError for an env.json that is
+    missing or not as its run published it.
     """
-    files = [_read(path) for path in paths]
+    files = [read_env(folder, verified(folder)) for folder in folders]
     facts = FACTS | {name: f"versions.{name}" for file in files for name in file.get("versions") or {}}
     found = []
     for name, key in facts.items():
@@ -50,15 +50,6 @@ def environment(paths: Iterable[Path]) -> list[dict[str, Any]]:
         if values:
             found.append({"fact": name, "values": [[text, count] for text, count in values.items()]})
     return found
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, although the run ended; run that arm again") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); delete that run's folder and run the arm again") from None
 
 
 def _text(value: Any, key: str) -> str | None:

@@ -14,6 +14,7 @@ from peft_tradeoffs import readable, style
 from peft_tradeoffs.bars import by_arm, draw_gap, name_rows, names, rows_height
 from peft_tradeoffs.canvas import Grid, canvas, message, no_metric, reason, styled
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import verified
 from peft_tradeoffs.run_files import REMEDY
 from peft_tradeoffs.scatter import log_ticks
 from peft_tradeoffs.tables import COMPLETED
@@ -83,10 +84,11 @@ def accuracy_gain_per_million_by_arm(grid: Grid) -> Figure:
 
 def majority(predictions: Path) -> float:
     """The share of the most frequent label in a run's predictions.csv. Raises InputError without labels."""
+    verified(predictions.parent, predictions.name)
     try:
         with predictions.open(encoding="utf-8", newline="") as file:
             counts = Counter(row["label"] for row in csv.DictReader(file))
-    except (FileNotFoundError, KeyError):
+    except KeyError:
         raise InputError(f"{predictions}: no labels in it, though the run is completed; {REMEDY}") from None
     if not counts:
         raise InputError(f"{predictions}: it has no rows, though the run is completed; {REMEDY}")

@@ -8,9 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs import files
+from peft_tradeoffs import files, seal
 from peft_tradeoffs.card import Subject, model_card
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import check_all, has_weights, read_env, verified
 from peft_tradeoffs.markdown_text import without_paths
 from peft_tradeoffs.run_files import weights_sha256
 from peft_tradeoffs.tables import ARM, COMPLETED
@@ -21,6 +23,10 @@ CARD = "README.md"
 CONFIGS = ("adapter_config.json", "config.json", "tokenizer_config.json")
 CLASSES = ("id2label", "label2id")  # in a model's config.json
 INDEX = "index.csv"
+# What a card reads of dataset.json.
+DATASET: dict[str, tuple[type, ...]] = {
+    **{"labels": (list, type(None)), "pair": (bool,), "source": (dict,), "splits": (dict,), "sha256": (str,)}
+}
 
 
 def publish(
@@ -32,12 +38,14 @@ def publish(
     data_dir: Path,
     tokens_dir: Path,
     output: Path,
+    keep_weights: bool = True,
 ) -> None:
     """Write {output}/{dataset}/{model}/{arm}/seed{seed} for each run that has weights, and index.csv over all runs.
 
     `runs`, `arms` and `comparison` are as of `tables.runs_frame`, `arms_frame` and `read_comparison`; `datasets` are
-    the blocks of the configuration by name. index.csv says of a run without a folder why it has none. Raises InputError
-    for a file or a block that is missing.
+    the blocks of the configuration by name. index.csv says of a run without a folder why it has none: without
+    `keep_weights`, that its weights are absent, too. Raises InputError for a block that is missing, and for a file of a
+    run that is missing or not as it was published.
     """
     if unknown := set(runs["dataset"]) - set(datasets):
         raise InputError(f"--datasets: no block of the data set {min(unknown)}; give that of the configuration")
@@ -46,25 +54,27 @@ def publish(
     for run in runs[[*ARM, "seed"]].to_dict("records"):
         names = [*(run[key] for key in ARM), f"seed{run['seed']}"]
         folder = runs_dir.joinpath(*names)
-        summary = _read(folder / "summary.json")
-        sha256 = weights_sha256(folder)
-        row = {**run, "folder": None, "library": None, "weights_sha256": sha256, "reason": _reason(summary, sha256)}
+        summary = verified(folder)
+        check_all(folder, summary, keep_weights)
+        there = has_weights(folder)
+        sha256 = weights_sha256(summary) if there else None
+        row = {**run, "folder": None, "library": None, "weights_sha256": sha256, "reason": _reason(summary, there)}
         if row["reason"] is None:
             subject = Subject(
                 summary,
-                _read(folder / "env.json"),
+                read_env(folder, summary),
                 of_arm[tuple(run[key] for key in ARM)],
                 _compared(comparison, run),
                 datasets[run["dataset"]],
-                _read(data_dir / run["dataset"] / "dataset.json"),
-                _read(tokens_dir / run["dataset"] / f"{run['model']}.json"),
+                _read(data_dir / run["dataset"] / "dataset.json", DATASET),
+                _read(tokens_dir / run["dataset"] / f"{run['model']}.json", {"max_length": (int,)}),
                 str(sha256),
             )
             card = model_card(subject)
             write_folder(folder, output.joinpath(*names), subject.base, str(card))
             row |= {"folder": "/".join(names), "library": card.data.library_name}
         rows.append(row)
-    files.write_text(output / INDEX, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    files.write_text(output / INDEX, to_csv(pd.DataFrame(rows)))
 
 
 def write_folder(run: Path, target: Path, hub_id: str | None, card: str) -> None:
@@ -88,16 +98,17 @@ def write_folder(run: Path, target: Path, hub_id: str | None, card: str) -> None
     files.write_text(target / CARD, card)  # in place of PEFT's own, which has no numbers and a path
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any]:
     try:
-        return files.read_json(path)
+        return files.read_object(path, kinds, "what this workflow writes", "delete it, and Snakemake makes it again")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the workflow's target `export`, which makes it") from None
 
 
 def _saved(run: Path) -> Iterator[Path]:
     for name in WEIGHTS:
-        yield from sorted(path for path in (run / name).glob("*") if path.is_file())
+        found = sorted(path for path in (run / name).glob("*") if path.is_file())
+        yield from (path for path in found if not path.name.startswith("."))  # a Finder's, a file system's
 
 
 def _link(source: Path, target: Path) -> None:
@@ -107,13 +118,17 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _reason(summary: dict[str, Any], sha256: str | None) -> str | None:
+def _reason(summary: dict[str, Any], there: bool) -> str | None:
     """Why there is nothing to publish of a run; None if there is."""
     if summary["status"] != COMPLETED:
         return f"the run ended in status {summary['status']}"
     if not summary["pretrained"]:
         return "its base model has random weights, which nobody else has"
-    return "the run's folder has no weights" if sha256 is None else None
+    if there:
+        return None
+    if summary[seal.WEIGHTS] == seal.NOT_KEPT:
+        return "its weights were not kept (keep_weights is false)"
+    return "its weights are absent, as keep_weights: false allows"
 
 
 def _compared(comparison: pd.DataFrame, run: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ import pandas as pd
 from peft_tradeoffs.comparison_text import UNCORRECTED, p_value
 from peft_tradeoffs.job_noise import noise_notes
 from peft_tradeoffs.metric_names import difference_unit
+from peft_tradeoffs.notices import Pair, of_rows
 from peft_tradeoffs.readable import NOTE, NULL, PROBE, metric_scale, number, unlike
 from peft_tradeoffs.recommendation import COSTS, NO, UNKNOWN, YES
 from peft_tradeoffs.recommendation_words import (
@@ -29,7 +30,7 @@ from peft_tradeoffs.recommendation_words import (
     verb,
     what_would_decide,
 )
-from peft_tradeoffs.table_formats import grid, sections
+from peft_tradeoffs.table_formats import grid, sections, warnings_box
 from peft_tradeoffs.tables import memory_key
 
 LEAST = {"memory": "the lowest peak memory", "time": "the shortest training time", "energy": "the lowest energy"}
@@ -41,16 +42,17 @@ CARVED = (
 LOWEST_MEAN = {"time": "the lowest mean training time", "energy": "the lowest mean energy"}  # of costs without interval
 
 
-def recommendation_markdown(frame: pd.DataFrame, limits: dict[str, Any]) -> str:
-    """A section a (data set, model) of `recommendation_frame`; `limits` are those that it was made with."""
+def recommendation_markdown(
+    frame: pd.DataFrame, limits: dict[str, Any], warnings: dict[Pair, list[str]] | None = None
+) -> str:
+    """One section per (data set, model) of `recommendation_frame`; `limits` are those that it was made with."""
     parts = []
     for title, section in sections(frame):
         rows = section.astype(object).where(section.notna(), None).to_dict("records")
         points = "".join(f"- {line}\n" for line in _points(rows, limits))
-        table = grid(_table(rows))
-        parts.append(
-            f"## {title}\n\n**{answer(rows, limits)}**\n\n{points}\n{table}\n\n{' '.join(_notes(rows, limits))}\n"
-        )
+        table, box = grid(_table(rows)), warnings_box(of_rows(warnings or {}, section))
+        notes = " ".join(_notes(rows, limits))
+        parts.append(f"## {title}\n\n**{answer(rows, limits)}**\n\n{box}{points}\n{table}\n\n{notes}\n")
     return "\n".join(parts)
 
 
@@ -60,6 +62,11 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
     found = {kind: [row for row in rows if row["qualifies"] == kind] for kind in (YES, UNKNOWN, NO)}
     best = next((row for row in rows if row["cheapest"]), None)
     baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
+    if not random and baseline["predictions"] == NO:
+        return (
+            f"No recommendation: {arm_name(baseline)}, the baseline, gives every test row the same answer, so what "
+            "other arms lose against it says nothing."
+        )
     if not random and baseline["quality"] != YES:
         why = baseline["runs_why"] or baseline["quality_why"]
         return (
@@ -166,7 +173,12 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
         yield f"Cannot be said of {arm_names(arms)}{remark}: {text}."
     for why, arms in _by_reason([row for row in rows if row["qualifies"] == NO]).items():
         yield f"Does not qualify: {', '.join(f'{arm_name(row)}{how_far(row)}' for row in arms)}: {why}."
-    if baseline is not None and baseline["quality"] != YES:
+    if baseline is not None and baseline["predictions"] == NO:
+        yield (
+            "To judge the other arms, set comparison.baseline to one of them, or train the baseline at other learning "
+            "rates or for longer."
+        )
+    elif baseline is not None and baseline["quality"] != YES:
         yield "To judge the arms that ran, set comparison.baseline to one of them, or run the baseline where it fits."
 
 

@@ -9,11 +9,15 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs import files
+from peft_tradeoffs.csv_tables import read_table
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import check_all, verified
+from peft_tradeoffs.finished import read_env as read_env_json
 from peft_tradeoffs.grid import AXES, run_folder
 from peft_tradeoffs.reference_files import ENV, NOISE, RUNS, checksums, read_env
-from peft_tradeoffs.run_files import REMEDY, predictions_sha256, weights_sha256
-from peft_tradeoffs.tables import ARM, IDENTITY, TEXT, WHOLE
+from peft_tradeoffs.run_files import predictions_sha256, weights_sha256
+from peft_tradeoffs.tables import ARM, COLUMNS, IDENTITY, TEXT, WHOLE
 
 # Of a run's env.json: what decides its result or its cost, and does not change from job to job.
 FACTS = (
@@ -40,24 +44,23 @@ class Sweep:
     checksums: dict[str, dict[str, str | None]]  # by run, "dataset/model/arm/seed0": of weights and predictions
 
 
-def of_runs(runs: pd.DataFrame, runs_dir: Path, noise: Path | None) -> Sweep:
-    """The sweep whose `runs_frame` this is; raises InputError for a run without its env.json."""
+def of_runs(runs: pd.DataFrame, runs_dir: Path, noise: Path | None, keep_weights: bool = True) -> Sweep:
+    """The sweep whose `runs_frame` this is; raises InputError for a file that is not as its run published it.
+
+    Without `keep_weights` the runs may have lost their weights, whose checksums their summaries keep.
+    """
     facts: dict[str, Facts] = {}
     checksums = {}
     for run in runs.to_dict("records"):
         folder = run_folder(runs_dir, *(run[axis] for axis in AXES))
-        path = folder / "env.json"
-        try:
-            env = files.read_json(path)
-        except FileNotFoundError:
-            raise InputError(f"{path}: missing, though the run's summary stands; {REMEDY}") from None
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: not JSON ({error}); {REMEDY}") from None
+        summary = verified(folder)
+        check_all(folder, summary, keep_weights)
+        env = read_env_json(folder, summary)
         known = facts.setdefault(arm_name(run), {})
         for name, value in run_facts(env, run).items():
             if value not in known.setdefault(name, []):
                 known[name].append(value)
-        checksums[run_name(run)] = {"weights": weights_sha256(folder), "predictions": predictions_sha256(folder)}
+        checksums[run_name(run)] = {"weights": weights_sha256(summary), "predictions": predictions_sha256(summary)}
     return Sweep(runs, None if noise is None else _read_csv(noise), facts, checksums)
 
 
@@ -113,7 +116,7 @@ def store(sweep: Sweep, folder: Path) -> None:
     }
     tables = {RUNS: sweep.runs} | ({} if sweep.noise is None else {NOISE: sweep.noise})
     for name, table in tables.items():
-        files.write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
+        files.write_text(folder / name, to_csv(table))
     files.write_json(folder / ENV, env | {"files": checksums(folder, list(tables))})
 
 
@@ -138,17 +141,6 @@ def read(folder: Path) -> Sweep:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(
-            path,
-            keep_default_na=False,
-            na_values=[""],
-            dtype=dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64"),
-        )
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; store the reference again") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not a table of this workflow ({error}); store the reference again") from None
-    if missing := [key for key in NEEDED[path.name] if key not in frame]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; store the reference again")
-    return frame
+    kinds = dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64")
+    numbers = [*(key for key in COLUMNS if key not in kinds), "n", "mean", "sd"]
+    return read_table(path, NEEDED[path.name], "store the reference again", kinds, numbers)

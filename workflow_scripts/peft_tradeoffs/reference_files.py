@@ -10,6 +10,7 @@ from peft_tradeoffs.errors import InputError
 
 RUNS, NOISE, ENV = "runs.csv", "noise.csv", "env.json"
 AGAIN = "put back what is missing, or store the reference again"
+STORE = "store the reference again"
 SHOWN = 5  # names in a sentence
 
 
@@ -24,17 +25,20 @@ def read_env(folder: Path) -> dict[str, Any]:
     Raises InputError for a file that is missing, broken or changed; of runs.csv it names the runs that it lost.
     """
     path = folder / ENV
+    kinds = dict.fromkeys(("common", "arms", "checksums", "files"), (dict,))
+    what = "of a reference of this version"
     try:
-        env = files.read_json(path)
+        env = files.read_object(path, kinds, what, STORE)
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; a reference is a folder that `snakemake store_reference` made"
         ) from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); store the reference again") from None
-    kinds = {"common": dict, "arms": dict, "checksums": dict, "files": dict}
-    if not isinstance(env, dict) or not all(isinstance(env.get(key), kind) for key, kind in kinds.items()):
-        raise InputError(f"{path}: not of a reference, or of an older version; store the reference again")
+    for of_run in env["checksums"].values():
+        files.check_object(path, of_run, dict.fromkeys(("weights", "predictions"), (str, type(None))), what, STORE)
+    for of_arm in env["arms"].values():
+        files.check_object(path, of_arm, {}, what, STORE)
+    if strange := [name for name in env["files"] if name not in (RUNS, NOISE)]:
+        raise InputError(f"{path}: names {', '.join(strange)}, which is no file of a reference; {STORE}")
     for name in dict.fromkeys([RUNS, *env["files"]]):
         _check(folder / name, env["files"].get(name), env["checksums"])
     return env

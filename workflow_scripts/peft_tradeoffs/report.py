@@ -8,9 +8,12 @@ import pandas as pd
 from peft_tradeoffs import page, readable, style, tables
 from peft_tradeoffs.arms import method_label
 from peft_tradeoffs.canvas import load
+from peft_tradeoffs.comparison import read_comparison
+from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import read_json
+from peft_tradeoffs.files import read_json, read_text
 from peft_tradeoffs.grid import run_folder
+from peft_tradeoffs.notices import warnings_by_pair
 from peft_tradeoffs.page_data import AXES, LABEL, imported_data, method_data, pair_data
 from peft_tradeoffs.page_environment import environment
 from peft_tradeoffs.tables import COMPLETED
@@ -33,13 +36,23 @@ TITLES = {
     "contract": "Contract: what all arms have alike, and what differs",
 }
 VERDICT = "recommendation"
+MADE_AGAIN = "delete it, and Snakemake makes it again"
+# Columns of a table that the page reads itself, and those of them that hold numbers.
+NEEDED = {
+    "contract": ("fact", "verdict"),
+    VERDICT: ("dataset", "model", "arm", "cheapest"),
+    "attribution": ("dataset", "model", "factorial", "quantity", "effect", "kind", "percent", "value", "low", "high"),
+    "imported": ("source", "experiment", "method", "rank", "metric_value", "peak_memory_MiB", "train_s"),
+}
+NUMBERS = ("cheapest", "percent", "value", "low", "high", "rank", "metric_value", "peak_memory_MiB", "train_s")
 SHOWN = 5  # reasons of a verdict that are always shown
 
 
-def report(files: dict[str, Path], runs_dir: Path) -> str:
+def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None) -> str:
     """The page as HTML. `files` are the CSV tables by name, runs.csv among them, each with its Markdown beside it.
 
-    Raises InputError if a table or a file of a run is missing.
+    `data_dir` holds {dataset}/dataset.json, whose warnings are shown. Raises InputError if a table or a file of a run
+    is missing.
     """
     if "runs" not in files:
         raise InputError("--tables: no runs.csv among them; make_tables.py writes it")
@@ -55,10 +68,12 @@ def report(files: dict[str, Path], runs_dir: Path) -> str:
         load(files["runs"], runs_dir / dataset / model, dataset, model, files.get("tuning"), files.get("noise"))
         for dataset, model in pairs
     ]
-    styles = grids[0].styles
+    styles, warnings = grids[0].styles, warnings_by_pair(runs, runs_dir, data_dir)
     shown = [name for name in TITLES if name in files]
     data = {
-        "pairs": [pair_data(grid, comparison, attribution, judged) for grid in grids],
+        "pairs": [
+            pair_data(grid, comparison, attribution, judged, warnings[grid.dataset, grid.model]) for grid in grids
+        ],
         "methods": method_data(styles),
         "imported": imported_data(imported),
         "files": {f"{name}.csv": texts[name] for name in shown},
@@ -74,16 +89,16 @@ def report(files: dict[str, Path], runs_dir: Path) -> str:
         verdict=verdict(_markdown(files[VERDICT])) if VERDICT in files else [],
         pairs=[f"{grid.dataset} · {grid.model}" for grid in grids],
         sections={section["name"]: section for section in sections},
-        environment=environment(env_files(runs, runs_dir)),
+        environment=environment(run_folders(runs, runs_dir)),
         definitions=definitions(),
         light=list(style.colours(styles).values()),
         dark=list(style.colours(styles, dark=True).values()),
     )
 
 
-def env_files(runs: pd.DataFrame, runs_dir: Path) -> list[Path]:
-    """The env.json of every run of runs.csv."""
-    return [run_folder(runs_dir, row.dataset, row.model, row.arm, row.seed) / "env.json" for row in runs.itertuples()]
+def run_folders(runs: pd.DataFrame, runs_dir: Path) -> list[Path]:
+    """The folder of every run of runs.csv."""
+    return [run_folder(runs_dir, row.dataset, row.model, row.arm, row.seed) for row in runs.itertuples()]
 
 
 def title(methods: Any) -> str:
@@ -146,9 +161,10 @@ def _count(number: int, noun: str) -> str:
 
 
 def _read(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"{path}: no such table; run the workflow's target `tables` first")
-    return path.read_text(encoding="utf-8")
+    try:
+        return read_text(path, MADE_AGAIN)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such table; run the workflow's target `tables` first") from None
 
 
 def _markdown(path: Path) -> str:
@@ -159,5 +175,8 @@ def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
     columns = ["dataset", "model", "arm", "split", "kind"]
     if name not in files:
         return pd.DataFrame(columns=columns)
+    if name == "comparison":
+        return read_comparison(files[name])
     texts = dict.fromkeys((*columns, "method", "quantity", "experiment", "source", "status", "positive_class"), str)
-    return pd.read_csv(files[name], keep_default_na=False, na_values=[""], dtype=texts)
+    numbers = [key for key in NUMBERS if key in NEEDED[name]]
+    return read_table(files[name], NEEDED[name], MADE_AGAIN, texts, numbers)

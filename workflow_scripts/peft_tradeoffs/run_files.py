@@ -2,43 +2,44 @@
 
 import csv
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
-from peft_tradeoffs import files
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import verified
+from peft_tradeoffs.seal import FILES, REMEDY, weight_files
 
-REMEDY = "delete the run's folder and run it again"
+PREDICTIONS = "predictions.csv"
 
 
-def weights_sha256(run: Path) -> str | None:
-    """SHA-256 over the weights that the run saved, adapter or checkpoint, of all their files; None if it saved none."""
-    saved = sorted(path for name in ("adapter", "checkpoint") for path in (run / name).glob("*.safetensors"))
-    if not saved:
+def weights_sha256(summary: dict[str, Any]) -> str | None:
+    """SHA-256 over the weights that the run saved, adapter or checkpoint, by its summary; None if it saved none.
+
+    Whether they still are so, `finished.check_files` says.
+    """
+    names = [name for name in weight_files(summary) if name.endswith(".safetensors")]
+    if not names:
         return None
-    digest = hashlib.sha256()
-    for path in saved:
-        digest.update(f"{path.name} {files.sha256(path)}\n".encode())
-    return digest.hexdigest()
+    lines = (f"{PurePosixPath(name).name} {summary[FILES][name]}\n" for name in names)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def predictions_sha256(run: Path) -> str | None:
+def predictions_sha256(summary: dict[str, Any]) -> str | None:
     """SHA-256 of the run's predictions.csv, whose digits tell any two logits apart; None if there is none."""
-    path = run / "predictions.csv"
-    return files.sha256(path) if path.is_file() else None
+    return summary[FILES].get(PREDICTIONS)
 
 
 def read_logits(run: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions [n] and logits [n, classes] of a completed run; raises InputError without them."""
-    path = run / "predictions.csv"
+    """Predictions [n] and logits [n, classes] of a completed run; raises InputError unless they are as it left them."""
+    path = run / PREDICTIONS
+    verified(run, PREDICTIONS)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         values = np.array(rows, dtype=float)
         first = header.index("logit_0")
         return values[:, header.index("prediction")], values[:, first:]
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing, though the run's summary stands; {REMEDY}") from None
     except (ValueError, IndexError) as error:
         raise InputError(f"{path}: not a run's predictions ({error}); {REMEDY}") from None

@@ -1,22 +1,34 @@
 """How far each run of a grid is, from what its folder and Slurm's queue say. Cheap to import."""
 
 import contextlib
-import datetime
 import itertools
-import json
 import os
 import socket
+import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft_tradeoffs import files, seal
+from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.metric_names import said
 from peft_tradeoffs.squeue import Job
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
 ALIVE_S = 120.0  # a run under way writes its status every few seconds
 STATUS = "state/status.json"  # of a run
+NUMBER = (int, float, type(None))
+# What is read of a status.json and of a summary.json, with the types that it has.
+LIVE: dict[str, tuple[type, ...]] = {
+    **{"status": (str,), "host": (str,), "pid": (int,), "eta_s": NUMBER},
+    **dict.fromkeys(("step", "total", "slurm_job_id"), (int, type(None))),
+}
+RESULT_KEYS: dict[str, tuple[type, ...]] = {
+    **{"status": (str,), "metric": (str,), "failed_phase": (str, type(None)), "metric_value": NUMBER},
+    "fingerprint": (str,),
+}
 RESULT = {"oom": "out of memory", "diverged": "diverged"}
 
 
@@ -41,7 +53,7 @@ def grid_status(
     for dataset, model, arm in itertools.product(*(grid[key] for key in ("dataset", "model", "arm"))):
         names = (dataset, model, arm)
         folders = {seed: output / "runs" / Path(*names) / f"seed{seed}" for seed in grid["seed"]}
-        live = {seed: read(folder / STATUS) for seed, folder in folders.items()}
+        live = {seed: read_live(folder) for seed, folder in folders.items()}
         job = {seed: _job_of(jobs, names, seed, live[seed]) for seed in folders}
         alive = [seed for seed in folders if is_alive(folders[seed], live[seed], job[seed], unfinished)]
         trained = {job[seed].comment: seed for seed in alive if job[seed]}  # now, by jobs of that name
@@ -81,8 +93,11 @@ def _status(
     folder: Path, log: Path, live: dict[str, Any] | None, job: Job | None, before: int | None
 ) -> tuple[str, str]:
     """State and detail of a run that no process trains; `before`: the seed that its job trains now."""
-    if summary := read(folder / "summary.json") or _kept(folder):
-        return "done", _result(summary)
+    try:
+        if summary := read_result(folder / "summary.json") or _kept(folder):
+            return "done", _result(summary)
+    except InputError as error:
+        return "failed", str(error)
     saved = f"at step {live['step']}/{live['total']}" if live and live["step"] else "resumes" if live else ""
     if job is not None and not job.waits and before is None:
         return "running", f"job {job.id} on {job.node}, not at its steps yet"
@@ -93,12 +108,15 @@ def _status(
         return "failed", str(log)
     if live:
         return "interrupted", f"{saved}; the next call goes on with it" if live["step"] else "the next call starts it"
+    if (folder / STATUS).exists():
+        return "interrupted", f"{folder / STATUS} is damaged; the next call goes on with what is saved"
     return "not started", ""
 
 
 def _kept(folder: Path) -> dict[str, Any] | None:
     """The summary of a finished run that Snakemake removed with its failed job; the next call puts it back."""
-    summary, last = read(folder / "state/summary.json"), read(folder / "state/attempts.json")
+    summary = read_result(folder / "state/summary.json")
+    last = read(folder / "state/attempts.json", {"fingerprint": (str,)})
     return summary if summary and (last is None or last["fingerprint"] == summary["fingerprint"]) else None
 
 
@@ -113,7 +131,7 @@ def progress(live: dict[str, Any], job: Job | None) -> str:
 def _result(summary: dict[str, Any]) -> str:
     if summary["status"] != "completed":
         return f"{RESULT.get(summary['status'], summary['status'])} in {summary['failed_phase']}"
-    if summary.get("metric_value") is None:
+    if summary["metric_value"] is None:
         return f"{said(summary)} –"
     return f"{said(summary)} {summary['metric_value']:.4f}"
 
@@ -140,8 +158,23 @@ def is_alive(folder: Path, live: dict[str, Any] | None, job: Job | None, unfinis
             os.kill(live["pid"], 0)
             return True
         return False
-    written = datetime.datetime.fromisoformat(live["updated_at"])
-    return (datetime.datetime.now(datetime.UTC) - written).total_seconds() < ALIVE_S
+    return _is_recent(folder / STATUS)
+
+
+def _is_recent(path: Path) -> bool:
+    """Whether the file was written a moment ago, by the clock of its file system: those of nodes may go wrong.
+
+    A time that lies ahead is no sign of life: a file system's clock was set back, and nobody has written since.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            now = os.fstat(file.fileno()).st_mtime
+    except OSError:  # another user's folder: this machine's clock must do
+        now = time.time()
+    try:
+        return abs(now - path.stat().st_mtime) < ALIVE_S
+    except OSError:
+        return False
 
 
 def _is_ours(path: Path) -> bool:
@@ -176,9 +209,24 @@ def says_an_error(log: Path) -> bool:
     return False
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """A JSON file that may not be there, or be half written on a slow file system."""
+def read_result(path: Path) -> dict[str, Any] | None:
+    """The summary of a finished run, None if there is none; InputError for one that is not as the run sealed it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        summary = files.read_object(path, RESULT_KEYS, "a run's summary", seal.REMEDY)
+    except FileNotFoundError:
+        return None
+    seal.check_summary(summary, path)
+    return summary
+
+
+def read_live(folder: Path) -> dict[str, Any] | None:
+    """What the process that trains a run, or did, last said of it; None if it said nothing that can be read."""
+    return read(folder / STATUS, LIVE)
+
+
+def read(path: Path, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any] | None:
+    """A signed JSON object with these keys, that may not be there, or be half written on a slow file system."""
+    try:
+        return files.check_object(path, seal.read_signed(path), kinds, "what a run writes", "")
+    except (OSError, InputError):
         return None

@@ -6,14 +6,12 @@ import gc
 import importlib
 import json
 import shutil
-import time
 import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 import transformers
 
@@ -22,6 +20,7 @@ from peft_tradeoffs.attention import check_padding, choose_kernels, no_mask
 from peft_tradeoffs.batches import Split, load_tokens, longest_text, padded_length, shortest_texts
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.clocks import Clocks
+from peft_tradeoffs.csv_text import marked
 from peft_tradeoffs.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
 from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.errors import InputError
@@ -29,6 +28,7 @@ from peft_tradeoffs.frozen import hold_as_computed
 from peft_tradeoffs.measure import MASK, MIB, PREPARE, STATE, Phases
 from peft_tradeoffs.metric_names import said
 from peft_tradeoffs.model_files import tokenizer_files
+from peft_tradeoffs.process_age import process_age_s
 from peft_tradeoffs.progress import TerminalReporter
 from peft_tradeoffs.scaling import spread
 from peft_tradeoffs.state import RunDirectory
@@ -74,12 +74,13 @@ def run(
     threads: int,
     device: Device,
     apart_s: float,
+    keep_weights: bool = True,
 ) -> None:
     """Train one seed of an arm, or go on with it, and publish its results in `directory`.
 
     `apart_s`: seconds before its first run that the process waited for another writer of its runs, or did what belongs
-    to none of them. Running out of memory and a loss that is not finite are results too. Raises Interrupted, the state
-    saved, if the process must end.
+    to none of them. `keep_weights`: where the settings save weights, save them. Running out of memory and a loss that
+    is not finite are results too. Raises Interrupted, the state saved, if the process must end.
     """
     settings = conditions["settings"]
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
@@ -97,9 +98,11 @@ def run(
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     outcome = Outcome()
+    saved = settings["save_weights"] and keep_weights
     try:
         _train(
-            outcome, settings, seed, manifest, model_folder, splits, description, directory, device, phases, reporter
+            *(outcome, settings, seed, manifest, model_folder, splits, description, directory, device, phases),
+            *(reporter, saved),
         )
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         ran_out, outcome.oom_bytes = refused_bytes(error)
@@ -195,6 +198,7 @@ def _train(
     device: Device,
     phases: Phases,
     reporter: TerminalReporter,
+    save_weights: bool,
 ) -> None:
     """Build, train and save; `outcome` keeps what was reached should memory run out."""
     cuda = device.torch.type == "cuda"
@@ -228,7 +232,7 @@ def _train(
     directory.confirm()
     if trainer.scale is not None:
         outcome.prediction_spread = spread(trained.logits, splits["test"].labels)
-    if settings["save_weights"]:
+    if save_weights:
         weights = directory.results / WEIGHTS[built.is_peft]
         forward = functools.partial(
             _logits, built.model, longest_text(splits["train"]), settings["precision"], device.torch
@@ -271,7 +275,7 @@ def _last_line(summary: dict[str, Any]) -> str:
     return f"{said(summary)} {value}  {summary['train_s']:.1f} s of training"
 
 
-_process_started: float | None = psutil.Process().create_time()
+_first_run = True  # of this process
 
 
 _compiled = False  # by a run of this process
@@ -287,9 +291,9 @@ def _compiled_before(outcome: Outcome) -> bool:
 
 def _startup_s(waited_s: float) -> float | None:
     """Seconds from the start of the process to its first run, but for those waited; None for the runs after it."""
-    global _process_started
-    started, _process_started = _process_started, None
-    return None if started is None else time.time() - started - waited_s
+    global _first_run
+    first, _first_run = _first_run, False
+    return max(0.0, process_age_s() - waited_s) if first else None
 
 
 def _check_space(folder: Path, built: methods.Built) -> None:
@@ -308,7 +312,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: marked(value) for key, value in row.items()} for row in rows)
 
 
 def _write_predictions(path: Path, split: Any, logits: np.ndarray, description: dict[str, Any]) -> None:

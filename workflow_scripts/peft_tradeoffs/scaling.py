@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from peft_tradeoffs.batches import Split
+from peft_tradeoffs.classifier import in_head
 from peft_tradeoffs.errors import InputError
 
 CLOSE = 1e-3  # of a standard deviation: what rounding may change where the weights give the data's units
@@ -92,9 +93,8 @@ def _last_layer(model: nn.Module, head: list[str]) -> nn.Module | None:
     """The one trained linear layer of the head that has a single output, and a bias; None if there is none."""
     found = []
     for name, module in model.named_modules():
-        plain = name.removeprefix("base_model.model.")
-        in_head = any(plain == part or plain.startswith(f"{part}.") for part in head)
-        if in_head and isinstance(module, nn.Linear) and module.weight.requires_grad and module.out_features == 1:
+        within = in_head(f"{name.removeprefix('base_model.model.')}.", head)
+        if within and isinstance(module, nn.Linear) and module.weight.requires_grad and module.out_features == 1:
             found.append(module)
     return found[0] if len(found) == 1 and found[0].bias is not None else None
 

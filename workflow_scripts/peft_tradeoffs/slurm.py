@@ -62,5 +62,8 @@ def queued_s() -> float | None:
         eligible, start = map(datetime.datetime.fromisoformat, times)
     except (OSError, subprocess.TimeoutExpired, TypeError, ValueError):  # no scontrol, no answer, "Unknown"
         return None
+    queued_s = (start - eligible).total_seconds()
+    if queued_s < 0:  # the controller's clock was set back meanwhile
+        return None
     _told = True
-    return max(0.0, (start - eligible).total_seconds())
+    return queued_s

@@ -44,9 +44,9 @@ def elsewhere(folder: Path) -> Owner | None:
 
     One of this machine that has been started again since is gone.
     """
-    boot = machine().split()[0]
+    boot = machine().partition(" ")[0]
     for owner in _recorded(folder):
-        restarted = owner.host == socket.gethostname() and owner.machine.split()[0] != boot
+        restarted = owner.host == socket.gethostname() and owner.machine.partition(" ")[0] != boot
         if owner.machine != machine() and not restarted:
             return owner
     return None

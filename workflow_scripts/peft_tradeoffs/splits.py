@@ -13,13 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peft_tradeoffs.bad_places import Faults, refuse
+from peft_tradeoffs.classes import classify, clean, encodable
 from peft_tradeoffs.datafiles import Table
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import atomic, write_json
+from peft_tradeoffs.files import atomic, sha256, write_json
+from peft_tradeoffs.overlap import overlap_warnings, shared
 
 SPLITS = ("train", "validation", "test", "heldout")
 CARVED = ("test", "validation", "heldout")  # in this order, so that a later one changes none of those before
-NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,33 @@ def make_splits(
     fractions: Mapping[str, float] | None = None,
     limit: Mapping[str, int | None] | None = None,
     seed: int = 0,
+    warnings: list[str] | None = None,
 ) -> tuple[dict[str, Split], list[str] | None]:
     """The splits by name, and the class names in the order of their indices (None for regression).
 
     `tables` holds "train" and what else the source has of SPLITS; `fractions` are carved from train, in the order of
     CARVED, and `limit` then cuts each split down to so many rows. Both are stratified by class (not for regression),
     draw the same rows for the same `seed`, and keep the rows' order. Rows with the same text(s) stay on the same side
-    of a carve, so with repeated texts a fraction's size is approximate, otherwise exact.
-    Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on.
+    of a carve, so with repeated texts a fraction's size is approximate, otherwise exact. Sentences on what a reader of
+    the results must know (labels that look alike, rows of test that are in train) are added to `warnings`.
+    Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on, with all bad rows.
     """
     fractions, limit = fractions or {}, limit or {}
+    warnings = [] if warnings is None else warnings
     _check_names(tables, fractions)
-    names = None if task == "regression" else class_names(tables["train"], label)
+    tables = {split: tables[split] for split in SPLITS if split in tables}
+    warnings += [warning for table in tables.values() for warning in table.reading.warnings]
+    faults = {split: Faults(table.name, table.unit) for split, table in tables.items()}
+    texts = {split: _texts(table, text, faults[split]) for split, table in tables.items()}
+    names = None
+    if task == "regression":
+        labels = {split: _numbers(table, label, faults[split]) for split, table in tables.items()}
+    else:
+        names, labels = classify(tables, label, faults, warnings)
+    refuse(list(faults.values()))
     splits = {}
     for split, table in tables.items():
-        texts = _texts(table, text)
-        labels = _numbers(table, label) if names is None else _classes(table, label, names)
-        splits[split] = Split(texts, labels, np.arange(len(table), dtype=np.int64))
+        splits[split] = Split(texts[split], labels[split], np.arange(len(table), dtype=np.int64))
         _check_rows(f"split {split!r} ({table.name})", splits[split], names)
     if fractions:
         splits |= _carve(splits["train"], names, fractions, seed)
@@ -74,26 +87,9 @@ def make_splits(
         if split not in splits:
             raise InputError(f"limit: there is no split {split!r}; the splits are {', '.join(splits)}")
         splits[split] = _limited(split, splits[split], names, rows, seed)
-    return {split: splits[split] for split in SPLITS if split in splits}, names
-
-
-def class_names(table: Table, label: str) -> list[str]:
-    """The class names of a training table: as the source orders them, or else sorted, numbers by value.
-
-    Names are str: an integer 1, the text "1" and a float 1.0 are the same class, and a bool is "True" or
-    "False". Raises InputError for a missing label, one of another type, or too many classes.
-    """
-    found = set(_label_names(table, label))
-    if len(found) > len(table) / 2 and len(found) > 2:
-        raise InputError(
-            f"{table.name}: {len(found)} different values of {label!r} in {len(table)} rows, too many for "
-            "classes; for numbers set `task: regression`, otherwise give more rows a class"
-        )
-    if table.label_names is not None:
-        return [name for name in table.label_names if name in found]
-    if all(NUMBER.fullmatch(name) for name in found):
-        return sorted(found, key=lambda name: (float(name), name))
-    return sorted(found)
+    splits = {split: splits[split] for split in SPLITS if split in splits}
+    warnings += overlap_warnings(splits)
+    return splits, names
 
 
 def stratified_sample(strata: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -116,12 +112,20 @@ def stratified_sample(strata: np.ndarray, size: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def write_splits(splits: Mapping[str, Split], names: list[str] | None, source: Mapping[str, Any], folder: Path) -> None:
-    """Write a parquet file a split and, last, dataset.json to `folder`; take a stale split's file away.
+def write_splits(
+    splits: Mapping[str, Split],
+    names: list[str] | None,
+    source: Mapping[str, Any],
+    folder: Path,
+    warnings: Sequence[str] = (),
+) -> None:
+    """Write one parquet file per split and, last, dataset.json to `folder`; take a stale split's file away.
 
-    dataset.json holds, a split, `rows`, `label_counts` (null for regression) and, but for train, `in_train`:
-    how many of the rows have the text(s) of a training row. Its `sha256` is over the contents of the splits.
+    dataset.json holds, per split, `rows`, `label_counts` (null for regression), its file's `sha256` and, but for train,
+    `in_train`: how many of the rows have the text(s) of a training row. Its own `sha256` is over the contents of the
+    splits, `warnings` what make_splits had to say.
     """
+    (folder / "dataset.json").unlink(missing_ok=True)  # a killed call leaves none that tells of other files
     digest = hashlib.sha256(json.dumps(names).encode())
     described = {}
     known = set(splits["train"].texts)
@@ -143,9 +147,10 @@ def write_splits(splits: Mapping[str, Split], names: list[str] | None, source: M
         described[name] = {
             "rows": len(split.rows),
             "label_counts": counts and dict(zip(names, counts, strict=True)),
+            "sha256": sha256(path),
         }
         if name != "train":
-            described[name]["in_train"] = sum(texts in known for texts in split.texts)
+            described[name]["in_train"] = shared(split, known)
     write_json(
         folder / "dataset.json",
         {
@@ -153,6 +158,7 @@ def write_splits(splits: Mapping[str, Split], names: list[str] | None, source: M
             "labels": names,
             "pair": pair,
             "splits": described,
+            "warnings": list(warnings),
             "source": source,
             "sha256": digest.hexdigest(),
         },
@@ -174,87 +180,40 @@ def _check_names(tables: Mapping[str, Table], fractions: Mapping[str, float]) ->
         raise InputError(f"fractions {dict(fractions)}: each must be above 0 and their sum below 1")
 
 
-def _texts(table: Table, columns: Sequence[str]) -> list[tuple[str, ...]]:
+def _texts(table: Table, columns: Sequence[str], faults: Faults) -> list[tuple[str, ...]]:
+    """Each row's text(s); those that are none go to `faults`."""
     for column in columns:
-        values = table.columns[column]
-        empty = [i for i, value in enumerate(values) if value is None or value == "" or _is_blank(value)]
-        if empty:
-            raise InputError(f"{table.at(empty)}: empty text in {column!r}; fill in or remove")
-        wrong = [i for i, value in enumerate(values) if not isinstance(value, str)]
-        if wrong:
-            kind = type(values[wrong[0]]).__name__
-            raise InputError(f"{table.at(wrong)}: {column!r} is {kind}, not text; set `text` to a text column")
-        broken = [i for i, value in enumerate(values) if not _encodable(value)]
-        if broken:
-            raise InputError(f"{table.at(broken)}: {column!r} has half of a surrogate pair; mend the escapes")
+        for place, value in zip(table.places, table.columns[column], strict=True):
+            if isinstance(value, str):
+                if not value or value.isspace():
+                    faults.add(place, f"empty text in {column!r}", "fill in or remove")
+                elif not encodable(value):
+                    faults.add(place, f"{column!r} has half of a surrogate pair", "correct the escapes")
+            elif value is None:
+                faults.add(place, f"empty text in {column!r}", "fill in or remove")
+            else:
+                kind = f"{column!r} is {type(value).__name__}, not text"
+                faults.add(place, kind, "set `text` to a text column, or write this one as text")
     return list(zip(*(table.columns[column] for column in columns), strict=True))
 
 
-def _is_blank(value: Any) -> bool:
-    return isinstance(value, str) and not value.strip()
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or _is_blank(value) or (isinstance(value, float) and math.isnan(value))
-
-
-def _label_names(table: Table, label: str) -> list[str]:
-    """Each row's label as a class name."""
-    values = table.columns[label]
-    missing = [i for i, value in enumerate(values) if _is_missing(value)]
-    if missing:
-        raise InputError(f"{table.at(missing)}: no {label!r}; fill in or remove")
-    names = []
-    for i, value in enumerate(values):
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if not isinstance(value, bool | int | str):
-            raise InputError(
-                f"{table.at([i])}: {label!r} is {value!r}, no class; classes are ints or strings "
-                "(for other numbers set `task: regression`)"
-            )
-        names.append(str(value).strip())
-    return names
-
-
-def _classes(table: Table, label: str, names: list[str]) -> np.ndarray:
-    """Each row's class index ([n] int64)."""
-    index = {name: i for i, name in enumerate(names)}
-    found = _label_names(table, label)
-    unknown = [i for i, name in enumerate(found) if name not in index]
-    if unknown:
-        raise InputError(
-            f"{table.at(unknown)}: {label!r} is {found[unknown[0]]!r}, which no training row has "
-            f"(they have {', '.join(names[:20])}{', …' if len(names) > 20 else ''}); "
-            "correct it or add training rows"
-        )
-    return np.array([index[name] for name in found], dtype=np.int64)
-
-
-def _numbers(table: Table, label: str) -> np.ndarray:
-    """Each row's target ([n] float64), every one finite."""
-    targets = np.empty(len(table), dtype=np.float64)
-    for i, value in enumerate(table.columns[label]):
+def _numbers(table: Table, label: str, faults: Faults) -> np.ndarray:
+    """Each row's target ([n] float64); those that are not finite numbers go to `faults`."""
+    targets = np.zeros(len(table), dtype=np.float64)
+    for i, (place, value) in enumerate(zip(table.places, table.columns[label], strict=True)):
         try:
             if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
                 raise ValueError("float() takes it, but it is not written as a number")
-            targets[i] = float(value)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{table.at([i])}: {label!r} is {value!r}, not a number; correct it, or set `task: classification`"
-            ) from error
-    wrong = np.flatnonzero(~np.isfinite(targets)).tolist()
-    if wrong:
-        value = table.columns[label][wrong[0]]
-        raise InputError(f"{table.at(wrong)}: {label!r} is {value}, not a finite number; correct or remove it")
+            targets[i] = float(clean(value) if isinstance(value, str) else value)
+        except OverflowError:
+            faults.add(place, f"{label!r} is a number too large for a float", "correct or remove it")
+        except (TypeError, ValueError):
+            comma = isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip())
+            remedy = "write decimals with a point" if comma else "correct it, or set `task: classification`"
+            faults.add(place, f"{label!r} is {value!r:.80}, not a number", remedy)
+        else:
+            if not math.isfinite(targets[i]):
+                faults.add(place, f"{label!r} is {value!s:.80}, not a finite number", "correct or remove it")
     return targets
 
 

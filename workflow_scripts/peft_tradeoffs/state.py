@@ -1,7 +1,6 @@
 """A run's directory: state while it trains, results when it is done. Cheap to import."""
 
 import errno
-import json
 import pickle
 import shutil
 import sys
@@ -9,10 +8,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import files
+from peft_tradeoffs import files, seal
 from peft_tradeoffs.attempts import Attempts
+from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.interruption import Interruption
 from peft_tradeoffs.lock import RunLock
+
+STATE_ERRORS = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+)
 
 
 class RunDirectory:
@@ -58,21 +69,39 @@ class RunDirectory:
         self._lock.release()
 
     def finished(self) -> bool:
-        """Whether the run's results stand, all of this fingerprint; a summary lost or put back is mended."""
-        if not self._matches(self.path / "env.json"):
-            return False
+        """Whether the run's summary is there, of this fingerprint; one lost or put back is restored from the state."""
         summary = self.path / "summary.json"
         if not self._matches(summary) and self._matches(self._summary):
             files.write_text(summary, self._summary.read_text(encoding="utf-8"))
         return self._matches(summary)
 
+    def stands(self, without_weights: bool = False) -> bool:
+        """Whether the run is finished and all that its summary lists is there, unchanged.
+
+        If not, stderr says why the run is done again. `without_weights`: weights that are gone altogether were removed
+        on purpose.
+        """
+        path = self.path / "summary.json"
+        if not self.finished():
+            if path.is_file() and _fingerprint(path) is None:
+                print(f"{path}: not a run's summary; the run is done again", file=sys.stderr, flush=True)
+            return False
+        try:
+            summary = files.read_json(path)
+            seal.check_summary(summary, path)
+            gone = without_weights and not any((self.path / name).exists() for name in seal.FOLDERS)
+            seal.check_files(self.path, summary, seal.other_files(summary) if gone else None)
+        except InputError as error:
+            print(f"{str(error).removesuffix(f'; {seal.REMEDY}')}; the run is done again", file=sys.stderr, flush=True)
+            return False
+        return True
+
     def load(self) -> dict[str, Any] | None:
         """The last saved state of this fingerprint, or None; the checkpoint interval begins.
 
-        One that cannot be read (a node or a disk that failed) is told of on stderr, and the run begins anew.
+        One that is not as it was written (a node or a disk that failed) is reported on stderr, and the run begins anew.
         """
-        import torch
-
+        from peft_tradeoffs import state_file
         from peft_tradeoffs.devices import refused_bytes
 
         self._saved_at = time.monotonic()
@@ -81,20 +110,24 @@ class RunDirectory:
         if not self._checkpoint.exists():
             return None
         try:
-            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            if self.attempts.damaged:
+                raise state_file.Damaged("attempts.json beside it, which belongs to it, is damaged")
+            state = state_file.read(self._checkpoint)
             return state if state["fingerprint"] == self.fingerprint else None
-        except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        except STATE_ERRORS as error:
             # EINVAL is what torch makes of a file that ends too early.
             of_system = isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EIO)
             if of_system or refused_bytes(error)[0]:
                 raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            print(
-                f"{self._checkpoint}: the saved state cannot be read, so the run begins anew ({reason})",
-                file=sys.stderr,
-                flush=True,
-            )
-            return None
+        except state_file.Damaged as damage:
+            reason = str(damage)
+        print(
+            f"{self._checkpoint}: the saved state cannot be used, so the run begins anew ({reason})",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None
 
     def begin(self, step: int) -> None:
         """Training begins or goes on after `step`: a signal to end waits until `interrupted` is asked."""
@@ -116,21 +149,25 @@ class RunDirectory:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state; the one before stays until this one is whole. Raises LockLost if the run is another's."""
-        import torch
+        from peft_tradeoffs import state_file
 
         self._lock.confirm()
-        # Into an open file: given a path, torch ends on a full disk with an error that does not say so.
-        with files.atomic(self._checkpoint) as temporary, temporary.open("wb") as file:
-            torch.save({"fingerprint": self.fingerprint, **state}, file)
+        with files.atomic(self._checkpoint) as temporary:
+            state_file.write({"fingerprint": self.fingerprint, **state}, temporary)
         self.attempts.write_status()
         self._saved_at = time.monotonic()
 
     def publish(self, summary: dict[str, Any]) -> None:
-        """Move the gathered results into place; env.json, which vouches for the others, after them."""
+        """Move the gathered results into place, then seal them by the summary; env.json comes after the others.
+
+        The disk has all of them before it has the summary.
+        """
         self._lock.confirm()
+        sealed = seal.seal(summary, self.results)
+        files.sync_tree(self.results)
         (self.path / "env.json").unlink(missing_ok=True)
         new = {source.name for source in self.results.iterdir()}
-        for stale in ("metrics.csv", "predictions.csv", "predictions_heldout.csv", "adapter", "checkpoint"):
+        for stale in (*seal.NAMES, *seal.FOLDERS):
             if stale not in new:  # of a run that got further under other settings
                 _remove(self.path / stale)
         for source in sorted(self.results.iterdir(), key=lambda path: (path.name == "env.json", path.name)):
@@ -138,8 +175,9 @@ class RunDirectory:
             if target.is_dir():
                 _remove(target)
             source.replace(target)
-        files.write_json(self._summary, summary)
-        files.write_json(self.path / "summary.json", summary)
+        files.sync(self.path)
+        files.write_json(self._summary, sealed)
+        files.write_json(self.path / "summary.json", sealed)
         self._checkpoint.unlink(missing_ok=True)
 
     def clear_state(self, keep_summary: bool = False) -> None:
@@ -152,10 +190,16 @@ class RunDirectory:
                 _remove(path)
 
     def _matches(self, summary: Path) -> bool:
-        try:
-            return json.loads(summary.read_text(encoding="utf-8"))["fingerprint"] == self.fingerprint
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            return False
+        return _fingerprint(summary) == self.fingerprint
+
+
+def _fingerprint(summary: Path) -> Any:
+    """What a summary gives as its fingerprint; None if it is not there, or no summary."""
+    try:
+        found = files.read_json(summary)
+    except (FileNotFoundError, InputError):
+        return None
+    return found.get("fingerprint") if isinstance(found, dict) else None
 
 
 def _remove(path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
 from peft_tradeoffs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
@@ -115,6 +116,7 @@ def summarise(
         "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
         "shared_gpu": (no_shared or NO_GPU) if cuda else NO_GPU,
         "heldout_rows": NO_HELDOUT,
+        "constant_prediction": "random weights",
     }
     if values["heldout_rows"] is None:
         values["heldout_metric_value"], reasons["heldout_metric_value"] = None, NO_HELDOUT
@@ -226,6 +228,7 @@ def _quality(
     if heldout:
         values["heldout_metric_value"] = heldout[settings["metric"]]
         reasons["heldout_metric_value"] = reasons["metric_value"]
+    values["constant_prediction"] = bool(np.ptp(metrics.predictions(trained.logits, settings["task"])) == 0)
     return values, reasons
 
 

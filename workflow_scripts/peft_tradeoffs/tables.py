@@ -8,9 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from peft_tradeoffs import files
 from peft_tradeoffs.arms import sort_runs
+from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.finished import read_summary
 from peft_tradeoffs.metric_names import metric_name
+from peft_tradeoffs.seal import KEYS as SEAL
 
 COMPLETED = "completed"
 PHASES = ("load", "probe", "train", "evaluate", "save")
@@ -23,8 +27,8 @@ COLUMNS = (
     "learning_rate", "tuned_as", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "train_rows",
-    "test_rows", "heldout_rows", "truncated_train", "truncated_test", "backbone_parameters", "head_parameters",
-    "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
+    "test_rows", "heldout_rows", "truncated_train", "truncated_test", "constant_prediction", "backbone_parameters",
+    "head_parameters", "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
     "startup_s", "load_s", "mask_s", "probe_s", "prepare_s", "train_s", "capture_s", "compile_s",
     "evaluate_s", "save_s", "state_s",
     "step_p50_ms", "step_p95_ms", "step_p99_ms", "probe_step_p50_ms", "probe_step_p95_ms", "probe_step_p99_ms",
@@ -36,7 +40,8 @@ COLUMNS = (
 )  # fmt: skip
 IDENTITY = COLUMNS[:7]
 NOT_AVERAGED = (
-    "failed_phase", "oom_bytes", "diverged_step", "stopped_early", "attempts", "wall_s", "queue_s", "fingerprint",
+    "failed_phase", "oom_bytes", "diverged_step", "constant_prediction", "stopped_early", "attempts", "wall_s",
+    "queue_s", "fingerprint",
     "finished_at", "null_reasons",
 )  # fmt: skip
 SETTINGS = (
@@ -91,19 +96,17 @@ def first(values: pd.Series) -> Any:
 
 
 def read_summaries(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Read summary.json files, each once. Raises InputError for a file that is no summary."""
-    summaries = []
+    """Read summary.json files, each once. Raises InputError, a line a file, for those that no run left so."""
+    summaries, problems = [], []
     for path in paths:
         try:
-            summary = json.loads(path.read_bytes())
+            summaries.append(read_summary(path))
         except FileNotFoundError:
             raise InputError(f"{path}: no such summary; run the workflow's target `runs` first") from None
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON ({error}); delete it and run that arm again") from None
-        missing = [key for key in IDENTITY if not isinstance(summary, dict) or key not in summary]
-        if missing:
-            raise InputError(f"{path}: not a run's summary, no {', '.join(missing)}; run that arm again")
-        summaries.append(summary)
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
     if not summaries:
         raise InputError("no run summaries given: the list of summary.json paths is empty")
     return summaries
@@ -120,11 +123,11 @@ def typed(values: pd.Series) -> pd.Series:
 def runs_frame(summaries: list[dict[str, Any]]) -> pd.DataFrame:
     """One row a run, columns as in COLUMNS, then keys this version does not know; null_reasons as JSON last.
 
-    differs is null: contract_text.with_differences fills it in.
+    The keys of the seal are left out. differs is null: contract_text.with_differences fills it in.
 
     Raises InputError if a run is there twice or the runs of one data set and model differ in metric.
     """
-    known = set(COLUMNS)
+    known = {*COLUMNS, *SEAL}
     extra = dict.fromkeys(key for summary in summaries for key in summary if key not in known)
     columns = [*COLUMNS[:-1], *extra, "null_reasons"]
     data = {key: pd.Series([summary.get(key) for summary in summaries], dtype=object) for key in columns}
@@ -154,15 +157,19 @@ def check(runs: pd.DataFrame) -> None:
 
 
 def read_runs(path: Path) -> pd.DataFrame:
-    """Read a runs.csv that `runs_frame` made. Raises InputError if it is missing or lacks columns."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; make_tables.py writes it")
-    runs = pd.read_csv(
-        path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64")
-    )
-    missing = [key for key in COLUMNS if key not in runs]
-    if missing:
-        raise InputError(f"{path}: no column {', '.join(missing)}; make it again with make_tables.py")
+    """Read a runs.csv that `runs_frame` made. Raises InputError if it is missing, damaged or lacks columns."""
+    remedy = "make it again with make_tables.py"
+    kinds = dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64")
+    runs = read_table(path, COLUMNS, remedy, kinds, [key for key in COLUMNS if key not in kinds])
+    if empty := [key for key in IDENTITY if key != "rank" and runs[key].isna().any()]:
+        raise InputError(f"{path}: a run without {', '.join(empty)}; {remedy}")
+    for text in runs["null_reasons"].unique():
+        try:
+            right = isinstance(json.loads(text), dict)
+        except (ValueError, TypeError, RecursionError):
+            right = False
+        if not right:
+            raise InputError(f"{path}: null_reasons cannot be {files.shown(text)}; {remedy}")
     return runs
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from peft_tradeoffs import files
 from peft_tradeoffs.attempts import now
+from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.redaction import redacted
 from peft_tradeoffs.tracking import not_installed, read_run
 
@@ -39,9 +40,11 @@ def track(
     found = {run: _known(run, _read(record)) for run, record in records.items()}
     waiting = [run for run in records if found[run]["reason"] == WAITS]
     why = waiting and (not_installed(tracker) or _silent_before(all_records, tracker, call))
-    came = ((run, why, False) for run in waiting) if why else _send(tracker, project, folder, waiting, limit_s)
-    for run, reason, silent in came:
-        found[run] |= {"status": "not sent" if reason else "sent", "reason": reason, "at": now()}
+    earlier = {run: found[run].get("earlier", []) for run in waiting}
+    none = ((run, why, False, None) for run in waiting)
+    for run, reason, silent, remark in none if why else _send(tracker, project, folder, earlier, limit_s):
+        found[run] |= {"status": "not sent" if reason else "sent", "reason": reason, "at": now(), "remark": remark}
+        found[run] |= {} if reason else {"earlier": []}
         found[run] |= {"tracker": tracker, "project": project, "call": call, "silent": silent}
         found[run]["failed_attempts"] += bool(reason)
         files.write_json(records[run], found[run])
@@ -56,39 +59,49 @@ def _known(run: Path, earlier: dict[str, Any]) -> dict[str, Any]:
     known = {"status": "not sent", "reason": WAITS, "id": None, "at": now(), "failed_attempts": failed}
     try:
         known["id"] = read_run(run).id
-    except (OSError, ValueError, KeyError) as error:
-        reason = f"its files cannot be read: {type(error).__name__} {error}"
+    except InputError as error:
+        reason = f"its files cannot be read: {error}"
         return known | {"reason": reason, "failed_attempts": failed + 1}
-    return earlier if (earlier.get("status"), earlier.get("id")) == ("sent", known["id"]) else known
+    if (earlier.get("status"), earlier.get("id")) == ("sent", known["id"]):
+        return earlier
+    # What the tracker may have of the run as it was trained before; an attempt that failed may have sent a part.
+    ids = [*earlier.get("earlier", []), earlier.get("id")]
+    return known | {"earlier": [one for one in dict.fromkeys(ids) if one and one != known["id"]]}
 
 
 def _send(
-    tracker: str, project: str, folder: Path, runs: list[Path], limit_s: float
-) -> Iterator[tuple[Path, str | None, bool]]:
-    """For each run why it was not sent, None if it was; and whether the tracker was silent.
+    tracker: str, project: str, folder: Path, earlier: dict[Path, list[str]], limit_s: float
+) -> Iterator[tuple[Path, str | None, bool, str | None]]:
+    """For each run why it was not sent, None if it was; whether the tracker was silent; and what is to be said of it.
+
+    `earlier`: the ids under which the tracker may have each run as it was before.
 
     After a run that made the tracker raise, the next one is tried in a new process.
     """
+    runs = list(earlier)
     while runs:
         error = "the process that sent it ended without a word"
-        with contextlib.closing(_sent(tracker, project, folder, runs, limit_s)) as words:
+        with contextlib.closing(_sent(tracker, project, folder, runs, earlier, limit_s)) as words:
             for said in words:
                 if "sent" in said:
-                    yield runs[0], None, False
+                    yield runs[0], None, False, said["remark"]
                     runs = runs[1:]
                 elif said.get("silent"):
-                    yield from ((run, said["error"], True) for run in runs)
+                    yield from ((run, said["error"], True, None) for run in runs)
                     return
                 elif "error" in said:
                     error = redacted(said["error"])
         if runs:
-            yield runs[0], error, False
+            yield runs[0], error, False, None
             runs = runs[1:]
 
 
-def _sent(tracker: str, project: str, folder: Path, runs: list[Path], limit_s: float) -> Iterator[dict[str, Any]]:
+def _sent(
+    tracker: str, project: str, folder: Path, runs: list[Path], earlier: dict[Path, list[str]], limit_s: float
+) -> Iterator[dict[str, Any]]:
     """What a process that sends the runs says of each; it is ended, with all it started, when it says nothing."""
     words = ["--tracker", tracker, "--project", project, "--folder", folder, "--runs", *runs]
+    words += ["--earlier", *(",".join(earlier[run]) or "-" for run in runs)]
     process = subprocess.Popen(
         [sys.executable, SENDER, *words],
         stdin=subprocess.DEVNULL,
@@ -123,12 +136,12 @@ def _silent_before(all_records: Path, tracker: str, call: str) -> str | None:
     """Why there is no use in trying, if this call of Snakemake found the tracker silent over another run."""
     for other in sorted(all_records.rglob("*.json")):
         known = _read(other)
-        if call and known.get("silent") and known["call"] == call:
+        if call and known.get("silent") and known.get("call") == call:
             return f"{tracker} gave no answer for {other.relative_to(all_records).with_suffix('')}"
     return None
 
 
 def _read(record: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        return files.read_json(record)
+    with contextlib.suppress(OSError, InputError):
+        return files.read_object(record, {"failed_attempts": (int,)}, "a record", "")
     return {}

@@ -3,19 +3,20 @@
 import argparse
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, files, slurm
+from peft_tradeoffs import code, files, seal, slurm
 from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.environment import versions
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.interruption import EXIT_STATUS, Interrupted, Interruption
+from peft_tradeoffs.interruption import Interruption
+from peft_tradeoffs.model_files import check_manifest
 from peft_tradeoffs.state import RunDirectory
+from peft_tradeoffs.token_files import check_tokens, read_description
 
 SCRIPT = Path(__file__).parents[1] / "train.py"  # a run is of this code, whatever script trains it
 
@@ -44,6 +45,13 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--checkpoint-interval", type=float, default=60.0, help="seconds between saved states")
     parser.add_argument(
+        "--keep-weights",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="0: save no weights, and take finished runs whose weights are gone as they are",
+    )
+    parser.add_argument(
         "--lock-wait",
         type=float,
         help="seconds to wait for another process that trains one of these runs (default: 600 under SLURM, where a "
@@ -56,24 +64,29 @@ def read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     text = arguments.settings
     try:
         settings = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--settings: neither JSON nor a file of it: {error}") from error
     if arguments.learning_rate_from:
-        settings["learning_rate"] = files.read_json(arguments.learning_rate_from)["learning_rate"]
+        settings["learning_rate"] = _read_rate(arguments.learning_rate_from)
     return settings
+
+
+def _read_rate(tuned: Path) -> float:
+    """The learning rate that tune.py wrote; InputError if the file is missing or no longer what it wrote."""
+    try:
+        return seal.read_signed(tuned)["learning_rate"]
+    except FileNotFoundError:
+        raise InputError(f"{tuned}: no such file; tune.py writes it") from None
+    except InputError as error:
+        raise InputError(f"{error}; delete it and run again, which takes it from the trials that stand") from None
 
 
 @contextlib.contextmanager
 def process(arguments: argparse.Namespace) -> Iterator["TrainingProcess"]:
     """A `TrainingProcess` from the options of `add_training`; the exit status is 75 if a signal ends it."""
     interruption = Interruption()
-    interruption.install()
-    try:
-        with contextlib.ExitStack() as locks:
-            yield TrainingProcess(arguments, interruption, locks)
-    except Interrupted as end:
-        print(f"{end}: nothing is lost, run again to go on", file=sys.stderr)
-        sys.exit(EXIT_STATUS)
+    with interruption.answered(), contextlib.ExitStack() as locks:
+        yield TrainingProcess(arguments, interruption, locks)
 
 
 class TrainingProcess:
@@ -82,8 +95,9 @@ class TrainingProcess:
     def __init__(self, arguments: argparse.Namespace, interruption: Interruption, locks: contextlib.ExitStack) -> None:
         """`locks` lets the runs go when the process ends."""
         self._arguments, self._interruption, self._locks = arguments, interruption, locks
-        self.manifest = files.read_json(arguments.model.with_name(f"{arguments.model.name}.json"))  # the model's
-        tokens = files.read_json(arguments.tokens.with_suffix(".json"))
+        self.manifest = _read_manifest(arguments.model)
+        tokens = read_description(arguments.tokens)
+        self._tokens_sha256 = tokens["sha256"]
         self.conditions = {  # of every run: what decides a result beside its seed and settings
             "data_sha256": tokens["sha256"],
             "model_sha256": self.manifest["sha256"],
@@ -105,7 +119,7 @@ class TrainingProcess:
                 self._locks.callback(directory.unlock)
                 waited |= directory.lock(wait_s)
         for run in runs:
-            if not directories[run.folder].finished():
+            if not directories[run.folder].stands(without_weights=not self._arguments.keep_weights):
                 self._train(run, directories[run.folder])
         # Who held the locks before may be ending, and its Snakemake removes the summaries that it had made: now, or in
         # a moment, after this process has ended too.
@@ -130,6 +144,7 @@ class TrainingProcess:
                 self._arguments.threads,
                 device,
                 self._apart_s,
+                bool(self._arguments.keep_weights),
             )
         self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
 
@@ -143,8 +158,14 @@ class TrainingProcess:
             self._apart_s += time.monotonic() - began
 
     def device(self, settings: dict[str, Any], waiting: contextlib.AbstractContextManager[None] | None = None) -> Any:
-        """The `Device` that the runs compute on; `waiting`: entered while other jobs have the GPU."""
+        """The `Device` that the runs compute on; `waiting`: entered while other jobs have the GPU.
+
+        Raises InputError for tokens or a model whose files are no longer those that the runs' fingerprints are of.
+        """
         if self._device is None:
+            with self.apart():
+                check_tokens(self._arguments.tokens, self._tokens_sha256)
+                check_manifest(self._arguments.model, self.manifest)
             # The GPU is idle while torch and the others are imported.
             idle = IdlePower() if settings["device"] == "cuda" else None
             from peft_tradeoffs import runs
@@ -156,3 +177,16 @@ class TrainingProcess:
     def _directory(self, run: Run) -> RunDirectory:
         fingerprint = code.digest({"seed": run.seed, "settings": run.settings, **self.conditions})
         return RunDirectory(run.folder, fingerprint, self._arguments.checkpoint_interval, self._interruption)
+
+
+def _read_manifest(model: Path) -> dict[str, Any]:
+    path = model.with_name(f"{model.name}.json")
+    try:
+        manifest = files.read_json(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; fetch_model.py writes it beside the model") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); delete it and run again") from None
+    if missing := [key for key in ("sha256", "files") if not isinstance(manifest, dict) or key not in manifest]:
+        raise InputError(f"{path}: not a model's manifest, no {', '.join(missing)}; delete it and run again")
+    return manifest

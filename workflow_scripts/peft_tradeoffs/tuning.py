@@ -1,8 +1,37 @@
 """Which learning rate the trials of a grid choose. Cheap to import."""
 
+from pathlib import Path
 from typing import Any
 
+from peft_tradeoffs import files, seal
+from peft_tradeoffs.errors import InputError
+
 Trial = dict[str, Any]  # learning_rate, added, status, value (the metric on the dev split), loss (there)
+# Of what tune.py writes: what those who read it cannot do without. A trial has TRIAL.
+FOUND: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("dataset", "model", "arm", "method", "metric"), (str,)),
+    **{"rank": (int, type(None)), "learning_rate": (int, float), "rates": (list,), "tied": (list,)},
+    **{"trials": (list,), "earlier": (list,)},
+}
+TRIAL: dict[str, tuple[type, ...]] = {
+    **{"learning_rate": (int, float), "added": (bool,), "status": (str,)},
+    **dict.fromkeys(("value", "loss"), (int, float, type(None))),
+}
+REMEDY = "delete it, and Snakemake tunes that arm again from its trials"
+
+
+def read_found(path: Path) -> dict[str, Any]:
+    """What tune.py wrote. Raises InputError for a file that it did not write so; FileNotFoundError without one."""
+    what = "what tune.py writes"
+    try:
+        found = seal.read_signed(path)
+    except InputError as error:
+        raise InputError(f"{error}; {REMEDY}") from None
+    files.check_object(path, found, FOUND, what, REMEDY)
+    for key in ("trials", "earlier"):
+        for trial in found[key]:
+            files.check_object(path, trial, TRIAL, f"{what} ({key})", REMEDY)
+    return found
 
 
 def rank_key(trial: Trial) -> tuple[float, float, float]:

@@ -4,8 +4,10 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs.run_status import STATUS, RunStatus, is_alive, progress, read, says_an_error
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.run_status import RunStatus, is_alive, progress, read_live, says_an_error
 from peft_tradeoffs.squeue import Job
+from peft_tradeoffs.tuning import read_found
 
 
 def tuning_status(
@@ -31,7 +33,12 @@ def _status(
     output: Path, names: tuple[str, str, str], rates: list[float], jobs: list[Job], unfinished: set[str] | None
 ) -> tuple[str, str]:
     path = Path(*names)
-    best = read(output / "tune/best" / path.with_name(f"{path.name}.json"))
+    try:
+        best = read_found(output / "tune/best" / path.with_name(f"{path.name}.json"))
+    except FileNotFoundError:
+        best = None
+    except InputError as error:
+        return "failed", str(error)
     if best is not None and best["rates"] == rates:
         return "done", f"learning rate {best['learning_rate']:.3g} of {len(best['trials'])} tried"
     own = [job for job in jobs if job.comment == "rule_tune_wildcards_" + "_".join(names)]
@@ -40,7 +47,7 @@ def _status(
     tried = sum((trials / f"lr{rate:g}/summary.json").exists() for rate in rates)
     counted, folders = f"{tried} of {len(rates)} rates tried", sorted(trials.glob("lr*"))
     for folder in folders:
-        live = read(folder / STATUS)
+        live = read_live(folder)
         if is_alive(folder, live, job, unfinished):
             return "running", f"{counted}, {folder.name.removeprefix('lr')} at {progress(live, job)}"
     if job is not None:

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs.arms import arm_label, sort_runs
+from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.metric_names import metric_name, with_unit
 from peft_tradeoffs.readable import metric_decimals, metric_scale, number
 from peft_tradeoffs.tables import ARM
@@ -43,10 +44,10 @@ def tuning_frame(tunings: list[dict[str, Any]], deciding: set[str]) -> pd.DataFr
 
 
 def read_tuning(path: Any) -> pd.DataFrame:
-    """Read a tuning.csv that `tuning_frame` made."""
+    """Read a tuning.csv that `tuning_frame` made. Raises InputError if it is missing or damaged."""
     text = ("dataset", "model", "arm", "method", "metric", "positive_class", "status", "failed_phase", "edge", "reason")
     types = dict.fromkeys(text, object) | dict.fromkeys(WHOLE, "Int64")
-    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+    return read_table(path, COLUMNS, "make it again with make_tuning.py", types, NUMBERS)
 
 
 def outcome(row: dict[str, Any]) -> str:
