@@ -10,7 +10,7 @@ from peft_tradeoffs.datafiles import check_head
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS, TUNING, Recorded
 from peft_tradeoffs.files import read_object
-from peft_tradeoffs.model_files import folder_files, refuse_lacking, refuse_no_tokenizer, required_files
+from peft_tradeoffs.model_files import CONFIG, folder_files, refuse_lacking, refuse_no_tokenizer, required_files
 from peft_tradeoffs.reference_files import read_env
 from peft_tradeoffs.targets import check_targets
 
@@ -76,7 +76,9 @@ def _check_model_folder(key: str, block: dict[str, Any], tokenizer_alone: bool =
     folder = Path(block["path"])
     if not folder.is_dir():
         raise InputError(f"{key}.path: no such folder: {folder} (a model on the hub has source: hub)")
-    names = folder_files(folder)
+    # A whole disk, `~` say, is not searched: what is wanted stands at the top, or is named there.
+    whole = not tokenizer_alone and (folder / CONFIG).is_file()
+    names = folder_files(folder) if whole else {path.name for path in folder.iterdir() if path.is_file()}
     try:
         if tokenizer_alone:
             refuse_no_tokenizer(str(folder), names)
