@@ -213,6 +213,14 @@ def fetched_files():
     )
 
 
+def descriptions():
+    """What describes the data sets, with its warnings; where the runs are there without their data, only what is left."""
+    paths = expand(f"{OUT}/data/{{dataset}}/dataset.json", dataset=GRID["dataset"])
+    there = [path for path in paths if Path(path).exists()]
+    brought = len(there) < len(paths) and all(map(os.path.exists, summaries()))
+    return there if brought else paths
+
+
 def table_files(names=CONTRACT + TABLES + COMPARISONS + VIEWS):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]

@@ -124,12 +124,13 @@ def found(folder, method, rank, caps, **changes):
         fit = {"cap_MiB": 1024.0 * cap, "batch_size": 64, "peak_MiB": 1000.0 * cap, "next_size": 72}
         fit |= {"next_peak_MiB": None, "ended_at": "cap", "seeds": (0, 1), "env": {}, "run": {}} | of_fit
         seeds, env, run = (fit.pop(key) for key in ("seeds", "env", "run"))
-        fit["summaries"] = [synthetic.summary(method, rank, seed, device="cuda", **run) for seed in seeds]
-        for summary in fit["summaries"]:
+        fit["summaries"] = []
+        for summary in [synthetic.summary(method, rank, seed, device="cuda", **run) for seed in seeds]:
             run_folder = folder / "sst2/distilbert" / arm / f"batch{fit['batch_size']}/seed{summary['seed']}"
             run_folder.mkdir(parents=True, exist_ok=True)
             recorded = {"settings": {"device": "cuda"}, "seed": summary["seed"], "fingerprint": summary["fingerprint"]}
             (run_folder / "env.json").write_text(json.dumps({"code_sha256": "a" * 64, **recorded, **env}))
+            fit["summaries"].append(synthetic.seal(run_folder, summary))
         fits.append(fit)
     of_arm = {"dataset": "sst2", "model": "distilbert", "arm": arm, "method": method, "rank": rank, "device": "cuda"}
     of_arm |= {"metric": "accuracy", "max_steps": None, "gradient_accumulation_steps": 1, "base_batch_size": 32}
@@ -180,6 +181,9 @@ def test_runs_of_a_cap_that_ran_on_something_else_are_named(tmp_path):
     assert "At 1 GiB" not in notes
     (tmp_path / "sst2/distilbert/lora-r8/batch64/seed1/env.json").unlink()
     with pytest.raises(InputError, match=r"env\.json: missing"):
+        table(tmp_path, full, lora)
+    full["caps"][0]["summaries"][0]["train_s"] = 1.0
+    with pytest.raises(InputError, match="trained again meanwhile"):
         table(tmp_path, full, lora)
 
 

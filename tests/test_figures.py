@@ -367,9 +367,9 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no run of sst2/other; it has sst2/distilbert"):
         load(runs, runs_dir, "sst2", "other")
     (runs_dir / "full" / "seed0" / "metrics.csv").unlink()
-    with pytest.raises(InputError, match=r"metrics\.csv: no such file"):
+    with pytest.raises(InputError, match=r"metrics\.csv: missing, though"):
         load(runs, runs_dir, "sst2", "distilbert")
-    with pytest.raises(InputError, match="no such file; make_tables"):
+    with pytest.raises(InputError, match="no such file; make it again with make_tables"):
         load(tmp_path / "none.csv", runs_dir, "sst2", "distilbert")
 
 
@@ -399,7 +399,7 @@ def test_accuracy_gain_is_over_the_majority_class_of_the_test_split(tmp_path):
     assert axes.get_xlabel() == "Accuracy gain, points a million trainable parameters"
     assert any("most frequent class, 50.9 %" in text for text in texts(axes.figure))
     (grid.runs_dir / "full" / "seed0" / "predictions.csv").unlink()
-    with pytest.raises(InputError, match=r"predictions\.csv: no labels in it"):
+    with pytest.raises(InputError, match=r"predictions\.csv: missing, though"):
         FIGURES["accuracy_gain_per_million_by_arm"](grid)
 
 

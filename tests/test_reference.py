@@ -48,6 +48,7 @@ def sweep(folder: Path, summaries: list[dict], noise: pd.DataFrame | None = None
         env = {
             "device_name": run["device_name"],
             "host": folder.name,
+            "fingerprint": run["fingerprint"],
             "gpu": GPU,
             "versions": {"torch": "2.11", "peft": "0.21"},
             "settings": {"arm": run["arm"], "learning_rate": run["learning_rate"], "peft": {"r": run["rank"]}},
@@ -55,6 +56,7 @@ def sweep(folder: Path, summaries: list[dict], noise: pd.DataFrame | None = None
         (place / "env.json").write_text(json.dumps(env | changes))
         (place / "adapter").mkdir(exist_ok=True)
         (place / "adapter/adapter_model.safetensors").write_bytes(repr(run["metric_value"]).encode())
+        synthetic.seal(place)
     path = None
     if noise is not None:
         path = folder / "noise.csv"
@@ -350,8 +352,8 @@ def without_a_run(text: str) -> str:
     [
         ("env.json", None, "env.json: no such file; a reference is a folder that `snakemake store_reference` made"),
         ("env.json", lambda text: text[:-9], "env.json: not JSON"),
-        ("env.json", lambda text: "{}", "env.json: not of a reference, or of an older version; store the reference"),
-        ("env.json", lambda text: text.replace('"files"', '"file"'), "env.json: not of a reference, or of an older"),
+        ("env.json", lambda text: "{}", "env.json: not of a reference of this version: "),
+        ("env.json", lambda text: text.replace('"files"', '"file"'), "env.json: not of a reference of this version: "),
         ("runs.csv", None, "runs.csv: no such file, though the reference was stored with it; put back what is"),
         ("runs.csv", lambda text: "status,dataset\n", "runs.csv: not as it was stored: it lacks sst2/distilbert/full/"),
         (
@@ -388,7 +390,7 @@ def test_the_published_reference_is_whole():
 def test_a_run_without_its_conditions_is_an_error(tmp_path):
     sweep(tmp_path, runs(1))
     next(tmp_path.rglob("env.json")).unlink()
-    with pytest.raises(InputError, match="missing, though the run's summary stands"):
+    with pytest.raises(InputError, match="missing, though the run's summary lists it"):
         reference.of_runs(runs_frame(runs(1)), tmp_path / "runs", None)
 
 
@@ -408,7 +410,7 @@ def test_a_reference_holds_no_machine_names_and_its_scripts_end_with_a_status(tm
     done = script("check_reference.py", *words)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout == (tmp_path / "report.md").read_text()
     summary = next((tmp_path / "secret-host").rglob("full/seed1/summary.json"))
-    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"status": "diverged"}))
+    synthetic.seal(summary.parent, json.loads(summary.read_text()) | {"status": "diverged"})
     done = script("check_reference.py", *words)
     assert done.returncode == 1 and "seed 1: completed, now diverged" in done.stdout
 
@@ -429,6 +431,6 @@ def test_the_targets_store_and_check(tmp_path, finished):
     assert (folder / "results/check_reference.md").read_text() in done.stdout
     for path in folder.glob("results/runs/reviews/tiny/lora-r4/seed*/summary.json"):
         run = json.loads(path.read_text())
-        path.write_text(json.dumps(run | {"weights_MiB": 2 * run["weights_MiB"]}))
+        synthetic.seal(path.parent, run | {"weights_MiB": 2 * run["weights_MiB"]})
     done = tiny.snakemake(folder, None, "check_reference", check=False)
     assert done.returncode == 1 and "Reference check: failed (1 moved," in done.stdout

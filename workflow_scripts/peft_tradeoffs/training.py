@@ -64,7 +64,7 @@ def read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     text = arguments.settings
     try:
         settings = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--settings: neither JSON nor a file of it: {error}") from error
     if arguments.learning_rate_from:
         settings["learning_rate"] = _read_rate(arguments.learning_rate_from)
