@@ -77,8 +77,6 @@ def _check_model_folder(key: str, block: dict[str, Any], tokenizer_alone: bool =
     folder = Path(block["path"])
     if not folder.is_dir():
         raise InputError(f"{key}.path: no such folder: {folder} (a model on the hub has source: hub)")
-    if folder.resolve() in (Path("/"), Path("~").expanduser().resolve()):
-        raise InputError(f"{key}.path: {folder} has all your files in it; name the folder of the model")
     try:
         if tokenizer_alone:
             refuse_no_tokenizer(str(folder), folder_files(folder))
