@@ -18,7 +18,9 @@ os.environ.update(
 
 from peft_tradeoffs import slurm_executor, snakemake_lock
 from peft_tradeoffs.code import dependencies
-from peft_tradeoffs.config import check_file, resolve
+from peft_tradeoffs.content import content, content_of
+from peft_tradeoffs.config import resolve
+from peft_tradeoffs.config_file import check_file
 from peft_tradeoffs.errors import run
 from peft_tradeoffs.files import sha256
 from peft_tradeoffs.imported import find
@@ -28,9 +30,11 @@ from peft_tradeoffs.preflight import (
     check_planned,
     check_reference,
 )
+from peft_tradeoffs.slurm_resources import check_resources
 from peft_tradeoffs.tracking import NONE, not_installed, project_name
 from peft_tradeoffs.tracking_record import failed_attempts
 from peft_tradeoffs.views_config import factors
+from peft_tradeoffs.written import check_written, warn_of_missing
 
 slurm_executor.install()
 
@@ -47,7 +51,7 @@ onstart:
 
 
 def experiment():
-    found = resolve(config)
+    found = resolve(config, workflow.config_settings.config)
     check_paths(found)
     check_arms(found)
     check_planned(found)
@@ -66,6 +70,15 @@ if "datasets" not in config:
 
 EXPERIMENT = run(experiment)
 OUT = EXPERIMENT.output
+if workflow.is_main_process:
+    run(
+        lambda: check_resources(
+            workflow.resource_settings.default_resources,
+            workflow.resource_settings.overwrite_resources,
+        )
+    )
+    run(lambda: check_written(EXPERIMENT))
+    warn_of_missing(EXPERIMENT)
 if workflow.is_main_process and (missing := not_installed(EXPERIMENT.tracking)):
     print(
         f"warning: config key tracking: {missing}; no run waits for it, and none is sent until it is there",
@@ -200,6 +213,14 @@ def fetched_files():
     )
 
 
+def descriptions():
+    """What describes the data sets, with its warnings; where the runs are there without their data, only what is left."""
+    paths = expand(f"{OUT}/data/{{dataset}}/dataset.json", dataset=GRID["dataset"])
+    there = [path for path in paths if Path(path).exists()]
+    brought = len(there) < len(paths) and all(map(os.path.exists, summaries()))
+    return there if brought else paths
+
+
 def table_files(names=CONTRACT + TABLES + COMPARISONS + VIEWS):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]
@@ -305,15 +326,14 @@ def figures_in_report(files):
 
 
 def source_files(block):
-    """Files of the user that a data set or model is read from."""
+    """Files of the user that a data set or model is read from; their content is a param, so their dates do not count."""
     if block["source"] == "files":
-        return list(block["splits"].values())
+        return ancient(list(block["splits"].values()))
     if block["source"] == "random":
         return source_files(block["tokenizer"])
     if block["source"] == "folder":
-        return sorted(
-            str(path) for path in Path(block["path"]).iterdir() if path.is_file()
-        )
+        names = (str(path) for path in Path(block["path"]).iterdir() if path.is_file())
+        return ancient(sorted(name for name in names if not set(name) & set("{}")))
     return []
 
 

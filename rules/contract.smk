@@ -19,9 +19,9 @@ rule check_contract:
     params:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
-        baseline=EXPERIMENT.comparison["baseline"],
+        baseline=lambda w: EXPERIMENT.comparison["baseline"],
         declared=json.dumps({name: arm.varies for name, arm in EXPERIMENT.arms.items()}),
-        tunings=f"{OUT}/tune/best",
+        tunings=lambda w: f"{OUT}/tune/best",
         strict="--strict" if EXPERIMENT.contract["strict"] else "",
         weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),

@@ -48,7 +48,7 @@ rule write_cards:
     params:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
-        datasets=json.dumps(EXPERIMENT.datasets),
+        datasets=lambda w: json.dumps(EXPERIMENT.datasets),
         data=lambda w, input: str(Path(input.data[0]).parents[1]),
         tokens=lambda w, input: str(Path(input.tokens[0]).parents[1]),
         weights=NO_WEIGHTS,

@@ -18,6 +18,7 @@ rule fetch_model:
         "../envs/environment.yaml"
     params:
         source=lambda w: json.dumps(EXPERIMENT.models[w.model]),
+        content=lambda w: content(EXPERIMENT.models[w.model]),
     shell:
         "python {input.code[0]} --source {params.source:q} --output {output:q} 2> {log:q}"
 
@@ -36,6 +37,7 @@ rule fetch_dataset:
         "../envs/environment.yaml"
     params:
         source=lambda w: json.dumps(EXPERIMENT.datasets[w.dataset]),
+        content=lambda w: content(EXPERIMENT.datasets[w.dataset]),
         folder=subpath(output[0], parent=True),
     shell:
         "python {input.code[0]} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q} && cat {log:q} >&2"

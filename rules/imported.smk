@@ -7,7 +7,7 @@ if IMPORTED:
 
     rule make_imported:
         input:
-            results=[path for paths in IMPORTED.values() for path in paths],
+            results=ancient([path for paths in IMPORTED.values() for path in paths]),
             code=code("make_imported.py"),
         output:
             tables_in_report(table_files(["imported"])),
@@ -16,7 +16,10 @@ if IMPORTED:
         conda:
             "../envs/environment.yaml"
         params:
-            results=json.dumps(IMPORTED),
+            results=lambda w: json.dumps(IMPORTED),
+            content=lambda w, input: content_of(
+                (path, Path(path)) for path in input.results
+            ),
             folder=subpath(output[0], parent=True),
         shell:
             "python {input.code[0]} --results {params.results:q} --output-dir {params.folder:q} 2> {log:q}"

@@ -25,7 +25,7 @@ if EXPERIMENT.noise:
         conda:
             "../envs/environment.yaml"
         params:
-            noise=f"{OUT}/noise",
+            noise=lambda w: f"{OUT}/noise",
             grid=json.dumps(repeated()),
             repeats=EXPERIMENT.noise["repeats"],
             folder=subpath(output[0], parent=True),

@@ -44,7 +44,7 @@ rule check_reference:
     conda:
         "../envs/environment.yaml"
     params:
-        reference=EXPERIMENT.reference,
+        reference=lambda w: EXPERIMENT.reference,
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         noise=noise_option,

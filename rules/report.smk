@@ -10,6 +10,7 @@ rule make_report:
         tables=report_tables(),
         markdown=[str(Path(name).with_suffix(".md")) for name in report_tables()],
         summaries=summaries(),
+        data=descriptions(),
         code=code("make_report.py"),
         page=page_files(),
     output:
@@ -21,6 +22,7 @@ rule make_report:
     params:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         profiles=profiles_option(),
+        data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]} --tables {input.tables:q} --runs-dir {params.runs:q}"
+        "python {input.code[0]} --tables {input.tables:q} --runs-dir {params.runs:q} --data-dir {params.data:q}"
         " {params.profiles[option]} --output {output:q} 2> {log:q}"

@@ -10,6 +10,7 @@ localrules:
 rule make_tables:
     input:
         summaries=summaries(),
+        data=descriptions(),
         contract=f"{OUT}/tables/contract.csv",
         code=code("make_tables.py"),
     output:
@@ -22,14 +23,16 @@ rule make_tables:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         folder=subpath(output[0], parent=True),
+        data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {input.code[0]} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
 rule compare_arms:
     input:
         summaries=summaries(),
+        data=descriptions(),
         contract=f"{OUT}/tables/contract.csv",
         code=code("compare_arms.py"),
     output:
@@ -41,11 +44,12 @@ rule compare_arms:
     params:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
-        baseline=EXPERIMENT.comparison["baseline"],
+        baseline=lambda w: EXPERIMENT.comparison["baseline"],
         margin=EXPERIMENT.comparison["margin"],
         folder=subpath(output[0], parent=True),
+        data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {input.code[0]} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --margin {params.margin} --contract {input.contract:q}"
         " --output-dir {params.folder:q} 2> {log:q}"
 

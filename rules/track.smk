@@ -26,8 +26,8 @@ rule track:
     resources:
         limit_s=60,
     params:
-        tracker=EXPERIMENT.tracking,
-        project=project_name(OUT),
+        tracker=lambda w: EXPERIMENT.tracking,
+        project=lambda w: project_name(OUT),
         runs=lambda w: [str(Path(path).parent) for path in expand(job_outputs(), **w)],
         folder=f"{OUT}/tracking/{EXPERIMENT.tracking}",
         records=subpath(output[0], ancestor=4),

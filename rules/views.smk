@@ -55,6 +55,7 @@ rule attribute_changes:
 rule recommend:
     input:
         summaries=summaries(),
+        data=descriptions(),
         contract=f"{OUT}/tables/contract.csv",
         comparison=f"{OUT}/tables/comparison.csv",
         noise=noise_table(),
@@ -71,8 +72,9 @@ rule recommend:
         noise=noise_option,
         limits=json.dumps(EXPERIMENT.recommendation),
         folder=subpath(output[0], parent=True),
+        data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {input.code[0]} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --comparison {input.comparison:q} --limits {params.limits:q}"
         " --contract {input.contract:q} {params.noise}"
         " --output-dir {params.folder:q} 2> {log:q}"

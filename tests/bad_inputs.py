@@ -137,9 +137,9 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     # The file.
     "broken YAML": (
         Plan(text=lambda good: good.replace("seeds:", "seeds: [0, 1")),
-        ("config.yaml, line 4", "broken YAML", "expected ',' or ']'", "mend that line"),
+        ("config.yaml, line 4", "broken YAML", "expected ',' or ']'", "fix that line"),
     ),
-    "a tab in YAML": (Plan(text=lambda good: f"output: a\n\tb: c\n{good}"), ("config.yaml, line 2", r"'\t'", "mend")),
+    "a tab in YAML": (Plan(text=lambda good: f"output: a\n\tb: c\n{good}"), ("config.yaml, line 2", r"'\t'", "fix")),
     "an empty file": (Plan(text=lambda _: ""), ("config.yaml: empty", "must hold the keys datasets")),
     "a list for a file": (Plan(text=lambda _: "- datasets\n"), ("config.yaml: a list", "must hold the keys")),
     "a file not in UTF-8": (Plan(text=lambda good: good.encode() + b"# \xe9\n"), ("line ", "not UTF-8", "save")),
@@ -149,7 +149,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "a date": (
         Plan(text=lambda good: good.replace("path: model", "path: 2026-01-01")),
-        ("config key models.tiny.path", "a date", "put it in quotes"),
+        ("config key models.tiny.path", "the date 2026-01-01", "put it in quotes"),
     ),
     # Keys.
     "unknown key at the top": (Plan(put("traning", {})), ("config key traning: unknown key; did you mean training?",)),
@@ -284,7 +284,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "a rate of a method that is not there": (
         Plan(put("methods.lora.learning_rate", "ful")),
-        ("config key methods.lora.learning_rate: there is no method 'ful'; did you mean full?",),
+        ("methods.lora.learning_rate: 'ful' is no number, and there is no method 'ful'; did you mean full?",),
     ),
     "tuning at a rank that is not there": (
         Plan(both(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"rank": 5}))),

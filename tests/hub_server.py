@@ -4,7 +4,8 @@
         environment = {"HF_ENDPOINT": server.url, "NO_PROXY": "127.0.0.1"}
 
 `server.requests` logs (method, path), `server.pushed` has what was pushed to model repositories. `gated` names
-repositories that answer 403 without a token.
+repositories that answer 403 without a token. `refusal` (status, words) is the answer to everything; of the files that
+`cut` names half is sent, as if it were all.
 """
 
 import hashlib
@@ -28,9 +29,17 @@ RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<repo>.+?)/resolve/(?P<revision>[
 class HubServer:
     """Serves folders as repositories at their revisions; stops when the `with` block ends."""
 
-    def __init__(self, repositories: Repositories, gated: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        repositories: Repositories,
+        gated: tuple[str, ...] = (),
+        refusal: tuple[int, str] | None = None,
+        cut: tuple[str, ...] = (),
+    ) -> None:
         self.repositories = repositories
         self.gated = gated
+        self.refusal = refusal
+        self.cut = cut
         self.requests: list[tuple[str, str]] = []
         self.pushed = Pushed()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -94,7 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.server.hub.requests.append((self.command, path))
-        if match := API.fullmatch(path):
+        if refusal := self.server.hub.refusal:
+            self._send_error(refusal[0], "", refusal[1])
+        elif match := API.fullmatch(path):
             folder = self._folder(match["kind"], match["repo"], match["revision"])
             if folder is not None and match["what"] == "tree":
                 self._send_json(200, _tree(folder))
@@ -136,7 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found", **commit}
             return self._send_json(404, {"error": "Entry not found"}, headers)
         body = file.read_bytes()
-        etag = f'"{hashlib.sha256(body).hexdigest()}"'
+        large = _lfs(name, body)
+        etag = f'"{large["oid"] if large else _git_oid(body)}"'
+        if name in self.server.hub.cut:
+            body = body[: len(body) // 2]
         headers = {**commit, "ETag": etag, "X-Linked-ETag": etag, "X-Linked-Size": str(len(body))}
         headers |= {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
@@ -155,13 +169,21 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _tree(folder: Path) -> list[dict[str, object]]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [
-        {
-            "type": "file",
-            "path": path.relative_to(folder).as_posix(),
-            "size": path.stat().st_size,
-            "oid": hashlib.sha1(path.read_bytes()).hexdigest(),
-        }
-        for path in files
-    ]
+    entries = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name, body = path.relative_to(folder).as_posix(), path.read_bytes()
+        large = _lfs(name, body)
+        entry = {"type": "file", "path": name, "size": len(body), "oid": _git_oid(b"pointer" if large else body)}
+        entries.append(entry | ({"lfs": large} if large else {}))
+    return entries
+
+
+def _git_oid(body: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
+
+
+def _lfs(name: str, body: bytes) -> dict[str, object] | None:
+    """What the hub tells of a large file, as weights and Parquet are; Git holds a pointer to it."""
+    if not name.endswith((".safetensors", ".parquet")):
+        return None
+    return {"oid": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 134}

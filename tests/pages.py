@@ -63,8 +63,8 @@ def make(folder: Path, summaries: list[dict[str, Any]]) -> Path:
     grid = {key: list(dict.fromkeys(run[key] for run in summaries)) for key in ("dataset", "model", "arm", "seed")}
     given = ["--runs-dir", runs, "--grid", json.dumps(grid), "--output-dir", tables]
     script("check_contract.py", *given, "--baseline", "full", "--declared", "{}", "--tunings-dir", folder / "tune")
-    script("make_tables.py", *given, "--contract", tables / "contract.csv")
-    return report(folder)
+    script("make_tables.py", *given, "--contract", tables / "contract.csv", "--data-dir", folder / "data")
+    return report(folder, "--data-dir", folder / "data")
 
 
 def report(folder: Path, *more: Any) -> Path:

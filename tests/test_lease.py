@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from peft_tradeoffs import lease as module
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.lease import acquire
 from recorded_nvml import OTHER_UUID, UUID
@@ -171,3 +172,80 @@ def test_the_file_is_another_users(tmp_path, monkeypatch):
     lease = acquire([UUID], folder=tmp_path)
     assert lease.index == 0
     os.close(lease.descriptor)
+
+
+class Foreign:
+    """What the kernel says of the lease's holder, and NVML of the GPU."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, uses: bool) -> None:
+        monkeypatch.setattr(module, "_is_another_users", lambda path: True)
+        monkeypatch.setattr(module, "IDLE_S", 0.3)
+        self.uses = uses
+
+    def in_use(self, index: int) -> bool:
+        return self.uses
+
+
+def test_a_lease_of_another_user_over_a_gpu_that_nobody_uses_is_passed_over(tmp_path, holders, monkeypatch, capfd):
+    holders.append(Holder(tmp_path, UUID))
+    foreign = Foreign(monkeypatch, uses=False)
+    lease = acquire([UUID], folder=tmp_path, in_use=foreign.in_use)
+    assert "has held its lease for 0 s without using it" in capfd.readouterr().out
+    assert os.fstat(lease.descriptor).st_mode & 0o777 == 0o600
+    holders[0].end()  # and leaves the shared file: this user's next job still waits for this one
+    later = threading.Timer(0.3, os.close, [lease.descriptor])
+    later.start()
+    began = time.monotonic()
+    os.close(acquire([UUID], folder=tmp_path).descriptor)
+    assert time.monotonic() - began > 0.2
+    later.join()
+
+
+@pytest.mark.parametrize("why", ["the_gpu_is_used", "it_is_this_users", "nobody_can_tell"])
+def test_any_other_lease_is_waited_for(tmp_path, holders, monkeypatch, why):
+    holders.append(Holder(tmp_path, UUID))
+    foreign = Foreign(monkeypatch, uses=why == "the_gpu_is_used")
+    if why == "it_is_this_users":
+        monkeypatch.undo()
+        monkeypatch.setattr(module, "IDLE_S", 0.1)
+    later = threading.Timer(0.7, Holder.end, holders)
+    later.start()
+    began = time.monotonic()
+    lease = acquire([UUID], folder=tmp_path, in_use=None if why == "nobody_can_tell" else foreign.in_use)
+    assert time.monotonic() - began > 0.6
+    assert os.fstat(lease.descriptor).st_mode & 0o777 == 0o666
+    os.close(lease.descriptor)
+    later.join()
+
+
+def test_whose_lease_it_is_is_the_kernels_word(tmp_path, holders):
+    """Not what is written in the file, which any user can change."""
+    holders.append(Holder(tmp_path, UUID))
+    (path,) = tmp_path.iterdir()
+    assert not module._is_another_users(path)
+    if os.geteuid() == 0:
+        code = "import fcntl, os, sys; f = os.open(sys.argv[1], os.O_RDWR); os.setuid(65534); "
+        code += "fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+        other = tmp_path / "other"
+        other.write_text(str(os.getpid()))
+        with subprocess.Popen([sys.executable, "-c", code, other], stdin=-1, stdout=-1) as process:
+            process.stdout.readline()
+            assert module._is_another_users(other)
+
+
+@pytest.mark.parametrize("kind", ["another_users", "symlink", "fifo"])
+def test_a_planted_file_of_ones_own_is_refused(tmp_path, kind):
+    own = tmp_path / f"peft-tradeoffs-{UUID}.{os.geteuid()}.lock"
+    match kind:
+        case "another_users":
+            own.touch()
+            if os.geteuid() == 0:
+                os.chown(own, 65534, 65534)
+            else:
+                pytest.skip("needs root to make another user's file")
+        case "symlink":
+            own.symlink_to(tmp_path / "new")
+        case "fifo":
+            os.mkfifo(own)
+    with pytest.raises(InputError, match=r"lease.*remove it"):
+        acquire([UUID], folder=tmp_path)

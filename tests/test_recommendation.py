@@ -542,7 +542,7 @@ def test_the_workflow_recommends(finished):
     assert text.startswith(("## reviews · tiny\n\n**No recommendation: full", "## reviews · tiny\n\n**Keep full"))
     rows = pd.read_csv(folder / "recommendation.csv").set_index("arm")
     assert rows["quality"].to_dict() == {"full": "yes", "lora-r4": "cannot say", "qlora-r4": "cannot say"}
-    assert rows.loc["lora-r4", "why"] == "2 seeds, where 3 or more are needed"
+    assert rows.loc["lora-r4", "quality_why"] == "2 seeds, where 3 or more are needed"
 
 
 def test_the_command_line(tmp_path):
@@ -572,7 +572,7 @@ def test_the_command_line(tmp_path):
 
 def test_a_comparison_of_an_older_version_is_refused(tmp_path):
     path = tmp_path / "comparison.csv"
-    with pytest.raises(InputError, match=r"no such file; compare_arms\.py writes it"):
+    with pytest.raises(InputError, match=r"no such file; make it again with compare_arms\.py"):
         read_comparison(path)
     compared({}).drop(columns="p_not_worse").to_csv(path, index=False)
     with pytest.raises(InputError, match="no column p_not_worse; make it again"):

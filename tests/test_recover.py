@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
-from peft_tradeoffs import lock
+from peft_tradeoffs import lock, squeue
 from peft_tradeoffs.lock import Owner
 from peft_tradeoffs.snakemake_lock import LOCKS, is_snakemake
 from test_lock import holder
@@ -226,3 +227,51 @@ def test_cancel_ends_training_that_goes_on_here(tmp_path, folder, no_slurm, snak
     snakemake.append(trains(folder / "results/runs/d/m/full/seed0"))
     assert recovered(folder, "--cancel")[0] == 0
     assert snakemake[0].wait(timeout=60) == -signal.SIGTERM
+
+
+def forged(run: Path, pid: int, started: int | None = None) -> None:
+    """A lock file of the run that names a process of this machine, its start time and all."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    owner = dataclasses.replace(Owner.here(), pid=pid, started=started or lock.process_started(pid))
+    (run.parent / f".{run.name}.lock.1").write_text(json.dumps(dataclasses.asdict(owner)))
+
+
+@pytest.mark.parametrize("kind", ["stranger", "trains_another_run", "ended"])
+def test_cancel_ends_no_process_that_a_forged_lock_names(folder, no_slurm, snakemake, kind) -> None:
+    run = folder / "results/runs/d/m/full/seed0"
+    other = run.with_name("seed1")
+    if kind == "trains_another_run":
+        process = trains(folder.parent / "elsewhere" / other.name)
+    else:
+        process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", str(run)], stdin=-1)
+    snakemake.append(process)
+    forged(run, process.pid, started=1 if kind == "ended" else None)
+    assert recovered(folder, "--cancel")[0] == 0
+    assert process.poll() is None and not locked(folder)
+    process.stdin.close()
+
+
+def test_cancel_leaves_a_process_that_it_cannot_look_into(folder, monkeypatch) -> None:
+    """Another user's, whose open files /proc does not show."""
+    from peft_tradeoffs import orphans
+
+    forged(folder / "results/runs/d/m/full/seed0", os.getpid())
+    monkeypatch.setattr(orphans, "holds", lambda pid, path: None)
+    (orphan,) = orphans.at_work(folder)
+    assert not orphan.known
+    sys.path.insert(0, str(tiny.REPOSITORY / "workflow_scripts"))
+    import recover as script
+
+    with pytest.raises(script.InputError, match=r"seed0: its lock names process .*another user"):
+        script.end_processes(folder, SimpleNamespace(cancel=True, interval=0.1))
+
+
+@pytest.mark.parametrize(
+    "name", ["two\nlines", "a|b", "99|RUNNING", "\x1b[31mred\t", "8|x|RUNNING|None|node1|rule_all|/", "", "é·😀"]
+)
+def test_the_name_of_another_job_is_in_nobodys_way(folder, queue, name) -> None:
+    queue.write_text(
+        f"7|{name}|RUNNING|None|node1||{folder}\n8|{UUID}|PENDING|Resources||rule_train_wildcards_a|{folder}\n"
+        f"9_[1-3]|{UUID}|PENDING|Resources||rule_train|{folder}\n"
+    )
+    assert [job.id for job in squeue.jobs(folder)] == ["8", "9_[1-3]"]

@@ -332,3 +332,13 @@ def test_a_table_that_is_missing_is_named(tmp_path):
     tables.runs_frame(runs).to_csv(tmp_path / "runs.csv", index=False)
     with pytest.raises(InputError, match=r"runs\.csv: no such|arms\.csv: no such table"):
         report({"runs": tmp_path / "runs.csv", "arms": tmp_path / "arms.csv"}, tmp_path)
+
+
+def test_the_page_carries_the_licences_of_what_it_holds(tmp_path):
+    text = pages.make(tmp_path, [synthetic.summary("full", None, seed) for seed in (0, 1)]).read_text("utf-8")
+    notices = text[text.index('<details id="licences">') : text.index("</footer>")]
+    for words in (
+        *("Vega-Lite", "Vega-Embed", "d3", "University of Washington Interactive Data Lab", "Mike Bostock"),
+        *("Redistributions in binary form must reproduce", "BSD 3-Clause", "ISC License", "this permission notice"),
+    ):
+        assert words in notices, words

@@ -1,6 +1,7 @@
 """Partial re-runs: exactly what must run is planned, and what is finished is kept."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -33,7 +34,14 @@ def plan(folder: Path, settings: dict | None = None, *words: str) -> dict[str, l
     return {"train": arms, **others}
 
 
-def test_touch_nothing(folder):
+def test_the_same_content_is_the_same_input(folder):
+    """Whatever its date, and whether it is a link or a folder."""
+    for name in ("train.tsv", "test.tsv"):
+        shutil.copyfile(folder / name, folder / "new")
+        (folder / "new").replace(folder / name)
+    shutil.copytree((folder / "model").resolve(), folder / "copied")
+    (folder / "model").unlink()
+    (folder / "copied").rename(folder / "model")
     assert plan(folder) == {"train": []}
 
 
@@ -83,8 +91,10 @@ def test_another_rank_trains_that_arm(folder):
 
 
 def test_another_data_row_runs_all_that_depends_on_it(folder):
+    """Content decides, not the date: here it is older than the results, as `tar x` and `rsync -t` leave it."""
     with (folder / "train.tsv").open("a") as file:
         file.write("a good film\t1\n")
+    os.utime(folder / "train.tsv", (1_600_000_000, 1_600_000_000))
     expected = {"train": ARMS, "fetch_dataset": 1, "tokenize": 1, **MADE}
     assert plan(folder) == expected
 

@@ -3,16 +3,18 @@
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from peft_tradeoffs import slurm_executor, squeue
+from peft_tradeoffs import slurm_executor, slurm_status, squeue
 from peft_tradeoffs.squeue import Job
 
 plugin = pytest.importorskip("snakemake_executor_plugin_slurm")
 FAILED = (None, None)  # what the plugin's query gives where squeue ends with an error
+SAID = "sacct: error: Slurm accounting storage is disabled"
 
 
 class Unlimited:
@@ -38,15 +40,18 @@ class Recorder:
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What status queries answer, one after another."""
-    given: list[Any] = []
+def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """What each source answers, one after another: states by id, or the error that it ends with."""
+    given: dict[str, list[Any]] = {"squeue": [], "sacct": []}
 
-    async def query(command: str, logger: Any) -> Any:
-        return given.pop(0)
+    async def ask(source: str, name: str) -> dict[str, str]:
+        answer = given[source].pop(0)
+        if isinstance(answer, str):
+            raise slurm_status.NoAnswer(answer)
+        return answer
 
-    monkeypatch.setattr(plugin, "query_job_status", query)
-    monkeypatch.setattr(plugin.job_status_query, "query_job_status", query)
+    monkeypatch.setattr(slurm_status, "ask", ask)
+    monkeypatch.setattr(slurm_status, "sources", lambda first: sorted(slurm_status.SOURCES, key=first.__ne__))
     monkeypatch.setattr(plugin, "get_min_job_age", lambda: 300)
     return given
 
@@ -101,8 +106,12 @@ def in_a_folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     yield
 
 
-def test_the_plugin_alone_forgets_its_jobs_and_so_waits_for_ever(original, answers):
-    answers += [FAILED, FAILED]
+def test_the_plugin_alone_forgets_its_jobs_and_so_waits_for_ever(original, monkeypatch):
+    async def query(command: str, logger: Any) -> Any:
+        return FAILED
+
+    monkeypatch.setattr(plugin, "query_job_status", query)
+    monkeypatch.setattr(plugin, "get_min_job_age", lambda: 300)
     assert look(executor(original), [job(1), job(2)]) == []
 
 
@@ -114,13 +123,76 @@ def test_a_look_before_the_executor_is_whole(original):
 def test_jobs_of_a_round_without_an_answer_are_kept(original, answers, caplog):
     made = executor(slurm_executor.outlasting(original))
     jobs = [job(1), job(2)]
-    answers += [FAILED] * 4
-    assert look(made, jobs) == look(made, jobs) == [1, 2]
-    answers += [FAILED, ({"1": "COMPLETED", "2": "FAILED"}, 0.0)]
+    for _ in range(2):
+        answers["squeue"].append("squeue: error: no controller")
+        answers["sacct"].append(SAID)
+        assert look(made, jobs) == [1, 2]
+    answers["squeue"].append({"1": "COMPLETED", "2": "FAILED"})
     assert look(made, jobs) == []
     assert (made.workflow.scheduler.finished, made.workflow.scheduler.failed) == ([1], [2])
     said = [record.message for record in caplog.records if "answer" in record.message]
-    assert said == ["Slurm does not answer; its jobs run on. Asking again.", "Slurm answers again."]
+    assert said == [
+        "Slurm does not answer; its jobs run on. Asking again. It says: squeue: error: no controller; "
+        f"{SAID}. SIGTERM ends the wait.",
+        "Slurm answers again.",
+    ]
+
+
+def test_a_source_that_cannot_answer_says_so_once_and_the_other_is_asked(original, answers, caplog):
+    """`slurm-status-command: sacct` on a cluster without accounting."""
+    made = executor(slurm_executor.outlasting(original))
+    made.workflow.executor_settings.status_command = "sacct"
+    answers["sacct"] += [SAID, SAID]
+    answers["squeue"] += [{"1": "RUNNING"}, {"1": "COMPLETED"}]
+    assert look(made, [job(1)]) == [1]
+    assert look(made, [job(1)]) == []
+    assert made.workflow.scheduler.finished == [1]
+    assert [record.message for record in caplog.records if SAID in record.message] == [
+        f"sacct cannot tell the states of jobs: {SAID}. squeue is asked in its place (slurm-status-command: squeue)."
+    ]
+
+
+def test_a_job_that_the_source_does_not_list_is_asked_of_the_other(original, answers):
+    made = executor(slurm_executor.outlasting(original))
+    answers["squeue"].append({"1": "RUNNING"})
+    answers["sacct"].append({"1": "PENDING", "2": "COMPLETED"})
+    assert look(made, [job(1), job(2)]) == [1]
+    assert made.workflow.scheduler.finished == [2]
+
+
+def watches(made: Any, jobs: list[Any]) -> None:
+    """What the parent's __init__ sets up for its thread, without the thread."""
+    made.wait, made.lock, made.active_jobs = True, threading.Lock(), jobs
+    now = SimpleNamespace(init_seconds_before_status_checks=0)
+    made.workflow.executor_plugin = SimpleNamespace(common_settings=now)
+
+
+def test_a_signal_ends_the_wait_for_a_slurm_that_does_not_answer(original, answers):
+    made = executor(slurm_executor.outlasting(original))
+    answers["squeue"] += ["squeue: error: no controller"] * 9
+    answers["sacct"] += [SAID] * 9
+    made.wait, made.lock, made.active_jobs = True, threading.Lock(), [job(1)]
+    made.workflow.executor_plugin = SimpleNamespace(
+        common_settings=SimpleNamespace(init_seconds_before_status_checks=0)
+    )
+    errors: list[Any] = []
+    made.workflow.scheduler.executor_error_callback = errors.append
+    made.workflow.scheduler._user_kill = "graceful"
+    asyncio.run(asyncio.wait_for(made._wait_for_jobs(), 10))
+    assert len(errors) == 1 and SAID in str(errors[0]) and "recover.py" in str(errors[0])
+
+
+def test_a_signal_waits_for_running_jobs_while_slurm_answers(original, answers):
+    made = executor(slurm_executor.outlasting(original))
+    answers["squeue"] += [{"1": "RUNNING"}]
+    made.wait, made.lock, made.active_jobs = True, threading.Lock(), [job(1)]
+    made.workflow.executor_plugin = SimpleNamespace(
+        common_settings=SimpleNamespace(init_seconds_before_status_checks=0)
+    )
+    made.workflow.scheduler._user_kill = "graceful"
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(made._wait_for_jobs(), 0.5))
+    assert [one.job for one in made.active_jobs] == [1]
 
 
 def test_a_users_own_view_of_the_queue_hides_no_job(original, monkeypatch):
@@ -130,47 +202,269 @@ def test_a_users_own_view_of_the_queue_hides_no_job(original, monkeypatch):
 
 
 def test_the_pause_has_a_bound(original, answers):
-    for kind, longest in ((original, 60), (slurm_executor.outlasting(original), 30)):
-        made = executor(kind)
-        for _ in range(5):
-            answers.append(({"1": "RUNNING"}, 0.0))
-            assert look(made, [job(1)]) == [1]
-        assert made.next_seconds_between_status_checks >= longest
-        assert kind is original or made.next_seconds_between_status_checks == longest
+    made = executor(slurm_executor.outlasting(original))
+    for _ in range(5):
+        answers["squeue"].append({"1": "RUNNING"})
+        assert look(made, [job(1)]) == [1]
+    assert made.next_seconds_between_status_checks == 30
 
 
 def test_a_job_that_slurm_no_longer_lists_is_an_error_at_the_second_look(original, answers, monkeypatch):
     monkeypatch.setattr(slurm_executor, "FORGOTTEN_S", 0)
     made = executor(slurm_executor.outlasting(original))
     jobs = [job(1), job(2)]
-    round_of_two = [({"1": "RUNNING"}, 0.0)] * 2  # our look, then the plugin's
-    answers += round_of_two
+    answers["sacct"] += [SAID] * 3
+    answers["squeue"] += [{"1": "RUNNING"}, "squeue: error: no controller", {"1": "RUNNING"}]
     assert look(made, jobs) == [1, 2]
-    answers += [FAILED, *round_of_two[1:]]
     assert look(made, jobs) == [1, 2]
-    answers += round_of_two
     assert look(made, jobs) == [1]
     assert made.workflow.scheduler.failed == [2]
 
 
-@pytest.mark.parametrize("reached", [True, False], ids=["reached_later", "never_reached"])
-def test_a_submission_waits_for_slurmctld(original, monkeypatch, reached):
-    said = f"sbatch: error: Batch job submission failed: {slurm_executor.UNREACHABLE} (connect failure)"
-    calls, errors = [], []
+def task(number: str) -> SimpleNamespace:
+    return SimpleNamespace(job=number, external_jobid=number, aux={})
+
+
+def test_tasks_of_an_array_that_wait_are_not_forgotten(original, answers, monkeypatch):
+    monkeypatch.setattr(slurm_executor, "FORGOTTEN_S", 0)
+    made = executor(slurm_executor.outlasting(original))
+    jobs = [task(f"17_{number}") for number in (1, 2, 3, 4)]
+    answers["squeue"] += [slurm_status.read("17_[2-4%2]|PENDING\n17_1|RUNNING\n")] * 3
+    for _ in range(3):
+        assert look(made, jobs) == ["17_1", "17_2", "17_3", "17_4"]
+    answers["squeue"].append(slurm_status.read("17_[4]|PENDING\n17_1|COMPLETED\n17_2|FAILED\n17_3|RUNNING\n"))
+    assert look(made, jobs) == ["17_3", "17_4"]
+    assert (made.workflow.scheduler.finished, made.workflow.scheduler.failed) == (["17_1"], ["17_2"])
+
+
+@pytest.mark.parametrize(
+    ("listed", "tasks"),
+    [
+        ("17", ["17"]),
+        ("17_3", ["17_3"]),
+        ("17_[1-4]", ["17_1", "17_2", "17_3", "17_4"]),
+        ("17_[1-4%2]", ["17_1", "17_2", "17_3", "17_4"]),
+        ("17_[3,5,9-11]", ["17_3", "17_5", "17_9", "17_10", "17_11"]),
+        ("17_[1-7:3]", ["17_1", "17_4", "17_7"]),
+        ("17_[1,5,...]", ["17_[...]", "17_1", "17_5"]),
+        ("17_[1-...]", ["17_[...]", "17_1"]),
+    ],
+)
+def test_the_ids_of_tasks_that_wait(listed, tasks):
+    assert slurm_status.expand(listed) == tasks
+
+
+def test_a_task_beyond_a_list_that_is_cut_off_waits_with_the_others(answers):
+    answers["squeue"].append(slurm_status.read("17_[1,3,...]|PENDING"))
+    states, failed = asyncio.run(slurm_status.states("name", ["17_99", "18_1"], ["squeue"]))
+    assert (states, failed) == ({"17_99": "PENDING"}, {})
+
+
+def test_a_state_of_two_words_ends_a_job(original, answers):
+    made = executor(slurm_executor.outlasting(original))
+    answers["squeue"].append(slurm_status.read("1|CANCELLED by 0\n"))
+    assert look(made, [job(1)]) == []
+    assert made.workflow.scheduler.failed == [1]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'sacct: error: Problem talking to the database' >&2; exit 1", "Problem talking"),
+        ("exec sleep 9", "no answer"),
+    ],
+    ids=["fails", "hangs"],
+)
+def test_what_a_source_says_for_itself(tmp_path, monkeypatch, script, said):
+    monkeypatch.setattr(slurm_status, "TIMEOUT_S", 0.3)
+    (tmp_path / "sacct").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(slurm_status.NoAnswer, match=f"^sacct: .*{said}"):
+        asyncio.run(slurm_status.ask("sacct", "name"))
+
+
+POLICY = "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time)"
+FAILED_CALL = "SLURM sbatch failed. The error message was '{}'.\n    sbatch call:\n        sbatch QOSMaxSubmit\n"
+
+
+@pytest.fixture
+def sbatch(original, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """An executor whose sbatch says `says`, one after another, and then takes a job; what came of it."""
+    made = SimpleNamespace(says=[], calls=[], errors=[])
 
     def run_job(self: Any, job: Any) -> None:
-        calls.append(job)
-        if len(calls) < 3 or not reached:
+        made.calls.append(job)
+        if made.says:
+            said = FAILED_CALL.format(made.says.pop(0) if len(made.says) > 1 or made.passes else made.says[0])
             self._report_job_error_threadsafe(SimpleNamespace(job=job), said)
 
     monkeypatch.setattr(original, "run_job", run_job)
-    monkeypatch.setattr(original, "_report_job_error_threadsafe", lambda self, info, msg: errors.append(msg))
+    monkeypatch.setattr(original, "_report_job_error_threadsafe", lambda self, info, msg: made.errors.append(msg))
     monkeypatch.setattr(slurm_executor, "RESUBMIT_S", 0.01)
-    monkeypatch.setattr(slurm_executor, "PATIENCE_S", 60 if reached else 0.1)
+    monkeypatch.setattr(slurm_executor.squeue, "jobs", lambda folder: [])
+    monkeypatch.setattr(slurm_executor.squeue, "unfinished", lambda: {"7"})
+    made.passes = True
+    made.executor = executor(slurm_executor.outlasting(original))
+    return made
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        "Batch job submission failed: Zero Bytes were transmitted or received",
+        "Batch job submission failed: Resource temporarily unavailable",
+        "Slurm temporarily unable to accept job, sleeping and retrying",
+        "Batch job submission failed: Socket timed out on send/recv operation",
+        "Batch job submission failed: Slurm backup controller in standby mode",
+        "Munge encode failed: Failed to access /run/munge/munge.socket.2: No such file or directory",
+        f"QOSMaxSubmitJobPerUserLimit\nsbatch: error: {POLICY}",
+        f"AssocMaxSubmitJobLimit\nsbatch: error: {POLICY}",
+        f"QOSGrpSubmitJobsLimit\nsbatch: error: {POLICY}",
+        f"AssocGrpSubmitJobsLimit\nsbatch: error: {POLICY}",
+        POLICY,
+    ],
+)
+def test_what_passes_by_itself_is_waited_out_and_is_no_attempt(sbatch, said, caplog):
+    sbatch.says = [f"sbatch: error: {said}"] * 3
+    sbatch.executor.run_job(SimpleNamespace(jobid=1, name="train", wildcards=[]))
+    assert (len(sbatch.calls), sbatch.errors) == (4, [])
+    lines = [record.message for record in caplog.records if "no attempt" in record.message]
+    assert len(lines) == 1 and "\n" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Batch job submission failed: Invalid partition name specified",
+        "Batch job submission failed: Invalid account or account/partition combination specified",
+        f"QOSMaxWallDurationPerJobLimit\nsbatch: error: {POLICY}",
+        f"AssocMaxCpuPerJobLimit\nsbatch: error: {POLICY}",
+        f"QOSMaxMemoryPerJob\nsbatch: error: {POLICY}",
+        "Batch job submission failed: Requested node configuration is not available",
+        "Batch job submission failed: Invalid generic resource (gres) specification",
+    ],
+)
+def test_what_does_not_pass_is_an_error_at_once(sbatch, said):
+    sbatch.says = [f"sbatch: error: {said}"]
+    sbatch.executor.run_job(SimpleNamespace(jobid=1))
+    assert len(sbatch.calls) == 1
+    assert sbatch.errors == [FAILED_CALL.format(f"sbatch: error: {said}")]
+
+
+def test_a_slurmctld_that_never_answers_is_an_error_at_last(sbatch, monkeypatch):
+    monkeypatch.setattr(slurm_executor, "PATIENCE_S", 0.1)
+    sbatch.says, sbatch.passes = ["sbatch: error: Unable to contact slurm controller (connect failure)"], False
+    sbatch.executor.run_job(SimpleNamespace(jobid=1))
+    assert len(sbatch.calls) > 1
+    assert sbatch.errors == [FAILED_CALL.format(sbatch.says[0])]
+
+
+def test_a_slot_is_waited_for_longer_than_slurmctld(sbatch, monkeypatch):
+    monkeypatch.setattr(slurm_executor, "PATIENCE_S", 0.0)
+    sbatch.says = [f"sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: {POLICY}"] * 4
+    sbatch.executor.run_job(SimpleNamespace(jobid=1))
+    assert (len(sbatch.calls), sbatch.errors) == (5, [])
+
+
+@pytest.mark.parametrize("said", ["QOSMaxSubmitJobPerUserLimit", "AssocMaxSubmitJobLimit", ""])
+def test_a_limit_that_no_job_of_the_user_fills_never_becomes_free(sbatch, monkeypatch, said):
+    monkeypatch.setattr(slurm_executor.squeue, "unfinished", lambda: set())
+    sbatch.says, sbatch.passes = [f"sbatch: error: {said}\nsbatch: error: {POLICY}"], False
+    sbatch.executor.run_job(SimpleNamespace(jobid=1))
+    assert len(sbatch.calls) == 1 and "none of your jobs is queued" in sbatch.errors[0]
+
+
+@pytest.mark.parametrize("way", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_the_wait_of_a_submission(sbatch, way):
+    made = sbatch.executor
+    sbatch.says, sbatch.passes = [f"sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: {POLICY}"], False
+    made._job_submission_executor.submit(made.run_job, SimpleNamespace(jobid=1))
+    made._job_submission_executor.submit(made.run_job, SimpleNamespace(jobid=2))
+    made._job_submission_executor.submit(made.run_job, SimpleNamespace(jobid=3))  # still to be submitted
+    while len(sbatch.calls) < 4:
+        threading.Event().wait(0.01)
+    if way == "SIGTERM":
+        made.workflow.scheduler._user_kill = "graceful"
+    else:
+        made._ending.set()
+    made._job_submission_executor.shutdown(wait=True)
+    assert len(sbatch.errors) == 3 and 3 not in {job.jobid for job in sbatch.calls}
+
+
+def test_ctrl_c_submits_no_more_and_ends_where_scancel_cannot_reach_slurm(original, monkeypatch, caplog):
+    from snakemake_interface_common.exceptions import WorkflowError
+
+    def refuse(self: Any, jobs: Any) -> None:
+        raise WorkflowError("Unable to cancel jobs with scancel (exit code 1): no controller")
+
+    calls: list[str] = []
+    monkeypatch.setattr(original, "cancel_jobs", refuse)
+    monkeypatch.setattr(original, "shutdown", lambda self: calls.append("shutdown"))
     made = executor(slurm_executor.outlasting(original))
-    made.run_job(SimpleNamespace(jobid=1))
-    assert errors == ([] if reached else [said])
-    assert len(calls) == 3 or not reached
+    made.lock, made.active_jobs = threading.Lock(), [job(1)]
+    made.cancel()
+    assert calls == ["shutdown"] and "recover.py --cancel" in caplog.text
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        made._job_submission_executor.submit(print)
+
+
+class ArraySbatch:
+    """The plugin's `run_array_jobs` as far as it reports: sbatch says `says` of its calls, one after another."""
+
+    def __init__(self, says: list[str]) -> None:
+        self.says, self.calls, self.submitted, self.errors = says, [], [], []
+
+    def run_array_jobs(self, made: Any, jobs: list[Any]) -> None:
+        self.calls.append(([one.jobid for one in jobs], plugin.get_job_wildcards(jobs[0])))
+        if said := self.says.pop(0) if self.says else "":
+            made.logger.error(f"SLURM sbatch failed for array job submission. The error message was '{said}'.")
+            for one in jobs:
+                made._report_job_error_threadsafe(SimpleNamespace(job=one), "Part of failed array sbatch submission")
+        else:
+            self.submitted += [one.jobid for one in jobs]
+
+
+@pytest.mark.parametrize(
+    ("says", "alone", "refused"),
+    [
+        ([], [], []),
+        (["sbatch: error: Resource temporarily unavailable"] * 2, [], []),
+        ([f"sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: {POLICY}"], [1, 2, 3], []),
+        (["sbatch: error: Invalid partition name specified"], [], [1, 2, 3]),
+    ],
+    ids=["taken", "momentary", "limit", "permanent"],
+)
+def test_an_array_is_submitted_as_a_job_is(original, monkeypatch, caplog, says, alone, refused):
+    array, single, errors = ArraySbatch(list(says)), [], []
+    monkeypatch.setattr(original, "run_array_jobs", lambda self, jobs: array.run_array_jobs(self, jobs))
+    monkeypatch.setattr(original, "run_job", lambda self, job: single.append(job.jobid))
+    monkeypatch.setattr(original, "_report_job_error_threadsafe", lambda self, info, msg: errors.append(info.job.jobid))
+    monkeypatch.setattr(slurm_executor, "RESUBMIT_S", 0.01)
+    monkeypatch.setattr(slurm_executor.squeue, "jobs", lambda folder: [])
+    monkeypatch.setattr(slurm_executor.squeue, "unfinished", lambda: {"7"})
+    made = executor(slurm_executor.outlasting(original))
+    jobs = [SimpleNamespace(jobid=number, name="train", wildcards=["d", "m", "full"]) for number in (1, 2, 3)]
+    made.run_array_jobs(jobs)
+    assert (single, errors, array.submitted) == (alone, refused, [] if alone or refused else [1, 2, 3])
+    assert {wildcards for _, wildcards in array.calls} == {""}  # no arm's name for all of them
+    assert plugin.get_job_wildcards(jobs[0]) == "d_m_full"
+    assert ("Invalid partition" in caplog.text) == bool(refused)
+
+
+def test_an_array_whose_answer_is_lost_is_not_submitted_again(original, monkeypatch):
+    array, submitted = ArraySbatch(["sbatch: error: Zero Bytes were transmitted or received"]), []
+    monkeypatch.setattr(original, "run_array_jobs", lambda self, jobs: array.run_array_jobs(self, jobs))
+    monkeypatch.setattr(
+        original, "_report_job_submission_threadsafe", lambda self, info: submitted.append(info.external_jobid)
+    )
+    monkeypatch.setattr(slurm_executor, "RESUBMIT_S", 0.01)
+    made = executor(slurm_executor.outlasting(original))
+    waits = ("PENDING", "Resources", "", "rule_train", made.run_uuid)
+    monkeypatch.setattr(slurm_executor.squeue, "jobs", lambda folder: [Job(f"17_{n}", *waits) for n in (1, 2)])
+    made.run_array_jobs([SimpleNamespace(jobid=n, name="train", wildcards=["d"]) for n in (4, 5)])
+    assert (submitted, len(array.calls)) == (["17_1", "17_2"], 1)
 
 
 @pytest.mark.parametrize("arrived", [True, False])
@@ -180,7 +474,7 @@ def test_a_submission_whose_answer_is_lost_is_looked_for_before_the_next(origina
     def run_job(self: Any, job: Any) -> None:
         calls.append(job)
         if len(calls) == 1:
-            said = f"sbatch: error: Batch job submission failed: {slurm_executor.UNANSWERED} operation"
+            said = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
             self._report_job_error_threadsafe(SimpleNamespace(job=job), said)
 
     monkeypatch.setattr(original, "run_job", run_job)
@@ -203,16 +497,6 @@ def test_a_submission_whose_answer_is_lost_is_looked_for_before_the_next(origina
     made.run_job(SimpleNamespace(jobid=1, name="train", wildcards=["a", "b"]))
     assert (len(calls), [info.external_jobid for info in submitted]) == ((1, ["7"]) if arrived else (2, []))
     assert errors == []
-
-
-def test_any_other_refusal_is_an_error_at_once(original, monkeypatch):
-    errors = []
-    monkeypatch.setattr(
-        original, "run_job", lambda self, job: self._report_job_error_threadsafe(job, "invalid partition specified")
-    )
-    monkeypatch.setattr(original, "_report_job_error_threadsafe", lambda self, info, msg: errors.append(msg))
-    executor(slurm_executor.outlasting(original)).run_job(SimpleNamespace(jobid=1))
-    assert errors == ["invalid partition specified"]
 
 
 @pytest.mark.parametrize(

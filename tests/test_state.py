@@ -75,10 +75,12 @@ def test_a_state_cut_or_pieced_together_is_seen(run: RunDirectory, damage: Any, 
     content = checkpoint(run).read_bytes()
     damaged = damage(content)
     checkpoint(run).write_bytes(damaged)
+    (left := checkpoint(run).with_name(".checkpoint.pt.123.tmp")).touch()  # by a process that was killed
     if damaged == content:  # the checksum's last digits were none that have capitals
         return
     assert run.load() is None
     assert BEGINS_ANEW in capsys.readouterr().err
+    assert not left.exists()
 
 
 class Bomb:

@@ -1,5 +1,6 @@
 """tokenize_dataset.py on small tokenizers that the tests build."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -35,8 +36,7 @@ def bert(folder: Path, positions: int = 16) -> Path:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     config = {"model_type": "bert", "max_position_embeddings": positions, "vocab_size": len(WORDS)}
     (folder / "config.json").write_text(json.dumps(config))
-    folder.with_name(f"{folder.name}.json").write_text('{"sha256": "m0"}')
-    return folder
+    return manifest(folder, "m0")
 
 
 def decoder(folder: Path, eos: bool = True) -> Path:
@@ -51,7 +51,15 @@ def decoder(folder: Path, eos: bool = True) -> Path:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | ({"eos_token": "</s>"} if eos else {})))
     (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 32}')
-    folder.with_name(f"{folder.name}.json").write_text('{"sha256": "m1"}')
+    return manifest(folder, "m1")
+
+
+def manifest(folder: Path, sha256: str, embeddings: int | None = None) -> Path:
+    """The folder, once its manifest stands beside it."""
+    (folder / "model.safetensors").touch()
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    content = {"sha256": sha256, "files": files, "embeddings": embeddings}
+    folder.with_name(f"{folder.name}.json").write_text(json.dumps(content))
     return folder
 
 
@@ -134,11 +142,11 @@ def test_pairs_have_token_types_and_lose_the_longer_text_s_end(tmp_path, tokeniz
     assert rows(arrays, "test", "token_type_ids") == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1]]
 
 
-def test_regression_has_one_float32_label(tmp_path, tokenize):
+def test_regression_has_one_label_as_it_is(tmp_path, tokenize):
     folder = data(tmp_path / "data", ["a", "b"], labels=[0.1, 2.0], task="regression")
     tokenize(folder, bert(tmp_path / "m"), 6, tmp_path / "m.npz")
     labels = np.load(tmp_path / "m.npz")["train_labels"]
-    assert (labels.dtype, labels.tolist()) == (np.float32, [np.float32(0.1), 2.0])
+    assert (labels.dtype, labels.tolist()) == (np.float64, [0.1, 2.0])
     described = json.loads((tmp_path / "m.json").read_text())
     assert (described["num_labels"], described["labels"]) == (1, None)
 
@@ -152,16 +160,43 @@ def test_a_decoder_without_a_pad_token_pads_with_eos(tmp_path, tokenize):
     assert json.loads((tmp_path / "m.json").read_text())["pad_token_id"] == 1
 
 
+def test_tokens_that_the_model_has_no_embedding_of_are_named_with_their_rows(tmp_path, tokenize):
+    model = manifest(bert(tmp_path / "m"), "m0", embeddings=6)
+    tokenize(data(tmp_path / "known", ["a", "b a"]), model, 8, tmp_path / "known.npz")
+    folder = data(tmp_path / "beyond", ["a d", "b", "c"], labels=[0, 1, 0])
+    message = r"train\.parquet, rows 1, 3: token 7 \('d'\) is beyond the model's 6 embeddings; resize them"
+    with pytest.raises(InputError, match=message):
+        tokenize(folder, model, 8, tmp_path / "beyond.npz")
+    manifest(model, "m0", embeddings=0)
+    with pytest.raises(InputError, match=r"pad token 0 \('\[PAD\]'\) is beyond the model's 0 embeddings"):
+        tokenize(folder, model, 8, tmp_path / "beyond.npz")
+
+
+def test_a_model_or_split_that_changed_since_it_was_fetched(tmp_path, tokenize):
+    folder, model = data(tmp_path / "data", ["a", "b"]), bert(tmp_path / "m")
+    described = json.loads((folder / "dataset.json").read_text())
+    described["splits"]["test"]["sha256"] = "0" * 64
+    (folder / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"test\.parquet: changed since dataset\.json was written"):
+        tokenize(folder, model, 8, tmp_path / "m.npz")
+    (folder / "test.parquet").unlink()
+    with pytest.raises(InputError, match=r"test\.parquet: no such file"):
+        tokenize(folder, model, 8, tmp_path / "m.npz")
+    (model / "vocab.txt").write_text("other")
+    with pytest.raises(InputError, match=r"vocab\.txt: changed since the model was fetched"):
+        tokenize(folder, model, 8, tmp_path / "m.npz")
+
+
 def only_config(folder: Path) -> Path:
     for path in bert(folder).iterdir():
         if path.name != "config.json":
             path.unlink()
-    return folder
+    return manifest(folder, "m0")
 
 
 def broken(folder: Path) -> Path:
     (bert(folder) / "tokenizer.json").write_text("{")
-    return folder
+    return manifest(folder, "m0")
 
 
 def no_manifest(folder: Path) -> Path:
@@ -173,7 +208,7 @@ def roberta(folder: Path) -> Path:
     """Positions 0 and 1 of 16 are never used."""
     config = {"model_type": "roberta", "max_position_embeddings": 16, "pad_token_id": 1}
     (bert(folder) / "config.json").write_text(json.dumps(config))
-    return folder
+    return manifest(folder, "m0")
 
 
 @pytest.mark.parametrize(

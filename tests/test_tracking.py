@@ -2,26 +2,36 @@
 
 import csv
 import importlib.util
+import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import synthetic
 import tiny
 import yaml
-from peft_tradeoffs import code, files, tracking, tracking_record
+from peft_tradeoffs import code, files, trackers, tracking, tracking_record
 from peft_tradeoffs.redaction import redacted
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 KEYS = ("WANDB_API_KEY", "HF_TOKEN", "SWANLAB_API_KEY", "TRACKIO_WRITE_TOKEN")
 SECRETS = {name: f"not-to-be-written-{i}" for i, name in enumerate(KEYS)}
+# Settings of trackers that take a URL, with a password in it.
+SECRETS |= {
+    name: f"http://me:not-to-be-written-{name.lower()}@127.0.0.1:9"
+    for name in ("WANDB_BASE_URL", "COMET_URL_OVERRIDE", "CLEARML_API_HOST", "SWANLAB_API_HOST", "MLFLOW_TRACKING_URI")
+}
+PASSWORD = b"not-to-be-written"
 TRAINING = ("epoch", "train_loss", "learning_rate", "train_s")
 # A package in place of a tracker's: accelerate calls these, and `run.log` and `run.finish` of what init returns.
 FAKE = "import os, sys, time\nfrom types import SimpleNamespace\nconfig = {}\ndef init(**_):\n    "
@@ -70,6 +80,16 @@ def fake(folder: Path, does: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "FAKE_PID": str(folder / "pids"), **SECRETS}
 
 
+def train_again(folder: Path) -> None:
+    """The LoRA runs as another training of them would leave them: other values, and fewer of them."""
+    for run in folder.glob("results/runs/reviews/tiny/lora-r4/seed*"):
+        summary = files.read_json(run / "summary.json")
+        files.write_json(run / "summary.json", summary | {"train_s": summary["train_s"] + 1.0})
+        lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+        (run / "metrics.csv").write_text("".join([lines[0], *lines[3:]]))
+        synthetic.seal(run)
+
+
 def send(folder: Path, tracker: str, output: str, **variables: str) -> list[dict]:
     """Call track.py for the two LoRA runs; their records."""
     runs = [f"reviews/tiny/lora-r4/seed{seed}" for seed in (0, 1)]
@@ -81,7 +101,7 @@ def send(folder: Path, tracker: str, output: str, **variables: str) -> list[dict
     environment = {name: value for name, value in os.environ.items() if name not in unset} | variables
     done = subprocess.run(call, cwd=folder, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert not any(secret in done.stdout + done.stderr for secret in SECRETS.values())
+    assert PASSWORD.decode() not in done.stdout + done.stderr
     return [files.read_json(folder / record) for record in records]
 
 
@@ -92,18 +112,24 @@ def sent(folder: Path) -> list[dict]:
 
 def read_tensorboard(folder: Path) -> dict[str, Read]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
 
     found = {}
     for run in folder.glob("*/*/*/seed*"):
-        assert len(list(run.glob("events.*"))) == 1
+        assert len(list(run.rglob("events.*"))) == 1  # else the list has the run twice
         events = EventAccumulator(str(run)).Reload()
         points: dict[int, dict[str, float]] = {}
         for tag in events.Tags()["scalars"]:
             for event in events.Scalars(tag):
                 assert tag not in points.setdefault(event.step, {})
                 points[event.step][tag] = event.value
-        (parameters,) = run.glob("*/hparams.yml")
-        found[str(run.relative_to(folder))] = yaml.safe_load(parameters.read_text()), points
+        parameters = yaml.safe_load((run / "hparams.yml").read_text())
+        found[str(run.relative_to(folder))] = parameters, points
+        shown = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+        experiment = plugin_data_pb2.HParamsPluginData.FromString(shown).experiment
+        metrics = {info.name.tag for info in experiment.metric_infos}
+        assert "summary/metric_value" in metrics and metrics < set(events.Tags()["scalars"])
+        assert {info.name for info in experiment.hparam_infos} == {k for k, v in parameters.items() if v is not None}
     return found
 
 
@@ -182,8 +208,21 @@ def test_the_tool_reads_back_what_was_recorded(tracker, folder, proxy):
             expected = {"peft.r": 4, "training": None, "status": "completed", "seed": int(name[-1]), "batch_size": 8}
             assert {key: hyperparameters.get(key) for key in expected} == expected
     assert send(folder, tracker, "tracking", **ways) == records  # nothing was sent a third time
+    before = {path: path.read_bytes() for path in folder.glob("results/runs/reviews/tiny/lora-r4/*/*.[cj]s*")}
+    train_again(folder)
+    try:
+        assert [record["status"] for record in send(folder, tracker, "tracking", **ways, **SECRETS)] == ["sent"] * 2
+        found = read(folder / "tracking" / tracker)  # which has no run and no step twice
+        assert {name: set(points) for name, (_, points) in found.items()} == {name: {8} for name in found}
+        for name, (_, points) in found.items():
+            assert points[8]["summary/train_s"] == pytest.approx(
+                recorded(folder / "results/runs" / name)[8]["summary/train_s"]
+            )
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
     for file in folder.rglob("*"):
-        assert not file.is_file() or not any(s.encode() in file.read_bytes() for s in SECRETS.values()), file
+        assert not file.is_file() or PASSWORD not in file.read_bytes(), file
     with pytest.raises(BlockingIOError):
         server.accept()
 
@@ -242,8 +281,9 @@ def test_a_run_that_failed_is_sent_with_its_status(folder, tmp_path):
     run = tmp_path / "reviews/tiny/full/seed0"
     shutil.copytree(folder / "results/runs/reviews/tiny/full/seed0", run)
     summary = files.read_json(run / "summary.json")
-    (run / "metrics.csv").write_text("\n")
-    synthetic.seal(run, summary | {"status": "oom", "failed_phase": "probe", "steps": None})
+    files.write_json(run / "summary.json", summary | {"status": "oom", "failed_phase": "probe", "steps": None})
+    (run / "metrics.csv").unlink()
+    synthetic.seal(run)
     sent = tracking.read_run(run)
     assert (sent.hyperparameters["status"], sent.hyperparameters["summary/failed_phase"]) == ("oom", "probe")
     assert [step for step, _ in sent.points] == [0]
@@ -275,3 +315,114 @@ def test_what_looks_like_a_secret_is_left_out(monkeypatch):
     monkeypatch.setenv("MY_PASSWORD", "tulip")
     assert redacted("tulip at\n  http://a:b@h/p?token=x") == "… at http://…@h/p?…"
     assert redacted("key 0123456789abcdef0123 is bad, ModuleNotFoundError") == "key … is bad, ModuleNotFoundError"
+
+
+def tracked(seed: int) -> tracking.TrackedRun:
+    group = "reviews/tiny/full"
+    return tracking.TrackedRun(f"{group}/seed{seed}", group, {"seed": seed}, [(8, {"summary/train_s": 1.0})])
+
+
+class FakeMlflow:
+    """mlflow with a list for a server."""
+
+    def __init__(self, *others: dict) -> None:
+        self.runs = list(others)
+        self.MlflowClient = lambda: self
+
+    def get_experiment_by_name(self, name: str) -> SimpleNamespace | None:
+        return SimpleNamespace(experiment_id=name) if name == "trial" else None
+
+    def search_runs(self, experiments: list[str], text: str) -> list[SimpleNamespace]:
+        key, value = re.fullmatch(r"(.+) = '(.+)'", text).groups()
+        found = [run for run in self.runs if {"attributes.run_name": run["name"]}.get(key, run["id"]) == value]
+        return [SimpleNamespace(info=SimpleNamespace(run_id=run)) for run in found]
+
+    def delete_run(self, run: dict) -> None:
+        self.runs.remove(run)
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["own_store", "server"])
+def test_mlflow_keeps_one_of_a_run_and_all_of_others(tmp_path, monkeypatch, local):
+    run = tracked(0)
+    other = {"name": "reviews/tiny/full/seed1", "id": "other"}
+    colleague = {"name": run.name, "id": "of somebody else, of the same name"}
+    fake = FakeMlflow(other, {"name": run.name, "id": "before"}, {"name": run.name, "id": run.id}, colleague)
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    trackers._forget("mlflow", "trial", tmp_path, run, ["before"], local)
+    assert fake.runs == ([other] if local else [other, colleague])
+    trackers._forget("mlflow", "another project", tmp_path, run, ["other"], local)
+    assert other in fake.runs
+
+
+class FakeWandb:
+    """wandb's API with a list for a server."""
+
+    def __init__(self, *runs: str) -> None:
+        self.runs = list(runs)
+        self.errors = SimpleNamespace(CommError=ConnectionError)
+        self.Api = lambda: self
+
+    def run(self, path: str) -> SimpleNamespace:
+        if path not in self.runs:
+            raise ValueError(f"Could not find run {path}")
+        return SimpleNamespace(delete=lambda: self.runs.remove(path))
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_wandb_online_loses_what_we_sent_before_and_nothing_else(tmp_path, monkeypatch, mode):
+    run = tracked(0)
+    fake = FakeWandb("trial/before", "trial/other", "another/before")
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    for left in ("before", run.id, f"{run.key}00000000", "00000000"):
+        (tmp_path / f"wandb/offline-run-1-{left}").mkdir(parents=True)
+    trackers._forget("wandb", "trial", tmp_path / "wandb", run, ["before", "gone"], local=mode == "offline")
+    assert fake.runs == (["trial/other", "another/before"] if mode == "online" else fake.runs)
+    left = {path.name.rpartition("-")[2] for path in tmp_path.glob("wandb/offline-run-*")}
+    assert left == ({"00000000"} if mode == "offline" else {"00000000", f"{run.key}00000000"})
+
+
+@pytest.mark.parametrize("tracker", trackers.BY_FILES)
+@pytest.mark.parametrize("local", [True, False], ids=["offline", "online"])
+def test_a_tracker_that_writes_files_has_each_run_once(tmp_path, monkeypatch, tracker, local):
+    """swanlab a folder, comet_ml an archive, clearml one below a folder: each sending leaves its own."""
+    count = itertools.count()
+
+    class Writer:
+        def start(self) -> None:
+            number = next(count)
+            (tmp_path / f"run-{number}/files").mkdir(parents=True)
+            (tmp_path / f"{number}.zip").touch()
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_, **__: None
+
+    monkeypatch.setattr(trackers, "_writer", lambda *_: Writer())
+    monkeypatch.setattr(trackers, "is_local", lambda *_: local)
+    runs = [tracked(seed) for seed in (0, 1)]
+    for run in runs:
+        assert trackers.send(tracker, "trial", tmp_path, run, []) is None
+    said = trackers.send(tracker, "trial", tmp_path, runs[0], ["before"])
+    assert (said is None) == local and (local or "remove it there" in said)
+    left = {path.name for path in tmp_path.iterdir()} - {".sent"}
+    assert left == {"run-1", "1.zip", "run-2", "2.zip"}
+
+
+def test_what_was_sent_before_a_run_was_trained_again_is_remembered_until_it_is_replaced(tmp_path, monkeypatch):
+    run, path = tmp_path / "seed0", tmp_path / "sent/seed0.json"
+    files.write_json(path, {"status": "sent", "id": "before", "failed_attempts": 0})
+    told = []
+
+    def send(tracker: str, project: str, place: Path, earlier: dict[Path, list[str]], limit_s: float) -> Iterator[Any]:
+        if not earlier:
+            return
+        told.append(earlier[run])
+        yield run, "down" if len(told) == 1 else None, False, None
+
+    monkeypatch.setattr(tracking_record, "_send", send)
+    monkeypatch.setattr(tracking_record, "read_run", lambda folder: tracked(0))
+    for _ in range(3):
+        record = tracking_record.track("tensorboard", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)[run]
+    assert told == [["before"], ["before"]]
+    assert (record["status"], record["earlier"]) == ("sent", [])

@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError, run
 from peft_tradeoffs.grid import add_keep_weights, add_runs
 
@@ -59,7 +60,7 @@ def main() -> None:
         pair: contract_notes(frame[(frame["dataset"] == pair[0]) & (frame["model"] == pair[1])], own, args.declared)
         for pair, own in runs.items()
     }
-    write_text(args.output_dir / "contract.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(args.output_dir / "contract.csv", to_csv(frame))
     write_text(args.output_dir / "contract.md", contract_markdown(frame, notes))
     write_text(args.output_dir / "contract.tex", contract_latex(frame, notes))
 

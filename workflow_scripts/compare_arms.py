@@ -6,10 +6,11 @@ out.
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import AXES, add_contract, add_runs, run_folder
+from peft_tradeoffs.grid import AXES, add_contract, add_data, add_runs, run_folder
 from peft_tradeoffs.margin import check_margin
 
 NOTHING = "Random weights: there is no metric to compare.\n"
@@ -27,6 +28,7 @@ def arguments() -> argparse.Namespace:
         help="differences below it count as none, in the metric's unit (0.01 is a point of accuracy); at most 0.2",
     )
     add_contract(parser)
+    add_data(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()
 
@@ -40,6 +42,7 @@ def main() -> None:
     from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
     from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable
     from peft_tradeoffs.contract_text import read_runs
+    from peft_tradeoffs.notices import of_rows, warnings_by_pair
     from peft_tradeoffs.table_formats import write_tables
 
     runs = read_runs(args)
@@ -51,7 +54,10 @@ def main() -> None:
             run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / PREDICTIONS[split], of
         ),
     )
-    write_tables(args.output_dir, "comparison", frame, comparison_readable, comparison_notes, nothing=NOTHING)
+    warned = functools.partial(of_rows, warnings_by_pair(runs, args.runs_dir, args.data_dir))
+    write_tables(
+        args.output_dir, "comparison", frame, comparison_readable, comparison_notes, warned=warned, nothing=NOTHING
+    )
 
 
 if __name__ == "__main__":

@@ -50,6 +50,9 @@ def load_docstrings(block: Block, output_dir: Path) -> Loaded:
 
 def load_hub(block: Block, output_dir: Path) -> Loaded:
     """The tables of a hub data set at a pinned revision; a ClassLabel's names become the labels."""
+    from peft_tradeoffs.network import check_hub_variables
+
+    check_hub_variables()
     from peft_tradeoffs.hub import dataset_snapshot, load_dataset
 
     config = block.get("config")
@@ -127,6 +130,7 @@ def main() -> None:
         raise InputError(f"source {source!r}: no {missing[0]!r} in the data set's block; add it")
 
     from peft_tradeoffs.overlap import check_distinct
+    from peft_tradeoffs.positive_class import put_last
     from peft_tradeoffs.splits import SPLITS, make_splits, write_splits
 
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
@@ -152,6 +156,7 @@ def main() -> None:
         for warning in warnings:
             print(f"warning: data set {arguments.output_dir.name}: {warning}", file=sys.stderr)
     check_distinct(tables, text)
+    splits, names = put_last(splits, names, block.get("positive_class"))
     write_splits(splits, names, {"source": source, **identity}, arguments.output_dir, warnings)
 
 

@@ -9,6 +9,7 @@ import itertools
 import json
 from pathlib import Path
 
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import run
 
 REMEDY = "delete the folder, and Snakemake profiles that arm again"
@@ -49,7 +50,7 @@ def main() -> None:
         style.save(figure, folder, "memory")
         arms.append((place, engines, operators, memory))
     frame = index_frame(arms)
-    write_text(args.profiles_dir / "index.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(args.profiles_dir / "index.csv", to_csv(frame))
     write_text(args.profiles_dir / "index.md", index_text(frame))
 
 

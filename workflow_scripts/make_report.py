@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
+from peft_tradeoffs.grid import add_data
 
 
 def arguments() -> argparse.Namespace:
@@ -23,6 +24,7 @@ def arguments() -> argparse.Namespace:
         metavar="DIR",
         help="folder of the runs: {dataset}/{model}/{arm}/seed{seed}/ below it",
     )
+    add_data(parser)
     parser.add_argument(
         "--profiles", type=Path, metavar="CSV", help="index.csv of the profiles, beside whose folder the report stands"
     )
@@ -39,7 +41,7 @@ def main() -> None:
     files = {path.stem: path for path in args.tables}
     if args.profiles:
         files["profiles"] = args.profiles
-    write_text(args.output, report.report(files, args.runs_dir))
+    write_text(args.output, report.report(files, args.runs_dir, args.data_dir))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_contract, add_runs
+from peft_tradeoffs.grid import add_contract, add_data, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -17,6 +17,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
     add_contract(parser)
+    add_data(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()
 
@@ -26,18 +27,20 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs import cost, readable, tables
     from peft_tradeoffs.contract_text import read_runs
+    from peft_tradeoffs.notices import of_rows, warnings_by_pair
     from peft_tradeoffs.table_formats import write_tables
 
     runs = read_runs(args)
     arms = tables.arms_frame(runs)
     costs_notes = functools.partial(readable.costs_notes, runs=runs)
-    for name, frame, cells, notes in (
-        ("runs", runs, readable.runs_readable, costs_notes),
-        ("arms", arms, readable.arms_readable, costs_notes),
-        ("memory", tables.memory_frame(arms), readable.memory_readable, readable.memory_notes),
-        ("cost", cost.cost_frame(runs), cost.cost_readable, cost.cost_notes),
+    warned = functools.partial(of_rows, warnings_by_pair(runs, args.runs_dir, args.data_dir))
+    for name, frame, cells, notes, warnings in (
+        ("runs", runs, readable.runs_readable, costs_notes, warned),
+        ("arms", arms, readable.arms_readable, costs_notes, warned),
+        ("memory", tables.memory_frame(arms), readable.memory_readable, readable.memory_notes, None),
+        ("cost", cost.cost_frame(runs), cost.cost_readable, cost.cost_notes, None),
     ):
-        write_tables(args.output_dir, name, frame, cells, notes)
+        write_tables(args.output_dir, name, frame, cells, notes, warned=warnings)
 
 
 if __name__ == "__main__":

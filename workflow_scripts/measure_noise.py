@@ -7,6 +7,7 @@ for bit, how far apart they are if not, and the spread of the metric, of time, m
 import argparse
 from pathlib import Path
 
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import run
 from peft_tradeoffs.grid import AXES, add_grid, run_folder, summaries
 
@@ -39,7 +40,7 @@ def main() -> None:
     folders = {number: args.noise_dir / f"repeat{number}" for number in range(1, args.repeats + 1)}
     runs = repeats_frame({n: read_summaries(summaries(folder, args.grid)) for n, folder in folders.items()})
     frame = noise_frame(runs, lambda of: run_folder(folders[of["repeat"]], *(of[axis] for axis in AXES)))
-    write_text(args.output_dir / "noise.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(args.output_dir / "noise.csv", to_csv(frame))
     write_text(args.output_dir / "noise.md", markdown(frame, noise_readable, noise_notes))
     write_text(args.output_dir / "noise.tex", latex(frame, noise_readable, noise_notes))
 

@@ -8,8 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import add_contract, add_noise, add_runs
+from peft_tradeoffs.grid import add_contract, add_data, add_noise, add_runs
 
 LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
 
@@ -20,6 +21,7 @@ def arguments() -> argparse.Namespace:
     add_runs(parser)
     add_contract(parser)
     add_noise(parser)
+    add_data(parser)
     parser.add_argument("--comparison", type=Path, required=True, metavar="CSV", help="comparison.csv of these runs")
     parser.add_argument(
         "--limits",
@@ -40,6 +42,7 @@ def main() -> None:
     from peft_tradeoffs.contract_text import read_runs
     from peft_tradeoffs.files import write_text
     from peft_tradeoffs.job_noise import read_noise
+    from peft_tradeoffs.notices import warnings_by_pair
     from peft_tradeoffs.recommendation import recommendation_frame
     from peft_tradeoffs.recommendation_text import recommendation_markdown
 
@@ -48,8 +51,9 @@ def main() -> None:
         raise InputError(f"--limits: unknown {', '.join(sorted(unknown))}; known are {', '.join(LIMITS)}")
     runs = read_runs(args)
     frame = recommendation_frame(runs, read_comparison(args.comparison), limits, read_noise(args.noise))
-    write_text(args.output_dir / "recommendation.csv", frame.to_csv(index=False, lineterminator="\n"))
-    write_text(args.output_dir / "recommendation.md", recommendation_markdown(frame, limits))
+    warnings = warnings_by_pair(runs, args.runs_dir, args.data_dir)
+    write_text(args.output_dir / "recommendation.csv", to_csv(frame))
+    write_text(args.output_dir / "recommendation.md", recommendation_markdown(frame, limits, warnings))
 
 
 if __name__ == "__main__":

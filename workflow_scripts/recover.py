@@ -5,6 +5,7 @@ folder; then call Snakemake as before: it does what is missing, and a run that i
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -133,13 +134,14 @@ def end_processes(folder: Path, args: argparse.Namespace) -> None:
         return
     print("still at work:", *left, sep="\n  ", flush=True)
     if args.cancel:
+        if unknown := [orphan for orphan in left if not orphan.known]:
+            raise InputError(
+                f"{unknown[0].run}: its lock names process {unknown[0].owner.pid}, which is another user's or cannot "
+                "be looked into: ask its owner to end it, or wait for it (without --cancel)"
+            )
         for pid in {orphan.owner.pid for orphan in left}:
-            try:
+            with contextlib.suppress(ProcessLookupError):  # ended meanwhile
                 os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:  # ended meanwhile
-                pass
-            except PermissionError:
-                raise InputError(f"process {pid} is another user's; ask its owner to end it, or wait for it") from None
     while left:
         time.sleep(args.interval)
         now = orphans.at_work(folder)

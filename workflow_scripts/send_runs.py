@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--project", required=True, help="the project's name in the tracker")
     parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="where trackers that write files do")
     parser.add_argument("--runs", type=Path, required=True, nargs="+", metavar="DIR", help="folders of finished runs")
+    parser.add_argument("--earlier", required=True, nargs="+", metavar="IDS", help="what was sent of each before, or -")
     args = parser.parse_args()
     os.environ.update(offline(args.tracker, args.folder, os.environ))
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # nothing of it needs a GPU that others measure on
@@ -40,9 +41,10 @@ def main() -> None:
     from peft_tradeoffs.trackers import send
 
     print(json.dumps({"ready": args.tracker}), file=told)
-    for folder in args.runs:
-        send(args.tracker, args.project, args.folder, read_run(folder))
-        print(json.dumps({"sent": str(folder)}), file=told)
+    for folder, ids in zip(args.runs, args.earlier, strict=True):
+        earlier = [] if ids == "-" else ids.split(",")
+        remark = send(args.tracker, args.project, args.folder, read_run(folder), earlier)
+        print(json.dumps({"sent": str(folder), "remark": remark}), file=told)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Writes an .npz with, for each split s, {s}_input_ids (int32, all rows joined), {s}_token_type_ids (int8, where
 the tokenizer returns them), {s}_offsets (int64 [n + 1]: row i is input_ids[offsets[i]:offsets[i + 1]]),
-{s}_labels (int64 class index, float32 for regression) and {s}_rows (int64, row in the source split). Beside it
+{s}_labels (int64 class index, float64 for regression) and {s}_rows (int64, row in the source split). Beside it
 stands a .json. Texts longer than --max-length are truncated and counted; `tokens` in the .json are lengths before
 truncation.
 """
@@ -19,31 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
+# What is read of the files of the jobs before, with the types that it has.
+DATASET = {"task": (str,), "pair": (bool,), "labels": (list, type(None)), "splits": (dict,), "sha256": (str,)}
+MANIFEST = {"files": (dict,), "sha256": (str,)}
 CHUNK = 4096  # rows encoded at once
 # the models whose first position is padding_idx + 1, as in RoBERTa
 OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
-
-
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """The folder's tokenizer, with a pad token. Raises InputError for a folder without a usable tokenizer."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; make it with fetch_model.py")
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"{folder}: its tokenizer cannot be loaded: {' '.join(str(error).split())}") from error
-    # from a config.json alone Transformers makes a tokenizer that knows the special tokens only
-    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
-        raise InputError(
-            f"{folder}: no tokenizer; a tokenizer.json or the vocabulary its model type needs must be there"
-        )
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise InputError(f"{folder}: the tokenizer has no pad token and no eos token; set its pad_token")
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def longest_input(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -95,12 +76,28 @@ def encode(
     return encoded, lengths
 
 
+def check_split(path: Path, described: dict[str, Any]) -> None:
+    """Raise InputError unless the split's file is there and is the one that dataset.json `described`."""
+    from peft_tradeoffs.files import sha256
+
+    remedy = f"delete {path.parent} and run again, which reads the data set anew"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {remedy}")
+    recorded = described.get("sha256")
+    if recorded is not None and recorded != sha256(path):
+        raise InputError(f"{path}: changed since dataset.json was written, which has another sha256 of it; {remedy}")
+
+
 def tokenize_split(
-    path: Path, tokenizer: "PreTrainedTokenizerBase", max_length: int, pair: bool
+    path: Path, tokenizer: "PreTrainedTokenizerBase", max_length: int, pair: bool, embeddings: int | None
 ) -> tuple[dict[str, "np.ndarray"], list[int]]:
-    """A split's arrays by name (see the module's head) and its rows' lengths before truncation."""
+    """A split's arrays by name (see the module's head) and its rows' lengths before truncation.
+
+    Raises InputError for a row without tokens, or with one that is none of the model's `embeddings`.
+    """
     import numpy as np
     import pyarrow.parquet as pq
+    from peft_tradeoffs.tokenizer_check import check_ids
 
     table = pq.read_table(path)
     columns = ("text_a", "text_b") if pair else ("text_a",)
@@ -109,10 +106,10 @@ def tokenize_split(
     empty = [row for row, length in enumerate(lengths) if not length]
     if empty:
         raise InputError(f"{path}, row {empty[0] + 1}: {texts[empty[0]]} has no tokens; take such rows out")
-    labels = table.column("label").to_numpy()
+    check_ids(str(path), encoded["input_ids"], tokenizer, embeddings)
     arrays = {
         "offsets": np.cumsum([0, *map(len, encoded["input_ids"])], dtype=np.int64),
-        "labels": labels.astype(np.float32) if labels.dtype == np.float64 else labels,
+        "labels": table.column("label").to_numpy(),
         "rows": table.column("row").to_numpy(),
     }
     for name, lists in encoded.items():
@@ -131,25 +128,32 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
     import numpy as np
-    from peft_tradeoffs.files import atomic, read_json, sha256, write_json
+    from peft_tradeoffs.files import atomic, read_object, sha256, write_json
     from peft_tradeoffs.model_files import check_manifest
     from peft_tradeoffs.splits import SPLITS
+    from peft_tradeoffs.tokenizer_check import check_pad_token, load_tokenizer
 
     manifest = arguments.model.with_name(f"{arguments.model.name}.json")
     described = arguments.data_dir / "dataset.json"
     for path, script in ((manifest, "fetch_model.py"), (described, "fetch_dataset.py")):
         if not path.is_file():
             raise InputError(f"{path}: no such file; make it with {script}")
-    dataset, model = read_json(described), read_json(manifest)
+    if not arguments.model.is_dir():
+        raise InputError(f"{arguments.model}: no such folder; make it with fetch_model.py")
+    dataset = read_object(described, DATASET, "a data set's description", "delete it, and the data set is read again")
+    model = read_object(manifest, MANIFEST, "a model's manifest", "delete it, and the model is fetched again")
     check_manifest(arguments.model, model)
     tokenizer = load_tokenizer(arguments.model)
+    embeddings = model.get("embeddings")
+    check_pad_token(arguments.model, tokenizer, embeddings)
     check_max_length(arguments.max_length, arguments.model, tokenizer, dataset["pair"])
 
     arrays: dict[str, Any] = {}
     tokens, truncated = {}, {}
     for split in (split for split in SPLITS if split in dataset["splits"]):
         path = arguments.data_dir / f"{split}.parquet"
-        of_split, lengths = tokenize_split(path, tokenizer, arguments.max_length, dataset["pair"])
+        check_split(path, dataset["splits"][split])
+        of_split, lengths = tokenize_split(path, tokenizer, arguments.max_length, dataset["pair"], embeddings)
         arrays |= {f"{split}_{name}": array for name, array in of_split.items()}
         truncated[split] = sum(length > arguments.max_length for length in lengths)
         tokens[split] = {
@@ -157,10 +161,12 @@ def main() -> None:
             "p99": int(np.percentile(lengths, 99, method="higher")),
             "max": max(lengths),
         }
+    described_by = arguments.output.with_name(f"{arguments.output.stem}.json")
+    described_by.unlink(missing_ok=True)  # a killed call leaves none that tells of other tokens
     with atomic(arguments.output) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     write_json(
-        arguments.output.with_name(f"{arguments.output.stem}.json"),
+        described_by,
         {
             "max_length": arguments.max_length,
             "pad_token_id": tokenizer.pad_token_id,

@@ -35,6 +35,8 @@ def main() -> None:
     for folder, record in found.items():
         if record["status"] != "sent":
             print(f"{folder}: not sent to {args.tracker}: {record['reason']}; the next call tries again")
+        elif remark := record.get("remark"):
+            print(f"{folder}: {remark}")
 
 
 if __name__ == "__main__":

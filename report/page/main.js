@@ -72,8 +72,10 @@ function draw() {
 
 function showPair() {
   state.picked = null;
-  const { axes, absent, intervals, dataset, model, random, conditions, notes } = pair();
+  const { axes, absent, intervals, dataset, model, random, conditions, notes, warnings } = pair();
   for (const text of document.querySelectorAll(".pair")) text.textContent = [`${dataset} · ${model}`, random, conditions].filter(Boolean).join(" · ");
+  byId("warnings").hidden = warnings.length === 0;
+  byId("warnings").querySelector("ul").replaceChildren(...warnings.map((text) => element("li", {}, text)));
   byId("arms-notes").textContent = notes.join(" ");
   byId("absent").textContent = [absent.length ? `Not measured here: ${absent.join("; ")}.` : "", ...intervals].join(" ").trim();
   const options = (wanted) => axes.map((axis) => element("option", { value: axis.key, selected: axis.key === wanted }, `${axis.label} (${axis.better === "high" ? "higher" : "lower"} is better)`));

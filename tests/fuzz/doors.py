@@ -139,7 +139,8 @@ def _tables() -> dict[str, bytes]:
 
 def config(folder: Path) -> Door:
     """A config.yaml, checked as the Snakefile does it before it plans."""
-    from peft_tradeoffs.config import check_file, resolve
+    from peft_tradeoffs.config import resolve
+    from peft_tradeoffs.config_file import check_file
     from peft_tradeoffs.preflight import check_arms, check_paths, check_planned
 
     tiny.write_inputs(folder, tiny.bert(folder / "model"))
@@ -165,8 +166,7 @@ def config(folder: Path) -> Door:
         path.write_bytes(parted(content)[1])
 
         def plan() -> None:
-            check_file(path)
-            found = resolve(yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
+            found = resolve(check_file(path))
             check_paths(found)
             check_arms(found)
             check_planned(found)

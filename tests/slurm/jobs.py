@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-FORMAT = "%i|%j|%T|%P|%N|%k|%r"  # squeue's, of Job's fields
+FORMAT = "%A|%j|%T|%P|%N|%k|%r"  # squeue's, of Job's fields; tasks of an array that wait are one line
 FINISHED = (
     *("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL"),
     *("DEADLINE", "REVOKED"),
@@ -47,7 +47,8 @@ def listed(text: str) -> list[Job]:
     jobs = []
     for line in text.splitlines():
         number, *rest = line.split("|", maxsplit=FORMAT.count("|"))
-        jobs.append(Job(int(number), *rest))
+        if number.isdecimal() and len(rest) == FORMAT.count("|"):  # else of a job whose name has line breaks
+            jobs.append(Job(int(number), *rest))
     return sorted(jobs, key=lambda job: job.id)
 
 

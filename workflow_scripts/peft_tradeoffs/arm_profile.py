@@ -9,6 +9,7 @@ import torch
 
 from peft_tradeoffs import environment, trace_format
 from peft_tradeoffs.batches import load_tokens, padded_length
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.devices import Device, free_memory, refused_bytes
 from peft_tradeoffs.files import write_json, write_text
 from peft_tradeoffs.memory_timeline import COLUMNS, timeline
@@ -77,7 +78,7 @@ class ArmProfile:
         }
         for name, (rows, columns) in tables.items():
             frame = pd.DataFrame(rows, columns=list(columns))
-            write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+            write_text(folder / f"{name}.csv", to_csv(frame))
         described = environment.describe(settings["device"], threads, self._device.gpu, self._device.no_gpu)
         own = {"seed": self._seed, "plan": dataclasses.asdict(self._plan), "batches": self._shapes}
         own |= {"problems": self._problems, "model": self._manifest, "settings": settings}

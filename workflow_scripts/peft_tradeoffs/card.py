@@ -1,11 +1,13 @@
 """The model card of a run's adapter or checkpoint: metadata that the hub reads, and what a person must know."""
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from peft_tradeoffs.arms import arm_label
@@ -13,7 +15,8 @@ from peft_tradeoffs.card_loading import example
 from peft_tradeoffs.comparison_text import RANGE, with_interval
 from peft_tradeoffs.export_schema import described
 from peft_tradeoffs.markdown_text import fenced, literal, masked, one_line, without_paths
-from peft_tradeoffs.readable import NULL, failed_counts, mean_sd, metric_decimals, metric_label, metric_scale, number
+from peft_tradeoffs.metric_names import metric_name, with_unit
+from peft_tradeoffs.readable import NULL, failed_counts, mean_sd, metric_decimals, metric_scale, number
 from peft_tradeoffs.table_formats import escape_pipes
 from peft_tradeoffs.tables import OF_SPLIT, memory_key
 
@@ -69,10 +72,44 @@ def model_card(subject: Subject) -> ModelCard:
         "## Training",
         _training(subject),
     ]
-    return ModelCard(f"---\n{metadata(subject).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+    return Card(f"---\n{metadata(subject).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
 
-def metadata(subject: Subject) -> ModelCardData:
+class Metadata(ModelCardData):
+    """A card's metadata with every text in quotes, so that YAML 1.1 and 1.2 read it as one: 1e3, no, 12:30, ~."""
+
+    def to_yaml(self, line_break: str | None = None, original_order: list[str] | None = None) -> str:
+        """The YAML block."""
+        if original_order:
+            order = {key: place for place, key in enumerate(original_order)}
+            self.__dict__ = dict(sorted(self.__dict__.items(), key=lambda item: order.get(item[0], len(order))))
+        text = yaml.dump(
+            self.to_dict(), Dumper=Quoting, sort_keys=False, allow_unicode=True, width=math.inf, line_break=line_break
+        )
+        return text.strip()
+
+
+class Quoting(yaml.SafeDumper):
+    """Texts in double quotes, but for keys."""
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        """Keys, which are the hub's words, without quotes."""
+        node = super().represent_mapping(tag, mapping, flow_style)
+        for key, _ in node.value:
+            key.style = None
+        return node
+
+
+Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+class Card(ModelCard):
+    """A card whose metadata are quoted whenever it is written."""
+
+    card_data_class = Metadata
+
+
+def metadata(subject: Subject) -> Metadata:
     """What the hub reads of the card."""
     settings, base = subject.env["settings"], subject.base
     tags = ["peft-tradeoffs"]
@@ -82,7 +119,7 @@ def metadata(subject: Subject) -> ModelCardData:
         tags.append("bitsandbytes")
     on_hub = [subject.dataset["path"]] if subject.dataset["source"] == "hub" else None
     results = _results(subject)
-    return ModelCardData(
+    return Metadata(
         model_name=subject.name,
         base_model=base,
         base_model_relation=("adapter" if subject.is_adapter else "finetune") if base else None,
@@ -108,7 +145,7 @@ def _results(subject: Subject) -> list[EvalResult]:
             dataset_split=block.get("splits", {}).get(split, split) if hub else split,
             dataset_revision=block["revision"] if hub else None,
             metric_type=METRIC_IDS.get(run["metric"], run["metric"]),
-            metric_name=metric_label(run["metric"]).partition(",")[0],
+            metric_name=metric_name(run),
             metric_value=run[key],
         )
         for split, (key, _) in OF_SPLIT.items()
@@ -144,12 +181,12 @@ def _numbers(subject: Subject) -> str:
     rows, notes = [], []
     for split, (key, examples) in OF_SPLIT.items():
         if split == "test" or run[examples] is not None:
-            label, comma, unit = metric_label(run["metric"]).partition(", ")
             scale = metric_scale(run["metric"])
             own = NULL if run[key] is None else number(run[key] * scale, metric_decimals(run["metric"]))
             mean, note = _interval(subject, split)
             notes += note
-            rows.append((f"{label} on {run[examples]:,} {split} examples{comma}{unit}", own, mean, key))
+            label = with_unit(f"{metric_name(run)} on {run[examples]:,} {split} examples", run)
+            rows.append((label, own, mean, key))
     for label, key in (
         ("Peak memory, MiB", memory_key(run["device"])),
         ("Training time, s", "train_s"),

@@ -1,24 +1,22 @@
 """The configuration: validated, defaults written out, expanded into arms."""
 
-import datetime
-import json
-import math
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
 from snakemake.utils import validate
 
 from peft_tradeoffs.config_errors import explain, first_error, suggestion
+from peft_tradeoffs.config_paths import check_splits, expand_paths
+from peft_tradeoffs.config_schema import CONFIG, config_schema, peft_schema
+from peft_tradeoffs.config_values import own_copy, retype, settle
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.margin import check_margin
+from peft_tradeoffs.positive_class import check_positive_class
 from peft_tradeoffs.tuning_config import check_tuning, tuned_as
 from peft_tradeoffs.varies_config import check_varies
 from peft_tradeoffs.views_config import complete_views
 
-SCHEMAS = Path(__file__).parents[2] / "schemas"
 VIEWS = (
     *("contract", "attribution", "budgets", "equal_memory", "recommendation", "noise", "profiles", "reference"),
     *("imported", "tracking"),
@@ -91,14 +89,18 @@ class Experiment:
         return settings | budget | {"learning_rate": None, "early_stopping": None, "save_weights": False}
 
 
-def resolve(config: dict[str, Any]) -> Experiment:
-    """Validate `config` and expand it; raises InputError that names the key and the remedy."""
-    config = _own_copy(config)  # defaults are filled in below
-    path = SCHEMAS / "config.schema.yaml"
-    schema = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if error := first_error(schema, config):
+def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = None) -> Experiment:
+    """Validate `config` and expand it; raises InputError that names the key and the remedy.
+
+    `command_line` is the part of it that came with `--config`, as Snakemake parsed it.
+    """
+    config = own_copy(config)  # defaults are filled in below
+    retype(config, command_line or {})
+    if error := first_error(config_schema(), config):
         raise InputError(explain(error))
-    validate(config, path)  # fills in the defaults, for which the types must be right already
+    settle(config)
+    validate(config, CONFIG)  # fills in the defaults, for which the types must be right already
+    expand_paths(config)
     for name, dataset in config["datasets"].items():
         _check_dataset(f"datasets.{name}", dataset)
     check_varies(config["methods"])
@@ -109,7 +111,7 @@ def resolve(config: dict[str, Any]) -> Experiment:
     _choose_baseline(config["comparison"], arms)
     complete_views(config, arms)
     return Experiment(
-        output=_output(config["output"]),
+        output=config["output"],
         datasets=config["datasets"],
         models=config["models"],
         arms=arms,
@@ -124,30 +126,6 @@ def resolve(config: dict[str, Any]) -> Experiment:
     )
 
 
-def _output(folder: str) -> str:
-    """The output folder as paths in rules begin with it: without ./, // or / at its end."""
-    if set(folder) & set("{}"):
-        raise InputError(f"config key output: {folder!r} has braces, which are wildcards in Snakemake; leave them out")
-    if os.path.normpath(folder) == os.curdir:
-        raise InputError(
-            "config key output: the working folder itself cannot be it; name a folder in it, as results/mine"
-        )
-    return os.path.normpath(folder)
-
-
-def _own_copy(value: Any, key: str = "") -> Any:
-    """A copy of a YAML value; raises InputError for one that JSON, and so the schema, does not know."""
-    if isinstance(value, dict):
-        return {str(name): _own_copy(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_own_copy(item, f"{key}.{index}") for index, item in enumerate(value)]
-    if isinstance(value, datetime.date):
-        raise InputError(f"config key {key}: YAML reads {value} as a date; put it in quotes")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"config key {key}: {value} is not a finite number; write one")
-    return value
-
-
 def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
     metrics = METRICS[dataset["task"]]
     dataset.setdefault("metric", metrics[0])
@@ -156,18 +134,14 @@ def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
             f"config key {key}.metric: {dataset['metric']} does not go with {dataset['task']}; "
             f"must be one of {', '.join(metrics)}"
         )
+    check_positive_class(key, dataset)
     if dataset["source"] == "docstrings" and dataset["task"] != "classification":
         raise InputError(f"config key {key}.task: docstrings are a classification; remove the key")
     if dataset.get("label") in dataset.get("text", []):
         raise InputError(
             f"config key {key}.text: {dataset['label']} is the label, which the model would read; name other columns"
         )
-    files = dataset.get("splits", {}) if dataset["source"] == "files" else {}
-    for split, path in files.items():
-        if split != "train" and os.path.normpath(path) == os.path.normpath(files.get("train", "")):
-            raise InputError(
-                f"config key {key}.splits.{split}: {path} is train too; name another file, or use fractions"
-            )
+    check_splits(key, dataset)
     own, carved = set(dataset.get("splits", {"train": ""})), set(dataset["fractions"])
     if both := own & carved:
         raise InputError(f"config key {key}.fractions.{min(both)}: splits has it too; keep one of the two")
@@ -233,7 +207,7 @@ def _choose_baseline(comparison: dict[str, Any], arms: dict[str, Arm]) -> None:
 
 
 def _arms(methods: dict[str, dict], tune: dict[str, Any]) -> dict[str, Arm]:
-    schema = json.loads((SCHEMAS / "peft.schema.json").read_text(encoding="utf-8"))
+    schema = peft_schema()
     arms: dict[str, Arm] = {}
     for name in methods:
         for arm in _method_arms(name, methods, tune, schema):
@@ -271,6 +245,12 @@ def _method_arms(name: str, methods: dict[str, dict], tune: dict[str, Any], sche
     fields = known[peft["peft_type"]]
     if error := first_error(fields, peft):
         raise InputError(explain(error, f"{key}.peft"))
+    if common["quantization"] and not fields["x-quantization"]:
+        able = sorted(name for name, about in known.items() if about["x-quantization"])
+        raise InputError(
+            f"config key {key}.quantization: PEFT cannot put {peft['peft_type']} on a quantised model; remove the key, "
+            f"or take one of {', '.join(able)}"
+        )
     rank_field, alpha_field = fields["x-rank-field"], fields["x-alpha-field"]
     if "ranks" in method:
         if rank_field is None:
@@ -289,38 +269,3 @@ def _method_arms(name: str, methods: dict[str, dict], tune: dict[str, Any], sche
         rate_of = tuned_as(name, rank, methods, tune)
         arms.append(Arm(arm, name, rank_used, {**common, "peft": block}, rate_of, method["varies"]))
     return arms
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A YAML loader that refuses a key written twice, of which PyYAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    problem = f"the key {key.value} stands twice and names must be unique"
-                    raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def check_file(path: Path) -> None:
-    """Raise InputError, naming file and line, unless `path` is a YAML (or JSON) mapping that has no key twice."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, Loader=_UniqueKeys)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file in {Path.cwd()}; name one with --configfile") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        said = ", ".join(filter(None, (error.context, error.problem)))
-        raise InputError(f"{path}, line {mark.line + 1}: broken YAML: {said}; mend that line or one before") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: broken YAML: {' '.join(str(error).split())}; take the character out") from error
-    if not isinstance(content, dict):
-        found = "empty" if content is None else f"a {type(content).__name__}"
-        raise InputError(f"{path}: {found}; must hold the keys datasets, models, methods, training and seeds")

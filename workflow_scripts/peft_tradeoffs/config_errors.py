@@ -35,17 +35,19 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
             return f"{where}: {value!r} is not allowed: {schema['description']}"
         case "pattern":
             return f"{where}: {value!r} is not allowed: it must match {wanted}"
-        case "type" if value is None:
-            return f"{where}: nothing stands there; must be {_kinds(wanted)}"
+        case "type" | "enum" | "anyOf" if value is None:
+            return f"{where}: nothing stands there; must be {choices(schema)}"
         case "type" if isinstance(value, str) and is_number(value) and {"number", "integer"} & set(_listed(wanted)):
             how = "without quotes" if set("eE.").isdisjoint(value) else "without quotes and with a point, as 5.0e-4"
-            return f"{where}: {value!r} is a text; must be {_kinds(wanted)}: write it {how}"
+            return f"{where}: {value!r} is a text; must be {choices(schema)}: write it {how}"
+        case "type" if isinstance(value, int | float) and "string" in _listed(wanted):
+            return f"{where}: {_seen(value)} has the wrong type; must be {choices(schema)}: put a text in quotes"
         case "type":
-            return f"{where}: {value!r} has the wrong type; must be {_kinds(wanted)}"
+            return f"{where}: {_seen(value)} has the wrong type; must be {choices(schema)}"
         case "enum":
-            return f"{where}: {value!r} is unknown; must be one of {', '.join(map(_shown, wanted))}"
+            return f"{where}: {_seen(value)} is unknown; must be {choices(schema)}"
         case "const":
-            return f"{where}: {value!r} is not allowed; must be {json.dumps(wanted)}"
+            return f"{where}: {_seen(value)} is not allowed; must be {_shown(wanted)}"
         case "uniqueItems":
             return f"{where}: {value} has an entry twice; remove one"
         case "minItems" | "minProperties" | "minLength":
@@ -54,11 +56,14 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
             return f"{where}: {value} is too long; at most {wanted} may stand there"
         case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
             return f"{where}: {value} is not allowed; must be {_BOUNDS[error.validator]} {wanted}"
-        case "anyOf":
-            return f"{where}: {value!r} is none of what it can be: {json.dumps(wanted)}"
-    return f"{where}: {error.message}"
+        case "anyOf" | "oneOf":
+            return f"{where}: {_seen(value)} is not allowed; must be {choices(schema)}"
+        case "propertyNames":
+            return f"{where}: a name in it is not allowed; must be {choices(wanted)}"
+    return f"{where}: {_seen(value)} is not allowed: {' '.join(error.message.split())[:200]}"
 
 
+LONGEST = 100  # characters of a value that a message shows
 _BOUNDS = {
     "minimum": "at least",
     "maximum": "at most",
@@ -76,16 +81,41 @@ _KINDS = {
 }
 
 
+def choices(schema: dict[str, Any]) -> str:
+    """What a schema takes, in words: the values that it lists, or the kinds."""
+    found = _alternatives(schema)
+    if len(found) > 1 and all(kind == "value" for kind, _ in found):
+        return "one of " + ", ".join(word for _, word in found)
+    words = list(dict.fromkeys(word for _, word in found)) or ["something else"]
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _alternatives(schema: dict[str, Any]) -> list[tuple[str, str]]:
+    """Values and kinds that a schema takes, each as ("value" or "kind", its word)."""
+    if "const" in schema or "enum" in schema:
+        return [("value", _shown(value)) for value in schema.get("enum", [schema.get("const")])]
+    options = schema.get("anyOf", schema.get("oneOf"))
+    if options:
+        return [found for option in options for found in _alternatives(option)]
+    kinds = _listed(schema.get("type", []))
+    items = schema.get("items", {}).get("type")
+    of = {"string": "a list of texts, as in [a, b]", "integer": "a list of whole numbers, as in [1, 2]"}
+    named = {"array": of[items]} if "array" in kinds and items in of else {}
+    return [("kind", named.get(kind, _KINDS[kind])) for kind in kinds]
+
+
+def _seen(value: Any) -> str:
+    """A value as the configuration has it, cut short."""
+    text = _shown(value) if isinstance(value, bool) or value is None else repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)
+    return str(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
-
-
-def _kinds(types: str | list[str]) -> str:
-    return " or ".join(_KINDS[name] for name in _listed(types))
 
 
 def is_number(text: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs import files
+from peft_tradeoffs.csv_text import restored
 from peft_tradeoffs.errors import InputError
 
 
@@ -30,7 +31,7 @@ def read_table(
         raise InputError(f"{path}: no such file; {remedy}") from None
     try:
         _check_whole(content)
-        frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=dtype)
+        frame = restored(pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""], dtype=dtype))
     except (ValueError, OverflowError, csv.Error) as error:
         raise InputError(f"{path}: not a table of this workflow ({error}); {remedy}") from None
     if missing := [name for name in needed if name not in frame]:

@@ -12,7 +12,7 @@ import torch
 from peft_tradeoffs import lease
 from peft_tradeoffs.energy import NO_GPU, EnergyMeter, IdlePower
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.gpu import Gpu, visible_uuids
+from peft_tradeoffs.gpu import Gpu, Unavailable, visible_uuids
 from peft_tradeoffs.isolation import Isolation
 
 LEAVING_S = 10.0  # a process that gave up its lease may still be taking down its CUDA context
@@ -63,7 +63,7 @@ def open_device(
         )
     began = time.monotonic()
     with waiting or contextlib.nullcontext():
-        held = lease.acquire(visible_uuids())  # until the process ends
+        held = lease.acquire(visible_uuids(), in_use=_in_use)  # until the process ends
         gpu, no_gpu = Gpu.find(held.index)
         isolation = Isolation(gpu, no_gpu, allow_shared, patience_s=LEAVING_S)
     waited_s = time.monotonic() - began
@@ -93,6 +93,15 @@ def free_memory(device: torch.device) -> None:
 def requested_bytes() -> int:
     """CUDA bytes in use as asked for: without the up to 1 MiB that the allocator leaves unsplit at a block's end."""
     return torch.cuda.memory_stats()["requested_bytes.all.current"]
+
+
+def _in_use(index: int) -> bool:
+    """Whether a process is on the GPU that torch calls so, or NVML cannot tell."""
+    gpu, _ = Gpu.find(index)
+    try:
+        return gpu is None or bool(gpu.processes())
+    except Unavailable:
+        return True
 
 
 def _is_full() -> bool:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+from peft_tradeoffs.redaction import SafeStream
+
 Result = TypeVar("Result")
 
 
@@ -19,8 +21,11 @@ class LockLost(InputError):
 def run(main: Callable[[], Result]) -> Result:
     """What `main` returns; end with one line on stderr and status 1 on bad input or an unusable disk.
 
-    Any other exception keeps its traceback: it is a defect, not a user's mistake.
+    Any other exception keeps its traceback: it is a defect, not a user's mistake. No secret of a URL or of the
+    environment is written to stderr, which is a log: neither here nor by a library that warns or fails.
     """
+    if not isinstance(sys.stderr, SafeStream):
+        sys.stderr = SafeStream(sys.stderr)
     try:
         return main()
     except InputError as error:

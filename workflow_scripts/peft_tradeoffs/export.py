@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from peft_tradeoffs import files, tables
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.export_schema import (
     IDENTITY,
@@ -28,7 +29,7 @@ PANDAS = {"integer": "Int64", "number": "float64", "boolean": "boolean"}
 ARROW = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
 MEDIA = {"csv": "text/csv", "json": "application/json"}
 FORMATS = {
-    "csv": "CSV in UTF-8; true and false are True and False.",
+    "csv": "CSV in UTF-8; true and false are True and False; before texts that a spreadsheet computes a '.",
     "json": "A JSON array of objects, one a row.",
 }
 
@@ -96,7 +97,7 @@ def write(folder: Path, results: dict[str, Table]) -> None:
     resources = []
     for name, table in results.items():
         files.write_json(folder / f"{name}.schema.json", table_schema(table.fields, table.key))
-        files.write_text(folder / f"{name}.csv", table.frame.to_csv(index=False, lineterminator="\n"))
+        files.write_text(folder / f"{name}.csv", to_csv(table.frame))
         arrow = arrow_table(table)
         with files.atomic(folder / f"{name}.parquet") as temporary:
             pyarrow.parquet.write_table(arrow, temporary)

@@ -59,6 +59,16 @@ def add_noise(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The option --data-dir."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="holds {dataset}/dataset.json of fetch_dataset.py, whose warnings are shown; without it none are",
+    )
+
+
 def run_folder(runs_dir: Path, dataset: str, model: str, arm: str, seed: int) -> Path:
     """The folder of a run."""
     return runs_dir / dataset / model / arm / f"seed{seed}"

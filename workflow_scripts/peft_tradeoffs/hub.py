@@ -3,34 +3,27 @@
 A filled cache is only read, so it may belong to somebody else. Nothing that is fetched is executed.
 """
 
-import errno
 import fnmatch
 import glob
-import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import httpx2
 import yaml
 from fsspec.utils import glob_translate
-from huggingface_hub import DatasetCard, HfApi, constants, get_cached_repo_tree, snapshot_download
-from huggingface_hub.errors import (
-    CachedRepoTreeNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import DatasetCard, HfApi, RepoFile, constants, get_cached_repo_tree, snapshot_download
+from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import disable_progress_bars
 
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.hub_cache import damaged
+from peft_tradeoffs.hub_errors import FAILURES, explain, listed, refuse_offline
 from peft_tradeoffs.model_files import (
+    ADAPTER,
     CONFIG,
+    WEIGHTS_INDEX,
     folder_files,
     has_vocabulary,
     refuse_lacking,
@@ -45,6 +38,7 @@ if TYPE_CHECKING:
 README = "README.md"
 DATA_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|parquet|arrow|txt)(\.(gz|bz2|xz|zst))?$")
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
+LEADING = {README, WEIGHTS_INDEX}  # they name further files, so they must be whole first
 PROBE_TIMEOUT_S = 20.0
 
 # (folder, names, complete) -> names needed. `names` are the repository's files; not `complete` means that
@@ -60,6 +54,8 @@ def model_snapshot(path: str, revision: str) -> Path:
     """
 
     def wanted(folder: Path | None, names: set[str], complete: bool) -> set[str]:
+        if ADAPTER in names:
+            return {ADAPTER}  # refused once it is read: it says which model it belongs to
         files, lacking = required_files(folder, names)
         if complete:
             refuse_lacking(_where("model", path, revision), names, lacking)
@@ -147,16 +143,22 @@ def _snapshot(kind: str, path: str, revision: str, wanted: Wanted) -> Path:
         raise InputError(f"{where}: `path` is not a repository id such as `owner/name` ({error})") from error
 
     present = folder_files(folder) if folder is not None else set()
-    needed = wanted(folder, present if tree is None else tree, tree is not None)
+    known = tree or {}
+    broken = damaged(folder, present & LEADING, known) if folder is not None else {}
+    needed = wanted(None if broken else folder, present if tree is None else set(known), tree is not None)
+    if folder is not None:
+        broken |= damaged(folder, (needed & present) - broken.keys(), known)
     missing = needed - present
-    if folder is not None and not missing:
+    if folder is not None and not missing and not broken:
         return folder
     if constants.is_offline_mode():
-        _refuse_offline(where, missing, "HF_HUB_OFFLINE is set")
+        if broken:
+            _refuse_damaged(where, broken, "HF_HUB_OFFLINE is set: run `snakemake fetch` where there is network")
+        refuse_offline(where, missing, "HF_HUB_OFFLINE is set")
     try:
         return _download(kind, path, revision, wanted)
-    except (HfHubHTTPError, httpx2.HTTPError, OSError, json.JSONDecodeError) as error:
-        _explain(where, missing, error)
+    except FAILURES as error:
+        explain(where, missing | broken.keys(), error)
 
 
 def _cached_folder(kind: str, path: str, revision: str) -> Path | None:
@@ -167,32 +169,57 @@ def _cached_folder(kind: str, path: str, revision: str) -> Path | None:
     return Path(folder)
 
 
-def _cached_tree(kind: str, path: str, revision: str) -> set[str] | None:
+def _cached_tree(kind: str, path: str, revision: str) -> dict[str, RepoFile] | None:
+    """The files of the revision by path, if the cache has their listing."""
     try:
-        return {file.path for file in get_cached_repo_tree(path, repo_type=kind, revision=revision)}
+        return {file.path: file for file in get_cached_repo_tree(path, repo_type=kind, revision=revision)}
     except CachedRepoTreeNotFoundError:
         return None
 
 
 def _download(kind: str, path: str, revision: str, wanted: Wanted) -> Path:
+    """The snapshot's folder once all that is `wanted` is in it; what is damaged in the cache comes anew."""
     if not sys.stderr.isatty():
         disable_progress_bars()  # a log is no place for them
     api = HfApi()
     # Fails at once where the hub cannot be reached; listing the files would retry for half a minute.
     api.repo_info(path, repo_type=kind, revision=revision, timeout=PROBE_TIMEOUT_S)
-    names = set(api.list_repo_files(path, repo_type=kind, revision=revision))
+    entries = api.list_repo_tree(path, repo_type=kind, revision=revision, recursive=True)
+    tree = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+    names, where = set(tree), _where(kind, path, revision)
     folder = _cached_folder(kind, path, revision)
-    for _ in range(2):  # README.md and the weights index name further files, once they are there
-        missing = wanted(folder, names, True) - (folder_files(folder) if folder is not None else set())
+    fresh: set[str] = set()
+    for _ in range(2):  # README.md and the weights index name further files, once they are there and whole
+        present = folder_files(folder) if folder is not None else set()
+        leading = damaged(folder, (present & LEADING) - fresh, tree) if folder is not None else {}
+        needed = wanted(None if leading else folder, names, True)
+        missing, stale = needed - present, (needed & present) - fresh
+        broken = set(damaged(folder, stale, tree)) if folder is not None else set()
         if unknown := missing - names:
             raise InputError(
-                f"{_where(kind, path, revision)}: the repository lacks {_listed(unknown)}, which its own "
-                "index names; pin another revision"
+                f"{where}: the repository lacks {listed(unknown)}, which its own index names; pin another revision"
             )
         if missing:
-            patterns = [glob.escape(name) for name in sorted(missing)]
-            folder = Path(snapshot_download(path, repo_type=kind, revision=revision, allow_patterns=patterns))
+            folder = _fetch(kind, path, revision, missing)
+        if broken:
+            folder = _fetch(kind, path, revision, broken, anew=True)
+        fresh |= missing | broken
+    if still := damaged(folder, fresh, tree):
+        _refuse_damaged(where, still, "it came so from the network: run again, or check the proxy or mirror in between")
     return folder
+
+
+def _fetch(kind: str, path: str, revision: str, names: set[str], anew: bool = False) -> Path:
+    """Download `names` into the cache, `anew` even if they are there."""
+    patterns = [glob.escape(name) for name in sorted(names)]
+    return Path(
+        snapshot_download(path, repo_type=kind, revision=revision, allow_patterns=patterns, force_download=anew)
+    )
+
+
+def _refuse_damaged(where: str, broken: Mapping[str, str], remedy: str) -> NoReturn:
+    said = "; ".join(f"{name}: {reason}" for name, reason in sorted(broken.items())[:3])
+    raise InputError(f"{where}: damaged in the cache {constants.HF_HUB_CACHE}: {said}; {remedy}")
 
 
 def _configs(card: Path) -> dict[str, dict[str, Any]]:
@@ -272,52 +299,3 @@ def _with_all_shards(names: set[str]) -> set[str]:
             head, tail, total = name[: match.start()], name[match.end() :], match[2]
             every |= {f"{head}-{i:05d}-of-{total}{tail}" for i in range(int(total))}
     return every
-
-
-def _listed(names: set[str]) -> str:
-    first = sorted(names)[:6]
-    return ", ".join(first) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def _refuse_offline(where: str, missing: set[str], why: str, cause: Exception | None = None) -> NoReturn:
-    raise InputError(
-        f"{where}: not in the cache {constants.HF_HUB_CACHE}: {_listed(missing)}; and {why}. "
-        "Run `snakemake fetch` where there is network, with the same HF_HOME"
-    ) from cause
-
-
-def _explain(where: str, missing: set[str], error: httpx2.HTTPError | OSError | json.JSONDecodeError) -> NoReturn:
-    """Raise InputError for what huggingface_hub raised; an OSError that has no remedy here is passed on."""
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, OSError | httpx2.HTTPError):
-        error = error.__cause__
-    login = "log in with `hf auth login` or set HF_TOKEN"
-    if isinstance(error, GatedRepoError):
-        raise InputError(f"{where}: gated: accept its licence on the hub, then {login}") from error
-    if isinstance(error, RevisionNotFoundError):
-        raise InputError(f"{where}: no such revision; copy a commit from the hub (Files, History)") from error
-    if isinstance(error, RepositoryNotFoundError):
-        raise InputError(
-            f"{where}: no such repository; check `path`. If it is private or gated, {login}, and accept its licence"
-        ) from error
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        if status in (401, 403):
-            raise InputError(f"{where}: access refused ({status}): {login}, and accept its licence") from error
-        _refuse_offline(where, missing, f"the hub at {constants.ENDPOINT} answered {status}", error)
-    if isinstance(error, httpx2.HTTPError):
-        _refuse_offline(where, missing, f"the hub at {constants.ENDPOINT} cannot be reached ({error})", error)
-    if isinstance(error, json.JSONDecodeError):
-        said = f"{constants.ENDPOINT} does not answer as the hub does (check HF_ENDPOINT and the proxy)"
-        _refuse_offline(where, missing, said, error)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        raise InputError(
-            f"{where}: not in the cache {constants.HF_HUB_CACHE}: {_listed(missing)}; and the cache cannot "
-            "be written: set HF_HOME to a folder of your own, or ask its owner to fetch"
-        ) from error
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise InputError(
-            f"{where}: no space left in the cache {constants.HF_HUB_CACHE}: free some or set HF_HOME to another disk"
-        ) from error
-    if error.errno is None:
-        _refuse_offline(where, missing, f"the download failed ({error})", error)
-    raise error

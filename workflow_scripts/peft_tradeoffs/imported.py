@@ -34,6 +34,8 @@ def find(imported: dict[str, list[str]]) -> dict[str, list[str]]:
             if not named:
                 raise InputError(f"{key}: no such file: {pattern} (relative paths start at {Path.cwd()})")
             for name in named:
+                if set(name) & set("{}"):
+                    raise InputError(f"{key}: {name} has braces, which are wildcards in Snakemake; rename the file")
                 try:
                     read_result(Path(name))
                 except InputError as error:

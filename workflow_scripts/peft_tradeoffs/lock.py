@@ -82,6 +82,7 @@ class RunLock:
         self._run, self._beat = run, beat
         self._prefix = f".{run.name}.lock."
         self._mine: Path | None = None
+        self._descriptor: int | None = None  # of the lock's file, open as long as it is held: see `holds`
         self._token = ""
         self._lost = False
         self._stop = threading.Event()
@@ -129,6 +130,9 @@ class RunLock:
         if self._thread is not None:
             self._thread.join(BEAT_S)  # it may hang on a file server
             self._thread = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
         if self._mine is not None and not self._lost and _token(self._mine) == self._token:
             self._mine.unlink(missing_ok=True)
         self._mine = None
@@ -149,22 +153,22 @@ class RunLock:
         except FileExistsError:
             return read_owner(mine) or "a process that has just begun"
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(asdict(here), file)
-                file.flush()
-                os.fsync(descriptor)
+            os.write(descriptor, json.dumps(asdict(here)).encode())
+            os.fsync(descriptor)
         except OSError:
+            os.close(descriptor)
             mine.unlink(missing_ok=True)
             raise
         # Who came late, to a lock taken over and given back meanwhile, meets a number lower or higher than its own.
         others = [path for path in self._found().values() if path != mine]
         if any(path not in dead or _token(path) != dead[path] for path in others):
+            os.close(descriptor)
             mine.unlink(missing_ok=True)
             time.sleep(random.uniform(0.05, 0.5))
             return "a process that has just begun"
         for path in others:
             path.unlink(missing_ok=True)
-        self._mine, self._token = mine, here.token
+        self._mine, self._descriptor, self._token = mine, descriptor, here.token
         return None
 
     def _found(self) -> dict[int, Path]:
@@ -242,6 +246,25 @@ def process_started(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def holds(pid: int, path: Path) -> bool | None:
+    """Whether a process of this machine has the lock file at `path` open, as its owner has; anybody can write one.
+
+    None where the process cannot be looked into, as another user's.
+    """
+    try:
+        lock = path.stat()
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except OSError:
+        return None
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.path.samestat(descriptor.stat(), lock):
+                return True
+    return False
 
 
 def _is_hidden(pid: int) -> bool:

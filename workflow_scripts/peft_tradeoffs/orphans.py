@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_tradeoffs.lock import Owner, machine, process_started, read_owner
+from peft_tradeoffs.lock import Owner, holds, machine, process_started, read_owner
 from peft_tradeoffs.snakemake_lock import LOCKS
 
 LOCK = re.compile(r"\.(.+)\.lock\.\d+")  # of a run, beside its folder: see lock.py
@@ -17,19 +17,26 @@ class Orphan:
 
     run: Path
     owner: Owner
+    known: bool = True  # False: its process cannot be looked into, another user's say
 
     def __str__(self) -> str:
         return f"process {self.owner.pid} trains {self.run} (since {self.owner.since})"
 
 
 def at_work(folder: Path) -> list[Orphan]:
-    """Who trains a run below `folder`, or one that the Snakemake locked there was to make somewhere else."""
+    """Who trains a run below `folder`, or one that the Snakemake locked there was to make somewhere else.
+
+    A lock file that names a process which does not hold it is none: anybody who can write to the folder can write one.
+    """
     found = []
     for path in sorted(_run_locks(folder)):
         owner = read_owner(path)
-        if owner and owner.machine == machine() and process_started(owner.pid) == owner.started:
+        alive = owner and owner.machine == machine() and process_started(owner.pid) == owner.started
+        held = alive and holds(owner.pid, path)
+        if held is not False and alive:
             name = path.parent / LOCK.fullmatch(path.name)[1]
-            found.append(Orphan(name.relative_to(folder) if name.is_relative_to(folder) else name, owner))
+            name = name.relative_to(folder) if name.is_relative_to(folder) else name
+            found.append(Orphan(name, owner, known=held is True))
     return found
 
 

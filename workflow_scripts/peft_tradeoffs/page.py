@@ -13,7 +13,7 @@ from markdown_it.token import Token
 
 PAGE = Path(__file__).parents[2] / "report" / "page"
 SCRIPTS = ("page.js", "charts.js", "table.js", "main.js")
-# Vega, Vega-Lite and Vega-Embed, as one script (BSD-3-Clause).
+# Vega, Vega-Lite and Vega-Embed with what they use, as one script. Whoever hands the page on hands on its licences.
 LIBRARY = "window.vegaEmbed = vegaEmbed;"
 
 
@@ -32,6 +32,7 @@ def render(data: dict[str, Any], **shown: Any) -> str:
         scripts=scripts,
         hashes=[digest(script) for script in scripts],
         css=(PAGE / "page.css").read_text("utf-8"),
+        licences=(PAGE / "licences.txt").read_text("utf-8"),
         **shown,
     )
 

@@ -10,8 +10,9 @@ from peft_tradeoffs import readable, tables
 from peft_tradeoffs.arms import arm_label, method_label
 from peft_tradeoffs.attribution_text import NAMES
 from peft_tradeoffs.canvas import Grid, conditions, no_metric
-from peft_tradeoffs.comparison_text import RANGE, unit, with_interval
+from peft_tradeoffs.comparison_text import RANGE, with_interval
 from peft_tradeoffs.mean_interval import WITHOUT, counted, interval, interval_notes
+from peft_tradeoffs.metric_names import difference_unit, heldout_label, metric_label
 from peft_tradeoffs.page_table import arms_table, number
 from peft_tradeoffs.tables import OF_SPLIT, SPLIT
 from peft_tradeoffs.tuning_table import ruined
@@ -45,7 +46,11 @@ LABEL = readable.LABEL | {
 
 
 def pair_data(
-    grid: Grid, comparison: pd.DataFrame, attribution: pd.DataFrame, recommendation: pd.DataFrame
+    grid: Grid,
+    comparison: pd.DataFrame,
+    attribution: pd.DataFrame,
+    recommendation: pd.DataFrame,
+    warnings: list[str],
 ) -> dict[str, Any]:
     """All that the page shows of one data set and model; the others are rows of their tables, for any pair."""
     runs = grid.runs.copy().assign(hours=grid.runs["wall_s"].astype(float) / 3600)
@@ -63,6 +68,7 @@ def pair_data(
         "no_metric": no_metric(grid),
         "metric": {"label": grid.metric_name, "axis": grid.metric_axis, "scale": grid.scale, "unit": _unit(grid)},
         "conditions": conditions(runs),
+        "warnings": warnings,
         "notes": readable.costs_notes(arms),
         "axes": axes,
         "absent": _absent(runs, {axis["key"] for axis in axes}),
@@ -79,7 +85,7 @@ def pair_data(
 
 
 def _unit(grid: Grid) -> str:
-    return unit(grid.metric) if grid.metric else ""
+    return difference_unit(grid.named) if grid.metric else ""
 
 
 def _scale(grid: Grid, key: str) -> float:
@@ -87,10 +93,9 @@ def _scale(grid: Grid, key: str) -> float:
 
 
 def _axes(grid: Grid, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
-    metric = grid.metric or ""
     names = LABEL | {
-        "metric_value": readable.metric_label(metric),
-        "heldout_metric_value": readable.heldout_label(metric),
+        "metric_value": metric_label(grid.named),
+        "heldout_metric_value": heldout_label(grid.named),
     }
     return [
         {"key": key, "label": names[key], "better": better}

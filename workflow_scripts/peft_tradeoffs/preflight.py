@@ -10,7 +10,8 @@ from peft_tradeoffs.datafiles import check_head
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS, TUNING, Recorded
 from peft_tradeoffs.files import read_object
-from peft_tradeoffs.model_files import folder_files, refuse_lacking, refuse_no_tokenizer, required_files
+from peft_tradeoffs.model_check import check_folder
+from peft_tradeoffs.model_files import folder_files, refuse_no_tokenizer
 from peft_tradeoffs.reference_files import read_env
 from peft_tradeoffs.targets import check_targets
 
@@ -76,12 +77,11 @@ def _check_model_folder(key: str, block: dict[str, Any], tokenizer_alone: bool =
     folder = Path(block["path"])
     if not folder.is_dir():
         raise InputError(f"{key}.path: no such folder: {folder} (a model on the hub has source: hub)")
-    names = folder_files(folder)
     try:
         if tokenizer_alone:
-            refuse_no_tokenizer(str(folder), names)
+            refuse_no_tokenizer(str(folder), folder_files(folder))
         else:
-            refuse_lacking(str(folder), names, required_files(folder, names)[1])
+            check_folder(str(folder), folder)
     except InputError as error:
         raise InputError(f"{key}.path: {error}") from None
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import read_json, shared, system_errors, write_json
 from peft_tradeoffs.model_files import folder_files, tokenizer_files
+from peft_tradeoffs.pointers import refuse_pointer
+from peft_tradeoffs.tokenizer_check import bare_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -32,6 +34,8 @@ def write_random_model(fields: dict[str, Any], origin: Path, folder: Path) -> No
     config = _config(fields)
     _check_shape(config)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in tokenizer_files(folder_files(origin)):
+        refuse_pointer(origin / name)
     tokenizer = _load_tokenizer(origin)
     _check_vocabulary(config, tokenizer)
     _copy_tokenizer(tokenizer, origin, folder)
@@ -82,12 +86,7 @@ def _check_shape(config: "PreTrainedConfig") -> None:
 
 
 def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"config key models.*.tokenizer: it cannot be loaded: {_one_line(error)}") from error
+    return bare_tokenizer(folder, "config key models.*.tokenizer: it")
 
 
 def _check_vocabulary(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -104,6 +103,7 @@ def _check_vocabulary(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenize
 def _copy_tokenizer(tokenizer: "PreTrainedTokenizerBase", origin: Path, folder: Path) -> None:
     """Copy tokenizer files alone, and write down the class, which AutoTokenizer may have from the model's type."""
     for name in tokenizer_files(folder_files(origin)):
+        (folder / name).parent.mkdir(exist_ok=True)  # of chat templates
         shutil.copyfile(origin / name, folder / name)
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}

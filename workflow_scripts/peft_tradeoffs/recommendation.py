@@ -9,6 +9,7 @@ import pandas as pd
 from peft_tradeoffs.comparison import ALPHA
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.job_noise import MEASURED_AS, JobNoise, job_noise, over_jobs, processes
+from peft_tradeoffs.notices import constant
 from peft_tradeoffs.seed_values import by_seed, failures, incomparable
 from peft_tradeoffs.stats import MOST_SEEDS, Estimate, over_seeds, seeds_to_decide
 from peft_tradeoffs.tables import ARM, COMPLETED, first, memory_key, random_weights
@@ -17,8 +18,8 @@ YES, NO, UNKNOWN = "yes", "no", "cannot say"
 COSTS = {"memory": "memory_MiB", "time": "train_s", "energy": "energy_J"}
 LIMITS = {"memory": ("memory_GiB", 1024.0), "time": ("train_s", 1.0), "energy": ("energy_J", 1.0)}
 FROM_COMPARISON = (
-    "metric", "margin", "mean", "low", "high", "difference", "difference_low", "difference_high", "p_not_worse_holm",
-    "p_worse_holm", "seeds_needed", "examples_needed",
+    "metric", "positive_class", "margin", "mean", "low", "high", "difference", "difference_low", "difference_high",
+    "p_not_worse_holm", "p_worse_holm", "seeds_needed", "examples_needed",
 )  # fmt: skip
 OF_OTHER = (
     "test_rows",
@@ -32,14 +33,20 @@ OF_OTHER = (
 COLUMNS = (
     *ARM, "method", "rank", "pretrained", "baseline", "device", "device_name", "n", "n_failed", *FROM_COMPARISON,
     "other_split", *(f"other_{key}" for key in OF_OTHER),
-    "runs", "runs_why", "quality", "quality_why",
+    "runs", "runs_why", "predictions", "predictions_why", "quality", "quality_why",
     *(f"{column}{part}" for column in COSTS.values()
       for part in ("", "_low", "_high", "_limit", "_kept", "_why", "_seeds_needed")),
     *(f"{column}_{part}" for column in ("train_s", "energy_J") for part in ("n", "jobs", "jobs_sd_percent")),
     "qualifies", "cheapest", "apart", "apart_low", "apart_high", "incomparable", "train_process_MiB", "differs", "why",
 )  # fmt: skip
 OF_JOBS = ("train_s_n", "train_s_jobs", "energy_J_n", "energy_J_jobs")
-TESTS = ("runs", "quality", *(f"{column}_kept" for column in COSTS.values()))  # that an arm must pass, null: not asked
+TESTS = (
+    "runs",
+    "predictions",
+    "quality",
+    *(f"{column}_kept" for column in COSTS.values()),
+)  # that an arm must pass, null: not asked
+CONSTANT = "it gives every test row the same answer"
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,8 @@ def recommendation_frame(
 
     `comparison` is what `comparison_frame` gives (no rows of random weights, of which costs alone are judged), `limits`
     are memory_GiB, train_s and energy_J (None: no limit), cheapest and split. `qualifies` is yes if every test is, no
-    if one is no, else cannot say: `runs` (all were completed), `quality` on that split (the baseline; or proven, with
+    if one is no, else cannot say: `runs` (all were completed), `predictions` (no if every completed run gives all test
+    rows the same answer, whatever the metric says of it), `quality` on that split (the baseline; or proven, with
     Holm's correction, not to be worse than it by the margin; no if proven, with the same correction, to be worse by
     more, at the 2.5 % of one side, so that the comparison's verdict is "worse" then) and a cost that is kept (its
     95 % t interval over seeds, or every seed if it has none, lies within the limit; no if beyond). Intervals of
@@ -117,6 +125,7 @@ def _judged(
         row |= {"n": int(done.sum()), "n_failed": int((~done).sum())}
         row |= dict(zip(("runs", "runs_why"), _ran(own, row), strict=True))
         if not random:
+            row |= dict(zip(("predictions", "predictions_why"), _predicted(own), strict=True))
             row |= _quality(judging.loc[arm])
             row |= _on_other(other.loc[arm]) if arm in other.index else {}
         for name, column in COSTS.items():
@@ -159,6 +168,14 @@ def _ran(runs: pd.DataFrame, row: dict[str, Any]) -> tuple[str, str | None]:
     if row["n_failed"] == 0:
         return YES, None
     return UNKNOWN if row["n"] else NO, failures(runs)
+
+
+def _predicted(runs: pd.DataFrame) -> tuple[str | None, str | None]:
+    """Whether the answers of some completed run depend on the text; None without such a run."""
+    done = runs["status"] == COMPLETED
+    if not done.any():
+        return None, None
+    return (NO, CONSTANT) if constant(runs)[done].all() else (YES, None)
 
 
 def _quality(compared: pd.Series) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.comparison_text import UNCORRECTED, p_value, unit
+from peft_tradeoffs.comparison_text import UNCORRECTED, p_value
 from peft_tradeoffs.job_noise import noise_notes
+from peft_tradeoffs.metric_names import difference_unit
+from peft_tradeoffs.notices import Pair, of_rows
 from peft_tradeoffs.readable import NOTE, NULL, PROBE, metric_scale, number, unlike
 from peft_tradeoffs.recommendation import COSTS, NO, UNKNOWN, YES
 from peft_tradeoffs.recommendation_words import (
@@ -28,7 +30,7 @@ from peft_tradeoffs.recommendation_words import (
     verb,
     what_would_decide,
 )
-from peft_tradeoffs.table_formats import grid, sections
+from peft_tradeoffs.table_formats import grid, sections, warnings_box
 from peft_tradeoffs.tables import memory_key
 
 LEAST = {"memory": "the lowest peak memory", "time": "the shortest training time", "energy": "the lowest energy"}
@@ -40,16 +42,17 @@ CARVED = (
 LOWEST_MEAN = {"time": "the lowest mean training time", "energy": "the lowest mean energy"}  # of costs without interval
 
 
-def recommendation_markdown(frame: pd.DataFrame, limits: dict[str, Any]) -> str:
-    """A section a (data set, model) of `recommendation_frame`; `limits` are those that it was made with."""
+def recommendation_markdown(
+    frame: pd.DataFrame, limits: dict[str, Any], warnings: dict[Pair, list[str]] | None = None
+) -> str:
+    """One section per (data set, model) of `recommendation_frame`; `limits` are those that it was made with."""
     parts = []
     for title, section in sections(frame):
         rows = section.astype(object).where(section.notna(), None).to_dict("records")
         points = "".join(f"- {line}\n" for line in _points(rows, limits))
-        table = grid(_table(rows))
-        parts.append(
-            f"## {title}\n\n**{answer(rows, limits)}**\n\n{points}\n{table}\n\n{' '.join(_notes(rows, limits))}\n"
-        )
+        table, box = grid(_table(rows)), warnings_box(of_rows(warnings or {}, section))
+        notes = " ".join(_notes(rows, limits))
+        parts.append(f"## {title}\n\n**{answer(rows, limits)}**\n\n{box}{points}\n{table}\n\n{notes}\n")
     return "\n".join(parts)
 
 
@@ -59,6 +62,11 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
     found = {kind: [row for row in rows if row["qualifies"] == kind] for kind in (YES, UNKNOWN, NO)}
     best = next((row for row in rows if row["cheapest"]), None)
     baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
+    if not random and baseline["predictions"] == NO:
+        return (
+            f"No recommendation: {arm_name(baseline)}, the baseline, gives every test row the same answer, so what "
+            "other arms lose against it says nothing."
+        )
     if not random and baseline["quality"] != YES:
         why = baseline["runs_why"] or baseline["quality_why"]
         return (
@@ -165,21 +173,26 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
         yield f"Cannot be said of {arm_names(arms)}{remark}: {text}."
     for why, arms in _by_reason([row for row in rows if row["qualifies"] == NO]).items():
         yield f"Does not qualify: {', '.join(f'{arm_name(row)}{how_far(row)}' for row in arms)}: {why}."
-    if baseline is not None and baseline["quality"] != YES:
+    if baseline is not None and baseline["predictions"] == NO:
+        yield (
+            "To judge the other arms, set comparison.baseline to one of them, or train the baseline at other learning "
+            "rates or for longer."
+        )
+    elif baseline is not None and baseline["quality"] != YES:
         yield "To judge the arms that ran, set comparison.baseline to one of them, or run the baseline where it fits."
 
 
 def _table(rows: list[Row]) -> pd.DataFrame:
-    metric, cells = rows[0]["metric"], []
+    unit, cells = difference_unit(rows[0]), []
     splits = [row["other_split"] for row in rows if row["other_difference"] is not None]
     for row in rows:
         line = {"Arm": arm_name(row), "Qualifies": row["qualifies"]}
         if not _random(rows):
-            line[f"Difference, {unit(metric)}"] = difference_words(row)
+            line[f"Difference, {unit}"] = difference_words(row)
             line["p of non-inferiority"] = p_value(row["p_not_worse_holm"])
             if splits:
                 said = "" if row["other_difference"] is None else f" ({row['other_verdict']})"
-                line[f"On {splits[0]}, {unit(metric)}"] = difference_words(row, on="other_") + said
+                line[f"On {splits[0]}, {unit}"] = difference_words(row, on="other_") + said
         for name, column in COSTS.items():
             if any(other[column] is not None for other in rows):
                 header = f"{NOUN[name].capitalize()}, {UNITS[name]}"
@@ -261,9 +274,9 @@ def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
     if not _random(rows):
         baseline = next(row for row in rows if row["arm"] == row["baseline"])
         metric, margin = baseline["metric"], baseline["margin"] * metric_scale(baseline["metric"])
-        units = unit(metric) if metric == "accuracy" else ""
+        units = "points" if metric == "accuracy" else ""
         size = f"{margin:g} {units.removesuffix('s') if margin == 1 else units}".strip()
-        asked.append(f"{metric_words(metric)} proven to be less than {size} below that of {arm_name(baseline)}")
+        asked.append(f"{metric_words(baseline)} proven to be less than {size} below that of {arm_name(baseline)}")
     for key, noun, units in (
         ("memory_GiB", "peak memory", "GiB"),
         ("train_s", "training time a run", "s"),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from peft_tradeoffs import files
 from peft_tradeoffs.csv_tables import read_table
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import check_all, verified
 from peft_tradeoffs.finished import read_env as read_env_json
@@ -115,7 +116,7 @@ def store(sweep: Sweep, folder: Path) -> None:
     }
     tables = {RUNS: sweep.runs} | ({} if sweep.noise is None else {NOISE: sweep.noise})
     for name, table in tables.items():
-        files.write_text(folder / name, table.to_csv(index=False, lineterminator="\n"))
+        files.write_text(folder / name, to_csv(table))
     files.write_json(folder / ENV, env | {"files": checksums(folder, list(tables))})
 
 

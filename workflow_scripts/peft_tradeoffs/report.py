@@ -13,6 +13,7 @@ from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import read_json, read_text
 from peft_tradeoffs.grid import run_folder
+from peft_tradeoffs.notices import warnings_by_pair
 from peft_tradeoffs.page_data import AXES, LABEL, imported_data, method_data, pair_data
 from peft_tradeoffs.page_environment import environment
 from peft_tradeoffs.tables import COMPLETED
@@ -47,10 +48,11 @@ NUMBERS = ("cheapest", "percent", "value", "low", "high", "rank", "metric_value"
 SHOWN = 5  # reasons of a verdict that are always shown
 
 
-def report(files: dict[str, Path], runs_dir: Path) -> str:
+def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None) -> str:
     """The page as HTML. `files` are the CSV tables by name, runs.csv among them, each with its Markdown beside it.
 
-    Raises InputError if a table or a file of a run is missing.
+    `data_dir` holds {dataset}/dataset.json, whose warnings are shown. Raises InputError if a table or a file of a run
+    is missing.
     """
     if "runs" not in files:
         raise InputError("--tables: no runs.csv among them; make_tables.py writes it")
@@ -66,10 +68,12 @@ def report(files: dict[str, Path], runs_dir: Path) -> str:
         load(files["runs"], runs_dir / dataset / model, dataset, model, files.get("tuning"), files.get("noise"))
         for dataset, model in pairs
     ]
-    styles = grids[0].styles
+    styles, warnings = grids[0].styles, warnings_by_pair(runs, runs_dir, data_dir)
     shown = [name for name in TITLES if name in files]
     data = {
-        "pairs": [pair_data(grid, comparison, attribution, judged) for grid in grids],
+        "pairs": [
+            pair_data(grid, comparison, attribution, judged, warnings[grid.dataset, grid.model]) for grid in grids
+        ],
         "methods": method_data(styles),
         "imported": imported_data(imported),
         "files": {f"{name}.csv": texts[name] for name in shown},
@@ -173,6 +177,6 @@ def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     if name == "comparison":
         return read_comparison(files[name])
-    texts = dict.fromkeys((*columns, "method", "quantity", "experiment", "source", "status"), str)
+    texts = dict.fromkeys((*columns, "method", "quantity", "experiment", "source", "status", "positive_class"), str)
     numbers = [key for key in NUMBERS if key in NEEDED[name]]
     return read_table(files[name], NEEDED[name], MADE_AGAIN, texts, numbers)

@@ -125,6 +125,7 @@ def write_splits(
     `in_train`: how many of the rows have the text(s) of a training row. Its own `sha256` is over the contents of the
     splits, `warnings` what make_splits had to say.
     """
+    (folder / "dataset.json").unlink(missing_ok=True)  # a killed call leaves none that tells of other files
     digest = hashlib.sha256(json.dumps(names).encode())
     described = {}
     known = set(splits["train"].texts)

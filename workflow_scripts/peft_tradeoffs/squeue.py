@@ -11,6 +11,7 @@ from peft_tradeoffs import slurm
 FORMAT = "%i|%j|%T|%r|%N|%k|%Z"
 # The plugin names all jobs of one call of Snakemake alike: slurm-jobname-prefix, "_" and a UUID.
 NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,50}_)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ID = re.compile(r"\d+(?:_\d+|_\[[^|]*\]|\+\d+)?")  # of a job, a task of an array, several tasks, a part of a job
 TIMEOUT_S = 60.0
 
 
@@ -52,12 +53,17 @@ def jobs(folder: Path) -> list[Job]:
     """
     if not installed():
         return []
-    found = []
-    for line in _run("squeue", "--me", "--noheader", "--sort=i", f"--format={FORMAT}").splitlines():
-        number, name, state, reason, node, comment, where = line.split("|", maxsplit=FORMAT.count("|"))
-        if NAME.fullmatch(name) and Path(where).resolve() == folder.resolve():
-            found.append(Job(number, state, reason, node, comment, name))
-    return found
+    listing = _run("squeue", "--me", "--array", "--noheader", "--sort=i", f"--format={FORMAT}")
+    return [job for job, where in map(_read, listing.split("\n")) if job and Path(where).resolve() == folder.resolve()]
+
+
+def _read(line: str) -> tuple[Job | None, str]:
+    """A job of Snakemake's and its folder; None for any other, in whose name may stand "|" and line breaks."""
+    fields = line.split("|", maxsplit=FORMAT.count("|"))
+    if len(fields) <= FORMAT.count("|") or not ID.fullmatch(fields[0]) or not NAME.fullmatch(fields[1]):
+        return None, ""
+    number, name, state, reason, node, comment, where = fields
+    return Job(number, state, reason, node, comment, name), where
 
 
 def unfinished() -> set[str]:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.files import write_text
+from peft_tradeoffs.markdown_text import inert, one_line, plain
 from peft_tradeoffs.readable import NULL, heading
 
 Readable = Callable[[pd.DataFrame], pd.DataFrame]
@@ -46,22 +48,37 @@ def sections(frame: pd.DataFrame, by: str | None = None) -> Iterator[tuple[str, 
 
 
 def escape_pipes(text: str) -> str:
-    """Plain text as a cell of a Markdown table."""
-    return text.replace("|", "\\|")
+    """Plain text as a cell of a Markdown table, inert."""
+    return inert(text).replace("|", "\\|")
 
 
 def markdown(
-    frame: pd.DataFrame, readable: Readable, notes: Notes, lead: Notes | None = None, by: str | None = None
+    frame: pd.DataFrame,
+    readable: Readable,
+    notes: Notes,
+    lead: Notes | None = None,
+    by: str | None = None,
+    warned: Notes | None = None,
 ) -> str:
     """A Markdown section with a table a (data set, model): cells from `readable`, `notes` below, `lead` listed above.
 
-    With `by`, a section a value of that column.
+    With `by`, one section per value of that column. Texts of `warned` may quote a user's; they are listed below the
+    table, before the notes.
     """
     parts = []
     for title, rows in sections(frame, by):
         above = "".join(f"- {line}\n" for line in lead(rows)) + "\n" if lead else ""
-        parts.append(f"## {title}\n\n{above}{grid(readable(rows))}\n\n{' '.join(notes(rows))}\n")
+        below = warnings_box(warned(rows)) if warned else ""
+        parts.append(f"## {inert(title)}\n\n{above}{grid(readable(rows))}\n\n{below}{' '.join(notes(rows))}\n")
     return "\n".join(parts)
+
+
+def warnings_box(warnings: list[str]) -> str:
+    """Warnings as a quote in Markdown, with an empty line below; nothing where there are none."""
+    if not warnings:
+        return ""
+    lines = [f"> **Warning{'' if len(warnings) == 1 else 's'}**", ">", *(f"> - {plain(text)}" for text in warnings)]
+    return "\n".join(lines) + "\n\n"
 
 
 def grid(readable: pd.DataFrame) -> str:
@@ -71,8 +88,9 @@ def grid(readable: pd.DataFrame) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Plain text as LaTeX that prints it."""
-    return text.translate(LATEX)
+    """Plain text as LaTeX that prints it, on one line; not as the option of a line break before it."""
+    escaped = one_line(text).translate(LATEX)
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
 
 def stack(lines: list[str], side: str) -> str:
@@ -90,7 +108,12 @@ def latex_header(key: str) -> str:
 
 
 def latex(
-    frame: pd.DataFrame, readable: Readable, notes: Notes, lead: Notes | None = None, by: str | None = None
+    frame: pd.DataFrame,
+    readable: Readable,
+    notes: Notes,
+    lead: Notes | None = None,
+    by: str | None = None,
+    warned: Notes | None = None,
 ) -> str:
     """A booktabs longtable a (data set, model), on its side where it is wide; arguments as those of `markdown`."""
     parts = [r"% needs \usepackage{booktabs,longtable,pdflscape} and a text of 16 cm by 24 cm"]
@@ -109,7 +132,9 @@ def latex(
         )
         size, gap = next((size, gap) for columns, size, gap in SIZES if len(align) <= columns)
         text = f"{{\\{size}\\setlength{{\\tabcolsep}}{{{gap}pt}}\n{text}"
-        text += f"\\noindent\\sloppy {escape_latex(' '.join([*(lead(rows) if lead else []), *notes(rows)]))}\\par}}\n"
+        warnings = [f"Warning: {one_line(said)}" for said in warned(rows)] if warned else []
+        said = [*(lead(rows) if lead else []), *warnings, *notes(rows)]
+        text += f"\\noindent\\sloppy {escape_latex(' '.join(said))}\\par}}\n"
         parts.append(f"\\begin{{landscape}}\n{text}\\end{{landscape}}\n" if len(align) > UPRIGHT else text)
     return "\n".join(parts) + "\n"
 
@@ -123,10 +148,11 @@ def write_tables(
     *,
     lead: Notes | None = None,
     by: str | None = None,
+    warned: Notes | None = None,
     nothing: str = "",
 ) -> None:
     """Write {folder}/{name}.csv, .md and .tex; `nothing` is what the last two say of a frame without rows."""
-    write_text(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / f"{name}.csv", to_csv(frame))
     for kind, write in (("md", markdown), ("tex", latex)):
-        text = nothing if frame.empty and nothing else write(frame, readable, notes, lead, by)
+        text = nothing if frame.empty and nothing else write(frame, readable, notes, lead, by, warned)
         write_text(folder / f"{name}.{kind}", text)

@@ -40,8 +40,13 @@ class TrackedRun:
 
     @property
     def id(self) -> str:
-        """The same for the same content alone: a run that was trained again is another."""
-        return digest(asdict(self))[:16]
+        """The same for the same content alone; of a run that was trained again the first half stays (`key`)."""
+        return self.key + digest(asdict(self))[:8]
+
+    @property
+    def key(self) -> str:
+        """The same for the same run, whatever was recorded of it."""
+        return digest(self.name)[:8]
 
 
 def not_installed(tracker: str) -> str | None:
@@ -59,9 +64,22 @@ def project_name(output: str) -> str:
 
 def offline(tracker: str, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that keep a tracker to `folder` and off the network, but for those that `environment` sets itself."""
-    place = str(folder.absolute())
     common = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    own = {
+    own = _own(tracker, folder)
+    if not {"TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"} & set(environment):
+        common["HF_HUB_OFFLINE"] = "1"  # trackio asks the hub for the user's name
+    return {name: value for name, value in (common | own).items() if name not in environment}
+
+
+def is_local(tracker: str, folder: Path, environment: Mapping[str, str]) -> bool:
+    """Whether the tracker writes to `folder` alone, where all that it has of an experiment is ours."""
+    return all(environment.get(name) == value for name, value in _own(tracker, folder).items())
+
+
+def _own(tracker: str, folder: Path) -> dict[str, str]:
+    """The variables of one tracker that keep it to `folder`."""
+    place = str(folder.absolute())
+    return {
         "clearml": {"CLEARML_OFFLINE_MODE": "1", "CLEARML_CACHE_DIR": place},
         "comet_ml": {
             "COMET_START_ONLINE": "0",
@@ -81,9 +99,6 @@ def offline(tracker: str, folder: Path, environment: Mapping[str, str]) -> dict[
             "WANDB_DISABLE_GIT": "true",
         },
     }.get(tracker, {})
-    if not {"TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"} & set(environment):
-        common["HF_HUB_OFFLINE"] = "1"  # trackio asks the hub for the user's name
-    return {name: value for name, value in (common | own).items() if name not in environment}
 
 
 def read_run(folder: Path) -> TrackedRun:

@@ -40,9 +40,11 @@ def track(
     found = {run: _known(run, _read(record)) for run, record in records.items()}
     waiting = [run for run in records if found[run]["reason"] == WAITS]
     why = waiting and (not_installed(tracker) or _silent_before(all_records, tracker, call))
-    came = ((run, why, False) for run in waiting) if why else _send(tracker, project, folder, waiting, limit_s)
-    for run, reason, silent in came:
-        found[run] |= {"status": "not sent" if reason else "sent", "reason": reason, "at": now()}
+    earlier = {run: found[run].get("earlier", []) for run in waiting}
+    none = ((run, why, False, None) for run in waiting)
+    for run, reason, silent, remark in none if why else _send(tracker, project, folder, earlier, limit_s):
+        found[run] |= {"status": "not sent" if reason else "sent", "reason": reason, "at": now(), "remark": remark}
+        found[run] |= {} if reason else {"earlier": []}
         found[run] |= {"tracker": tracker, "project": project, "call": call, "silent": silent}
         found[run]["failed_attempts"] += bool(reason)
         files.write_json(records[run], found[run])
@@ -60,36 +62,46 @@ def _known(run: Path, earlier: dict[str, Any]) -> dict[str, Any]:
     except InputError as error:
         reason = f"its files cannot be read: {error}"
         return known | {"reason": reason, "failed_attempts": failed + 1}
-    return earlier if (earlier.get("status"), earlier.get("id")) == ("sent", known["id"]) else known
+    if (earlier.get("status"), earlier.get("id")) == ("sent", known["id"]):
+        return earlier
+    # What the tracker may have of the run as it was trained before; an attempt that failed may have sent a part.
+    ids = [*earlier.get("earlier", []), earlier.get("id")]
+    return known | {"earlier": [one for one in dict.fromkeys(ids) if one and one != known["id"]]}
 
 
 def _send(
-    tracker: str, project: str, folder: Path, runs: list[Path], limit_s: float
-) -> Iterator[tuple[Path, str | None, bool]]:
-    """For each run why it was not sent, None if it was; and whether the tracker was silent.
+    tracker: str, project: str, folder: Path, earlier: dict[Path, list[str]], limit_s: float
+) -> Iterator[tuple[Path, str | None, bool, str | None]]:
+    """For each run why it was not sent, None if it was; whether the tracker was silent; and what is to be said of it.
+
+    `earlier`: the ids under which the tracker may have each run as it was before.
 
     After a run that made the tracker raise, the next one is tried in a new process.
     """
+    runs = list(earlier)
     while runs:
         error = "the process that sent it ended without a word"
-        with contextlib.closing(_sent(tracker, project, folder, runs, limit_s)) as words:
+        with contextlib.closing(_sent(tracker, project, folder, runs, earlier, limit_s)) as words:
             for said in words:
                 if "sent" in said:
-                    yield runs[0], None, False
+                    yield runs[0], None, False, said["remark"]
                     runs = runs[1:]
                 elif said.get("silent"):
-                    yield from ((run, said["error"], True) for run in runs)
+                    yield from ((run, said["error"], True, None) for run in runs)
                     return
                 elif "error" in said:
                     error = redacted(said["error"])
         if runs:
-            yield runs[0], error, False
+            yield runs[0], error, False, None
             runs = runs[1:]
 
 
-def _sent(tracker: str, project: str, folder: Path, runs: list[Path], limit_s: float) -> Iterator[dict[str, Any]]:
+def _sent(
+    tracker: str, project: str, folder: Path, runs: list[Path], earlier: dict[Path, list[str]], limit_s: float
+) -> Iterator[dict[str, Any]]:
     """What a process that sends the runs says of each; it is ended, with all it started, when it says nothing."""
     words = ["--tracker", tracker, "--project", project, "--folder", folder, "--runs", *runs]
+    words += ["--earlier", *(",".join(earlier[run]) or "-" for run in runs)]
     process = subprocess.Popen(
         [sys.executable, SENDER, *words],
         stdin=subprocess.DEVNULL,

@@ -41,7 +41,10 @@ def _followed(method: str, named: str, methods: Methods) -> str:
     if is_number(named):
         raise InputError(f"{where}: {named!r} is a text; must be a number (in YAML write 5.0e-4, not 5e-4 or '5')")
     if named not in methods:
-        raise InputError(f"{where}: there is no method {named!r}; {suggestion(named, methods, 'methods: ')}")
+        raise InputError(
+            f"{where}: {named!r} is no number, and there is no method {named!r}; "
+            f"{suggestion(named, methods, 'methods: ')}"
+        )
     if not isinstance(methods[named]["learning_rate"], list):
         raise InputError(f"{where}: {named} has no list of rates to tune; give it one, or write a number here")
     return named

@@ -1,0 +1,95 @@
+"""What earlier calls wrote, looked at before a plan: is it still what they wrote?"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.config import Experiment
+from peft_tradeoffs.content import checksum
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.seal import is_weight
+
+SHOWN = 3  # runs that a warning names
+
+
+def check_written(experiment: Experiment) -> None:
+    """Raise InputError for tokens or fetched rows whose content is not what the step that wrote them recorded."""
+    output = Path(experiment.output)
+    for dataset in experiment.datasets:
+        _check_rows(output / "data" / dataset)
+        for model in experiment.models:
+            for folder in (output / "tokens", output / "tune/tokens"):
+                _check_tokens(folder / dataset / f"{model}.npz")
+
+
+def _check_rows(folder: Path) -> None:
+    described = folder / "dataset.json"
+    splits = _object(described).get("splits")
+    for split, entry in splits.items() if isinstance(splits, dict) else ():
+        path, recorded = folder / f"{split}.parquet", entry.get("sha256") if isinstance(entry, dict) else None
+        if recorded and checksum(path) != recorded:
+            raise InputError(
+                f"{path}: {'not' if path.exists() else 'missing, so not'} what fetch_dataset wrote (its SHA-256 is not "
+                f"that in {described}); delete {described}, and the next call makes both again"
+            )
+
+
+def _check_tokens(path: Path) -> None:
+    described = path.with_suffix(".json")
+    recorded = _object(described).get("sha256") if path.exists() else None
+    if recorded and checksum(path) != recorded:
+        raise InputError(
+            f"{path}: not what tokenize wrote (its SHA-256 is not that in {described}); delete {path}, and the next "
+            "call makes it again; runs that were made from what it wrote stay"
+        )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object that a step wrote; empty where there is none yet. Raises InputError for anything else."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete it, and the next call makes it again") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: damaged (no JSON object); delete it, and the next call makes it again")
+    return found
+
+
+def warn_of_missing(experiment: Experiment) -> None:
+    """Print a warning for finished runs that lack a file which their summary lists. Reads no file but the summaries."""
+    lacking = list(_lacking(experiment))
+    for run, name in lacking[:SHOWN]:
+        kept = ", or set keep_weights: false where weights were removed on purpose" if is_weight(name) else ""
+        print(
+            f"warning: {run} lacks {name}, which it published; delete the run's folder to train it again{kept}",
+            file=sys.stderr,
+        )
+    if len(lacking) > SHOWN:
+        print(f"warning: {len(lacking) - SHOWN} further runs lack published files", file=sys.stderr)
+
+
+def _lacking(experiment: Experiment) -> Iterator[tuple[Path, str]]:
+    """Folders of finished runs, each with the first of its files that is not there."""
+    for dataset in experiment.datasets:
+        for model in experiment.models:
+            for arm in experiment.arms:
+                for seed in experiment.seeds:
+                    run = Path(experiment.output, "runs", dataset, model, arm, f"seed{seed}")
+                    for name in _listed(run / "summary.json"):
+                        weights = name.startswith(("adapter/", "checkpoint/"))
+                        if not (run / name).exists() and not (weights and not experiment.keep_weights):
+                            yield run, name
+                            break
+
+
+def _listed(summary: Path) -> list[str]:
+    """The files that a summary lists; none where there is no summary, or not one as runs write it."""
+    try:
+        listed = json.loads(summary.read_bytes())["files"]
+        return sorted(map(str, listed))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return []  # what reads the summary says what is wrong with it
