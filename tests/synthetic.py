@@ -50,9 +50,11 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "status": "completed", "failed_phase": None, "oom_bytes": None, "diverged_step": None,
         "dataset": "sst2", "model": "distilbert", "method": method,
         "arm": method if rank is None else f"{method}-r{rank}", "rank": rank, "seed": seed,
-        "task": "classification", "metric": "accuracy", "pretrained": True, "metric_value": accuracy,
+        "task": "classification", "metric": "accuracy", "positive_class": "good", "pretrained": True,
+        "metric_value": accuracy,
         "accuracy": accuracy, "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
-        "pearson": None, "spearman": None, "test_loss": 1.2 - accuracy, "constant_prediction": False,
+        "pearson": None, "spearman": None, "prediction_spread": None, "test_loss": 1.2 - accuracy,
+        "constant_prediction": False,
         "heldout_metric_value": None,
         "learning_rate": 3e-5 if method == "full" else 5e-4, "tuned_as": None, "epochs": 3.0,
         "steps": 600, "stopped_early": False,
@@ -110,7 +112,7 @@ def reasons(values: dict[str, Any]) -> dict[str, str]:
     for key in (key for key, value in values.items() if value is None and key not in NOTHING):
         found[key] = (
             "the method has no rank" if key == "rank"
-            else "task is classification" if key in ("pearson", "spearman")
+            else "task is classification" if key in ("pearson", "spearman", "prediction_spread")
             else "the data set has no heldout split" if key.startswith("heldout")
             else "no linear layer is frozen" if key == "frozen_linear_dtype"
             else "not compiled" if key == "compile_s"

@@ -369,19 +369,6 @@ def test_folders_lose_paths_and_keep_the_rest(tmp_path, monkeypatch):
     assert markdown_text.without_paths({"base_model_name_or_path": None}, None) == {}
 
 
-def test_a_whole_model_names_its_classes(tmp_path):
-    (tmp_path / "run/checkpoint").mkdir(parents=True)
-    saved = tmp_path / "run/checkpoint/config.json"
-    saved.write_text(json.dumps({"model_type": "bert", "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}))
-    publish.write_folder(tmp_path / "run", tmp_path / "out", None, "the card", ["neg", "pos"])
-    assert json.loads((tmp_path / "out/config.json").read_text()) == {
-        "model_type": "bert", "id2label": {"0": "neg", "1": "pos"}, "label2id": {"neg": 0, "pos": 1}
-    }  # fmt: skip
-    assert "LABEL_1" in saved.read_text()
-    publish.write_folder(tmp_path / "run", tmp_path / "out", None, "the card")
-    assert "LABEL_1" in (tmp_path / "out/config.json").read_text()
-
-
 def test_data_of_packages_and_a_model_of_a_wheel_are_named_by_version():
     made = subject(synthetic.summary("full", None, 0), dataset={"source": "docstrings", "fractions": {"test": 0.2}})
     made.data["source"] = {"source": "docstrings", "packages": {"numpy": "2.4.6", "sympy": "1.14.0"}}

@@ -120,6 +120,7 @@ def test_numbers_that_no_column_holds(value):
         ("models.tiny", "bert", "'bert' has the wrong type; must be a mapping"),
         ("comparison", {"baseline": False}, "false has the wrong type; must be a text or null: put a text in quotes"),
         ("seeds_per_job", 2, "2 is unknown; must be one of all, 1"),
+        ("training", {"a\nb": 1, **tiny.config(Path())["training"]}, r"config key training.a\nb: unknown key"),
         ("imported", {"a": "x.json"}, "must be a list of texts, as in [a, b]"),
         ("datasets.reviews.label", ["x" * 500], "… has the wrong type; must be a text"),
     ],
@@ -136,8 +137,16 @@ def test_an_unknown_alternative_lists_alternatives(key, value, said):
         resolve(settings)
     assert f"config key {key}" in str(caught.value)
     assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert '"type"' not in str(caught.value)
-    assert len(str(caught.value)) < 300
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("change", [{"output": "a\ud800"}, {"budgets": {"\udcff": [1]}}, {"methods": {"\ude00": {}}}])
+def test_half_a_character(change):
+    with pytest.raises(InputError, match="has half of a character") as caught:
+        resolve(tiny.config(Path(), **change))
+    str(caught.value).encode()
 
 
 # Patterns

@@ -94,11 +94,9 @@ def test_a_strangers_file_is_checked_without_snakemake(tmp_path):
 
 
 def test_a_sound_file_is_checked_without_snakemake(tmp_path):
-    (tmp_path / "model").mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (tmp_path / "model" / name).write_text("{}")
-    tiny.write_inputs(tmp_path, tmp_path / "model")
-    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**tiny.config(tmp_path), "output": "~/x"}))
+    tiny.write_inputs(tmp_path, tmp_path)
+    hub = {"source": "hub", "path": "owner/model", "revision": "0" * 40}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(tiny.config(tmp_path, output="~/x", models={"tiny": hub})))
     script = tiny.REPOSITORY / "workflow_scripts/check_config.py"
     done = subprocess.run(
         [sys.executable, script, "my.yaml"],

@@ -128,6 +128,13 @@ def test_folders_that_cannot_be(key, written, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("written", ["~", "/", "$HOME/"])
+def test_a_model_that_is_everything(tmp_path, monkeypatch, written):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputError, match=r"config key models\.tiny\.path: .* has all your files in it"):
+        resolve(settings("models.tiny.path", written))
+
+
 # Splits
 
 

@@ -11,18 +11,20 @@ import yaml
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Inputs of the small experiment; of the model, files by name alone, for nothing is fetched here."""
-    (tmp_path / "model").mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (tmp_path / "model" / name).write_text("{}")
-    tiny.write_inputs(tmp_path, tmp_path / "model")
+    """Rows of the small experiment; its model is one of the hub, for nothing is fetched here."""
+    tiny.write_inputs(tmp_path, tmp_path)
     return tmp_path
+
+
+def config(folder: Path) -> dict:
+    hub = {"source": "hub", "path": "owner/model", "revision": "0" * 40}
+    return json.loads(json.dumps(tiny.config(folder, models={"tiny": hub})))
 
 
 def test_config_on_the_command_line(folder):
     """Snakemake makes texts of what stands in lists and mappings there, and hands on ~ as it is."""
     words = ("--config", "seeds=[0,4]", "training={epochs: 2}", "output=~/there", "comparison={margin: 0.05}")
-    said = tiny.snakemake(folder, tiny.config(folder), "-n", *words, HOME=str(folder)).stdout
+    said = tiny.snakemake(folder, config(folder), "-n", *words, HOME=str(folder)).stdout
     assert f"{folder}/there/runs/reviews/tiny/full/seed4/summary.json" in said
     assert not re.search(r"seed[1-35-9]/", said)
 
@@ -35,7 +37,7 @@ def test_lint_of_all_that_can_be_asked_for(folder):
         "meta_info": {},
     }
     (folder / "published.json").write_text(json.dumps(result))
-    settings = json.loads(json.dumps(tiny.config(folder)))
+    settings = config(folder)
     for method in settings["methods"].values():
         method["learning_rate"] = [1e-3, 1e-2]
     settings["datasets"]["reviews"] |= {"text": ["{text}"], "label": "{dataset}"}
@@ -53,7 +55,7 @@ def test_resources_are_judged_when_a_plan_is_made(folder):
     blocks = {"default-resources": {"slurm_partition": "cpu"}, "set-resources": {"train": {"runtime": "1-0"}}}
     (folder / "profile/profile.yaml").write_text(yaml.safe_dump(blocks))
     words = ("-n", "--profile", str(folder / "profile"))
-    done = tiny.snakemake(folder, tiny.config(folder), *words, check=False)
+    done = tiny.snakemake(folder, config(folder), *words, check=False)
     assert done.returncode == 1
     assert "set-resources, train: runtime: 1-0: SLURM's way to write a time" in done.stdout
     assert "Traceback" not in done.stdout

@@ -142,11 +142,11 @@ def test_pairs_have_token_types_and_lose_the_longer_text_s_end(tmp_path, tokeniz
     assert rows(arrays, "test", "token_type_ids") == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1]]
 
 
-def test_regression_has_one_float32_label(tmp_path, tokenize):
+def test_regression_has_one_label_as_it_is(tmp_path, tokenize):
     folder = data(tmp_path / "data", ["a", "b"], labels=[0.1, 2.0], task="regression")
     tokenize(folder, bert(tmp_path / "m"), 6, tmp_path / "m.npz")
     labels = np.load(tmp_path / "m.npz")["train_labels"]
-    assert (labels.dtype, labels.tolist()) == (np.float32, [np.float32(0.1), 2.0])
+    assert (labels.dtype, labels.tolist()) == (np.float64, [0.1, 2.0])
     described = json.loads((tmp_path / "m.json").read_text())
     assert (described["num_labels"], described["labels"]) == (1, None)
 

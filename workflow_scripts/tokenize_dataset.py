@@ -2,7 +2,7 @@
 
 Writes an .npz with, for each split s, {s}_input_ids (int32, all rows joined), {s}_token_type_ids (int8, where
 the tokenizer returns them), {s}_offsets (int64 [n + 1]: row i is input_ids[offsets[i]:offsets[i + 1]]),
-{s}_labels (int64 class index, float32 for regression) and {s}_rows (int64, row in the source split). Beside it
+{s}_labels (int64 class index, float64 for regression) and {s}_rows (int64, row in the source split). Beside it
 stands a .json. Texts longer than --max-length are truncated and counted; `tokens` in the .json are lengths before
 truncation.
 """
@@ -107,10 +107,9 @@ def tokenize_split(
     if empty:
         raise InputError(f"{path}, row {empty[0] + 1}: {texts[empty[0]]} has no tokens; take such rows out")
     check_ids(str(path), encoded["input_ids"], tokenizer, embeddings)
-    labels = table.column("label").to_numpy()
     arrays = {
         "offsets": np.cumsum([0, *map(len, encoded["input_ids"])], dtype=np.int64),
-        "labels": labels.astype(np.float32) if labels.dtype == np.float64 else labels,
+        "labels": table.column("label").to_numpy(),
         "rows": table.column("row").to_numpy(),
     }
     for name, lists in encoded.items():

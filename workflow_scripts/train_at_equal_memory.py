@@ -18,6 +18,7 @@ from typing import Any
 from peft_tradeoffs import code, errors, files
 from peft_tradeoffs.batch_search import Fit, KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
 from peft_tradeoffs.finished import read_summary
+from peft_tradeoffs.positive_class import of_labels
 from peft_tradeoffs.training import Run, TrainingProcess, add_training, process, read_settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
@@ -37,7 +38,8 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="JSON", help="what was found and trained")
     arguments = parser.parse_args()
     settings = read_settings(arguments)
-    rows = files.read_json(arguments.tokens.with_suffix(".json"))["rows"]["train"]
+    tokens = files.read_json(arguments.tokens.with_suffix(".json"))
+    rows = tokens["rows"]["train"]
     sizes = candidates(arguments.largest, rows, settings["gradient_accumulation_steps"])
     summaries: dict[int, list[dict[str, Any]]] = {}
     with process(arguments) as training:
@@ -53,6 +55,7 @@ def main() -> None:
         arguments.output,
         {
             **{key: settings[key] for key in keys},
+            "positive_class": of_labels(tokens["labels"]),
             "base_batch_size": settings["batch_size"],
             "rule": arguments.rule,
             "largest": arguments.largest,

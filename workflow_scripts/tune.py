@@ -18,6 +18,7 @@ from typing import Any
 from peft_tradeoffs import code, errors, files, seal
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import read_summary
+from peft_tradeoffs.positive_class import of_labels
 from peft_tradeoffs.training import Run, add_training, process, read_settings
 from peft_tradeoffs.tuning import beyond, chosen
 
@@ -52,6 +53,7 @@ def main() -> None:
     found = seal.signed(
         {
             **{key: settings[key] for key in ("dataset", "model", "arm", "method", "rank", "metric")},
+            "positive_class": of_labels(tokens["labels"]),
             **chosen(trials),
             "rates": planned,
             "extensions": arguments.extend,

@@ -2,8 +2,8 @@
 
 The fields and their types are read from the config classes of the installed PEFT, so that a block can be
 validated without importing PEFT. Run it again after a change of PEFT's version. Each definition carries
-`x-rank-field` and `x-alpha-field` (the fields that hold the rank and LoRA's alpha, or null) and
-`x-excluded-fields` (why a field that PEFT has is refused here).
+`x-rank-field` and `x-alpha-field` (the fields that hold the rank and LoRA's alpha, or null), `x-quantization` (whether
+it goes with a quantised base model) and `x-excluded-fields` (why a field that PEFT has is refused here).
 """
 
 import argparse
@@ -75,6 +75,11 @@ EXCLUDED_FIELDS = {
     },
     "PVERA": {"sample_at_inference": "predictions could not be reproduced"},
 }
+# PEFT reads or changes the base layer's weights as a matrix, which those of a 4-bit layer are not.
+NOT_QUANTIZED = (
+    *("ADAMSS", "DEFT", "DELORA", "FROD", "GLORA", "GRALORA", "HRA", "LOHA", "LOKR", "OSF", "PEANUT", "PSOFT"),
+    *("SUPERTUNING", "TINYLORA"),
+)
 # Initial weights that PEFT takes without a word and that then are not what they say, or differ at each load.
 EXCLUDED_VALUES = {
     ("LORA", "init_lora_weights"): {"eva", "corda", "loftq", "pissa_niter_[number of iters]"},
@@ -147,6 +152,7 @@ def config_schema(peft_type: str, config_class: type) -> dict[str, Any]:
         "additionalProperties": False,
         "x-rank-field": rank,
         "x-alpha-field": next((name for name in ALPHA_FIELDS if name in properties), None),
+        "x-quantization": peft_type not in NOT_QUANTIZED,
         "x-excluded-fields": {name: reason for name, reason in excluded.items() if name in fields},
     }
 

@@ -174,7 +174,10 @@ def config(folder: Path) -> Door:
         refusal(plan)
 
     def dumped(tree: Any) -> bytes:
-        return yaml.dump(tree, Dumper=yaml.CSafeDumper).encode()
+        try:
+            return yaml.dump(tree, Dumper=yaml.CSafeDumper).encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which libyaml does not write: JSON is YAML too
+            return json.dumps(tree).encode()
 
     edited = st.builds(lambda tree, edits: dumped(changes.edited(tree, edits)), st.sampled_from(trees), changes.EDITS)
     broken = st.builds(changes.changed, st.sampled_from(texts), changes.CHANGES)
@@ -204,9 +207,10 @@ def run(folder: Path) -> Door:
         (names / name).write_bytes(content)
         try:
             words = refusal(check)
-            if not resealed and (words is None) != (content == whole[name] or _same_summary(name, content, summary)):
-                raise Passed(f"{name}: {words}")
-            refusal(tables)
+            if words is None:
+                if not (resealed or content == whole[name] or _same_summary(name, content, summary)):
+                    raise Passed(name)
+                refusal(tables)
         finally:
             (names / name).write_bytes(whole[name])
 

@@ -15,9 +15,9 @@ from peft_tradeoffs.tables import COMPLETED, memory_key, random_weights
 BASE, FACTOR, INTERACTION, TOTAL = "base", "factor", "interaction", "total"
 ENERGY = "energy_J_per_1000_rows"
 COLUMNS = (
-    "dataset", "model", "factorial", "pretrained", "metric", "learning_rates", "energy_window_short", "differs",
-    "failed", "quantity", "effect", "kind", "arm", "n_seeds", "n", "jobs", "jobs_sd_percent", "value", "low", "high",
-    "percent", "reason",
+    "dataset", "model", "factorial", "pretrained", "metric", "positive_class", "learning_rates", "energy_window_short",
+    "differs", "failed", "quantity", "effect", "kind", "arm", "n_seeds", "n", "jobs", "jobs_sd_percent", "value", "low",
+    "high", "percent", "reason",
 )  # fmt: skip
 TIMED = {"train_s": "train_s", "step_p50_ms": "step_p50_ms", ENERGY: "energy_J_per_sample"}  # keys of the summary
 NUMBERS = ("jobs_sd_percent", "value", "low", "high", "percent")
@@ -62,7 +62,9 @@ def _split(runs: pd.DataFrame, name: str, spec: dict[str, Any], noise: pd.DataFr
     """The rows of one factorial of a data set and model."""
     rows = []
     cells = {tuple(cell): arm for arm, cell in spec["arms"].items()}
-    common = runs.iloc[0][["dataset", "model", "pretrained", "metric"]].to_dict() | {"factorial": name}
+    common = runs.iloc[0][["dataset", "model", "pretrained", "metric", "positive_class"]].to_dict() | {
+        "factorial": name
+    }
     common["energy_window_short"] = bool(runs["energy_window_short"].eq(True).any())
     common["n_seeds"] = runs["seed"].nunique()
     common["differs"] = " ".join(unlike(runs)) or None

@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs.attribution import BASE, ENERGY, FACTOR, INTERACTION, TIMED, TOTAL
-from peft_tradeoffs.comparison_text import unit, with_interval
+from peft_tradeoffs.comparison_text import with_interval
 from peft_tradeoffs.digits import at_most, decimals
 from peft_tradeoffs.job_noise import UNKNOWN_SPREAD, noise_notes
-from peft_tradeoffs.readable import LABEL, NOTE, NULL, PROBE, metric_label, metric_scale, number
+from peft_tradeoffs.metric_names import difference_unit, metric_label, metric_name
+from peft_tradeoffs.readable import LABEL, NOTE, NULL, PROBE, metric_scale, number
 
 NAMES = {**LABEL, "activations_MiB": "Activations, MiB", ENERGY: "Energy, J/1,000 rows"}
 UNTOLD = " (cannot be told from 0)"
@@ -105,7 +106,7 @@ def _known(rows: pd.DataFrame) -> list[str]:
 
 
 def _name(rows: pd.DataFrame, quantity: str) -> str:
-    return metric_label(rows["metric"].iloc[0]) if quantity == METRIC else NAMES[quantity]
+    return metric_label(rows.iloc[0]) if quantity == METRIC else NAMES[quantity]
 
 
 def _scale(rows: pd.DataFrame, quantity: str) -> float:
@@ -130,8 +131,10 @@ def _percent(value: float) -> str:
 def _sentence(rows: pd.DataFrame, quantity: str) -> str:
     own = rows[rows["quantity"] == quantity]
     scale = _scale(rows, quantity)
-    name, _, units = _name(rows, quantity).partition(", ")
-    units = unit(own["metric"].iloc[0]) if quantity == METRIC else units
+    if quantity == METRIC:
+        name, units = metric_name(own.iloc[0]), difference_unit(own.iloc[0])
+    else:
+        name, _, units = _name(rows, quantity).partition(", ")
     units = "" if units == name else f" {units}"
     total = own[own["kind"] == TOTAL].iloc[0]
     places = _places(total, scale)

@@ -21,7 +21,7 @@ class Split:
     input_ids: np.ndarray  # int32 [t]
     token_type_ids: np.ndarray | None  # int8 [t]
     offsets: np.ndarray  # int64 [n + 1]
-    labels: np.ndarray  # int64 [n], or float32 for regression
+    labels: np.ndarray  # int64 [n], or float64 for regression; float32 where they are scaled
     rows: np.ndarray  # int64 [n], row in the source
 
     @property

@@ -18,8 +18,8 @@ from peft_tradeoffs.tables import ARM, COMPLETED, random_weights
 UNITS = {"train_s": "s", "energy_J": "J"}
 MEASURED = {"train_s": "train_s", "energy_J": "mean_power_W"}  # what of a run's summary a budget needs
 COLUMNS = (
-    *ARM, "method", "rank", "pretrained", "metric", "kind", "budget", "set", "n_runs", "n", "failed", "differs",
-    "first_epoch", "last_epoch", "end", "mean", "sd", "low", "high", "reason",
+    *ARM, "method", "rank", "pretrained", "metric", "positive_class", "kind", "budget", "set", "n_runs", "n", "failed",
+    "differs", "first_epoch", "last_epoch", "end", "mean", "sd", "low", "high", "reason",
 )  # fmt: skip
 WHOLE = ("rank", "n_runs", "n")
 NUMBERS = ("budget", "first_epoch", "last_epoch", "mean", "sd", "low", "high")
@@ -85,7 +85,7 @@ def _of_kind(
     rows = []
     for budget in sorted(chosen):
         for arm, own in groups:
-            row = own.iloc[0][[*ARM, "method", "rank", "pretrained", "metric", "differs"]].to_dict()
+            row = own.iloc[0][[*ARM, "method", "rank", "pretrained", "metric", "positive_class", "differs"]].to_dict()
             row |= {"kind": kind, "budget": budget, "set": bool(budgets), "n": 0}
             row["n_runs"] = len(own)
             row["failed"] = failures(own) if (own["status"] == COMPLETED).any() else None

@@ -8,7 +8,8 @@ import pandas as pd
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.budgets import UNITS
 from peft_tradeoffs.comparison_text import RANGE, with_interval
-from peft_tradeoffs.readable import NULL, metric_label, metric_scale, unlike
+from peft_tradeoffs.metric_names import metric_name, with_unit
+from peft_tradeoffs.readable import NULL, metric_scale, unlike
 
 WHAT = {"train_s": "training time", "energy_J": "energy"}
 
@@ -16,11 +17,11 @@ WHAT = {"train_s": "training time", "energy_J": "energy"}
 def budgets_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `budgets_frame` of one data set and model as text: the metric and the epoch by each budget."""
     metric = rows["metric"].iloc[0]
-    name, comma, unit = metric_label(metric).partition(", ")
+    name = metric_name(rows.iloc[0])
     cells: dict[str, dict[str, str]] = {}
     for row in rows.to_dict("records"):
         line = cells.setdefault(row["arm"], {"Arm": arm_label(row["method"], row["rank"])})
-        line[f"{name} by {_amount(row['budget'], row['kind'])}{comma}{unit}"] = _reached(row, metric)
+        line[with_unit(f"{name} by {_amount(row['budget'], row['kind'])}", row)] = _reached(row, metric)
     return pd.DataFrame(list(cells.values()))
 
 

@@ -20,6 +20,7 @@ from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import verified
 from peft_tradeoffs.job_noise import read_noise
 from peft_tradeoffs.mean_interval import interval, interval_notes, seed_values
+from peft_tradeoffs.metric_names import metric_name, metric_of, with_unit
 from peft_tradeoffs.tables import COMPLETED
 from peft_tradeoffs.text_width import widest, wrap
 from peft_tradeoffs.tuning_table import read_tuning
@@ -52,14 +53,17 @@ class Grid:
     @property
     def metric_axis(self) -> str:
         """The label of a metric axis, e.g. "Accuracy on the test split, %"."""
-        return readable.metric_label(self.metric or "").replace(
-            self.metric_name, f"{self.metric_name} on the test split"
-        )
+        return with_unit(f"{self.metric_name} on the test split", self.named)
 
     @property
     def metric_name(self) -> str:
         """The metric's name in titles."""
-        return readable.metric_label(self.metric or "Metric").partition(", ")[0]
+        return metric_name(self.named) or "Metric"
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The metric as `metric_names` takes it."""
+        return metric_of(self.runs) | {"metric": self.metric}
 
 
 def load(

@@ -15,7 +15,8 @@ from peft_tradeoffs.card_loading import example
 from peft_tradeoffs.comparison_text import RANGE, with_interval
 from peft_tradeoffs.export_schema import described
 from peft_tradeoffs.markdown_text import fenced, literal, masked, one_line, without_paths
-from peft_tradeoffs.readable import NULL, failed_counts, mean_sd, metric_decimals, metric_label, metric_scale, number
+from peft_tradeoffs.metric_names import metric_name, with_unit
+from peft_tradeoffs.readable import NULL, failed_counts, mean_sd, metric_decimals, metric_scale, number
 from peft_tradeoffs.table_formats import escape_pipes
 from peft_tradeoffs.tables import OF_SPLIT, memory_key
 
@@ -144,7 +145,7 @@ def _results(subject: Subject) -> list[EvalResult]:
             dataset_split=block.get("splits", {}).get(split, split) if hub else split,
             dataset_revision=block["revision"] if hub else None,
             metric_type=METRIC_IDS.get(run["metric"], run["metric"]),
-            metric_name=metric_label(run["metric"]).partition(",")[0],
+            metric_name=metric_name(run),
             metric_value=run[key],
         )
         for split, (key, _) in OF_SPLIT.items()
@@ -180,12 +181,12 @@ def _numbers(subject: Subject) -> str:
     rows, notes = [], []
     for split, (key, examples) in OF_SPLIT.items():
         if split == "test" or run[examples] is not None:
-            label, comma, unit = metric_label(run["metric"]).partition(", ")
             scale = metric_scale(run["metric"])
             own = NULL if run[key] is None else number(run[key] * scale, metric_decimals(run["metric"]))
             mean, note = _interval(subject, split)
             notes += note
-            rows.append((f"{label} on {run[examples]:,} {split} examples{comma}{unit}", own, mean, key))
+            label = with_unit(f"{metric_name(run)} on {run[examples]:,} {split} examples", run)
+            rows.append((label, own, mean, key))
     for label, key in (
         ("Peak memory, MiB", memory_key(run["device"])),
         ("Training time, s", "train_s"),

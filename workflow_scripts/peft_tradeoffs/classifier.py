@@ -11,6 +11,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from peft_tradeoffs.errors import InputError
 
+VALUE = "value"  # the name of a regression's only output, which would be LABEL_0 otherwise
+HEAD = "head.json"  # beside an adapter, whose own configuration has no place for `saved_head`
+
 
 def load_config(folder: Path, **fields: Any) -> PreTrainedConfig:
     """The config of a model folder, never by code from the folder.
@@ -29,6 +32,27 @@ def load_config(folder: Path, **fields: Any) -> PreTrainedConfig:
         raise InputError(
             f"{folder}: {reason} (code that comes with a model is never run; choose a model that Transformers knows)"
         ) from error
+
+
+def name_classes(config: PreTrainedConfig, task: str, labels: list[str] | None) -> None:
+    """Give the config the names of the classes; what a regression predicts is called VALUE. None: no names are known.
+
+    The names that a base model's config has are those of the task that it was trained for.
+    """
+    names = [VALUE] if task == "regression" else labels
+    if names is not None:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: index for index, name in enumerate(names)}
+
+
+def saved_head(config: PreTrainedConfig) -> dict[str, Any]:
+    """What Transformers must be given, beside the base model, to make this classifier's head."""
+    return {
+        "problem_type": config.problem_type,
+        "labels": [config.id2label[index] for index in range(config.num_labels)],
+        "pad_token_id": config.pad_token_id,
+        **{key: getattr(config, key) for key in ("target_mean", "target_sd") if hasattr(config, key)},
+    }
 
 
 def empty_classifier(config: PreTrainedConfig) -> PreTrainedModel:

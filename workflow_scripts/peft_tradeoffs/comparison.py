@@ -34,8 +34,8 @@ from peft_tradeoffs.tables import ARM, COMPLETED, OF_SPLIT, random_weights
 ALPHA = 1 - LEVEL
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
 COLUMNS = (
-    *ARM, "split", "method", "rank", "pretrained", "baseline", "metric", "margin", "test_rows", "n", "n_paired",
-    "mean", "sd", "seeds_low", "seeds_high", "low", "high",
+    *ARM, "split", "method", "rank", "pretrained", "baseline", "metric", "positive_class", "margin", "test_rows",
+    "n", "n_paired", "mean", "sd", "seeds_low", "seeds_high", "low", "high",
     "difference", "difference_seeds_low", "difference_seeds_high", "difference_low", "difference_high",
     "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "p_not_worse", "p_not_worse_holm",
     "p_worse", "p_worse_holm", "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "groups",
@@ -43,8 +43,8 @@ COLUMNS = (
 )  # fmt: skip
 WHOLE = ("rank", "test_rows", "n", "n_paired", "seeds_needed", "examples_needed")
 NO_NUMBERS = (
-    *ARM, "split", "method", "pretrained", "baseline", "metric", "mcnemar", "verdict", "groups", "differs", "left_out",
-    "reason",
+    *ARM, "split", "method", "pretrained", "baseline", "metric", "positive_class", "mcnemar", "verdict", "groups",
+    "differs", "left_out", "reason",
 )  # fmt: skip
 UNDEFINED = "undefined"  # the metric of a run that was completed
 PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split
@@ -152,7 +152,7 @@ def _compared(
     groups = _groups(arms, runs["metric"].iloc[0])
     rows, estimates = [], {}
     for arm, own in runs.groupby("arm", sort=False):
-        known = [*ARM, "split", "method", "rank", "pretrained", "metric", "differs"]
+        known = [*ARM, "split", "method", "rank", "pretrained", "metric", "positive_class", "differs"]
         row = dict.fromkeys(COLUMNS) | own.iloc[0][known].to_dict()
         row |= {"baseline": baseline, "margin": margin, "groups": groups.get(str(arm)), "left_out": _left_out(own)}
         row |= _alone(arms[str(arm)], row["metric"])

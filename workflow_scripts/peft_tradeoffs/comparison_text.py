@@ -8,7 +8,8 @@ import pandas as pd
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.comparison import UNDECIDED
 from peft_tradeoffs.digits import at_most, decimals, finer
-from peft_tradeoffs.readable import NULL, differs, failed_counts, metric_label, metric_scale, number
+from peft_tradeoffs.metric_names import difference_unit, metric_label
+from peft_tradeoffs.readable import NULL, differs, failed_counts, metric_scale, number
 from peft_tradeoffs.stats import LEVEL, unseen
 
 RANGE = {"accuracy": (0, 1), "f1": (0, 1), "mcc": (-1, 1), "pearson": (-1, 1), "spearman": (-1, 1)}
@@ -26,11 +27,6 @@ HELDOUT = (
 def label(row: dict[str, Any]) -> str:
     """An arm's name for readers."""
     return arm_label(row["method"], row["rank"])
-
-
-def unit(metric: str) -> str:
-    """What differences of a metric are given in."""
-    return "points" if metric == "accuracy" else metric_label(metric)
 
 
 def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = False) -> str:
@@ -69,8 +65,8 @@ def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
             {
                 "Arm": arm_label(row["method"], row["rank"]),
                 "n": str(row["n"]),
-                metric_label(metric): with_interval(row["mean"], low, high, scale),
-                f"Difference, {unit(metric)}": difference,
+                metric_label(row): with_interval(row["mean"], low, high, scale),
+                f"Difference, {difference_unit(row)}": difference,
                 "p of a difference": p_value(row["p_different_holm"]),
                 "p of equivalence": p_value(row["p_equivalent_holm"]),
                 "Verdict": NULL if pd.isna(row["verdict"]) else row["verdict"],
@@ -85,7 +81,7 @@ def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
 def comparison_notes(rows: pd.DataFrame) -> list[str]:
     """What a reader must know of a comparison: one sentence each."""
     metric, margin = rows["metric"].iloc[0], rows["margin"].iloc[0]
-    scale = metric_scale(metric)
+    scale, unit = metric_scale(metric), difference_unit(rows.iloc[0])
     baseline = rows[rows["arm"] == rows["baseline"]].iloc[0]
     name = arm_label(baseline["method"], baseline["rank"])
     lines = [HELDOUT] if rows["split"].iloc[0] == "heldout" else []
@@ -101,7 +97,9 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
     if len(rows) > 1:
         lines.append(f"Difference: to {name}, over the same seeds and examples.")
     if (compared := rows["p_different"].notna().sum()) > 0:
-        within = f"{margin * scale:g} {unit(metric).removesuffix('s') if margin * scale == 1 else unit(metric)}"
+        within = (
+            f"{margin * scale:g} {unit.removesuffix('s') if metric == 'accuracy' and margin * scale == 1 else unit}"
+        )
         lines.append(
             f"Equivalent: proven to lie within {within} of {name} (two one-sided tests); better or worse: proven to "
             "differ, and not proven to lie within that; all at 5 %, p values with Holm's correction over "
@@ -113,7 +111,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
             size = number(rows["smallest_difference"].max() * scale, 1 if metric == "accuracy" else 3)
             lines.append(
                 f"With these seeds and {rows['test_rows'].max():,.0f} examples a true difference of {size} "
-                f"{unit(metric)} is found with a probability of 80 %, in the arm where that is largest and at the "
+                f"{unit} is found with a probability of 80 %, in the arm where that is largest and at the "
                 "strictest level of that correction."
             )
     lines += _bounded(rows, name)

@@ -12,6 +12,7 @@ from peft_tradeoffs.config_schema import CONFIG, config_schema, peft_schema
 from peft_tradeoffs.config_values import own_copy, retype, settle
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.margin import check_margin
+from peft_tradeoffs.positive_class import check_positive_class
 from peft_tradeoffs.tuning_config import check_tuning, tuned_as
 from peft_tradeoffs.varies_config import check_varies
 from peft_tradeoffs.views_config import complete_views
@@ -133,6 +134,7 @@ def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
             f"config key {key}.metric: {dataset['metric']} does not go with {dataset['task']}; "
             f"must be one of {', '.join(metrics)}"
         )
+    check_positive_class(key, dataset)
     if dataset["source"] == "docstrings" and dataset["task"] != "classification":
         raise InputError(f"config key {key}.task: docstrings are a classification; remove the key")
     if dataset.get("label") in dataset.get("text", []):
@@ -243,6 +245,12 @@ def _method_arms(name: str, methods: dict[str, dict], tune: dict[str, Any], sche
     fields = known[peft["peft_type"]]
     if error := first_error(fields, peft):
         raise InputError(explain(error, f"{key}.peft"))
+    if common["quantization"] and not fields["x-quantization"]:
+        able = sorted(name for name, about in known.items() if about["x-quantization"])
+        raise InputError(
+            f"config key {key}.quantization: PEFT cannot put {peft['peft_type']} on a quantised model; remove the key, "
+            f"or take one of {', '.join(able)}"
+        )
     rank_field, alpha_field = fields["x-rank-field"], fields["x-alpha-field"]
     if "ranks" in method:
         if rank_field is None:

@@ -18,12 +18,12 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
     """One line that names the key, the value and what would be right."""
     path = [*([prefix] if prefix else []), *map(str, error.absolute_path)]
     value, schema, wanted = error.instance, error.schema, error.validator_value
-    where = f"config key {'.'.join(path) or '(top level)'}"
+    where = key_of(path)
     match error.validator:
         case "additionalProperties":
             known, refused = schema.get("properties", {}), schema.get("x-excluded-fields", {})
             unknown = sorted(set(value) - set(known))[0]
-            where = f"config key {'.'.join([*path, unknown])}"
+            where = key_of([*path, unknown])
             if unknown in refused:
                 return f"{where}: cannot be set: {refused[unknown]}; remove it"
             return f"{where}: unknown key; {suggestion(unknown, known, 'known keys: ')}"
@@ -79,6 +79,12 @@ _KINDS = {
     "boolean": "true or false",
     "null": "null",
 }
+
+
+def key_of(names: Iterable[str]) -> str:
+    """A place in the configuration as messages name it, in one line whatever stands in the names."""
+    key = ".".join(names) or "(top level)"
+    return f"config key {key if key.isprintable() else ascii(key)[1:-1]}"
 
 
 def choices(schema: dict[str, Any]) -> str:

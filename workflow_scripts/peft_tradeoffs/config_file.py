@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from peft_tradeoffs.config_errors import key_of
 from peft_tradeoffs.config_schema import Schema, config_schema, inner, kinds
 from peft_tradeoffs.errors import InputError
 
@@ -136,14 +137,14 @@ class _Nodes:
                 self._walk(value, schema if merged else inner(schema, index), keys if merged else [*keys, str(index)])
         elif node.tag != f"{STANDARD}null" and (read := _read(node)) and _is_text(schema):
             raise InputError(
-                f"config key {'.'.join(keys)}: YAML reads {node.value} as {read}, and a text must stand there; put "
+                f"{key_of(keys)}: YAML reads {node.value} as {read}, and a text must stand there; put "
                 f"it in quotes: {json.dumps(node.value)} ({self._at(node)})"
             )
 
     def _check_keys(self, node: yaml.MappingNode, schema: Schema, keys: list[str]) -> None:
         seen = set()
         for key, _ in node.value:
-            where = f"config key {'.'.join(keys) or '(top level)'}"
+            where = key_of(keys)
             if not isinstance(key, yaml.ScalarNode):
                 raise InputError(f"{where}: a list or mapping stands for a key; write a name ({self._at(key)})")
             if key.tag == f"{STANDARD}merge":

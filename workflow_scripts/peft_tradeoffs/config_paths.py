@@ -97,6 +97,8 @@ def _output(folder: str) -> str:
 
 def _refuse_within(where: str, folder: str, output: str) -> None:
     """Raise InputError for an output that lies in a model's folder, all files of which are the model's."""
+    if Path(folder).resolve() in (Path("/"), Path("~").expanduser().resolve()):  # which would be searched for minutes
+        raise InputError(f"{where}: {folder} has all your files in it; name the folder of the model")
     if Path(output).resolve().is_relative_to(Path(folder).resolve()):
         raise InputError(
             f"{where}: the output folder {output} lies in it, so results would be files of the model; set `output` to "

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from peft_tradeoffs.config_errors import is_number
+from peft_tradeoffs.config_errors import is_number, key_of
 from peft_tradeoffs.config_file import DEEPEST, MOST
 from peft_tradeoffs.config_schema import Schema, config_schema, followed, inner, kinds, options, peft_schema, values
 from peft_tradeoffs.errors import InputError
@@ -20,9 +20,11 @@ def own_copy(config: Mapping[str, Any]) -> dict[str, Any]:
     budget = iter(range(MOST))
 
     def copy(value: Any, keys: tuple[str, ...]) -> Any:
-        key = f"config key {'.'.join(keys) or '(top level)'}"
+        key = key_of(keys)
         if len(keys) > DEEPEST or next(budget, None) is None:
             raise InputError(f"{key}: more than {DEEPEST} levels or {MOST:,} values, aliases written out; write less")
+        if any("\ud800" <= sign <= "\udfff" for text in (*keys[-1:], value) if isinstance(text, str) for sign in text):
+            raise InputError(f"{key}: {value!a:.80} has half of a character, as UTF-16 has them; write it in UTF-8")
         if isinstance(value, Mapping):
             return {str(name): copy(item, (*keys, str(name))) for name, item in value.items()}
         if isinstance(value, list):

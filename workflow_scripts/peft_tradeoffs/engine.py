@@ -21,6 +21,7 @@ from peft_tradeoffs.devices import free_memory
 from peft_tradeoffs.interruption import Interrupted
 from peft_tradeoffs.measure import MASK, PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.probe import Probe, probe
+from peft_tradeoffs.scaling import target_scale
 from peft_tradeoffs.snapshots import restore, snapshot
 from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state, autocast, linear_schedule
 
@@ -50,7 +51,7 @@ class Progress:
 @dataclass(frozen=True)
 class Result:
     progress: Progress
-    logits: np.ndarray | None  # float32 [n, k] of the test split after the last step; None if it was not reached
+    logits: np.ndarray | None  # [n, k] of the test split after the last step; None if it was not reached
     diverged_step: int | None  # from 1
     probe: Probe
     engine: str  # that ran
@@ -111,6 +112,8 @@ class Trainer:
         self.model, self.settings, self.seed, self.device = model, settings, seed, device
         self.state, self.reporter, self.phases, self.generators = state, reporter, phases, generators
         self.splits, self.pad_token_id = splits, pad_token_id
+        self.scale = target_scale(splits, settings.task)
+        self.scaled = splits if self.scale is None else {name: self.scale.scaled(s) for name, s in splits.items()}
         self.lengths = splits["train"].lengths
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.progress: Progress | None = None
@@ -148,7 +151,7 @@ class Trainer:
         free_memory(self.device)
 
         phases.switch(PREPARE)
-        self.data = {name: ResidentSplit(split, self.pad_token_id, self.device) for name, split in self.splits.items()}
+        self.data = {name: ResidentSplit(split, self.pad_token_id, self.device) for name, split in self.scaled.items()}
         self.step = TrainingStep(
             *(self.model, self.data["train"], self.mask, self.parameters, self.optimizer, self.rates, settings),
             generators,
@@ -241,7 +244,7 @@ class Trainer:
         self.phases.switch("probe")
         choose_kernels(MASKS[progress.mask])
         self.model.train()
-        train, mask = self.splits["train"], MASKS[progress.mask]
+        train, mask = self.scaled["train"], MASKS[progress.mask]
         found = probe(self.model, train, self.pad_token_id, self.settings, self.device, mask, self.generators)
         progress.probe = dataclasses.asdict(found)
         return progress
@@ -321,7 +324,7 @@ class Trainer:
                     "epoch": progress.step / self.per_epoch,
                     "step": progress.step,
                     "split": name,
-                    "train_loss": float(np.mean(progress.losses)),
+                    "train_loss": float(np.mean(progress.losses)) * (self.scale.sd**2 if self.scale else 1),
                     "learning_rate": self.rates[progress.step - 1],
                     "train_s": sum(progress.step_s),
                     **scores[name],
@@ -334,7 +337,7 @@ class Trainer:
         return logits
 
     def _scores(self, name: str, logits: np.ndarray) -> dict[str, float | None]:
-        """Loss and metrics of a split's logits. Raises Diverged where these are not finite."""
+        """Loss and metrics of a split's logits, in the data's units. Raises Diverged where these are not finite."""
         if not np.isfinite(logits).all():
             raise Diverged(self.progress.step)  # in the last update, which no loss has seen
         return metrics.evaluate(logits, self.splits[name].labels, self.settings.task)
@@ -351,7 +354,9 @@ class Trainer:
         }
 
     def _predict(self, name: str) -> np.ndarray:
-        return predict(self.model, self.data[name], self.splits[name].lengths, self.mask, self.settings, self._poll)
+        """Logits [n, k] of a split, of a regression in the data's units."""
+        of = (self.model, self.data[name], self.splits[name].lengths, self.mask, self.settings, self._poll)
+        return predict(*of) if self.scale is None else self.scale.own_units(predict(*of))
 
 
 @torch.no_grad()

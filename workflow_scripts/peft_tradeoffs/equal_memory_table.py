@@ -14,12 +14,12 @@ from peft_tradeoffs.environment import LIBRARIES
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS, Recorded
 from peft_tradeoffs.finished import read_env, read_summary
+from peft_tradeoffs.metric_names import metric_label
 from peft_tradeoffs.readable import (
     NOTE,
     NULL,
     failed_counts,
     mean_sd,
-    metric_label,
     metric_scale,
     number,
     setting,
@@ -30,10 +30,10 @@ from peft_tradeoffs.tables import ARM, COMPLETED, arms_frame, memory_key, runs_f
 
 MEASURED = ("train_peak_MiB", "train_s", "samples_per_s", "energy_J_per_sample")
 COLUMNS = (
-    *ARM, "method", "rank", "device", "metric", "pretrained", "cap_GiB", "batch_size", "peak_MiB", "next_size",
-    "next_peak_MiB", "ended_at", "learning_rate", "steps", "n", "n_failed", "failures", "mean", "low", "high",
-    *(f"{key}_{part}" for key in MEASURED for part in ("mean", "sd", "n")), "base_batch_size", "rule", "largest",
-    "train_rows", "gradient_accumulation_steps", "max_steps", "differs", "differs_at_cap",
+    *ARM, "method", "rank", "device", "metric", "positive_class", "pretrained", "cap_GiB", "batch_size", "peak_MiB",
+    "next_size", "next_peak_MiB", "ended_at", "learning_rate", "steps", "n", "n_failed", "failures", "mean", "low",
+    "high", *(f"{key}_{part}" for key in MEASURED for part in ("mean", "sd", "n")), "base_batch_size", "rule",
+    "largest", "train_rows", "gradient_accumulation_steps", "max_steps", "differs", "differs_at_cap",
 )  # fmt: skip
 RULE = {"sqrt": "multiplied by the square root of k", "linear": "multiplied by k", "constant": "the same"}
 WHOLE = (
@@ -41,7 +41,8 @@ WHOLE = (
     "train_rows", "gradient_accumulation_steps",
 )  # fmt: skip
 TEXT = (
-    *ARM, "method", "device", "metric", "pretrained", "ended_at", "failures", "rule", "differs", "differs_at_cap"
+    *ARM, "method", "device", "metric", "positive_class", "pretrained", "ended_at", "failures", "rule", "differs",
+    "differs_at_cap",
 )  # fmt: skip
 ABOVE = "*"  # a training peak above the cap
 # Facts of the contract that say what runs ran on; the others are equal by design, or not meant to be.
@@ -150,7 +151,7 @@ def equal_memory_readable(rows: pd.DataFrame) -> pd.DataFrame:
                 "Training peak, MiB": mean_sd(row, "train_peak_MiB") + ABOVE * bool(_above_cap(row)),
                 "Learning rate": setting(row["learning_rate"], "{:.3g}"),
                 "Steps": NULL if pd.isna(row["steps"]) else f"{row['steps']:,}",
-                metric_label(metric): value if failed == NULL else f"{value} ({failed})",
+                metric_label(row): value if failed == NULL else f"{value} ({failed})",
                 "Training time, s": mean_sd(row, "train_s"),
                 "Samples/s": mean_sd(row, "samples_per_s"),
                 **({"Energy, J/1,000 rows": mean_sd(row, "energy_J_per_sample", 1000)} if energy else {}),

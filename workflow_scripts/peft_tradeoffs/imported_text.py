@@ -8,7 +8,8 @@ import pandas as pd
 
 from peft_tradeoffs.arms import SPELLING
 from peft_tradeoffs.imported import row
-from peft_tradeoffs.readable import NULL, metric_decimals, metric_label, metric_scale, number, setting
+from peft_tradeoffs.metric_names import metric_label
+from peft_tradeoffs.readable import NULL, metric_decimals, metric_scale, number, setting
 
 WHOLE = ("rank", "trainable_parameters", "total_parameters", "batch_size", "max_steps", "seed")
 NUMBERS = (
@@ -56,7 +57,7 @@ def _cells(row: dict[str, Any], rows: pd.DataFrame) -> dict[str, str]:
     for metric in rows["metric"].dropna().unique():
         scale, places = metric_scale(metric), metric_decimals(metric)
         own = row["metric"] == metric
-        cells[metric_label(metric)] = number(row["metric_value"] * scale, places) if own else NULL
+        cells[metric_label({"metric": metric})] = number(row["metric_value"] * scale, places) if own else NULL
     return cells | {
         "Peak reserved, MiB": number(row["peak_memory_MiB"]),
         "Training time, s": number(row["train_s"]),

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from peft_tradeoffs.classifier import (
+    HEAD,
     check_loaded,
     empty_classifier,
     head_modules,
@@ -21,10 +22,18 @@ from peft_tradeoffs.classifier import (
     is_linear,
     linear_names,
     load_config,
+    name_classes,
+    saved_head,
 )
+from peft_tradeoffs.dense_parts import dense_parts
+from peft_tradeoffs.devices import refused_bytes
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import shared, system_errors
-from peft_tradeoffs.targets import check_targets
+from peft_tradeoffs.files import shared, system_errors, write_json
+from peft_tradeoffs.scaling import TargetScale, in_own_units
+from peft_tradeoffs.targets import check_layers, check_patterns, check_targets
+
+# What PEFT raises for settings that it cannot use on a model; it does not check them all itself.
+REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError, re.error)
 
 # On its import it advises a package that we do not take: its kernels compute otherwise, and come from the hub.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
@@ -70,8 +79,12 @@ def build(
     device: str,
     dtype: str = "float32",
     gradient_checkpointing_kwargs: dict[str, Any] | None = None,
+    labels: list[str] | None = None,
 ) -> Built:
     """Load the model in `folder` and make it the arm's.
+
+    `labels`: the names of the classes in the order of their indices; its configuration gets them in place of those
+    of the checkpoint, which are another task's.
 
     `dtype` (float32 or, with `peft` and under autocast alone, bfloat16) is what frozen weights are held in, of a
     quantised model those that are not quantised. What is trained is float32, whatever `dtype`.
@@ -87,6 +100,7 @@ def build(
         problem_type="regression" if task == "regression" else "single_label_classification",
         pad_token_id=pad_token_id,
     )
+    name_classes(config, task, labels)
     if dtype != "float32" and not peft:
         raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
     empty = empty_classifier(config)
@@ -124,9 +138,11 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
 
     Raises InputError if PEFT refuses it, naming the model's linear layers where no target module matches.
     """
-    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType, get_peft_model
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType, get_peft_model
 
     fields = {key: value for key, value in peft.items() if key != "peft_type"}
+    if peft["peft_type"] == "IA3" and isinstance(peft.get("target_modules"), list):
+        fields.setdefault("feedforward_modules", _targeted_feedforward(model, peft["target_modules"]))
     targets, linear = peft.get("target_modules"), linear_names(model)
     check_targets(targets, [name for name, _ in model.named_modules()], linear)
     try:
@@ -134,15 +150,32 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
             task_type=TaskType.SEQ_CLS, modules_to_save=list(head), **fields
         )
         wrapped = get_peft_model(model, config)
-    except (ValueError, TypeError) as error:
+        PeftConfig.from_peft_type(**config.to_dict())  # as whoever loads the adapter will
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{peft['peft_type']}: {reason}; install what it needs, or choose another peft_type"
+        ) from error
+    except REFUSALS as error:
+        if refused_bytes(error)[0]:
+            raise
         raise InputError(
             f"{peft['peft_type']} with target_modules {targets or 'by default'} does not "
-            f"fit {type(model).__name__}: {error} (its linear layers: {', '.join(linear)})"
+            f"fit {type(model).__name__}: {said(error)} (its linear layers: {', '.join(linear)})"
         ) from error
+    adapted = list(getattr(wrapped.base_model, "targeted_module_names", []))
+    if adapted:
+        check_patterns(peft, adapted)
+        check_layers(peft.get("layers_to_transform"), adapted)
     for parameter in wrapped.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:  # PEFT casts most adapters, not all
             parameter.data = parameter.data.float()
     return wrapped
+
+
+def said(error: BaseException) -> str:
+    """The message of an error on one line, or its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def head_facts(built: Built) -> dict[str, Any]:
@@ -189,17 +222,48 @@ def training_bytes(model: nn.Module) -> dict[str, int]:
     }
 
 
-def save(built: Built, folder: Path) -> None:
-    """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say."""
-    with warnings.catch_warnings(), system_errors(folder):
+def save(
+    built: Built, folder: Path, scale: TargetScale | None = None, forward: Callable[[], torch.Tensor] | None = None
+) -> dict[str, Any] | None:
+    """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say.
+
+    The configuration of an adapter does not know the head's classes: HEAD beside it does. `scale`: that of a
+    regression's targets, in whose units the saved model predicts; where it cannot (see `in_own_units`, which takes
+    `forward`), its configuration has the mean and standard deviation that its outputs are to be scaled by. Returns
+    both and whether they are in the weights; None without a scale.
+    """
+    config = built.model.config
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(system_errors(folder))
         warnings.filterwarnings("ignore", message="Could not find a config file")
+        targets = None
+        if scale is not None:
+            own = stack.enter_context(in_own_units(built.model, built.head, scale, forward))
+            targets = {"mean": scale.mean, "sd": scale.sd, "in_weights": own}
+            if not own:
+                config.target_mean, config.target_sd = scale.mean, scale.sd
         built.model.save_pretrained(folder)
+        if built.is_peft:
+            write_json(folder / HEAD, saved_head(config))
     shared(folder)
+    return targets
+
+
+def _targeted_feedforward(model: PreTrainedModel, targets: list[str]) -> list[str]:
+    """Of the feed-forward modules that PEFT knows of the model's type, those that are targets.
+
+    Its own default is all of them, which it then refuses to load.
+    """
+    from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as KNOWN
+
+    return sorted(set(KNOWN.get(model.config.model_type, ())) & set(targets))
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the tensors; one that stands there twice, or shares its memory, counts once."""
-    sizes = {(t.device, t.data_ptr()): t.numel() * t.element_size() for t in tensors if t.numel()}
+    parts = [part for tensor in tensors for part in dense_parts(tensor)]
+    sizes = {(t.device, t.data_ptr()): t.numel() * t.element_size() for t in parts if t.numel()}
     return sum(sizes.values())
 
 

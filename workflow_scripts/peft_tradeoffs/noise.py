@@ -17,7 +17,7 @@ METRIC = "metric_value"
 COLUMNS = (
     *ARM, "method", "rank", "pretrained", "device", "device_name", "n_gpus", "seed", "n_repeats", "n_completed",
     "failures", "identical_weights", "identical_predictions", "largest_logit_difference", "differing_predictions",
-    "test_rows", "metric", "quantity", "n", "mean", "sd", "cv_percent", "range", "range_percent",
+    "test_rows", "metric", "positive_class", "quantity", "n", "mean", "sd", "cv_percent", "range", "range_percent",
     "energy_window_short", "shared_gpu", "reason",
 )  # fmt: skip
 WHOLE = ("rank", "n_gpus", "n_repeats", "n_completed", "differing_predictions", "test_rows", "n")
@@ -70,7 +70,10 @@ def _check_alike(runs: pd.DataFrame) -> None:
 
 def _of_arm(runs: pd.DataFrame, done: pd.DataFrame, folders: list[Path]) -> dict[str, Any]:
     first = runs.iloc[0]
-    found = {key: first[key] for key in (*ARM, "method", "rank", "pretrained", "device", "seed", "metric", "test_rows")}
+    found = {
+        key: first[key]
+        for key in (*ARM, "method", "rank", "pretrained", "device", "seed", "metric", "positive_class", "test_rows")
+    }
     found |= {
         "device_name": "; ".join(dict.fromkeys(runs["device_name"].dropna())),
         "n_gpus": runs["gpu_uuid"].nunique() if first["device"] == "cuda" else None,

@@ -6,8 +6,9 @@ import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.digits import decimals
+from peft_tradeoffs.metric_names import metric_label
 from peft_tradeoffs.noise import METRIC
-from peft_tradeoffs.readable import LABEL, NULL, SHORT, mark, metric_label, metric_scale, number
+from peft_tradeoffs.readable import LABEL, NULL, SHORT, mark, metric_scale, number
 
 
 def noise_readable(rows: pd.DataFrame) -> pd.DataFrame:
@@ -73,7 +74,7 @@ def _identity(row: dict[str, Any]) -> str:
 def _quantity(row: dict[str, Any]) -> str:
     if pd.isna(row["quantity"]):
         return NULL
-    name = metric_label(row["metric"]) if row["quantity"] == METRIC else LABEL[row["quantity"]]
+    name = metric_label(row) if row["quantity"] == METRIC else LABEL[row["quantity"]]
     return mark(row, row["quantity"], name)
 
 

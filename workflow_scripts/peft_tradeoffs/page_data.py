@@ -10,8 +10,9 @@ from peft_tradeoffs import readable, tables
 from peft_tradeoffs.arms import arm_label, method_label
 from peft_tradeoffs.attribution_text import NAMES
 from peft_tradeoffs.canvas import Grid, conditions, no_metric
-from peft_tradeoffs.comparison_text import RANGE, unit, with_interval
+from peft_tradeoffs.comparison_text import RANGE, with_interval
 from peft_tradeoffs.mean_interval import WITHOUT, counted, interval, interval_notes
+from peft_tradeoffs.metric_names import difference_unit, heldout_label, metric_label
 from peft_tradeoffs.page_table import arms_table, number
 from peft_tradeoffs.tables import OF_SPLIT, SPLIT
 from peft_tradeoffs.tuning_table import ruined
@@ -84,7 +85,7 @@ def pair_data(
 
 
 def _unit(grid: Grid) -> str:
-    return unit(grid.metric) if grid.metric else ""
+    return difference_unit(grid.named) if grid.metric else ""
 
 
 def _scale(grid: Grid, key: str) -> float:
@@ -92,10 +93,9 @@ def _scale(grid: Grid, key: str) -> float:
 
 
 def _axes(grid: Grid, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
-    metric = grid.metric or ""
     names = LABEL | {
-        "metric_value": readable.metric_label(metric),
-        "heldout_metric_value": readable.heldout_label(metric),
+        "metric_value": metric_label(grid.named),
+        "heldout_metric_value": heldout_label(grid.named),
     }
     return [
         {"key": key, "label": names[key], "better": better}

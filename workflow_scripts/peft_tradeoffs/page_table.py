@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs import readable, tables
-from peft_tradeoffs.comparison_text import unit, with_interval
+from peft_tradeoffs import readable
+from peft_tradeoffs.comparison_text import with_interval
+from peft_tradeoffs.metric_names import Row, difference_unit, heldout_label, metric_label, metric_of
 from peft_tradeoffs.readable import NULL
 
 DIGITS = 7  # significant digits of a number on the page
@@ -21,13 +22,13 @@ def number(value: Any) -> float | None:
 
 def arms_table(arms: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
     """The table of arms: headers, and a row an arm of what is shown and what it is sorted by."""
-    metric = tables.first(arms["metric"]) or ""
+    metric = metric_of(arms)
     columns = {
         "n": "n",
         "Failed": "n_failed",
         "Learning rate": "learning_rate",
-        readable.metric_label(metric): "metric_value_mean",
-        readable.heldout_label(metric): "heldout_metric_value_mean",
+        metric_label(metric): "metric_value_mean",
+        heldout_label(metric): "heldout_metric_value_mean",
         **{label: f"{key}_mean" for key, label in readable.LABEL.items()},
         "Trainable parameters": "trainable_parameters",
         "Trainable, %": "trainable_percent",
@@ -56,14 +57,14 @@ def _sorted_by(by: dict[str, pd.Series], text: pd.DataFrame, header: str, index:
     return number(by[header].iloc[index]) if header in by else text[header].iloc[index]
 
 
-def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataFrame, metric: str, where: str) -> None:
+def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataFrame, metric: Row, where: str) -> None:
     """Put the difference to the baseline and the verdict behind the column of the metric."""
-    header = readable.metric_label(metric) if not where else readable.heldout_label(metric)
+    header = metric_label(metric) if not where else heldout_label(metric)
     if header not in text:
         return
-    scale = readable.metric_scale(metric)
+    scale = readable.metric_scale(metric["metric"] or "")
     at = text.columns.get_loc(header) + 1
-    name = f"Difference{where}, {unit(metric)}"
+    name = f"Difference{where}, {difference_unit(metric)}"
     bounds = ("difference", "difference_low", "difference_high")
     shown = [with_interval(*(row[key] for key in bounds), scale, sign=True) for row in rows.to_dict("records")]
     text.insert(at, name, shown)

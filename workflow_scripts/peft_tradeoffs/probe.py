@@ -14,6 +14,7 @@ from torch import nn
 from peft_tradeoffs.attention import Mask
 from peft_tradeoffs.batches import ResidentSplit, Split, longest_rows, padded_length
 from peft_tradeoffs.checkpointing import BlockGenerators
+from peft_tradeoffs.dense_parts import dense_parts
 from peft_tradeoffs.devices import requested_bytes
 from peft_tradeoffs.measure import MIB, StepTimer
 from peft_tradeoffs.step import Settings, TrainingStep, adamw
@@ -93,12 +94,13 @@ class _SavedTensors:
 
     def __init__(self, model: nn.Module) -> None:
         held = (*model.parameters(), *model.buffers())
-        self._seen = {tensor.untyped_storage().data_ptr() for tensor in held}
+        self._seen = {part.untyped_storage().data_ptr() for tensor in held for part in dense_parts(tensor)}
         self.bytes = 0
 
     def count(self, tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
-            self._seen.add(storage.data_ptr())
-            self.bytes += storage.nbytes()
+        for part in dense_parts(tensor):
+            storage = part.untyped_storage()
+            if storage.data_ptr() not in self._seen:
+                self._seen.add(storage.data_ptr())
+                self.bytes += storage.nbytes()
         return tensor.detach()

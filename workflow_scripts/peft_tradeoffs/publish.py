@@ -21,6 +21,7 @@ WEIGHTS = ("adapter", "checkpoint")
 CARD = "README.md"
 # What PEFT and Transformers write of where a model came from.
 CONFIGS = ("adapter_config.json", "config.json", "tokenizer_config.json")
+CLASSES = ("id2label", "label2id")  # in a model's config.json
 INDEX = "index.csv"
 # What a card reads of dataset.json.
 DATASET: dict[str, tuple[type, ...]] = {
@@ -70,16 +71,14 @@ def publish(
                 str(sha256),
             )
             card = model_card(subject)
-            write_folder(folder, output.joinpath(*names), subject.base, str(card), subject.data["labels"])
+            write_folder(folder, output.joinpath(*names), subject.base, str(card))
             row |= {"folder": "/".join(names), "library": card.data.library_name}
         rows.append(row)
     files.write_text(output / INDEX, to_csv(pd.DataFrame(rows)))
 
 
-def write_folder(run: Path, target: Path, hub_id: str | None, card: str, labels: list[str] | None = None) -> None:
+def write_folder(run: Path, target: Path, hub_id: str | None, card: str) -> None:
     """Put the weights of a run into `target`, whose content is replaced, with this card.
-
-    A whole model's configuration gets the names of the classes, `labels`, in place of LABEL_0 and so on.
 
     Weights are hard links where the file system has them, so they take no room; the rest is copied, without the places
     of files on this machine (a base model's that is `hub_id` stays). Files of `run` are not changed.
@@ -89,21 +88,14 @@ def write_folder(run: Path, target: Path, hub_id: str | None, card: str, labels:
     for source in _saved(run):
         copy = target / source.name
         if source.name in CONFIGS:
-            named = class_names(labels) if source.name == "config.json" and labels else {}
-            files.write_json(copy, without_paths(files.read_json(source), hub_id) | named)
+            saved = files.read_json(source)
+            classes = {key: saved[key] for key in CLASSES if key in saved}  # a class may be called name_or_path
+            files.write_json(copy, without_paths(saved, hub_id) | classes)
         elif source.suffix == ".safetensors":
             _link(source, copy)
         else:
             shutil.copyfile(source, copy)
     files.write_text(target / CARD, card)  # in place of PEFT's own, which has no numbers and a path
-
-
-def class_names(labels: list[str]) -> dict[str, dict[str, Any]]:
-    """The fields of a Transformers configuration that name the classes of its head."""
-    return {
-        "id2label": {str(index): name for index, name in enumerate(labels)},
-        "label2id": {name: index for index, name in enumerate(labels)},
-    }
 
 
 def _read(path: Path, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any]:

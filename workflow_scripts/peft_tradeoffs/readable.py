@@ -11,17 +11,11 @@ import pandas as pd
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.digits import decimals as supported
 from peft_tradeoffs.digits import metric_places
+from peft_tradeoffs.metric_names import heldout_label, metric_label, metric_of
 from peft_tradeoffs.tables import ARM, COMPLETED, MEASURED_SPLIT, OF_SPLIT, SPLIT, first, memory_key, random_weights
 
 NULL = "–"
 GIB = 2**30
-METRIC_LABEL = {
-    "accuracy": "Accuracy, %",
-    "f1": "F1",
-    "mcc": "MCC",
-    "pearson": "Pearson correlation",
-    "spearman": "Spearman correlation",
-}
 LABEL = {
     "probe_peak_rss_MiB": "Peak RSS, MiB",
     "probe_peak_allocated_MiB": "Peak CUDA allocated, MiB",
@@ -45,17 +39,6 @@ NOTE = {
     "probe_process_MiB": "NVML process: what NVML counts for this process at the probe's end, CUDA context included.",
 }
 FAILURE = {"oom": "out of memory"}
-
-
-def metric_label(metric: str) -> str:
-    """A metric's name with its unit, e.g. "Accuracy, %"."""
-    return METRIC_LABEL.get(metric, metric)
-
-
-def heldout_label(metric: str) -> str:
-    """The name of a metric on the heldout split with its unit, e.g. "Accuracy (heldout), %"."""
-    name, comma, unit = metric_label(metric).partition(", ")
-    return f"{name} (heldout){comma}{unit}"
 
 
 def metric_scale(metric: str) -> float:
@@ -194,7 +177,7 @@ def differing(rows: pd.DataFrame) -> dict[str, str]:
 
 def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
     """The rows of `arms_frame` of one data set and model as text, a few columns, units in the header."""
-    metric = None if random_weights(arms) else first(arms["metric"])
+    metric = None if random_weights(arms) else metric_of(arms)
     keys, settings, some_failed = cost_keys(arms), differing(arms), arms["n_failed"].any()
     rows = []
     for row in arms.to_dict("records"):
@@ -219,7 +202,7 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
 
 def runs_readable(runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of `runs_frame` of one data set and model as text, a few columns, units in the header."""
-    metric = None if random_weights(runs) else first(runs["metric"])
+    metric = None if random_weights(runs) else metric_of(runs)
     keys, settings = cost_keys(runs), differing(runs)
     rows = []
     for index, row in enumerate(runs.to_dict("records")):
@@ -227,7 +210,7 @@ def runs_readable(runs: pd.DataFrame) -> pd.DataFrame:
         done = row["status"] == COMPLETED
         cells["Status"] = COMPLETED if done else failure(runs.iloc[[index]])
         if metric is not None:
-            scale, places = metric_scale(metric), metric_decimals(metric)
+            scale, places = metric_scale(row["metric"]), metric_decimals(row["metric"])
             cells[metric_label(metric)] = number(row["metric_value"] * scale, places)
             if runs["heldout_rows"].notna().any():
                 cells[heldout_label(metric)] = number(row["heldout_metric_value"] * scale, places)
@@ -304,7 +287,7 @@ def without_value(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
     """Which of the metrics and the columns `keys` completed runs have no value of, and why: a sentence."""
     names = LABEL
     if not random_weights(runs):
-        metric = first(runs["metric"]) or ""
+        metric = metric_of(runs)
         names = {"metric_value": metric_label(metric), **names}
         if runs["heldout_rows"].notna().any():
             names["heldout_metric_value"] = heldout_label(metric)

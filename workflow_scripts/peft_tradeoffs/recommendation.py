@@ -18,8 +18,8 @@ YES, NO, UNKNOWN = "yes", "no", "cannot say"
 COSTS = {"memory": "memory_MiB", "time": "train_s", "energy": "energy_J"}
 LIMITS = {"memory": ("memory_GiB", 1024.0), "time": ("train_s", 1.0), "energy": ("energy_J", 1.0)}
 FROM_COMPARISON = (
-    "metric", "margin", "mean", "low", "high", "difference", "difference_low", "difference_high", "p_not_worse_holm",
-    "p_worse_holm", "seeds_needed", "examples_needed",
+    "metric", "positive_class", "margin", "mean", "low", "high", "difference", "difference_low", "difference_high",
+    "p_not_worse_holm", "p_worse_holm", "seeds_needed", "examples_needed",
 )  # fmt: skip
 OF_OTHER = (
     "test_rows",

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.comparison_text import UNCORRECTED, p_value, unit
+from peft_tradeoffs.comparison_text import UNCORRECTED, p_value
 from peft_tradeoffs.job_noise import noise_notes
+from peft_tradeoffs.metric_names import difference_unit
 from peft_tradeoffs.notices import Pair, of_rows
 from peft_tradeoffs.readable import NOTE, NULL, PROBE, metric_scale, number, unlike
 from peft_tradeoffs.recommendation import COSTS, NO, UNKNOWN, YES
@@ -182,16 +183,16 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
 
 
 def _table(rows: list[Row]) -> pd.DataFrame:
-    metric, cells = rows[0]["metric"], []
+    unit, cells = difference_unit(rows[0]), []
     splits = [row["other_split"] for row in rows if row["other_difference"] is not None]
     for row in rows:
         line = {"Arm": arm_name(row), "Qualifies": row["qualifies"]}
         if not _random(rows):
-            line[f"Difference, {unit(metric)}"] = difference_words(row)
+            line[f"Difference, {unit}"] = difference_words(row)
             line["p of non-inferiority"] = p_value(row["p_not_worse_holm"])
             if splits:
                 said = "" if row["other_difference"] is None else f" ({row['other_verdict']})"
-                line[f"On {splits[0]}, {unit(metric)}"] = difference_words(row, on="other_") + said
+                line[f"On {splits[0]}, {unit}"] = difference_words(row, on="other_") + said
         for name, column in COSTS.items():
             if any(other[column] is not None for other in rows):
                 header = f"{NOUN[name].capitalize()}, {UNITS[name]}"
@@ -273,9 +274,9 @@ def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
     if not _random(rows):
         baseline = next(row for row in rows if row["arm"] == row["baseline"])
         metric, margin = baseline["metric"], baseline["margin"] * metric_scale(baseline["metric"])
-        units = unit(metric) if metric == "accuracy" else ""
+        units = "points" if metric == "accuracy" else ""
         size = f"{margin:g} {units.removesuffix('s') if margin == 1 else units}".strip()
-        asked.append(f"{metric_words(metric)} proven to be less than {size} below that of {arm_name(baseline)}")
+        asked.append(f"{metric_words(baseline)} proven to be less than {size} below that of {arm_name(baseline)}")
     for key, noun, units in (
         ("memory_GiB", "peak memory", "GiB"),
         ("train_s", "training time a run", "s"),

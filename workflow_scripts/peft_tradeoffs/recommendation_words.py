@@ -8,7 +8,8 @@ from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.budgets import round_up
 from peft_tradeoffs.comparison import ALPHA, WORSE
 from peft_tradeoffs.comparison_text import RANGE, p_value, with_interval
-from peft_tradeoffs.readable import NULL, metric_label, metric_scale
+from peft_tradeoffs.metric_names import metric_label
+from peft_tradeoffs.readable import NULL, metric_scale
 from peft_tradeoffs.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
 from peft_tradeoffs.stats import MOST_EXAMPLES, MOST_SEEDS
 
@@ -17,9 +18,9 @@ NOUN = {"memory": "peak memory", "time": "training time", "energy": "energy"}
 UNITS = {"memory": "MiB", "time": "s", "energy": "J"}
 
 
-def metric_words(metric: str) -> str:
+def metric_words(row: Row) -> str:
     """The metric within a sentence."""
-    return "accuracy" if metric == "accuracy" else metric_label(metric)
+    return "accuracy" if row["metric"] == "accuracy" else metric_label(row)
 
 
 def arm_name(row: Row) -> str:
@@ -61,7 +62,7 @@ def facts_of(best: Row, baseline: Row | None) -> str:
     if best["mean"] is not None:
         bounds = (None if best[key] is None else np.clip(best[key], *RANGE[best["metric"]]) for key in ("low", "high"))
         value = with_interval(best["mean"], *bounds, metric_scale(best["metric"]))
-        facts.append(f"{metric_words(best['metric'])} {value}{' %' if best['metric'] == 'accuracy' else ''}")
+        facts.append(f"{metric_words(best)} {value}{' %' if best['metric'] == 'accuracy' else ''}")
     against = baseline if baseline is not best else None
     if against is not None and best["difference"] is not None:
         p = p_value(best["p_not_worse_holm"])

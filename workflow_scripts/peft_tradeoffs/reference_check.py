@@ -22,8 +22,8 @@ WITHIN, MOVED, GONE, NEW = "within", "moved", "only in the reference", "only now
 OTHER_DEVICE, UNDECIDED = "not compared", "undecided"
 FAILING = (MOVED, GONE, OTHER_DEVICE, UNDECIDED)
 COLUMNS = (
-    *ARM, "method", "rank", "pretrained", "metric", "quantity", "n", "reference", "now", "change", "tolerance",
-    "explained", "df", "source", "verdict", "reason",
+    *ARM, "method", "rank", "pretrained", "metric", "positive_class", "quantity", "n", "reference", "now", "change",
+    "tolerance", "explained", "df", "source", "verdict", "reason",
 )  # fmt: skip
 NO_SPREAD = "one seed or run shows no spread: set `noise` in the config"
 TOO_NOISY = (
@@ -72,7 +72,9 @@ def _arms(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _identity(runs: pd.DataFrame) -> dict[str, Any]:
     first = runs.iloc[0]
-    return dict.fromkeys(COLUMNS) | {key: first.get(key) for key in (*ARM, "method", "rank", "pretrained", "metric")}
+    return dict.fromkeys(COLUMNS) | {
+        key: first.get(key) for key in (*ARM, "method", "rank", "pretrained", "metric", "positive_class")
+    }
 
 
 def _alone(known: pd.DataFrame | None, found: pd.DataFrame | None) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs.arms import arm_label
-from peft_tradeoffs.comparison_text import unit
-from peft_tradeoffs.readable import LABEL, NULL, metric_label, metric_scale, number
+from peft_tradeoffs.metric_names import difference_unit, metric_label
+from peft_tradeoffs.readable import LABEL, NULL, metric_scale, number
 from peft_tradeoffs.reference import Sweep
 from peft_tradeoffs.reference_check import (
     ALPHA,
@@ -61,7 +61,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 def _unit(row: dict[str, Any]) -> tuple[bool, float, str]:
     """Whether it is the metric; what a change is multiplied by, and its unit then."""
     metric = row["quantity"] == METRIC
-    return metric, metric_scale(row["metric"]) if metric else 100.0, unit(row["metric"]) if metric else "%"
+    return metric, metric_scale(row["metric"]) if metric else 100.0, difference_unit(row) if metric else "%"
 
 
 def _places(size: float) -> int:
@@ -78,7 +78,7 @@ def _change(value: float, places: int, what: str) -> str:
 def _quantity(row: dict[str, Any]) -> str:
     if row["quantity"] == RUNS:
         return "Runs"
-    return metric_label(row["metric"]) if row["quantity"] == METRIC else LABEL[row["quantity"]]
+    return metric_label(row) if row["quantity"] == METRIC else LABEL[row["quantity"]]
 
 
 def check_notes(rows: pd.DataFrame) -> list[str]:

@@ -177,6 +177,6 @@ def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     if name == "comparison":
         return read_comparison(files[name])
-    texts = dict.fromkeys((*columns, "method", "quantity", "experiment", "source", "status"), str)
+    texts = dict.fromkeys((*columns, "method", "quantity", "experiment", "source", "status", "positive_class"), str)
     numbers = [key for key in NUMBERS if key in NEEDED[name]]
     return read_table(files[name], NEEDED[name], MADE_AGAIN, texts, numbers)

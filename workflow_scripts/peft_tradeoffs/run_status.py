@@ -13,6 +13,7 @@ from typing import Any
 
 from peft_tradeoffs import files, seal
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.metric_names import said
 from peft_tradeoffs.squeue import Job
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
@@ -131,8 +132,8 @@ def _result(summary: dict[str, Any]) -> str:
     if summary["status"] != "completed":
         return f"{RESULT.get(summary['status'], summary['status'])} in {summary['failed_phase']}"
     if summary["metric_value"] is None:
-        return f"{summary['metric']} –"
-    return f"{summary['metric']} {summary['metric_value']:.4f}"
+        return f"{said(summary)} –"
+    return f"{said(summary)} {summary['metric_value']:.4f}"
 
 
 def duration(seconds: float) -> str:

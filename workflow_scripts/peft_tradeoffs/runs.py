@@ -26,9 +26,11 @@ from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.frozen import hold_as_computed
 from peft_tradeoffs.measure import MASK, MIB, PREPARE, STATE, Phases
+from peft_tradeoffs.metric_names import said
 from peft_tradeoffs.model_files import tokenizer_files
 from peft_tradeoffs.process_age import process_age_s
 from peft_tradeoffs.progress import TerminalReporter
+from peft_tradeoffs.scaling import spread
 from peft_tradeoffs.state import RunDirectory
 from peft_tradeoffs.step import autocast
 from peft_tradeoffs.summary import Outcome, check, summarise
@@ -135,6 +137,7 @@ def run(
             "attempts": attempts,
             "attention_mask": outcome.trained.progress.mask if outcome.trained else None,
             "head": outcome.head,
+            "targets": outcome.targets,
             "seed": seed,
             "fingerprint": directory.fingerprint,
             **{key: conditions[key] for key in ("data_sha256", "model_sha256", "code_sha256")},
@@ -173,6 +176,7 @@ def build_arm(
         seed=seed,
         device=str(device),
         dtype=settings["dtype"],
+        labels=description["labels"],
     )
     if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
         adapter = built.model.peft_config["default"]
@@ -207,7 +211,13 @@ def _train(
     if cuda:
         outcome.weights_measured = requested_bytes() - outcome.held_before
     _check_space(directory.path, built)
-    _check_padding(built.model, splits["train"], description["pad_token_id"], settings["precision"], device.torch)
+    try:
+        _check_padding(built.model, splits["train"], description["pad_token_id"], settings["precision"], device.torch)
+    except methods.REFUSALS as error:  # that PEFT raises only where the model computes
+        if not built.is_peft or refused_bytes(error)[0]:
+            raise
+        kind = settings["peft"]["peft_type"] + (" on a quantised model" if settings["quantization"] else "")
+        raise InputError(f"{kind} cannot compute: {methods.said(error)}; choose another peft_type") from error
     free_memory(device.torch)
     trainer = engine.Trainer(
         *(built.model, splits, description["pad_token_id"], engine.Settings.of(settings), seed, device.torch),
@@ -220,9 +230,14 @@ def _train(
         return
     phases.switch("save")
     directory.confirm()
+    if trainer.scale is not None:
+        outcome.prediction_spread = spread(trained.logits, splits["test"].labels)
     if save_weights:
         weights = directory.results / WEIGHTS[built.is_peft]
-        methods.save(built, weights)
+        forward = functools.partial(
+            _logits, built.model, longest_text(splits["train"]), settings["precision"], device.torch
+        )
+        outcome.targets = methods.save(built, weights, trainer.scale, forward)
         if not built.is_peft:
             for name in tokenizer_files(set(manifest["files"])):
                 shutil.copyfile(model_folder / name, weights / name)
@@ -230,6 +245,15 @@ def _train(
     if trained.heldout_logits is not None:
         path = directory.results / "predictions_heldout.csv"
         _write_predictions(path, splits["heldout"], trained.heldout_logits, description)
+
+
+@torch.no_grad()
+def _logits(model: torch.nn.Module, text: torch.Tensor, precision: str, device: torch.device) -> torch.Tensor:
+    """Logits [1, k] of a text, int64 [t]."""
+    ids = text.to(device)[None]
+    model.eval()
+    with autocast(precision, device):
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 
 
 def _check_padding(
@@ -248,7 +272,7 @@ def _last_line(summary: dict[str, Any]) -> str:
     if summary["status"] == "diverged":
         return f"diverged: loss not finite at step {summary['diverged_step']}"
     value = "undefined" if summary["metric_value"] is None else f"{summary['metric_value']:.4f}"
-    return f"{summary['metric']} {value}  {summary['train_s']:.1f} s of training"
+    return f"{said(summary)} {value}  {summary['train_s']:.1f} s of training"
 
 
 _first_run = True  # of this process
@@ -294,11 +318,12 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 def _write_predictions(path: Path, split: Any, logits: np.ndarray, description: dict[str, Any]) -> None:
     """One row a text of the split: its row in the source, label, prediction (class index or value) and logits.
 
-    Nine digits tell any two float32 values apart.
+    Nine digits tell any two float32 values apart, seventeen the values of a regression, which are float64.
     """
     predicted = metrics.predictions(logits, description["task"])
+    form = ".17g" if description["task"] == "regression" else ".9g"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "label", "prediction", *(f"logit_{i}" for i in range(logits.shape[1]))])
         for row, label, prediction, values in zip(split.rows, split.labels, predicted, logits, strict=True):
-            writer.writerow([row, label, f"{prediction:.9g}", *(f"{value:.9g}" for value in values)])
+            writer.writerow([row, label, format(prediction, form), *(format(value, form) for value in values)])

@@ -14,6 +14,7 @@ from peft_tradeoffs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.devices import Device
 from peft_tradeoffs.energy import EnergyMeter
 from peft_tradeoffs.measure import MASK, MIB, NO_GPU, PREPARE, STATE, Phases, step_percentiles
+from peft_tradeoffs.positive_class import of_labels
 from peft_tradeoffs.probe import WARM_STEPS
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -39,6 +40,8 @@ class Outcome:
     frozen_linear_dtype: str | None = None
     parameters: methods.Parameters | None = None
     head: dict[str, Any] | None = None  # methods.head_facts
+    targets: dict[str, Any] | None = None  # methods.save
+    prediction_spread: float | None = None
     training_bytes: dict[str, int] = field(default_factory=dict)
     held_before: int | None = None  # CUDA bytes
     weights_measured: int | None = None  # CUDA bytes
@@ -71,6 +74,7 @@ def summarise(
         "diverged_step": trained.diverged_step if trained else None,
         **{key: settings[key] for key in SETTINGS},
         "seed": seed,
+        "positive_class": of_labels(description["labels"]),
         "pretrained": pretrained,
         "engine": trained.engine if trained else settings["engine"],
         "engine_reason": trained.progress.engine_reason if trained else None,
@@ -100,6 +104,7 @@ def summarise(
         "failed_phase": "the run was completed",
         "oom_bytes": "the allocator's message names no size" if outcome.status == "oom" else "memory sufficed",
         "diverged_step": "no loss that was not finite was seen",
+        "positive_class": "a regression" if description["labels"] is None else "several classes: F1 is macro F1",
         "rank": "the method has no rank",
         "tuned_as": "the learning rate was given in the config",
         "frozen_linear_dtype": "no linear layer is frozen",
@@ -123,7 +128,7 @@ def summarise(
         for found, why in (
             _training(trained),
             _compiling(progress, settings["compile"], compiled_before),
-            _quality(trained, settings, pretrained),
+            _quality(trained, settings, pretrained, outcome.prediction_spread),
             (meter, no_energy),
             _of_two_engines(progress),
         ):
@@ -200,7 +205,7 @@ def _of_two_engines(progress: engine.Progress) -> tuple[dict[str, Any], dict[str
 
 
 def _quality(
-    trained: engine.Result, settings: dict[str, Any], pretrained: bool
+    trained: engine.Result, settings: dict[str, Any], pretrained: bool, prediction_spread: float | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What the last evaluation of the test split gave, and that of the heldout split where there is one."""
     if trained.logits is None:
@@ -209,7 +214,8 @@ def _quality(
     final, heldout = last["test"], last.get("heldout")
     values: dict[str, Any] = {"epochs": final["epoch"]}
     if not pretrained:
-        scores = ("metric_value", "test_loss", *metrics.NAMES, *(("heldout_metric_value",) if heldout else ()))
+        scores = ["metric_value", "test_loss", "prediction_spread", *metrics.NAMES]
+        scores += ["heldout_metric_value"] if heldout else []
         return values, dict.fromkeys(scores, "random weights")
     reasons = {}
     for name in metrics.NAMES:
@@ -217,6 +223,7 @@ def _quality(
         of_task = (name in ("pearson", "spearman")) == (settings["task"] == "regression")
         reasons[name] = "not defined: all values are the same" if of_task else f"not for {settings['task']}"
     values |= {"metric_value": final[settings["metric"]], "test_loss": final["loss"]}
+    values["prediction_spread"], reasons["prediction_spread"] = prediction_spread, f"not for {settings['task']}"
     reasons["metric_value"] = reasons[settings["metric"]]
     if heldout:
         values["heldout_metric_value"] = heldout[settings["metric"]]

@@ -13,6 +13,7 @@ from peft_tradeoffs.arms import sort_runs
 from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import read_summary
+from peft_tradeoffs.metric_names import metric_name
 from peft_tradeoffs.seal import KEYS as SEAL
 
 COMPLETED = "completed"
@@ -21,8 +22,8 @@ SPLIT = ("weights_MiB", "gradients_MiB", "optimizer_MiB", "activations_MiB")
 MEASURED_SPLIT = tuple(key.replace("_MiB", "_measured_MiB") for key in SPLIT)
 COLUMNS = (
     "status", "dataset", "model", "method", "arm", "rank", "seed", "failed_phase", "oom_bytes", "diverged_step",
-    "task", "metric", "pretrained", "metric_value",
-    "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss", "heldout_metric_value",
+    "task", "metric", "positive_class", "pretrained", "metric_value",
+    "accuracy", "f1", "mcc", "pearson", "spearman", "prediction_spread", "test_loss", "heldout_metric_value",
     "learning_rate", "tuned_as", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "train_rows",
@@ -44,9 +45,10 @@ NOT_AVERAGED = (
     "finished_at", "null_reasons",
 )  # fmt: skip
 SETTINGS = (
-    "task", "metric", "pretrained", "learning_rate", "tuned_as", "batch_size", "gradient_accumulation_steps",
-    "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
-    "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "energy_window_short",
+    "task", "metric", "positive_class", "pretrained", "learning_rate", "tuned_as", "batch_size",
+    "gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine",
+    "engine_reason", "compile", "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s",
+    "energy_window_short",
     "train_rows", "test_rows", "heldout_rows", "truncated_train", "truncated_test",
     "backbone_parameters", "head_parameters", "adapter_parameters", "total_parameters",
     "trainable_parameters", "trainable_percent", "differs",
@@ -54,8 +56,8 @@ SETTINGS = (
 MEASUREMENTS = tuple(key for key in COLUMNS if key not in {*IDENTITY, *SETTINGS, *NOT_AVERAGED})
 # What does not depend on the machine, so that runs of one arm on different machines may be averaged.
 QUALITY = (
-    "metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "test_loss", "heldout_metric_value", "epochs",
-    "steps", *SPLIT,
+    "metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "prediction_spread", "test_loss",
+    "heldout_metric_value", "epochs", "steps", *SPLIT,
 )  # fmt: skip
 # What is taken before training, the same whatever engine trains.
 BEFORE_TRAINING = (
@@ -64,9 +66,9 @@ BEFORE_TRAINING = (
     "held_before_MiB", *MEASURED_SPLIT, "data_MiB", "idle_power_W",
 )  # fmt: skip
 TEXT = (
-    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "tuned_as", "precision", "dtype",
-    "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid", "fingerprint", "finished_at",
-    "differs", "null_reasons",
+    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "positive_class", "tuned_as",
+    "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid",
+    "fingerprint", "finished_at", "differs", "null_reasons",
 )  # fmt: skip
 WHOLE = (
     "rank", "oom_bytes", "diverged_step", "heldout_rows", "backbone_parameters", "head_parameters",
@@ -143,7 +145,9 @@ def check(runs: pd.DataFrame) -> None:
     if len(twice):
         name = "/".join(str(value) for value in twice.iloc[0][[*ARM, "seed"]])
         raise InputError(f"run {name} is given twice: list each summary once")
-    metrics = runs.dropna(subset="metric").groupby(["dataset", "model"], sort=False)["metric"].unique()
+    known = runs.dropna(subset="metric")
+    named = pd.Series([metric_name(row) for row in known.to_dict("records")], known.index, dtype=object)
+    metrics = named.groupby([known["dataset"], known["model"]], sort=False).unique()
     for (dataset, model), names in metrics.items():
         if len(names) > 1:
             raise InputError(

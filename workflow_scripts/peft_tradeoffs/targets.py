@@ -1,8 +1,34 @@
 """Whether target modules name something that a model has. Needs neither torch nor PEFT."""
 
 import re
+from typing import Any
 
 from peft_tradeoffs.errors import InputError
+
+
+def check_patterns(peft: dict[str, Any], adapted: list[str]) -> None:
+    """Raise InputError for a key of rank_pattern or the like that fits none of the adapted module names.
+
+    PEFT is silent about it, and the arm would be another than its configuration says.
+    """
+    for field, values in peft.items():
+        for key in values if field.endswith("_pattern") and isinstance(values, dict) else ():
+            if not any(re.match(rf"(.*\.)?({key})$", name) for name in adapted):
+                raise InputError(
+                    f"{field}: {key} fits none of the adapted modules; their names end in "
+                    f"{', '.join(sorted({name.rsplit('.', 1)[-1] for name in adapted}))}"
+                )
+
+
+def check_layers(layers: int | list[int] | None, adapted: list[str]) -> None:
+    """Raise InputError for a layer of `layers_to_transform` in which no module is adapted."""
+    numbers = {int(part) for name in adapted for part in name.split(".") if part.isdecimal()}
+    for layer in [layers] if isinstance(layers, int) else layers or []:
+        if layer not in numbers:
+            raise InputError(
+                f"layers_to_transform: no module is adapted in layer {layer}; layers with adapted modules: "
+                f"{', '.join(map(str, sorted(numbers))) or 'none'} (they count from 0)"
+            )
 
 
 def check_targets(targets: str | list[str] | None, modules: list[str], linear: list[str]) -> None:

@@ -6,13 +6,14 @@ import pandas as pd
 
 from peft_tradeoffs.arms import arm_label, sort_runs
 from peft_tradeoffs.csv_tables import read_table
-from peft_tradeoffs.readable import metric_decimals, metric_label, metric_scale, number
+from peft_tradeoffs.metric_names import metric_name, with_unit
+from peft_tradeoffs.readable import metric_decimals, metric_scale, number
 from peft_tradeoffs.tables import ARM
 
 COLUMNS = (
-    *ARM, "method", "rank", "decides", "pretrained", "metric", "learning_rate", "added", "earlier", "status",
-    "failed_phase", "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "tied", "edge",
-    "reason", "extensions", "seed", "batch_size", "train_rows", "dev_rows",
+    *ARM, "method", "rank", "decides", "pretrained", "metric", "positive_class", "learning_rate", "added", "earlier",
+    "status", "failed_phase", "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "tied",
+    "edge", "reason", "extensions", "seed", "batch_size", "train_rows", "dev_rows",
 )  # fmt: skip
 WHOLE = ("rank", "extensions", "diverged_step", "steps", "seed", "batch_size", "train_rows", "dev_rows")
 NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J")
@@ -44,7 +45,7 @@ def tuning_frame(tunings: list[dict[str, Any]], deciding: set[str]) -> pd.DataFr
 
 def read_tuning(path: Any) -> pd.DataFrame:
     """Read a tuning.csv that `tuning_frame` made. Raises InputError if it is missing or damaged."""
-    text = ("dataset", "model", "arm", "method", "metric", "status", "failed_phase", "edge", "reason")
+    text = ("dataset", "model", "arm", "method", "metric", "positive_class", "status", "failed_phase", "edge", "reason")
     types = dict.fromkeys(text, object) | dict.fromkeys(WHOLE, "Int64")
     return read_table(path, COLUMNS, "make it again with make_tuning.py", types, NUMBERS)
 
@@ -69,7 +70,7 @@ def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The trials of one data set and model as text, units in the header."""
     metric = rows["metric"].iloc[0]
     scale, decimals = metric_scale(metric), metric_decimals(metric)
-    name, comma, unit = metric_label(metric).partition(", ")
+    on_dev = with_unit(f"{metric_name(rows.iloc[0])} on dev", rows.iloc[0])
     cells = []
     for row in rows.to_dict("records"):
         chosen = ("chosen" if row["decides"] else "best here") if row["chosen"] else "tied" if row["tied"] else ""
@@ -78,7 +79,7 @@ def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
             {
                 "Arm": arm_label(row["method"], row["rank"]),
                 "Learning rate": f"{row['learning_rate']:.3g}{mark}",
-                f"{name} on dev{comma}{unit}": number(row["value"] * scale, decimals),
+                on_dev: number(row["value"] * scale, decimals),
                 "Loss on dev": number(row["loss"], 4),
                 "Steps": number(row["steps"], 0),
                 "Status": outcome(row),
@@ -124,7 +125,7 @@ def tuning_notes(rows: pd.DataFrame) -> list[str]:
 def _tie(rows: pd.DataFrame) -> str:
     """Between which rates of an arm the metric did not decide, and what did (`tuning.rank_key`)."""
     best, others = rows[rows["chosen"]].iloc[0], rows[rows["tied"]]
-    metric = metric_label(best["metric"]).partition(",")[0]
+    metric = metric_name(best)
     rates = ", ".join(f"{rate:.3g}" for rate in others["learning_rate"])
     same_loss = (others["loss"] == best["loss"]).any()
     by = (
@@ -155,7 +156,7 @@ def _checks(rows: pd.DataFrame) -> list[str]:
                 elif pd.isna(tried["value"].iloc[0]):
                     lines.append(f"{line}it {outcome(tried.iloc[0].to_dict())}.")
                 else:
-                    metric, scale = metric_label(row["metric"]).partition(",")[0], metric_scale(row["metric"])
+                    metric, scale = metric_name(row), metric_scale(row["metric"])
                     lost = number((row["value"] - tried["value"].iloc[0]) * scale, metric_decimals(row["metric"]))
                     lines.append(f"{line}its {metric} is {lost}{' points' if scale == 100 else ''} lower.")
     return lines

@@ -1,0 +1,178 @@
+"""Of which class F1 is: chosen by a key, the same everywhere, and named wherever the number stands."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+import tiny
+from peft_tradeoffs import metric_names, metrics, readable, tables
+from peft_tradeoffs.config import resolve
+from peft_tradeoffs.datafiles import Table
+from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.jackknife import metric_of
+from peft_tradeoffs.positive_class import of_labels, put_last
+from peft_tradeoffs.splits import Split, make_splits
+
+LABELS = ["anomaly", "normal", "normal", "normal"] * 5
+
+
+def table(labels: list[Any], rows: int = 0) -> Table:
+    texts = [f"text {rows + i}" for i in range(len(labels))]
+    return Table("a.tsv", {"text": texts, "label": labels}, range(2, len(labels) + 2), "line")
+
+
+def made(labels: list[Any], positive: Any, **settings: Any) -> tuple[dict[str, Split], list[str]]:
+    tables_ = {"train": table(labels), "test": table(labels, 100)}
+    return put_last(*make_splits(tables_, ["text"], "label", **settings), positive)
+
+
+def test_the_positive_class_is_the_second_and_the_rows_stay():
+    plain, names = made(LABELS, None, limit={"train": 9})
+    chosen, turned = made(LABELS, "anomaly", limit={"train": 9})
+    assert (names, turned) == (["anomaly", "normal"], ["normal", "anomaly"])
+    for split in ("train", "test"):
+        assert np.array_equal(chosen[split].rows, plain[split].rows) and chosen[split].texts == plain[split].texts
+        assert [turned[i] for i in chosen[split].labels] == [names[i] for i in plain[split].labels]
+    same, kept = made(LABELS, "normal")
+    assert kept == names and np.array_equal(same["test"].labels, made(LABELS, None)[0]["test"].labels)
+
+
+def test_f1_and_its_jackknife_are_of_that_class():
+    splits, _ = made(LABELS, "anomaly")
+    labels = splits["test"].labels
+    never = np.zeros(len(labels), int)
+    logits = np.eye(2, dtype=np.float32)[never]
+    assert metrics.evaluate(logits, labels, "classification")["f1"] == metric_of(labels, never, "f1", 2) == 0
+    plain = made(LABELS, None)[0]["test"].labels
+    assert metrics.evaluate(logits[:, ::-1], plain, "classification")["f1"] == pytest.approx(6 / 7)
+
+
+@pytest.mark.parametrize(
+    ("labels", "positive", "first"),
+    [
+        ([0, 1], 0, "1"),
+        ([0.0, 1.0], 0, "1"),
+        (["0", "1"], 0.0, "1"),
+        ([0, 1], "0", "1"),
+        ([True, False], False, "True"),
+        ([True, False], "false", "True"),
+        (["true", "false"], False, "true"),
+        (["no", "yes"], "no", "yes"),
+        (["café", "tea"], "cafe\u0301", "tea"),
+        ([" a ", "b"], "a ", "b"),
+        (["1", "1e0x"], 1, "1e0x"),
+    ],
+)
+def test_what_yaml_makes_of_a_name_finds_its_class(labels, positive, first):
+    _, names = made(labels * 3, positive)
+    assert names[0] == first
+
+
+@pytest.mark.parametrize(
+    ("labels", "positive", "message"),
+    [
+        (["no", "yes"], True, r"True is no class .* 'no', 'yes'; YAML reads yes, on and true as a boolean: .* quotes"),
+        (["neg", "pos"], "positive", r"'positive' is no class of the data; the classes are 'neg', 'pos'$"),
+        (["neg", "pos"], "", r"'' is no class"),
+        ([0, 1], True, r"True is no class of the data; the classes are '0', '1'"),
+        (["a", "b", "c"], "a", r"3 classes \('a', 'b', 'c'\), of which F1 is the macro average"),
+    ],
+)
+def test_a_name_that_is_no_class_lists_the_classes(labels, positive, message):
+    with pytest.raises(InputError, match=rf"^config key positive_class: .*{message}"):
+        made(labels * 3, positive)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"task": "regression", "positive_class": "a"}, "a regression has no classes; remove the key"),
+        ({"positive_class": None}, "positive_class: nothing stands there; must be a text or a number or true or false"),
+        ({"positive_class": ["a"]}, "positive_class: .* has the wrong type"),
+    ],
+)
+def test_what_cannot_be_a_positive_class_is_refused_at_plan_time(block, message, tmp_path):
+    settings = tiny.config(tmp_path)
+    settings["datasets"]["reviews"] |= block
+    with pytest.raises(InputError, match=rf"^config key datasets\.reviews\..*{message}"):
+        resolve(settings)
+
+
+@pytest.mark.parametrize(("packages", "message"), [(["a", "b"], "'c' is no class"), (["a", "b", "c"], "3 classes")])
+def test_docstrings_name_their_classes_at_plan_time(packages, message, tmp_path):
+    block = {"source": "docstrings", "packages": packages, "fractions": {"test": 0.2}, "positive_class": "c"}
+    with pytest.raises(InputError, match=rf"^config key datasets\.d\.positive_class: .*{message}"):
+        resolve(tiny.config(tmp_path, datasets={"d": block}))
+
+
+def test_names_that_readers_see():
+    assert metric_names.metric_label({"metric": "accuracy", "positive_class": "a"}) == "Accuracy, %"
+    assert metric_names.metric_label({"metric": "f1", "positive_class": "a, b"}) == "F1 of 'a, b'"
+    assert metric_names.heldout_label({"metric": "f1", "positive_class": None}) == "macro F1 (heldout)"
+    assert metric_names.metric_name({"metric": "f1", "positive_class": float("nan")}) == "macro F1"
+    assert metric_names.metric_name({"metric": "f1"}) == "F1"
+    assert metric_names.metric_name({"metric": "f1", "positive_class": "x\n" * 90}).endswith("…'")
+    assert (of_labels(["a", "b"]), of_labels(["a", "b", "c"]), of_labels(None)) == ("b", None, None)
+
+
+def f1_runs(positive: str | None) -> list[dict[str, Any]]:
+    changes = {"metric": "f1", "positive_class": positive, "metric_value": 0.5}
+    arms = synthetic.grid(["full", "lora"], [4])
+    return [synthetic.summary(method, rank, seed, **changes) for method, rank in arms for seed in range(3)]
+
+
+@pytest.mark.parametrize(("positive", "name"), [("1", "F1 of '1'"), (None, "macro F1")])
+def test_tables_name_it_and_read_it_back_as_text(positive, name, tmp_path):
+    runs = tables.runs_frame(f1_runs(positive))
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    back = tables.read_runs(tmp_path / "runs.csv")
+    assert metric_names.metric_name(metric_names.metric_of(back)) == name
+    for frame in (readable.runs_readable(runs), readable.arms_readable(tables.arms_frame(runs))):
+        assert name in frame.columns
+
+
+def test_runs_whose_f1_is_of_different_classes_are_not_put_in_one_table():
+    runs = f1_runs("a")
+    runs[-1] |= {"positive_class": "b"}
+    with pytest.raises(InputError, match=r"report different metrics \(F1 of 'a', F1 of 'b'\)"):
+        tables.runs_frame(runs)
+    tables.runs_frame([run | {"metric": "accuracy"} for run in runs])
+
+
+def test_comparison_verdict_and_card_name_it(tmp_path: Path):
+    from peft_tradeoffs import comparison_text, recommendation_words
+    from peft_tradeoffs.comparison import comparison_frame, read_comparison
+    from peft_tradeoffs.comparison import read_predictions as read
+
+    runs = f1_runs("anomaly")
+    random = np.random.default_rng(0)
+    for run in runs:
+        labels = np.arange(872) % 2
+        predicted = np.where(random.random(872) < 0.8, labels, 1 - labels)
+        run |= {"metric_value": metric_of(labels, predicted, "f1", 2)}
+        place = tmp_path / run["arm"] / f"seed{run['seed']}"
+        place.mkdir(parents=True)
+        logits = np.eye(2)[predicted]
+        columns = {"row": np.arange(872), "label": labels, "prediction": predicted}
+        columns |= {"logit_0": logits[:, 0], "logit_1": logits[:, 1]}
+        pd.DataFrame(columns).to_csv(place / "predictions.csv", index=False)
+    frame = comparison_frame(
+        tables.runs_frame(runs),
+        "full",
+        0.01,
+        lambda run, split: read(tmp_path / run["arm"] / f"seed{run['seed']}" / "predictions.csv", run),
+    )
+    frame.to_csv(tmp_path / "comparison.csv", index=False)
+    rows = read_comparison(tmp_path / "comparison.csv")
+    assert {"F1 of 'anomaly'", "Difference, F1 of 'anomaly'"} <= set(comparison_text.comparison_readable(rows))
+    assert "within 0.01 F1 of 'anomaly' of full" in " ".join(comparison_text.comparison_notes(rows))
+    assert recommendation_words.metric_words(rows.iloc[0].to_dict()) == "F1 of 'anomaly'"
+
+
+def test_schema_and_summary_agree():
+    schema = json.loads((Path(__file__).parents[1] / "schemas/summary.schema.json").read_text(encoding="utf-8"))
+    assert {"positive_class", "prediction_spread"} <= set(schema["required"]) & set(tables.COLUMNS)
