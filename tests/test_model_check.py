@@ -212,12 +212,12 @@ def test_a_longer_tokenizer_and_missing_layers_and_poolers_are_notes(folder, cap
     assert capsys.readouterr().err == ""
     extra_token(folder)
     fetch(folder)
-    assert "1 tokens of the tokenizer are beyond the model's 8 embeddings, 8 ('<user>')" in capsys.readouterr().err
+    assert "has 8 embeddings, and its tokenizer tokens beyond them: 8 ('<user>'); a text" in capsys.readouterr().err
     weights({"encoder.layer.1.output.dense.bias": ("F32", (4,))}, lost=("pooler.dense.bias",))(folder)
     fetch(folder)
     said = capsys.readouterr().err
-    assert "has no bert.pooler.dense.bias, which starts at random" in said
-    assert "1 weights of the checkpoint are in layers that config.json does not have, encoder.layer.1" in said
+    assert "has no bert.pooler.dense.bias: the pooler starts at random" in said
+    assert "has weights of layers that config.json does not have, encoder.layer.1" in said
 
 
 def test_files_that_changed_since_the_fetch_are_found(folder):
