@@ -153,9 +153,12 @@ def number_of_embeddings(model: "PreTrainedModel") -> int | None:
 def notes(model: "PreTrainedModel", info: dict[str, Any], head: list[str]) -> list[str]:
     """What a reader may want to know of a model that can be used, a sentence each."""
     found = []
-    lacking = sorted(key for key in info["missing_keys"] if "pooler" in key)
+    fresh = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    lacking = sorted(key for key in fresh if "pooler" in key)
     if lacking and head:
-        found.append(f"The checkpoint has no {listed(lacking)}: the pooler starts at random, as the head does.")
+        found.append(
+            f"The checkpoint has no {listed(lacking)} that fits: the pooler starts at random, as the head does."
+        )
     layers = {match[1] for name, _ in model.named_parameters() if (match := LAYER.match(name))}
     beyond = sorted(
         key for key in info["unexpected_keys"] if (match := LAYER.match(key)) and _ends_in(layers, match[1])
@@ -215,7 +218,12 @@ def _quantized(path: Path, how: str) -> InputError:
 
 def _check_index(folder: Path, weights: dict[str, dict[str, Tensor]]) -> None:
     """Raise InputError for an index that names weights which its shards do not have."""
-    shards: dict[str, str] = read_object(folder / WEIGHTS_INDEX)["weight_map"]
+    index = read_object(folder / WEIGHTS_INDEX)
+    if not isinstance(index.get("metadata"), dict):
+        raise InputError(
+            f'{folder / WEIGHTS_INDEX}: no `metadata`, which Transformers reads; add "metadata": {{}} to it'
+        )
+    shards: dict[str, str] = index["weight_map"]
     absent = sorted(name for name, shard in shards.items() if name not in weights[shard])
     if absent:
         raise InputError(
