@@ -29,6 +29,7 @@ AS_NUMBER = {"true": "1", "false": "0"}
 JOINT = re.compile(r"(?<=[^\W_])[\s_\-]+(?=[^\W_])")  # between letters or digits
 # Characters that show nothing and are not of the category Cf; tags, which tell flags apart, are kept.
 BLANKS = {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)}
+BEYOND = re.compile("[\U00010000-\U0010ffff]")
 LOOKALIKES = str.maketrans(  # Cyrillic and Greek letters, lower case, and dashes
     "аеорсухіјѕԁһԛԝкοαερυνικт\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "aeopcyxijsdhqwkoaepuvikt-------"
 )
@@ -47,15 +48,21 @@ def clean(text: str) -> str:
     """`text` after NFC, without invisible characters and outer spaces."""
     if text.isascii():
         return text.strip()
-    seen = _invisible().sub("", unicodedata.normalize("NFC", text))
+    short, beyond = _invisible()
+    seen = short.sub("", unicodedata.normalize("NFC", text))
+    if BEYOND.search(seen):
+        seen = beyond.sub("", seen)
     return unicodedata.normalize("NFC", seen).strip()
 
 
 @functools.cache
-def _invisible() -> re.Pattern[str]:
-    """One or more characters that show nothing."""
-    formats = (code for code in range(0xE0000) if unicodedata.category(chr(code)) == "Cf")
-    return re.compile(f"[{''.join(re.escape(chr(code)) for code in sorted({*formats, *BLANKS}))}]+")
+def _invisible() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """The characters that show nothing, and those BEYOND: a pattern with both in it takes four times as long."""
+    found = sorted({*(code for code in range(0xE0000) if unicodedata.category(chr(code)) == "Cf"), *BLANKS})
+    short, beyond = (
+        "".join(re.escape(chr(code)) for code in found if (code > 0xFFFF) is above) for above in (False, True)
+    )
+    return re.compile(f"[{short}]"), re.compile(f"[{beyond}]")
 
 
 def classify(

@@ -21,16 +21,22 @@ def check_distinct(tables: Mapping[str, "Table"], text: Sequence[str]) -> None:
     What a reader hardly sees makes no other text of one.
     """
     texts = {split: set(zip(*(table.columns[name] for name in text), strict=True)) for split, table in tables.items()}
-    folded = {split: {_folded(one) for one in every} for split, every in texts.items()}
     for first, second in itertools.combinations(tables, 2):
-        if folded[first] == folded[second]:
-            but = "" if texts[first] == texts[second] else f" but for {ALIKE}"
+        same = texts[first] == texts[second]
+        if same or _alike(texts[first], texts[second]):
+            but = "" if same else f" but for {ALIKE}"
             first_text = tables[second].columns[text[0]][0][:60]
             raise InputError(
                 f"splits {second} ({tables[second].name}) and {first} ({tables[first].name}) have the same "
-                f"{len(folded[first])} texts (the first is {first_text!r}){but}; name another file or "
+                f"{len(texts[first])} texts (the first is {first_text!r}){but}; name another file or "
                 "split for one, or leave it out and carve it off train with `fractions`"
             )
+
+
+def _alike(some: set[Texts], others: set[Texts]) -> bool:
+    """Whether they are the same to a reader; not looked at where one has less than half as many as the other."""
+    fewer, more = sorted(map(len, (some, others)))
+    return more < 2 * fewer and {_folded(one) for one in some} == {_folded(one) for one in others}
 
 
 def shared(split: "Split", known: set[Texts]) -> int:
