@@ -12,15 +12,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from peft_tradeoffs.errors import InputError
 
 VALUE = "value"  # the name of a regression's only output, which would be LABEL_0 otherwise
-# What Transformers raises for values that make no model, ImportError where they ask for a package that is not there.
-REFUSALS = (
-    ValueError,
-    TypeError,
-    RuntimeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    LookupError,
+# What Transformers raises for values of a config.json that make no model, or that want a package that is not there.
+UNBUILDABLE = (
+    *(ValueError, TypeError, RuntimeError, AttributeError, AssertionError, ArithmeticError, LookupError),
     ImportError,
 )
 HEAD = "head.json"  # beside an adapter, whose own configuration has no place for `saved_head`
@@ -74,7 +68,7 @@ def empty_classifier(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         try:
             return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-        except REFUSALS as error:
+        except UNBUILDABLE as error:
             if "Unrecognized configuration class" in str(error):
                 raise InputError(
                     f"Transformers has no sequence classifier for model type {config.model_type}: choose an "
