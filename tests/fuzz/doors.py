@@ -359,7 +359,7 @@ def model(folder: Path) -> Door:
 
 def _plant_data() -> None:
     """A file that is not UTF-8 is a traceback."""
-    datafiles._text = lambda path: path.read_text(encoding="utf-8")
+    datafiles._text = lambda path, faults: path.read_text(encoding="utf-8")
 
 
 def _plant_run() -> None:
