@@ -63,7 +63,15 @@ def empty_classifier(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         try:
             return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-        except (ValueError, TypeError, RuntimeError, AttributeError, AssertionError, ArithmeticError, LookupError) as error:
+        except (
+            ValueError,
+            TypeError,
+            RuntimeError,
+            AttributeError,
+            AssertionError,
+            ArithmeticError,
+            LookupError,
+        ) as error:
             if "Unrecognized configuration class" in str(error):
                 raise InputError(
                     f"Transformers has no sequence classifier for model type {config.model_type}: choose an "
