@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpu_runs import ARMS, SCRIPTS, command, prepare, settings, summaries
+from gpu_runs import ARMS, SCRIPTS, command, prepare, settings, step, summaries
 from peft_tradeoffs.energy import EnergyMeter
 from peft_tradeoffs.gpu import Gpu
 from peft_tradeoffs.measure import Phases
@@ -116,8 +116,11 @@ def trained_wide(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 
     folder = tmp_path_factory.mktemp("wide")
     shutil.copytree(prepared, folder, dirs_exist_ok=True, symlinks=False)
-    model = folder / "models/tiny"
+    model = shutil.copytree(prepared / "models/tiny", folder / "wide")
     BertModel(BertConfig(vocab_size=1000, num_hidden_layers=4)).save_pretrained(model)
+    source = json.dumps({"source": "folder", "path": str(model)})
+    shutil.rmtree(folder / "models/tiny")
+    step("fetch_model.py", "--source", source, "--output", str(folder / "models/tiny.json"))
     for arm in ARMS:
         train(folder, arm, folder / arm, max_steps=2)
     return {arm: summaries(folder / arm)[1] for arm in ARMS}

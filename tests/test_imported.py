@@ -98,7 +98,7 @@ def test_readers_are_told_that_it_was_not_measured_here(tmp_path):
         assert section.split("\n\n")[1].startswith("- Not measured here: ")
     shown = [cell.strip() for cell in sections[0].splitlines()[6].split("|")]
     assert shown[1:9] == ["lora/llama-3.2-3B-rank32", "LoRA", "32", "success", "48.20", "22,000", "1,796", "9,175,040"]
-    assert r"novel\|method/flux <b>" in sections[1] and "did not end" in sections[1]
+    assert r"novel\|method/flux &lt;b>" in sections[1] and "did not end" in sections[1]
     assert "Not measured here: " in (tmp_path / "imported.tex").read_text(encoding="utf-8")
 
 

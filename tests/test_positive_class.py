@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs import metric_names, metrics, readable, tables
+from peft_tradeoffs import comparison_text, metric_names, metrics, readable, recommendation_words, tables
+from peft_tradeoffs.comparison import read_comparison
 from peft_tradeoffs.config import resolve
 from peft_tradeoffs.datafiles import Table
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.jackknife import metric_of
 from peft_tradeoffs.positive_class import of_labels, put_last
 from peft_tradeoffs.splits import Split, make_splits
+from test_comparison import ROWS, compared
 
 LABELS = ["anomaly", "normal", "normal", "normal"] * 5
 
@@ -91,7 +92,7 @@ def test_a_name_that_is_no_class_lists_the_classes(labels, positive, message):
     ("block", "message"),
     [
         ({"task": "regression", "positive_class": "a"}, "a regression has no classes; remove the key"),
-        ({"positive_class": None}, "positive_class: nothing stands there; must be a text or a number or true or false"),
+        ({"positive_class": None}, "positive_class: nothing stands there; must be a text, a number or true or false"),
         ({"positive_class": ["a"]}, "positive_class: .* has the wrong type"),
     ],
 )
@@ -143,30 +144,21 @@ def test_runs_whose_f1_is_of_different_classes_are_not_put_in_one_table():
     tables.runs_frame([run | {"metric": "accuracy"} for run in runs])
 
 
-def test_comparison_verdict_and_card_name_it(tmp_path: Path):
-    from peft_tradeoffs import comparison_text, recommendation_words
-    from peft_tradeoffs.comparison import comparison_frame, read_comparison
-    from peft_tradeoffs.comparison import read_predictions as read
-
-    runs = f1_runs("anomaly")
+def test_comparison_and_verdict_name_it(tmp_path: Path):
+    labels = np.arange(ROWS) % 2
     random = np.random.default_rng(0)
-    for run in runs:
-        labels = np.arange(872) % 2
-        predicted = np.where(random.random(872) < 0.8, labels, 1 - labels)
-        run |= {"metric_value": metric_of(labels, predicted, "f1", 2)}
-        place = tmp_path / run["arm"] / f"seed{run['seed']}"
-        place.mkdir(parents=True)
-        logits = np.eye(2)[predicted]
-        columns = {"row": np.arange(872), "label": labels, "prediction": predicted}
-        columns |= {"logit_0": logits[:, 0], "logit_1": logits[:, 1]}
-        pd.DataFrame(columns).to_csv(place / "predictions.csv", index=False)
-    frame = comparison_frame(
-        tables.runs_frame(runs),
-        "full",
-        0.01,
-        lambda run, split: read(tmp_path / run["arm"] / f"seed{run['seed']}" / "predictions.csv", run),
-    )
-    frame.to_csv(tmp_path / "comparison.csv", index=False)
+    runs = []
+    for arm in (("full", None), ("lora", 4)):
+        for seed in range(3):
+            predicted = np.where(random.random(ROWS) < 0.8, labels, 1 - labels)
+            changes = {
+                "metric": "f1",
+                "positive_class": "anomaly",
+                "metric_value": metric_of(labels, predicted, "f1", 2),
+            }
+            columns = {"row": np.arange(ROWS), "label": labels, "prediction": predicted}
+            runs.append((synthetic.summary(*arm, seed, test_rows=ROWS, **changes), columns))
+    compared(tmp_path, runs).to_csv(tmp_path / "comparison.csv", index=False)
     rows = read_comparison(tmp_path / "comparison.csv")
     assert {"F1 of 'anomaly'", "Difference, F1 of 'anomaly'"} <= set(comparison_text.comparison_readable(rows))
     assert "within 0.01 F1 of 'anomaly' of full" in " ".join(comparison_text.comparison_notes(rows))

@@ -12,6 +12,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from peft_tradeoffs.errors import InputError
 
 VALUE = "value"  # the name of a regression's only output, which would be LABEL_0 otherwise
+# What Transformers raises for values of a config.json that make no model.
+UNBUILDABLE = (ValueError, TypeError, RuntimeError, AttributeError, AssertionError, ArithmeticError, LookupError)
 HEAD = "head.json"  # beside an adapter, whose own configuration has no place for `saved_head`
 
 
@@ -63,7 +65,7 @@ def empty_classifier(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         try:
             return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-        except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
+        except UNBUILDABLE as error:
             if "Unrecognized configuration class" in str(error):
                 raise InputError(
                     f"Transformers has no sequence classifier for model type {config.model_type}: choose an "

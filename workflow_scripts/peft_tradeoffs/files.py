@@ -15,6 +15,7 @@ from peft_tradeoffs.errors import InputError
 
 KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a named pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
 SHOWN = 60  # characters of a value in a message
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON spells half of a surrogate pair, or a whole one
 
 
 @contextlib.contextmanager
@@ -77,7 +78,11 @@ def read_json(path: Path, remedy: str = "", unique: bool = False) -> Any:
     A file that is not there stays FileNotFoundError: what that means, the caller knows.
     """
     try:
-        return json.loads(read_text(path, remedy), object_pairs_hook=_unique if unique else None)
+        text = read_text(path, remedy)
+        value = json.loads(text, object_pairs_hook=_unique if unique else None)
+        if HALF.search(text) and not _encodable(value):
+            raise ValueError("it has half of a surrogate pair, which no file can hold")
+        return value
     except RecursionError:
         raise InputError(f"{path}: not JSON of ours (nested too deep){_then(remedy)}") from None
     except ValueError as error:
@@ -138,6 +143,15 @@ def shown(value: Any) -> str:
     """A value as short text for a message."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def _encodable(value: Any) -> bool:
+    """Whether a JSON value can be written: escapes of half a surrogate pair are read without a word."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
