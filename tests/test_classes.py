@@ -137,6 +137,15 @@ def test_missing_labels(case):
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("others", [["true", "false"], ["1", "2"], [True, False]])
+def test_none_is_a_class_that_is_told_of_and_none_of_python_is_missing(others):
+    _, _, said = classes([*others, "none"] * 2)
+    assert said == ["The label 'none' (4 rows) may stand for a missing value; it is a class."]
+    kind = "numbers" if others == ["1", "2"] else "booleans"
+    with pytest.raises(InputError, match=rf"'None' among {kind} is a missing value"):
+        classes([*others, "None"] * 2)
+
+
 def test_missing_labels_of_test_alone():
     with pytest.raises(InputError, match=r"^test\.csv, line 3: no 'label' \('nan' among numbers is a missing value\)"):
         classes(["0", "1"] * 2, ["0", "nan", "1"])
@@ -157,10 +166,10 @@ def test_bad_targets_are_listed():
     with pytest.raises(InputError) as raised:
         classes(["1", "2,5", "x", "1e999", "y"], ["1", "2"], task="regression")
     assert str(raised.value) == (
-        "train.csv, line 3: 'label' is '2,5', not a number; write decimals with a point; also train.csv, line 4: "
-        "'label' is 'x', not a number; correct it, or set `task: classification`; also train.csv, line 5: 'label' is "
-        "1e999, not a finite number; correct or remove it; also train.csv, line 6: 'label' is 'y', not a number; "
-        "correct it, or set `task: classification`"
+        "train.csv, line 3: 'label' is '2,5', not a number; write decimals with a point, and nothing between "
+        "thousands; also train.csv, line 4: 'label' is 'x', not a number; correct it, or set `task: classification`; "
+        "also train.csv, line 5: 'label' is 1e999, not a finite number; correct or remove it; also train.csv, line 6: "
+        "'label' is 'y', not a number; correct it, or set `task: classification`"
     )
     with pytest.raises(InputError, match="line 3: 'label' is a number too large for a float"):
         classes([1, 10**400, 2], task="regression")

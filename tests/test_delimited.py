@@ -137,6 +137,13 @@ BAD = {
         "text\tlabel\n1\ta\t0\n2\tb\t1\n",
         "each of its 2 rows has 3 fields and the header 2 (text, label); add the name that is missing",
     ),
+    "all broken quotes, and what is ragged between": (
+        "a.csv",
+        'text,label\n"a"x,1\nb\n"c"y,0\nd,1\n',
+        "lines 2, 4: broken quoting (',' expected after '\"'); close the quote",
+        "line 3: 1 fields found",
+    ),
+    "what is no text has no columns": ("a.csv", b"\x01\xfe;\t\n\xff", "lines 1, 2: not UTF-8"),
     "a backslash before a quote": ("a.csv", 'text,label\n"say \\"hi\\", x",1\n', 'two quotes (""), not as \\"'),
     "a space after a quote": ("a.csv", 'text,label\n"a" ,1\n"b" ,0\n', "take out the spaces after the quotes"),
     "bad JSON lines": (

@@ -134,3 +134,22 @@ def test_dataset_with_a_loading_script_alone(tmp_path):
         said = fail(tmp_path / "home", server.url, dataset_call(None))
         assert server.downloaded() == {"README.md"}
     assert "glue.py is not run" in said
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ("configs: [1", "the `configs` in its YAML metadata cannot be read"),
+        ("configs: [{config_name: sst2, data_files: 5}]", "`data_files` cannot be read, for 5 is no path"),
+        ("configs: [{config_name: sst2, data_files: [{split: train}]}]", "cannot be read, for None is no path"),
+    ],
+)
+def test_a_card_that_cannot_be_read_is_one_line(tmp_path, metadata, said):
+    folder = tmp_path / "data"
+    (folder / "sst2").mkdir(parents=True)
+    (folder / "README.md").write_text(f"---\n{metadata}\n---\n")
+    (folder / "sst2/train.csv").write_text("text,label\na,1\n")
+    with HubServer({"datasets": {DATASET: {REVISION: folder}}}) as server:
+        found = fail(tmp_path / "home", server.url, dataset_call())
+    assert said in found
+    assert found.count("\n") == 1

@@ -76,6 +76,12 @@ def sharded(change: Callable[[dict[str, str]], object] = lambda shards: None, **
     return shard
 
 
+def no_metadata(folder: Path) -> None:
+    sharded()(folder)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index["weight_map"]}))
+
+
 ADAPTER = put("adapter_config.json", b'{"peft_type": "LORA", "base_model_name_or_path": "owner/base"}')
 
 
@@ -111,6 +117,7 @@ def adapter_alone(folder: Path) -> None:
         (header(b"{}"), ["it holds no weights"]),
         (header(b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', 4), ["a has other bytes"]),
         (header(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', 8), ["a starts at byte 4"]),
+        (no_metadata, ["index.json: no `metadata`, which Transformers reads"]),
         (header(b'{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}', 4), ["describes tensor a"]),
         (config(quantization_config={"quant_method": "gptq", "bits": 4}), ["quantised (gptq); take the unquantised"]),
         (config(quantization_config={"quant_method": "awq"}), ["config.json: the checkpoint is quantised (awq)"]),
@@ -192,6 +199,7 @@ def extra_token(folder: Path, **changes: object) -> None:
         (config(model_type="gpt2"), ["backbone weights", "different models"]),
         (config(model_type="nonesuch"), ["nonesuch"]),
         (config(hidden_size="4"), ["config.json: ", "hidden_size", "expected int, got str"]),
+        (config(_attn_implementation="flash_attention_2"), ["no bert model can be built of it", "FlashAttention2"]),
         (config(hidden_act="nonesuch"), ["config.json: no bert model can be built of it", "nonesuch"]),
         (config(pad_token_id=8), ["pad_token_id 8 is beyond the model's 8 embeddings"]),
         (weights({}, lost=("embeddings.word_embeddings.weight",)), ["lacks 1 backbone weights"]),
@@ -212,12 +220,12 @@ def test_a_longer_tokenizer_and_missing_layers_and_poolers_are_notes(folder, cap
     assert capsys.readouterr().err == ""
     extra_token(folder)
     fetch(folder)
-    assert "1 tokens of the tokenizer are beyond the model's 8 embeddings, 8 ('<user>')" in capsys.readouterr().err
+    assert "has 8 embeddings, and its tokenizer tokens beyond them: 8 ('<user>'); a text" in capsys.readouterr().err
     weights({"encoder.layer.1.output.dense.bias": ("F32", (4,))}, lost=("pooler.dense.bias",))(folder)
     fetch(folder)
     said = capsys.readouterr().err
-    assert "has no bert.pooler.dense.bias, which starts at random" in said
-    assert "1 weights of the checkpoint are in layers that config.json does not have, encoder.layer.1" in said
+    assert "has no bert.pooler.dense.bias that fits: the pooler starts" in said
+    assert "has weights of layers that config.json does not have, encoder.layer.1" in said
 
 
 def test_files_that_changed_since_the_fetch_are_found(folder):

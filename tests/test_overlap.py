@@ -55,6 +55,20 @@ def test_splits_that_are_the_same(case):
     assert message in str(raised.value)
 
 
+HARDLY_OTHER = {
+    "case": [row.title() for row in ROWS],
+    "spaces": [f" {row}\u00a0" for row in ROWS],
+    "invisible signs": [row.replace(" ", "\u200b \u00ad") for row in ROWS],
+}
+
+
+@pytest.mark.parametrize("case", HARDLY_OTHER)
+def test_splits_that_are_the_same_to_a_reader(case):
+    made = tables({"train": split(ROWS), "test": split(HARDLY_OTHER[case])})
+    with pytest.raises(InputError, match=r"have the same 8 texts .* but for case, spaces or the Unicode form; name"):
+        check_distinct(*made)
+
+
 APART = {
     "other rows": ({"train": split(ROWS), "test": split("abcd")}, []),
     "a repeated row": (
@@ -97,6 +111,14 @@ APART = {
             "1 of 2 heldout rows (50 %) has the text of a training row.",
             "1 of 2 test rows (50 %) has the text of a validation row.",
         ],
+    ),
+    "heldout rows in validation": (
+        {"train": split("ab"), "validation": split("cde"), "test": split("fg"), "heldout": split("hcd")},
+        ["2 of 3 heldout rows (67 %) have the text of a validation row."],
+    ),
+    "invisible signs": (
+        {"train": split(ROWS), "test": split(["row\u200b 1", "x"])},
+        ["1 of 2 test rows (50 %) has the text of a training row but for case"],
     ),
 }
 

@@ -66,6 +66,7 @@ def test_f1_and_its_jackknife_are_of_that_class():
         (["café", "tea"], "cafe\u0301", "tea"),
         ([" a ", "b"], "a ", "b"),
         (["1", "1e0x"], 1, "1e0x"),
+        (["neg\u200b", "pos"], "neg", "pos"),
     ],
 )
 def test_what_yaml_makes_of_a_name_finds_its_class(labels, positive, first):

@@ -52,7 +52,13 @@ def test_refused(written, said):
     "written",
     [
         *("runtime=240", "runtime=2h", "runtime='1d'", "runtime=60*attempt", "runtime=min(60 * attempt, 240)"),
-        *("runtime=600 if wildcards.arm == 'full' else 240", "gres=gpu:1", "gres=gpu:a100:2", "gres='gpu:1'"),
+        *(
+            "runtime='2h' if attempt == 1 else '4h'",
+            "runtime=600 if wildcards.arm == 'full' else 240",
+            "gres=gpu:1",
+            "gres=gpu:a100:2",
+            "gres='gpu:1'",
+        ),
         *("gpu_model=a100", "gpu_model=2080ti", "gpu_model=tesla_v100", "gpu_model='a100' if attempt > 1 else 'v100'"),
         *("slurm_partition='all'", "slurm_partition=gpu", "slurm_partition=cpu-long", "slurm_partition=gpu,cpu"),
         *("constraint='a100|h100'", "constraint=a100|h100", "qos=normal", "slurm_account=my.project", "mem_mb=4000"),

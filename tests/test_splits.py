@@ -428,6 +428,15 @@ class TestHub:
         ):
             check_distinct(tables, ["sentence"])
 
+    def test_what_is_odd_in_the_card_is_left_out_and_a_pointer_is_no_data(self, block, load, tmp_path):
+        card = tmp_path / "snapshot/README.md"
+        card.write_text(card.read_text().replace("dataset_info:", "dataset_info:\n- 5"))
+        assert len(load(block)[0]["train"]) == 10
+        path = next(tmp_path.glob("snapshot/sst2/dev-*"))
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        with pytest.raises(InputError, match=r"dev-00000-of-00001.parquet is a Git LFS pointer, not the file"):
+            load(block)
+
     def test_a_label_that_is_no_class(self, block, load, tmp_path):
         path = next(tmp_path.glob("snapshot/sst2/dev-*"))
         for label, message in (

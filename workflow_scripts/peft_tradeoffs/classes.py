@@ -1,9 +1,10 @@
 """Classes of a data set: spellings that are certainly one class are made one, others that look alike are reported."""
 
+import functools
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -20,6 +21,7 @@ SCIENTIFIC = re.compile(NUMBER.pattern + r"[eE][+-]?\d{1,3}", re.ASCII)
 LOOSE_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 BOOLEANS = {"true": True, "false": False}
 MISSING = {"nan", "na", "n/a", "none", "null", "<na>", "nat", "#n/a", "-nan"}  # any case, among numbers or booleans
+CLASS_AMONG_NUMBERS = "none"  # spelled so by hand: programs that mean a missing value write None
 NOT_A_NUMBER = {"nan", "-nan", "<na>", "nat", "#n/a"}  # hardly a class among texts either
 SHOWN_PAIRS = 5  # warnings of one kind that are written out
 SHOWN_NAMES = 20
@@ -27,6 +29,7 @@ AS_NUMBER = {"true": "1", "false": "0"}
 JOINT = re.compile(r"(?<=[^\W_])[\s_\-]+(?=[^\W_])")  # between letters or digits
 # Characters that show nothing and are not of the category Cf; tags, which tell flags apart, are kept.
 BLANKS = {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)}
+BEYOND = re.compile("[\U00010000-\U0010ffff]")
 LOOKALIKES = str.maketrans(  # Cyrillic and Greek letters, lower case, and dashes
     "аеорсухіјѕԁһԛԝкοαερυνικт\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "aeopcyxijsdhqwkoaepuvikt-------"
 )
@@ -45,13 +48,21 @@ def clean(text: str) -> str:
     """`text` after NFC, without invisible characters and outer spaces."""
     if text.isascii():
         return text.strip()
-    seen = (
-        character
-        for character in unicodedata.normalize("NFC", text)
-        if not (unicodedata.category(character) == "Cf" and not 0xE0000 <= ord(character) < 0xE0080)
-        and ord(character) not in BLANKS
+    short, beyond = _invisible()
+    seen = short.sub("", unicodedata.normalize("NFC", text))
+    if BEYOND.search(seen):
+        seen = beyond.sub("", seen)
+    return unicodedata.normalize("NFC", seen).strip()
+
+
+@functools.cache
+def _invisible() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """The characters that show nothing, and those BEYOND: a pattern with both in it takes four times as long."""
+    found = sorted({*(code for code in range(0xE0000) if unicodedata.category(chr(code)) == "Cf"), *BLANKS})
+    short, beyond = (
+        "".join(re.escape(chr(code)) for code in found if (code > 0xFFFF) is above) for above in (False, True)
     )
-    return unicodedata.normalize("NFC", "".join(seen)).strip()
+    return re.compile(f"[{short}]"), re.compile(f"[{beyond}]")
 
 
 def classify(
@@ -64,7 +75,8 @@ def classify(
     text after `clean`, are one class in all splits, unless the source fixes the classes. It has the shortest spelling
     in train of a number, the most frequent of a boolean, the clean one of a text. What became one class, and classes
     that look alike, are told in `warnings`.
-    Labels that are missing (NaN among numbers too), of another type or not in train go to the splits' `faults`.
+    Labels that are missing (nan or NA among numbers or booleans too, but not "none"), of another type or not in train
+    go to the splits' `faults`.
     Raises InputError for those, and for too many classes.
     """
     spelled = {}
@@ -73,9 +85,10 @@ def classify(
     declared = tables["train"].label_names
     values = {name for names in spelled.values() for name in names if name}
     keys = {name: ("text", name) for name in values} if declared else _keys(values)
-    if not declared and _only_numbers({name for name in spelled["train"] if name}, keys):
+    among = None if declared else _only({name for name in spelled["train"] if name}, keys)
+    if among:
         for split, names in spelled.items():
-            _miss(names, tables[split], label, faults[split])
+            _miss(names, tables[split], label, faults[split], among)
     classes: dict[Hashable, Found] = defaultdict(Found)
     for split, names in spelled.items():
         for name, count in Counter(names).items():
@@ -93,7 +106,9 @@ def classify(
     refuse(list(faults.values()))
     order = _order(named.values(), declared)
     index = {name: i for i, name in enumerate(order)}
-    warnings += _merged(named, classes) + _alike(named, classes)
+    warnings += _merged(named, classes) + _alike(
+        named, classes, NOT_A_NUMBER | ({CLASS_AMONG_NUMBERS} if among else set())
+    )
     return order, {
         split: np.array([index[named[keys[name]]] for name in names], dtype=np.int64)
         for split, names in spelled.items()
@@ -153,17 +168,19 @@ def _version(text: str, names: set[str]) -> bool:
     return fraction.endswith("0") and fraction.strip("0") != "" and bool(names & {f"{whole}.9", f"{whole}.11"})
 
 
-def _only_numbers(names: set[str], keys: Mapping[str, tuple[str, Any]]) -> bool:
-    """Whether names are numbers or booleans, at least one, but for those that stand for a missing value."""
-    rest = {name for name in names if clean(name).lower() not in MISSING}
-    return bool(rest) and all(keys[name][0] != "text" or LOOSE_NUMBER.fullmatch(clean(name)) for name in rest)
+def _only(names: Iterable[str], keys: Mapping[str, tuple[str, Any]]) -> str | None:
+    """ "numbers" or "booleans" if names are that but for those that may stand for a missing value, else None."""
+    rest = [name for name in names if clean(name).lower() not in MISSING]
+    if not rest or not all(keys[name][0] != "text" or LOOSE_NUMBER.fullmatch(clean(name)) for name in rest):
+        return None
+    return "booleans" if all(keys[name][0] == "boolean" for name in rest) else "numbers"
 
 
-def _miss(names: list[str | None], table: Table, label: str, faults: Faults) -> None:
+def _miss(names: list[str | None], table: Table, label: str, faults: Faults, among: str) -> None:
     """Set to None the names that stand for a missing value, and note their places."""
     for i, name in enumerate(names):
-        if name and clean(name).lower() in MISSING:
-            kind = f"no {label!r} ({name!r} among numbers is a missing value)"
+        if name and clean(name).lower() in MISSING and clean(name) != CLASS_AMONG_NUMBERS:
+            kind = f"no {label!r} ({name!r} among {among} is a missing value)"
             faults.add(table.places[i], kind, "fill in or remove")
             names[i] = None
 
@@ -244,9 +261,9 @@ def _some(said: list[str], rest: str) -> list[str]:
 
 
 DIFFERENCES = (  # how classes may differ that look alike, and what they have in common then
+    ("differ in the width of their letters alone", lambda name: unicodedata.normalize("NFKC", name)),
     ("differ in case alone", str.casefold),
     ("differ in spaces alone", lambda name: "".join(name.split())),
-    ("differ in the width of their letters alone", lambda name: unicodedata.normalize("NFKC", name)),
     ("differ in leading zeros alone", lambda name: re.sub(r"^([+-]?)0+(?=\d)", r"\1", name)),
     ("differ in zeros at the end alone", lambda name: _value(name)),
     ("may be one value, as a number and as a boolean", lambda name: AS_NUMBER.get(name.lower(), _value(name))),
@@ -271,8 +288,8 @@ def _loosest(name: str) -> str:
     return AS_NUMBER.get(name, _value(name))
 
 
-def _alike(named: Mapping[tuple, str], classes: Mapping[Hashable, Found]) -> list[str]:
-    """A sentence for each group of classes that look alike, and for one that may be a missing value."""
+def _alike(named: Mapping[tuple, str], classes: Mapping[Hashable, Found], doubtful: set[str]) -> list[str]:
+    """A sentence for each group of classes that look alike, and for one in `doubtful`, which may be a missing value."""
     rows = {name: sum(classes[key].rows.values()) for key, name in named.items()}
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(rows):
@@ -285,6 +302,6 @@ def _alike(named: Mapping[tuple, str], classes: Mapping[Hashable, Found]) -> lis
             said.append(f"The labels {_counted({n: rows[n] for n in names})} {differ}; they are {number} classes.")
     told = _some(said, "more groups of labels look alike")
     for name in rows:
-        if clean(name).lower() in NOT_A_NUMBER:
+        if clean(name).lower() in doubtful:
             told.append(f"The label {name!r} ({rows[name]} rows) may stand for a missing value; it is a class.")
     return told

@@ -12,8 +12,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from peft_tradeoffs.errors import InputError
 
 VALUE = "value"  # the name of a regression's only output, which would be LABEL_0 otherwise
-# What Transformers raises for values of a config.json that make no model.
-UNBUILDABLE = (ValueError, TypeError, RuntimeError, AttributeError, AssertionError, ArithmeticError, LookupError)
+# What Transformers raises for values of a config.json that make no model, or that want a package that is not there.
+UNBUILDABLE = (
+    *(ValueError, TypeError, RuntimeError, AttributeError, AssertionError, ArithmeticError, LookupError),
+    ImportError,
+)
 HEAD = "head.json"  # beside an adapter, whose own configuration has no place for `saved_head`
 
 

@@ -29,14 +29,14 @@ class Dialect:
 
 @dataclass
 class Parsed:
-    """Records as (1-based first line, fields), the header first, and where and why reading ended early, if it did."""
+    """Records as (1-based first line, fields), the header first, and the lines and reasons of those that are none."""
 
     records: list[tuple[int, list[str]]] = field(default_factory=list)
-    broken: tuple[int, str] | None = None
+    broken: list[tuple[int, str]] = field(default_factory=list)
 
     def even(self) -> bool:
         """Whether all was read and every record has as many fields as the header."""
-        return self.broken is None and len({len(fields) for _, fields in self.records}) == 1
+        return not self.broken and len({len(fields) for _, fields in self.records}) == 1
 
 
 class Reading(NamedTuple):
@@ -62,20 +62,29 @@ def own_dialect(path: Path, separator: str | None, start: str) -> tuple[Dialect,
 
 
 def records(text: TextIO, dialect: Dialect, parsed: Parsed, first_line: int = 1) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not a blank line; `parsed.broken` is set where quotes are."""
+    """Each record that is not a blank line; those whose quotes are broken go to `parsed.broken`, with the first line.
+
+    After such a one, but for the header, reading goes on with the next line.
+    """
     csv.field_size_limit(FIELD_LIMIT)
     quoting = csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE
-    reader = csv.reader(
-        text, delimiter=dialect.separator, quoting=quoting, skipinitialspace=dialect.skip_spaces, strict=True
-    )
-    line = 1
-    try:
-        for fields in reader:
-            if fields:
-                yield line + first_line - 1, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
-        parsed.broken = (line + first_line - 1, str(error))
+    start, ended, header = first_line, False, False
+    while not ended:
+        reader = csv.reader(
+            text, delimiter=dialect.separator, quoting=quoting, skipinitialspace=dialect.skip_spaces, strict=True
+        )
+        line = start
+        try:
+            for fields in reader:
+                if fields:
+                    header = True
+                    yield line, fields
+                line = start + reader.line_num
+            ended = True
+        except csv.Error as error:
+            parsed.broken.append((line, str(error)))
+            start += reader.line_num
+            ended = not header
 
 
 def parse(text: str, dialect: Dialect, first_line: int) -> Parsed:
@@ -90,6 +99,7 @@ def read(path: Path, text: str, separator: str | None, faults: Faults) -> tuple[
 
     Lines that cannot be read go to `faults`; those with another number of fields too.
     """
+    decoded = not faults.kinds
     dialect, hint = own_dialect(path, separator, text[:16])
     first_line = 2 if hint else 1
     text = text[hint:]
@@ -111,7 +121,8 @@ def read(path: Path, text: str, separator: str | None, faults: Faults) -> tuple[
     ]
     reading = Reading(f"{path}: {'; '.join(unusual)}." if unusual else None, notes)
     if parsed.records:
-        check_parted(path, parsed.records[0][1], dialect.separator)
+        if decoded:  # what is no text has no columns
+            check_parted(path, parsed.records[0][1], dialect.separator)
         return _even(path, parsed, dialect, faults), reading
     return [], reading
 
@@ -124,8 +135,7 @@ def refuse_broken(path: Path, text: str, dialect: Dialect, parsed: Parsed) -> No
 
 
 def _add_broken(parsed: Parsed, text: str, dialect: Dialect, faults: Faults) -> None:
-    if parsed.broken:
-        line, reason = parsed.broken
+    for line, reason in parsed.broken:
         faults.add(line, f"broken quoting ({reason})", _quoting_remedy(text, dialect, not parsed.records))
 
 
@@ -145,7 +155,7 @@ def _quoted(text: str, dialect: Dialect, first_line: int) -> tuple[Parsed, Diale
     ):
         skip = replace(dialect, skip_spaces=True)
         skipping = parse(text, skip, first_line)
-        if skipping.even() or (skipping.broken is None and parsed.broken is not None):
+        if skipping.even() or (parsed.broken and not skipping.broken):
             return skipping, skip
     return parsed, dialect
 

@@ -20,6 +20,7 @@ COMPRESSED = {  # first bytes: name, how to unpack it
         for block in (b"1AY&SY", b"\x17rE8P\x90")
     },
     b"Rar!\x1a\x07": ("RAR", "unrar x"),
+    b"\x1f\x9d": ("compress (.Z)", "uncompress"),
 }
 PANDAS = "write it as CSV or Parquet with the tool that made it"
 WORKBOOK = "save its sheet as CSV (UTF-8)"

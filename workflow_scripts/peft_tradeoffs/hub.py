@@ -31,6 +31,7 @@ from peft_tradeoffs.model_files import (
     required_files,
     tokenizer_files,
 )
+from peft_tradeoffs.pointers import refuse_pointer
 
 if TYPE_CHECKING:
     import datasets
@@ -109,6 +110,7 @@ def load_dataset(folder: Path, config: str | None, cache_dir: Path) -> "datasets
 
     view = cache_dir / "snapshot"
     for name in folder_files(folder) - {README}:
+        refuse_pointer(folder / name)
         (view / name).parent.mkdir(parents=True, exist_ok=True)
         (view / name).symlink_to((folder / name).resolve())
     card = folder / README
@@ -118,7 +120,7 @@ def load_dataset(folder: Path, config: str | None, cache_dir: Path) -> "datasets
         return datasets.load_dataset(str(view), data_dir=data_dir, cache_dir=str(cache_dir))
     name = _choose(str(card), configs, config)
     infos = DatasetCard.load(card).data.get("dataset_info") or []
-    infos = infos if isinstance(infos, list) else [infos]
+    infos = [info for info in (infos if isinstance(infos, list) else [infos]) if isinstance(info, dict)]
     stated = [info for info in infos if str(info.get("config_name", "default")) == name]
     metadata = yaml.safe_dump({"configs": [configs[name]], "dataset_info": stated})
     (view / README).write_text(f"---\n{metadata}---\n", encoding="utf-8")
@@ -227,8 +229,9 @@ def _configs(card: Path) -> dict[str, dict[str, Any]]:
         configs = DatasetCard.load(card).data.get("configs") or []
         return {str(block["config_name"]): block for block in configs}
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"{card}: the `configs` in its YAML metadata cannot be read ({error}); pin another revision"
+            f"{card}: the `configs` in its YAML metadata cannot be read ({reason}); pin another revision"
         ) from error
 
 
@@ -242,17 +245,18 @@ def _choose(where: str, configs: dict[str, dict[str, Any]], config: str | None) 
     return config
 
 
-def _by_split(data_files: Any) -> dict[str, list[str]]:
-    """{split: patterns} from any of the forms that `data_files` in a data card may have."""
-    if isinstance(data_files, dict):
-        pairs = list(data_files.items())
-    else:
-        entries = data_files if isinstance(data_files, list) else [data_files]
-        pairs = [(e["split"], e["path"]) if isinstance(e, dict) else ("train", e) for e in entries]
-    splits: dict[str, list[str]] = {}
-    for split, patterns in pairs:
-        splits.setdefault(str(split), []).extend(patterns if isinstance(patterns, list) else [patterns])
-    return splits
+def _patterns(where: str, data_files: Any) -> list[str]:
+    """The patterns in any of the forms that `data_files` in a data card may have, of all splits."""
+    entries = list(data_files.values()) if isinstance(data_files, dict) else data_files
+    found: list[Any] = []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        paths = entry.get("path") if isinstance(entry, dict) else entry
+        found += paths if isinstance(paths, list) else [paths]
+    if odd := [pattern for pattern in found if not isinstance(pattern, str)]:
+        raise InputError(
+            f"{where}: the data card's `data_files` cannot be read, for {odd[0]!r} is no path; pin another revision"
+        )
+    return found
 
 
 def _data_files(
@@ -261,9 +265,7 @@ def _data_files(
     if configs:
         block = configs[_choose(where, configs, config)]
         data_dir = block.get("data_dir")
-        patterns = [pattern for split in _by_split(block.get("data_files", [])).values() for pattern in split] or [
-            f"{data_dir}/**" if data_dir else "**"
-        ]
+        patterns = _patterns(where, block.get("data_files") or []) or [f"{data_dir}/**" if data_dir else "**"]
     elif config not in (None, "default"):
         patterns = [f"{config}/**"]
     else:

@@ -153,17 +153,20 @@ def number_of_embeddings(model: "PreTrainedModel") -> int | None:
 def notes(model: "PreTrainedModel", info: dict[str, Any], head: list[str]) -> list[str]:
     """What a reader may want to know of a model that can be used, a sentence each."""
     found = []
-    lacking = sorted(key for key in info["missing_keys"] if "pooler" in key)
+    fresh = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    lacking = sorted(key for key in fresh if "pooler" in key)
     if lacking and head:
-        found.append(f"The checkpoint has no {_listed(lacking)}, which starts at random, as the head does.")
+        found.append(
+            f"The checkpoint has no {listed(lacking)} that fits: the pooler starts at random, as the head does."
+        )
     layers = {match[1] for name, _ in model.named_parameters() if (match := LAYER.match(name))}
     beyond = sorted(
         key for key in info["unexpected_keys"] if (match := LAYER.match(key)) and _ends_in(layers, match[1])
     )
     if beyond:
         found.append(
-            f"{len(beyond)} weights of the checkpoint are in layers that config.json does not have, {_listed(beyond)}; "
-            "they are not loaded."
+            f"The checkpoint has weights of layers that config.json does not have, {listed(beyond)}; they are not "
+            "loaded."
         )
     return found
 
@@ -203,7 +206,7 @@ def _refuse_packed(path: Path, tensors: dict[str, Tensor]) -> None:
         if PACKED.search(name) or (name.endswith(".weight") and tensor.dtype not in FLOATS)
     ]
     if packed:
-        raise _quantized(path, _listed(sorted(packed)))
+        raise _quantized(path, listed(sorted(packed)))
 
 
 def _quantized(path: Path, how: str) -> InputError:
@@ -215,16 +218,22 @@ def _quantized(path: Path, how: str) -> InputError:
 
 def _check_index(folder: Path, weights: dict[str, dict[str, Tensor]]) -> None:
     """Raise InputError for an index that names weights which its shards do not have."""
-    shards: dict[str, str] = read_object(folder / WEIGHTS_INDEX)["weight_map"]
+    index = read_object(folder / WEIGHTS_INDEX)
+    if not isinstance(index.get("metadata"), dict):
+        raise InputError(
+            f'{folder / WEIGHTS_INDEX}: no `metadata`, which Transformers reads; add "metadata": {{}} to it'
+        )
+    shards: dict[str, str] = index["weight_map"]
     absent = sorted(name for name, shard in shards.items() if name not in weights[shard])
     if absent:
         raise InputError(
-            f"{folder / shards[absent[0]]}: it lacks weights that {WEIGHTS_INDEX} says are in it, {_listed(absent)}; "
+            f"{folder / shards[absent[0]]}: it lacks weights that {WEIGHTS_INDEX} says are in it, {listed(absent)}; "
             "download or save the model again"
         )
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.files import sha256, write_json
-from peft_tradeoffs.model_check import check_folder, load_empty, notes, number_of_embeddings, refuse_closed
+from peft_tradeoffs.model_check import check_folder, listed, load_empty, notes, number_of_embeddings, refuse_closed
 from peft_tradeoffs.model_files import folder_files, model_type, refuse_no_tokenizer
 from peft_tradeoffs.network import check_hub_variables
 from peft_tradeoffs.wheels import unpack_wheel
@@ -180,8 +180,8 @@ def _classifier(folder: Path, head: list[str] | None) -> tuple[dict[str, Any], l
     said = notes(loaded, info, names)
     if beyond := tokens_beyond(tokenizer, embeddings):
         said.append(
-            f"{len(beyond)} tokens of the tokenizer are beyond the model's {embeddings} embeddings, {beyond[0]} the "
-            "first; a text with one of them is an error."
+            f"The model has {embeddings} embeddings, and its tokenizer tokens beyond them: {listed(beyond)}; a text "
+            "with one of these is an error."
         )
     described = {
         "head": names,

@@ -1,10 +1,10 @@
 """Rows that two splits share: splits that are the same are refused, single rows reported."""
 
 import itertools
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from peft_tradeoffs.classes import clean
 from peft_tradeoffs.errors import InputError
 
 if TYPE_CHECKING:
@@ -12,18 +12,31 @@ if TYPE_CHECKING:
     from peft_tradeoffs.splits import Split
 
 Texts = tuple[str, ...]
+ALIKE = "case, spaces or the Unicode form"
 
 
 def check_distinct(tables: Mapping[str, "Table"], text: Sequence[str]) -> None:
-    """Raise InputError for two tables, by split, that have the same texts in any order, however often each."""
+    """Raise InputError for two tables, by split, that have the same texts in any order, however often each.
+
+    What a reader hardly sees makes no other text of one.
+    """
     texts = {split: set(zip(*(table.columns[name] for name in text), strict=True)) for split, table in tables.items()}
     for first, second in itertools.combinations(tables, 2):
-        if texts[first] == texts[second]:
+        same = texts[first] == texts[second]
+        if same or _alike(texts[first], texts[second]):
+            but = "" if same else f" but for {ALIKE}"
+            first_text = tables[second].columns[text[0]][0][:60]
             raise InputError(
                 f"splits {second} ({tables[second].name}) and {first} ({tables[first].name}) have the same "
-                f"{len(texts[first])} texts (the first is {tables[second].columns[text[0]][0][:60]!r}); name another "
-                "file or split for one, or leave it out and carve it off train with `fractions`"
+                f"{len(texts[first])} texts (the first is {first_text!r}){but}; name another file or "
+                "split for one, or leave it out and carve it off train with `fractions`"
             )
+
+
+def _alike(some: set[Texts], others: set[Texts]) -> bool:
+    """Whether they are the same to a reader; not looked at where one has less than half as many as the other."""
+    fewer, more = sorted(map(len, (some, others)))
+    return more < 2 * fewer and {_folded(one) for one in some} == {_folded(one) for one in others}
 
 
 def shared(split: "Split", known: set[Texts]) -> int:
@@ -32,7 +45,7 @@ def shared(split: "Split", known: set[Texts]) -> int:
 
 
 def overlap_warnings(splits: Mapping[str, "Split"]) -> list[str]:
-    """A sentence for each split with rows whose texts a training row, or test's a validation row, has too."""
+    """A sentence for each split with rows whose texts a training row, or a validation row, has too."""
     said = []
     for other in ("train", "validation"):
         if other not in splits:
@@ -40,7 +53,7 @@ def overlap_warnings(splits: Mapping[str, "Split"]) -> list[str]:
         known = set(splits[other].texts)
         folded = {_folded(texts) for texts in known}
         for name, split in splits.items():
-            if name == "train" or (other == "validation" and name != "test"):
+            if name in ("train", other):
                 continue
             exact = shared(split, known)
             near = sum(_folded(texts) in folded for texts in split.texts)
@@ -50,11 +63,10 @@ def overlap_warnings(splits: Mapping[str, "Split"]) -> list[str]:
 
 
 def _sentence(name: str, other: str, exact: int, near: int, rows: int) -> str:
-    alike = "case, spaces or the Unicode form"
     have = "has" if (exact or near) == 1 else "have"
     if not exact:
-        return f"{near} of {rows} {name} rows ({share(near, rows)}) {have} the text of a {other} row but for {alike}."
-    more = f"; {near} ({share(near, rows)}) if {alike} does not count" if near > exact else ""
+        return f"{near} of {rows} {name} rows ({share(near, rows)}) {have} the text of a {other} row but for {ALIKE}."
+    more = f"; {near} ({share(near, rows)}) if {ALIKE} does not count" if near > exact else ""
     if exact == rows:
         more = "; this split shows nothing that is new to the model"
     return f"{exact} of {rows} {name} rows ({share(exact, rows)}) {have} the text of a {other} row{more}."
@@ -69,5 +81,5 @@ def share(part: int, whole: int) -> str:
 
 
 def _folded(texts: Sequence[str]) -> Texts:
-    """Texts without what a reader hardly sees: case, spaces and the Unicode form."""
-    return tuple(" ".join(unicodedata.normalize("NFC", text).casefold().split()) for text in texts)
+    """Texts without what a reader hardly sees: case, spaces and the Unicode form, invisible characters among it."""
+    return tuple(" ".join(clean(text).casefold().split()) for text in texts)

@@ -58,7 +58,7 @@ def index_of(where: str, positive: Any, names: list[str]) -> int:
             f"{where}: the data set has {len(names)} classes ({listed}), of which F1 is the macro average; "
             "only F1 of two classes has a positive class; remove the key"
         )
-    for same in (_exactly, _as_number, _as_boolean):
+    for same in (_exactly, _as_number, _as_boolean, _but_for_invisible_signs):
         found = [index for index, name in enumerate(names) if same(positive, name)]
         if len(found) == 1:
             return found[0]
@@ -73,6 +73,12 @@ def _exactly(positive: Any, name: str) -> bool:
 def _composed(name: Any) -> str:
     """Letters that look alike are alike, whether an accent is a sign of its own or not."""
     return unicodedata.normalize("NFC", str(name)).strip()
+
+
+def _but_for_invisible_signs(positive: Any, name: str) -> bool:
+    from peft_tradeoffs.classes import clean  # which brings numpy along
+
+    return not isinstance(positive, bool) and clean(str(positive)) == clean(name)
 
 
 def _as_number(positive: Any, name: str) -> bool:

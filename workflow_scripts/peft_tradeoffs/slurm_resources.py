@@ -37,7 +37,7 @@ def check_resources(default: Mapping[str, Any] | None, by_rule: Mapping[str, Map
 def _problems(name: str, written: Any, slurm: bool) -> Iterator[str]:
     """What is wrong with one resource, in words."""
     if name == "runtime" and isinstance(written, str):
-        yield from _time(written.strip("'\" "))
+        yield from _time(written)
     if name not in TEXTS or not slurm:
         return
     if not isinstance(written, str):
@@ -65,6 +65,7 @@ def _problems(name: str, written: Any, slurm: bool) -> Iterator[str]:
 
 def _time(written: str) -> Iterator[str]:
     """What is wrong with a run time; nothing with minutes, a number with its unit, or an expression."""
+    written = _unquoted(written.strip())
     if written.isdecimal() or TIME.fullmatch(written):
         return
     remedy = "write minutes, as 1440, or one number with its unit, as 24h or 1d"
@@ -77,6 +78,15 @@ def _time(written: str) -> Iterator[str]:
         return
     if isinstance(tree.body, ast.Constant | ast.Name):
         yield f"not a whole number of minutes; {remedy}"
+
+
+def _unquoted(written: str) -> str:
+    """A constant without its quotes; an expression, which may begin and end with a text, as it is."""
+    try:
+        tree = ast.parse(written, mode="eval").body
+    except SyntaxError:
+        return written
+    return str(tree.value).strip() if isinstance(tree, ast.Constant) else written
 
 
 def _text(written: str) -> str | None:

@@ -209,7 +209,11 @@ def _numbers(table: Table, label: str, faults: Faults) -> np.ndarray:
             faults.add(place, f"{label!r} is a number too large for a float", "correct or remove it")
         except (TypeError, ValueError):
             comma = isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip())
-            remedy = "write decimals with a point" if comma else "correct it, or set `task: classification`"
+            remedy = (
+                "write decimals with a point, and nothing between thousands"
+                if comma
+                else "correct it, or set `task: classification`"
+            )
             faults.add(place, f"{label!r} is {value!r:.80}, not a number", remedy)
         else:
             if not math.isfinite(targets[i]):

@@ -1,5 +1,6 @@
 """What earlier calls wrote, looked at before a plan: is it still what they wrote?"""
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -17,12 +18,14 @@ SHOWN = 3  # runs that a warning names
 def check_written(experiment: Experiment) -> None:
     """Raise InputError for tokens or fetched rows whose content is not what the step that wrote them recorded.
 
-    Rows may be gone once there are tokens of them for every model: a study can be brought home without its texts.
+    Rows may be gone once all runs, or tokens of them for every model, are there: a study can be brought home without
+    its texts.
     """
     output = Path(experiment.output)
+    finished = all((run / "summary.json").exists() for run in _runs(experiment))
     for dataset in experiment.datasets:
         tokens = (output / "tokens" / dataset / f"{model}.npz" for model in experiment.models)
-        _check_rows(output / "data" / dataset, needed=not all(path.exists() for path in tokens))
+        _check_rows(output / "data" / dataset, needed=not (finished or all(path.exists() for path in tokens)))
         for model in experiment.models:
             for folder in (output / "tokens", output / "tune/tokens"):
                 _check_tokens(folder / dataset / f"{model}.npz")
@@ -78,16 +81,18 @@ def warn_of_missing(experiment: Experiment) -> None:
 
 def _lacking(experiment: Experiment) -> Iterator[tuple[Path, str]]:
     """Folders of finished runs, each with the first of its files that is not there."""
-    for dataset in experiment.datasets:
-        for model in experiment.models:
-            for arm in experiment.arms:
-                for seed in experiment.seeds:
-                    run = Path(experiment.output, "runs", dataset, model, arm, f"seed{seed}")
-                    for name in _listed(run / "summary.json"):
-                        weights = name.startswith(("adapter/", "checkpoint/"))
-                        if not (run / name).exists() and not (weights and not experiment.keep_weights):
-                            yield run, name
-                            break
+    for run in _runs(experiment):
+        for name in _listed(run / "summary.json"):
+            if not (run / name).exists() and not (is_weight(name) and not experiment.keep_weights):
+                yield run, name
+                break
+
+
+def _runs(experiment: Experiment) -> Iterator[Path]:
+    """The folders of all runs, whether they are there or not."""
+    grid = itertools.product(experiment.datasets, experiment.models, experiment.arms, experiment.seeds)
+    for dataset, model, arm, seed in grid:
+        yield Path(experiment.output, "runs", dataset, model, arm, f"seed{seed}")
 
 
 def _listed(summary: Path) -> list[str]:
