@@ -359,7 +359,7 @@ def test_folders_lose_paths_and_keep_the_rest(tmp_path, monkeypatch):
     before = content(run)
     for link in (os.link, no_links):
         monkeypatch.setattr(publish.os, "link", link)
-        publish.write_folder(run, tmp_path / "out", "owner/base", "the card")
+        publish.write_folder((run / "adapter").iterdir(), tmp_path / "out", "owner/base", "the card")
         found = {path.name: path for path in (tmp_path / "out").iterdir()}
         assert json.loads(found["adapter_config.json"].read_text()) == {"base_model_name_or_path": "owner/base", "r": 4}
         assert json.loads(found["tokenizer_config.json"].read_text()) == {"sep_token": "/", "auto": None}

@@ -189,6 +189,8 @@ def test_a_description_that_is_none(study, name, text):
 def test_rows_that_are_missing(study):
     experiment = resolve(tiny.config(Path()))
     (study / "data/reviews/test.parquet").unlink()
+    written.check_written(resolve(tiny.config(Path())))  # nothing reads them any more
+    (study / "tokens/reviews/tiny.npz").unlink()
     with pytest.raises(InputError, match=r"test\.parquet: missing, so not what fetch_dataset wrote"):
         written.check_written(experiment)
     for arm, seed in itertools.product(experiment.arms, experiment.seeds):

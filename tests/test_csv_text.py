@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
-from peft_tradeoffs import imported_text, table_formats
+from peft_tradeoffs import comparison, imported_text, table_formats
 from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.csv_text import marked, to_csv, unmarked
 from peft_tradeoffs.markdown_text import inert
@@ -94,3 +94,13 @@ def test_imported_results_are_inert(tmp_path):
     markdown = MarkdownIt("commonmark", {"html": True}).enable("table").render((tmp_path / "imported.md").read_text())
     assert "<img" not in markdown and "<a " not in markdown and "<b>" not in markdown
     assert "\\input" not in (tmp_path / "imported.tex").read_text()
+
+
+def test_classes_and_names_like_numbers_are_read_back_as_texts(tmp_path):
+    """Beside a row without a class pandas would make 7.0 of 007."""
+    named = {"dataset": "1e3", "model": "00", "arm": "1", "method": "1", "baseline": "1", "positive_class": "007"}
+    row = dict.fromkeys(comparison.COLUMNS) | named
+    frame = pd.DataFrame([row, row | {"positive_class": None}])
+    (tmp_path / "comparison.csv").write_text(to_csv(frame))
+    read = comparison.read_comparison(tmp_path / "comparison.csv")
+    assert read.iloc[0][list(named)].to_dict() == named and pd.isna(read["positive_class"][1])

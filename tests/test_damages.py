@@ -339,16 +339,22 @@ def test_a_summary_whose_layout_alone_changed_stands(study: Path, monkeypatch: p
 
 def test_hidden_files_of_a_file_system_do_no_harm(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_folder(study / "runs", "sst2", "distilbert", "lora-r4", 0)
-    for name in (".DS_Store", ".nfs0001", ".ipynb_checkpoints/a.json"):
+    for name in (".DS_Store", ".nfs0001", ".ipynb_checkpoints/a.json", "adapter_config.json~", "README.md.bak"):
         (run / "adapter" / name).parent.mkdir(exist_ok=True)
         (run / "adapter" / name).write_text("x")
     (run / "notes.txt").write_text("looks good")
     assert contract(study, monkeypatch) == ""
+    (run / "adapter/adapter_model.bin").write_text("x")
+    assert contract(study, monkeypatch) == f"{run}/adapter/adapter_model.bin: the run did not write it; move it away"
 
 
 def test_weights_that_were_not_brought_home_block_the_export_alone(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for path in study.rglob("*.safetensors"):  # rsync --exclude '*.safetensors'
+        path.unlink()
+    assert contract(study, monkeypatch).count("missing, though the run's summary lists it") == 4
+    assert contract(study, monkeypatch, "--no-keep-weights") == ""
     for path in [*study.rglob("adapter"), *study.rglob("checkpoint")]:
         shutil.rmtree(path)
     assert contract(study, monkeypatch).count("missing, though the run's summary lists it") == 8
@@ -359,8 +365,13 @@ def test_weights_that_were_not_brought_home_block_the_export_alone(
 
 
 def test_a_part_of_the_weights_is_never_enough(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone(ADAPTER)(run_folder(study / "runs", "sst2", "distilbert", "lora-r4", 0))
+    run = run_folder(study / "runs", "sst2", "distilbert", "lora-r4", 0)
+    (run / "adapter/adapter_model-2.safetensors").write_bytes(b"a second part")
+    synthetic.seal(run)
+    gone(ADAPTER)(run)
     assert ADAPTER in contract(study, monkeypatch, "--no-keep-weights")
+    (run / "adapter/adapter_model-2.safetensors").unlink()
+    assert contract(study, monkeypatch, "--no-keep-weights") == ""
 
 
 def test_a_file_that_may_not_be_read_is_named(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

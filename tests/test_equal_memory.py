@@ -5,9 +5,16 @@ import json
 import pytest
 import synthetic
 import tiny
+from peft_tradeoffs import seal
 from peft_tradeoffs.batch_search import KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
 from peft_tradeoffs.code import dependencies
-from peft_tradeoffs.equal_memory_table import RAN_ON, equal_memory_frame, equal_memory_notes, equal_memory_readable
+from peft_tradeoffs.equal_memory_table import (
+    RAN_ON,
+    equal_memory_frame,
+    equal_memory_notes,
+    equal_memory_readable,
+    read_found,
+)
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS
 from peft_tradeoffs.interruption import Interrupted
@@ -135,6 +142,15 @@ def found(folder, method, rank, caps, **changes):
     of_arm = {"dataset": "sst2", "model": "distilbert", "arm": arm, "method": method, "rank": rank, "device": "cuda"}
     of_arm |= {"metric": "accuracy", "max_steps": None, "gradient_accumulation_steps": 1, "base_batch_size": 32}
     return {**of_arm, "rule": "sqrt", "largest": 1024, "train_rows": 6400, "caps": fits, **changes}
+
+
+def test_what_was_found_is_as_it_was_written(tmp_path):
+    path = tmp_path / "full.json"
+    path.write_text(json.dumps(seal.signed({"caps": [{"cap_MiB": 1024.0, "peak_MiB": 1000.0}]})))
+    assert read_found(path)["caps"][0]["peak_MiB"] == 1000
+    path.write_text(path.read_text().replace("1000.0", "900.0"))
+    with pytest.raises(InputError, match=r"full\.json: changed after it was written: .*; delete it, and Snakemake"):
+        read_found(path)
 
 
 def table(folder, *arms):

@@ -336,6 +336,7 @@ def test_a_mean_curve_ends_where_a_seed_stopped_early(tmp_path):
     runs, runs_dir = prepare(tmp_path, summaries)
     path = runs_dir / "lora-r4" / "seed1" / "metrics.csv"
     pd.read_csv(path).query("epoch < 3").to_csv(path, index=False)
+    synthetic.seal(path.parent)
     axes = FIGURES["learning_curves"](load(runs, runs_dir, "sst2", "distilbert")).axes[0]
     (mean,) = (line for line in axes.lines if line.get_label() == "LoRA r4")
     assert list(mean.get_xdata()) == [1, 2]

@@ -115,7 +115,7 @@ def test_patterns_are_looked_up_and_every_file_is_once(tmp_path, monkeypatch):
     ("content", "said"),
     [
         ("{", "not JSON ("),
-        ("[" * 100_000, "not JSON ("),
+        ("[" * 100_000, "not JSON of ours (nested too deep)"),
         ("[]", "no run_info.experiment_name, so it is not a result of PEFT's method_comparison"),
         (json.dumps({"run_info": {"experiment_name": "x", "train_config": []}}), "no run_info.train_config.model_id"),
         (json.dumps(published.result(**{"train_info.metrics": None})), "no train_info.metrics, so it is not"),

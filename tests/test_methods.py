@@ -1,6 +1,7 @@
 """Models of an arm: heads, counts, and the traps of bitsandbytes and PEFT on a CPU."""
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -435,3 +436,11 @@ def test_training_bytes_by_hand(tiny_bert, arm, weights, trained, tensors):
     assert found["optimizer"] == sum(value.numel() * value.element_size() for value in held)
     held = [p.grad for p in built.model.parameters() if p.grad is not None]
     assert found["gradients"] == sum(value.numel() * value.element_size() for value in held)
+
+
+def test_advice_on_a_package_that_is_not_taken_is_silent(caplog):
+    """bitsandbytes logs it when it is imported on some processors."""
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.warning("Failed to load gemm: %s. Please make sure you already `pip install kernels`", "x")
+    log.warning("another")
+    assert [record.getMessage() for record in caplog.records] == ["another"]

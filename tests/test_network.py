@@ -65,6 +65,7 @@ def test_secrets_of_every_setting_are_left_out(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     for text, left in {
         "at http://user:pr%21vat@proxy:3128/x": "at http://…@proxy:3128/x",
+        "at https://u:with/slash@h/y and http://proxy:8080/user@h": "at https://…@h/y and http://proxy:8080/user@h",
         "password pr!vat, token hf_short": "password …, token …",
         "pip: t0ken-of-index is wrong": "pip: … is wrong",
         "key 0123456789abcdef": "key …",

@@ -84,6 +84,7 @@ def test_what_is_constant_is_named_by_arm_class_and_seeds(tmp_path):
     [
         (arm("full", None, (0,), accuracy=1.0), 0),  # the only class of the test split, rightly
         (arm("full", None, (0,)), 1),
+        (arm("full", None, (0,), test_rows=1), 0),
         ([synthetic.randomly("full", None, 0)], 0),
         ([synthetic.oom("full", None, 0)], 0),
         ([{key: run[key] for key in run if key != "constant_prediction"} for run in arm("full", None)], 0),
@@ -91,7 +92,7 @@ def test_what_is_constant_is_named_by_arm_class_and_seeds(tmp_path):
         (arm("full", None, task="regression", metric="pearson", accuracy=None, prediction_spread=0.4), 0),
         (arm("full", None, (1,), task="regression", metric="pearson", accuracy=None, prediction_spread=None), 1),
     ],
-    ids=["right", "constant", "random", "oom", "older", "no spread", "spread", "regression"],
+    ids=["right", "constant", "one row", "random", "oom", "older", "no spread", "spread", "regression"],
 )
 def test_which_runs_are_constant(summaries, count):
     assert constant(tables.runs_frame(summaries)).sum() == count

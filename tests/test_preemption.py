@@ -182,6 +182,8 @@ def assert_as(arm: Path, expected: Path, seed: int = 0) -> dict[str, Any]:
     run, other = arm / f"seed{seed}", expected / f"seed{seed}"
     for name in ("adapter/adapter_model.safetensors", "predictions.csv"):
         assert (run / name).read_bytes() == (other / name).read_bytes()
+    modes = [(run / name).stat().st_mode for name in ("adapter/adapter_model.safetensors", "summary.json")]
+    assert modes[0] == modes[1]  # who can read one can read the other
     assert curve(run) == curve(other)
     found, straight = (json.loads((folder / "summary.json").read_text()) for folder in (run, other))
     for key in ("steps", "metric_value", "test_loss", "train_rows"):

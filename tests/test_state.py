@@ -1,9 +1,12 @@
 """A run's state and results: what is not as it was written is not taken, and stderr says so."""
 
+import argparse
+import contextlib
 import errno
 import json
 import os
 import random
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,10 @@ from peft_tradeoffs import attempts, files, state_file
 from peft_tradeoffs.attempts import NO_WORD, Attempts, wall_s
 from peft_tradeoffs.batches import load_tokens
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.interruption import Interruption
 from peft_tradeoffs.process_age import process_age_s
 from peft_tradeoffs.state import RunDirectory
+from peft_tradeoffs.training import TrainingProcess
 from safetensors.torch import save_file
 
 STATE = {"weights": {"a": torch.arange(600.0)}, "progress": {"step": 3, "name": "é"}}
@@ -197,8 +202,9 @@ def test_weights_that_were_removed_are_accepted_where_the_config_says_so(
     weights.write_bytes(content[:50])
     assert not directory.stands(without_weights=True)  # damaged is not removed
     weights.unlink()
-    assert not directory.stands(without_weights=True)  # half of them are none
-    weights.parent.rmdir()
+    (weights.parent / ".DS_Store").write_text("")  # of a folder that rsync left empty
+    assert directory.stands(without_weights=True)
+    shutil.rmtree(weights.parent)
     assert directory.stands(without_weights=True)
     assert not directory.stands()
     (directory.path / "predictions.csv").unlink()
@@ -346,6 +352,24 @@ def test_tokens_that_are_not_those_described_are_refused(tmp_path: Path, damage:
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
     with pytest.raises(InputError, match=r"tiny\.npz: (its SHA-256 is not that of tiny\.json|no such file)"):
         load_tokens(path)
+
+
+@pytest.mark.parametrize("changed", ["tiny.npz", "model/config.json", "model/model.safetensors"])
+def test_a_process_does_not_begin_on_tokens_or_a_model_that_changed(tmp_path: Path, changed: str) -> None:
+    """The fingerprints of its runs would be of others; dates and sizes stay."""
+    path, model = tokens(tmp_path), tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_bytes(name.encode())
+    hashes = {file.name: files.sha256(file) for file in model.iterdir()}
+    (tmp_path / "model.json").write_text(json.dumps({"files": hashes, "sha256": "a" * 64}))
+    target = tmp_path / changed
+    content, times = target.read_bytes(), target.stat()
+    target.write_bytes(content[:5] + bytes([content[5] ^ 2]) + content[6:])
+    os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+    arguments = argparse.Namespace(tokens=path, model=model, threads=1)
+    with contextlib.ExitStack() as locks, pytest.raises(InputError, match=target.name):
+        TrainingProcess(arguments, Interruption(), locks).device({"device": "cpu"})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"sha256": 3}', "[" * 200_000])

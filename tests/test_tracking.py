@@ -21,6 +21,7 @@ import synthetic
 import tiny
 import yaml
 from peft_tradeoffs import code, files, trackers, tracking, tracking_record
+from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.redaction import redacted
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
@@ -420,7 +421,12 @@ def test_what_was_sent_before_a_run_was_trained_again_is_remembered_until_it_is_
         told.append(earlier[run])
         yield run, "down" if len(told) == 1 else None, False, None
 
+    def damaged(folder: Path) -> Any:
+        raise InputError("its summary was changed")
+
     monkeypatch.setattr(tracking_record, "_send", send)
+    monkeypatch.setattr(tracking_record, "read_run", damaged)
+    tracking_record.track("tensorboard", "trial", tmp_path, {run: path}, tmp_path / "sent", "0", 1.0)
     monkeypatch.setattr(tracking_record, "read_run", lambda folder: tracked(0))
     for _ in range(3):
         record = tracking_record.track("tensorboard", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)[run]

@@ -24,12 +24,17 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     args = parser.parse_args()
     from peft_tradeoffs.contract_text import with_differences
-    from peft_tradeoffs.equal_memory_table import equal_memory_frame, equal_memory_notes, equal_memory_readable
+    from peft_tradeoffs.equal_memory_table import (
+        equal_memory_frame,
+        equal_memory_notes,
+        equal_memory_readable,
+        read_found,
+    )
     from peft_tradeoffs.files import read_json
     from peft_tradeoffs.table_formats import write_tables
 
     pretrained = {path.stem: read_json(path)["pretrained"] for path in args.models}
-    frame = equal_memory_frame([read_json(path) for path in args.found], pretrained, args.runs_dir)
+    frame = equal_memory_frame([read_found(path) for path in args.found], pretrained, args.runs_dir)
     frame = with_differences(frame, args.contract)
     write_tables(args.output_dir, "equal_memory", frame, equal_memory_readable, equal_memory_notes)
 

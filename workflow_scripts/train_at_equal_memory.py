@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, errors, files
+from peft_tradeoffs import code, errors, files, seal
 from peft_tradeoffs.batch_search import Fit, KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
 from peft_tradeoffs.finished import read_summary
 from peft_tradeoffs.positive_class import of_labels
@@ -51,8 +51,7 @@ def main() -> None:
             training.train(runs)
             summaries[size] = [read_summary(run.folder / "summary.json", place=False) for run in runs]
     keys = ("dataset", "model", "arm", "method", "rank", "metric", "device", "max_steps", "gradient_accumulation_steps")
-    files.write_json(
-        arguments.output,
+    found = seal.signed(
         {
             **{key: settings[key] for key in keys},
             "positive_class": of_labels(tokens["labels"]),
@@ -69,8 +68,9 @@ def main() -> None:
                 }
                 for fit in fits
             ],
-        },
+        }
     )
+    files.write_json(arguments.output, found)
 
 
 def _search(

@@ -135,7 +135,7 @@ def comparison_frame(
 
 def read_comparison(path: Path) -> pd.DataFrame:
     """A comparison.csv that `comparison_frame` made. Raises InputError if it is missing, damaged or lacks columns."""
-    kinds = dict.fromkeys(WHOLE, "Int64") | dict.fromkeys((*ARM, "method"), str)
+    kinds = dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(set(NO_NUMBERS) - {"pretrained"}, object)
     numbers = [key for key in COLUMNS if key not in (*WHOLE, *NO_NUMBERS)]
     return read_table(path, COLUMNS, "make it again with compare_arms.py", kinds, numbers)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from peft_tradeoffs import seal
 from peft_tradeoffs.arms import arm_label, sort_runs
 from peft_tradeoffs.batch_search import LARGEST, ROWS
 from peft_tradeoffs.comparison_text import RANGE, with_interval
@@ -50,6 +51,17 @@ RAN_ON = (
     "device_name", "threads", "driver", "power_limit_W", "torch_flags", *LIBRARIES, "cuda_runtime", "cudnn", "python",
     "code",
 )  # fmt: skip
+
+
+def read_found(path: Path) -> dict[str, Any]:
+    """What train_at_equal_memory.py wrote of an arm. Raises InputError for a file that is missing or was changed."""
+    remedy = "delete it, and Snakemake makes it again from the runs that stand"
+    try:
+        return seal.read_signed(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; train_at_equal_memory.py writes it") from None
+    except InputError as error:
+        raise InputError(f"{error}; {remedy}") from None
 
 
 def equal_memory_frame(found: list[dict[str, Any]], pretrained: dict[str, bool], runs_dir: Path) -> pd.DataFrame:

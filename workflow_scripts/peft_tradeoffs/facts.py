@@ -12,6 +12,7 @@ from typing import Any
 from peft_tradeoffs.environment import LIBRARIES
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import check_all, read_env, read_summary
+from peft_tradeoffs.metric_names import metric_name
 from peft_tradeoffs.tuning import read_found
 
 NOT_RECORDED = "not recorded"
@@ -274,6 +275,11 @@ def _commit(run: Recorded) -> str | None:
     return f"commit {git['commit'][:12]}{', changed' if git.get('dirty') else ''}"
 
 
+def _of_class(run: Recorded) -> str | None:
+    """Which F1 it is."""
+    return metric_name(run.summary) if run.settings.get("metric") == "f1" else None
+
+
 _ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm")
 TUNING = "tuning"
 LEARNING_RATE, ADAPTER, SCALING, SEEDS = "learning_rate", "adapter", "scaling", "seeds"  # compared in their own ways
@@ -346,7 +352,7 @@ _FACTS = (
         of_all=True,
     ),
     Fact("data", "Checksum and rows of the tokenised splits.", _data, "delete the runs of the other data", of_all=True),
-    Fact("metric", "The reported metric.", setting("metric"), of_all=True),
+    Fact("metric", "The reported metric.", setting("metric"), of_all=True, detail=_of_class),
     Fact(
         "reported_step",
         "The evaluation whose metric is reported; the best of several would be chosen on the test split.",

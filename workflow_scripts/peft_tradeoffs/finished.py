@@ -21,6 +21,11 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 LARGEST = 1e100  # of a number: its square can still be added up
 ENV = "env.json"
+# Of files that Transformers or PEFT may read from a folder of weights.
+LOADED = {
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"),
+    *(".json", ".txt", ".model", ".py", ".jinja"),
+}
 LINE_ENDS = "its line ends were converted (git does that: set core.autocrlf false and check it out again)"
 
 
@@ -96,12 +101,9 @@ def check_all(folder: Path, summary: dict[str, Any], keep_weights: bool = True) 
 
     Without `keep_weights` it may have no weights any more.
     """
-    names = list(summary[seal.FILES])
-    if not keep_weights and not has_weights(folder):
-        names = seal.other_files(summary)
     problems = []
     try:
-        check_files(folder, summary, names)
+        check_files(folder, summary, seal.expected(folder, summary, keep_weights))
     except InputError as error:
         problems.append(str(error))
     problems += [f"{path}: the run did not write it; move it away" for path in strangers(folder, summary)]
@@ -109,20 +111,21 @@ def check_all(folder: Path, summary: dict[str, Any], keep_weights: bool = True) 
         raise InputError("\n".join(problems))
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether there is any file of a run's weights."""
-    return any(path.is_file() for name in seal.FOLDERS for path in (folder / name).rglob("*"))
+def has_weights(folder: Path, summary: dict[str, Any]) -> bool:
+    """Whether the run published weights that are all still there."""
+    names = seal.weight_files(summary)
+    return bool(names) and all((folder / name).is_file() for name in names)
 
 
 def strangers(folder: Path, summary: dict[str, Any]) -> list[Path]:
-    """Files among a run's weights that it did not publish, but for hidden ones, which a file system or a Finder makes.
+    """Files among a run's weights that it did not publish and a loader might take for the run's, by their suffix.
 
-    A loader might take them for the run's.
+    Hidden ones, which a file system or a Finder makes, and an editor's copies are none.
     """
     found = sorted(path for name in seal.FOLDERS for path in (folder / name).rglob("*") if not path.is_dir())
-    names = {path: path.relative_to(folder) for path in found}
-    hidden = {path for path in found if any(part.startswith(".") for part in names[path].parts)}
-    return [path for path in found if path not in hidden and names[path].as_posix() not in summary[seal.FILES]]
+    names = {path: path.relative_to(folder) for path in found if path.suffix.lower() in LOADED}
+    hidden = {path for path, name in names.items() if any(part.startswith(".") for part in name.parts)}
+    return [path for path in names if path not in hidden and names[path].as_posix() not in summary[seal.FILES]]
 
 
 def _converted(path: Path, sha256: str | None) -> str | None:

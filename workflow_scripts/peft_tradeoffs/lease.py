@@ -69,7 +69,10 @@ def acquire(uuids: Sequence[str], folder: Path = FOLDER, in_use: Callable[[int],
 
 def _is_free(own: Path) -> bool:
     """Whether no job of this user's has the GPU by the file of its own, in place of a lease that was passed over."""
-    if not os.path.lexists(own):
+    try:
+        if own.lstat().st_uid != os.geteuid():  # another user made it, who could so keep this one off for ever
+            return True
+    except FileNotFoundError:
         return True
     descriptor, _ = _lock(own, private=True)
     if descriptor is not None:

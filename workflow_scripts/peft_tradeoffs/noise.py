@@ -92,7 +92,7 @@ def _of_arm(runs: pd.DataFrame, done: pd.DataFrame, folders: list[Path]) -> dict
     predictions, logits = (np.stack(values) for values in zip(*read, strict=True))
     return found | {
         "identical_weights": _identical(
-            [weights_sha256(summary) if has_weights(folder) else None for folder, summary in found_runs]
+            [weights_sha256(summary) if has_weights(folder, summary) else None for folder, summary in found_runs]
         ),
         "identical_predictions": _identical([predictions_sha256(summary) for _, summary in found_runs]),
         "largest_logit_difference": float(np.ptp(logits, axis=0).max()),

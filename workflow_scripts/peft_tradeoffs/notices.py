@@ -39,12 +39,12 @@ def warnings_by_pair(runs: pd.DataFrame, runs_dir: Path, data_dir: Path | None) 
 def constant(runs: pd.DataFrame) -> pd.Series:
     """Which completed runs give every test row the same answer, and a wrong one to some; regression: nearly the same.
 
-    A run of which that is not known, one of random weights say, is none of them.
+    A run of which that is not known, one of random weights say, is none of them; nor is one of a single test row.
     """
     same = runs["constant_prediction"].astype(str).eq("True") & ~runs["accuracy"].astype(float).eq(1)
     if "prediction_spread" in runs:
         same |= runs["prediction_spread"].astype(float) < LEAST_SPREAD
-    return same & runs["status"].eq(COMPLETED)
+    return same & runs["status"].eq(COMPLETED) & runs["test_rows"].gt(1)
 
 
 def prediction_warnings(runs: pd.DataFrame, runs_dir: Path, classes: list[Any] | None) -> list[str]:

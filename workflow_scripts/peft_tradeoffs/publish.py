@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from peft_tradeoffs.markdown_text import without_paths
 from peft_tradeoffs.run_files import weights_sha256
 from peft_tradeoffs.tables import ARM, COMPLETED
 
-WEIGHTS = ("adapter", "checkpoint")
 CARD = "README.md"
 # What PEFT and Transformers write of where a model came from.
 CONFIGS = ("adapter_config.json", "config.json", "tokenizer_config.json")
@@ -56,7 +55,7 @@ def publish(
         folder = runs_dir.joinpath(*names)
         summary = verified(folder)
         check_all(folder, summary, keep_weights)
-        there = has_weights(folder)
+        there = has_weights(folder, summary)
         sha256 = weights_sha256(summary) if there else None
         row = {**run, "folder": None, "library": None, "weights_sha256": sha256, "reason": _reason(summary, there)}
         if row["reason"] is None:
@@ -71,21 +70,22 @@ def publish(
                 str(sha256),
             )
             card = model_card(subject)
-            write_folder(folder, output.joinpath(*names), subject.base, str(card))
+            weights = [folder / name for name in seal.weight_files(summary)]
+            write_folder(weights, output.joinpath(*names), subject.base, str(card))
             row |= {"folder": "/".join(names), "library": card.data.library_name}
         rows.append(row)
     files.write_text(output / INDEX, to_csv(pd.DataFrame(rows)))
 
 
-def write_folder(run: Path, target: Path, hub_id: str | None, card: str) -> None:
-    """Put the weights of a run into `target`, whose content is replaced, with this card.
+def write_folder(weights: Iterable[Path], target: Path, hub_id: str | None, card: str) -> None:
+    """Put the files of a run's weights into `target`, whose content is replaced, with this card.
 
     Weights are hard links where the file system has them, so they take no room; the rest is copied, without the places
-    of files on this machine (a base model's that is `hub_id` stays). Files of `run` are not changed.
+    of files on this machine (a base model's that is `hub_id` stays). The run's files are not changed.
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for source in _saved(run):
+    for source in weights:
         copy = target / source.name
         if source.name in CONFIGS:
             saved = files.read_json(source)
@@ -103,12 +103,6 @@ def _read(path: Path, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any]:
         return files.read_object(path, kinds, "what this workflow writes", "delete it, and Snakemake makes it again")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the workflow's target `export`, which makes it") from None
-
-
-def _saved(run: Path) -> Iterator[Path]:
-    for name in WEIGHTS:
-        found = sorted(path for path in (run / name).glob("*") if path.is_file())
-        yield from (path for path in found if not path.name.startswith("."))  # a Finder's, a file system's
 
 
 def _link(source: Path, target: Path) -> None:

@@ -9,8 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 SECRET = re.compile(r"KEY|TOKEN(?!IZERS)|SECRET|PASS|AUTH|CREDENTIAL|WEBHOOK", re.IGNORECASE)
 HIDDEN = "…"
-USER = re.compile(r"(://)[^/@\s'\"]+@")  # of a URL
-QUERY = re.compile(r"(://[^\s?'\"]+\?)[^\s'\"]+")
+# Of a URL; a password may have a slash in it, though it should be written %2F. A number before one is a port.
+USER = re.compile(r"(://)(?:[^/@\s'\"]+|[^/@\s:'\"]{0,99}:(?!\d+/)[^@\s'\"]{1,99})@")
+QUERY = re.compile(r"(://[^\s?'\"]{1,2000}\?)[^\s'\"]+")  # not longer, lest a long text takes long
 HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 SHORTEST = 8  # characters; a shorter value of a variable may be any word
 SHORTEST_PASSWORD = 4  # of a URL

@@ -173,10 +173,11 @@ def _markdown(path: Path) -> str:
 
 def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
     columns = ["dataset", "model", "arm", "split", "kind"]
+    names = ("method", "quantity", "experiment", "source", "status", "positive_class", "factorial", "effect", "metric")
     if name not in files:
         return pd.DataFrame(columns=columns)
     if name == "comparison":
         return read_comparison(files[name])
-    texts = dict.fromkeys((*columns, "method", "quantity", "experiment", "source", "status", "positive_class"), str)
+    texts = dict.fromkeys((*columns, *names), object)
     numbers = [key for key in NUMBERS if key in NEEDED[name]]
     return read_table(files[name], NEEDED[name], MADE_AGAIN, texts, numbers)

@@ -9,7 +9,7 @@ import numpy as np
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import verified
-from peft_tradeoffs.seal import FILES, REMEDY, weight_files
+from peft_tradeoffs.seal import FILES, REMEDY, TENSORS, weight_files
 
 PREDICTIONS = "predictions.csv"
 
@@ -19,7 +19,7 @@ def weights_sha256(summary: dict[str, Any]) -> str | None:
 
     Whether they still are so, `finished.check_files` says.
     """
-    names = [name for name in weight_files(summary) if name.endswith(".safetensors")]
+    names = [name for name in weight_files(summary) if name.endswith(TENSORS)]
     if not names:
         return None
     lines = (f"{PurePosixPath(name).name} {summary[FILES][name]}\n" for name in names)

@@ -15,6 +15,7 @@ KEYS = (WEIGHTS, FILES, SHA256)  # that `seal` adds
 KEPT, NOT_KEPT = "kept", "not kept"
 NAMES = ("summary.csv", "metrics.csv", "env.json", "predictions.csv", "predictions_heldout.csv")
 FOLDERS = ("adapter", "checkpoint")  # of a run's weights
+TENSORS = ".safetensors"
 REMEDY = "delete the run's folder and run it again"
 
 
@@ -54,6 +55,18 @@ def check_files(run_folder: Path, summary: dict[str, Any], names: Iterable[str] 
             raise InputError(f"{path}: missing, though the run's summary lists it; {REMEDY}")
         if files.sha256(path) != listed[name]:
             raise InputError(f"{path}: changed after the run wrote it: its SHA-256 is not the summary's; {REMEDY}")
+
+
+def expected(run_folder: Path, summary: dict[str, Any], keep_weights: bool = True) -> list[str]:
+    """The published files that must stand. All of them; but without `keep_weights` a run may have lost its weights.
+
+    It has where no file of tensors is there: rsync may have left those alone out, and what lies beside them stayed.
+    """
+    weights = weight_files(summary)
+    gone = [name for name in weights if not (run_folder / name).exists()]
+    if keep_weights or any(name.endswith(TENSORS) for name in weights if name not in gone):
+        gone = []
+    return sorted(set(summary[FILES]) - set(gone))
 
 
 def weight_files(summary: dict[str, Any]) -> list[str]:

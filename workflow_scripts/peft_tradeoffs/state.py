@@ -78,8 +78,7 @@ class RunDirectory:
     def stands(self, without_weights: bool = False) -> bool:
         """Whether the run is finished and all that its summary lists is there, unchanged.
 
-        If not, stderr says why the run is done again. `without_weights`: weights that are gone altogether were removed
-        on purpose.
+        If not, stderr says why the run is done again. `without_weights`: weights that are gone were removed on purpose.
         """
         path = self.path / "summary.json"
         if not self.finished():
@@ -89,8 +88,7 @@ class RunDirectory:
         try:
             summary = files.read_json(path)
             seal.check_summary(summary, path)
-            gone = without_weights and not any((self.path / name).exists() for name in seal.FOLDERS)
-            seal.check_files(self.path, summary, seal.other_files(summary) if gone else None)
+            seal.check_files(self.path, summary, seal.expected(self.path, summary, not without_weights))
         except InputError as error:
             print(f"{str(error).removesuffix(f'; {seal.REMEDY}')}; the run is done again", file=sys.stderr, flush=True)
             return False

@@ -1,23 +1,20 @@
 """The files of tokenised splits, .npz with .json beside it, and whether they belong together. Cheap to import."""
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import sha256
+from peft_tradeoffs.files import read_json, sha256
 
 
 def read_description(path: Path) -> dict[str, Any]:
     """The description (.json) beside the tokens `path`. Raises InputError if there is none."""
     described = path.with_suffix(".json")
     try:
-        description = json.loads(described.read_text(encoding="utf-8"))
+        description = read_json(described, _remedy(path))
     except FileNotFoundError:
         raise InputError(f"{described}: no such file; it is made with the tokens, by tokenize_dataset.py") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{described}: not readable as JSON ({error}); {_remedy(path)}") from None
     missing = [key for key in ("sha256", "rows") if not isinstance(description, dict) or key not in description]
     if missing:
         raise InputError(f"{described}: not a description of tokens, no {', '.join(missing)}; {_remedy(path)}")

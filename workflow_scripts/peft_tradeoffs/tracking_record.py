@@ -57,16 +57,16 @@ def _known(run: Path, earlier: dict[str, Any]) -> dict[str, Any]:
     """The record of a run before anything is sent; `earlier`, what it was."""
     failed = earlier.get("failed_attempts", 0)
     known = {"status": "not sent", "reason": WAITS, "id": None, "at": now(), "failed_attempts": failed}
+    # What the tracker may have of the run as it was trained before; an attempt that failed may have sent a part.
+    ids = dict.fromkeys([*earlier.get("earlier", []), earlier.get("id")])
     try:
         known["id"] = read_run(run).id
     except InputError as error:
         reason = f"its files cannot be read: {error}"
-        return known | {"reason": reason, "failed_attempts": failed + 1}
+        return known | {"reason": reason, "failed_attempts": failed + 1, "earlier": list(filter(None, ids))}
     if (earlier.get("status"), earlier.get("id")) == ("sent", known["id"]):
         return earlier
-    # What the tracker may have of the run as it was trained before; an attempt that failed may have sent a part.
-    ids = [*earlier.get("earlier", []), earlier.get("id")]
-    return known | {"earlier": [one for one in dict.fromkeys(ids) if one and one != known["id"]]}
+    return known | {"earlier": [one for one in ids if one and one != known["id"]]}
 
 
 def _send(

@@ -182,11 +182,9 @@ class TrainingProcess:
 def _read_manifest(model: Path) -> dict[str, Any]:
     path = model.with_name(f"{model.name}.json")
     try:
-        manifest = files.read_json(path)
+        manifest = files.read_json(path, "delete it and run again")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; fetch_model.py writes it beside the model") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); delete it and run again") from None
     if missing := [key for key in ("sha256", "files") if not isinstance(manifest, dict) or key not in manifest]:
         raise InputError(f"{path}: not a model's manifest, no {', '.join(missing)}; delete it and run again")
     return manifest

@@ -18,25 +18,25 @@ SHOWN = 3  # runs that a warning names
 def check_written(experiment: Experiment) -> None:
     """Raise InputError for tokens or fetched rows whose content is not what the step that wrote them recorded.
 
-    Rows may be gone once all runs are there, as in a study that was brought home without them: nothing reads them.
+    Rows may be gone once all runs, or tokens of them for every model, are there: a study can be brought home without
+    its texts.
     """
     output = Path(experiment.output)
     finished = all((run / "summary.json").exists() for run in _runs(experiment))
     for dataset in experiment.datasets:
-        _check_rows(output / "data" / dataset, may_be_gone=finished)
+        tokens = (output / "tokens" / dataset / f"{model}.npz" for model in experiment.models)
+        _check_rows(output / "data" / dataset, needed=not (finished or all(path.exists() for path in tokens)))
         for model in experiment.models:
             for folder in (output / "tokens", output / "tune/tokens"):
                 _check_tokens(folder / dataset / f"{model}.npz")
 
 
-def _check_rows(folder: Path, may_be_gone: bool) -> None:
+def _check_rows(folder: Path, needed: bool) -> None:
     described = folder / "dataset.json"
     splits = _object(described).get("splits")
     for split, entry in splits.items() if isinstance(splits, dict) else ():
         path, recorded = folder / f"{split}.parquet", entry.get("sha256") if isinstance(entry, dict) else None
-        if may_be_gone and not path.exists():
-            continue
-        if recorded and checksum(path) != recorded:
+        if recorded and (needed or path.exists()) and checksum(path) != recorded:
             raise InputError(
                 f"{path}: {'not' if path.exists() else 'missing, so not'} what fetch_dataset wrote (its SHA-256 is not "
                 f"that in {described}); delete {described}, and the next call makes both again"
