@@ -26,7 +26,7 @@ rule check_contract:
         weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --declared {params.declared:q} {params.strict}"
         " {params.weights}"
         " --tunings-dir {params.tunings:q}"

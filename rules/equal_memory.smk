@@ -36,7 +36,7 @@ rule train_at_equal_memory:
         rule=lambda w: EXPERIMENT.equal_memory["learning_rate_rule"],
     shell:
         # exec: no shell stands between a signal and the training process.
-        "exec python {input.code[0]} --settings {params.settings:q} --seeds {params.seeds}"
+        "exec python {input.code[0]:q} --settings {params.settings:q} --seeds {params.seeds}"
         " --caps {params.caps} --largest {params.largest} --rule {params.rule}"
         " --tokens {input.tokens:q} --model {params.model:q} --learning-rate-from {input.rate:q}"
         " --runs-dir {params.runs:q} --output {output:q}"
@@ -64,5 +64,5 @@ rule make_equal_memory:
         runs=f"{OUT}/equal_memory/runs",
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --found {input.found:q} --runs-dir {params.runs:q}"
+        "python {input.code[0]:q} --found {input.found:q} --runs-dir {params.runs:q}"
         " --contract {input.contract:q} --models {input.models:q} --output-dir {params.folder:q} 2> {log:q}"

@@ -22,7 +22,7 @@ rule export_results:
         grid=json.dumps(GRID),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -53,6 +53,6 @@ rule write_cards:
         tokens=lambda w, input: str(Path(input.tokens[0]).parents[1]),
         weights=NO_WEIGHTS,
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --comparison {input.comparison:q} --datasets {params.datasets:q}"
         " --data-dir {params.data:q} --tokens-dir {params.tokens:q} {params.weights} --output-dir {output:q} 2> {log:q}"

@@ -20,7 +20,7 @@ rule fetch_model:
         source=lambda w: json.dumps(EXPERIMENT.models[w.model]),
         content=lambda w: content(EXPERIMENT.models[w.model]),
     shell:
-        "python {input.code[0]} --source {params.source:q} --output {output:q} 2> {log:q}"
+        "python {input.code[0]:q} --source {params.source:q} --output {output:q} 2> {log:q}"
 
 
 rule fetch_dataset:
@@ -40,4 +40,4 @@ rule fetch_dataset:
         content=lambda w: content(EXPERIMENT.datasets[w.dataset]),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q} && cat {log:q} >&2"
+        "python {input.code[0]:q} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q} && cat {log:q} >&2"

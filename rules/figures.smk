@@ -22,6 +22,6 @@ rule make_figures:
         runs=f"{OUT}/runs/{{dataset}}/{{model}}",
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --runs {input.runs:q} --runs-dir {params.runs:q}"
+        "python {input.code[0]:q} --runs {input.runs:q} --runs-dir {params.runs:q}"
         " --dataset {wildcards.dataset:q} --model {wildcards.model:q}"
         " --tuning {input.tuning:q} {params.noise} --output-dir {params.folder:q} 2> {log:q}"

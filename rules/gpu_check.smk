@@ -25,5 +25,5 @@ rule gpu_check:
         shared="--allow-shared-gpu" * EXPERIMENT.training["allow_shared_gpu"],
         report=GPU_REPORT,
     shell:
-        "python {input.code[0]} --device {params.device} --precision {params.precision} {params.shared}"
+        "python {input.code[0]:q} --device {params.device} --precision {params.precision} {params.shared}"
         " --output {params.report:q} > {log:q} 2>&1"

@@ -22,4 +22,4 @@ if IMPORTED:
             ),
             folder=subpath(output[0], parent=True),
         shell:
-            "python {input.code[0]} --results {params.results:q} --output-dir {params.folder:q} 2> {log:q}"
+            "python {input.code[0]:q} --results {params.results:q} --output-dir {params.folder:q} 2> {log:q}"

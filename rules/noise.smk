@@ -30,5 +30,5 @@ if EXPERIMENT.noise:
             repeats=EXPERIMENT.noise["repeats"],
             folder=subpath(output[0], parent=True),
         shell:
-            "python {input.code[0]} --noise-dir {params.noise:q} --grid {params.grid:q} --repeats {params.repeats}"
+            "python {input.code[0]:q} --noise-dir {params.noise:q} --grid {params.grid:q} --repeats {params.repeats}"
             " --output-dir {params.folder:q} 2> {log:q}"

@@ -18,5 +18,5 @@ rule tokenize:
         model=subpath(input.model, strip_suffix=".json"),
         max_length=EXPERIMENT.training["max_length"],
     shell:
-        "python {input.code[0]} --data-dir {params.data:q} --model {params.model:q}"
+        "python {input.code[0]:q} --data-dir {params.data:q} --model {params.model:q}"
         " --max-length {params.max_length} --output {output.tokens:q} 2> {log:q}"

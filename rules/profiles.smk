@@ -50,7 +50,7 @@ rule profile:
         timed_steps=EXPERIMENT.profiles["timed_steps"],
     shell:
         # exec: no shell stands between a signal and the process.
-        "exec python {input.code[0]} --settings {params.settings:q} --seed {params.seed}"
+        "exec python {input.code[0]:q} --settings {params.settings:q} --seed {params.seed}"
         " --engines {params.engines} --steps {params.steps} --warmup-steps {params.warmup_steps}"
         " --timed-steps {params.timed_steps} --tokens {input.tokens:q} --model {params.model:q}"
         " --threads {threads} --output-dir {params.folder:q} 2> {log:q}"
@@ -71,4 +71,4 @@ rule profiles:
         folder=subpath(output[0], parent=True),
         grid=json.dumps(PROFILED),
     shell:
-        "python {input.code[0]} --profiles-dir {params.folder:q} --grid {params.grid:q} 2> {log:q}"
+        "python {input.code[0]:q} --profiles-dir {params.folder:q} --grid {params.grid:q} 2> {log:q}"

@@ -28,7 +28,7 @@ rule store_reference:
         weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q} {params.noise}"
+        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q} {params.noise}"
         " {params.weights} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -52,5 +52,5 @@ rule check_reference:
         margin=EXPERIMENT.comparison["margin"],
         report=f"{OUT}/check_reference.md",
     shell:
-        "python {input.code[0]} --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {input.code[0]:q} --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " {params.noise} {params.weights} --margin {params.margin} --output {params.report:q} 2> {log:q}"

@@ -24,5 +24,5 @@ rule make_report:
         profiles=profiles_option(),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]} --tables {input.tables:q} --runs-dir {params.runs:q} --data-dir {params.data:q}"
+        "python {input.code[0]:q} --tables {input.tables:q} --runs-dir {params.runs:q} --data-dir {params.data:q}"
         " {params.profiles[option]} --output {output:q} 2> {log:q}"

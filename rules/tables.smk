@@ -25,7 +25,7 @@ rule make_tables:
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        "python {input.code[0]:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -49,7 +49,7 @@ rule compare_arms:
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        "python {input.code[0]:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --margin {params.margin} --contract {input.contract:q}"
         " --output-dir {params.folder:q} 2> {log:q}"
 
@@ -68,5 +68,5 @@ rule make_tuning:
         deciding=sorted({arm.tuned_as for arm in EXPERIMENT.arms.values()} - {None}),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --tunings {input.tunings:q} --deciding {params.deciding:q}"
+        "python {input.code[0]:q} --tunings {input.tunings:q} --deciding {params.deciding:q}"
         " --output-dir {params.folder:q} 2> {log:q}"

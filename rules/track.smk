@@ -34,6 +34,6 @@ rule track:
         # One more after a failure, so that the next call runs the rule again.
         failed=failed_to_track,
     shell:
-        "python {input.code[0]} --tracker {params.tracker:q} --project {params.project:q} --runs {params.runs:q}"
+        "python {input.code[0]:q} --tracker {params.tracker:q} --project {params.project:q} --runs {params.runs:q}"
         " --folder {params.folder:q} --output {output:q} --records {params.records:q} --call $PPID"
         " --limit {resources.limit_s} 2> {log:q}"

@@ -31,7 +31,7 @@ rule train:
         seeds=job_seeds,
     shell:
         # exec: no shell stands between a signal and the training process.
-        "exec python {input.code[0]} --settings {params.settings:q} --seeds {params.seeds}"
+        "exec python {input.code[0]:q} --settings {params.settings:q} --seeds {params.seeds}"
         " --tokens {input.tokens:q} --model {params.model:q} --output-dir {params.arm:q}"
         " --learning-rate-from {input.rate:q}"
         " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s}"

@@ -16,7 +16,7 @@ rule carve_dev:
         fraction=EXPERIMENT.tune["fraction"],
         seed=EXPERIMENT.tune["seed"],
     shell:
-        "python {input.code[0]} --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
+        "python {input.code[0]:q} --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
         " --output {output.tokens:q} 2> {log:q}"
 
 
@@ -47,7 +47,7 @@ rule tune:
         extensions=EXPERIMENT.tune["max_extensions"] * EXPERIMENT.tune["extend"],
     shell:
         # exec: no shell stands between a signal and the training process.
-        "exec python {input.code[0]} --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"
+        "exec python {input.code[0]:q} --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"
         " --extend {params.extensions} --tokens {input.tokens:q} --model {params.model:q}"
         " --trials-dir {params.trials:q} --output {output:q}"
         " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s} 2> {log:q}"

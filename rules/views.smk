@@ -24,7 +24,7 @@ rule compare_at_budgets:
         budgets=json.dumps(EXPERIMENT.budgets),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --budgets {params.budgets:q} --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -47,7 +47,7 @@ rule attribute_changes:
         factorials=json.dumps(FACTORIALS),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --factorials {params.factorials:q} --contract {input.contract:q} {params.noise}"
         " --output-dir {params.folder:q} 2> {log:q}"
 
@@ -74,7 +74,7 @@ rule recommend:
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        "python {input.code[0]:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --comparison {input.comparison:q} --limits {params.limits:q}"
         " --contract {input.contract:q} {params.noise}"
         " --output-dir {params.folder:q} 2> {log:q}"
