@@ -121,6 +121,7 @@ def main() -> int:
                     if error is not None:  # it ends its batch, not the hour: others may stand behind it
                         findings[door.name] += 1
                         report(door.name, seed, error, content, arguments.findings)
+            print(f"{time.monotonic() - began:,.0f} s, {sum(counts.values()):,} inputs", flush=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     spent = time.monotonic() - began
