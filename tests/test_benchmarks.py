@@ -32,7 +32,7 @@ def test_a_large_models_benchmark_has_a_row_an_arm():
     for _, _, step_ms, tokens_per_s, tflops, share, peak, once in table:
         values = numbers([step_ms, tokens_per_s, tflops, once])
         assert np.isfinite(values).all() and min(values[:2]) > 0
-        assert values[1] == pytest.approx(2 * 16 / values[0] * 1000, rel=0.02)
+        assert values[1] == pytest.approx(2 * 16 / values[0] * 1000, rel=0.02, abs=0.5)  # it is a whole number
         assert (share, peak) == ("–", "–")  # of a GPU alone
 
 
