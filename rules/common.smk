@@ -30,7 +30,7 @@ from peft_tradeoffs.preflight import (
     check_planned,
     check_reference,
 )
-from peft_tradeoffs.slurm_resources import check_resources
+from peft_tradeoffs.slurm_resources import check_commands, check_resources
 from peft_tradeoffs.tracking import NONE, not_installed, project_name
 from peft_tradeoffs.tracking_record import failed_attempts
 from peft_tradeoffs.views_config import factors
@@ -43,6 +43,8 @@ report: "../report/workflow.rst"
 
 
 onstart:
+    if not all(job.is_local for job in workflow.dag.needrun_jobs()):
+        run(lambda: check_commands(workflow.executor_plugin))
     if {job.rule.name for job in workflow.dag.jobs} == {"status"}:
         # At its end Snakemake removes every lock in the folder, those of a call that is still at work too.
         workflow.persistence.unlock = workflow.persistence.noop

@@ -180,6 +180,8 @@ def test_a_disk_that_fills_up_under_an_adapter(tmp_path):
     from peft_tradeoffs import methods
 
     class Full:
+        config = None
+
         def save_pretrained(self, folder: Path) -> None:
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 

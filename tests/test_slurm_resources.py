@@ -1,10 +1,12 @@
 """Resources that SLURM would not take, or that Snakemake reads as something else: refused when a plan is made."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 import yaml
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.slurm_resources import check_resources
+from peft_tradeoffs.slurm_resources import check_commands, check_resources
 from snakemake.resources import Resources
 
 
@@ -87,3 +89,11 @@ def test_our_own_profiles(path):
     check_resources(
         parsed(profile.get("default-resources", {})), {rule: parsed(block) for rule, block in by_rule.items()}
     )
+
+
+def test_without_sbatch_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InputError, match="no sbatch on the PATH"):
+        check_commands(SimpleNamespace(name="slurm"))
+    check_commands(SimpleNamespace(name="local"))
+    check_commands(None)

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,18 @@ def check_resources(default: Mapping[str, Any] | None, by_rule: Mapping[str, Map
             written = getattr(value, "raw", value)
             if problem := next(_problems(name, written, slurm), None):
                 raise InputError(f"profile or command line, {where}: {name}: {written}: {problem}")
+
+
+def check_commands(executor: Any) -> None:
+    """Raise InputError if jobs are to be submitted from where there is no sbatch, before the local ones run.
+
+    `executor` is Snakemake's plugin, None where it does not say.
+    """
+    if getattr(executor, "name", None) == "slurm" and shutil.which("sbatch") is None:
+        raise InputError(
+            "executor slurm: there is no sbatch on the PATH; call Snakemake where jobs can be submitted (a login "
+            "node), or with --profile profiles/local"
+        )
 
 
 def _problems(name: str, written: Any, slurm: bool) -> Iterator[str]:
