@@ -86,8 +86,8 @@ def refuse(*arguments):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 …")
 def second(self, name):
     return refuse() if self.progress.rows else predict(self, name)
-def half(built, folder):
-    save(built, folder)
+def half(*arguments):
+    save(*arguments)
     raise RuntimeError("CUDA error: out of memory")
 match sys.argv.pop(1):
     case "evaluate":
