@@ -115,6 +115,8 @@ def _status(
 
 def _kept(folder: Path) -> dict[str, Any] | None:
     """The summary of a finished run that Snakemake removed with its failed job; the next call puts it back."""
+    if not (folder / "state").is_dir():
+        return None
     summary = read_result(folder / "state/summary.json")
     last = read(folder / "state/attempts.json", {"fingerprint": (str,)})
     return summary if summary and (last is None or last["fingerprint"] == summary["fingerprint"]) else None
