@@ -14,9 +14,12 @@ import synthetic
 from axe_playwright_python.sync_playwright import Axe
 from peft_tradeoffs import tables
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.recommendation import recommendation_frame
+from peft_tradeoffs.recommendation_text import recommendation_markdown
 from peft_tradeoffs.report import report
 from peft_tradeoffs.scatter import pareto
 from playwright.sync_api import Browser, Page
+from test_recommendation import GOOD, NO_LIMITS, compared
 
 HOSTILE = f"<script>window.hacked = 1</script>\"'`*_&amp;\u202egnirts {'n' * 130}/{'ä' * 60} {'漢' * 40}"
 CHARTS = ("tradeoff", "rank-metric", "rank-memory", "rank-time", "curves", "rates", "memory", "attribution")
@@ -202,10 +205,15 @@ def test_names_in_the_trade_off_lie_on_no_arm_and_on_no_other_name(browser, tmp_
         assert names(page)[0][0][0] == "a-method-with-a-long-name r32"
 
 
-def test_the_arm_that_is_recommended_is_named_in_the_trade_off(page, output):
-    judged = pd.read_csv(output / "tables/recommendation.csv")
+def test_the_arm_that_is_recommended_is_named_in_the_trade_off(browser, tmp_path):
+    runs = [synthetic.summary(*arm, seed, device="cuda") for arm in (("full", None), ("lora", 8)) for seed in range(3)]
+    pages.make(tmp_path, runs)
+    judged = recommendation_frame(tables.runs_frame(runs), compared({"lora-r8": GOOD}), NO_LIMITS)
     (taken,) = judged["arm"][judged["cheapest"].eq(True)]
-    assert page.locator(f"tr[data-arm={taken}] button").inner_text() in [text for text, *_ in names(page)[0]]
+    judged.to_csv(tmp_path / "tables/recommendation.csv", index=False)
+    (tmp_path / "tables/recommendation.md").write_text(recommendation_markdown(judged, NO_LIMITS), encoding="utf-8")
+    with pages.opened(browser, pages.report(tmp_path, "--data-dir", tmp_path / "data")) as page:
+        assert page.locator(f"tr[data-arm={taken}] button").inner_text() in [text for text, *_ in names(page)[0]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

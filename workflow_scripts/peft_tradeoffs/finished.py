@@ -51,7 +51,8 @@ def read_summary(path: Path, place: bool = True) -> dict[str, Any]:
     if any(not isinstance(reason, str) for reason in summary["null_reasons"].values()):
         raise InputError(f"{path}: null_reasons holds more than texts; {REMEDY}")
     own = (*(summary[axis] for axis in PLACE), f"seed{summary['seed']}")
-    if place and path.absolute().parts[-5:-1] != own:
+    parts = Path(*own).parts  # a name with a slash is more than one folder
+    if place and path.absolute().parts[-1 - len(parts) : -1] != parts:
         raise InputError(f"{path}: of another run, {'/'.join(own)}; {REMEDY}")
     return summary
 
