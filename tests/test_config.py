@@ -197,3 +197,11 @@ def test_a_value_that_ends_in_a_line_break(key, value):
     settings[section][name] = value
     with pytest.raises(InputError, match=f"config key {key}.* is not allowed"):
         resolve(settings)
+
+
+@pytest.mark.parametrize("rank", [1e308, 2.0**63, 10**400])
+def test_a_number_without_measure_is_refused_where_it_stands(rank: float, tmp_path: Path) -> None:
+    settings = tiny.config(tmp_path)
+    settings["methods"]["lora"]["ranks"] = [rank]
+    with pytest.raises(InputError, match=r"methods\.lora\.ranks\.0: .* too large"):
+        resolve(settings)

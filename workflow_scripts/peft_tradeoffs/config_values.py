@@ -35,6 +35,8 @@ def own_copy(config: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"{key}: {value} is not a finite number; write one")
         if isinstance(value, int) and abs(value) >= LARGEST:
             raise InputError(f"{key}: a number of {len(str(abs(value)))} digits is too large; write a smaller one")
+        if isinstance(value, float) and abs(value) >= LARGEST:
+            raise InputError(f"{key}: {value:g} is too large; write a smaller number")
         if isinstance(value, str | int | float | None):
             return value
         raise InputError(f"{key}: a {type(value).__name__}, which no configuration has; write a text or a number")
