@@ -48,6 +48,9 @@ def read_summary(path: Path, place: bool = True) -> dict[str, Any]:
             right = low <= value <= high
         if not right:
             raise InputError(f"{path}: {key} cannot be {files.shown(value)}; {REMEDY}")
+    for key, value in summary.items():
+        if type(value) is int and abs(value) >= 2**63:  # what no column of whole numbers holds
+            raise InputError(f"{path}: {key} cannot be {files.shown(value)}; {REMEDY}")
     if any(not isinstance(reason, str) for reason in summary["null_reasons"].values()):
         raise InputError(f"{path}: null_reasons holds more than texts; {REMEDY}")
     own = (*(summary[axis] for axis in PLACE), f"seed{summary['seed']}")

@@ -34,7 +34,9 @@ def bare_tokenizer(folder: Path, which: str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        _ = tokenizer.all_special_ids  # without end where the unknown token itself is unknown
+        return tokenizer
     except Exception as error:  # the tokenizers library raises nothing narrower, Transformers whatever a file leads to
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{which} cannot be loaded: {said}") from error
