@@ -119,7 +119,7 @@ def _zip_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile):
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):  # damaged, encrypted or packed in an unknown way
         names = []
     if any(name.startswith("xl/") for name in names):
         return f"an Excel workbook; {WORKBOOK} and name that"

@@ -145,7 +145,7 @@ def number_of_embeddings(model: "PreTrainedModel") -> int | None:
     """How many tokens the model has embeddings of; None where it has no such table, as CANINE."""
     try:
         table = model.get_input_embeddings()
-    except (NotImplementedError, AttributeError):
+    except (RuntimeError, AttributeError):  # how Transformers says that it knows of none
         return None
     return getattr(table, "num_embeddings", None)
 
