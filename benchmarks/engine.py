@@ -173,7 +173,7 @@ def mean_length(split: Split) -> int:
 
 
 def print_table(rows: dict[str, dict[str, float]], once: dict[str, dict[str, float]]) -> None:
-    """Mean ms a step, the ratio to Trainer in fp32, and seconds of capture and compilation."""
+    """Mean ms per step, the ratio to Trainer in fp32, and seconds of capture and compilation."""
     names = list(next(iter(rows.values())))
     print("\n| loop | " + " | ".join(f"{name}, ms" for name in names) + " | times Trainer fp32 | once, s |")
     print("|---|" + "---:|" * (len(names) + 2))
@@ -200,8 +200,8 @@ def profile(folder: Path, arm: Arm, split: Split, steps: int) -> None:
     for event in inside:
         busy[event.name.split("<")[0][:60]].append(event.time_range.elapsed_us())
     total = sum(map(sum, busy.values()))
-    print(f"\n{arm.name}: {window / steps / 1000:.2f} ms a step, kernels busy {total / steps / 1000:.2f} ms, ", end="")
-    print(f"{len(inside) / steps:.0f} kernels a step")
+    step_ms, busy_ms, kernels = window / steps / 1000, total / steps / 1000, len(inside) / steps
+    print(f"\n{arm.name}: {step_ms:.2f} ms per step, kernels busy {busy_ms:.2f} ms, {kernels:.0f} kernels per step")
     for name, times in sorted(busy.items(), key=lambda item: -sum(item[1]))[:12]:
         print(f"  {sum(times) / steps:7.1f} us  {len(times) / steps:6.1f} x  {name}")
 

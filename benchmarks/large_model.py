@@ -61,7 +61,7 @@ def main() -> None:
     harness.quiet()
     name, peak, _ = harness.chip(arguments.device)
     print(f"{name}; {harness.versions()}; batch {arguments.batch} x {arguments.length}\n")
-    print("| arm | loop | ms a step | tokens/s | TFLOP/s | share of peak | probe peak, GiB | once, s |")
+    print("| arm | loop | ms per step | tokens/s | TFLOP/s | share of peak | probe peak, GiB | once, s |")
     print("|---|---|---:|---:|---:|---:|---:|---:|", flush=True)
     config = transformers.LlamaConfig(**SHAPES[arguments.shape])
     split = texts(arguments.batch * 64, arguments.length, config.vocab_size)

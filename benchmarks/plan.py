@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     print(f"snakemake --version: {seconds(['--version'], Path.cwd(), arguments.repeats):.1f} s (start-up alone)")
-    print("| runs | jobs | -n, nothing done, s | -n, all done, s | one job a seed, s |")
+    print("| runs | jobs | -n, nothing done, s | -n, all done, s | one job per seed, s |")
     print("|---:|---:|---:|---:|---:|")
     for runs in arguments.runs:
         with tempfile.TemporaryDirectory() as name:

@@ -287,6 +287,6 @@ def test_the_command_line_writes_the_tables(tmp_path):
         "By the contract, which compares every arm with the comparison's baseline: QLoRA r8 differs from full" in text
     )
     assert "a standard deviation of 2 % of training time." in text
-    assert "One job an arm: how far jobs differ was not measured (set noise), so step p50 and energy have no" in text
+    assert "One job per arm: how far jobs differ was not measured (set noise), so step p50 and energy have no" in text
     assert r"NF4 $\times$ gradient checkpointing" in (tmp_path / "attribution.tex").read_text()
     assert len(pd.read_csv(tmp_path / "attribution.csv")) == 7 * 5

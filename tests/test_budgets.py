@@ -22,7 +22,7 @@ UNSET: dict[str, list[float]] = {"train_s": [], "energy_J": []}
 
 
 def run(method: str, rank: int | None, seed: int, train_s: float, device: str = "cpu", **changes: Any) -> dict:
-    """A run of three epochs whose accuracy is 0.80, 0.85 and 0.90, and 0.01 more a seed."""
+    """A run of three epochs whose accuracy is 0.80, 0.85 and 0.90, and 0.01 more per seed."""
     return synthetic.summary(method, rank, seed, device=device, train_s=train_s, **changes)
 
 

@@ -125,7 +125,7 @@ def test_decoder(tmp_path, tiny_llama):
     settings = docstrings(example("decoder", source="folder", path="models/llama"))
     tiny.snakemake(tmp_path, settings)
     for name, run in tiny.summaries(tmp_path).items():
-        assert run["head_parameters"] == 5 * 64  # one row a class, no bias
+        assert run["head_parameters"] == 5 * 64  # one row per class, no bias
         path = tmp_path / f"results/runs/docstrings/llama/{name}"
         test_reload.check(path, docstring_texts(tmp_path), num_labels=5, pad_token_id=1)
 

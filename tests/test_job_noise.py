@@ -80,9 +80,9 @@ def test_identical_arms_are_told_apart_no_more_often_than_said():
 def test_notes():
     unknown = {"unknown": True, "jobs": 1, "percent": None}
     assert noise_notes({"energy": unknown}) == [
-        "One job an arm: how far jobs differ was not measured (set noise), so energy has no interval."
+        "One job per arm: how far jobs differ was not measured (set noise), so energy has no interval."
     ]
-    assert noise_notes({"energy": unknown | {"jobs": 2}})[0].startswith("Several seeds a job: how far jobs differ")
+    assert noise_notes({"energy": unknown | {"jobs": 2}})[0].startswith("Several seeds per job: how far jobs differ")
     assert noise_notes({"energy": unknown | {"unknown": False}}) == []
 
 

@@ -144,7 +144,7 @@ def test_seeds_of_one_job_give_time_no_interval_and_the_lowest_mean_is_all_that_
     assert frame.loc["lora-r8", "why"] == "its time may lie on either side of the limit"  # some seeds took 60 s
     text = recommendation_markdown(frame.reset_index(), NO_LIMITS | {"train_s": 60.5, "cheapest": "time"})
     assert "(60.0 s); seeds in jobs of their own (seeds_per_job: 1) would tell more" in text
-    assert "One job an arm: how far jobs differ was not measured (set noise), so training time and energy have" in text
+    assert "One job per arm: how far jobs differ was not measured (set noise), so training time and energy have" in text
     assert "Limits of training time were judged by the seeds as measured: kept where each is within the limit" in text
     within, _ = judged(one_job(runs(ALL)), quality, train_s=61, cheapest="time")
     assert within["train_s_kept"].to_dict() == {

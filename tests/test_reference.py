@@ -35,7 +35,7 @@ def check(stored: reference.Sweep, now: reference.Sweep, margin: float = MARGIN)
 
 
 def runs(seeds: int = 3, arms=ARMS, **changes: Any) -> list[dict[str, Any]]:
-    """The summaries of a sweep, a process an arm."""
+    """The summaries of a sweep, one process per arm."""
     own = {"startup_s": None} | changes
     return [synthetic.summary(*arm, seed, **H100 | (own if seed else changes)) for arm in arms for seed in range(seeds)]
 

@@ -1,4 +1,4 @@
-"""How far each run is: one line a run, from its folder and Slurm's queue."""
+"""How far each run is: one line per run, from its folder and Slurm's queue."""
 
 import json
 import os

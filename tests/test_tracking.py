@@ -273,7 +273,7 @@ def test_a_tracker_that_is_missing_is_told_and_fails_nothing(folder, tmp_path, m
     assert tracking_record.failed_attempts(path) == 1
     settings = tiny.config(folder, tracking="dvclive", seeds_per_job=1)
     said = tiny.snakemake(folder, settings, "-n", "-p").stdout
-    assert "--runs results/runs/reviews/tiny/full/seed1 --folder results/tracking/dvclive" in said  # a job a run
+    assert "--runs results/runs/reviews/tiny/full/seed1 --folder results/tracking/dvclive" in said  # one job per run
     warning = "warning: config key tracking: dvclive is not installed here (pip install dvclive)"
     assert (warning in said) == (importlib.util.find_spec("dvclive") is None)
 

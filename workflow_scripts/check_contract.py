@@ -2,7 +2,7 @@
 
 Reads every run of a grid and writes contract as .csv, .md and .tex. A file that is not as its run published it, weights
 and predictions too, is an error, a line each. With --strict it writes nothing where arms differ in more than they
-declare, but ends with an error, a line a difference.
+declare, but ends with an error, one line per difference.
 """
 
 import argparse

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from peft_tradeoffs.datafiles import Table
 
 Block = dict[str, Any]
-Loaded = tuple[dict[str, "Table"], dict[str, Any]]  # a table a split; what identifies the source
+Loaded = tuple[dict[str, "Table"], dict[str, Any]]  # one table per split; what identifies the source
 
 
 def load_files(block: Block, output_dir: Path) -> Loaded:

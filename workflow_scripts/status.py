@@ -13,7 +13,7 @@ from peft_tradeoffs.grid import add_grid
 
 
 def main() -> None:
-    """Print a line a run and, last, how many there are of each kind."""
+    """Print one line per run and, last, how many there are of each kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the config's `output`")
     add_grid(parser)

@@ -1,7 +1,7 @@
 """Store a finished sweep as a reference for check_reference.py: small files, meant to be kept and committed.
 
-Writes runs.csv (a row a run), env.json (what the runs of each arm ran on and with, and checksums of their weights and
-predictions) and, where the noise floor was measured, noise.csv.
+Writes runs.csv (one row per run), env.json (what the runs of each arm ran on and with, and checksums of their weights
+and predictions) and, where the noise floor was measured, noise.csv.
 """
 
 import argparse

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--project", required=True, help="the project's name in the tracker")
     parser.add_argument("--runs", type=Path, required=True, nargs="+", metavar="DIR", help="folders of finished runs")
     parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="where trackers that write files do")
-    parser.add_argument("--output", type=Path, required=True, nargs="+", metavar="JSON", help="a record a run")
+    parser.add_argument("--output", type=Path, required=True, nargs="+", metavar="JSON", help="one record per run")
     parser.add_argument("--records", type=Path, required=True, metavar="DIR", help="holds the records of all runs")
     parser.add_argument("--call", default="", help="a name for this attempt: one silence is enough for all of it")
     parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="S", help="longest silence over a run, s (60)")

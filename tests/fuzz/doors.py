@@ -82,6 +82,25 @@ def parted(content: bytes) -> tuple[str, bytes]:
     return head.decode(), rest
 
 
+def _damaged(whole: dict[str, bytes]) -> st.SearchStrategy[bytes]:
+    """One of the files with changed bytes."""
+    return st.builds(
+        lambda name, edits: headed(name, changes.changed(whole[name], edits)),
+        st.sampled_from(sorted(whole)),
+        changes.CHANGES,
+    )
+
+
+def _edited(whole: dict[str, bytes]) -> st.SearchStrategy[bytes]:
+    """One of the files that are JSON, with other content."""
+    trees = {name: json.loads(content) for name, content in whole.items() if name.endswith(".json")}
+    return st.builds(
+        lambda name, edits: headed(name, json.dumps(changes.edited(trees[name], edits)).encode()),
+        st.sampled_from(sorted(trees)),
+        changes.EDITS,
+    )
+
+
 # Data files -----------------------------------------------------------------------------------------------------------
 
 
@@ -214,19 +233,8 @@ def run(folder: Path) -> Door:
         finally:
             (names / name).write_bytes(whole[name])
 
-    damaged = st.builds(
-        lambda name, edits: headed(name, changes.changed(whole[name], edits)),
-        st.sampled_from(sorted(whole)),
-        changes.CHANGES,
-    )
-    trees = {name: json.loads(whole[name]) for name in whole if name.endswith(".json")}
-    edited = st.builds(
-        lambda name, edits: headed(name, json.dumps(changes.edited(trees[name], edits)).encode()),
-        st.sampled_from(sorted(trees)),
-        changes.EDITS,
-    )
     resealed = st.builds(lambda edits: headed("resealed summary.json", _resealed(summary, edits)), changes.EDITS)
-    return Door("run", st.one_of(damaged, edited, resealed), lambda content: content, judge)
+    return Door("run", st.one_of(_damaged(whole), _edited(whole), resealed), lambda content: content, judge)
 
 
 def write_weights(run: Path) -> None:
@@ -301,18 +309,7 @@ def state_files(folder: Path) -> Door:
             for file, before in whole.items():
                 (place / "state" / file).write_bytes(before)
 
-    damaged = st.builds(
-        lambda name, edits: headed(name, changes.changed(whole[name], edits)),
-        st.sampled_from(sorted(whole)),
-        changes.CHANGES,
-    )
-    trees = {name: json.loads(content) for name, content in whole.items() if name.endswith(".json")}
-    edited = st.builds(
-        lambda name, edits: headed(name, json.dumps(changes.edited(trees[name], edits)).encode()),
-        st.sampled_from(sorted(trees)),
-        changes.EDITS,
-    )
-    return Door("state", st.one_of(damaged, edited), lambda content: content, judge)
+    return Door("state", st.one_of(_damaged(whole), _edited(whole)), lambda content: content, judge)
 
 
 def _same_state(loaded: dict[str, Any], saved: dict[str, Any]) -> bool:
@@ -345,13 +342,7 @@ def model(folder: Path) -> Door:
         return headed(name, changes.changed(whole[name][:head], edits) + whole[name][head:])
 
     damaged = st.builds(damage, st.sampled_from(sorted(whole)), changes.CHANGES)
-    trees = {name: json.loads(content) for name, content in whole.items() if name.endswith(".json")}
-    edited = st.builds(
-        lambda name, edits: headed(name, json.dumps(changes.edited(trees[name], edits)).encode()),
-        st.sampled_from(sorted(trees)),
-        changes.EDITS,
-    )
-    return Door("model", st.one_of(damaged, edited), lambda content: content, judge)
+    return Door("model", st.one_of(damaged, _edited(whole)), lambda content: content, judge)
 
 
 # Faults planted on purpose --------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ Cell = tuple[int, ...]  # 0 or 1 a factor
 def attribution_frame(
     runs: pd.DataFrame, factorials: dict[str, dict[str, Any]], noise: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """One row a (data set, model, factorial, quantity, effect), columns as in COLUMNS.
+    """One row per (data set, model, factorial, quantity, effect), columns as in COLUMNS.
 
     `factorials` are what `factorial.factorial` gives, by name. Effects: the base cell's mean, where every factor is
     off; each factor alone (that one on, the others off, less the base); the interactions, which are what factors change

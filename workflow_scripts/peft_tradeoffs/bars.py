@@ -1,4 +1,4 @@
-"""Horizontal figures with a row an arm: every run a point, the mean a line, its interval a whisker."""
+"""Horizontal figures with one row per arm: every run a point, the mean a line, its interval a whisker."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -64,7 +64,7 @@ def draw_gap(axes: Axes, y: float, why: str, labels: Sequence[str]) -> None:
 
 
 def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str) -> None:
-    """A row an arm: every run a point, the mean a line, its interval a whisker, mean ± sd in figures at the right."""
+    """One row per arm: each run a point, the mean a line, its interval a whisker, mean ± sd in figures at the right."""
     scale = grid.scale if key == "metric_value" else 1.0
     arms = tables.arms_frame(runs)
     labels = names(arms)
@@ -111,7 +111,7 @@ def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str) -> None:
 
 
 def by_arm(grid: Grid, title: str, key_of: Callable[[str], str], label_of: Callable[[str], str], *notes: str) -> Figure:
-    """Horizontal bars from zero, a panel a device; `key_of` and `label_of` take a device."""
+    """Horizontal bars from zero, one panel per device; `key_of` and `label_of` take a device."""
     panels = devices(grid)
     if all(key_of(device) in QUALITY for device, _ in panels):  # the same whatever the device
         panels = [(panels[0][0], grid.runs)]

@@ -46,7 +46,7 @@ def read_evaluations(path: Path, metric: str) -> Evaluations:
 def budgets_frame(
     runs: pd.DataFrame, budgets: dict[str, list[float]], evaluations: Callable[[dict[str, Any]], Evaluations]
 ) -> pd.DataFrame:
-    """One row a (data set, model, budget, arm) in the order of `runs`, columns as in COLUMNS; none of random weights.
+    """One row per (data set, model, budget, arm) in the order of `runs`, columns as in COLUMNS; none of random weights.
 
     `budgets` are seconds of training steps and joules, by kind; for an empty list what the cheapest arm and the dearest
     take to their ends (`set` is False), by their slowest seed, rounded up to two digits. `evaluations` gives those of a

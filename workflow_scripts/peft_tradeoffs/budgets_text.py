@@ -1,4 +1,4 @@
-"""The metric reached within budgets as readers see it: a row an arm, a column a budget."""
+"""The metric reached within budgets as readers see it: one row per arm, one column per budget."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The metric, memory and speed along the rank, a line a method."""
+"""The metric, memory and speed along the rank, one line per method."""
 
 import dataclasses
 from typing import Any
@@ -41,7 +41,7 @@ SEEDS = "Large: means. Small: seeds."
 
 @styled
 def metric_vs_rank(grid: Grid) -> Figure:
-    """The metric against the rank, a line a method; arms without a rank are horizontal lines."""
+    """The metric against the rank, one line per method; arms without a rank are horizontal lines."""
     title = f"{grid.metric_name} against rank"
     if no_metric(grid):
         return message(grid, title, no_metric(grid))
@@ -64,7 +64,7 @@ def metric_vs_rank(grid: Grid) -> Figure:
 
 @styled
 def speed_vs_rank(grid: Grid) -> Figure:
-    """A training step's median and 95th percentile and the throughput against the rank; a row a device."""
+    """A training step's median and 95th percentile and the throughput against the rank; one row per device."""
     title = "Training step and throughput against rank"
     panels = {"step_p50_ms": "Step p50, ms", "step_p95_ms": "Step p95, ms", "samples_per_s": "Samples/s"}
     ranked = grid.arms.dropna(subset="rank")
@@ -140,7 +140,7 @@ def entries(grid: Grid) -> list[Line2D]:
 
 
 def draw_lines(axes: Axes, grid: Grid, key: str, label: str) -> None:
-    """A measurement against the rank: a line a method, arms without a rank across; from zero but for the metric."""
+    """A measurement against the rank: one line per method, arms without a rank across; from zero but for the metric."""
     scale = grid.scale if key == "metric_value" else 1.0
     ranks = np.array(sorted(grid.runs["rank"].dropna().unique()), dtype=float)
     axes.set_ylabel(label)

@@ -42,7 +42,7 @@ class Grid:
 
     @functools.cached_property
     def arms(self) -> pd.DataFrame:
-        """A row an arm (see `tables.arms_frame`)."""
+        """One row per arm (see `tables.arms_frame`)."""
         return tables.arms_frame(self.runs)
 
     @property

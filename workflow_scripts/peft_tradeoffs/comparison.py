@@ -103,7 +103,7 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
 def comparison_frame(
     runs: pd.DataFrame, baseline: str, margin: float, predictions: Callable[[dict[str, Any], str], Predicted]
 ) -> pd.DataFrame:
-    """One row a (data set, model, split, arm), arms in the order of `runs`; none where weights are random.
+    """One row per (data set, model, split, arm), arms in the order of `runs`; none where weights are random.
 
     Columns as in COLUMNS. A split is test, or heldout where a run of the data set and model has it; test_rows are its
     examples. `baseline` is an arm, `margin` in the metric's unit, `predictions` gives those of a run (as

@@ -129,7 +129,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
 
 
 def _bounded(rows: pd.DataFrame, baseline: str) -> list[str]:
-    """What it means where the number of examples alone makes an interval as wide as it is: a sentence a kind."""
+    """What it means where the number of examples alone makes an interval as wide as it is: one sentence per kind."""
     if rows["metric"].iloc[0] != "accuracy":
         return []
     lines = []

@@ -113,7 +113,7 @@ def undeclared(findings: Iterable[Finding]) -> list[Finding]:
 def refusal(
     findings: dict[tuple[str, str], list[Finding]], runs: dict[tuple[str, str], Runs], earlier: Sequence[Path] = ()
 ) -> str:
-    """What is refused, a line a data set, model, method and difference.
+    """What is refused, one line per data set, model, method and difference.
 
     `earlier`: folders and files with tables and figures that were made before, and say nothing of these runs.
     """

@@ -28,7 +28,7 @@ def contract_frame(
     findings: dict[tuple[str, str], list[Finding]],
     declared: dict[str, list[str]],
 ) -> pd.DataFrame:
-    """A row a (data set, model, arm, fact), columns as in COLUMNS.
+    """One row per (data set, model, arm, fact), columns as in COLUMNS.
 
     value and compared_value are texts, those of seeds that differ one after another; compared_with is an arm, the row's
     own where its seeds differ, or what every arm must have. declared: the method's `varies` names the fact. verdict:
@@ -92,7 +92,7 @@ def with_differences(runs: pd.DataFrame, contract_csv: Path) -> pd.DataFrame:
 
 
 def contract_markdown(frame: pd.DataFrame, notes: dict[tuple[str, str], list[str]]) -> str:
-    """A section a (data set, model): a sentence, what differs, the notes, each arm's own, what all have alike."""
+    """One section per (data set, model): a sentence, what differs, the notes, each arm's own, what all have alike."""
     parts = []
     for title, rows in sections(frame):
         parts += [f"## {title}", summary_sentence(rows)]
@@ -193,7 +193,7 @@ def _own_facts(rows: pd.DataFrame) -> list[str]:
 
 
 def _own(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm: what it has of such facts."""
+    """One row per arm: what it has of such facts."""
     values = rows[rows["fact"].isin(_own_facts(rows))].pivot(index="arm", columns="fact", values="value")
     values = values.loc[rows["arm"].unique(), _own_facts(rows)].fillna(NULL)
     return values.rename(index=_labels(rows)).rename_axis(index="Arm", columns=None).reset_index()

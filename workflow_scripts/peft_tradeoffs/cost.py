@@ -13,7 +13,7 @@ HOUR_S = 3600.0
 
 
 def cost_frame(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a (data set, model, arm) in the order of `runs_frame`: sums over all its runs, failed ones too.
+    """One row per (data set, model, arm) in the order of `runs_frame`: sums over all its runs, failed ones too.
 
     Columns: dataset, model, arm, method, rank, n_runs, pretrained, device, device_name, differs, attempts, hours (of
     every attempt, start to end), training_hours (of the steps), queue_hours (null unless every run has one: outside

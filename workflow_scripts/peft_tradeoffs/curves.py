@@ -27,7 +27,7 @@ from peft_tradeoffs.panels import ONE_PANEL, Panels, arm_entries, rank_entries, 
 
 @styled
 def learning_curves(grid: Grid) -> Figure:
-    """The metric on the test split at each evaluation; a panel a method where there are many arms."""
+    """The metric on the test split at each evaluation; one panel per method where there are many arms."""
     title = "Learning curves"
     if no_metric(grid) or grid.metric not in grid.curves:
         return message(grid, title, no_metric(grid) or reason(grid.runs, "metric_value"))

@@ -307,7 +307,7 @@ class Trainer:
         )
 
     def _evaluate(self) -> dict[str, np.ndarray]:
-        """Append a row a split to progress.rows, decide on early stopping; returns the logits by split."""
+        """Append one row per split to progress.rows, decide on early stopping; returns the logits by split."""
         progress, settings = self.progress, self.settings
         self.phases.switch("evaluate")
         logits = {name: self._predict(name) for name in ("validation", "test") if name in self.splits}

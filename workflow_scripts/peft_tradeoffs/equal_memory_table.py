@@ -65,7 +65,7 @@ def read_found(path: Path) -> dict[str, Any]:
 
 
 def equal_memory_frame(found: list[dict[str, Any]], pretrained: dict[str, bool], runs_dir: Path) -> pd.DataFrame:
-    """One row a (data set, model, cap, arm) of what train_at_equal_memory.py wrote, columns as in COLUMNS.
+    """One row per (data set, model, cap, arm) of what train_at_equal_memory.py wrote, columns as in COLUMNS.
 
     batch_size is null where the smallest batch does not fit; peak_MiB is the search's, low and high the metric's 95 % t
     interval over seeds, null for one; differs_at_cap says in what the runs ran on otherwise than those of the first arm

@@ -48,8 +48,8 @@ def results(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, Table]:
     arms = tables.arms_frame(runs)
     reasons = null_reasons(runs)
     return {
-        "runs": Table(runs, run_fields(runs), AXES, "A row a run, every number"),
-        "arms": Table(arms, arm_fields(arms), tuple(tables.ARM), "A row an arm: mean, standard deviation, n"),
+        "runs": Table(runs, run_fields(runs), AXES, "One row per run, every number"),
+        "arms": Table(arms, arm_fields(arms), tuple(tables.ARM), "One row per arm: mean, standard deviation, n"),
         "metrics": Table(metrics, metric_fields(), (*AXES, "step", "split"), "A row an evaluation of a run on a split"),
         "null_reasons": Table(reasons, reason_fields(), (*AXES, "column"), "A row a null of a run: why it is null"),
     }

@@ -73,7 +73,7 @@ def read_run(folder: Path, tunings: Path, keep_weights: bool = True) -> Recorded
     The settings get `tuning`, what tune.py wrote to the folder `tunings` for the arm in whose tuning the learning rate
     was found: as it is now, since a grid that has grown leaves a run alone whose rate is still the best.
 
-    `keep_weights`: whether its weights must be there. Raises InputError, a line a file, for those that are missing,
+    `keep_weights`: whether its weights must be there. Raises InputError, one line per file, for those that are missing,
     not as the run published them, or of another run.
     """
     try:

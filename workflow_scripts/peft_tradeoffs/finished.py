@@ -85,7 +85,7 @@ def read_env(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_files(folder: Path, summary: dict[str, Any], names: Iterable[str]) -> None:
-    """Raise InputError, a line a file, for those of `names` that are missing or not as the run published them."""
+    """Raise InputError, one line per file, for those of `names` that are missing or not as the run published them."""
     lines = []
     for name in names:
         path = folder / name

@@ -87,7 +87,8 @@ def _arm(arm: dict[str, Any], device: torch.device, precision: str) -> tuple[str
         raise ValueError(f"{tried.engine} steps: the loss goes from {first:.3f} to {last:.3f}")
     if abs(last - eager.losses[-1]) > TOLERANCE * first:
         raise ValueError(f"captured steps end with loss {last:.3f}, eager ones with {eager.losses[-1]:.3f}")
-    text = f"{STEPS} {tried.engine} steps in {precision}, loss {first:.3f} to {last:.3f}, {tried.step_ms:.2f} ms a step"
+    losses = f"loss {first:.3f} to {last:.3f}"
+    text = f"{STEPS} {tried.engine} steps in {precision}, {losses}, {tried.step_ms:.2f} ms per step"
     return text + (f" (eager {eager.step_ms:.2f})" if tried is not eager else ""), note
 
 

@@ -90,7 +90,7 @@ def pooled(arms: pd.DataFrame) -> JobNoise | None:
 
 
 def over_jobs(values: np.ndarray, parts: list[np.ndarray], jobs: list[int], noise: JobNoise | None) -> Estimate | None:
-    """Mean of a value a seed [s] made of `parts`, each an arm's measurement [s]: other seeds and other jobs.
+    """Mean of one value per seed [s] made of `parts`, each an arm's measurement [s]: other seeds and other jobs.
 
     values are sums of parts with signs, jobs how many processes trained each part. Where every seed had a job of its
     own the spread over seeds has that of jobs in it. Else the variance is that of the mean over seeds, and for each
@@ -119,7 +119,9 @@ def noise_notes(quantities: dict[str, dict[str, Any]]) -> list[str]:
     """
     lines = []
     if lacking := [name for name, of in quantities.items() if of["unknown"]]:
-        shared = "One job an arm" if max(quantities[name]["jobs"] for name in lacking) == 1 else "Several seeds a job"
+        shared = (
+            "One job per arm" if max(quantities[name]["jobs"] for name in lacking) == 1 else "Several seeds per job"
+        )
         have = "has" if len(lacking) == 1 else "have"
         lines.append(f"{shared}: {UNKNOWN_SPREAD} (set noise), so {_list(lacking)} {have} no interval.")
     counted = [f"{of['percent']:.2g} % of {name}" for name, of in quantities.items() if of["percent"] is not None]

@@ -20,7 +20,7 @@ def counted(runs: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def seed_values(runs: pd.DataFrame, key: str, scale: float = 1.0) -> np.ndarray:
-    """What the mean of an arm's runs is taken over: a value a seed."""
+    """What the mean of an arm's runs is taken over: one value per seed."""
     return counted(runs, key)[key].to_numpy(dtype=float) * scale
 
 

@@ -25,13 +25,13 @@ NUMBERS = ("largest_logit_difference", "mean", "sd", "cv_percent", "range", "ran
 
 
 def repeats_frame(repeats: dict[int, list[dict[str, Any]]]) -> pd.DataFrame:
-    """One row a run, as `runs_frame`, with its number in the column `repeat`; `repeats` has the summaries by number."""
+    """One row per run, as `runs_frame`, its number in the column `repeat`; `repeats` has the summaries by number."""
     frames = [runs_frame(summaries).assign(repeat=number) for number, summaries in repeats.items()]
     return pd.concat(frames, ignore_index=True)
 
 
 def noise_frame(runs: pd.DataFrame, folder: Callable[[dict[str, Any]], Path]) -> pd.DataFrame:
-    """One row a (data set, model, arm, quantity), columns as in COLUMNS, of the runs of `repeats_frame`.
+    """One row per (data set, model, arm, quantity), columns as in COLUMNS, of the runs of `repeats_frame`.
 
     `folder` gives the folder of a run. What is said of an arm stands in each of its rows: n_repeats and how many of
     them completed; whether those have the same weights and predictions bit for bit; the largest difference of a logit

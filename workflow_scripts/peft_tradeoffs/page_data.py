@@ -41,7 +41,7 @@ LABEL = readable.LABEL | {
     "tokens_per_s": "Tokens/s",
     "energy_J": "Energy of a run, J",
     "trainable_parameters": "Trainable parameters",
-    "hours": "GPU or machine hours a run",
+    "hours": "GPU or machine hours per run",
 }
 
 
@@ -173,7 +173,7 @@ def _arms(
 
 
 def _runs(grid: Grid, runs: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
-    """A row a seed: the values that the means are taken over."""
+    """One row per seed: the values that the means are taken over."""
     values: dict[tuple[str, int], dict[str, Any]] = {}
     for key in (axis["key"] for axis in axes):
         for row in counted(runs, key).to_dict("records"):

@@ -48,7 +48,7 @@ def trainable_parameters_by_arm(grid: Grid) -> Figure:
 
 
 def draw_counts(axes: Axes, grid: Grid, arms: pd.DataFrame, key: str, form: Callable[[float], str]) -> None:
-    """A dot an arm on a logarithmic axis, its number at the right."""
+    """One dot per arm on a logarithmic axis, its number at the right."""
     values = arms[key].astype(float)
     axes.scatter(values, range(len(arms)), s=16, color=[grid.styles[name].colour for name in arms["method"]], zorder=3)
     axes.set_xscale("log")

@@ -113,7 +113,7 @@ def check_arms(experiment: Experiment) -> None:
 
 
 def check_planned(experiment: Experiment) -> None:
-    """Raise InputError, a line a method and fact, for what a strict contract would refuse after the runs already."""
+    """Raise InputError, one line per method and fact, for what a strict contract would refuse after the runs."""
     if not experiment.contract["strict"]:
         return
     runs = {name: [_planned(experiment, arm)] for name, arm in experiment.arms.items()}

@@ -24,7 +24,7 @@ GPU_NOTES = (
 
 
 def operators_text(title: str, operators: pd.DataFrame, engines: pd.DataFrame, problems: list[str]) -> str:
-    """The top operators of an arm by CPU and by GPU time, a table an engine and batch, each the whole of its window."""
+    """An arm's top operators by CPU and by GPU time, one table per engine and batch, each the whole of its window."""
     parts = [f"# {title}\n"]
     for row in engines.itertuples():
         heading = f"## {row.engine}, {row.batch} batch ({row.rows} texts of {row.tokens} tokens)\n"
@@ -64,7 +64,7 @@ def _cells(name: str, kind: str, calls: float, row: dict[str, Any], by: str) -> 
 
 
 def index_frame(arms: Iterable[tuple[dict[str, str], pd.DataFrame, pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
-    """A row an arm, engine and batch: what engines.csv has, the operator that takes most, peak memory, links.
+    """One row per arm, engine and batch: what engines.csv has, the operator that takes most, peak memory, links.
 
     `arms`: where each is in the grid, its engines, operators and memory.
     """
@@ -91,7 +91,7 @@ def index_frame(arms: Iterable[tuple[dict[str, str], pd.DataFrame, pd.DataFrame,
 
 
 def index_text(frame: pd.DataFrame) -> str:
-    """All arms side by side, a table a data set and model."""
+    """All arms side by side, one table per data set and model."""
     parts = ["# Profiles\n"]
     gpu = bool(frame["gpu_busy_share"].notna().any())
     header = ["Arm", "Engine", "Batch", "Step p50, ms", "Python"]

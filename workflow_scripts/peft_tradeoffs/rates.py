@@ -16,8 +16,10 @@ TITLE = "{} on the dev split against the learning rate"
 
 @styled
 def learning_rate_grid(grid: Grid) -> Figure:
-    """A line a tuned arm: its metric on the dev split after the last step, at every rate tried; a panel a method where
-    there are many arms."""
+    """One line per tuned arm: its metric on the dev split after the last step, at every rate tried.
+
+    There is one panel per method where there are many arms.
+    """
     title, trials = TITLE.format(grid.metric_name), grid.tuning
     shown = trials.dropna(subset="value")
     if shown.empty:

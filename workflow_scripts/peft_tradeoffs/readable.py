@@ -306,7 +306,7 @@ def differs(rows: pd.DataFrame, row: Any) -> dict[str, str]:
 
 
 def unlike(rows: pd.DataFrame) -> list[str]:
-    """Which arms differ in what, against the contract or as a method declares: a sentence a difference."""
+    """Which arms differ in what, against the contract or as a method declares: one sentence per difference."""
     own = rows.dropna(subset="differs")
     arms: dict[str, dict[str, None]] = {}
     for method, rank, text in zip(own["method"], own["rank"], own["differs"], strict=True):

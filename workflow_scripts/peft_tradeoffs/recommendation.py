@@ -78,7 +78,7 @@ class Cost:
 def recommendation_frame(
     runs: pd.DataFrame, comparison: pd.DataFrame, limits: dict[str, Any], noise: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """One row a (data set, model, arm) in the order of `runs`, columns as in COLUMNS.
+    """One row per (data set, model, arm) in the order of `runs`, columns as in COLUMNS.
 
     `comparison` is what `comparison_frame` gives (no rows of random weights, of which costs alone are judged), `limits`
     are memory_GiB, train_s and energy_J (None: no limit), cheapest and split. `qualifies` is yes if every test is, no

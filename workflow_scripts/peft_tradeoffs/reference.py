@@ -38,7 +38,7 @@ Facts = dict[str, list[Any]]  # by name: the values that the runs of an arm have
 class Sweep:
     """What is compared of a sweep."""
 
-    runs: pd.DataFrame  # a row a run, as tables/runs.csv
+    runs: pd.DataFrame  # one row per run, as tables/runs.csv
     noise: pd.DataFrame | None  # as tables/noise.csv
     facts: dict[str, Facts]  # by arm, "dataset/model/arm"
     checksums: dict[str, dict[str, str | None]]  # by run, "dataset/model/arm/seed0": of weights and predictions
@@ -75,7 +75,7 @@ def run_name(row: dict[str, Any]) -> str:
 
 
 def run_facts(env: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
-    """What a run ran on and with, as one value a name: settings.learning_rate, versions.torch, gpu.driver_version.
+    """What a run ran on and with, as one value per name: settings.learning_rate, versions.torch, gpu.driver_version.
 
     `env` is its env.json, `run` its row of `runs_frame`. Host, ids of jobs and GPUs and the clocks of a moment are
     left out.

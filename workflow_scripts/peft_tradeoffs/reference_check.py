@@ -33,7 +33,7 @@ CUDA = ("probe_peak_reserved_MiB", "probe_process_MiB")
 
 
 def check(reference: Sweep, now: Sweep, margin: float) -> pd.DataFrame:
-    """One row a (data set, model, arm, quantity), columns as in COLUMNS, arms in the order of `now`.
+    """One row per (data set, model, arm, quantity), columns as in COLUMNS, arms in the order of `now`.
 
     Quantities: runs (how many of the seeds that both have completed; how many seeds, where one lacks some), the metric,
     and time, memory and energy. Values are means over the n seeds that both sweeps completed; change and tolerance are

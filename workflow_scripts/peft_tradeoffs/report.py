@@ -135,7 +135,7 @@ def summary(runs: pd.DataFrame, files: dict[str, Path]) -> list[str]:
 
 
 def verdict(text: str) -> list[dict[str, str]]:
-    """recommendation.md as HTML, a part a data set and model: what to take and its first reasons, and the rest."""
+    """recommendation.md as HTML, one part per data set and model: what to take and its first reasons, and the rest."""
     parts = []
     for section in text.split("\n## "):
         lines = section.removeprefix("## ").splitlines()

@@ -68,7 +68,7 @@ def grid_status(
 
 
 def table(runs: dict[str, list[RunStatus]]) -> str:
-    """A line a run and a tuning, aligned, under its data set and model; the last line counts them."""
+    """One line per run and per tuning, aligned, under its data set and model; the last line counts them."""
     every = [run for group in runs.values() for run in group]
     arm = max((len(run.arm) for run in every), default=0)
     seed = max((len(str(run.seed)) for run in every if run.seed is not None), default=0)

@@ -56,7 +56,7 @@ def prepare_process(
     for library, needed in libraries.items():
         if needed:
             importlib.import_module(library)  # start-up, not loading
-    gc.freeze()  # the libraries' half a million objects: 0.3 s a collection
+    gc.freeze()  # the libraries' half a million objects: 0.3 s per collection
     torch.set_num_threads(threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

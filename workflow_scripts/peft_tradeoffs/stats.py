@@ -145,14 +145,14 @@ def seeds_to_decide(values: np.ndarray, bound: float) -> int | None:
 
 
 def over_seeds(values: np.ndarray) -> Estimate | None:
-    """Mean of a value a seed [s], or of a difference a seed: this test set, other seeds. None for fewer than 2."""
+    """Mean of one value or difference per seed [s]: this test set, other seeds. None for fewer than 2."""
     if len(values) < 2:
         return None
     return Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1)
 
 
 def over_seeds_and_examples(values: np.ndarray) -> Crossed | None:
-    """Mean of values [s, n], a row a seed, a column an example: other seeds and other examples.
+    """Mean of values [s, n], one row per seed, one column per example: other seeds and other examples.
 
     None for fewer than FEWEST_SEEDS seeds or 2 examples, and for values that are not finite.
 

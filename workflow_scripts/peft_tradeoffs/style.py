@@ -72,7 +72,7 @@ class MethodStyle:
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
-    """A style a method, in `method_order`; full fine-tuning is near-black, the others colour-blind safe."""
+    """One style per method, in `method_order`; full fine-tuning is near-black, the others colour-blind safe."""
     styles = {}
     others = 0
     for method in method_order(methods):

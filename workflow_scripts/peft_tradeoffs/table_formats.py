@@ -1,4 +1,4 @@
-"""Readable tables as Markdown and LaTeX, a section a data set and model."""
+"""Readable tables as Markdown and LaTeX, one section per data set and model."""
 
 import textwrap
 from collections.abc import Callable, Iterator
@@ -60,7 +60,7 @@ def markdown(
     by: str | None = None,
     warned: Notes | None = None,
 ) -> str:
-    """A Markdown section with a table a (data set, model): cells from `readable`, `notes` below, `lead` listed above.
+    """One Markdown section per (data set, model): a table of `readable` cells, `notes` below, `lead` listed above.
 
     With `by`, one section per value of that column. Texts of `warned` may quote a user's; they are listed below the
     table, before the notes.
@@ -115,7 +115,7 @@ def latex(
     by: str | None = None,
     warned: Notes | None = None,
 ) -> str:
-    """A booktabs longtable a (data set, model), on its side where it is wide; arguments as those of `markdown`."""
+    """One booktabs longtable per (data set, model), on its side where it is wide; arguments as those of `markdown`."""
     parts = [r"% needs \usepackage{booktabs,longtable,pdflscape} and a text of 16 cm by 24 cm"]
     for title, rows in sections(frame, by):
         shown = readable(rows)

@@ -1,4 +1,4 @@
-"""Run summaries as frames: a row a run, a row an arm."""
+"""Run summaries as frames: one row per run, one row per arm."""
 
 import json
 import math
@@ -96,7 +96,7 @@ def first(values: pd.Series) -> Any:
 
 
 def read_summaries(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Read summary.json files, each once. Raises InputError, a line a file, for those that no run left so."""
+    """Read summary.json files, each once. Raises InputError, one line per file, for those that no run left so."""
     summaries, problems = [], []
     for path in paths:
         try:
@@ -121,7 +121,7 @@ def typed(values: pd.Series) -> pd.Series:
 
 
 def runs_frame(summaries: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row a run, columns as in COLUMNS, then keys this version does not know; null_reasons as JSON last.
+    """One row per run, columns as in COLUMNS, then keys this version does not know; null_reasons as JSON last.
 
     The keys of the seal are left out. differs is null: contract_text.with_differences fills it in.
 
@@ -174,7 +174,7 @@ def read_runs(path: Path) -> pd.DataFrame:
 
 
 def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a (data set, model, arm) in the order of `runs`.
+    """One row per (data set, model, arm) in the order of `runs`.
 
     Columns: dataset, model, arm, method, rank, n (completed runs), n_failed, failures ("oom 2; diverged 1"),
     the settings once (several values are joined with "; "), then {key}_mean, {key}_sd (ddof=1, null with one
