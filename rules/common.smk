@@ -356,7 +356,7 @@ def tuning_csv():
 
 
 def job_outputs(file=RUN):
-    """Summaries of one training job: all seeds of an arm, or one. Or another file that is one a run."""
+    """Summaries of one training job: all seeds of an arm, or one. Or another file, of which each run has one."""
     if EXPERIMENT.seeds_per_job == 1:
         return file
     return expand(file, seed=GRID["seed"], allow_missing=True)

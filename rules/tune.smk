@@ -1,4 +1,4 @@
-"""Learning rates that are tuned: the dev split, and one job an arm that tries its grid."""
+"""Learning rates that are tuned: the dev split, and one job per arm, which tries its grid."""
 
 
 rule carve_dev:

@@ -261,7 +261,7 @@ def test_the_heldout_split_has_a_column_only_where_there_is_one():
     failed = synthetic.oom("full", None, 0, heldout_rows=6735)
     assert list(cells([*runs, failed])["Accuracy (heldout), %"]) == ["–", "88.1 ± 0.1"]
     assert list(cells(runs, readable.runs_readable)["Accuracy (heldout), %"]) == ["88.00", "88.10", "88.20"]
-    assert "Heldout: 6,735 examples kept out of training, evaluated once a run." in notes(runs)
+    assert "Heldout: 6,735 examples kept out of training, evaluated once per run." in notes(runs)
     arm = tables.arms_frame(tables.runs_frame(runs)).iloc[0]
     assert arm["heldout_metric_value_mean"] == pytest.approx(0.881) and arm["heldout_rows"] == 6735
     assert arm["metric_value_mean"] != arm["heldout_metric_value_mean"]

@@ -1,4 +1,4 @@
-"""Gather the view of equal memory into tables/equal_memory as CSV, Markdown and LaTeX: a row a cap and arm.
+"""Gather the view of equal memory into tables/equal_memory as CSV, Markdown and LaTeX: one row per cap and arm.
 
 Its notes say what the contract of the main runs found, and where the runs of one cap ran on different machines,
 versions or code.

@@ -1,4 +1,4 @@
-"""Gather the trials of tuning into tables/tuning as CSV, Markdown and LaTeX: a row a learning rate tried."""
+"""Gather the trials of tuning into tables/tuning as CSV, Markdown and LaTeX: one row per learning rate tried."""
 
 import argparse
 from pathlib import Path

@@ -23,7 +23,7 @@ def arguments() -> argparse.Namespace:
         help="holds a folder repeat{N}/{dataset}/{model}/{arm}/seed{seed} a run",
     )
     add_grid(parser)
-    parser.add_argument("--repeats", type=int, required=True, metavar="K", help="runs an arm: repeat1 to repeatK")
+    parser.add_argument("--repeats", type=int, required=True, metavar="K", help="runs per arm: repeat1 to repeatK")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
 """Send finished runs to an experiment tracker, one after another, as their metrics.csv and summary.json stand.
 
-Prints a line of JSON when it is ready, one a run that was sent, and one for the error that ended it; what the tracker
+Prints a line of JSON when it is ready, one per run that was sent, and one for the error that ended it; what the tracker
 prints goes to stderr. It has no time limit and keeps no record: track.py calls it with both.
 """
 

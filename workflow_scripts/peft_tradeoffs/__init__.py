@@ -1,1 +1,1 @@
-"""What the workflow's scripts share: one module a concern."""
+"""What the workflow's scripts share: one module per concern."""

@@ -29,7 +29,7 @@ from peft_tradeoffs.trace_times import windows
 
 
 class ArmProfile:
-    """Collects an arm's profile, an engine at a time."""
+    """Collects an arm's profile, one engine at a time."""
 
     def __init__(
         self, settings: dict[str, Any], seed: int, source: tuple[dict[str, Any], Path, Path], device: Device, plan: Plan

@@ -179,7 +179,7 @@ def legend_height(handles: Sequence[Artist], width: float, left: float = 0.55) -
 
 
 def conditions(runs: pd.DataFrame) -> str:
-    """What the runs have in common, as one line: device, precision, engine, batch size, epochs, runs an arm."""
+    """What the runs have in common, as one line: device, precision, engine, batch size, epochs, runs per arm."""
     done = runs[runs["status"] == COMPLETED]
     parts = []
     for key, form in (

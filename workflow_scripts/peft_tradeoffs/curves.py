@@ -67,7 +67,7 @@ def learning_curves(grid: Grid) -> Figure:
 
 
 def draw_curve(axes: Axes, curves: pd.DataFrame, x: str, grid: Grid, colour: Any, label: str) -> None:
-    """One arm: a thin line a seed and the mean where every seed has a value."""
+    """One arm: a thin line per seed and the mean where every seed has a value."""
     seeds = curves.pivot_table(index=x, columns="seed", values=grid.metric) * grid.scale
     if seeds.shape[1] > 1:
         alone = "o" if len(seeds) == 1 else ""  # a line of one point is none

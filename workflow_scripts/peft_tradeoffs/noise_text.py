@@ -12,7 +12,7 @@ from peft_tradeoffs.readable import LABEL, NULL, SHORT, mark, metric_scale, numb
 
 
 def noise_readable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `noise_frame` of one data set and model as text, a line a quantity, units in its name."""
+    """The rows of `noise_frame` of one data set and model as text, one line per quantity, units in its name."""
     cells = []
     for row in rows.to_dict("records"):
         scale = metric_scale(row["metric"]) if row["quantity"] == METRIC else 1.0

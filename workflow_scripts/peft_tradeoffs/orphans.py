@@ -45,7 +45,7 @@ def _run_locks(folder: Path) -> set[Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]  # .snakemake, .venv, .git
         found |= {Path(place, name) for name in names if LOCK.fullmatch(name)}
-    for listing in (folder / LOCKS).glob("*.output.lock"):  # Snakemake's: a line a file that it was to make
+    for listing in (folder / LOCKS).glob("*.output.lock"):  # Snakemake's: one line per file that it was to make
         for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
             run = folder / Path(line).parent
             if Path(line).name == "summary.json":

@@ -182,7 +182,7 @@ def _runs(grid: Grid, runs: pd.DataFrame, axes: list[dict]) -> list[dict[str, An
 
 
 def _curves(grid: Grid) -> list[dict[str, Any]]:
-    """The metric at every evaluation that came several times a run: on the validation split if there is one."""
+    """The metric at every evaluation that came several times per run: on the validation split if there is one."""
     if grid.metric is None or grid.curves.empty or grid.metric not in grid.curves:
         return []
     splits = list(grid.curves["split"].unique())

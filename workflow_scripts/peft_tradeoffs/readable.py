@@ -252,7 +252,7 @@ def costs_notes(rows: pd.DataFrame, runs: pd.DataFrame | None = None) -> list[st
     averaged = "n_failed" in rows
     lines = ["Mean ± sample standard deviation over the n completed runs (seeds)."] if averaged else []
     if rows["heldout_rows"].notna().any() and not random_weights(rows):
-        lines.append(f"Heldout: {first(rows['heldout_rows']):,} examples kept out of training, evaluated once a run.")
+        lines.append(f"Heldout: {first(rows['heldout_rows']):,} examples kept out of training, evaluated once per run.")
     lines += [PROBE, *(NOTE[key] for key in keys if key in NOTE)]
     how = ", captured in CUDA graphs" if rows["engine"].eq("captured").all() else ""
     how += ", compiled" if rows["compile"].eq(True).all() else ""
@@ -315,7 +315,7 @@ def unlike(rows: pd.DataFrame) -> list[str]:
 
 
 def fallbacks(rows: pd.DataFrame) -> list[str]:
-    """Which arms trained eagerly although captured steps were asked for, and why: a sentence a reason."""
+    """Which arms trained eagerly although captured steps were asked for, and why: one sentence per reason."""
     fell = rows.dropna(subset="engine_reason")
     names = [arm_label(method, rank) for method, rank in zip(fell["method"], fell["rank"], strict=True)]
     reasons: dict[str, dict[str, None]] = {}

@@ -198,7 +198,7 @@ def _job_of(jobs: list[Job], names: tuple[str, ...], seed: int, live: dict[str, 
 
 
 def _log(output: Path, names: tuple[str, ...], seed: int) -> Path:
-    """The log of the run's job: one a seed, or one for all of them."""
+    """The log of the run's job: one per seed, or one for all of them."""
     folder = output / "logs/train" / Path(*names)
     own = folder / f"seed{seed}.log"
     return own if own.exists() else folder / "train.log"

@@ -17,7 +17,7 @@ from peft_tradeoffs.text_width import FAMILY
 
 # Inches: a column and the width of a page of a two-column paper, so that font sizes below are what is printed.
 SINGLE, DOUBLE = 3.4, 7.0
-ROW = 0.17  # inches an arm in horizontal figures
+ROW = 0.17  # inches per arm in horizontal figures
 LINE = 0.115  # inches a line of text of the size SMALL
 SMALL, NORMAL, TITLE = 7.0, 7.5, 8.0  # points
 DPI = 300

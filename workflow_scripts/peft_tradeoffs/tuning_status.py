@@ -17,7 +17,7 @@ def tuning_status(
     jobs: list[Job],
     unfinished: set[str] | None = None,
 ) -> dict[str, list[RunStatus]]:
-    """A line an arm that is tuned, by data set and model, as `grid_status` has them for runs.
+    """One line per arm that is tuned, by data set and model, as `grid_status` has them for runs.
 
     `trials`: the learning rates to try, by arm.
     """

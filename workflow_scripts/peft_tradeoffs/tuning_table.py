@@ -94,7 +94,7 @@ def tuning_notes(rows: pd.DataFrame) -> list[str]:
     first = rows.iloc[0]
     planned = rows[~rows["added"] & ~rows["earlier"]].groupby("arm").size().max()
     lines = [
-        f"Trials: {planned} rates an arm, {number(rows['steps'].max(), 0)} steps each of batch {first['batch_size']} "
+        f"Trials: {planned} rates per arm, {number(rows['steps'].max(), 0)} steps each of batch {first['batch_size']} "
         f"with seed {first['seed']}, trained on {first['train_rows']:,} rows of train and judged on "
         f"{first['dev_rows']:,} others of it, of which one is {100 / first['dev_rows']:.2g} %; test was not looked at.",
     ]
