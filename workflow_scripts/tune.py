@@ -1,4 +1,4 @@
-"""Tune the learning rate of one arm: train one trial per rate on the dev split's data and write down which rate is best.
+"""Tune the learning rate of one arm: train one trial per rate on the dev split's data and write down the best rate.
 
 A trial is a run like any other, resumed and measured as one, but for its weights, which are not kept. The best has the
 highest metric on the dev split after its last step; of several, the lowest loss. With --extend rates are added beyond
