@@ -51,6 +51,13 @@ def test_examples_that_differ_by_nothing_but_the_seed_leave_the_seeds_error_alon
     assert (found.se, found.df) == pytest.approx((seeds.se, seeds.df))
 
 
+def test_what_floats_round_is_no_spread():
+    one = np.array([0.1, 0.2, 0.3, 0.7, 1e-3, 0.9, 1 / 3, 5.0])
+    values = np.stack([one, one[::-1], np.roll(one, 3)]) - np.stack([np.roll(one, 2), one, one[::-1]])
+    assert len(set(values.mean(axis=1))) > 1  # each is 0 but for rounding
+    assert over_seeds_and_examples(values).se == 0
+
+
 @pytest.mark.parametrize("margin", [0.01, 0.02, 0.5])
 def test_equivalence_is_statsmodels_tost(margin):
     random = np.random.default_rng(0)
