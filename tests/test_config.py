@@ -199,9 +199,19 @@ def test_a_value_that_ends_in_a_line_break(key, value):
         resolve(settings)
 
 
-@pytest.mark.parametrize("rank", [1e308, 2.0**63, 10**400])
+@pytest.mark.parametrize("rank", [1e308, 1e30, 2.0**63, 10**400])
 def test_a_number_without_measure_is_refused_where_it_stands(rank: float, tmp_path: Path) -> None:
     settings = tiny.config(tmp_path)
     settings["methods"]["lora"]["ranks"] = [rank]
     with pytest.raises(InputError, match=r"methods\.lora\.ranks\.0: .* too large"):
+        resolve(settings)
+
+
+def test_a_learning_rate_that_diverges_is_tried():
+    """Divergence is a result; a rate whose square is no number is a slip."""
+    settings = tiny.config(Path())
+    settings["methods"]["full"] = {"learning_rate": 1e30}
+    assert resolve(settings).arms["full"].settings["learning_rate"] == 1e30
+    settings["methods"]["full"] = {"learning_rate": 1e200}
+    with pytest.raises(InputError, match=r"methods\.full\.learning_rate: 1e\+200 is too large"):
         resolve(settings)

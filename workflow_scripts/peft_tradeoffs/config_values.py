@@ -11,7 +11,8 @@ from peft_tradeoffs.config_file import DEEPEST, MOST
 from peft_tradeoffs.config_schema import Schema, config_schema, followed, inner, kinds, options, peft_schema, values
 from peft_tradeoffs.errors import InputError
 
-LARGEST = 2**63  # that a column of whole numbers holds
+LARGEST_WHOLE = 2**63  # that a column of whole numbers holds
+LARGEST = 1e100  # its square can still be added up
 WORDS = {"true": True, "false": False, "null": None, "~": None}
 
 
@@ -33,9 +34,9 @@ def own_copy(config: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"{key}: YAML reads {value} as a date; put it in quotes")
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{key}: {value} is not a finite number; write one")
-        if isinstance(value, int) and abs(value) >= LARGEST:
+        if isinstance(value, int) and abs(value) >= LARGEST_WHOLE:
             raise InputError(f"{key}: a number of {len(str(abs(value)))} digits is too large; write a smaller one")
-        if isinstance(value, float) and abs(value) >= LARGEST:
+        if isinstance(value, float) and abs(value) > LARGEST:
             raise InputError(f"{key}: {value:g} is too large; write a smaller number")
         if isinstance(value, str | int | float | None):
             return value
@@ -62,22 +63,30 @@ def retype(config: dict[str, Any], given: Mapping[str, Any]) -> None:
 
 
 def settle(config: dict[str, Any]) -> None:
-    """Write whole numbers as such where the schema wants them, in place: to it, and to YAML, 8.0 is one too."""
+    """Write whole numbers as such where the schema wants them, in place: to it, and to YAML, 8.0 is one too.
+
+    Raises InputError for one that no column of whole numbers holds, as 1e30 is.
+    """
     for name in config:
-        config[name] = _settled(config[name], inner(config_schema(), name))
-    for method in config["methods"].values():
+        config[name] = _settled(config[name], inner(config_schema(), name), (name,))
+    for name, method in config["methods"].items():
         if peft := method.get("peft"):
-            method["peft"] = _settled(peft, peft_schema()["$defs"].get(peft["peft_type"], {}))
+            schema = peft_schema()["$defs"].get(peft["peft_type"], {})
+            method["peft"] = _settled(peft, schema, ("methods", name, "peft"))
 
 
-def _settled(value: Any, schema: Schema) -> Any:
+def _settled(value: Any, schema: Schema, keys: tuple[str, ...]) -> Any:
     if isinstance(value, dict):
-        return {name: _settled(item, inner(schema, name)) for name, item in value.items()}
+        return {name: _settled(item, inner(schema, name), (*keys, name)) for name, item in value.items()}
     if isinstance(value, list):
-        lists = _lists(schema)
-        return [_settled(item, inner(lists, 0)) for item in value]
-    whole = isinstance(value, float) and value.is_integer() and "number" not in (found := kinds(schema))
-    return int(value) if whole and "integer" in found else value
+        lists = inner(_lists(schema), 0)
+        return [_settled(item, lists, (*keys, str(index))) for index, item in enumerate(value)]
+    wanted = kinds(schema)
+    if not (isinstance(value, float) and value.is_integer() and "integer" in wanted and "number" not in wanted):
+        return value
+    if abs(value) >= LARGEST_WHOLE:
+        raise InputError(f"{key_of(keys)}: {value:g} is too large; write a smaller number")
+    return int(value)
 
 
 def _lists(schema: Schema) -> Schema:
