@@ -70,6 +70,7 @@ KINDS = {
     "Git LFS, jsonl": ("a.jsonl", POINTER, "a Git LFS pointer"),
     "Git LFS, parquet": ("a.parquet", POINTER, "a Git LFS pointer"),
     "git-annex": ("a.csv", b"/annex/objects/SHA256E-s9--0.csv\n", "a git-annex pointer"),
+    "Xet": ("a.csv", b"# xet version 0\nfilesize = 9\n", "a Xet pointer, not the file itself; run `git xet pull`"),
     "HTML": ("a.csv", b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "an HTML page, perhaps that of a"),
     "HTML named parquet": ("a.parquet", b"<html></html>", "an HTML page"),
     "PDF": ("a.csv", b"%PDF-1.7\n%\xe2\xe3", "a PDF document; export its table as CSV"),

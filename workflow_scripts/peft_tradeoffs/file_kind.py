@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.pointers import pointer_kind
 
 HEAD = 4096  # bytes
 COMPRESSED = {  # first bytes: name, how to unpack it
@@ -97,11 +98,7 @@ def _check_node(path: Path) -> None:
 
 
 def _pointer(path: Path, head: bytes, tail: bytes) -> str | None:
-    if head.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "a Git LFS pointer, not the file itself; run `git lfs pull` in its repository"
-    if head.startswith((b"/annex/objects/", b"../.git/annex/objects/", b".git/annex/objects/")):
-        return "a git-annex pointer, not the file itself; run `git annex get` in its repository"
-    return None
+    return pointer_kind(head)
 
 
 def _packed(path: Path, head: bytes, tail: bytes) -> str | None:

@@ -9,7 +9,7 @@ POINTER_LIMIT = 1024  # bytes; pointers are shorter
 POINTERS = {
     re.compile(rb"version https://(git-lfs\.github|hawser\.github)\.com/spec/"): ("Git LFS pointer", "git lfs pull"),
     re.compile(rb"(\.\./)*\.git/annex/objects/|/annex/objects/"): ("git-annex pointer", "git annex get ."),
-    re.compile(rb"# xet version "): ("Xet pointer", "git xet pull, or download it from the hub"),
+    re.compile(rb"# xet version "): ("Xet pointer", "git xet pull"),
 }
 OTHERS = {  # how other content than weights begins
     b"PK\x03\x04": "a zip archive, as torch.save writes (pickled weights are not loaded)",
@@ -22,14 +22,23 @@ OTHERS = {  # how other content than weights begins
 }
 
 
+def pointer_kind(start: bytes) -> str | None:
+    """Which Git LFS, git-annex or Xet pointer a file that begins so is, and the remedy; None for any other file.
+
+    Args:
+        start: The file's first bytes, more than POINTER_LIMIT if it has so many.
+    """
+    if len(start) <= POINTER_LIMIT:
+        for pattern, (kind, remedy) in POINTERS.items():
+            if pattern.match(start):
+                return f"a {kind}, not the file itself; run `{remedy}` in its repository, or download the file itself"
+    return None
+
+
 def refuse_pointer(path: Path) -> None:
     """Raise InputError for a Git LFS, git-annex or Xet pointer; a file that cannot be read is none."""
-    start = _start(path)
-    if len(start) > POINTER_LIMIT:
-        return
-    for pattern, (kind, remedy) in POINTERS.items():
-        if pattern.match(start):
-            raise InputError(f"{path} is a {kind}, not the file: {remedy} (or download the file itself)")
+    if kind := pointer_kind(_start(path)):
+        raise InputError(f"{path} is {kind}")
 
 
 def foreign_content(path: Path) -> str | None:
