@@ -17,7 +17,7 @@ os.environ.update(
 )
 
 from peft_tradeoffs import slurm_executor, snakemake_lock
-from peft_tradeoffs.code import dependencies
+from peft_tradeoffs.code import fingerprint
 from peft_tradeoffs.content import content, content_of
 from peft_tradeoffs.config import resolve
 from peft_tradeoffs.config_file import check_file
@@ -165,13 +165,8 @@ wildcard_constraints:
 
 
 def code(script):
-    """The script, then our modules it imports, so that an edit reruns what depends on it."""
-    # Relative where that is stable: a checkout that moves with its results reruns nothing.
-    here = Path.cwd()
-    return [
-        str(path.relative_to(here) if path.is_relative_to(here) else path)
-        for path in dependencies(SCRIPTS / script)
-    ]
+    """What a script's code means, as a param: an edit of it reruns what depends on it, one of its comments does not."""
+    return fingerprint(SCRIPTS / script)[:16]
 
 
 def summaries():

@@ -9,7 +9,6 @@ rule check_contract:
     input:
         summaries=summaries(),
         tunings=tunings(),
-        code=code("check_contract.py"),
     output:
         tables_in_report(table_files(CONTRACT)),
     log:
@@ -17,6 +16,7 @@ rule check_contract:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("check_contract.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         baseline=lambda w: EXPERIMENT.comparison["baseline"],
@@ -26,7 +26,7 @@ rule check_contract:
         weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {SCRIPTS:q}/check_contract.py --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --declared {params.declared:q} {params.strict}"
         " {params.weights}"
         " --tunings-dir {params.tunings:q}"

@@ -12,7 +12,6 @@ rule train_at_equal_memory:
         tokens=f"{OUT}/tokens/{{dataset}}/{{model}}.npz",
         model=f"{OUT}/models/{{model}}.json",
         rate=tuned_rate,
-        code=code("train_at_equal_memory.py"),
     output:
         AT_CAPS,
     log:
@@ -25,6 +24,7 @@ rule train_at_equal_memory:
         gpu=int(EXPERIMENT.training["device"] == "cuda"),
         checkpoint_interval_s=60,
     params:
+        code=lambda w: code("train_at_equal_memory.py"),
         settings=lambda w: json.dumps(
             EXPERIMENT.run_settings(w.dataset, w.model, w.arm)
         ),
@@ -36,7 +36,7 @@ rule train_at_equal_memory:
         rule=lambda w: EXPERIMENT.equal_memory["learning_rate_rule"],
     shell:
         # exec: no shell stands between a signal and the training process.
-        "exec python {input.code[0]:q} --settings {params.settings:q} --seeds {params.seeds}"
+        "exec python {SCRIPTS:q}/train_at_equal_memory.py --settings {params.settings:q} --seeds {params.seeds}"
         " --caps {params.caps} --largest {params.largest} --rule {params.rule}"
         " --tokens {input.tokens:q} --model {params.model:q} --learning-rate-from {input.rate:q}"
         " --runs-dir {params.runs:q} --output {output:q}"
@@ -53,7 +53,6 @@ rule make_equal_memory:
         ),
         contract=f"{OUT}/tables/contract.csv",
         models=expand(f"{OUT}/models/{{model}}.json", model=GRID["model"]),
-        code=code("make_equal_memory.py"),
     output:
         tables_in_report(table_files(["equal_memory"])),
     log:
@@ -61,8 +60,9 @@ rule make_equal_memory:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("make_equal_memory.py"),
         runs=f"{OUT}/equal_memory/runs",
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]:q} --found {input.found:q} --runs-dir {params.runs:q}"
+        "python {SCRIPTS:q}/make_equal_memory.py --found {input.found:q} --runs-dir {params.runs:q}"
         " --contract {input.contract:q} --models {input.models:q} --output-dir {params.folder:q} 2> {log:q}"

@@ -10,7 +10,6 @@ rule export_results:
     input:
         summaries=summaries(),
         contract=f"{OUT}/tables/contract.csv",
-        code=code("export_results.py"),
     output:
         export_files(),
     log:
@@ -18,11 +17,12 @@ rule export_results:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("export_results.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {SCRIPTS:q}/export_results.py --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -37,7 +37,6 @@ rule write_cards:
             dataset=GRID["dataset"],
             model=GRID["model"],
         ),
-        code=code("write_cards.py"),
     output:
         # Not in the runs' own folders, which stay as they were trained.
         directory(f"{OUT}/export/models"),
@@ -46,6 +45,7 @@ rule write_cards:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("write_cards.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         datasets=lambda w: json.dumps(EXPERIMENT.datasets),
@@ -53,6 +53,6 @@ rule write_cards:
         tokens=lambda w, input: str(Path(input.tokens[0]).parents[1]),
         weights=NO_WEIGHTS,
     shell:
-        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {SCRIPTS:q}/write_cards.py --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --comparison {input.comparison:q} --datasets {params.datasets:q}"
         " --data-dir {params.data:q} --tokens-dir {params.tokens:q} {params.weights} --output-dir {output:q} 2> {log:q}"

@@ -9,7 +9,6 @@ localrules:
 rule fetch_model:
     input:
         files=lambda w: source_files(EXPERIMENT.models[w.model]),
-        code=code("fetch_model.py"),
     output:
         f"{OUT}/models/{{model}}.json",
     log:
@@ -17,16 +16,16 @@ rule fetch_model:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("fetch_model.py"),
         source=lambda w: json.dumps(EXPERIMENT.models[w.model]),
         content=lambda w: content(EXPERIMENT.models[w.model]),
     shell:
-        "python {input.code[0]:q} --source {params.source:q} --output {output:q} 2> {log:q}"
+        "python {SCRIPTS:q}/fetch_model.py --source {params.source:q} --output {output:q} 2> {log:q}"
 
 
 rule fetch_dataset:
     input:
         files=lambda w: source_files(EXPERIMENT.datasets[w.dataset]),
-        code=code("fetch_dataset.py"),
     output:
         f"{OUT}/data/{{dataset}}/dataset.json",
         f"{OUT}/data/{{dataset}}/train.parquet",
@@ -36,8 +35,9 @@ rule fetch_dataset:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("fetch_dataset.py"),
         source=lambda w: json.dumps(EXPERIMENT.datasets[w.dataset]),
         content=lambda w: content(EXPERIMENT.datasets[w.dataset]),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]:q} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q} && cat {log:q} >&2"
+        "python {SCRIPTS:q}/fetch_dataset.py --source {params.source:q} --output-dir {params.folder:q} 2> {log:q} && cat {log:q} >&2"

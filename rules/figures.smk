@@ -10,7 +10,6 @@ rule make_figures:
         runs=f"{OUT}/tables/runs.csv",
         tuning=tuning_csv(),
         noise=noise_table(),
-        code=code("make_figures.py"),
     output:
         figures_in_report(figure_files("{dataset}", "{model}")),
     log:
@@ -18,10 +17,11 @@ rule make_figures:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("make_figures.py"),
         noise=noise_option,
         runs=f"{OUT}/runs/{{dataset}}/{{model}}",
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]:q} --runs {input.runs:q} --runs-dir {params.runs:q}"
+        "python {SCRIPTS:q}/make_figures.py --runs {input.runs:q} --runs-dir {params.runs:q}"
         " --dataset {wildcards.dataset:q} --model {wildcards.model:q}"
         " --tuning {input.tuning:q} {params.noise} --output-dir {params.folder:q} 2> {log:q}"

@@ -9,8 +9,6 @@ onsuccess:
 
 
 rule gpu_check:
-    input:
-        code=code("check_gpu.py"),
     log:
         f"{OUT}/logs/gpu_check.log",
     retries: 0
@@ -20,10 +18,11 @@ rule gpu_check:
     resources:
         gpu=int(EXPERIMENT.training["device"] == "cuda"),
     params:
+        code=lambda w: code("check_gpu.py"),
         device=EXPERIMENT.training["device"],
         precision=EXPERIMENT.training["precision"],
         shared="--allow-shared-gpu" * EXPERIMENT.training["allow_shared_gpu"],
         report=GPU_REPORT,
     shell:
-        "python {input.code[0]:q} --device {params.device} --precision {params.precision} {params.shared}"
+        "python {SCRIPTS:q}/check_gpu.py --device {params.device} --precision {params.precision} {params.shared}"
         " --output {params.report:q} > {log:q} 2>&1"

@@ -8,7 +8,6 @@ if IMPORTED:
     rule make_imported:
         input:
             results=ancient([path for paths in IMPORTED.values() for path in paths]),
-            code=code("make_imported.py"),
         output:
             tables_in_report(table_files(["imported"])),
         log:
@@ -16,10 +15,11 @@ if IMPORTED:
         conda:
             "../envs/environment.yaml"
         params:
+            code=lambda w: code("make_imported.py"),
             results=lambda w: json.dumps(IMPORTED),
             content=lambda w, input: content_of(
                 (path, Path(path)) for path in input.results
             ),
             folder=subpath(output[0], parent=True),
         shell:
-            "python {input.code[0]:q} --results {params.results:q} --output-dir {params.folder:q} 2> {log:q}"
+            "python {SCRIPTS:q}/make_imported.py --results {params.results:q} --output-dir {params.folder:q} 2> {log:q}"

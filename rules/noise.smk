@@ -17,7 +17,6 @@ if EXPERIMENT.noise:
     rule measure_noise:
         input:
             summaries=repeats(),
-            code=code("measure_noise.py"),
         output:
             tables_in_report(table_files(["noise"])),
         log:
@@ -25,10 +24,11 @@ if EXPERIMENT.noise:
         conda:
             "../envs/environment.yaml"
         params:
+            code=lambda w: code("measure_noise.py"),
             noise=lambda w: f"{OUT}/noise",
             grid=json.dumps(repeated()),
             repeats=EXPERIMENT.noise["repeats"],
             folder=subpath(output[0], parent=True),
         shell:
-            "python {input.code[0]:q} --noise-dir {params.noise:q} --grid {params.grid:q} --repeats {params.repeats}"
+            "python {SCRIPTS:q}/measure_noise.py --noise-dir {params.noise:q} --grid {params.grid:q} --repeats {params.repeats}"
             " --output-dir {params.folder:q} 2> {log:q}"

@@ -5,7 +5,6 @@ rule tokenize:
     input:
         data=f"{OUT}/data/{{dataset}}/dataset.json",
         model=f"{OUT}/models/{{model}}.json",
-        code=code("tokenize_dataset.py"),
     output:
         tokens=f"{OUT}/tokens/{{dataset}}/{{model}}.npz",
         description=f"{OUT}/tokens/{{dataset}}/{{model}}.json",
@@ -14,9 +13,10 @@ rule tokenize:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("tokenize_dataset.py"),
         data=subpath(input.data, parent=True),
         model=subpath(input.model, strip_suffix=".json"),
         max_length=EXPERIMENT.training["max_length"],
     shell:
-        "python {input.code[0]:q} --data-dir {params.data:q} --model {params.model:q}"
+        "python {SCRIPTS:q}/tokenize_dataset.py --data-dir {params.data:q} --model {params.model:q}"
         " --max-length {params.max_length} --output {output.tokens:q} 2> {log:q}"

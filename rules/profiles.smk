@@ -24,7 +24,6 @@ rule profile:
     input:
         tokens=f"{OUT}/tokens/{{dataset}}/{{model}}.npz",
         model=f"{OUT}/models/{{model}}.json",
-        code=code("profile_arm.py"),
     output:
         # The traces beside them are not declared: an engine that cannot do the steps has none.
         expand(f"{PROFILE}/{{name}}", name=PROFILE_FILES, allow_missing=True),
@@ -36,6 +35,7 @@ rule profile:
     resources:
         gpu=int(EXPERIMENT.training["device"] == "cuda"),
     params:
+        code=lambda w: code("profile_arm.py"),
         # No rate: time and memory do not depend on it, and nothing is tuned for a profile.
         settings=lambda w: json.dumps(
             EXPERIMENT.run_settings(w.dataset, w.model, w.arm)
@@ -50,7 +50,7 @@ rule profile:
         timed_steps=EXPERIMENT.profiles["timed_steps"],
     shell:
         # exec: no shell stands between a signal and the process.
-        "exec python {input.code[0]:q} --settings {params.settings:q} --seed {params.seed}"
+        "exec python {SCRIPTS:q}/profile_arm.py --settings {params.settings:q} --seed {params.seed}"
         " --engines {params.engines} --steps {params.steps} --warmup-steps {params.warmup_steps}"
         " --timed-steps {params.timed_steps} --tokens {input.tokens:q} --model {params.model:q}"
         " --threads {threads} --output-dir {params.folder:q} 2> {log:q}"
@@ -59,7 +59,6 @@ rule profile:
 rule profiles:
     input:
         profiles=expand(f"{PROFILE}/{{name}}", name=PROFILE_FILES, **PROFILED),
-        code=code("make_profiles.py"),
     output:
         expand(f"{OUT}/profiles/index.{{kind}}", kind=["csv", "md"]),
         expand(f"{PROFILE}/{{name}}", name=PROFILE_SHOWN, **PROFILED),
@@ -68,7 +67,8 @@ rule profiles:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("make_profiles.py"),
         folder=subpath(output[0], parent=True),
         grid=json.dumps(PROFILED),
     shell:
-        "python {input.code[0]:q} --profiles-dir {params.folder:q} --grid {params.grid:q} 2> {log:q}"
+        "python {SCRIPTS:q}/make_profiles.py --profiles-dir {params.folder:q} --grid {params.grid:q} 2> {log:q}"

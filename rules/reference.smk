@@ -10,7 +10,6 @@ rule store_reference:
     input:
         summaries=summaries(),
         noise=noise_table(),
-        code=code("store_reference.py"),
     output:
         f"{OUT}/reference/runs.csv",
         f"{OUT}/reference/env.json",
@@ -22,13 +21,14 @@ rule store_reference:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("store_reference.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         noise=noise_option,
         weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q} {params.noise}"
+        "python {SCRIPTS:q}/store_reference.py --runs-dir {params.runs:q} --grid {params.grid:q} {params.noise}"
         " {params.weights} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -37,13 +37,13 @@ rule check_reference:
         reference=check_reference_key,
         summaries=summaries(),
         noise=noise_table(),
-        code=code("check_reference.py"),
     log:
         f"{OUT}/logs/check_reference.log",
     retries: 0
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("check_reference.py"),
         reference=lambda w: EXPERIMENT.reference,
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
@@ -52,5 +52,5 @@ rule check_reference:
         margin=EXPERIMENT.comparison["margin"],
         report=f"{OUT}/check_reference.md",
     shell:
-        "python {input.code[0]:q} --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {SCRIPTS:q}/check_reference.py --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " {params.noise} {params.weights} --margin {params.margin} --output {params.report:q} 2> {log:q}"

@@ -11,7 +11,6 @@ rule make_report:
         markdown=[str(Path(name).with_suffix(".md")) for name in report_tables()],
         summaries=summaries(),
         data=descriptions(),
-        code=code("make_report.py"),
         page=page_files(),
     output:
         in_report(f"{OUT}/report.html", "Report", None),
@@ -20,9 +19,10 @@ rule make_report:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("make_report.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         profiles=profiles_option(),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]:q} --tables {input.tables:q} --runs-dir {params.runs:q} --data-dir {params.data:q}"
+        "python {SCRIPTS:q}/make_report.py --tables {input.tables:q} --runs-dir {params.runs:q} --data-dir {params.data:q}"
         " {params.profiles[option]} --output {output:q} 2> {log:q}"

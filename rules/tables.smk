@@ -12,7 +12,6 @@ rule make_tables:
         summaries=summaries(),
         data=descriptions(),
         contract=f"{OUT}/tables/contract.csv",
-        code=code("make_tables.py"),
     output:
         tables_in_report(table_files(TABLES)),
     log:
@@ -20,12 +19,13 @@ rule make_tables:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("make_tables.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        "python {SCRIPTS:q}/make_tables.py --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -34,7 +34,6 @@ rule compare_arms:
         summaries=summaries(),
         data=descriptions(),
         contract=f"{OUT}/tables/contract.csv",
-        code=code("compare_arms.py"),
     output:
         tables_in_report(table_files(COMPARISONS)),
     log:
@@ -42,6 +41,7 @@ rule compare_arms:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("compare_arms.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         baseline=lambda w: EXPERIMENT.comparison["baseline"],
@@ -49,7 +49,7 @@ rule compare_arms:
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        "python {SCRIPTS:q}/compare_arms.py --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --margin {params.margin} --contract {input.contract:q}"
         " --output-dir {params.folder:q} 2> {log:q}"
 
@@ -57,7 +57,6 @@ rule compare_arms:
 rule make_tuning:
     input:
         tunings=tunings(),
-        code=code("make_tuning.py"),
     output:
         tables_in_report(table_files(["tuning"])),
     log:
@@ -65,8 +64,9 @@ rule make_tuning:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("make_tuning.py"),
         deciding=sorted({arm.tuned_as for arm in EXPERIMENT.arms.values()} - {None}),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]:q} --tunings {input.tunings:q} --deciding {params.deciding:q}"
+        "python {SCRIPTS:q}/make_tuning.py --tunings {input.tunings:q} --deciding {params.deciding:q}"
         " --output-dir {params.folder:q} 2> {log:q}"

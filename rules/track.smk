@@ -14,8 +14,6 @@ rule tracking:
 rule track:
     input:
         summaries=job_outputs(),
-        code=code("track.py"),
-        sender=code("send_runs.py"),
     output:
         # update(): they say what was sent already.
         update(job_outputs(RECORD)),
@@ -26,6 +24,8 @@ rule track:
     resources:
         limit_s=60,
     params:
+        code=lambda w: code("track.py"),
+        sender=lambda w: code("send_runs.py"),
         tracker=lambda w: EXPERIMENT.tracking,
         project=lambda w: project_name(OUT),
         runs=lambda w: [str(Path(path).parent) for path in expand(job_outputs(), **w)],
@@ -34,6 +34,6 @@ rule track:
         # One more after a failure, so that the next call runs the rule again.
         failed=failed_to_track,
     shell:
-        "python {input.code[0]:q} --tracker {params.tracker:q} --project {params.project:q} --runs {params.runs:q}"
+        "python {SCRIPTS:q}/track.py --tracker {params.tracker:q} --project {params.project:q} --runs {params.runs:q}"
         " --folder {params.folder:q} --output {output:q} --records {params.records:q} --call $PPID"
         " --limit {resources.limit_s} 2> {log:q}"

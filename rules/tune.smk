@@ -4,7 +4,6 @@
 rule carve_dev:
     input:
         tokens=f"{OUT}/tokens/{{dataset}}/{{model}}.npz",
-        code=code("carve_dev.py"),
     output:
         tokens=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.npz",
         description=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.json",
@@ -13,10 +12,11 @@ rule carve_dev:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("carve_dev.py"),
         fraction=EXPERIMENT.tune["fraction"],
         seed=EXPERIMENT.tune["seed"],
     shell:
-        "python {input.code[0]:q} --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
+        "python {SCRIPTS:q}/carve_dev.py --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
         " --output {output.tokens:q} 2> {log:q}"
 
 
@@ -24,7 +24,6 @@ rule tune:
     input:
         tokens=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.npz",
         model=f"{OUT}/models/{{model}}.json",
-        code=code("tune.py"),
     output:
         TUNED,
     log:
@@ -37,6 +36,7 @@ rule tune:
         gpu=int(EXPERIMENT.training["device"] == "cuda"),
         checkpoint_interval_s=60,
     params:
+        code=lambda w: code("tune.py"),
         settings=lambda w: json.dumps(
             EXPERIMENT.trial_settings(w.dataset, w.model, w.arm)
         ),
@@ -47,7 +47,7 @@ rule tune:
         extensions=EXPERIMENT.tune["max_extensions"] * EXPERIMENT.tune["extend"],
     shell:
         # exec: no shell stands between a signal and the training process.
-        "exec python {input.code[0]:q} --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"
+        "exec python {SCRIPTS:q}/tune.py --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"
         " --extend {params.extensions} --tokens {input.tokens:q} --model {params.model:q}"
         " --trials-dir {params.trials:q} --output {output:q}"
         " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s} 2> {log:q}"

@@ -11,7 +11,6 @@ rule compare_at_budgets:
     input:
         summaries=summaries(),
         contract=f"{OUT}/tables/contract.csv",
-        code=code("compare_at_budgets.py"),
     output:
         tables_in_report(table_files(["equal_cost"])),
     log:
@@ -19,12 +18,13 @@ rule compare_at_budgets:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("compare_at_budgets.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         budgets=json.dumps(EXPERIMENT.budgets),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {SCRIPTS:q}/compare_at_budgets.py --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --budgets {params.budgets:q} --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -33,7 +33,6 @@ rule attribute_changes:
         summaries=summaries(),
         contract=f"{OUT}/tables/contract.csv",
         noise=noise_table(),
-        code=code("attribute_changes.py"),
     output:
         tables_in_report(table_files(["attribution"])),
     log:
@@ -41,13 +40,14 @@ rule attribute_changes:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("attribute_changes.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         noise=noise_option,
         factorials=json.dumps(FACTORIALS),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {input.code[0]:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {SCRIPTS:q}/attribute_changes.py --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --factorials {params.factorials:q} --contract {input.contract:q} {params.noise}"
         " --output-dir {params.folder:q} 2> {log:q}"
 
@@ -59,7 +59,6 @@ rule recommend:
         contract=f"{OUT}/tables/contract.csv",
         comparison=f"{OUT}/tables/comparison.csv",
         noise=noise_table(),
-        code=code("recommend.py"),
     output:
         tables_in_report(recommendation_files()),
     log:
@@ -67,6 +66,7 @@ rule recommend:
     conda:
         "../envs/environment.yaml"
     params:
+        code=lambda w: code("recommend.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         noise=noise_option,
@@ -74,7 +74,7 @@ rule recommend:
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {input.code[0]:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        "python {SCRIPTS:q}/recommend.py --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --comparison {input.comparison:q} --limits {params.limits:q}"
         " --contract {input.contract:q} {params.noise}"
         " --output-dir {params.folder:q} 2> {log:q}"

@@ -112,8 +112,11 @@ def test_another_data_row_runs_all_that_depends_on_it(folder):
 )
 def test_edited_code_runs_what_depends_on_it(folder, script, expected):
     path = folder / "workflow/workflow_scripts" / script
-    path.write_text(path.read_text() + "\n# edited\n")
+    original = path.read_text()
+    path.write_text(f"# a comment\n{original}\nprint(end='')\n")
     assert plan(folder) == expected
+    path.write_text(f"# a comment\n{original}\n\ndef not_called():\n    return 1\n")
+    assert plan(folder) == {"train": []}
 
 
 def test_the_same_content_fetched_again_trains_nothing(folder):

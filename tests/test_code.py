@@ -1,0 +1,284 @@
+"""The checksum of a script's code changes with what the code means, and with nothing else."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+from peft_tradeoffs.code import dependencies, fingerprint
+
+SCRIPT = '''
+"""A script."""
+import math
+from pkg import steps
+from pkg.rates import LARGEST, schedule
+
+def main():
+    print(steps.train(schedule(LARGEST), math.sin))
+
+if __name__ == "__main__":
+    main()
+'''
+STEPS = '''
+"""Steps of a training."""
+import functools
+from dataclasses import dataclass, field
+from math import exp
+
+from pkg.errors import Refused
+from pkg.noise import add
+
+SMALLEST = 1e-3
+SCALE = {"mean": 0.5}
+SCALE["sum"] = 2
+
+
+@dataclass
+class Step:
+    """One step."""
+
+    size: float = 0.1
+    seen: list[int] = field(default_factory=list)
+
+    def go(self, by: float, times: int = 3) -> float:
+        # A reason.
+        for _ in range(times):
+            self.size = self.size * by + SMALLEST
+        return self.size
+
+
+@functools.cache
+def squared(value: float) -> float:
+    return value**2
+
+
+def unused():
+    return 7
+
+
+def train(rates: list, wave) -> float:
+    """Train."""
+    if not rates:
+        raise Refused(f"no rates: {rates}, write some")
+    step = Step()
+    weights = [add(exp(wave(rate))) for rate in rates]
+    from pkg import late
+
+    return late.finish(step.go(squared(sum(weights)))) - SCALE["mean"]
+'''
+RATES = """
+LARGEST: int = 4
+
+
+def schedule(count, *, start=0.1):
+    return [decayed(start, number) for number in range(count)]
+
+
+def decayed(start, number):
+    return start / (1 + number) if number < 3 else schedule(0) or start
+"""
+DECAYED = """
+
+def decayed(start, number):
+    return start / (1 + number) if number < 3 else schedule(0) or start
+"""
+GUARD = """    if not rates:
+        raise Refused(f"no rates: {rates}, write some")
+"""
+FILES = {
+    "script.py": SCRIPT,
+    "pkg/__init__.py": "",
+    "pkg/steps.py": STEPS,
+    "pkg/rates.py": RATES,
+    "pkg/errors.py": "class Refused(Exception):\n    status = 3\n",
+    "pkg/noise.py": "def add(value):\n    return value + 1\n\n\ndef take(value):\n    return value + 1\n",
+    "pkg/other.py": "def add(value):\n    return value - 1\n",
+    "pkg/late.py": "import os\n\nos.environ['X'] = '1'\n\n\ndef finish(value):\n    return value\n",
+}
+
+
+def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def do(folder: Path) -> None:
+        text = (folder / name).read_text()
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
+        (folder / name).write_text(text.replace(old, new))
+
+    return do
+
+
+def renamed(old: str, new: str, *importers: tuple[str, str, str]) -> Callable[[Path], None]:
+    """A module that moves, and the lines that import it."""
+
+    def do(folder: Path) -> None:
+        (folder / new).parent.mkdir(exist_ok=True)
+        (folder / new).parent.joinpath("__init__.py").touch()
+        (folder / old).rename(folder / new)
+        for name, before, after in importers:
+            edit(name, before, after)(folder)
+
+    return do
+
+
+def both(*edits: Callable[[Path], None]) -> Callable[[Path], None]:
+    def do(folder: Path) -> None:
+        for each in edits:
+            each(folder)
+
+    return do
+
+
+def written(folder: Path, change: Callable[[Path], None] = lambda folder: None) -> str:
+    """Fingerprint of the script after a change of its files."""
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    change(folder)
+    return fingerprint(folder / "script.py")
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "comment": edit("pkg/steps.py", "# A reason.", "# Another reason."),
+        "docstring of a module": edit("pkg/steps.py", '"""Steps of a training."""', '"""Other words."""'),
+        "docstring of a class": edit("pkg/steps.py", '    """One step."""\n', ""),
+        "docstring of a function": edit("pkg/steps.py", '"""Train."""', '"""Train, and more."""'),
+        "layout": edit("pkg/rates.py", "start / (1 + number)", "(start\n    / (1 + number))"),
+        "annotation": edit("pkg/steps.py", "by: float, times: int = 3) -> float", "by, times=3) -> object"),
+        "annotation of a constant": edit("pkg/rates.py", "LARGEST: int = 4", "LARGEST = 4"),
+        "text of an exception": edit("pkg/steps.py", "no rates: {rates}, write some", "write a rate"),
+        "unused function": edit("pkg/steps.py", "return 7", "return 8"),
+        "new function": edit("pkg/noise.py", "def take", "def new():\n    return 1\n\n\ndef take"),
+        "order of definitions": both(
+            edit("pkg/steps.py", "SMALLEST = 1e-3\n", ""),
+            edit("pkg/steps.py", "@functools.cache", "SMALLEST = 1e-3\n@functools.cache"),
+        ),
+        "unused import": edit("pkg/rates.py", "LARGEST: int", "import json\nLARGEST: int"),
+        "renamed module": renamed(
+            "pkg/rates.py", "pkg/plan.py", ("script.py", "from pkg.rates import", "from pkg.plan import")
+        ),
+        "module in a package": renamed(
+            "pkg/steps.py", "pkg/train/steps.py", ("script.py", "from pkg import steps", "from pkg.train import steps")
+        ),
+        "module with effects that moves": renamed(
+            "pkg/late.py",
+            "pkg/deep/last.py",
+            ("pkg/steps.py", "from pkg import late", "from pkg.deep import last as late"),
+        ),
+        "way of importing": both(
+            edit("script.py", "from pkg import steps", "from pkg.steps import train"),
+            edit("script.py", "steps.train(", "train("),
+        ),
+        "name of an import": both(
+            edit("script.py", "import math", "import math as m"), edit("script.py", "math.sin", "m.sin")
+        ),
+        "function in another module": both(
+            edit("pkg/rates.py", DECAYED, ""),
+            edit("pkg/rates.py", "LARGEST: int", "from pkg.noise import decayed\n\nLARGEST: int"),
+            edit("pkg/noise.py", "def take", f"from pkg.rates import schedule\n{DECAYED}\n\ndef take"),
+        ),
+        "import inside a function": both(
+            edit("pkg/steps.py", "from math import exp\n", ""),
+            edit("pkg/steps.py", "    step = Step()\n", "    from math import exp\n    step = Step()\n"),
+        ),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_means_the_same_has_the_same_fingerprint(change, tmp_path):
+    assert written(tmp_path / "after", change[1]) == written(tmp_path / "before")
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "constant": edit("pkg/steps.py", "SMALLEST = 1e-3", "SMALLEST = 1e-4"),
+        "type of a constant": edit("pkg/steps.py", '["sum"] = 2', '["sum"] = 2.0'),
+        "sign of zero": edit("pkg/rates.py", "schedule(0)", "schedule(-0.0)"),
+        "operator": edit("pkg/steps.py", "self.size * by + SMALLEST", "self.size * by - SMALLEST"),
+        "precedence": edit("pkg/steps.py", "self.size * by + SMALLEST", "self.size * (by + SMALLEST)"),
+        "default": edit("pkg/steps.py", "times: int = 3", "times: int = 4"),
+        "default that only a name tells": edit("pkg/rates.py", "*, start=0.1", "*, start=0.2"),
+        "default of a field": edit("pkg/steps.py", "size: float = 0.1", "size: float = 0.2"),
+        "annotation of a field": edit("pkg/steps.py", "size: float = 0.1", "size: int = 0.1"),
+        "factory of a field": edit("pkg/steps.py", "default_factory=list", "default_factory=tuple"),
+        "callee": edit("pkg/steps.py", "[add(exp(", "[abs(exp("),
+        "callee of the same name": edit("pkg/steps.py", "from pkg.noise import add", "from pkg.other import add"),
+        "callee with the same body": both(
+            edit("pkg/steps.py", "from pkg.noise import add", "from pkg.noise import take as add")
+        ),
+        "body of a callee": edit("pkg/noise.py", "value + 1\n\n\ndef take", "value + 2\n\n\ndef take"),
+        "callee of a callee": edit("pkg/rates.py", "1 + number", "2 + number"),
+        "callee in a library": edit("script.py", "math.sin", "math.cos"),
+        "library": edit("script.py", "import math", "import cmath as math"),
+        "name from a library": edit("pkg/steps.py", "from math import exp", "from math import expm1 as exp"),
+        "attribute": edit("pkg/steps.py", "step.go(", "step.run("),
+        "argument by name": edit("script.py", "schedule(LARGEST)", "schedule(LARGEST, start=0.1)"),
+        "order of arguments": edit("pkg/rates.py", "decayed(start, number) for", "decayed(number, start) for"),
+        "order of statements": edit("pkg/steps.py", f"{GUARD}    step = Step()\n", f"    step = Step()\n{GUARD}"),
+        "condition": edit("pkg/rates.py", "number < 3", "number <= 3"),
+        "decorator": edit("pkg/steps.py", "@functools.cache\n", ""),
+        "type of an exception": edit("pkg/steps.py", "raise Refused(", "raise ValueError("),
+        "attribute of an exception": edit("pkg/errors.py", "status = 3", "status = 4"),
+        "key": edit("pkg/steps.py", '- SCALE["mean"]', '- SCALE["sum"]'),
+        "item that is set at import": edit("pkg/steps.py", '["sum"] = 2', '["sum"] = 3'),
+        "variable of the environment that an import sets": edit("pkg/late.py", "= '1'", "= '2'"),
+        "module that is imported for what it does": both(
+            edit("pkg/rates.py", "LARGEST: int", "import pkg.loud\n\nLARGEST: int"),
+            lambda folder: (folder / "pkg/loud.py").write_text("print('here')\n"),
+        ),
+        "module that a function imports for what it does": both(
+            edit("pkg/rates.py", "    return [decayed", "    import pkg.loud\n\n    return [decayed"),
+            lambda folder: (folder / "pkg/loud.py").write_text("print('here')\n"),
+        ),
+        "text that is printed": edit("script.py", "print(steps", "print('loss', steps"),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_means_something_else_has_another_fingerprint(change, tmp_path):
+    assert written(tmp_path / "after", change[1]) != written(tmp_path / "before")
+
+
+def test_what_a_decorator_of_ours_registers_counts(tmp_path):
+    register = "FOUND = []\n\n\ndef register(function):\n    FOUND.append(function)\n    return function\n"
+
+    def using(number: int) -> Callable[[Path], None]:
+        def do(folder: Path) -> None:
+            (folder / "pkg/registry.py").write_text(register)
+            (folder / "pkg/late.py").write_text(
+                f"from pkg.registry import register\n\n\n@register\ndef hook():\n    return {number}\n\n\n"
+                "def finish(value):\n    return value\n"
+            )
+
+        return do
+
+    assert written(tmp_path / "a", using(1)) != written(tmp_path / "b", using(2))
+
+
+def test_a_relative_import_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"line \d+: a relative import"):
+        written(tmp_path, edit("pkg/steps.py", "from pkg.noise import add", "from .noise import add"))
+
+
+def test_a_copy_of_the_workflow_elsewhere_has_the_same_fingerprints(tmp_path):
+    scripts = tiny.REPOSITORY / "workflow_scripts"
+    copy = shutil.copytree(scripts, tmp_path / "scripts")
+    for name in ("train.py", "make_report.py"):
+        assert fingerprint(copy / name) == fingerprint(scripts / name)
+        assert len(dependencies(copy / name)) == len(dependencies(scripts / name)) > 20
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("return torch.optim.AdamW(", "return torch.optim.Adam(", True),
+        ("# fused AdamW", "# fast AdamW", False),
+        ("-> torch.optim.AdamW:", "-> object:", False),
+    ],
+)
+def test_what_stands_far_from_the_script_counts(old, new, counts, tmp_path):
+    scripts = tiny.REPOSITORY / "workflow_scripts"
+    copy = shutil.copytree(scripts, tmp_path / "scripts")
+    (place,) = copy.rglob("step.py")
+    edit(place.name, old, new)(place.parent)
+    assert (fingerprint(copy / "train.py") != fingerprint(scripts / "train.py")) == counts
