@@ -19,7 +19,7 @@ from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable
 from peft_tradeoffs.config import resolve
 from peft_tradeoffs.digits import decimals
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.grid import AXES, run_folder
+from peft_tradeoffs.layout import AXES, run_folder
 from peft_tradeoffs.stats import over_seeds_and_examples
 from peft_tradeoffs.table_formats import latex, markdown
 from scipy import stats

@@ -8,8 +8,8 @@ import pytest
 import tiny
 import yaml
 from peft_tradeoffs.config import resolve
-from peft_tradeoffs.config_schema import SCHEMAS
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.layout import SCHEMAS
 from snakemake.utils import update_config
 
 

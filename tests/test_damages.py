@@ -17,7 +17,7 @@ from peft_tradeoffs import export, files, publish, seal, tables
 from peft_tradeoffs.comparison import read_predictions
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import LINE_ENDS
-from peft_tradeoffs.grid import run_folder, summaries
+from peft_tradeoffs.layout import run_folder, summaries
 
 GRID = {"dataset": ["sst2"], "model": ["distilbert"], "arm": ["full", "lora-r4"], "seed": [0, 1]}
 ROWS, WRONG = 872, 44

@@ -190,5 +190,5 @@ def test_a_repository_without_a_commit(tmp_path):
 
 
 def test_it_is_asked_of_the_workflows_own_folder():
-    assert (environment.WORKFLOW / "Snakefile").is_file()
-    assert tiny.REPOSITORY.samefile(environment.WORKFLOW)
+    assert (environment.REPOSITORY / "Snakefile").is_file()
+    assert tiny.REPOSITORY.samefile(environment.REPOSITORY)

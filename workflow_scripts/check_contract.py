@@ -11,7 +11,7 @@ from pathlib import Path
 
 from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import add_keep_weights, add_runs
+from peft_tradeoffs.layout import add_keep_weights, add_runs
 
 
 def arguments() -> argparse.Namespace:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_keep_weights, add_runs, summaries
+from peft_tradeoffs.layout import add_keep_weights, add_runs, summaries
 
 
 def arguments() -> argparse.Namespace:

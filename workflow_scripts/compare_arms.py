@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import AXES, add_contract, add_data, add_runs, run_folder
+from peft_tradeoffs.layout import AXES, add_contract, add_data, add_runs, run_folder
 from peft_tradeoffs.margin import check_margin
 
 NOTHING = "Random weights: there is no metric to compare.\n"

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import AXES, add_contract, add_runs, run_folder
+from peft_tradeoffs.layout import AXES, add_contract, add_runs, run_folder
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 

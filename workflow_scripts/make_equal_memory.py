@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_contract
+from peft_tradeoffs.layout import add_contract
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_noise
+from peft_tradeoffs.layout import add_noise
 
 
 def arguments() -> argparse.Namespace:

@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_contract, add_data, add_runs
+from peft_tradeoffs.layout import add_contract, add_data, add_runs
 
 
 def arguments() -> argparse.Namespace:

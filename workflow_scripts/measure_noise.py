@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import AXES, add_grid, run_folder, summaries
+from peft_tradeoffs.layout import AXES, add_grid, run_folder, summaries
 
 
 def arguments() -> argparse.Namespace:

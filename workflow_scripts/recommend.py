@@ -10,7 +10,7 @@ from pathlib import Path
 
 from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.grid import add_contract, add_data, add_noise, add_runs
+from peft_tradeoffs.layout import add_contract, add_data, add_noise, add_runs
 
 LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peft_tradeoffs import run_status, squeue, tuning_status
 from peft_tradeoffs.errors import run
-from peft_tradeoffs.grid import add_grid
+from peft_tradeoffs.layout import add_grid
 
 
 def main() -> None:

@@ -1,14 +1,13 @@
 """What the schemas want at a place of the configuration."""
 
 import functools
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-SCHEMAS = Path(__file__).parents[2] / "schemas"
+from peft_tradeoffs.layout import SCHEMAS, json_schema
+
 CONFIG = SCHEMAS / "config.schema.yaml"
 Schema = dict[str, Any]
 _NAMED = {
@@ -28,10 +27,9 @@ def config_schema() -> Schema:
     return yaml.load(CONFIG.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
-@functools.cache
 def peft_schema() -> Schema:
     """The schema of a method's `peft` block. Do not change what is returned."""
-    return json.loads((SCHEMAS / "peft.schema.json").read_text(encoding="utf-8"))
+    return json_schema("peft")
 
 
 def inner(schema: Schema, key: str | int) -> Schema:

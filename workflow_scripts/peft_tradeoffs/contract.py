@@ -8,7 +8,7 @@ from typing import Any
 
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import ADAPTER, FACTS, LEARNING_RATE, NOT_REACHED, SCALING, SEEDS, Fact, Recorded, read_run
-from peft_tradeoffs.grid import run_folder
+from peft_tradeoffs.layout import run_folder
 
 EQUAL, DECLARED, DIFFERS, OWN, UNREACHED = "equal", "declared", "differs", "own", "not reached"
 NOT_SET = "not set"

@@ -10,7 +10,7 @@ from peft_tradeoffs.contract import DECLARED, DIFFERS, EQUAL, OWN, UNREACHED, Fi
 from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS
-from peft_tradeoffs.grid import summaries
+from peft_tradeoffs.layout import summaries
 from peft_tradeoffs.readable import NULL
 from peft_tradeoffs.table_formats import escape_latex, escape_pipes, latex, sections
 from peft_tradeoffs.tables import ARM, read_summaries, runs_frame

@@ -10,8 +10,8 @@ from typing import Any
 
 from peft_tradeoffs import slurm
 from peft_tradeoffs.gpu import Gpu
+from peft_tradeoffs.layout import REPOSITORY
 
-WORKFLOW = Path(__file__).parents[2]
 LIBRARIES = (
     "torch",
     "transformers",
@@ -109,7 +109,7 @@ def cpu_name() -> str:
     return next(names, platform.machine())
 
 
-def git_state(folder: Path = WORKFLOW) -> dict[str, Any]:
+def git_state(folder: Path = REPOSITORY) -> dict[str, Any]:
     """Commit of the workflow in `folder` and whether a tracked file differs from it; a reason where git cannot say.
 
     Untracked files are the user's own data and configurations; one that is imported shows in the code's checksum.

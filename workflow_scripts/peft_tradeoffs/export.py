@@ -23,7 +23,7 @@ from peft_tradeoffs.export_schema import (
     table_schema,
 )
 from peft_tradeoffs.finished import verified
-from peft_tradeoffs.grid import AXES, run_folder
+from peft_tradeoffs.layout import AXES, run_folder
 
 PANDAS = {"integer": "Int64", "number": "float64", "boolean": "boolean"}
 ARROW = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}

@@ -4,15 +4,13 @@ A field is a descriptor of Table Schema (Frictionless Data, https://datapackage.
 description, constraints; and `unit`, where it has one.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from peft_tradeoffs.layout import json_schema
 from peft_tradeoffs.tables import SETTINGS
 
-SCHEMAS = Path(__file__).parents[2] / "schemas"
 Field = dict[str, Any]
 IDENTITY = ("dataset", "model", "method", "arm", "rank", "seed")
 UNITS = {
@@ -113,7 +111,7 @@ def _identity() -> list[Field]:
 
 
 def _properties(schema: str) -> dict[str, Any]:
-    return json.loads((SCHEMAS / f"{schema}.schema.json").read_text(encoding="utf-8"))["properties"]
+    return json_schema(schema)["properties"]
 
 
 def _of_property(name: str, about: dict[str, Any]) -> Field:

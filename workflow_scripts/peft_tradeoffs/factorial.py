@@ -3,12 +3,11 @@
 import itertools
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.layout import json_schema
 
-SCHEMA = Path(__file__).parents[2] / "schemas" / "peft.schema.json"
 OFF = (None, False, "float32")  # what a setting is without its factor; of another pair, what the first arm has
 Settings = dict[str, Any]
 
@@ -66,7 +65,7 @@ def factorial(name: str, arms: dict[str, tuple[int | None, Settings]]) -> dict[s
 
 def _settings(arms: dict[str, tuple[int | None, Settings]]) -> dict[str, Settings]:
     """What decides memory, time and energy, flat: what all arms have field by field, what some lack as a whole."""
-    known = json.loads(SCHEMA.read_text(encoding="utf-8"))["$defs"]
+    known = json_schema("peft")["$defs"]
     whole = {key for key in ("quantization", "peft") if any(settings[key] is None for _, settings in arms.values())}
     table = {}
     for arm, (rank, settings) in arms.items():

@@ -1,8 +1,6 @@
 """The facts of the contract: what the recordings of a run must say alike in every arm. Cheap to import."""
 
 import csv
-import functools
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 from peft_tradeoffs.environment import LIBRARIES
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import check_all, read_env, read_summary
+from peft_tradeoffs.layout import json_schema
 from peft_tradeoffs.metric_names import metric_name
 from peft_tradeoffs.tuning import read_found
 
@@ -21,7 +20,6 @@ COMPLETED = "completed"
 AS_SET = "delete the runs made with the other setting and run again"
 SAME_MACHINE = "delete the runs made on the other and run again"
 SAME_VERSION = "delete the runs of the older version and run again"
-SCHEMAS = Path(__file__).parents[2] / "schemas"
 
 
 @dataclass(frozen=True)
@@ -233,9 +231,8 @@ def _tried(run: Recorded) -> str | None:
     return f"{len(trials)} tried" if any(trial["added"] for trial in trials) else None
 
 
-@functools.cache
 def _peft_fields() -> dict[str, Any]:
-    return json.loads((SCHEMAS / "peft.schema.json").read_text(encoding="utf-8"))["$defs"]
+    return json_schema("peft")["$defs"]
 
 
 def _adapter(run: Recorded) -> dict[str, Any] | None:

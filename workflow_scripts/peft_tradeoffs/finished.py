@@ -11,9 +11,9 @@ from typing import Any
 
 from peft_tradeoffs import files, seal
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.layout import json_schema
 from peft_tradeoffs.seal import REMEDY
 
-SCHEMA = Path(__file__).parents[2] / "schemas" / "summary.schema.json"
 PLACE = ("dataset", "model", "arm")  # the folders above that of the seed
 TYPES: dict[str, tuple[type, ...]] = {
     **{"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "object": (dict,)},
@@ -147,7 +147,7 @@ def _converted(path: Path, sha256: str | None) -> str | None:
 @functools.cache
 def _keys() -> dict[str, tuple[tuple[type, ...], list[Any] | None, float, float]]:
     """By required key of a summary: types, the only values, the lowest and the highest number."""
-    schema = files.read_json(SCHEMA)
+    schema = json_schema("summary")
     found = {}
     for key in schema["required"]:
         about = schema["properties"][key]

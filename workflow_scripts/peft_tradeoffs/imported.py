@@ -9,8 +9,8 @@ from typing import Any
 
 from peft_tradeoffs import files
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.layout import json_schema
 
-SCHEMAS = Path(__file__).parents[2] / "schemas"
 MIB = 2**20
 FULL = "full-finetuning"  # as the benchmark calls a run without a PEFT configuration
 LARGEST = 2**63  # that a column of whole numbers holds
@@ -137,7 +137,7 @@ def _rank(result: dict[str, Any]) -> int | Missing:
     method = _method(result)
     if method == FULL:
         return Missing("full fine-tuning has no rank")
-    known = json.loads((SCHEMAS / "peft.schema.json").read_text(encoding="utf-8"))["$defs"]
+    known = json_schema("peft")["$defs"]
     if method not in known:
         return Missing(f"it is not known which field of {method} is a rank")
     field = known[method]["x-rank-field"]

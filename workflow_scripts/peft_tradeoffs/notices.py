@@ -9,7 +9,7 @@ import pandas as pd
 from peft_tradeoffs import files
 from peft_tradeoffs.arms import arm_label
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.grid import AXES, run_folder
+from peft_tradeoffs.layout import AXES, run_folder
 from peft_tradeoffs.markdown_text import visible
 from peft_tradeoffs.tables import ARM, COMPLETED
 

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -11,7 +10,9 @@ import vl_convert
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-PAGE = Path(__file__).parents[2] / "report" / "page"
+from peft_tradeoffs.layout import REPOSITORY
+
+PAGE = REPOSITORY / "report" / "page"
 SCRIPTS = ("page.js", "charts.js", "table.js", "main.js")
 # Vega, Vega-Lite and Vega-Embed with what they use, as one script. Whoever hands the page on hands on its licences.
 LIBRARY = "window.vegaEmbed = vegaEmbed;"

@@ -14,7 +14,7 @@ from peft_tradeoffs.csv_text import to_csv
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import check_all, verified
 from peft_tradeoffs.finished import read_env as read_env_json
-from peft_tradeoffs.grid import AXES, run_folder
+from peft_tradeoffs.layout import AXES, run_folder
 from peft_tradeoffs.reference_files import ENV, NOISE, RUNS, checksums, read_env
 from peft_tradeoffs.run_files import predictions_sha256, weights_sha256
 from peft_tradeoffs.tables import ARM, COLUMNS, IDENTITY, TEXT, WHOLE

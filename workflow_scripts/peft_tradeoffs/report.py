@@ -11,14 +11,13 @@ from peft_tradeoffs.canvas import load
 from peft_tradeoffs.comparison import read_comparison
 from peft_tradeoffs.csv_tables import read_table
 from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.files import read_json, read_text
-from peft_tradeoffs.grid import run_folder
+from peft_tradeoffs.files import read_text
+from peft_tradeoffs.layout import json_schema, run_folder
 from peft_tradeoffs.notices import warnings_by_pair
 from peft_tradeoffs.page_data import AXES, LABEL, imported_data, method_data, pair_data
 from peft_tradeoffs.page_environment import environment
 from peft_tradeoffs.tables import COMPLETED
 
-SCHEMA = Path(__file__).parents[2] / "schemas" / "summary.schema.json"
 # Every table a report can hold, in its order, by the title of its section.
 TITLES = {
     "comparison": "Differences to the baseline, with tests",
@@ -149,7 +148,7 @@ def verdict(text: str) -> list[dict[str, str]]:
 
 def definitions() -> list[tuple[str, str]]:
     """How each number of the page was taken, as the schema of summaries says."""
-    properties = read_json(SCHEMA)["properties"]
+    properties = json_schema("summary")["properties"]
     names = {"metric_value": "Metric", "heldout_metric_value": "Metric (heldout)"} | LABEL
     keys = [key for key in AXES if key in properties]
     found = [(names[key], properties[key]["description"]) for key in keys]

@@ -3,21 +3,20 @@
 import datetime
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
 
-from peft_tradeoffs import engine, environment, files, methods, metrics
+from peft_tradeoffs import engine, environment, methods, metrics
 from peft_tradeoffs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.devices import Device
 from peft_tradeoffs.energy import EnergyMeter
+from peft_tradeoffs.layout import json_schema
 from peft_tradeoffs.measure import MASK, MIB, NO_GPU, PREPARE, STATE, Phases, step_percentiles
 from peft_tradeoffs.positive_class import of_labels
 from peft_tradeoffs.probe import WARM_STEPS
 
-SCHEMAS = Path(__file__).parents[2] / "schemas"
 SETTINGS = (
     *("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "tuned_as"),
     *("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "compile", "device"),
@@ -139,7 +138,7 @@ def summarise(
 
 def check(schema: str, value: dict[str, Any]) -> None:
     """Validate what a run writes against schemas/{schema}.schema.json."""
-    jsonschema.validate(value, files.read_json(SCHEMAS / f"{schema}.schema.json"))
+    jsonschema.validate(value, json_schema(schema))
 
 
 def _counts(counts: methods.Parameters) -> dict[str, Any]:
@@ -234,7 +233,7 @@ def _quality(
 
 def _complete(values: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
     """Every key of the schema in its order; a null has its reason."""
-    keys = [key for key in files.read_json(SCHEMAS / "summary.schema.json")["required"] if key != "null_reasons"]
+    keys = [key for key in json_schema("summary")["required"] if key != "null_reasons"]
     summary = {key: values.get(key) for key in keys}
     missing = [key for key in keys if summary[key] is None]
     if summary["status"] != "completed":

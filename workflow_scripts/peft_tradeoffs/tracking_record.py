@@ -14,11 +14,12 @@ from typing import Any
 from peft_tradeoffs import files
 from peft_tradeoffs.attempts import now
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.layout import SCRIPTS
 from peft_tradeoffs.redaction import redacted
 from peft_tradeoffs.tracking import not_installed, read_run
 
 WAITS = "not tried yet"
-SENDER = Path(__file__).parents[1] / "send_runs.py"
+SENDER = SCRIPTS / "send_runs.py"
 START_S = 300.0  # for Python to import accelerate and torch, from a slow disk too
 GRACE_S = 5.0  # to end by itself, and to be gone after SIGKILL, which one that waits for a dead disk is not
 

@@ -14,11 +14,12 @@ from peft_tradeoffs.energy import IdlePower
 from peft_tradeoffs.environment import versions
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.interruption import Interruption
+from peft_tradeoffs.layout import SCRIPTS
 from peft_tradeoffs.model_files import check_manifest
 from peft_tradeoffs.state import RunDirectory
 from peft_tradeoffs.token_files import check_tokens, read_description
 
-SCRIPT = Path(__file__).parents[1] / "train.py"  # a run is of this code, whatever script trains it
+SCRIPT = SCRIPTS / "train.py"  # a run is of this code, whatever script trains it
 
 
 @dataclass(frozen=True)

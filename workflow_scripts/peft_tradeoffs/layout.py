@@ -1,12 +1,22 @@
-"""The runs of a grid, as scripts that read finished ones are told of them. Cheap to import."""
+"""Where things stand, and the options by which scripts are told of a grid of runs. Cheap to import."""
 
 import argparse
+import functools
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+REPOSITORY = Path(__file__).parents[2]
+SCRIPTS = REPOSITORY / "workflow_scripts"
+SCHEMAS = REPOSITORY / "schemas"
 AXES = ("dataset", "model", "arm", "seed")
+
+
+@functools.cache
+def json_schema(name: str) -> dict[str, Any]:
+    """A schema of schemas/ that is written as JSON: "summary", "peft", "metrics" and others. Not to be changed."""
+    return json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
 
 
 def add_grid(parser: argparse.ArgumentParser) -> None:
