@@ -15,9 +15,10 @@ import numpy as np
 import torch
 import transformers
 from harness import Arm
-from peft_tradeoffs.batches import MULTIPLE, Split, epoch_batches, load_tokens, padded_length
+from peft_tradeoffs.batches import MULTIPLE, epoch_batches, padded_length
 from peft_tradeoffs.measure import DROPPED
 from peft_tradeoffs.methods import training_bytes
+from peft_tradeoffs.tokens import Split, load_tokens
 
 LORA = harness.lora(["q_lin", "v_lin"], 8, lora_dropout=0.05)
 ARMS = [Arm("full"), Arm("LoRA r8", LORA), Arm("QLoRA r8", LORA, harness.NF4)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from peft_tradeoffs.environment import LIBRARIES
+from peft_tradeoffs.quantities import LIBRARIES
 from peft_tradeoffs.seal import seal as sealed
 from peft_tradeoffs.tuning_table import tuning_frame
 

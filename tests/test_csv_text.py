@@ -7,7 +7,7 @@ import pytest
 from markdown_it import MarkdownIt
 from peft_tradeoffs import comparison, imported_text, table_formats
 from peft_tradeoffs.csv_tables import read_table
-from peft_tradeoffs.csv_text import marked, to_csv, unmarked
+from peft_tradeoffs.csv_text import marked, rows_to_csv, to_csv, unmarked
 from peft_tradeoffs.markdown_text import inert
 
 COMPUTED = (
@@ -104,3 +104,13 @@ def test_classes_and_names_like_numbers_are_read_back_as_texts(tmp_path):
     (tmp_path / "comparison.csv").write_text(to_csv(frame))
     read = comparison.read_comparison(tmp_path / "comparison.csv")
     assert read.iloc[0][list(named)].to_dict() == named and pd.isna(read["positive_class"][1])
+
+
+def test_rows_are_written_as_a_table_of_them_is():
+    columns = ["name", "=seconds", "calls", "done", "reason"]
+    rows = [
+        {"name": "=SUM(1)", "=seconds": 0.1 + 0.2, "calls": 3, "done": True, "reason": None, "more": 1},
+        {"name": 'a "b", c\r\nd', "=seconds": 1e-7, "calls": -4, "done": False, "reason": "x"},
+        {"name": "-2", "=seconds": 2.0, "calls": 5, "done": True},
+    ]
+    assert rows_to_csv(rows, columns) == to_csv(pd.DataFrame(rows, columns=columns))

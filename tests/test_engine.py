@@ -9,12 +9,13 @@ import tiny
 import torch
 from peft_tradeoffs import engine, metrics, runs, summary
 from peft_tradeoffs.attention import padding_mask
-from peft_tradeoffs.batches import ResidentSplit, Split, epoch_batches, longest_rows, padded_length
+from peft_tradeoffs.batches import ResidentSplit, epoch_batches, longest_rows, padded_length
 from peft_tradeoffs.capture import CaptureError
 from peft_tradeoffs.measure import Phases, step_percentiles
 from peft_tradeoffs.probe import Probe
 from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state, linear_schedule
 from peft_tradeoffs.summary import Outcome
+from peft_tradeoffs.tokens import Split
 from torch import nn
 
 SETTINGS = Settings(

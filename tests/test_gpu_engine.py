@@ -13,12 +13,13 @@ import pytest
 import tiny
 import torch
 from peft_tradeoffs import capture, engine, methods
-from peft_tradeoffs.batches import Split, load_tokens, longest_text
+from peft_tradeoffs.batches import longest_text
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.devices import free_memory
 from peft_tradeoffs.frozen import hold_as_computed
 from peft_tradeoffs.measure import Phases
 from peft_tradeoffs.step import Settings
+from peft_tradeoffs.tokens import Split, load_tokens
 
 pytestmark = [
     pytest.mark.gpu,

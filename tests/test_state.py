@@ -16,11 +16,11 @@ import pytest
 import torch
 from peft_tradeoffs import attempts, files, state_file
 from peft_tradeoffs.attempts import NO_WORD, Attempts, wall_s
-from peft_tradeoffs.batches import load_tokens
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.interruption import Interruption
 from peft_tradeoffs.process_age import process_age_s
 from peft_tradeoffs.state import RunDirectory
+from peft_tradeoffs.tokens import load_tokens
 from peft_tradeoffs.training import TrainingProcess
 from safetensors.torch import save_file
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import tiny
 from peft_tradeoffs import tuning
-from peft_tradeoffs.batches import Split, load_tokens
 from peft_tradeoffs.config import resolve
-from peft_tradeoffs.dev_split import carve
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.tokens import Split, carve, load_tokens
 from peft_tradeoffs.tuning_table import tuning_frame, tuning_notes, tuning_readable
 
 

@@ -19,9 +19,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     import numpy as np
-    from peft_tradeoffs.batches import load_tokens
-    from peft_tradeoffs.dev_split import carve
     from peft_tradeoffs.files import atomic, sha256, write_json
+    from peft_tradeoffs.tokens import carve, load_tokens
 
     splits, description = load_tokens(arguments.tokens)
     train, dev = carve(splits["train"], arguments.fraction, arguments.seed)

@@ -4,12 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from peft_tradeoffs import environment, trace_format
-from peft_tradeoffs.batches import load_tokens, padded_length
-from peft_tradeoffs.csv_text import to_csv
+from peft_tradeoffs.batches import padded_length
+from peft_tradeoffs.csv_text import rows_to_csv
 from peft_tradeoffs.devices import Device, free_memory, refused_bytes
 from peft_tradeoffs.files import write_json, write_text
 from peft_tradeoffs.memory_timeline import COLUMNS, timeline
@@ -25,6 +24,7 @@ from peft_tradeoffs.profile_tables import (
 from peft_tradeoffs.profiling import NotCaptured, Plan, ProfiledSteps, batches, engine_settings
 from peft_tradeoffs.runs import build_arm
 from peft_tradeoffs.step import Settings
+from peft_tradeoffs.tokens import load_tokens
 from peft_tradeoffs.trace_times import windows
 
 
@@ -77,8 +77,7 @@ class ArmProfile:
             "memory": (self._memory, COLUMNS),
         }
         for name, (rows, columns) in tables.items():
-            frame = pd.DataFrame(rows, columns=list(columns))
-            write_text(folder / f"{name}.csv", to_csv(frame))
+            write_text(folder / f"{name}.csv", rows_to_csv(rows, columns))
         described = environment.describe(settings["device"], threads, self._device.gpu, self._device.no_gpu)
         own = {"seed": self._seed, "plan": dataclasses.asdict(self._plan), "batches": self._shapes}
         own |= {"problems": self._problems, "model": self._manifest, "settings": settings}

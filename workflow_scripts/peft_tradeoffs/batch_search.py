@@ -8,9 +8,9 @@ from typing import Any
 
 from peft_tradeoffs import code, files, seal
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.quantities import CAP, LARGEST, ROWS
 
 STEP = 8  # rows computed at once are multiples of it from 8 on
-CAP, LARGEST, ROWS = "cap", "largest_batch_size", "train rows"  # what a search ended at
 
 
 @dataclass(frozen=True)

@@ -1,66 +1,14 @@
-"""Tokenised splits and the batches made of them."""
+"""Batches of tokenised splits."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from peft_tradeoffs.token_files import check_tokens, read_description
+from peft_tradeoffs.tokens import Split
 
 MULTIPLE = 8  # tokens that a batch's length is padded to a multiple of
 GROUP = 50  # batches that are sorted by length together
-
-
-@dataclass(frozen=True)
-class Split:
-    """One tokenised split: n texts of together t tokens."""
-
-    input_ids: np.ndarray  # int32 [t]
-    token_type_ids: np.ndarray | None  # int8 [t]
-    offsets: np.ndarray  # int64 [n + 1]
-    labels: np.ndarray  # int64 [n], or float64 for regression; float32 where they are scaled
-    rows: np.ndarray  # int64 [n], row in the source
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens a text, int64 [n]."""
-        return np.diff(self.offsets)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: np.ndarray) -> "Split":
-        """The texts `indices`, in that order."""
-        sizes = self.lengths[indices]
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        tokens = np.repeat(self.offsets[indices] - offsets[:-1], sizes) + np.arange(offsets[-1])
-        types = None if self.token_type_ids is None else self.token_type_ids[tokens]
-        return Split(self.input_ids[tokens], types, offsets, self.labels[indices], self.rows[indices])
-
-
-def load_tokens(path: Path) -> tuple[dict[str, Split], dict[str, Any]]:
-    """The splits in `path` (.npz) by name, and the description (.json) beside it.
-
-    Raises InputError for tokens that are not those described: their SHA-256 is compared, once for each state of the
-    file that this process meets.
-    """
-    description = read_description(path)
-    check_tokens(path, description["sha256"])
-    with np.load(path) as arrays:
-        splits = {
-            name: Split(
-                arrays[f"{name}_input_ids"],
-                arrays.get(f"{name}_token_type_ids"),
-                arrays[f"{name}_offsets"],
-                arrays[f"{name}_labels"],
-                arrays[f"{name}_rows"],
-            )
-            for name in description["rows"]
-        }
-    return splits, description
 
 
 class ResidentSplit:

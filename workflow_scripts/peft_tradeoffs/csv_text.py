@@ -3,7 +3,10 @@
 Cheap to import.
 """
 
+import csv
+import io
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +34,15 @@ def unmarked(value: Any) -> Any:
 def _cell(value: Any) -> Any:
     """`marked`; without carriage returns, which end a row though they stand in no quotes."""
     return marked(value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else value)
+
+
+def rows_to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Rows as `to_csv` writes a table, where pandas is not to be loaded; what a row lacks, or is None, is empty."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(map(_cell, columns))
+    lines.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    return text.getvalue()
 
 
 def to_csv(frame: "pd.DataFrame") -> str:

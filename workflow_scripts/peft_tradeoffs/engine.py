@@ -14,7 +14,7 @@ from torch import nn
 
 from peft_tradeoffs import metrics
 from peft_tradeoffs.attention import MASKS, Mask, choose_kernels, choose_mask
-from peft_tradeoffs.batches import ResidentSplit, Split, epoch_batches, evaluation_batches, padded_length
+from peft_tradeoffs.batches import ResidentSplit, epoch_batches, evaluation_batches, padded_length
 from peft_tradeoffs.capture import CapturedSteps, CaptureError, EagerSteps
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.devices import free_memory
@@ -24,6 +24,7 @@ from peft_tradeoffs.probe import Probe, probe
 from peft_tradeoffs.scaling import target_scale
 from peft_tradeoffs.snapshots import restore, snapshot
 from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state, autocast, linear_schedule
+from peft_tradeoffs.tokens import Split
 
 
 @dataclass

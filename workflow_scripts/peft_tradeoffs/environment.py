@@ -11,17 +11,7 @@ from typing import Any
 from peft_tradeoffs import slurm
 from peft_tradeoffs.gpu import Gpu
 from peft_tradeoffs.layout import REPOSITORY
-
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "accelerate",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-)
+from peft_tradeoffs.quantities import LIBRARIES
 
 
 def versions() -> dict[str, str | None]:

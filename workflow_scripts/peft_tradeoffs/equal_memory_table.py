@@ -8,14 +8,13 @@ import pandas as pd
 
 from peft_tradeoffs import seal
 from peft_tradeoffs.arms import arm_label, sort_runs
-from peft_tradeoffs.batch_search import LARGEST, ROWS
 from peft_tradeoffs.comparison_text import RANGE, with_interval
 from peft_tradeoffs.contract import DIFFERS, compare
-from peft_tradeoffs.environment import LIBRARIES
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.facts import FACTS, Recorded
 from peft_tradeoffs.finished import read_env, read_summary
 from peft_tradeoffs.metric_names import metric_label
+from peft_tradeoffs.quantities import LARGEST, LIBRARIES, ROWS
 from peft_tradeoffs.readable import (
     NOTE,
     NULL,

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs.environment import LIBRARIES
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.finished import check_all, read_env, read_summary
 from peft_tradeoffs.layout import json_schema
 from peft_tradeoffs.metric_names import metric_name
+from peft_tradeoffs.quantities import LIBRARIES
 from peft_tradeoffs.tuning import read_found
 
 NOT_RECORDED = "not recorded"

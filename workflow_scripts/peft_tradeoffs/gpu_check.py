@@ -16,12 +16,13 @@ import torch
 
 from peft_tradeoffs import environment, methods
 from peft_tradeoffs.attention import additive_mask, choose_kernels, padding_mask
-from peft_tradeoffs.batches import ResidentSplit, Split, longest_text
+from peft_tradeoffs.batches import ResidentSplit, longest_text
 from peft_tradeoffs.capture import CapturedSteps, CaptureError, EagerSteps
 from peft_tradeoffs.devices import Device, open_device
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.frozen import hold_as_computed
 from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state
+from peft_tradeoffs.tokens import Split
 
 STEPS = 20
 ROWS, LENGTH, TOKENS = 16, 24, 100  # of each batch; size of the vocabulary

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from peft_tradeoffs.attention import Mask
-from peft_tradeoffs.batches import ResidentSplit, Split, longest_rows, padded_length
+from peft_tradeoffs.batches import ResidentSplit, longest_rows, padded_length
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.dense_parts import dense_parts
 from peft_tradeoffs.devices import requested_bytes
 from peft_tradeoffs.measure import MIB, StepTimer
 from peft_tradeoffs.step import Settings, TrainingStep, adamw
+from peft_tradeoffs.tokens import Split
 
 TIMED_STEPS = 30  # on a GPU
 WARM_STEPS = 5  # before them, on a batch that the passes for memory have seen

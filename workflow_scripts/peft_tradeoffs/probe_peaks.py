@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from peft_tradeoffs import engine
-from peft_tradeoffs.batches import load_tokens
 from peft_tradeoffs.devices import Device, free_memory, refused_bytes
 from peft_tradeoffs.measure import Phases
 from peft_tradeoffs.runs import build_arm
+from peft_tradeoffs.tokens import load_tokens
 
 
 class ProbePeaks:

@@ -16,12 +16,13 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from peft_tradeoffs import engine, methods, trace_format
-from peft_tradeoffs.batches import Split, epoch_batches, longest_rows, padded_length
+from peft_tradeoffs.batches import epoch_batches, longest_rows, padded_length
 from peft_tradeoffs.capture import Shape
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.measure import Phases, StepTimer
 from peft_tradeoffs.memory_timeline import Held
 from peft_tradeoffs.step import Settings, TrainingStep
+from peft_tradeoffs.tokens import Split
 from peft_tradeoffs.trace_times import PHASES, STEP, WINDOW
 
 TYPICAL, LONGEST = "typical", "longest"

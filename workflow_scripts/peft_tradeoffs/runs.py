@@ -17,7 +17,7 @@ import transformers
 
 from peft_tradeoffs import engine, environment, files, methods, metrics
 from peft_tradeoffs.attention import check_padding, choose_kernels, no_mask
-from peft_tradeoffs.batches import Split, load_tokens, longest_text, padded_length, shortest_texts
+from peft_tradeoffs.batches import longest_text, padded_length, shortest_texts
 from peft_tradeoffs.checkpointing import BlockGenerators
 from peft_tradeoffs.clocks import Clocks
 from peft_tradeoffs.csv_text import marked
@@ -34,6 +34,7 @@ from peft_tradeoffs.scaling import spread
 from peft_tradeoffs.state import RunDirectory
 from peft_tradeoffs.step import autocast
 from peft_tradeoffs.summary import Outcome, check, summarise
+from peft_tradeoffs.tokens import Split, load_tokens
 
 PADDED = 8  # texts by which a model shows whether it reads padding
 WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from peft_tradeoffs.batches import Split
 from peft_tradeoffs.classifier import in_head
 from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.tokens import Split
 
 CLOSE = 1e-3  # of a standard deviation: what rounding may change where the weights give the data's units
 
