@@ -117,13 +117,14 @@ def contest(folder: Path, seconds: float, *, ends: int | None, apart: bool) -> t
 
     Args:
         folder: A new one.
-        seconds: For which the holder has the lock, or until the signal `ends`, where one is given.
-        ends: SIGKILL, SIGSTOP or None. A suspended holder goes on once the others have ended.
+        seconds: For which a holder has the lock that no signal ends.
+        ends: SIGKILL, SIGSTOP or None, sent within 0.3 s. A suspended holder goes on once the others have ended.
         apart: Whether each process has a machine name of its own.
     """
     names = [f"machine {number}" if apart else None for number in range(4)]
     one = Contest(folder)
-    holder = one.start(WAIT_S if ends == signal.SIGKILL else seconds, names[0])
+    # One that a signal ends has it until then.
+    holder = one.start({signal.SIGKILL: WAIT_S, signal.SIGSTOP: 1.0}.get(ends, seconds), names[0])
     one.has(holder)
     others = [one.start(HELD_S, name) for name in names[1:]]
     if ends is not None:

@@ -62,11 +62,11 @@ CASES: dict[str, tuple[Plan | Fetch, tuple[str, ...]]] = {
     # Random models.
     "a random model without a tokenizer": (
         Plan(put("models.tiny", {"source": "random", "config": BERT})),
-        ("config key models.tiny: the key tokenizer is missing; add it",),
+        ("config key models.tiny.tokenizer: missing; add it",),
     ),
     "a random model without a type": (
         Plan(put("models.tiny", {**drawn(), "config": {"hidden_size": 64}})),
-        ("config key models.tiny.config: the key model_type is missing; add it",),
+        ("config key models.tiny.config.model_type: missing; add it",),
     ),
     "a checksum of random weights": (
         Plan(put("models.tiny", {**drawn(), "sha256": {"model.safetensors": "0" * 64}})),

@@ -36,6 +36,7 @@ INPUTS = {
     "many_bad.tsv": b"sentence\tlabel\n" + ROWS.encode() + b"a\nb\tc\t1\ncaf\xe9\t1\n",
     "train_again.tsv": "sentence\tlabel\n" + "".join(f"a {word} film\t{i}\n" for i, word in ORDER),
     "first_rows.tsv": "sentence\tlabel\n" + ROWS,
+    "first_copied.tsv": "sentence\tlabel\n" + ROWS,
 }
 
 Change = Callable[[dict[str, Any]], Any]
@@ -167,9 +168,36 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "missing key": (
         Plan(without("datasets.reviews.label")),
-        ("config key datasets.reviews: the key label is missing; add it",),
+        ("config key datasets.reviews.label: missing; add it",),
     ),
-    "missing section": (Plan(without("seeds")), ("config key (top level): the key seeds is missing; add it",)),
+    "missing section": (
+        Plan(without("seeds")),
+        ("config key seeds: missing; add it: it must be a list of whole numbers, as in [1, 2]",),
+    ),
+    "a list's first bad entry": (
+        Plan(put("seeds", ["0", "1"])),
+        ("config key seeds.0: '0' is a text; must be a whole number: write it without quotes",),
+    ),
+    "a key by its first letter": (
+        Plan(put("methods.lora.r", 4)),
+        ("config key methods.lora.r: unknown key; did you mean ranks?",),
+    ),
+    "all-linear in another spelling": (
+        Plan(put("methods.lora.peft.target_modules", "all_linear")),
+        ("config key methods.lora.peft.target_modules: 'all_linear' names no module; did you mean all-linear",),
+    ),
+    "all-linear in a list": (
+        Plan(put("methods.lora.peft.target_modules", ["all-linear"])),
+        ("config key methods.lora.peft.target_modules: ['all-linear'] names no module; did you mean all-linear",),
+    ),
+    "the end of a module's name as a text": (
+        Plan(put("methods.lora.peft.target_modules", "query")),
+        ("config key methods.lora.peft.target_modules: query as a text must match", "; write [query] for every module"),
+    ),
+    "a method that is named as an adapter and has none": (
+        Plan(without("methods.lora.peft")),
+        ("config key methods.lora.peft: missing, so lora would be full fine-tuning; add peft, or give the method",),
+    ),
     "key of another source": (
         Plan(put("models.tiny.revision", "0" * 40)),
         ("config key models.tiny.revision: this key does not belong to this source; remove it",),
@@ -393,6 +421,13 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Fetch("datasets", {**FILES, "splits": {"train": "first_rows.tsv", "test": "train_again.tsv"}}),
         ("splits test (train_again.tsv) and train (first_rows.tsv) have the same 10 texts", "carve it off train"),
     ),
+    "a positive class that is none": (
+        Fetch("datasets", {**FILES, "splits": {"train": "train.tsv", "test": "test.tsv"}, "positive_class": "good"}),
+        (
+            "config key datasets.a-positive-class-that-is-none.positive_class: 'good' is no class of the data; the "
+            "classes are '0', '1'",
+        ),
+    ),
     "missing label among numbers": (
         Fetch("datasets", split("test", "missing_label.tsv")),
         ("missing_label.tsv, line 12: no 'label' ('NaN' among numbers is a missing value); fill in or remove",),
@@ -509,6 +544,13 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     "test is train": (
         Plan(put("datasets.reviews.splits.test", "./train.tsv")),
         ("config key datasets.reviews.splits.test: ./train.tsv is train too", "name another file"),
+    ),
+    "test is a copy of train": (
+        Plan(put("datasets.reviews.splits", {"train": "first_rows.tsv", "test": "first_copied.tsv"})),
+        (
+            "config key datasets.reviews.splits.test: first_copied.tsv has the same content as train (first_rows.tsv)",
+            "name another file, or use fractions",
+        ),
     ),
     "output is a file": (Plan(put("output", "train.tsv/new")), ("config key output: ", "train.tsv is a file; name a")),
     "output that cannot be written": (

@@ -221,7 +221,19 @@ def test_runs_that_lack_what_they_published(study, capsys):
     said = capsys.readouterr().err
     assert "seed1 lacks adapter/adapter_model.safetensors" in said
     assert "delete the run's folder to train it again, or set keep_weights: false" in said
+    publish(run, "adapter/README.md", "adapter/adapter_model.safetensors", "adapter/head.json")
+    for name in ("README.md", "head.json"):
+        (run / "adapter" / name).unlink(missing_ok=True)
+    written.warn_of_missing(experiment)
+    said = capsys.readouterr().err
+    assert "seed1 lacks adapter/adapter_model.safetensors and 2 more files, which it published" in said
+    assert "or set keep_weights: false" in said
     (run / "predictions.csv").unlink()
+    publish(run, "predictions.csv", "adapter/adapter_model.safetensors")
+    written.warn_of_missing(experiment)
+    said = capsys.readouterr().err
+    assert "seed1 lacks adapter/adapter_model.safetensors and 1 more file, which it published" in said
+    assert "keep_weights" not in said
     publish(run, "predictions.csv")
     written.warn_of_missing(experiment)
     said = capsys.readouterr().err

@@ -674,7 +674,7 @@ def method(name: str, **fields: Any) -> dict[str, Any]:
         ),
         (
             *("lora", {"learning_rate": 1e-3}, "learning_rate"),
-            "config key methods.lora.learning_rate: 0.001, not tuned, but full has 0.001, not tuned; give each method "
+            "config key methods.lora.learning_rate: 0.001, not tuned, which full has too; give each method "
             "a list of rates to tune",
         ),
         (

@@ -130,7 +130,7 @@ def main() -> None:
         raise InputError(f"source {source!r}: no {missing[0]!r} in the data set's block; add it")
 
     from peft_tradeoffs.overlap import check_distinct
-    from peft_tradeoffs.positive_class import put_last
+    from peft_tradeoffs.positive_class import KEY, put_last
     from peft_tradeoffs.splits import SPLITS, make_splits, write_splits
 
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def main() -> None:
         for warning in warnings:
             print(f"warning: data set {arguments.output_dir.name}: {warning}", file=sys.stderr)
     check_distinct(tables, text)
-    splits, names = put_last(splits, names, block.get("positive_class"))
+    splits, names = put_last(splits, names, block.get(KEY), f"datasets.{arguments.output_dir.name}.{KEY}")
     write_splits(splits, names, {"source": source, **identity}, arguments.output_dir, warnings)
 
 

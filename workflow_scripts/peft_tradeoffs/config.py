@@ -1,5 +1,6 @@
 """The configuration: validated, defaults written out, expanded into arms."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from peft_tradeoffs.config_values import own_copy, retype, settle
 from peft_tradeoffs.errors import InputError
 from peft_tradeoffs.margin import check_margin
 from peft_tradeoffs.positive_class import check_positive_class
+from peft_tradeoffs.targets import check_all_linear
 from peft_tradeoffs.tuning_config import check_tuning, tuned_as
 from peft_tradeoffs.varies_config import check_varies
 from peft_tradeoffs.views_config import complete_views
@@ -21,6 +23,7 @@ VIEWS = (
     *("contract", "attribution", "budgets", "equal_memory", "recommendation", "noise", "profiles", "reference"),
     *("imported", "tracking"),
 )
+VARIANTS = ("dora", "qlora", "rslora")  # names of methods that are no types of PEFT's
 METRICS = {"classification": ["accuracy", "f1", "mcc"], "regression": ["pearson", "spearman"]}
 
 
@@ -227,6 +230,11 @@ def _method_arms(name: str, methods: dict[str, dict], tune: dict[str, Any], sche
         "dtype": method["dtype"],
     }
     if peft is None:
+        if re.split(r"[._-]", name.lower())[0] in {*map(str.lower, schema["$defs"]), *VARIANTS}:
+            raise InputError(
+                f"config key {key}.peft: missing, so {name} would be full fine-tuning; add peft, or give the method "
+                "another name"
+            )
         for field in ("quantization", "ranks"):
             if field in method:
                 raise InputError(f"config key {key}.{field}: full fine-tuning has none; add peft or remove it")
@@ -245,6 +253,10 @@ def _method_arms(name: str, methods: dict[str, dict], tune: dict[str, Any], sche
     fields = known[peft["peft_type"]]
     if error := first_error(fields, peft):
         raise InputError(explain(error, f"{key}.peft"))
+    try:
+        check_all_linear(peft.get("target_modules"))
+    except InputError as error:
+        raise InputError(f"config key {key}.peft.{error}") from None
     if common["quantization"] and not fields["x-quantization"]:
         able = sorted(name for name, about in known.items() if about["x-quantization"])
         raise InputError(

@@ -11,7 +11,11 @@ import jsonschema
 def first_error(schema: dict[str, Any], value: Any) -> jsonschema.ValidationError | None:
     errors = list(jsonschema.Draft202012Validator(schema).iter_errors(value))
     unknown = [error for error in errors if error.validator == "additionalProperties"]
-    return jsonschema.exceptions.best_match(unknown or errors)  # a misspelt key before the one it leaves missing
+    best = jsonschema.exceptions.best_match(unknown or errors)  # a misspelt key before the one it leaves missing
+    if best is None or not best.path or not isinstance(best.path[-1], int):
+        return best
+    alike = [error for error in errors if list(error.path)[:-1] == list(best.path)[:-1]]
+    return min([best, *alike], key=lambda error: error.path[-1])  # a list's first bad entry
 
 
 def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
@@ -28,7 +32,10 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
                 return f"{where}: cannot be set: {refused[unknown]}; remove it"
             return f"{where}: unknown key; {suggestion(unknown, known, 'known keys: ')}"
         case "required":
-            return f"{where}: the key {next(key for key in wanted if key not in value)} is missing; add it"
+            missing = next(key for key in wanted if key not in value)
+            about = schema.get("properties", {}).get(missing, {})
+            kind = f": it must be {choices(about)}" if {"type", "enum", "anyOf"} & set(about) else ""
+            return f"{key_of([*path, missing])}: missing; add it{kind}"
         case "not":
             return f"{where}: this key does not belong to this source; remove it"
         case "pattern" if "description" in schema:
@@ -134,5 +141,6 @@ def is_number(text: str) -> bool:
 
 def suggestion(word: str, known: Iterable[str], otherwise: str) -> str:
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1)
+    begun = [name for name in known if name.startswith(word)]
+    close = difflib.get_close_matches(word, known, n=1) or (begun if word and len(begun) == 1 else [])
     return f"did you mean {close[0]}?" if close else f"{otherwise}{', '.join(known)}"

@@ -152,6 +152,8 @@ def unlike_text(found: Finding) -> str:
         return f"{found.value}, where every arm must have {found.other}"
     if found.compared_with == found.arm:
         return f"its own seeds differ: {found.value}"
+    if found.value == found.other:  # a learning rate, which methods must not share
+        return f"{found.value}, which {found.compared_with} has too"
     return f"{found.value}, but {found.compared_with} has {found.other}"
 
 

@@ -25,15 +25,16 @@ def check_positive_class(key: str, dataset: dict[str, Any]) -> None:
 
 
 def put_last(
-    splits: Mapping[str, "Split"], names: list[str] | None, positive: Any
+    splits: Mapping[str, "Split"], names: list[str] | None, positive: Any, key: str = KEY
 ) -> tuple[dict[str, "Split"], list[str] | None]:
     """The splits and the class names with the class `positive` as class 1, of which F1 is; as they were for None.
 
-    Raises InputError for a name that is no class, and for other than two classes.
+    `key` is the config's key that names it. Raises InputError for a name that is no class, and for other than two
+    classes.
     """
     if positive is None:
         return dict(splits), names
-    where = f"config key {KEY}"
+    where = f"config key {key}"
     if names is None:
         raise InputError(f"{where}: a regression has no classes; remove the key")
     if index_of(where, positive, names) == 1:

@@ -1,5 +1,7 @@
 """What can be checked on disk before any job starts."""
 
+import filecmp
+import itertools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ def check_paths(experiment: Experiment) -> None:
                     check_head(Path(path), [*dataset["text"], dataset["label"]], dataset["separator"])
                 except InputError as error:
                     raise InputError(f"{key}: {error}") from None
+            _check_distinct_files(f"config key datasets.{name}.splits", dataset["splits"])
     for name, model in experiment.models.items():
         _check_model_folder(f"config key models.{name}", model)
     output = Path(experiment.output)
@@ -54,6 +57,16 @@ def check_paths(experiment: Experiment) -> None:
         raise InputError(
             f"config key output: {existing} cannot be written ({error.strerror}); name a folder that can be"
         ) from error
+
+
+def _check_distinct_files(key: str, splits: dict[str, str]) -> None:
+    """Raise InputError for two splits whose files are alike byte for byte; of files of one size alone it reads any."""
+    for (split, path), (other, same) in itertools.combinations(reversed(splits.items()), 2):
+        if Path(path).is_file() and Path(same).is_file() and filecmp.cmp(path, same, shallow=False):
+            raise InputError(
+                f"{key}.{split}: {path} has the same content as {other} ({same}), and every split needs rows of "
+                "its own; name another file, or use fractions"
+            )
 
 
 def check_reference(experiment: Experiment) -> None:

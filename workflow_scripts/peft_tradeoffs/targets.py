@@ -5,6 +5,8 @@ from typing import Any
 
 from peft_tradeoffs.errors import InputError
 
+ALL_LINEAR = "all-linear"
+
 
 def check_patterns(peft: dict[str, Any], adapted: list[str]) -> None:
     """Raise InputError for a key of rank_pattern or the like that fits none of the adapted module names.
@@ -31,13 +33,20 @@ def check_layers(layers: int | list[int] | None, adapted: list[str]) -> None:
             )
 
 
+def check_all_linear(targets: str | list[str] | None) -> None:
+    """Raise InputError for PEFT's word all-linear in another spelling or in a list, where it would name a module."""
+    for target in [targets] if isinstance(targets, str) else targets or []:
+        if targets != ALL_LINEAR and re.sub("[^a-z]", "", target.lower()) == "alllinear":
+            raise InputError(f"target_modules: {targets!r} names no module; did you mean {ALL_LINEAR} (no list)?")
+
+
 def check_targets(targets: str | list[str] | None, modules: list[str], linear: list[str]) -> None:
     """Raise InputError for a target that matches none of the module names `modules`.
 
     PEFT matches a text as a regular expression on the whole name, a list's entries on the name or its end. It is
     silent about an entry that matches nothing beside one that does; this is not. `linear` is named as the remedy.
     """
-    if targets is None or targets == "all-linear":
+    if targets is None or targets == ALL_LINEAR:
         return
     for target in [targets] if isinstance(targets, str) else targets:
         if isinstance(targets, str):
@@ -47,6 +56,11 @@ def check_targets(targets: str | list[str] | None, modules: list[str], linear: l
                 raise InputError(f"target_modules: {target} is no regular expression: {error}; correct it") from error
         else:
             found = any(name == target or name.endswith(f".{target}") for name in modules)
+        if not found and isinstance(targets, str) and any(name.endswith(f".{target}") for name in modules):
+            raise InputError(
+                f"target_modules: {target} as a text must match a module's whole name; write [{target}] for every "
+                "module whose name ends so"
+            )
         if not found:
             raise InputError(
                 f"target_modules: {target} matches nothing in the model; its linear layers: {', '.join(linear)}"

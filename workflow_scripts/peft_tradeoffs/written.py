@@ -69,23 +69,28 @@ def _object(path: Path) -> dict[str, Any]:
 def warn_of_missing(experiment: Experiment) -> None:
     """Print a warning for finished runs that lack a file which their summary lists. Reads no file but the summaries."""
     lacking = list(_lacking(experiment))
-    for run, name in lacking[:SHOWN]:
-        kept = ", or set keep_weights: false where weights were removed on purpose" if is_weight(name) else ""
+    for run, lost in lacking[:SHOWN]:
+        name, *others = lost
+        more = f" and {len(others)} more file{'s'[: len(others) - 1]}" if others else ""
+        kept = ", or set keep_weights: false where weights were removed on purpose" if all(map(is_weight, lost)) else ""
         print(
-            f"warning: {run} lacks {name}, which it published; delete the run's folder to train it again{kept}",
+            f"warning: {run} lacks {name}{more}, which it published; delete the run's folder to train it again{kept}",
             file=sys.stderr,
         )
     if len(lacking) > SHOWN:
         print(f"warning: {len(lacking) - SHOWN} further runs lack published files", file=sys.stderr)
 
 
-def _lacking(experiment: Experiment) -> Iterator[tuple[Path, str]]:
-    """Folders of finished runs, each with the first of its files that is not there."""
+def _lacking(experiment: Experiment) -> Iterator[tuple[Path, list[str]]]:
+    """Folders of finished runs, each with those of its files that are not there, weights first."""
     for run in _runs(experiment):
-        for name in _listed(run / "summary.json"):
-            if not (run / name).exists() and not (is_weight(name) and not experiment.keep_weights):
-                yield run, name
-                break
+        lost = [
+            name
+            for name in _listed(run / "summary.json")
+            if not (run / name).exists() and not (is_weight(name) and not experiment.keep_weights)
+        ]
+        if lost:
+            yield run, sorted(lost, key=lambda name: not name.endswith(".safetensors"))
 
 
 def _runs(experiment: Experiment) -> Iterator[Path]:
