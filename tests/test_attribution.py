@@ -58,7 +58,7 @@ def test_the_factors_are_the_settings_in_which_the_arms_differ():
             "differ in 3 settings (NF4, gradient checkpointing, rank 8), so there must be 8",
         ),
         (["lora-r4", "lora-r8", "qlora-ckpt-r4", "qlora-ckpt-r8"], "NF4 and gradient checkpointing change together"),
-        ([*QLORA[:3], "dora-r4"], "(NF4, gradient checkpointing, use_dora), so there must be 8, one a"),
+        ([*QLORA[:3], "dora-r4"], "(NF4, gradient checkpointing, use_dora), so there must be 8, one per"),
         ([*QLORA, "lora-r8"], "add one with gradient checkpointing and rank 8 and without NF4, or"),
         (["full", "lora-r4", "dora-r4", "full-ckpt"], "peft has 3 values (in full, lora-r4, dora-r4)"),
         (["alpha-r4", "alpha-r8", "lora-r4", "lora-r8"], "lora_alpha / rank has 3 values"),

@@ -76,7 +76,12 @@ TWO = {
     "a full stop": (["pos", "pos.", "x"], "differ in the full stop, comma or colon at their end alone"),
     "hyphens": (["semi-final", "semi_final", "x"], "differ in hyphens, underscores and spaces alone"),
     "Cyrillic": (["p\u043es", "pos", "x"], r"'p\u043es' (4 rows) differ in letters or signs that look the same"),
+    "spaces before a sign": (["10 %", "10%", "x"], "differ in spaces alone"),
+    "apostrophes": (["don\u2019t", "don't", "x"], "differ in letters or signs that look the same"),
+    "quotes": (['"pos"', "pos", "x"], "differ in quotes around them alone"),
     "several": (["Very Good", "very-good", "x"], "look alike; they are two classes"),
+    "what UCI writes": (["1", "2", "?"], "The label '?' (4 rows) may stand for a missing value; it is a class."),
+    "what MySQL writes": (["a", "b", r"\N"], r"The label '\\N' (4 rows) may stand for a missing value; it is a class."),
     "not a number": (
         ["nan", "mild", "severe"],
         "The label 'nan' (4 rows) may stand for a missing value; it is a class.",

@@ -63,6 +63,19 @@ def test_a_text_that_yaml_reads_as_something_else(tmp_path, text, key):
     assert f"config key {key}: YAML reads " in said(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "read"),
+    [
+        ("training: {batch_size: 016}", "training.batch_size", "016 as the number 14"),
+        ("seeds: [0, 1:30]", "seeds.1", "1:30 as the number 90"),
+        ("datasets: {a: {positive_class: 010}}", "datasets.a.positive_class", "010 as the number 8"),
+        ("methods: {a: {peft: {r: 010}}}", "methods.a.peft.r", "010 as the number 8"),
+    ],
+)
+def test_a_number_that_yaml_reads_in_another_base(tmp_path, text, key, read):
+    assert f"config key {key}: YAML reads {read}; write the number that is meant" in said(tmp_path, text)
+
+
 def test_what_may_be_no_text(tmp_path):
     """Numbers and booleans where the schema wants them, and numbers as keys of what Transformers reads."""
     written = {

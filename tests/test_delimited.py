@@ -77,6 +77,7 @@ def test_tsv_with_quotes_in_the_texts_stays_as_it_is(tmp_path, content, said):
         'label, text\n0, "hello, world"\n1, "so ""it"" is"\n',
         'label, "text"\n0, "hello, world"\n1, "so ""it"" is"\n',
         'label,text\n0,"hello, world"\n1,   "so ""it"" is"\n',
+        'text,label\n "hello, world",0\n "so ""it"" is",1\n',
     ],
 )
 def test_spaces_before_quotes_are_skipped(tmp_path, content, column):
@@ -86,6 +87,14 @@ def test_spaces_before_quotes_are_skipped(tmp_path, content, column):
     table = read_table(path, [column, "label"])
     assert table.columns == {column: ["hello, world", 'so "it" is'], "label": ["0", "1"]}
     assert table.reading.how.endswith("spaces before quotes are skipped.")
+
+
+@pytest.mark.parametrize("blank", ["\t", "\xa0"])
+def test_another_blank_before_quotes_is_told(tmp_path, blank):
+    table = read(tmp_path, "a.csv", f'text,label\na,{blank}"0"\nb,1\n')
+    assert [text.partition("a.csv, ")[2] for text in table.reading.warnings] == [
+        "line 2: a blank and quotes around a field were read as part of it."
+    ]
 
 
 def test_spaces_elsewhere_are_kept(tmp_path):
@@ -136,6 +145,11 @@ BAD = {
         "a.tsv",
         "text\tlabel\n1\ta\t0\n2\tb\t1\n",
         "each of its 2 rows has 3 fields and the header 2 (text, label); add the name that is missing",
+    ),
+    "files that were joined": (
+        "a.csv",
+        "text,label\na,1\nb,0\ntext,label\nc,1\n",
+        "line 4: the header again, as in files that were joined; take the line out",
     ),
     "all broken quotes, and what is ragged between": (
         "a.csv",

@@ -115,10 +115,8 @@ def test_04_test_rows_that_stand_in_train(fetch):
 
 def test_06_two_spellings_of_a_number_are_one_class(fetch):
     found = fetch(rows("0 1 0 1 0.0 1.0 0.0 1.0"), rows("0 1 0.0 1.0", "line"))
-    if found.outcome[0]:
-        refused(found.outcome, "0.0", "1.0")
-    else:
-        assert found.described["labels"] == ["0", "1"]
+    assert found.described["labels"] == ["0", "1"]
+    assert len(found.described["warnings"]) == 2
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zip"])
@@ -146,14 +144,8 @@ def test_15_a_space_before_a_quote(fetch):
         "label, text\n" + "".join(f'{row % 2}, "hello, {name} {row}"\n' for row in range(6))
         for name in ("world", "all")
     )
-    found = fetch(train, test, text=[" text"])  # as the header has it
-    if found.outcome[0]:
-        assert "'text'" in found.outcome[1] or "space before" in found.outcome[1], found.outcome[1]
-        found = fetch(train, test, text=["text"])
-    if found.outcome[0]:
-        refused(found.outcome, "train.csv", "space before")
-    else:
-        assert found.texts()[0] == "hello, world 0"
+    for text in (" text", "text"):  # as the header has it, and as a reader sees it
+        assert fetch(train, test, text=[text]).texts()[0] == "hello, world 0"
 
 
 @pytest.mark.parametrize("head", ["text\tlabel", '"text"\t"label"'])
@@ -208,12 +200,11 @@ def test_12_a_token_beyond_the_embedding(fetch, fetch_model, step, model, tmp_pa
     beyond = len(tokenizer)
     tokenizer.add_tokens(["<user>", "<url>"])
     tokenizer.save_pretrained(model)
-    outcome = fetch_model(model)
-    if outcome[0] == 0:  # tokens that the data do not use do no harm
-        data = fetch(rows("a b a b", "<user> film"), rows("a b", "line"))
-        assert data.outcome[0] == 0, data.outcome[1]
-        words = ("--data-dir", data.folder, "--model", tmp_path / "models/tiny", "--max-length", 16)
-        outcome = step("tokenize_dataset.py", *words, "--output", tmp_path / "tokens.npz")
+    status, said = fetch_model(model)  # tokens that the data do not use do no harm
+    assert status == 0 and f"{beyond} ('<user>')" in said, said
+    data = fetch(rows("a b a b", "<user> film"), rows("a b", "line"))
+    words = ("--data-dir", data.folder, "--model", tmp_path / "models/tiny", "--max-length", 16)
+    outcome = step("tokenize_dataset.py", *words, "--output", tmp_path / "tokens.npz")
     refused(outcome, "<user>", str(beyond), "embedding")
 
 
@@ -294,19 +285,12 @@ def test_18_a_tilde_is_the_home_folder_in_every_path(study):
 
 def test_19_a_name_that_yaml_reads_as_something_else(study):
     text = yaml.safe_dump(tiny.config(study, **FULL)).replace("reviews:", "no:")
-    outcome = planned(study, text, "-n")
-    if outcome[0]:
-        refused(outcome, "datasets", "quot", "no")
-    else:
-        assert "data/no/dataset.json" in outcome[1] and "False" not in outcome[1], outcome[1]
+    refused(planned(study, text, "-n"), "config key datasets", 'put it in quotes: "no"')
 
 
 def test_20_seeds_on_the_command_line(study):
-    outcome = planned(study, tiny.config(study, **FULL), "-n", "--config", "seeds=[0,1]")
-    if outcome[0]:
-        refused(outcome, "seeds", "--config")
-    else:
-        assert "seed1/summary.json" in outcome[1], outcome[1]
+    status, said = planned(study, tiny.config(study, **FULL), "-n", "--config", "seeds=[0,1]")
+    assert status == 0 and "seed1/summary.json" in said, said
 
 
 def test_25_lint_has_nothing_to_say(study):

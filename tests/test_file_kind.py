@@ -81,7 +81,8 @@ KINDS = {
     "Parquet named csv": ("a.csv", frame("to_parquet"), "a Parquet file; name it .parquet"),
     "encrypted Parquet": ("a.parquet", b"PARE" + bytes(50) + b"PARE", "an encrypted Parquet file; write it without"),
     "CSV named parquet": ("a.parquet", CSV.encode(), "text, not Parquet; give it the name that it should have"),
-    "JSON lines named csv": ("a.csv", JSONL.encode(), "its first line is JSON, not column names; name the file .jsonl"),
+    "a JSON array named csv": ("a.csv", b'[\n {"text": "a"}]', "it holds JSON, not column names; name the file .jsonl"),
+    "JSON lines named csv": ("a.csv", JSONL.encode(), "it holds JSON, not column names; name the file .jsonl"),
     "a JSON array": ("a.jsonl", b' [\n{"text": "a", "label": 1}\n]', "a JSON array, not JSON lines; write one object"),
     "cut off by a crash": ("a.csv", bytes(999), "it begins with NUL bytes alone"),
     **{

@@ -101,9 +101,17 @@ def test_first_configuration_loads_with_datasets_alone(glue, tmp_path):
     assert "num_rows: 6" in done.stdout
 
 
-def test_dataset_by_folder_and_by_plain_patterns(glue, tmp_path):
+@pytest.mark.parametrize(
+    "block",
+    [
+        "data_dir: sst2",
+        "data_dir: ./sst2/",
+        "data_files: [{split: train, path: ./sst2/train-*}, {split: test, path: sst2/v*.parquet}]",
+    ],
+)
+def test_dataset_by_folder_and_by_plain_patterns(glue, tmp_path, block):
     """`data_dir`, and a list of patterns without splits, as data cards may have them."""
-    configs = "[{config_name: ax, data_files: [ax/*.parquet]}, {config_name: sst2, data_dir: sst2}]"
+    configs = f"[{{config_name: ax, data_files: [ax/*.parquet]}}, {{config_name: sst2, {block}}}]"
     other = tmp_path / "other"
     shutil.copytree(glue, other)
     (other / "README.md").write_text(f"---\nconfigs: {configs}\n---\n")

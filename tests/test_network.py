@@ -61,11 +61,15 @@ def test_variables_that_huggingface_hub_fails_to_import_with(monkeypatch, name, 
 def test_secrets_of_every_setting_are_left_out(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://user:pr%21vat@proxy:3128")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://a.example/simple https://u:t0ken-of-index@b.example/simple")
+    monkeypatch.setenv("https_proxy", "user:pass-of-proxy@proxy:3128")
     monkeypatch.setenv("HF_TOKEN", "hf_short")
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     for text, left in {
         "at http://user:pr%21vat@proxy:3128/x": "at http://…@proxy:3128/x",
         "at https://u:with/slash@h/y and http://proxy:8080/user@h": "at https://…@h/y and http://proxy:8080/user@h",
+        "at https://u:with@sign@h/y, ssh://u:with/both@signs@h/y": "at https://…@h/y, ssh://…@h/y",
+        "at https://u:" + "long" * 300 + "@h/y": "at https://…@h/y",
+        "proxy pass-of-proxy": "proxy …",
         "password pr!vat, token hf_short": "password …, token …",
         "pip: t0ken-of-index is wrong": "pip: … is wrong",
         "key 0123456789abcdef": "key …",

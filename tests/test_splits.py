@@ -160,6 +160,7 @@ def test_fraction_of_a_regression():
 OK = [0, 1] * 10
 BAD = {
     "empty text": (dict(train=[0, 1, 0], texts=["a", " ", ""]), r"a\.tsv, lines 3, 4: empty text in 'text'"),
+    "invisible text": (dict(train=[0, 1], texts=["a", "\u200b\ufeff"]), r"a\.tsv, line 3: empty text"),
     "missing text": (dict(train=[0, 1], texts=["a", None]), r"a\.tsv, line 3: empty text"),
     "text is a number": (dict(train=[0, 1], texts=["a", 7]), r"line 3: 'text' is int, not text"),
     "half a surrogate": (dict(train=[0, 1], texts=["a", "\ud800"]), r"line 3: 'text' has half of a surrogate"),

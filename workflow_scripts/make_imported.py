@@ -1,6 +1,6 @@
 """Write published results of PEFT's method_comparison as a table of their own: CSV, Markdown and LaTeX.
 
-A row a result file. Nothing in it was measured by this workflow, and every row says so.
+One row per result file. Nothing in it was measured by this workflow, and every row says so.
 """
 
 import argparse

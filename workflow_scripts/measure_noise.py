@@ -20,7 +20,7 @@ def arguments() -> argparse.Namespace:
         type=Path,
         required=True,
         metavar="DIR",
-        help="holds a folder repeat{N}/{dataset}/{model}/{arm}/seed{seed} a run",
+        help="holds one folder repeat{N}/{dataset}/{model}/{arm}/seed{seed} per run",
     )
     add_grid(parser)
     parser.add_argument("--repeats", type=int, required=True, metavar="K", help="runs per arm: repeat1 to repeatK")

@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_training(parser)
     parser.add_argument("--seeds", required=True, type=int, nargs="+")
-    parser.add_argument("--output-dir", required=True, type=Path, help="gets a folder seed{N} a run")
+    parser.add_argument("--output-dir", required=True, type=Path, help="gets one folder seed{N} per run")
     arguments = parser.parse_args()
     settings = read_settings(arguments)
     with process(arguments) as training:

@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--largest", required=True, type=int, metavar="N", help="batch size that the search ends at")
     parser.add_argument("--rule", required=True, choices=("sqrt", "linear", "constant"), help="of the learning rate")
     parser.add_argument("--seeds", required=True, type=int, nargs="+")
-    parser.add_argument("--runs-dir", required=True, type=Path, metavar="DIR", help="gets batch{N}/seed{N} a run")
+    parser.add_argument(
+        "--runs-dir", required=True, type=Path, metavar="DIR", help="gets one folder batch{N}/seed{N} per run"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="JSON", help="what was found and trained")
     arguments = parser.parse_args()
     settings = read_settings(arguments)

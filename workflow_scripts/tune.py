@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--rates", required=True, type=float, nargs="+", help="the grid")
     parser.add_argument("--seed", required=True, type=int, help="of every trial")
     parser.add_argument("--extend", type=int, default=0, metavar="N", help="rates added beyond an edge at most")
-    parser.add_argument("--trials-dir", required=True, type=Path, metavar="DIR", help="gets a folder lr{RATE} a trial")
+    parser.add_argument(
+        "--trials-dir", required=True, type=Path, metavar="DIR", help="gets one folder lr{RATE} per trial"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="JSON", help="the chosen rate and all trials")
     arguments = parser.parse_args()
     settings = read_settings(arguments)

@@ -34,7 +34,7 @@ from peft_tradeoffs.text_width import wrap
 class Choice:
     """The arm of each method and what chose it."""
 
-    arms: pd.DataFrame  # rows of `arms_frame`, one a method
+    arms: pd.DataFrame  # rows of `arms_frame`, one per method
     how: str  # a sentence
 
 

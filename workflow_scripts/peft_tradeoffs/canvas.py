@@ -32,7 +32,7 @@ class Grid:
 
     dataset: str
     model: str
-    runs_dir: Path  # a folder {arm}/seed{seed} a run
+    runs_dir: Path  # one folder {arm}/seed{seed} per run
     metric: str | None  # None if no run says
     runs: pd.DataFrame  # rows of runs.csv
     curves: pd.DataFrame  # metrics.csv of the completed runs: arm, seed, epoch, step, split and scores

@@ -176,7 +176,7 @@ def _base(subject: Subject) -> str:
 
 
 def _numbers(subject: Subject) -> str:
-    """A row a number: of this run, over the arm's runs, and how it was taken."""
+    """One row per number: of this run, over the arm's runs, and how it was taken."""
     run, arm = subject.run, subject.arm
     rows, notes = [], []
     for split, (key, examples) in OF_SPLIT.items():

@@ -21,8 +21,9 @@ SCIENTIFIC = re.compile(NUMBER.pattern + r"[eE][+-]?\d{1,3}", re.ASCII)
 LOOSE_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 BOOLEANS = {"true": True, "false": False}
 MISSING = {"nan", "na", "n/a", "none", "null", "<na>", "nat", "#n/a", "-nan"}  # any case, among numbers or booleans
+AMONG_NUMBERS = {"-", "?", "."}  # hardly a class there
 CLASS_AMONG_NUMBERS = "none"  # spelled so by hand: programs that mean a missing value write None
-NOT_A_NUMBER = {"nan", "-nan", "<na>", "nat", "#n/a"}  # hardly a class among texts either
+NOT_A_NUMBER = {"nan", "-nan", "<na>", "nat", "#n/a", r"\n"}  # hardly a class among texts either
 SHOWN_PAIRS = 5  # warnings of one kind that are written out
 SHOWN_NAMES = 20
 AS_NUMBER = {"true": "1", "false": "0"}
@@ -30,9 +31,11 @@ JOINT = re.compile(r"(?<=[^\W_])[\s_\-]+(?=[^\W_])")  # between letters or digit
 # Characters that show nothing and are not of the category Cf; tags, which tell flags apart, are kept.
 BLANKS = {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)}
 BEYOND = re.compile("[\U00010000-\U0010ffff]")
-LOOKALIKES = str.maketrans(  # Cyrillic and Greek letters, lower case, and dashes
-    "аеорсухіјѕԁһԛԝкοαερυνικт\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "aeopcyxijsdhqwkoaepuvikt-------"
+LOOKALIKES = str.maketrans(  # Cyrillic and Greek letters, lower case, dashes and apostrophes
+    "аеорсухіјѕԁһԛԝкοαερυνικт\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2018\u2019\u02bc",
+    "aeopcyxijsdhqwkoaepuvikt-------'''",
 )
+QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e"
 SENTENCE = "The labels {} are {} and one class, {!r}."
 
 
@@ -107,7 +110,7 @@ def classify(
     order = _order(named.values(), declared)
     index = {name: i for i, name in enumerate(order)}
     warnings += _merged(named, classes) + _alike(
-        named, classes, NOT_A_NUMBER | ({CLASS_AMONG_NUMBERS} if among else set())
+        named, classes, NOT_A_NUMBER | ({CLASS_AMONG_NUMBERS, *AMONG_NUMBERS} if among else set())
     )
     return order, {
         split: np.array([index[named[keys[name]]] for name in names], dtype=np.int64)
@@ -170,7 +173,7 @@ def _version(text: str, names: set[str]) -> bool:
 
 def _only(names: Iterable[str], keys: Mapping[str, tuple[str, Any]]) -> str | None:
     """ "numbers" or "booleans" if names are that but for those that may stand for a missing value, else None."""
-    rest = [name for name in names if clean(name).lower() not in MISSING]
+    rest = [name for name in names if clean(name).lower() not in MISSING | AMONG_NUMBERS]
     if not rest or not all(keys[name][0] != "text" or LOOSE_NUMBER.fullmatch(clean(name)) for name in rest):
         return None
     return "booleans" if all(keys[name][0] == "boolean" for name in rest) else "numbers"
@@ -264,6 +267,7 @@ DIFFERENCES = (  # how classes may differ that look alike, and what they have in
     ("differ in the width of their letters alone", lambda name: unicodedata.normalize("NFKC", name)),
     ("differ in case alone", str.casefold),
     ("differ in spaces alone", lambda name: "".join(name.split())),
+    ("differ in quotes around them alone", lambda name: name.strip(QUOTES) or name),
     ("differ in leading zeros alone", lambda name: re.sub(r"^([+-]?)0+(?=\d)", r"\1", name)),
     ("differ in zeros at the end alone", lambda name: _value(name)),
     ("may be one value, as a number and as a boolean", lambda name: AS_NUMBER.get(name.lower(), _value(name))),
@@ -282,7 +286,8 @@ def _value(name: str) -> str:
 
 def _loosest(name: str) -> str:
     """The same for all names that one difference, or several together, tell apart."""
-    name = unicodedata.normalize("NFKC", clean(name)).casefold().translate(LOOKALIKES)
+    name = "".join(unicodedata.normalize("NFKC", clean(name)).casefold().translate(LOOKALIKES).split())
+    name = name.strip(QUOTES) or name
     if not LOOSE_NUMBER.fullmatch(name):
         name = JOINT.sub("", name).rstrip(".,;:") or name
     return AS_NUMBER.get(name, _value(name))

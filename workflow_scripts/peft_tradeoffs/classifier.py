@@ -34,9 +34,13 @@ def load_config(folder: Path, **fields: Any) -> PreTrainedConfig:
         raise InputError(f"{folder}/config.json: {' '.join(str(error).split())}; correct it") from error
     except ValueError as error:
         reason = (str(error).strip().splitlines() or ["no model's config.json"])[0]
-        raise InputError(
-            f"{folder}: {reason} (code that comes with a model is never run; choose a model that Transformers knows)"
-        ) from error
+        unknown = any(words in reason for words in ("model type", "custom code", "Unrecognized model"))
+        remedy = (
+            "code that comes with a model is never run; choose a model that Transformers knows"
+            if unknown
+            else "correct its config.json"
+        )
+        raise InputError(f"{folder}: {reason} ({remedy})") from error
 
 
 def name_classes(config: PreTrainedConfig, task: str, labels: list[str] | None) -> None:
@@ -65,6 +69,7 @@ def empty_classifier(config: PreTrainedConfig) -> PreTrainedModel:
 
     Raises InputError for a model type that has no classifier, and for values that make no model.
     """
+    place = Path(config.name_or_path) / "config.json"
     with torch.device("meta"):
         try:
             return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
@@ -76,12 +81,12 @@ def empty_classifier(config: PreTrainedConfig) -> PreTrainedModel:
                 ) from error
             if "Padding_idx" in str(error):
                 raise InputError(
-                    f"config.json: pad_token_id {config.pad_token_id} is beyond the model's {config.vocab_size} "
+                    f"{place}: pad_token_id {config.pad_token_id} is beyond the model's {config.vocab_size} "
                     "embeddings; set it to a token of the vocabulary, or resize them: "
                     "model.resize_token_embeddings(len(tokenizer))"
                 ) from error
             said = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"config.json: no {config.model_type} model can be built of it: {said}") from error
+            raise InputError(f"{place}: no {config.model_type} model can be built of it: {said}") from error
 
 
 def head_modules(model: PreTrainedModel, names: list[str] | None = None) -> list[str]:

@@ -16,6 +16,8 @@ DEEPEST = 50  # levels; the deepest key of the schema is at 6
 MOST = 200_000  # values, those behind an alias as often as it stands
 STANDARD = "tag:yaml.org,2002:"
 PYTHON_KEYS = ("__use_yte__", "__definitions__", "__variables__")
+# What YAML reads in base 8 or 60, whoever wrote it.
+BASES = re.compile(r"[-+]?(?:0[0-7_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?)")
 _READ_AS = {"bool": "", "null": "", "int": "the number ", "float": "the number ", "timestamp": "the date "}
 
 
@@ -135,11 +137,17 @@ class _Nodes:
             merged = "object" in kinds(schema)  # << with a list of mappings
             for index, value in enumerate(node.value):
                 self._walk(value, schema if merged else inner(schema, index), keys if merged else [*keys, str(index)])
-        elif node.tag != f"{STANDARD}null" and (read := _read(node)) and _is_text(schema):
-            raise InputError(
-                f"{key_of(keys)}: YAML reads {node.value} as {read}, and a text must stand there; put "
-                f"it in quotes: {json.dumps(node.value)} ({self._at(node)})"
-            )
+        elif node.tag != f"{STANDARD}null" and (read := _read(node)):
+            if _is_text(schema):
+                raise InputError(
+                    f"{key_of(keys)}: YAML reads {node.value} as {read}, and a text must stand there; put "
+                    f"it in quotes: {json.dumps(node.value)} ({self._at(node)})"
+                )
+            if BASES.fullmatch(node.value):
+                raise InputError(
+                    f"{key_of(keys)}: YAML reads {node.value} as {read}; write the number that is meant, or a text in "
+                    f"quotes ({self._at(node)})"
+                )
 
     def _check_keys(self, node: yaml.MappingNode, schema: Schema, keys: list[str]) -> None:
         seen = set()

@@ -80,7 +80,7 @@ def damaged(lines: list[str]) -> str:
 def compare(
     runs: Runs, baseline: str, declared: dict[str, list[str]], facts: Iterable[Fact] = tuple(FACTS.values())
 ) -> list[Finding]:
-    """A finding an arm and fact, of the runs of one data set and model.
+    """One finding per arm and fact, of the runs of one data set and model.
 
     An arm has what its seeds have, which must be one value, the baseline's (where that has none, the first arm's that
     has). `declared` are the facts that an arm may have otherwise.

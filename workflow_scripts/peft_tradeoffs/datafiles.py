@@ -167,6 +167,9 @@ def _delimited(path: Path, columns: Sequence[str], separator: str | None) -> Tab
     (_, header), *rows = records
     if not faults.kinds:
         names = find_columns(str(path), header, columns)
+    for line, fields in rows:
+        if fields == header:
+            faults.add(line, "the header again, as in files that were joined", "take the line out")
     refuse([faults])
     indices = [header.index(name) for name in names]
     values = {column: [fields[i] for _, fields in rows] for column, i in zip(columns, indices, strict=True)}

@@ -15,6 +15,7 @@ from peft_tradeoffs.errors import InputError
 
 FIELD_LIMIT = 2**31 - 1  # characters; the csv module's own limit is 131,072
 HINT = re.compile(r'"?sep=(.)"?(?:\r\n?|\n)', re.IGNORECASE)  # a first line that Excel writes and reads
+JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"')
 ESCAPED = re.compile(r'"(?:[^"\\]|\\.)*\\"(?:[^"\\]|\\.)*"', re.DOTALL)  # a field with \" inside its quotes
 
 
@@ -51,8 +52,8 @@ def own_dialect(path: Path, separator: str | None, start: str) -> tuple[Dialect,
 
     `start` is the beginning of the file's text. CSV is taken as quoted, TSV as plain.
     """
-    if start.lstrip().startswith('{"'):
-        raise InputError(f"{path}: its first line is JSON, not column names; name the file .jsonl")
+    if JSON.match(start):
+        raise InputError(f"{path}: it holds JSON, not column names; name the file .jsonl")
     hint = HINT.match(start)
     tsv = path.suffix.lower() == ".tsv"
     separator = separator or (hint[1] if hint else "\t" if tsv else ",")
@@ -109,6 +110,8 @@ def read(path: Path, text: str, separator: str | None, faults: Faults) -> tuple[
     if parsed is None:
         dialect = replace(dialect, quoted=True)
         parsed, dialect = _quoted(text, dialect, first_line)
+    if dialect.quoted:
+        notes += _blank_note(path, parsed)
     _add_broken(parsed, text, dialect, faults)
     unusual = [
         words
@@ -150,7 +153,7 @@ def check_parted(path: Path, header: Sequence[str], separator: str) -> None:
 def _quoted(text: str, dialect: Dialect, first_line: int) -> tuple[Parsed, Dialect]:
     """As CSV; where spaces stand before quotes, without them if the file is whole only so."""
     parsed = parse(text, dialect, first_line)
-    if re.search(f'{re.escape(dialect.separator)} +"', text) and (
+    if re.search(f'(?:^|[\r\n]|{re.escape(dialect.separator)}) +"', text) and (
         not parsed.even() or any(value.startswith(" ") and value.lstrip(" ")[:1] == '"' for value in _values(parsed))
     ):
         skip = replace(dialect, skip_spaces=True)
@@ -206,6 +209,18 @@ def _escaped_note(path: Path, plain: Parsed) -> list[str]:
         return []
     where = listed(str(path), "line", lines)
     return [f'{where}: quotes and backslashes (\\") were read as part of the text; write the file without escapes.']
+
+
+def _blank_note(path: Path, parsed: Parsed) -> list[str]:
+    """A note if fields begin with a blank and are in quotes behind it, which only spaces are skipped for."""
+    lines = sorted({line for line, fields in parsed.records for value in fields if _enclosed_behind_blank(value)})
+    if not lines:
+        return []
+    return [f"{listed(str(path), 'line', lines)}: a blank and quotes around a field were read as part of it."]
+
+
+def _enclosed_behind_blank(value: str) -> bool:
+    return value[:1].isspace() and _enclosed(value.strip())
 
 
 def _values(parsed: Parsed) -> Iterator[str]:

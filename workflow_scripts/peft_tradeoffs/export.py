@@ -30,7 +30,7 @@ ARROW = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
 MEDIA = {"csv": "text/csv", "json": "application/json"}
 FORMATS = {
     "csv": "CSV in UTF-8; true and false are True and False; before texts that a spreadsheet computes a '.",
-    "json": "A JSON array of objects, one a row.",
+    "json": "A JSON array of objects, one per row.",
 }
 
 
@@ -50,8 +50,10 @@ def results(runs: pd.DataFrame, metrics: pd.DataFrame) -> dict[str, Table]:
     return {
         "runs": Table(runs, run_fields(runs), AXES, "One row per run, every number"),
         "arms": Table(arms, arm_fields(arms), tuple(tables.ARM), "One row per arm: mean, standard deviation, n"),
-        "metrics": Table(metrics, metric_fields(), (*AXES, "step", "split"), "A row an evaluation of a run on a split"),
-        "null_reasons": Table(reasons, reason_fields(), (*AXES, "column"), "A row a null of a run: why it is null"),
+        "metrics": Table(
+            metrics, metric_fields(), (*AXES, "step", "split"), "One row per evaluation of a run on a split"
+        ),
+        "null_reasons": Table(reasons, reason_fields(), (*AXES, "column"), "One row per null of a run: why it is null"),
     }
 
 
@@ -80,7 +82,7 @@ def read_metrics(runs: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
 
 
 def null_reasons(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a null that a run gives a reason for."""
+    """One row per null that a run gives a reason for."""
     rows = [
         {**{name: run[name] for name in IDENTITY}, "column": column, "reason": reason}
         for run in runs.to_dict("records")

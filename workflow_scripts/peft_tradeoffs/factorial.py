@@ -58,7 +58,7 @@ def factorial(name: str, arms: dict[str, tuple[int | None, Settings]]) -> dict[s
             lacking = " and ".join([f"with {on}"] * bool(on) + [f"without {off}"] * bool(off))
             raise InputError(
                 f"{where}: its arms differ in {len(factors)} settings ({', '.join(factors)}), so there must be "
-                f"{2 ** len(factors)}, one a combination; add one {lacking}, or name arms that differ in fewer"
+                f"{2 ** len(factors)}, one per combination; add one {lacking}, or name arms that differ in fewer"
             )
     return {"factors": factors, "arms": cells}
 

@@ -5,6 +5,7 @@ A filled cache is only read, so it may belong to somebody else. Nothing that is 
 
 import fnmatch
 import glob
+import posixpath
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -266,6 +267,7 @@ def _data_files(
         block = configs[_choose(where, configs, config)]
         data_dir = block.get("data_dir")
         patterns = _patterns(where, block.get("data_files") or []) or [f"{data_dir}/**" if data_dir else "**"]
+        patterns = [posixpath.normpath(pattern) for pattern in patterns]  # ./sst2/ is sst2
     elif config not in (None, "default"):
         patterns = [f"{config}/**"]
     else:

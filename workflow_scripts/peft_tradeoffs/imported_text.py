@@ -32,7 +32,7 @@ NOTES = (
 
 
 def imported_frame(files: dict[str, Iterable[str]]) -> pd.DataFrame:
-    """One row a result file, by label and then in the order given.
+    """One row per result file, by label and then in the order given.
 
     Columns: source (the label), file, sha256 (of it), measured_here (False), pretrained (True: the benchmark starts
     from published weights), those of `imported.COLUMNS`, null_reasons as JSON.

@@ -37,7 +37,7 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="holds a folder {dataset}/{model}/{arm}/seed{seed} a run",
+        help="holds one folder {dataset}/{model}/{arm}/seed{seed} per run",
     )
     add_grid(parser)
 

@@ -31,6 +31,7 @@ QUANTIZED_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "
 PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale|absmax|quant_map|SCB|quant_state\.[\w.]+)$")
 # Keys of config.json by which Transformers reads other files than those of `required_files`.
 ELSEWHERE = ("transformers_weights", "configuration_files")
+SHARED = 1000  # layers that may share their weights, as ALBERT's do
 LISTED = 4  # names that a message spells out
 LAYER = re.compile(r"^(.*?\.)(\d+)\.")
 
@@ -109,6 +110,12 @@ def _check_files(folder: Path, files: set[str], names: set[str]) -> None:
     weights = {name: read_header(folder / name) for name in sorted(files) if name.endswith(".safetensors")}
     if not any(weights.values()):
         raise InputError(f"{folder / WEIGHTS}: it holds no weights; download or save the model again")
+    layers, tensors_in_all = config.get("num_hidden_layers"), sum(map(len, weights.values()))
+    if isinstance(layers, int) and layers > max(tensors_in_all, SHARED):  # whose modules alone take hours to make
+        raise InputError(
+            f"{folder / CONFIG}: it asks for {layers} layers and the weights have {tensors_in_all} tensors; they "
+            "belong to different models"
+        )
     for name, tensors in weights.items():
         _refuse_packed(folder / name, tensors)
     if WEIGHTS_INDEX in files:

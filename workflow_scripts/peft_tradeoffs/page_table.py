@@ -21,7 +21,7 @@ def number(value: Any) -> float | None:
 
 
 def arms_table(arms: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
-    """The table of arms: headers, and a row an arm of what is shown and what it is sorted by."""
+    """The table of arms: headers, and one row per arm of what is shown and what it is sorted by."""
     metric = metric_of(arms)
     columns = {
         "n": "n",

@@ -46,7 +46,7 @@ def failed_row(engine: str, batch: str, shape: tuple[int, int], reason: str) -> 
 
 
 def operator_rows(engine: str, window: Window) -> list[dict[str, Any]]:
-    """A row an operator, call of CUDA and phase of Python, and one of the idle GPU: together the window."""
+    """One row per operator, call of CUDA and phase of Python, and one of the idle GPU: together the window."""
     gpu = bool(window.kernels)
     return [
         {
@@ -65,7 +65,7 @@ def operator_rows(engine: str, window: Window) -> list[dict[str, Any]]:
 
 
 def kernel_rows(engine: str, window: Window) -> list[dict[str, Any]]:
-    """A row a kernel and kind of copy, longest first, and one of the idle GPU; none on a CPU."""
+    """One row per kernel and kind of copy, longest first, and one of the idle GPU; none on a CPU."""
     if not window.kernels:
         return []
     found = {**window.kernels, IDLE: (None, window.us - window.busy_us)}

@@ -279,8 +279,8 @@ def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
         asked.append(f"{metric_words(baseline)} proven to be less than {size} below that of {arm_name(baseline)}")
     for key, noun, units in (
         ("memory_GiB", "peak memory", "GiB"),
-        ("train_s", "training time a run", "s"),
-        ("energy_J", "energy a run", "J"),
+        ("train_s", "training time per run", "s"),
+        ("energy_J", "energy per run", "J"),
     ):
         if limits[key] is not None:
             also = f" ({number(1024 * limits[key])} MiB)" if key == "memory_GiB" else ""

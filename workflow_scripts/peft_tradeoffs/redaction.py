@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 SECRET = re.compile(r"KEY|TOKEN(?!IZERS)|SECRET|PASS|AUTH|CREDENTIAL|WEBHOOK", re.IGNORECASE)
 HIDDEN = "…"
-# Of a URL; a password may have a slash in it, though it should be written %2F. A number before one is a port.
-USER = re.compile(r"(://)(?:[^/@\s'\"]+|[^/@\s:'\"]{0,99}:(?!\d+/)[^@\s'\"]{1,99})@")
+# Of a URL; a password may have @ or a slash in it, though they should be %40 and %2F. A number before one is a port.
+USER = re.compile(r"(://)(?:[^/\s'\"]+|[^/@\s:'\"]{0,99}:(?!\d+/)[^\s'\"]{1,99})@")
 QUERY = re.compile(r"(://[^\s?'\"]{1,2000}\?)[^\s'\"]+")  # not longer, lest a long text takes long
 HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 SHORTEST = 8  # characters; a shorter value of a variable may be any word
@@ -50,6 +50,8 @@ def _secrets() -> Iterator[str]:
         for word in value.split():
             if "@" in word and "://" in word:
                 yield from _passwords(word)
+            elif "@" in word and name.upper().endswith("_PROXY"):  # which need no scheme
+                yield from _passwords(f"//{word}")
 
 
 def _is_path(value: str) -> bool:

@@ -317,7 +317,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _write_predictions(path: Path, split: Any, logits: np.ndarray, description: dict[str, Any]) -> None:
-    """One row a text of the split: its row in the source, label, prediction (class index or value) and logits.
+    """One row per text of the split: its row in the source, label, prediction (class index or value) and logits.
 
     Nine digits tell any two float32 values apart, seventeen the values of a regression, which are float64.
     """

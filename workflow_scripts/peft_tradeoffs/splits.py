@@ -185,7 +185,7 @@ def _texts(table: Table, columns: Sequence[str], faults: Faults) -> list[tuple[s
     for column in columns:
         for place, value in zip(table.places, table.columns[column], strict=True):
             if isinstance(value, str):
-                if not value or value.isspace():
+                if not clean(value):
                     faults.add(place, f"empty text in {column!r}", "fill in or remove")
                 elif not encodable(value):
                     faults.add(place, f"{column!r} has half of a surrogate pair", "correct the escapes")

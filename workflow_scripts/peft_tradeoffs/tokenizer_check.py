@@ -22,6 +22,12 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         raise InputError(
             f"{folder}: no tokenizer; a tokenizer.json or the vocabulary its model type needs must be there"
         )
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or longest < 1:
+        raise InputError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length is {longest!r}; write the most tokens that the "
+            "model takes, or take it out"
+        )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise InputError(f"{folder}: the tokenizer has no pad token and no eos token; set its pad_token")

@@ -1,4 +1,4 @@
-"""The trials of tuning as a table: a row a learning rate tried."""
+"""The trials of tuning as a table: one row per learning rate tried."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J")
 
 
 def tuning_frame(tunings: list[dict[str, Any]], deciding: set[str]) -> pd.DataFrame:
-    """One row a trial of `tunings` (what tune.py wrote), columns as in COLUMNS.
+    """One row per trial of `tunings` (what tune.py wrote), columns as in COLUMNS.
 
     value and loss are those of the dev split after the last step; chosen: the rate that the arm's tuning gives; tied:
     another with its metric; earlier: of an earlier grid, still standing, but not chosen from; decides: whether final
