@@ -23,8 +23,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "workflow_scripts"))
 
-from peft_tradeoffs import lock  # noqa: E402
-from peft_tradeoffs.errors import LockLost  # noqa: E402
+from peft_tradeoffs.core.errors import LockLost  # noqa: E402
+from peft_tradeoffs.runs import lock  # noqa: E402
 
 BEAT_S = 0.3  # instead of 10: an owner is dead after 1.8 s without a beat
 HELD_S = 0.05  # by those who wait, once they have it

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import transformers
 from harness import Arm
-from peft_tradeoffs.batches import MULTIPLE, epoch_batches, padded_length
-from peft_tradeoffs.measure import DROPPED
-from peft_tradeoffs.methods import training_bytes
-from peft_tradeoffs.tokens import Split, load_tokens
+from peft_tradeoffs.inputs.tokens import Split, load_tokens
+from peft_tradeoffs.measure.phases import DROPPED
+from peft_tradeoffs.training.batches import MULTIPLE, epoch_batches, padded_length
+from peft_tradeoffs.training.methods import training_bytes
 
 LORA = harness.lora(["q_lin", "v_lin"], 8, lora_dropout=0.05)
 ARMS = [Arm("full"), Arm("LoRA r8", LORA), Arm("QLoRA r8", LORA, harness.NF4)]

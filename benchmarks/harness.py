@@ -13,12 +13,12 @@ import transformers
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "workflow_scripts"))
 
-from peft_tradeoffs import engine, methods  # noqa: E402
-from peft_tradeoffs.devices import free_memory  # noqa: E402
-from peft_tradeoffs.frozen import hold_as_computed  # noqa: E402
-from peft_tradeoffs.measure import Phases  # noqa: E402
-from peft_tradeoffs.step import Settings  # noqa: E402
-from peft_tradeoffs.tokens import Split  # noqa: E402
+from peft_tradeoffs.inputs.tokens import Split  # noqa: E402
+from peft_tradeoffs.measure.devices import free_memory  # noqa: E402
+from peft_tradeoffs.measure.phases import Phases  # noqa: E402
+from peft_tradeoffs.training import engine, methods  # noqa: E402
+from peft_tradeoffs.training.frozen import hold_as_computed  # noqa: E402
+from peft_tradeoffs.training.step import Settings  # noqa: E402
 
 NF4 = {
     "load_in_4bit": True,

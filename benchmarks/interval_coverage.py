@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow_scripts"))
 
-from peft_tradeoffs.stats import holm, mcnemar, over_seeds, over_seeds_and_examples
+from peft_tradeoffs.analysis.stats import holm, mcnemar, over_seeds, over_seeds_and_examples
 
 
 @dataclass(frozen=True)

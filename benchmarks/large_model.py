@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import transformers
 from harness import Arm
-from peft_tradeoffs.measure import DROPPED
-from peft_tradeoffs.tokens import Split
+from peft_tradeoffs.inputs.tokens import Split
+from peft_tradeoffs.measure.phases import DROPPED
 
 LORA = harness.lora("all-linear", 16, lora_dropout=0.0)
 ARMS = [

@@ -16,25 +16,25 @@ os.environ.update(
     )
 )
 
-from peft_tradeoffs import slurm_executor, snakemake_lock
-from peft_tradeoffs.code import fingerprint
-from peft_tradeoffs.content import content, content_of
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.config_file import check_file
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.files import sha256
-from peft_tradeoffs.imported import find
-from peft_tradeoffs.preflight import (
+from peft_tradeoffs.runs import slurm_executor, snakemake_lock
+from peft_tradeoffs.core.code import fingerprint
+from peft_tradeoffs.inputs.content import content, content_of
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.config.config_file import check_file
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.files import sha256
+from peft_tradeoffs.report.imported import find
+from peft_tradeoffs.config.preflight import (
     check_arms,
     check_paths,
     check_planned,
     check_reference,
 )
-from peft_tradeoffs.slurm_resources import check_commands, check_resources
-from peft_tradeoffs.tracking import NONE, not_installed, project_name
-from peft_tradeoffs.tracking_record import failed_attempts
-from peft_tradeoffs.views_config import factors
-from peft_tradeoffs.written import check_written, warn_of_missing
+from peft_tradeoffs.runs.slurm_resources import check_commands, check_resources
+from peft_tradeoffs.report.tracking import NONE, not_installed, project_name
+from peft_tradeoffs.report.tracking_record import failed_attempts
+from peft_tradeoffs.config.views_config import factors
+from peft_tradeoffs.config.written import check_written, warn_of_missing
 
 slurm_executor.install()
 

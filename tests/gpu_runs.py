@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from peft_tradeoffs.config import resolve
+from peft_tradeoffs.config.experiment import resolve
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 ARMS = ("full", "lora-r4", "qlora-r4")

@@ -90,7 +90,8 @@ def tiny_glue(folder: Path) -> Path:
 
 
 def hub(home: Path, url: str, call: str, offline: bool = False) -> subprocess.CompletedProcess[str]:
-    code = f"from peft_tradeoffs.errors import run\nfrom peft_tradeoffs.hub import *\nrun(lambda: print({call}))\n"
+    imports = "from peft_tradeoffs.core.errors import run\nfrom peft_tradeoffs.inputs.hub import *\n"
+    code = f"{imports}run(lambda: print({call}))\n"
     return python(
         ["-c", code],
         HF_HOME=str(home),
@@ -162,7 +163,7 @@ def read_only(home: Path, to: Path) -> Path:
 LOADING = """
 import sys
 from pathlib import Path
-from peft_tradeoffs.hub import load_dataset
+from peft_tradeoffs.inputs.hub import load_dataset
 folder, config, cache = sys.argv[1:]
 data = load_dataset(Path(folder), config, Path(cache))
 print({split: (len(rows), rows.features["label"]) for split, rows in data.items()}, data["train"][1])

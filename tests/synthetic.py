@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from peft_tradeoffs.quantities import LIBRARIES
-from peft_tradeoffs.seal import seal as sealed
-from peft_tradeoffs.tuning_table import tuning_frame
+from peft_tradeoffs.analysis.tuning_table import tuning_frame
+from peft_tradeoffs.core.quantities import LIBRARIES
+from peft_tradeoffs.core.seal import seal as sealed
 
 PARAMETERS = 66_955_010
 HEAD = 592_130

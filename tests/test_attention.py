@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 import torch
-from peft_tradeoffs.attention import additive_mask, check_padding, choose_mask, no_mask, padding_mask
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.training.attention import additive_mask, check_padding, choose_mask, no_mask, padding_mask
 from transformers import (
     AutoModelForSequenceClassification,
     BartConfig,

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs import tables
-from peft_tradeoffs.attribution import attribution_frame
-from peft_tradeoffs.attribution_text import attribution_notes, attribution_readable, attribution_sentences
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.views_config import factors
+from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.analysis.attribution import attribution_frame
+from peft_tradeoffs.analysis.attribution_text import attribution_notes, attribution_readable, attribution_sentences
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.config.views_config import factors
+from peft_tradeoffs.core.errors import InputError
 from scipy import stats
 
 LORA = {"learning_rate": 1e-2, "ranks": [4, 8], "peft": tiny.LORA}

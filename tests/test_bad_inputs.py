@@ -18,7 +18,7 @@ import pytest
 import tiny
 import yaml
 from bad_inputs import INPUTS, RUN, Fetch, Job, Plan, Step
-from peft_tradeoffs import files
+from peft_tradeoffs.core import files
 from safetensors import SafetensorError
 
 CASES = {**bad_inputs.CASES, **bad_computing.CASES}
@@ -163,7 +163,7 @@ def step(folder: Path, bad: Step) -> tuple[int, str]:
 def test_a_disk_that_fills_up_under_a_state(tmp_path, monkeypatch):
     """torch.save says so only where it writes to an open file."""
     import torch
-    from peft_tradeoffs.state import RunDirectory
+    from peft_tradeoffs.training.state import RunDirectory
 
     @contextlib.contextmanager
     def full(path: Path) -> Iterator[Path]:
@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up_under_a_state(tmp_path, monkeypatch):
 
 def test_a_disk_that_fills_up_under_an_adapter(tmp_path):
     """safetensors names the error in its message alone."""
-    from peft_tradeoffs import methods
+    from peft_tradeoffs.training import methods
 
     class Full:
         config = None

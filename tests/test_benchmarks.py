@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from peft_tradeoffs import files
+from peft_tradeoffs.core import files
 
 ROWS, LENGTH = 64, 8
 

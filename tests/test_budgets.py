@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs import tables
-from peft_tradeoffs.budgets import budgets_frame, read_evaluations, round_up
-from peft_tradeoffs.budgets_text import budgets_notes, budgets_readable
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.analysis.budgets import budgets_frame, read_evaluations, round_up
+from peft_tradeoffs.analysis.budgets_text import budgets_notes, budgets_readable
+from peft_tradeoffs.core.errors import InputError
 from scipy import stats
 
 UNSET: dict[str, list[float]] = {"train_s": [], "energy_J": []}

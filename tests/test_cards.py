@@ -19,10 +19,12 @@ import yaml
 from hub_server import HubServer
 from hub_writes import card_problems
 from huggingface_hub import ModelCard
-from peft_tradeoffs import markdown_text, publish, tables
-from peft_tradeoffs.card import Subject, model_card
-from peft_tradeoffs.comparison import COLUMNS
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.analysis.comparison import COLUMNS
+from peft_tradeoffs.core import markdown_text
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.report import publish
+from peft_tradeoffs.report.card import Subject, model_card
 
 ARMS = ("full", "lora-r4", "qlora-r4")
 HOSTILE = 'own"er/a: b\n---\n# `x` | <b> {{y}} é'

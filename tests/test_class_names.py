@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from peft_tradeoffs import methods, publish
-from peft_tradeoffs.classifier import HEAD
+from peft_tradeoffs.inputs.classifier import HEAD
+from peft_tradeoffs.report import publish
+from peft_tradeoffs.training import methods
 from test_methods import LORA, NF4, build
 from transformers import AutoConfig, AutoModelForSequenceClassification
 

@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from peft_tradeoffs.datafiles import Table
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.splits import make_splits
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.splits import make_splits
 
 OTHER = object()  # the test split has the labels of train
 

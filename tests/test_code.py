@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from peft_tradeoffs.code import dependencies, fingerprint
+from peft_tradeoffs.core.code import dependencies, fingerprint
 
 SCRIPT = '''
 """A script."""

@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs import tables
-from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
-from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable, with_interval
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.digits import decimals
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.layout import AXES, run_folder
-from peft_tradeoffs.stats import over_seeds_and_examples
-from peft_tradeoffs.table_formats import latex, markdown
+from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.analysis.comparison import PREDICTIONS, comparison_frame, read_predictions
+from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable, with_interval
+from peft_tradeoffs.analysis.digits import decimals
+from peft_tradeoffs.analysis.stats import over_seeds_and_examples
+from peft_tradeoffs.analysis.table_formats import latex, markdown
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import AXES, run_folder
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 

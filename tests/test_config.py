@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.layout import SCHEMAS
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import SCHEMAS
 from snakemake.utils import update_config
 
 

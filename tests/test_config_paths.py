@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import tiny
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.config_paths import check_splits, expanded
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.config.config_paths import check_splits, expanded
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core.errors import InputError
 
 TOKENIZER = {"source": "folder", "path": "model"}
 RANDOM = {"source": "random", "config": {"model_type": "bert"}, "tokenizer": TOKENIZER}

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import tiny
-from peft_tradeoffs import content, datafiles, files, splits, written
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.config import written
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core import files
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs import content, datafiles, splits
 
 OLD = (1_600_000_000, 1_600_000_000)
 

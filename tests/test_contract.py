@@ -14,15 +14,26 @@ import pytest
 import synthetic
 import tiny
 import torch
-from peft_tradeoffs import methods, tables
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.contract import DECLARED, DIFFERS, EQUAL, OWN, UNREACHED, Finding, compare, read_grid, undeclared
-from peft_tradeoffs.contract_text import with_differences
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.facts import FACTS
-from peft_tradeoffs.figures import FIGURES
-from peft_tradeoffs.preflight import check_planned
-from peft_tradeoffs.seal import signed
+from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.analysis.contract import (
+    DECLARED,
+    DIFFERS,
+    EQUAL,
+    OWN,
+    UNREACHED,
+    Finding,
+    compare,
+    read_grid,
+    undeclared,
+)
+from peft_tradeoffs.analysis.contract_text import with_differences
+from peft_tradeoffs.analysis.facts import FACTS
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.config.preflight import check_planned
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.seal import signed
+from peft_tradeoffs.report.figures import FIGURES
+from peft_tradeoffs.training import methods
 
 ARMS = synthetic.grid(["full", "lora", "qlora"], [4, 16])
 AXES = ("dataset", "model", "arm", "seed")
@@ -601,7 +612,7 @@ def test_without_strict_every_table_and_figure_says_what_differs(tmp_path):
     for name in ("runs", "memory", "cost"):
         assert f"LoRA r4, LoRA r16 differ {lora}." in (tmp_path / f"tables/{name}.md").read_text()
 
-    from peft_tradeoffs.canvas import load
+    from peft_tradeoffs.report.canvas import load
 
     figures = load(tmp_path / "tables/runs.csv", folder, "sst2", "distilbert")
     for name, draw in FIGURES.items():

@@ -5,10 +5,11 @@ import json
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
-from peft_tradeoffs import comparison, imported_text, table_formats
-from peft_tradeoffs.csv_tables import read_table
-from peft_tradeoffs.csv_text import marked, rows_to_csv, to_csv, unmarked
-from peft_tradeoffs.markdown_text import inert
+from peft_tradeoffs.analysis import comparison, table_formats
+from peft_tradeoffs.analysis.csv_tables import read_table
+from peft_tradeoffs.core.csv_text import marked, rows_to_csv, to_csv, unmarked
+from peft_tradeoffs.core.markdown_text import inert
+from peft_tradeoffs.report import imported_text
 
 COMPUTED = (
     '=HYPERLINK("http://127.0.0.1:9/?"&A1,"x")', "@SUM(1)", "-2+3+cmd|' /C calc'!A0", "+1+1", "+1", "\t=1+1",

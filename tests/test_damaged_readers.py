@@ -12,17 +12,20 @@ import pandas as pd
 import published
 import pytest
 import synthetic
-from peft_tradeoffs import errors, files, imported, lock, reference, seal, tables, tracking_record, tuning
-from peft_tradeoffs.batch_search import KeptPeaks
-from peft_tradeoffs.comparison import read_comparison
-from peft_tradeoffs.contract_text import with_differences
-from peft_tradeoffs.csv_tables import read_table
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.job_noise import read_noise
-from peft_tradeoffs.reference_files import read_env
-from peft_tradeoffs.run_status import grid_status, table
-from peft_tradeoffs.tuning_status import tuning_status
-from peft_tradeoffs.tuning_table import read_tuning
+from peft_tradeoffs.analysis import reference, tables
+from peft_tradeoffs.analysis.comparison import read_comparison
+from peft_tradeoffs.analysis.contract_text import with_differences
+from peft_tradeoffs.analysis.csv_tables import read_table
+from peft_tradeoffs.analysis.job_noise import read_noise
+from peft_tradeoffs.analysis.reference_files import read_env
+from peft_tradeoffs.analysis.tuning_table import read_tuning
+from peft_tradeoffs.core import errors, files, seal
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.report import imported, tracking_record
+from peft_tradeoffs.runs import lock, tuning
+from peft_tradeoffs.runs.run_status import grid_status, table
+from peft_tradeoffs.runs.tuning_status import tuning_status
+from peft_tradeoffs.training.batch_search import KeptPeaks
 
 RUNS = [synthetic.summary("full", None, seed) for seed in (0, 1)]
 DEEP = "[" * 200_000

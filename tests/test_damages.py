@@ -13,11 +13,13 @@ import check_contract
 import pandas as pd
 import pytest
 import synthetic
-from peft_tradeoffs import export, files, publish, seal, tables
-from peft_tradeoffs.comparison import read_predictions
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.finished import LINE_ENDS
-from peft_tradeoffs.layout import run_folder, summaries
+from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.analysis.comparison import read_predictions
+from peft_tradeoffs.analysis.finished import LINE_ENDS
+from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import run_folder, summaries
+from peft_tradeoffs.report import export, publish
 
 GRID = {"dataset": ["sst2"], "model": ["distilbert"], "arm": ["full", "lora-r4"], "seed": [0, 1]}
 ROWS, WRONG = 872, 44

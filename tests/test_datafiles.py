@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from peft_tradeoffs.datafiles import Table, read_table
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.splits import make_splits
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.datafiles import Table, read_table
+from peft_tradeoffs.inputs.splits import make_splits
 
 
 def write(path: Path, content: str | bytes) -> Path:

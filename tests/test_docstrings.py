@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from peft_tradeoffs import docstrings
-from peft_tradeoffs.docstrings import docstring_table, package_versions
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs import docstrings
+from peft_tradeoffs.inputs.docstrings import docstring_table, package_versions
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon"
 

@@ -5,9 +5,9 @@ import json
 import pynvml
 import pytest
 import recorded_nvml
-from peft_tradeoffs import energy
-from peft_tradeoffs.energy import NO_GPU, EnergyMeter, IdlePower
-from peft_tradeoffs.gpu import Gpu
+from peft_tradeoffs.measure import energy
+from peft_tradeoffs.measure.energy import NO_GPU, EnergyMeter, IdlePower
+from peft_tradeoffs.measure.gpu import Gpu
 from recorded_nvml import MIB, OTHER_UUID, UUID, Device
 
 

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import engine, metrics, runs, summary
-from peft_tradeoffs.attention import padding_mask
-from peft_tradeoffs.batches import ResidentSplit, epoch_batches, longest_rows, padded_length
-from peft_tradeoffs.capture import CaptureError
-from peft_tradeoffs.measure import Phases, step_percentiles
-from peft_tradeoffs.probe import Probe
-from peft_tradeoffs.step import Settings, TrainingStep, adamw, allocate_state, linear_schedule
-from peft_tradeoffs.summary import Outcome
-from peft_tradeoffs.tokens import Split
+from peft_tradeoffs.inputs.tokens import Split
+from peft_tradeoffs.measure.phases import Phases, step_percentiles
+from peft_tradeoffs.tasks import metrics
+from peft_tradeoffs.training import engine, summary
+from peft_tradeoffs.training import run as runs
+from peft_tradeoffs.training.attention import padding_mask
+from peft_tradeoffs.training.batches import ResidentSplit, epoch_batches, longest_rows, padded_length
+from peft_tradeoffs.training.capture import CaptureError
+from peft_tradeoffs.training.probe import Probe
+from peft_tradeoffs.training.step import Settings, TrainingStep, adamw, allocate_state, linear_schedule
+from peft_tradeoffs.training.summary import Outcome
 from torch import nn
 
 SETTINGS = Settings(

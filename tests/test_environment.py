@@ -10,9 +10,10 @@ import pytest
 import recorded_nvml
 import tiny
 import torch
-from peft_tradeoffs import environment, slurm
-from peft_tradeoffs.attempts import queue_s, wall_s
-from peft_tradeoffs.gpu import Gpu
+from peft_tradeoffs.core import slurm
+from peft_tradeoffs.measure import environment
+from peft_tradeoffs.measure.gpu import Gpu
+from peft_tradeoffs.runs.attempts import queue_s, wall_s
 from recorded_nvml import UUID, Device
 
 OFF = ("tf32_matmul", "deterministic_algorithms", "cudnn_deterministic", "cudnn_benchmark")
@@ -128,7 +129,7 @@ def test_hours_and_queue_of_several_attempts():
 )
 def test_flags_however_they_were_set(setting, expected):
     """In a process of its own: flags are the process's."""
-    code = f"import json, torch; from peft_tradeoffs import environment; {setting}; " + (
+    code = f"import json, torch; from peft_tradeoffs.measure import environment; {setting}; " + (
         "import warnings; warnings.simplefilter('error'); print(json.dumps(environment.flags()))"
     )
     done = subprocess.run(

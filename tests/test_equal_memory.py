@@ -5,19 +5,19 @@ import json
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs import seal
-from peft_tradeoffs.batch_search import KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
-from peft_tradeoffs.code import dependencies
-from peft_tradeoffs.equal_memory_table import (
+from peft_tradeoffs.analysis.equal_memory_table import (
     RAN_ON,
     equal_memory_frame,
     equal_memory_notes,
     equal_memory_readable,
     read_found,
 )
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.facts import FACTS
-from peft_tradeoffs.interruption import Interrupted
+from peft_tradeoffs.analysis.facts import FACTS
+from peft_tradeoffs.core import seal
+from peft_tradeoffs.core.code import dependencies
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.runs.interruption import Interrupted
+from peft_tradeoffs.training.batch_search import KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 

@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 import synthetic
-from peft_tradeoffs import export, export_schema, tables
+from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.report import export, export_schema
 from tiny import REPOSITORY
 
 RUNS = [

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import files, methods
-from peft_tradeoffs.devices import refused_bytes
+from peft_tradeoffs.core import files
+from peft_tradeoffs.measure.devices import refused_bytes
+from peft_tradeoffs.training import methods
 
 METHODS = {
     "full": {"learning_rate": 1e30},
@@ -44,7 +45,7 @@ def test_a_diverged_arm_is_a_result_and_the_others_go_on(tmp_path, tiny_bert):
 RAISES = """
 import sys, torch
 sys.path.insert(0, {scripts!r})
-from peft_tradeoffs import engine
+from peft_tradeoffs.training import engine
 def full(*arguments):
     arguments[8].switch("probe")
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79 GiB")
@@ -80,7 +81,7 @@ def test_out_of_memory_is_a_result_of_every_seed(tmp_path, finished):
 RAISES_LATE = """
 import sys, torch
 sys.path.insert(0, {scripts!r})
-from peft_tradeoffs import engine, methods
+from peft_tradeoffs.training import engine, methods
 predict, save, allocate = engine.Trainer._predict, methods.save, engine.allocate_state
 def refuse(*arguments):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 …")

@@ -15,13 +15,14 @@ import synthetic
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
-from peft_tradeoffs import readable, style, tables
-from peft_tradeoffs.arms import arm_label
-from peft_tradeoffs.best import choose
-from peft_tradeoffs.canvas import Grid, load, message
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.figures import FIGURES, sweeps
-from peft_tradeoffs.scatter import compact, pareto
+from peft_tradeoffs.analysis import readable, tables
+from peft_tradeoffs.core.arms import arm_label
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.report import style
+from peft_tradeoffs.report.best import choose
+from peft_tradeoffs.report.canvas import Grid, load, message
+from peft_tradeoffs.report.figures import FIGURES, sweeps
+from peft_tradeoffs.report.scatter import compact, pareto
 from scipy import stats
 
 ROOT = Path(__file__).parents[1]

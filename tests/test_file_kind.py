@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from peft_tradeoffs.datafiles import check_head, read_table
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.datafiles import check_head, read_table
 
 COLUMNS = ["text", "label"]
 CSV = "text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(40))

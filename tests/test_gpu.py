@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from gpu_runs import ARMS, SCRIPTS, command, prepare, settings, step, summaries
-from peft_tradeoffs.energy import EnergyMeter
-from peft_tradeoffs.gpu import Gpu
-from peft_tradeoffs.measure import Phases
+from peft_tradeoffs.measure.energy import EnergyMeter
+from peft_tradeoffs.measure.gpu import Gpu
+from peft_tradeoffs.measure.phases import Phases
 
 pytestmark = [
     pytest.mark.gpu,

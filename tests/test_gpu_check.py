@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import environment, gpu_check
-from peft_tradeoffs.capture import EagerSteps
+from peft_tradeoffs.measure import environment
+from peft_tradeoffs.training import gpu_check
+from peft_tradeoffs.training.capture import EagerSteps
 
 
 def verdict(report: str) -> str:

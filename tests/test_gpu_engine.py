@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import capture, engine, methods
-from peft_tradeoffs.batches import longest_text
-from peft_tradeoffs.checkpointing import BlockGenerators
-from peft_tradeoffs.devices import free_memory
-from peft_tradeoffs.frozen import hold_as_computed
-from peft_tradeoffs.measure import Phases
-from peft_tradeoffs.step import Settings
-from peft_tradeoffs.tokens import Split, load_tokens
+from peft_tradeoffs.inputs.tokens import Split, load_tokens
+from peft_tradeoffs.measure.devices import free_memory
+from peft_tradeoffs.measure.phases import Phases
+from peft_tradeoffs.training import capture, engine, methods
+from peft_tradeoffs.training.batches import longest_text
+from peft_tradeoffs.training.checkpointing import BlockGenerators
+from peft_tradeoffs.training.frozen import hold_as_computed
+from peft_tradeoffs.training.step import Settings
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from peft_tradeoffs import trace_format, trace_times
-from peft_tradeoffs.memory_timeline import CATEGORIES
+from peft_tradeoffs.measure import trace_format, trace_times
+from peft_tradeoffs.measure.memory_timeline import CATEGORIES
 
 pytestmark = [
     pytest.mark.gpu,

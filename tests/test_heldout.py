@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs.config import resolve
+from peft_tradeoffs.config.experiment import resolve
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 

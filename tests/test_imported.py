@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import published
 import pytest
-from peft_tradeoffs import imported
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.report import imported
 from tiny import REPOSITORY
 
 

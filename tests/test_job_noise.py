@@ -4,11 +4,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from peft_tradeoffs import tables
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.job_noise import UNKNOWN_SPREAD, JobNoise, job_noise, noise_notes, over_jobs, processes, read_noise
-from peft_tradeoffs.mean_interval import interval, interval_notes
-from peft_tradeoffs.stats import over_seeds
+from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.analysis.job_noise import (
+    UNKNOWN_SPREAD,
+    JobNoise,
+    job_noise,
+    noise_notes,
+    over_jobs,
+    processes,
+    read_noise,
+)
+from peft_tradeoffs.analysis.mean_interval import interval, interval_notes
+from peft_tradeoffs.analysis.stats import over_seeds
+from peft_tradeoffs.core.errors import InputError
 from scipy import stats
 
 OF = {"dataset": "sst2", "model": "distilbert", "device_name": "Example CPU, 2 cores"}

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 import tiny
-from peft_tradeoffs import lease as module
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.lease import acquire
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.measure import lease as module
+from peft_tradeoffs.measure.lease import acquire
 from recorded_nvml import OTHER_UUID, UUID
 
 UUIDS = [UUID, OTHER_UUID]
 HOLDER = """
 import sys
 from pathlib import Path
-from peft_tradeoffs.lease import acquire
+from peft_tradeoffs.measure.lease import acquire
 lease = acquire(sys.argv[2:], folder=Path(sys.argv[1]))
 print(lease.index, flush=True)
 sys.stdin.read()
@@ -115,7 +115,7 @@ def test_what_a_holder_wrote_is_not_trusted(tmp_path, holders, capfd):
 
 
 def test_a_file_tidied_away_between_opening_and_locking(tmp_path, monkeypatch):
-    from peft_tradeoffs import lease
+    from peft_tradeoffs.measure import lease
 
     flock, tidied = lease.fcntl.flock, []
 

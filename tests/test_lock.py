@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 import tiny
-from peft_tradeoffs import lock
-from peft_tradeoffs.errors import InputError, LockLost
-from peft_tradeoffs.lock import BEAT_S, MISSED, Owner, RunLock
+from peft_tradeoffs.core.errors import InputError, LockLost
+from peft_tradeoffs.runs import lock
+from peft_tradeoffs.runs.lock import BEAT_S, MISSED, Owner, RunLock
 
 HOLDS = """
 import sys, time
 sys.path.insert(0, {scripts!r})
 from pathlib import Path
-from peft_tradeoffs.lock import RunLock
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.runs.lock import RunLock
+from peft_tradeoffs.core.errors import InputError
 try:
     lock = RunLock(Path({run!r}))
     lock.acquire()
@@ -255,7 +255,7 @@ def test_an_owner_that_lost_it_writes_no_more(run: Path, how: str) -> None:
 
 def test_a_run_directory_that_lost_its_lock_saves_nothing(run: Path) -> None:
     import torch
-    from peft_tradeoffs.state import RunDirectory
+    from peft_tradeoffs.training.state import RunDirectory
 
     directory = RunDirectory(run, "f", 60)
     directory.lock()
@@ -276,7 +276,7 @@ STANDS = """
 import sys
 sys.path.insert(0, {scripts!r})
 from pathlib import Path
-from peft_tradeoffs import lock
+from peft_tradeoffs.runs import lock
 lock.BEAT_S = 1.0
 mine = lock.RunLock(Path({run!r}), lambda stood_still_s: print(stood_still_s, flush=True))
 mine.acquire()

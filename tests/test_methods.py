@@ -9,9 +9,9 @@ import bitsandbytes
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import methods
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.random_models import write_random_model
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.random_models import write_random_model
+from peft_tradeoffs.training import methods
 
 LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 NF4 = {**tiny.NF4, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
@@ -305,7 +305,7 @@ def test_full_fine_tuning_in_bfloat16_is_refused(tiny_bert):
 
 def layer_outputs(model: torch.nn.Module, precision: str) -> dict[str, torch.Tensor]:
     """Outputs of the frozen linear layers of a text, by name."""
-    from peft_tradeoffs.step import autocast
+    from peft_tradeoffs.training.step import autocast
 
     found, hooks = {}, []
     for name, module in model.named_modules():

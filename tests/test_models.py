@@ -16,8 +16,8 @@ import fetch_model
 import pytest
 import small_model
 from hub_server import HubServer
-from peft_tradeoffs import wheels
-from peft_tradeoffs.errors import InputError, run
+from peft_tradeoffs.core.errors import InputError, run
+from peft_tradeoffs.inputs import wheels
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_model.py"
 REVISION = "0123456789abcdef0123456789abcdef01234567"

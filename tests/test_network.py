@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from peft_tradeoffs import errors, network
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.redaction import SafeStream, without_secrets
+from peft_tradeoffs.core import errors
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.redaction import SafeStream, without_secrets
+from peft_tradeoffs.inputs import network
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ import pytest
 import recorded_nvml
 import tiny
 import torch
-from peft_tradeoffs import gpu, isolation
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.gpu import Gpu, Unavailable
-from peft_tradeoffs.isolation import Isolation, check_alone, new_pids
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.measure import gpu, isolation
+from peft_tradeoffs.measure.gpu import Gpu, Unavailable
+from peft_tradeoffs.measure.isolation import Isolation, check_alone, new_pids
 from recorded_nvml import MIB, MIG_UUID, OTHER_UUID, OWN_BYTES, UUID, Device
 
 STRANGER = 4_194_305  # above the kernel's largest process id
@@ -33,7 +33,8 @@ def nvml(monkeypatch, device) -> recorded_nvml.Nvml:
 
 def test_importing_is_cheap():
     modules = "gpu, isolation, energy, lease, environment"
-    code = f"import sys; from peft_tradeoffs import {modules}; print({{'torch', 'pynvml', 'numpy'}} & set(sys.modules))"
+    heavy = "{'torch', 'pynvml', 'numpy'}"
+    code = f"import sys; from peft_tradeoffs.measure import {modules}; print({heavy} & set(sys.modules))"
     scripts = str(tiny.REPOSITORY / "workflow_scripts")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=scripts)
     assert done.stdout == "set()\n", done.stderr
@@ -343,7 +344,7 @@ def test_isolation_without_nvml():
 
 REAL = """
 import json, time
-from peft_tradeoffs import gpu, isolation
+from peft_tradeoffs.measure import gpu, isolation
 first = {found.uuid: found.processes() for found in gpu.machine_gpus()}
 import torch
 found = gpu.Gpu(0)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from peft_tradeoffs.datafiles import Table
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.overlap import check_distinct, overlap_warnings, share
-from peft_tradeoffs.splits import Split
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.overlap import check_distinct, overlap_warnings, share
+from peft_tradeoffs.inputs.splits import Split
 
 
 def split(texts, labels=None) -> Split:

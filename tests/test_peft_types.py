@@ -14,14 +14,14 @@ import pytest
 import tiny
 import torch
 from peft import PeftModel
-from peft_tradeoffs import engine, methods
-from peft_tradeoffs.attention import padding_mask
-from peft_tradeoffs.batches import ResidentSplit, longest_text
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.dense_parts import dense_parts
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.frozen import hold_as_computed
-from peft_tradeoffs.measure import Phases
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.measure.phases import Phases
+from peft_tradeoffs.training import engine, methods
+from peft_tradeoffs.training.attention import padding_mask
+from peft_tradeoffs.training.batches import ResidentSplit, longest_text
+from peft_tradeoffs.training.dense_parts import dense_parts
+from peft_tradeoffs.training.frozen import hold_as_computed
 from test_engine import CPU, SETTINGS, Memory, Silent, split
 from test_methods import NF4, build
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig

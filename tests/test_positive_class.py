@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs import comparison_text, metric_names, metrics, readable, recommendation_words, tables
-from peft_tradeoffs.comparison import read_comparison
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.datafiles import Table
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.jackknife import metric_of
-from peft_tradeoffs.positive_class import of_labels, put_last
-from peft_tradeoffs.splits import Split, make_splits
+from peft_tradeoffs.analysis import comparison_text, readable, recommendation_words, tables
+from peft_tradeoffs.analysis.comparison import read_comparison
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.positive_class import of_labels, put_last
+from peft_tradeoffs.inputs.splits import Split, make_splits
+from peft_tradeoffs.tasks import metric_names, metrics
+from peft_tradeoffs.tasks.jackknife import metric_of
 from test_comparison import ROWS, compared
 
 LABELS = ["anomaly", "normal", "normal", "normal"] * 5

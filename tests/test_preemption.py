@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from peft_tradeoffs.attempts import NO_WORD, Attempts, mixed_gpus, stood_still_s, wall_s
-from peft_tradeoffs.interruption import EXIT_STATUS, Interrupted
-from peft_tradeoffs.lease import acquire
-from peft_tradeoffs.state import RunDirectory
+from peft_tradeoffs.measure.lease import acquire
+from peft_tradeoffs.runs.attempts import NO_WORD, Attempts, mixed_gpus, stood_still_s, wall_s
+from peft_tradeoffs.runs.interruption import EXIT_STATUS, Interrupted
+from peft_tradeoffs.training.state import RunDirectory
 from recorded_nvml import UUID
 from test_engine import Memory, fit, split
 from test_resume import curve
@@ -27,19 +27,20 @@ TRAIN = tiny.REPOSITORY / "workflow_scripts/train.py"
 INSIDE = """
 import os, signal, sys
 sys.path.insert(0, {scripts!r})
-from peft_tradeoffs import {module}
-whole = {module}.{name}
+from peft_tradeoffs.{module} import {name} as whole
+import peft_tradeoffs.{module} as inside
 def told(*words, **named):
     os.kill(os.getpid(), signal.SIGTERM)
     return whole(*words, **named)
-{module}.{name} = told
+inside.{name} = told
 import train
 train.errors.run(train.main)
 """
 SETS_THE_CLOCK = """
 import datetime, sys, time
 sys.path.insert(0, {scripts!r})
-from peft_tradeoffs import attempts, metrics
+from peft_tradeoffs.runs import attempts
+from peft_tradeoffs.tasks import metrics
 true, evaluate, steps = time.time, metrics.evaluate, iter([-600, 86_400])
 added = 0.0
 def now():
@@ -58,7 +59,8 @@ import functools, json, sys
 from pathlib import Path
 sys.path.insert(0, {scripts!r})
 import torch
-from peft_tradeoffs import devices, lock
+from peft_tradeoffs.measure import devices
+from peft_tradeoffs.runs import lock
 lock.BEAT_S = 0.1
 torch.cuda.is_available = lambda: True
 devices.visible_uuids = lambda: [{uuid!r}]
@@ -118,7 +120,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     settings["training"].update(epochs=EPOCHS, batch_size=4)
     done = tiny.snakemake(folder, settings, "results/tokens/reviews/tiny.npz", "-p")
     assert done.returncode == 0
-    from peft_tradeoffs.config import resolve
+    from peft_tradeoffs.config.experiment import resolve
 
     (folder / "settings.json").write_text(json.dumps(resolve(settings).run_settings("reviews", "tiny", "lora-r4")))
     return folder
@@ -240,9 +242,9 @@ def test_signals_at_random_steps(prepared: Path, uninterrupted: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("module", "name", "where"),
     [
-        ("engine", "probe", "before the first step of"),
-        ("metrics", "evaluate", f"after step {PER_EPOCH} of"),
-        ("runs", "summarise", "after a run was finished"),
+        ("training.engine", "probe", "before the first step of"),
+        ("tasks.metrics", "evaluate", f"after step {PER_EPOCH} of"),
+        ("training.run", "summarise", "after a run was finished"),
     ],
 )
 def test_a_signal_outside_the_steps(
@@ -323,7 +325,7 @@ def test_a_job_that_ends_while_it_waits_for_a_gpu_has_its_wait_recorded(
 
 
 def test_a_signal_between_two_seeds_begins_no_other(prepared: Path, tmp_path: Path) -> None:
-    code, said = finish(start(prepared, tmp_path, "runs", "summarise", seeds=(0, 1)))
+    code, said = finish(start(prepared, tmp_path, "training.run", "summarise", seeds=(0, 1)))
     assert code == EXIT_STATUS, said
     assert (tmp_path / "seed0/summary.json").exists()
     assert not (tmp_path / "seed1").exists()

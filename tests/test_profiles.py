@@ -10,15 +10,16 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import arm_profile, methods, profiling, trace_format, trace_times
-from peft_tradeoffs.code import dependencies
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.devices import Device
-from peft_tradeoffs.memory_timeline import CATEGORIES, MIB, Held, timeline
-from peft_tradeoffs.profile_tables import engine_row, kernel_rows, operator_rows
-from peft_tradeoffs.profile_text import index_frame, index_text, operators_text
-from peft_tradeoffs.step import Settings
-from peft_tradeoffs.tokens import Split
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core.code import dependencies
+from peft_tradeoffs.inputs.tokens import Split
+from peft_tradeoffs.measure import trace_format, trace_times
+from peft_tradeoffs.measure.devices import Device
+from peft_tradeoffs.measure.memory_timeline import CATEGORIES, MIB, Held, timeline
+from peft_tradeoffs.measure.profile_tables import engine_row, kernel_rows, operator_rows
+from peft_tradeoffs.report.profile_text import index_frame, index_text, operators_text
+from peft_tradeoffs.training import arm_profile, methods, profiling
+from peft_tradeoffs.training.step import Settings
 from torch.profiler import ProfilerActivity, profile, record_function
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"

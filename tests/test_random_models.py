@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from peft_tradeoffs import methods
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.random_models import _check_vocabulary, write_random_model
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.random_models import _check_vocabulary, write_random_model
+from peft_tradeoffs.training import methods
 from safetensors.torch import load_file
 from test_models import beside, digest, fail, fetch, succeed
 from transformers import AutoTokenizer, CanineConfig, Gemma3Config

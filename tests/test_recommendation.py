@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs import tables
-from peft_tradeoffs.comparison import COLUMNS, read_comparison
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.recommendation import recommendation_frame
-from peft_tradeoffs.recommendation_text import answer, recommendation_markdown
+from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.analysis.comparison import COLUMNS, read_comparison
+from peft_tradeoffs.analysis.recommendation import recommendation_frame
+from peft_tradeoffs.analysis.recommendation_text import answer, recommendation_markdown
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core.errors import InputError
 from scipy import stats
 
 NO_LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
-from peft_tradeoffs import lock, squeue
-from peft_tradeoffs.lock import Owner
-from peft_tradeoffs.snakemake_lock import LOCKS, is_snakemake
+from peft_tradeoffs.core import squeue
+from peft_tradeoffs.runs import lock
+from peft_tradeoffs.runs.lock import Owner
+from peft_tradeoffs.runs.snakemake_lock import LOCKS, is_snakemake
 from test_lock import holder
 
 UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
@@ -253,7 +254,7 @@ def test_cancel_ends_no_process_that_a_forged_lock_names(folder, no_slurm, snake
 
 def test_cancel_leaves_a_process_that_it_cannot_look_into(folder, monkeypatch) -> None:
     """Another user's, whose open files /proc does not show."""
-    from peft_tradeoffs import orphans
+    from peft_tradeoffs.runs import orphans
 
     forged(folder / "results/runs/d/m/full/seed0", os.getpid())
     monkeypatch.setattr(orphans, "holds", lambda pid, path: None)

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs import reference
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.preflight import check_reference
-from peft_tradeoffs.reference_check import ALPHA
-from peft_tradeoffs.reference_check import check as judge
-from peft_tradeoffs.reference_text import report
-from peft_tradeoffs.tables import runs_frame
+from peft_tradeoffs.analysis import reference
+from peft_tradeoffs.analysis.reference_check import ALPHA
+from peft_tradeoffs.analysis.reference_check import check as judge
+from peft_tradeoffs.analysis.reference_text import report
+from peft_tradeoffs.analysis.tables import runs_frame
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.config.preflight import check_reference
+from peft_tradeoffs.core.errors import InputError
 from scipy import stats
 
 MARGIN, SWEEPS = 0.01, 25

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from peft_tradeoffs import card_loading, methods, runs
-from peft_tradeoffs.classifier import HEAD
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.scaling import TargetScale, in_own_units, spread
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.classifier import HEAD
+from peft_tradeoffs.report import card_loading
+from peft_tradeoffs.training import methods
+from peft_tradeoffs.training import run as runs
+from peft_tradeoffs.training.scaling import TargetScale, in_own_units, spread
 from test_engine import Bag, fit, split
 from test_methods import LORA, batch, build
 from torch import nn

@@ -12,12 +12,12 @@ import published
 import pytest
 import synthetic
 from axe_playwright_python.sync_playwright import Axe
-from peft_tradeoffs import tables
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.recommendation import recommendation_frame
-from peft_tradeoffs.recommendation_text import recommendation_markdown
-from peft_tradeoffs.report import report
-from peft_tradeoffs.scatter import pareto
+from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.analysis.recommendation import recommendation_frame
+from peft_tradeoffs.analysis.recommendation_text import recommendation_markdown
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.report.contents import report
+from peft_tradeoffs.report.scatter import pareto
 from playwright.sync_api import Browser, Page
 from test_recommendation import GOOD, NO_LIMITS, compared
 

@@ -102,11 +102,11 @@ def test_another_data_row_runs_all_that_depends_on_it(folder):
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        ("peft_tradeoffs/figures.py", {"train": [], "make_figures": 1}),
+        ("peft_tradeoffs/report/figures.py", {"train": [], "make_figures": 1}),
         ("make_figures.py", {"train": [], "make_figures": 1}),
-        ("peft_tradeoffs/page.py", {"train": [], "make_report": 1}),
+        ("peft_tradeoffs/report/page.py", {"train": [], "make_report": 1}),
         ("compare_arms.py", {"train": [], "compare_arms": 1, "recommend": 1, "make_report": 1}),
-        ("peft_tradeoffs/engine.py", {"train": ARMS, **MADE}),
+        ("peft_tradeoffs/training/engine.py", {"train": ARMS, **MADE}),
         ("train.py", {"train": ARMS, **MADE}),
     ],
 )
@@ -195,8 +195,8 @@ def test_results_of_two_settings_never_mix(folder):
 
 
 def test_a_run_has_one_writer(tmp_path):
-    from peft_tradeoffs.errors import InputError
-    from peft_tradeoffs.state import RunDirectory
+    from peft_tradeoffs.core.errors import InputError
+    from peft_tradeoffs.training.state import RunDirectory
 
     first, second = (RunDirectory(tmp_path / "seed0", "f", 60) for _ in range(2))
     first.lock()

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft_tradeoffs import files, seal
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core.errors import InputError
 
 CONTENT = {
     "summary.csv": b"status\ncompleted\n",

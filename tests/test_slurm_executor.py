@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from peft_tradeoffs import slurm_executor, slurm_status, squeue
-from peft_tradeoffs.squeue import Job
+from peft_tradeoffs.core import squeue
+from peft_tradeoffs.core.squeue import Job
+from peft_tradeoffs.runs import slurm_executor, slurm_status
 
 plugin = pytest.importorskip("snakemake_executor_plugin_slurm")
 FAILED = (None, None)  # what the plugin's query gives where squeue ends with an error

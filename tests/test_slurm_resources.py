@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import yaml
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.slurm_resources import check_commands, check_resources
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.runs.slurm_resources import check_commands, check_resources
 from snakemake.resources import Resources
 
 

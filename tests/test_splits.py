@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from peft_tradeoffs import files, hub
-from peft_tradeoffs.datafiles import Table
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.overlap import check_distinct
-from peft_tradeoffs.splits import make_splits, stratified_sample, write_splits
+from peft_tradeoffs.core import files
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs import hub
+from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.overlap import check_distinct
+from peft_tradeoffs.inputs.splits import make_splits, stratified_sample, write_splits
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_dataset.py"
 

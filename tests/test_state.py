@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft_tradeoffs import attempts, files, state_file
-from peft_tradeoffs.attempts import NO_WORD, Attempts, wall_s
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.interruption import Interruption
-from peft_tradeoffs.process_age import process_age_s
-from peft_tradeoffs.state import RunDirectory
-from peft_tradeoffs.tokens import load_tokens
-from peft_tradeoffs.training import TrainingProcess
+from peft_tradeoffs.core import files
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.process_age import process_age_s
+from peft_tradeoffs.inputs.tokens import load_tokens
+from peft_tradeoffs.runs import attempts
+from peft_tradeoffs.runs.attempts import NO_WORD, Attempts, wall_s
+from peft_tradeoffs.runs.interruption import Interruption
+from peft_tradeoffs.training import state_file
+from peft_tradeoffs.training.job import TrainingProcess
+from peft_tradeoffs.training.state import RunDirectory
 from safetensors.torch import save_file
 
 STATE = {"weights": {"a": torch.arange(600.0)}, "progress": {"step": 3, "name": "é"}}

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs import run_status, seal, squeue
-from peft_tradeoffs.run_status import grid_status, table
-from peft_tradeoffs.squeue import Job
-from peft_tradeoffs.tuning_status import tuning_status
+from peft_tradeoffs.core import seal, squeue
+from peft_tradeoffs.core.squeue import Job
+from peft_tradeoffs.runs import run_status
+from peft_tradeoffs.runs.run_status import grid_status, table
+from peft_tradeoffs.runs.tuning_status import tuning_status
 
 GRID = {"dataset": ["reviews"], "model": ["tiny"], "arm": ["full", "lora-r4"], "seed": [0, 1]}
 UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"

@@ -12,8 +12,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 import synthetic
-from peft_tradeoffs import cost, readable, table_formats, tables
-from peft_tradeoffs.errors import InputError
+from peft_tradeoffs.analysis import cost, readable, table_formats, tables
+from peft_tradeoffs.core.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "workflow_scripts" / "make_tables.py"

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 import synthetic
-from peft_tradeoffs import readable, tables
+from peft_tradeoffs.analysis import readable, tables
 from test_tables import cells, notes
 
 

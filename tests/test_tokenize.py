@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenize_dataset
-from peft_tradeoffs.datafiles import Table
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.splits import make_splits, write_splits
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.splits import make_splits, write_splits
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "tokenize_dataset.py"

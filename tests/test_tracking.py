@@ -20,9 +20,10 @@ import pytest
 import synthetic
 import tiny
 import yaml
-from peft_tradeoffs import code, files, trackers, tracking, tracking_record
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.redaction import redacted
+from peft_tradeoffs.core import code, files
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.redaction import redacted
+from peft_tradeoffs.report import trackers, tracking, tracking_record
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 KEYS = ("WANDB_API_KEY", "HF_TOKEN", "SWANLAB_API_KEY", "TRACKIO_WRITE_TOKEN")

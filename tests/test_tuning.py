@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 import tiny
-from peft_tradeoffs import tuning
-from peft_tradeoffs.config import resolve
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.tokens import Split, carve, load_tokens
-from peft_tradeoffs.tuning_table import tuning_frame, tuning_notes, tuning_readable
+from peft_tradeoffs.analysis.tuning_table import tuning_frame, tuning_notes, tuning_readable
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.tokens import Split, carve, load_tokens
+from peft_tradeoffs.runs import tuning
 
 
 def trial(rate, value, loss=1.0, status="completed", added=False):

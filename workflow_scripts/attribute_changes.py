@@ -8,8 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import add_contract, add_noise, add_runs
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import add_contract, add_noise, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -32,11 +32,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs.attribution import attribution_frame
-    from peft_tradeoffs.attribution_text import attribution_notes, attribution_readable, attribution_sentences
-    from peft_tradeoffs.contract_text import read_runs
-    from peft_tradeoffs.job_noise import read_noise
-    from peft_tradeoffs.table_formats import write_tables
+    from peft_tradeoffs.analysis.attribution import attribution_frame
+    from peft_tradeoffs.analysis.attribution_text import attribution_notes, attribution_readable, attribution_sentences
+    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.job_noise import read_noise
+    from peft_tradeoffs.analysis.table_formats import write_tables
 
     runs = read_runs(args)
     frame = attribution_frame(runs, args.factorials, read_noise(args.noise))

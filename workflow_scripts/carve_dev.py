@@ -7,7 +7,7 @@ reported test split is not in the file, so tuning cannot look at it.
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
+from peft_tradeoffs.core.errors import run
 
 
 def main() -> None:
@@ -19,8 +19,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     import numpy as np
-    from peft_tradeoffs.files import atomic, sha256, write_json
-    from peft_tradeoffs.tokens import carve, load_tokens
+    from peft_tradeoffs.core.files import atomic, sha256, write_json
+    from peft_tradeoffs.inputs.tokens import carve, load_tokens
 
     splits, description = load_tokens(arguments.tokens)
     train, dev = carve(splits["train"], arguments.fraction, arguments.seed)

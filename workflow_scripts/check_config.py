@@ -7,8 +7,8 @@ and says in one line what is wrong, or what the experiment is. Nothing in the fi
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.config_file import check_file
-from peft_tradeoffs.errors import run
+from peft_tradeoffs.config.config_file import check_file
+from peft_tradeoffs.core.errors import run
 
 DEFAULT = Path("config.yaml")  # the reference benchmark's
 
@@ -22,8 +22,8 @@ def main() -> None:
     if not any("datasets" in content for content in contents):
         contents.insert(0, check_file(DEFAULT))
 
-    from peft_tradeoffs.config import resolve
-    from peft_tradeoffs.preflight import check_arms, check_paths, check_planned
+    from peft_tradeoffs.config.experiment import resolve
+    from peft_tradeoffs.config.preflight import check_arms, check_paths, check_planned
     from snakemake.utils import update_config
 
     merged: dict = {}

@@ -9,9 +9,9 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs.csv_text import to_csv
-from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.layout import add_keep_weights, add_runs
+from peft_tradeoffs.core.csv_text import to_csv
+from peft_tradeoffs.core.errors import InputError, run
+from peft_tradeoffs.core.layout import add_keep_weights, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -46,14 +46,14 @@ def main() -> None:
     args = arguments()
     if args.baseline not in args.grid["arm"]:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
-    from peft_tradeoffs.contract import compare, read_grid, refusal, undeclared
+    from peft_tradeoffs.analysis.contract import compare, read_grid, refusal, undeclared
 
     runs = read_grid(args.runs_dir, args.tunings_dir, args.grid, args.keep_weights)
     findings = {pair: compare(own, args.baseline, args.declared) for pair, own in runs.items()}
     if args.strict and any(map(undeclared, findings.values())):
         raise InputError(refusal(findings, runs, earlier(args.output_dir)))
-    from peft_tradeoffs.contract_text import contract_frame, contract_latex, contract_markdown, contract_notes
-    from peft_tradeoffs.files import write_text
+    from peft_tradeoffs.analysis.contract_text import contract_frame, contract_latex, contract_markdown, contract_notes
+    from peft_tradeoffs.core.files import write_text
 
     frame = contract_frame(runs, findings, args.declared)
     notes = {

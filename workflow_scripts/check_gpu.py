@@ -10,7 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
+from peft_tradeoffs.core.errors import run
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -26,8 +26,8 @@ def main() -> None:
     warnings.filterwarnings("ignore")
 
     import transformers
-    from peft_tradeoffs import gpu_check
-    from peft_tradeoffs.files import write_text
+    from peft_tradeoffs.core.files import write_text
+    from peft_tradeoffs.training import gpu_check
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

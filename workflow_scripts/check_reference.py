@@ -8,8 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import add_keep_weights, add_runs, summaries
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import add_keep_weights, add_runs, summaries
 
 
 def arguments() -> argparse.Namespace:
@@ -29,11 +29,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Print the report, and write it to a file."""
     args = arguments()
-    from peft_tradeoffs import reference
-    from peft_tradeoffs.files import write_text
-    from peft_tradeoffs.reference_check import check
-    from peft_tradeoffs.reference_text import report
-    from peft_tradeoffs.tables import read_summaries, runs_frame
+    from peft_tradeoffs.analysis import reference
+    from peft_tradeoffs.analysis.reference_check import check
+    from peft_tradeoffs.analysis.reference_text import report
+    from peft_tradeoffs.analysis.tables import read_summaries, runs_frame
+    from peft_tradeoffs.core.files import write_text
 
     stored = reference.read(args.reference)
     runs = runs_frame(read_summaries(summaries(args.runs_dir, args.grid)))

@@ -9,9 +9,9 @@ import argparse
 import functools
 from pathlib import Path
 
-from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.layout import AXES, add_contract, add_data, add_runs, run_folder
-from peft_tradeoffs.margin import check_margin
+from peft_tradeoffs.core.errors import InputError, run
+from peft_tradeoffs.core.layout import AXES, add_contract, add_data, add_runs, run_folder
+from peft_tradeoffs.core.margin import check_margin
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 
@@ -39,11 +39,11 @@ def main() -> None:
     check_margin("--margin", args.margin)
     if args.baseline not in args.grid["arm"]:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
-    from peft_tradeoffs.comparison import PREDICTIONS, comparison_frame, read_predictions
-    from peft_tradeoffs.comparison_text import comparison_notes, comparison_readable
-    from peft_tradeoffs.contract_text import read_runs
-    from peft_tradeoffs.notices import of_rows, warnings_by_pair
-    from peft_tradeoffs.table_formats import write_tables
+    from peft_tradeoffs.analysis.comparison import PREDICTIONS, comparison_frame, read_predictions
+    from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable
+    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
+    from peft_tradeoffs.analysis.table_formats import write_tables
 
     runs = read_runs(args)
     frame = comparison_frame(

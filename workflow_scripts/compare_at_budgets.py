@@ -8,8 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import AXES, add_contract, add_runs, run_folder
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import AXES, add_contract, add_runs, run_folder
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 
@@ -33,11 +33,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs import tables
-    from peft_tradeoffs.budgets import budgets_frame, read_evaluations
-    from peft_tradeoffs.budgets_text import budgets_notes, budgets_readable
-    from peft_tradeoffs.contract_text import read_runs
-    from peft_tradeoffs.table_formats import write_tables
+    from peft_tradeoffs.analysis import tables
+    from peft_tradeoffs.analysis.budgets import budgets_frame, read_evaluations
+    from peft_tradeoffs.analysis.budgets_text import budgets_notes, budgets_readable
+    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.table_formats import write_tables
 
     runs = read_runs(args)
     frame = budgets_frame(

@@ -8,8 +8,8 @@ datapackage.json, which lists them. What was not measured is null.
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import add_contract, add_runs
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import add_contract, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -24,8 +24,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the export."""
     args = arguments()
-    from peft_tradeoffs import export
-    from peft_tradeoffs.contract_text import read_runs
+    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.report import export
 
     runs = read_runs(args)
     export.write(args.output_dir, export.results(runs, export.read_metrics(runs, args.runs_dir)))

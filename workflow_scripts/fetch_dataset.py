@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_tradeoffs.errors import InputError, run
+from peft_tradeoffs.core.errors import InputError, run
 
 if TYPE_CHECKING:
-    from peft_tradeoffs.datafiles import Table
+    from peft_tradeoffs.inputs.datafiles import Table
 
 Block = dict[str, Any]
 Loaded = tuple[dict[str, "Table"], dict[str, Any]]  # one table per split; what identifies the source
@@ -24,8 +24,8 @@ Loaded = tuple[dict[str, "Table"], dict[str, Any]]  # one table per split; what 
 
 def load_files(block: Block, output_dir: Path) -> Loaded:
     """The tables of local files; each is identified by its SHA-256."""
-    from peft_tradeoffs.datafiles import read_table
-    from peft_tradeoffs.files import sha256
+    from peft_tradeoffs.core.files import sha256
+    from peft_tradeoffs.inputs.datafiles import read_table
 
     paths = {split: Path(path) for split, path in block["splits"].items()}
     tables, errors = {}, []
@@ -42,7 +42,7 @@ def load_files(block: Block, output_dir: Path) -> Loaded:
 
 def load_docstrings(block: Block, output_dir: Path) -> Loaded:
     """The docstrings of installed packages, identified by the packages' versions."""
-    from peft_tradeoffs.docstrings import docstring_table, package_versions
+    from peft_tradeoffs.inputs.docstrings import docstring_table, package_versions
 
     table = docstring_table(block["packages"], block.get("split_seed", 0))
     return {"train": table}, {"packages": package_versions(block["packages"])}
@@ -50,10 +50,10 @@ def load_docstrings(block: Block, output_dir: Path) -> Loaded:
 
 def load_hub(block: Block, output_dir: Path) -> Loaded:
     """The tables of a hub data set at a pinned revision; a ClassLabel's names become the labels."""
-    from peft_tradeoffs.network import check_hub_variables
+    from peft_tradeoffs.inputs.network import check_hub_variables
 
     check_hub_variables()
-    from peft_tradeoffs.hub import dataset_snapshot, load_dataset
+    from peft_tradeoffs.inputs.hub import dataset_snapshot, load_dataset
 
     config = block.get("config")
     folder = dataset_snapshot(block["path"], block["revision"], config)
@@ -82,7 +82,7 @@ def _reason(error: BaseException) -> str:
 
 def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> "Table":
     """The `columns`, the label last, of one split of a `datasets.DatasetDict`."""
-    from peft_tradeoffs.datafiles import Table, find_columns
+    from peft_tradeoffs.inputs.datafiles import Table, find_columns
 
     if split not in loaded:
         raise InputError(f"data set {path!r}: no split {split!r}; its splits are {', '.join(loaded)}")
@@ -129,9 +129,9 @@ def main() -> None:
     if missing:
         raise InputError(f"source {source!r}: no {missing[0]!r} in the data set's block; add it")
 
-    from peft_tradeoffs.overlap import check_distinct
-    from peft_tradeoffs.positive_class import KEY, put_last
-    from peft_tradeoffs.splits import SPLITS, make_splits, write_splits
+    from peft_tradeoffs.inputs.overlap import check_distinct
+    from peft_tradeoffs.inputs.positive_class import KEY, put_last
+    from peft_tradeoffs.inputs.splits import SPLITS, make_splits, write_splits
 
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     tables, identity = LOADERS[source](block, arguments.output_dir)

@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs.errors import InputError, run
+from peft_tradeoffs.core.errors import InputError, run
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the manifest, NAME.json")
     arguments = parser.parse_args()
 
-    from peft_tradeoffs.models import fetch_model
+    from peft_tradeoffs.inputs.models import fetch_model
 
     try:
         source = json.loads(arguments.source)

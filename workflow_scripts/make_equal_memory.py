@@ -7,8 +7,8 @@ versions or code.
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import add_contract
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import add_contract
 
 
 def main() -> None:
@@ -23,15 +23,15 @@ def main() -> None:
     parser.add_argument("--models", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of the models")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     args = parser.parse_args()
-    from peft_tradeoffs.contract_text import with_differences
-    from peft_tradeoffs.equal_memory_table import (
+    from peft_tradeoffs.analysis.contract_text import with_differences
+    from peft_tradeoffs.analysis.equal_memory_table import (
         equal_memory_frame,
         equal_memory_notes,
         equal_memory_readable,
         read_found,
     )
-    from peft_tradeoffs.files import read_json
-    from peft_tradeoffs.table_formats import write_tables
+    from peft_tradeoffs.analysis.table_formats import write_tables
+    from peft_tradeoffs.core.files import read_json
 
     pretrained = {path.stem: read_json(path)["pretrained"] for path in args.models}
     frame = equal_memory_frame([read_found(path) for path in args.found], pretrained, args.runs_dir)

@@ -7,8 +7,8 @@ A figure for which nothing was measured is drawn too: it says why.
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import add_noise
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import add_noise
 
 
 def arguments() -> argparse.Namespace:
@@ -35,9 +35,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Draw every figure."""
     args = arguments()
-    from peft_tradeoffs import style
-    from peft_tradeoffs.canvas import load
-    from peft_tradeoffs.figures import FIGURES, TUNING_FIGURES, sweeps
+    from peft_tradeoffs.report import style
+    from peft_tradeoffs.report.canvas import load
+    from peft_tradeoffs.report.figures import FIGURES, TUNING_FIGURES, sweeps
 
     grid = load(args.runs, args.runs_dir, args.dataset, args.model, args.tuning, args.noise)
     figures = FIGURES | sweeps(grid) | (TUNING_FIGURES if args.tuning else {})

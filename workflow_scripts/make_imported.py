@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
+from peft_tradeoffs.core.errors import run
 
 
 def arguments() -> argparse.Namespace:
@@ -23,8 +23,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the table."""
     args = arguments()
-    from peft_tradeoffs import imported_text as text
-    from peft_tradeoffs.table_formats import write_tables
+    from peft_tradeoffs.analysis.table_formats import write_tables
+    from peft_tradeoffs.report import imported_text as text
 
     frame = text.imported_frame(args.results)
     write_tables(

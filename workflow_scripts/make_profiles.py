@@ -9,8 +9,8 @@ import itertools
 import json
 from pathlib import Path
 
-from peft_tradeoffs.csv_text import to_csv
-from peft_tradeoffs.errors import run
+from peft_tradeoffs.core.csv_text import to_csv
+from peft_tradeoffs.core.errors import run
 
 REMEDY = "delete the folder, and Snakemake profiles that arm again"
 
@@ -29,11 +29,11 @@ def main() -> None:
         help='{"dataset": [...], "model": [...], "arm": [...]}: profiled are all combinations',
     )
     args = parser.parse_args()
-    from peft_tradeoffs import style
-    from peft_tradeoffs.csv_tables import read_table
-    from peft_tradeoffs.files import read_object, write_text
-    from peft_tradeoffs.memory_timeline_figure import memory_figure
-    from peft_tradeoffs.profile_text import index_frame, index_text, operators_text
+    from peft_tradeoffs.analysis.csv_tables import read_table
+    from peft_tradeoffs.core.files import read_object, write_text
+    from peft_tradeoffs.report import style
+    from peft_tradeoffs.report.memory_timeline_figure import memory_figure
+    from peft_tradeoffs.report.profile_text import index_frame, index_text, operators_text
 
     arms = []
     for values in itertools.product(*args.grid.values()):

@@ -7,8 +7,8 @@ Markdown of each is read beside it.
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import add_data
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import add_data
 
 
 def arguments() -> argparse.Namespace:
@@ -35,13 +35,13 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the page."""
     args = arguments()
-    from peft_tradeoffs import report
-    from peft_tradeoffs.files import write_text
+    from peft_tradeoffs.core.files import write_text
+    from peft_tradeoffs.report.contents import report
 
     files = {path.stem: path for path in args.tables}
     if args.profiles:
         files["profiles"] = args.profiles
-    write_text(args.output, report.report(files, args.runs_dir, args.data_dir))
+    write_text(args.output, report(files, args.runs_dir, args.data_dir))
 
 
 if __name__ == "__main__":

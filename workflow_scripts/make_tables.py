@@ -8,8 +8,8 @@ import argparse
 import functools
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import add_contract, add_data, add_runs
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import add_contract, add_data, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -25,10 +25,10 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs import cost, readable, tables
-    from peft_tradeoffs.contract_text import read_runs
-    from peft_tradeoffs.notices import of_rows, warnings_by_pair
-    from peft_tradeoffs.table_formats import write_tables
+    from peft_tradeoffs.analysis import cost, readable, tables
+    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
+    from peft_tradeoffs.analysis.table_formats import write_tables
 
     runs = read_runs(args)
     arms = tables.arms_frame(runs)

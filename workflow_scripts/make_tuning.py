@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
+from peft_tradeoffs.core.errors import run
 
 
 def main() -> None:
@@ -12,9 +12,9 @@ def main() -> None:
     parser.add_argument("--deciding", nargs="+", required=True, metavar="ARM", help="whose rates final runs take")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     args = parser.parse_args()
-    from peft_tradeoffs.table_formats import write_tables
-    from peft_tradeoffs.tuning import read_found
-    from peft_tradeoffs.tuning_table import tuning_frame, tuning_notes, tuning_readable
+    from peft_tradeoffs.analysis.table_formats import write_tables
+    from peft_tradeoffs.analysis.tuning_table import tuning_frame, tuning_notes, tuning_readable
+    from peft_tradeoffs.runs.tuning import read_found
 
     frame = tuning_frame([read_found(path) for path in args.tunings], set(args.deciding))
     write_tables(args.output_dir, "tuning", frame, tuning_readable, tuning_notes)

@@ -7,9 +7,9 @@ for bit, how far apart they are if not, and the spread of the metric, of time, m
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.csv_text import to_csv
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import AXES, add_grid, run_folder, summaries
+from peft_tradeoffs.core.csv_text import to_csv
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import AXES, add_grid, run_folder, summaries
 
 
 def arguments() -> argparse.Namespace:
@@ -31,11 +31,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs.files import write_text
-    from peft_tradeoffs.noise import noise_frame, repeats_frame
-    from peft_tradeoffs.noise_text import noise_notes, noise_readable
-    from peft_tradeoffs.table_formats import latex, markdown
-    from peft_tradeoffs.tables import read_summaries
+    from peft_tradeoffs.analysis.noise import noise_frame, repeats_frame
+    from peft_tradeoffs.analysis.noise_text import noise_notes, noise_readable
+    from peft_tradeoffs.analysis.table_formats import latex, markdown
+    from peft_tradeoffs.analysis.tables import read_summaries
+    from peft_tradeoffs.core.files import write_text
 
     folders = {number: args.noise_dir / f"repeat{number}" for number in range(1, args.repeats + 1)}
     runs = repeats_frame({n: read_summaries(summaries(folder, args.grid)) for n, folder in folders.items()})

@@ -6,15 +6,15 @@ kernels.csv, memory.csv and env.json. An engine that cannot do the steps is a ro
 why.
 """
 
-from peft_tradeoffs import signals_first  # noqa: F401
+from peft_tradeoffs.runs import signals_first  # noqa: F401
 
 # isort: split
 import argparse
 import os
 from pathlib import Path
 
-from peft_tradeoffs import code, errors
-from peft_tradeoffs.training import add_training, process, read_settings
+from peft_tradeoffs.core import code, errors
+from peft_tradeoffs.training.job import add_training, process, read_settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -33,8 +33,8 @@ def main() -> None:
     settings = read_settings(arguments)
     with process(arguments) as training:
         device = training.device(settings)
-        from peft_tradeoffs.arm_profile import ArmProfile
-        from peft_tradeoffs.profiling import Plan
+        from peft_tradeoffs.training.arm_profile import ArmProfile
+        from peft_tradeoffs.training.profiling import Plan
 
         plan = Plan(arguments.warmup_steps, arguments.timed_steps, arguments.steps)
         source = (training.manifest, arguments.model, arguments.tokens)

@@ -8,9 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs.csv_text import to_csv
-from peft_tradeoffs.errors import InputError, run
-from peft_tradeoffs.layout import add_contract, add_data, add_noise, add_runs
+from peft_tradeoffs.core.csv_text import to_csv
+from peft_tradeoffs.core.errors import InputError, run
+from peft_tradeoffs.core.layout import add_contract, add_data, add_noise, add_runs
 
 LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
 
@@ -38,13 +38,13 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs.comparison import read_comparison
-    from peft_tradeoffs.contract_text import read_runs
-    from peft_tradeoffs.files import write_text
-    from peft_tradeoffs.job_noise import read_noise
-    from peft_tradeoffs.notices import warnings_by_pair
-    from peft_tradeoffs.recommendation import recommendation_frame
-    from peft_tradeoffs.recommendation_text import recommendation_markdown
+    from peft_tradeoffs.analysis.comparison import read_comparison
+    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.job_noise import read_noise
+    from peft_tradeoffs.analysis.notices import warnings_by_pair
+    from peft_tradeoffs.analysis.recommendation import recommendation_frame
+    from peft_tradeoffs.analysis.recommendation_text import recommendation_markdown
+    from peft_tradeoffs.core.files import write_text
 
     limits = LIMITS | args.limits
     if unknown := set(limits) - set(LIMITS):

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from peft_tradeoffs import orphans, snakemake_lock, squeue
-from peft_tradeoffs.errors import InputError, run
+from peft_tradeoffs.core import squeue
+from peft_tradeoffs.core.errors import InputError, run
+from peft_tradeoffs.runs import orphans, snakemake_lock
 
 Answer = TypeVar("Answer")
 SLURM_LOGS = ".snakemake/slurm_logs"  # the plugin's, and the profile's

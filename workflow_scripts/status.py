@@ -7,9 +7,10 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs import run_status, squeue, tuning_status
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import add_grid
+from peft_tradeoffs.core import squeue
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import add_grid
+from peft_tradeoffs.runs import run_status, tuning_status
 
 
 def main() -> None:

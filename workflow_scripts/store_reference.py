@@ -7,8 +7,8 @@ and predictions) and, where the noise floor was measured, noise.csv.
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import add_keep_weights, add_runs, summaries
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import add_keep_weights, add_runs, summaries
 
 
 def arguments() -> argparse.Namespace:
@@ -24,8 +24,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the reference."""
     args = arguments()
-    from peft_tradeoffs import reference
-    from peft_tradeoffs.tables import read_summaries, runs_frame
+    from peft_tradeoffs.analysis import reference
+    from peft_tradeoffs.analysis.tables import read_summaries, runs_frame
 
     runs = runs_frame(read_summaries(summaries(args.runs_dir, args.grid)))
     reference.store(reference.of_runs(runs, args.runs_dir, args.noise, args.keep_weights), args.output_dir)

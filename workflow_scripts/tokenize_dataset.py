@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_tradeoffs.errors import InputError, run
+from peft_tradeoffs.core.errors import InputError, run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mp
 
 def longest_input(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> int:
     """The most tokens the model takes: the lower of its position embeddings and its tokenizer's limit."""
-    from peft_tradeoffs.files import read_json
+    from peft_tradeoffs.core.files import read_json
 
     config = read_json(folder / "config.json")
     positions = config.get("max_position_embeddings") or config.get("n_positions")
@@ -78,7 +78,7 @@ def encode(
 
 def check_split(path: Path, described: dict[str, Any]) -> None:
     """Raise InputError unless the split's file is there and is the one that dataset.json `described`."""
-    from peft_tradeoffs.files import sha256
+    from peft_tradeoffs.core.files import sha256
 
     remedy = f"delete {path.parent} and run again, which reads the data set anew"
     if not path.is_file():
@@ -97,7 +97,7 @@ def tokenize_split(
     """
     import numpy as np
     import pyarrow.parquet as pq
-    from peft_tradeoffs.tokenizer_check import check_ids
+    from peft_tradeoffs.inputs.tokenizer_check import check_ids
 
     table = pq.read_table(path)
     columns = ("text_a", "text_b") if pair else ("text_a",)
@@ -128,10 +128,10 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
     import numpy as np
-    from peft_tradeoffs.files import atomic, read_object, sha256, write_json
-    from peft_tradeoffs.model_files import check_manifest
-    from peft_tradeoffs.splits import SPLITS
-    from peft_tradeoffs.tokenizer_check import check_pad_token, load_tokenizer
+    from peft_tradeoffs.core.files import atomic, read_object, sha256, write_json
+    from peft_tradeoffs.inputs.model_files import check_manifest
+    from peft_tradeoffs.inputs.splits import SPLITS
+    from peft_tradeoffs.inputs.tokenizer_check import check_pad_token, load_tokenizer
 
     manifest = arguments.model.with_name(f"{arguments.model.name}.json")
     described = arguments.data_dir / "dataset.json"

@@ -9,8 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.tracking import PACKAGES
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.report.tracking import PACKAGES
 
 LIMIT_S = 60.0
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="S", help="longest silence over a run, s (60)")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what it started ends too
-    from peft_tradeoffs.tracking_record import track
+    from peft_tradeoffs.report.tracking_record import track
 
     records = dict(zip(args.runs, args.output, strict=True))
     found = track(args.tracker, args.project, args.folder, records, args.records, args.call, args.limit)

@@ -5,15 +5,15 @@ interrupted resumes from its state and ends with the weights of an uninterrupted
 state is written between two steps and the exit status is 75: run again to go on.
 """
 
-from peft_tradeoffs import signals_first  # noqa: F401
+from peft_tradeoffs.runs import signals_first  # noqa: F401
 
 # isort: split
 import argparse
 import os
 from pathlib import Path
 
-from peft_tradeoffs import errors
-from peft_tradeoffs.training import Run, add_training, process, read_settings
+from peft_tradeoffs.core import errors
+from peft_tradeoffs.training.job import Run, add_training, process, read_settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

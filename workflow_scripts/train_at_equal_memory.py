@@ -6,7 +6,7 @@ Caps that come to the same batch share its runs, whose weights are not kept. Wri
 to --output.
 """
 
-from peft_tradeoffs import signals_first  # noqa: F401
+from peft_tradeoffs.runs import signals_first  # noqa: F401
 
 # isort: split
 import argparse
@@ -15,11 +15,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, errors, files, seal
-from peft_tradeoffs.batch_search import Fit, KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
-from peft_tradeoffs.finished import read_summary
-from peft_tradeoffs.positive_class import of_labels
-from peft_tradeoffs.training import Run, TrainingProcess, add_training, process, read_settings
+from peft_tradeoffs.analysis.finished import read_summary
+from peft_tradeoffs.core import code, errors, files, seal
+from peft_tradeoffs.inputs.positive_class import of_labels
+from peft_tradeoffs.training.batch_search import Fit, KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
+from peft_tradeoffs.training.job import Run, TrainingProcess, add_training, process, read_settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -80,8 +80,8 @@ def _search(
 ) -> tuple[list[Fit], list[dict[str, Any]]]:
     """The fits of all caps, and every peak that is known."""
     device = training.device(settings)
-    from peft_tradeoffs.environment import device_name
-    from peft_tradeoffs.probe_peaks import ProbePeaks
+    from peft_tradeoffs.measure.environment import device_name
+    from peft_tradeoffs.training.probe_peaks import ProbePeaks
 
     seed = arguments.seeds[0]
     conditions = {

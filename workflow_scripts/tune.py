@@ -6,7 +6,7 @@ the grid's edge as long as the best rate is on it. Out of memory and divergence 
 earlier grid that still stands is written down too, but never chosen: methods have as many trials each.
 """
 
-from peft_tradeoffs import signals_first  # noqa: F401
+from peft_tradeoffs.runs import signals_first  # noqa: F401
 
 # isort: split
 import argparse
@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs import code, errors, files, seal
-from peft_tradeoffs.errors import InputError
-from peft_tradeoffs.finished import read_summary
-from peft_tradeoffs.positive_class import of_labels
-from peft_tradeoffs.training import Run, add_training, process, read_settings
-from peft_tradeoffs.tuning import beyond, chosen
+from peft_tradeoffs.analysis.finished import read_summary
+from peft_tradeoffs.core import code, errors, files, seal
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.positive_class import of_labels
+from peft_tradeoffs.runs.tuning import beyond, chosen
+from peft_tradeoffs.training.job import Run, add_training, process, read_settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

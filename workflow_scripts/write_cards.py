@@ -9,8 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.layout import add_contract, add_keep_weights, add_runs
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.layout import add_contract, add_keep_weights, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -42,10 +42,10 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the folders."""
     args = arguments()
-    from peft_tradeoffs import tables
-    from peft_tradeoffs.comparison import read_comparison
-    from peft_tradeoffs.contract_text import read_runs
-    from peft_tradeoffs.publish import publish
+    from peft_tradeoffs.analysis import tables
+    from peft_tradeoffs.analysis.comparison import read_comparison
+    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.report.publish import publish
 
     runs = read_runs(args)
     comparison = read_comparison(args.comparison)

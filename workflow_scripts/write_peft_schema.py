@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs.errors import run
-from peft_tradeoffs.files import write_json
+from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.files import write_json
 
 WORKFLOW_SETS = "the workflow sets it"
 CALLS_IN_THE_LOOP = "it needs calls in the training loop that PEFT leaves to the user"

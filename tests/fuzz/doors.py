@@ -21,7 +21,10 @@ import synthetic
 import tiny
 import yaml
 from hypothesis import strategies as st
-from peft_tradeoffs import attempts, datafiles, errors, files, run_status, seal, state
+from peft_tradeoffs.core import errors, files, seal
+from peft_tradeoffs.inputs import datafiles
+from peft_tradeoffs.runs import attempts, run_status
+from peft_tradeoffs.training import state
 
 NAMES = ("data", "config", "run", "state", "model")
 TEXTS = [*tiny.GOOD, *tiny.BAD]
@@ -158,9 +161,9 @@ def _tables() -> dict[str, bytes]:
 
 def config(folder: Path) -> Door:
     """A config.yaml, checked as the Snakefile does it before it plans."""
-    from peft_tradeoffs.config import resolve
-    from peft_tradeoffs.config_file import check_file
-    from peft_tradeoffs.preflight import check_arms, check_paths, check_planned
+    from peft_tradeoffs.config.config_file import check_file
+    from peft_tradeoffs.config.experiment import resolve
+    from peft_tradeoffs.config.preflight import check_arms, check_paths, check_planned
 
     tiny.write_inputs(folder, tiny.bert(folder / "model"))
     os.chdir(folder)

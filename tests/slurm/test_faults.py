@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from peft_tradeoffs import slurm_status, slurm_submission, squeue
+from peft_tradeoffs.core import squeue
+from peft_tradeoffs.runs import slurm_status, slurm_submission
 
 from slurm import workflow
 from slurm.cluster import Cluster, wait_for

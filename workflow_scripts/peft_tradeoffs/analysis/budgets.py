@@ -1,0 +1,129 @@
+"""The metric that each arm has reached by a time or an energy: the view of equal cost."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peft_tradeoffs.analysis.finished import verified
+from peft_tradeoffs.analysis.seed_values import by_seed, failures
+from peft_tradeoffs.analysis.stats import over_seeds
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.seal import REMEDY
+
+UNITS = {"train_s": "s", "energy_J": "J"}
+MEASURED = {"train_s": "train_s", "energy_J": "mean_power_W"}  # what of a run's summary a budget needs
+COLUMNS = (
+    *ARM, "method", "rank", "pretrained", "metric", "positive_class", "kind", "budget", "set", "n_runs", "n", "failed",
+    "differs", "first_epoch", "last_epoch", "end", "mean", "sd", "low", "high", "reason",
+)  # fmt: skip
+WHOLE = ("rank", "n_runs", "n")
+NUMBERS = ("budget", "first_epoch", "last_epoch", "mean", "sd", "low", "high")
+Evaluations = pd.DataFrame  # of the test split: epoch, train_s, value
+
+
+def read_evaluations(path: Path, metric: str) -> Evaluations:
+    """Evaluations of the test split of a run's metrics.csv. Raises InputError if the file is broken."""
+    remedy = REMEDY
+    verified(path.parent, path.name)
+    try:
+        table = pd.read_csv(path)
+        rows = table[table["split"] == "test"]
+        found = pd.DataFrame({"epoch": rows["epoch"], "train_s": rows["train_s"], "value": rows[metric]}).astype(float)
+    except KeyError as error:
+        raise InputError(f"{path}: not a run's metrics (no column {error}); {remedy}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a run's metrics ({error}); {remedy}") from None
+    if found.empty:
+        raise InputError(f"{path}: no evaluation of the test split; {remedy}")
+    return found.sort_values("train_s").reset_index(drop=True)
+
+
+def budgets_frame(
+    runs: pd.DataFrame, budgets: dict[str, list[float]], evaluations: Callable[[dict[str, Any]], Evaluations]
+) -> pd.DataFrame:
+    """One row per (data set, model, budget, arm) in the order of `runs`, columns as in COLUMNS; none of random weights.
+
+    `budgets` are seconds of training steps and joules, by kind; for an empty list what the cheapest arm and the dearest
+    take to their ends (`set` is False), by their slowest seed, rounded up to two digits. `evaluations` gives those of a
+    run. The metric is that of a run's last evaluation within the budget: mean over the n seeds that have one, 95 % t
+    interval over seeds (none for one seed), first_epoch to last_epoch, and whether all of them were at their `end`. The
+    energy at an evaluation is not recorded: it is taken as the run's mean power times its training time by then. n_runs
+    are all runs of the arm, `failed` how some of them ended, if not all. What a null means is in `reason`.
+    """
+    rows = []
+    for _, own in runs.groupby(["dataset", "model"], sort=False):
+        if not random_weights(own):
+            curves = {
+                (run["arm"], run["seed"]): evaluations(run)
+                for run in own[own["status"] == COMPLETED].to_dict("records")
+            }
+            for kind in UNITS:
+                rows += _of_kind(own, kind, budgets[kind], curves)
+    types = dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(NUMBERS, float)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
+
+
+def _of_kind(
+    runs: pd.DataFrame, kind: str, budgets: list[float], curves: dict[tuple[str, int], Evaluations]
+) -> list[dict[str, Any]]:
+    """The rows of one data set and model for budgets of time, or of energy."""
+    groups = list(runs.groupby("arm", sort=False))
+    spent: dict[str, dict[int, Evaluations]] = {}  # with a column `spent`
+    reasons = {}
+    for arm, own in groups:
+        values, reasons[arm] = by_seed(own, MEASURED[kind])
+        spent[arm] = {
+            seed: (curve := curves[arm, seed]).assign(spent=curve["train_s"] * (value if kind == "energy_J" else 1.0))
+            for seed, value in values.items()
+        }
+    chosen = budgets or _ends(spent)
+    rows = []
+    for budget in sorted(chosen):
+        for arm, own in groups:
+            row = own.iloc[0][[*ARM, "method", "rank", "pretrained", "metric", "positive_class", "differs"]].to_dict()
+            row |= {"kind": kind, "budget": budget, "set": bool(budgets), "n": 0}
+            row["n_runs"] = len(own)
+            row["failed"] = failures(own) if (own["status"] == COMPLETED).any() else None
+            found = {"reason": reasons[arm]} if reasons[arm] is not None else _reached(spent[arm], budget, UNITS[kind])
+            rows.append(row | found)
+    return rows
+
+
+def _ends(spent: dict[str, dict[int, Evaluations]]) -> list[float]:
+    """What the arm that is cheapest in the mean takes to its end, and the dearest; rounded up to two digits."""
+    ends = {arm: [curve["spent"].iloc[-1] for curve in seeds.values()] for arm, seeds in spent.items() if seeds}
+    if not ends:
+        return []
+    by_mean = sorted(ends, key=lambda arm: np.mean(ends[arm]))
+    return list(dict.fromkeys(round_up(max(ends[arm])) for arm in (by_mean[0], by_mean[-1])))
+
+
+def round_up(value: float) -> float:
+    """The next number of two significant digits that is not less."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / step * (1 - 1e-12)) * step:.12g}")
+
+
+def _reached(curves: dict[int, Evaluations], budget: float, unit: str) -> dict[str, Any]:
+    """The metric of an arm at the last evaluations within a budget."""
+    last = [within.iloc[-1] for curve in curves.values() if len(within := curve[curve["spent"] <= budget])]
+    if not last:
+        first = min(curve["spent"].iloc[0] for curve in curves.values())
+        return {"reason": f"first evaluation after {first:.3g} {unit}"}
+    epochs = [row["epoch"] for row in last]
+    ends = [curve["spent"].iloc[-1] <= budget for curve in curves.values()]
+    values = np.array([row["value"] for row in last])
+    found = {"n": len(last), "first_epoch": min(epochs), "last_epoch": max(epochs), "end": all(ends)}
+    if np.isnan(values).any():
+        return {**found, "reason": "the metric was not defined then"}
+    found["mean"] = float(values.mean())
+    estimate = over_seeds(values)
+    if estimate is None:
+        return {**found, "reason": "one seed, which gives no interval"}
+    low, high = estimate.interval()
+    return {**found, "sd": float(values.std(ddof=1)), "low": low, "high": high}

@@ -1,0 +1,322 @@
+"""Arms on the same seeds and examples: differences to the baseline, intervals, tests, verdicts, groups.
+
+Of the test split, and of the heldout split where runs have one.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peft_tradeoffs.analysis.csv_tables import read_table
+from peft_tradeoffs.analysis.finished import verified
+from peft_tradeoffs.analysis.letters import letter_display
+from peft_tradeoffs.analysis.stats import (
+    FEWEST_SEEDS,
+    LEVEL,
+    Crossed,
+    Estimate,
+    holm,
+    mcnemar,
+    over_seeds,
+    over_seeds_and_examples,
+)
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weights
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.seal import REMEDY
+from peft_tradeoffs.tasks.jackknife import metric_of, pseudo_values
+
+ALPHA = 1 - LEVEL
+BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
+COLUMNS = (
+    *ARM, "split", "method", "rank", "pretrained", "baseline", "metric", "positive_class", "margin", "test_rows",
+    "n", "n_paired", "mean", "sd", "seeds_low", "seeds_high", "low", "high",
+    "difference", "difference_seeds_low", "difference_seeds_high", "difference_low", "difference_high",
+    "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "p_not_worse", "p_not_worse_holm",
+    "p_worse", "p_worse_holm", "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "groups",
+    "differs", "left_out", "reason",
+)  # fmt: skip
+WHOLE = ("rank", "test_rows", "n", "n_paired", "seeds_needed", "examples_needed")
+NO_NUMBERS = (
+    *ARM, "split", "method", "pretrained", "baseline", "metric", "positive_class", "mcnemar", "verdict", "groups",
+    "differs", "left_out", "reason",
+)  # fmt: skip
+UNDEFINED = "undefined"  # the metric of a run that was completed
+PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a run's predictions say of a split."""
+
+    rows: np.ndarray  # [n] rows in the source
+    labels: np.ndarray  # [n]
+    predicted: np.ndarray  # [n]
+    contributions: np.ndarray  # [n] jackknife pseudo-values of the metric
+
+
+def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
+    """Read a completed run's predictions on a split, of which `run` has task, metric, metric_value and test_rows.
+
+    Raises InputError if they are missing, not as the run published them, broken, not finite, not what the logits say or
+    do not give its metric.
+    """
+    kind = float if run["task"] == "regression" else int
+    remedy = REMEDY
+    verified(path.parent, path.name)
+    try:
+        table = pd.read_csv(path, dtype={"row": int, "label": float, "prediction": float})
+        labels, predicted, rows = (table[key].to_numpy() for key in ("label", "prediction", "row"))
+        logits = table.filter(like="logit_").to_numpy(dtype=float)
+    except KeyError as error:
+        raise InputError(f"{path}: not a run's predictions (no column {error}); {remedy}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a run's predictions ({error}); {remedy}") from None
+    if len(table) != run["test_rows"]:
+        raise InputError(f"{path}: {len(table)} rows, but the run's summary says {run['test_rows']}; {remedy}")
+    broken = ~np.isfinite(np.column_stack([labels, predicted, logits])).all(axis=1)
+    if broken.any():
+        where = f"the first in line {int(broken.argmax()) + 2}"
+        raise InputError(f"{path}: {broken.sum()} rows with a value that is not finite, {where}; {remedy}")
+    classes = logits.shape[1]
+    if kind is int:
+        strange = ~np.isin(np.column_stack([labels, predicted]), np.arange(classes)).all(axis=1)
+        if strange.any():
+            where = f"line {int(strange.argmax()) + 2}"
+            raise InputError(f"{path}, {where}: a label or prediction that is none of {classes} classes; {remedy}")
+        labels, predicted = labels.astype(int), predicted.astype(int)
+    said = logits[np.arange(len(logits)), predicted] == logits.max(axis=1) if kind is int else logits[:, 0] == predicted
+    if not said.all():
+        raise InputError(f"{path}, line {int(said.argmin()) + 2}: a prediction that its logits contradict; {remedy}")
+    found = metric_of(labels, predicted, run["metric"], classes)
+    if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
+        of_summary = f"the run's summary says {run['metric_value']:.6f}"
+        raise InputError(f"{path}: its {run['metric']} is {found:.6f}, but {of_summary}; {remedy}")
+    return Predicted(rows, labels, predicted, pseudo_values(labels, predicted, run["metric"], classes))
+
+
+def comparison_frame(
+    runs: pd.DataFrame, baseline: str, margin: float, predictions: Callable[[dict[str, Any], str], Predicted]
+) -> pd.DataFrame:
+    """One row per (data set, model, split, arm), arms in the order of `runs`; none where weights are random.
+
+    Columns as in COLUMNS. A split is test, or heldout where a run of the data set and model has it; test_rows are its
+    examples. `baseline` is an arm, `margin` in the metric's unit, `predictions` gives those of a run (as
+    `read_predictions` takes it) on a split. In the metric's unit too:
+    mean and sd over the n completed runs that have a metric; low and high, its 95 % interval over other seeds and other
+    test examples, seeds_low and seeds_high over other seeds alone; difference (the arm's less the baseline's) over the
+    n_paired seeds that both have, its intervals likewise, none of them corrected for the number of arms;
+    smallest_difference, the true one that the test of a difference finds with a probability of 80 % at Holm's strictest
+    level. p_different, p_equivalent, p_not_worse and p_worse are of the t test, of TOST, and of one-sided tests (that
+    of non-inferiority, and that of a loss beyond the margin) over seeds and examples, _holm corrected over the arms of
+    the data set, model and split. Of an arm that is not proven not worse: seeds_needed with these examples, or
+    examples_needed with these seeds, to prove it with a probability of 80 % at Holm's strictest level, if the true
+    difference is the one found (0 where that is positive); null where there is no such number in reach. mcnemar has
+    McNemar's exact p a seed ("seed: p; …"), not corrected. groups are letters: arms that share one cannot be told
+    apart, by the same test of every pair of arms with Holm's correction over the pairs. left_out counts the runs
+    without a metric ("oom 1; undefined 2"). What another null means is in `reason`. Raises InputError for runs that
+    were tested on different examples.
+    """
+    rows: list[dict[str, Any]] = []
+    for _, own in runs.groupby(["dataset", "model"], sort=False):
+        if not random_weights(own):
+            for split, (metric, examples) in OF_SPLIT.items():
+                if split == "test" or own[examples].notna().any():
+                    of_split = own.assign(split=split, metric_value=own[metric], test_rows=own[examples])
+                    rows += _compared(of_split, baseline, margin, predictions)
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(set(COLUMNS) - {*WHOLE, *NO_NUMBERS}, float))
+
+
+def read_comparison(path: Path) -> pd.DataFrame:
+    """A comparison.csv that `comparison_frame` made. Raises InputError if it is missing, damaged or lacks columns."""
+    kinds = dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(set(NO_NUMBERS) - {"pretrained"}, object)
+    numbers = [key for key in COLUMNS if key not in (*WHOLE, *NO_NUMBERS)]
+    return read_table(path, COLUMNS, "make it again with compare_arms.py", kinds, numbers)
+
+
+Runs = dict[int, tuple[float, Predicted]]  # by seed: the metric and the predictions
+
+
+def _compared(
+    runs: pd.DataFrame, baseline: str, margin: float, predictions: Callable[[dict[str, Any], str], Predicted]
+) -> list[dict[str, Any]]:
+    """The rows of one data set, model and split."""
+    arms = {str(arm): _arm(own, predictions) for arm, own in runs.groupby("arm", sort=False)}
+    _check_examples(runs, arms)
+    groups = _groups(arms, runs["metric"].iloc[0])
+    rows, estimates = [], {}
+    for arm, own in runs.groupby("arm", sort=False):
+        known = [*ARM, "split", "method", "rank", "pretrained", "metric", "positive_class", "differs"]
+        row = dict.fromkeys(COLUMNS) | own.iloc[0][known].to_dict()
+        row |= {"baseline": baseline, "margin": margin, "groups": groups.get(str(arm)), "left_out": _left_out(own)}
+        row |= _alone(arms[str(arm)], row["metric"])
+        if arm == baseline:
+            row["verdict"] = BASELINE
+        else:
+            found, estimate = _against(arms[str(arm)], arms[baseline], row["metric"])
+            reasons = dict.fromkeys(reason for reason in (row["reason"], found.get("reason")) if reason)
+            row |= {**found, "reason": "; ".join(reasons) or None}
+            if estimate is not None:
+                estimates[len(rows)] = estimate
+        rows.append(row)
+    if not estimates:
+        return rows
+    alpha = ALPHA / len(estimates)
+    tests: dict[str, Callable[[Crossed], float]] = {
+        "p_different": lambda estimate: estimate.p_different(),
+        "p_equivalent": lambda estimate: estimate.p_equivalent(margin),
+        "p_not_worse": lambda estimate: estimate.p_not_worse(margin),
+        "p_worse": lambda estimate: estimate.p_worse(margin),
+    }
+    for name, test in tests.items():
+        found = [test(estimate) for estimate in estimates.values()]
+        for place, p, corrected in zip(estimates, found, holm(np.array(found)), strict=True):
+            rows[place] |= {name: p, f"{name}_holm": float(corrected)}
+    for place, estimate in estimates.items():
+        row = rows[place]
+        row["smallest_difference"] = estimate.smallest_difference(1 - alpha)
+        row["verdict"] = _verdict(estimate.value, row["p_different_holm"], row["p_equivalent_holm"])
+        if row["p_not_worse_holm"] >= ALPHA:
+            needed = estimate.needed(margin + min(estimate.value, 0.0), alpha)
+            row |= dict(zip(("seeds_needed", "examples_needed"), needed, strict=True))
+    return rows
+
+
+def _arm(runs: pd.DataFrame, predictions: Callable[[dict[str, Any], str], Predicted]) -> Runs:
+    done = runs[(runs["status"] == COMPLETED) & runs["metric_value"].notna()]
+    return {run["seed"]: (run["metric_value"], predictions(run, run["split"])) for run in done.to_dict("records")}
+
+
+def _left_out(runs: pd.DataFrame) -> str | None:
+    """The runs of an arm that have no metric: what became of them, and how many."""
+    without = runs[(runs["status"] != COMPLETED) | runs["metric_value"].isna()]
+    counts = without["status"].replace(COMPLETED, UNDEFINED).value_counts()
+    return "; ".join(f"{what} {count}" for what, count in counts.items()) or None
+
+
+def _check_examples(runs: pd.DataFrame, arms: dict[str, Runs]) -> None:
+    found = [(arm, seed, of_run) for arm, seeds in arms.items() for seed, (_, of_run) in seeds.items()]
+    for arm, seed, of_run in found[1:]:
+        first = found[0][2]
+        if not (np.array_equal(of_run.rows, first.rows) and np.array_equal(of_run.labels, first.labels)):
+            name = "/".join(runs.iloc[0][["dataset", "model"]])
+            raise InputError(
+                f"runs {name}/{found[0][0]}/seed{found[0][1]} and {name}/{arm}/seed{seed} were tested on different "
+                f"examples or labels of the {runs['split'].iloc[0]} split: one is of other data; delete its folder and "
+                "run it again"
+            )
+
+
+def _alone(runs: Runs, metric: str) -> dict[str, Any]:
+    """Mean and intervals of an arm."""
+    if not runs:
+        return {"n": 0, "reason": "none of its runs has a metric"}
+    values = np.array([value for value, _ in runs.values()])
+    found = {"n": len(runs), "test_rows": len(next(iter(runs.values()))[1].rows), "mean": float(values.mean())}
+    seeds = over_seeds(values)
+    if seeds is not None:
+        found |= {"sd": float(values.std(ddof=1)), **_bounds("seeds", seeds)}
+    both = _estimate(values, [of_run.contributions for _, of_run in runs.values()], metric)
+    if both is None:
+        return {**found, "reason": _why_none(len(values))}
+    return {**found, **_bounds("", both)}
+
+
+def _shared(runs: Runs, others: Runs) -> list[int]:
+    """The seeds that two arms both have."""
+    return [seed for seed in runs if seed in others]
+
+
+def _estimate(values: np.ndarray, contributions: list[np.ndarray], metric: str) -> Crossed | None:
+    """A metric's mean over seeds, or that of a difference, from its values [s] and a seed's contributions [n] each."""
+    found = over_seeds_and_examples(np.stack(contributions))
+    if found is None:
+        return None
+    examples = len(contributions[0]) if metric == "accuracy" else None
+    return replace(found, value=float(values.mean()), share_of=examples)
+
+
+def _difference(runs: Runs, others: Runs, metric: str) -> Crossed | None:
+    """An arm's metric less another one's, over the seeds that both have; None where these do not suffice."""
+    pairs = [(runs[seed], others[seed]) for seed in _shared(runs, others)]
+    if len(pairs) < FEWEST_SEEDS:
+        return None
+    values = np.array([one - other for (one, _), (other, _) in pairs])
+    with np.errstate(invalid="ignore"):  # infinity less infinity, of a metric that one example decides
+        contributions = [one.contributions - other.contributions for (_, one), (_, other) in pairs]
+    return _estimate(values, contributions, metric)
+
+
+def _groups(arms: dict[str, Runs], metric: str) -> dict[str, str]:
+    """Letters by arm, the best arm's first; those of a pair that cannot be tested share one.
+
+    Arms of which no pair can be tested have none.
+    """
+    pairs = {
+        pair: estimate
+        for pair in itertools.combinations(arms, 2)
+        if (estimate := _difference(arms[pair[0]], arms[pair[1]], metric)) is not None
+    }
+    if not pairs:
+        return {}
+    found = dict.fromkeys(itertools.chain.from_iterable(pairs))
+    means = {arm: np.mean([value for value, _ in arms[arm].values()]) for arm in found}
+    ordered = sorted(found, key=lambda arm: -means[arm])
+    place = {arm: index for index, arm in enumerate(ordered)}
+    different = np.zeros((len(ordered), len(ordered)), dtype=bool)
+    p = holm(np.array([estimate.p_different() for estimate in pairs.values()]))
+    for (one, other), value in zip(pairs, p, strict=True):
+        different[place[one], place[other]] = different[place[other], place[one]] = value < ALPHA
+    return dict(zip(ordered, letter_display(different), strict=True))
+
+
+def _against(runs: Runs, baseline: Runs, metric: str) -> tuple[dict[str, Any], Crossed | None]:
+    """Difference to the baseline over the seeds that both have; an estimate of it where the seeds suffice."""
+    shared = _shared(runs, baseline)
+    found: dict[str, Any] = {"n_paired": len(shared)}
+    if not runs:
+        return found, None
+    if not baseline:
+        return {**found, "reason": "none of the baseline's runs has a metric"}, None
+    if not shared:
+        return {**found, "reason": "no seed of which both this arm and the baseline have a metric"}, None
+    differences = np.array([runs[seed][0] - baseline[seed][0] for seed in shared])
+    pairs = [(runs[seed][1], baseline[seed][1]) for seed in shared]
+    found["difference"] = float(differences.mean())
+    if np.issubdtype(pairs[0][0].labels.dtype, np.integer):
+        p = [mcnemar(one.predicted == one.labels, other.predicted == other.labels) for one, other in pairs]
+        found["mcnemar"] = "; ".join(f"{seed}: {value:.4g}" for seed, value in zip(shared, p, strict=True))
+    seeds = over_seeds(differences)
+    if seeds is not None:
+        found |= _bounds("difference_seeds", seeds)
+    both = _difference(runs, baseline, metric)
+    if both is None:
+        return {**found, "reason": _why_none(len(shared))}, None
+    return {**found, **_bounds("difference", both)}, both
+
+
+def _why_none(seeds: int) -> str:
+    if seeds < FEWEST_SEEDS:
+        return f"{seeds} seed{'' if seeds == 1 else 's'}, where {FEWEST_SEEDS} or more are needed"
+    return "the metric is not defined without some of the test examples"
+
+
+def _bounds(name: str, estimate: Estimate) -> dict[str, float]:
+    low, high = estimate.interval()
+    prefix = f"{name}_" if name else ""
+    return {f"{prefix}low": low, f"{prefix}high": high}
+
+
+def _verdict(difference: float, p_different: float, p_equivalent: float) -> str:
+    """What the tests say at 5 %, given p values with Holm's correction."""
+    if p_equivalent < ALPHA:
+        return EQUIVALENT
+    if p_different < ALPHA:
+        return BETTER if difference > 0 else WORSE
+    return UNDECIDED

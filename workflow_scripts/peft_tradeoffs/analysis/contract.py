@@ -1,0 +1,321 @@
+"""The fairness contract: what arms have alike, what a method varies on purpose, what differs. Cheap to import."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.analysis.facts import (
+    ADAPTER,
+    FACTS,
+    LEARNING_RATE,
+    NOT_REACHED,
+    SCALING,
+    SEEDS,
+    Fact,
+    Recorded,
+    read_run,
+)
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import run_folder
+
+EQUAL, DECLARED, DIFFERS, OWN, UNREACHED = "equal", "declared", "differs", "own", "not reached"
+NOT_SET = "not set"
+REQUIRED = "what every arm must have"  # compared with it where no arm's value decides
+NOT_STRICT = "set contract.strict: false, which prints tables and figures that say what differs"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an arm has of a fact, beside what it is compared with."""
+
+    arm: str
+    fact: str
+    value: str  # for readers; empty where no run reached it
+    compared_with: str  # an arm; itself where its own seeds differ; REQUIRED
+    other: str  # its value
+    verdict: str  # EQUAL, DECLARED, DIFFERS, OWN (what an arm is, not to be equal) or UNREACHED
+
+
+Runs = dict[str, list[Recorded]]  # of one data set and model, by arm
+Values = list[tuple[Any, str, list[int]]]  # distinct values of an arm: as recorded, for readers, seeds that have it
+
+
+def read_grid(
+    runs_dir: Path, tunings: Path, grid: dict[str, list[Any]], keep_weights: bool = True
+) -> dict[tuple[str, str], Runs]:
+    """What the runs of a grid recorded, by data set and model. A run without a summary is a seed that its arm lacks.
+
+    `tunings` holds {dataset}/{model}/{arm}.json of tune.py; `keep_weights`: the runs' weights must be there. Raises
+    InputError for an arm without any run, and for files that are not as their runs published them: all of them, a line
+    each.
+    """
+    found: dict[tuple[str, str], Runs] = {}
+    damages: list[str] = []
+    for dataset in grid["dataset"]:
+        for model in grid["model"]:
+            arms = {}
+            for arm in grid["arm"]:
+                arms[arm], broken = [], len(damages)
+                for seed in grid["seed"]:
+                    folder = run_folder(runs_dir, dataset, model, arm, seed)
+                    try:
+                        run = read_run(folder, tunings / dataset / model, keep_weights)
+                    except InputError as error:
+                        damages += str(error).splitlines()
+                    else:
+                        arms[arm] += [run] if run is not None else []
+                if not arms[arm] and len(damages) == broken:
+                    raise InputError(
+                        f"{runs_dir / dataset / model / arm}: no run has a summary; run the workflow's target `runs` "
+                        "first"
+                    )
+            found[dataset, model] = arms
+    if damages:
+        raise InputError(damaged(damages))
+    return found
+
+
+def damaged(lines: list[str]) -> str:
+    """What is said of files that are not as their runs published them, a line each."""
+    lines = list(dict.fromkeys(lines))
+    if len(lines) == 1:
+        return lines[0]
+    return "\n  ".join(
+        [f"{len(lines)} files are not as their runs wrote them: no table or figure is made, every run is kept", *lines]
+    )
+
+
+def compare(
+    runs: Runs, baseline: str, declared: dict[str, list[str]], facts: Iterable[Fact] = tuple(FACTS.values())
+) -> list[Finding]:
+    """One finding per arm and fact, of the runs of one data set and model.
+
+    An arm has what its seeds have, which must be one value, the baseline's (where that has none, the first arm's that
+    has). `declared` are the facts that an arm may have otherwise.
+    """
+    found = []
+    for fact in facts:
+        values = {arm: _values(fact, own) for arm, own in runs.items()}
+        if fact.name == LEARNING_RATE:
+            of_fact = _learning_rates(runs, baseline, values)
+        elif fact.name in (ADAPTER, SCALING):
+            of_fact = _of_kinds(fact, runs, values, baseline, declared)
+        elif fact.name == SEEDS:
+            of_fact = _with_reference(fact, {arm: _seeds(own) for arm, own in runs.items()}, baseline)
+        else:
+            of_fact = _with_reference(fact, values, baseline)
+        found += [
+            replace(one, verdict=DECLARED)
+            if one.verdict == DIFFERS and fact.may_vary and fact.name in declared.get(one.arm, [])
+            else one
+            for one in of_fact
+        ]
+    return found
+
+
+def undeclared(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that a strict contract refuses."""
+    return [found for found in findings if found.verdict == DIFFERS]
+
+
+def refusal(
+    findings: dict[tuple[str, str], list[Finding]], runs: dict[tuple[str, str], Runs], earlier: Sequence[Path] = ()
+) -> str:
+    """What is refused, one line per data set, model, method and difference.
+
+    `earlier`: folders and files with tables and figures that were made before, and say nothing of these runs.
+    """
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for (dataset, model), of_pair in findings.items():
+        for one in undeclared(of_pair):
+            method = runs[dataset, model][one.arm][0].settings["method"]
+            same = (dataset, model, method, one.fact, one.value, one.compared_with, one.other)
+            lines.setdefault(same, []).append(one.arm)
+    told = []
+    for (dataset, model, method, name, value, compared_with, other), arms in lines.items():
+        one = Finding(arms[0], name, value, compared_with, other, DIFFERS)
+        told.append(
+            f"  {dataset}/{model}, {', '.join(arms)}: {name}: {unlike_text(one)}; {FACTS[name].remedy}"
+            f"{or_declare(FACTS[name], method)}"
+        )
+    count = f"{len(told)} difference{'' if len(told) == 1 else 's'} that no method declares"
+    return "\n".join(
+        [
+            f"the contract is broken by {count}: no table or figure is made, every run is kept",
+            *told,
+            f"  Or {NOT_STRICT}.",
+            *([f"  Of an earlier state, not of these runs: {', '.join(map(str, earlier))}."] if earlier else []),
+        ]
+    )
+
+
+def or_declare(fact: Fact, method: str) -> str:
+    """The other remedy, where there is one: to follow a fact's own."""
+    return f", or add {fact.name} to methods.{method}.varies" if fact.may_vary else ""
+
+
+def unlike_text(found: Finding) -> str:
+    """The value and what it should be."""
+    if found.compared_with == REQUIRED:
+        return f"{found.value}, where every arm must have {found.other}"
+    if found.compared_with == found.arm:
+        return f"its own seeds differ: {found.value}"
+    if found.value == found.other:  # a learning rate, which methods must not share
+        return f"{found.value}, which {found.compared_with} has too"
+    return f"{found.value}, but {found.compared_with} has {found.other}"
+
+
+def _values(fact: Fact, runs: list[Recorded]) -> Values:
+    """The distinct values that the runs of an arm reached."""
+    found: dict[str, tuple[Any, str, list[int]]] = {}
+    for run in runs:
+        value = fact.read(run)
+        if value is NOT_REACHED:
+            continue
+        key = json.dumps(value, sort_keys=True)
+        detail = fact.detail(run)
+        text = shown(value) + (f" ({detail})" if detail else "")
+        found.setdefault(key, (value, text, []))[2].append(run.env.get("seed", 0))
+    return list(found.values())
+
+
+def _seeds(runs: list[Recorded]) -> Values:
+    seeds = sorted(run.env.get("seed", 0) for run in runs)
+    return [(seeds, shown(seeds), seeds)]
+
+
+def _with_reference(fact: Fact, values: dict[str, Values], baseline: str) -> list[Finding]:
+    reference = baseline if values.get(baseline) else next((arm for arm in values if values[arm]), baseline)
+    expected = values[reference]
+    found = []
+    for arm, own in values.items():
+        if not own:
+            found.append(Finding(arm, fact.name, "", reference, _text(expected, expected), UNREACHED))
+        elif fact.required is not None:
+            right = all(value == fact.required for value, _, _ in own)
+            found.append(Finding(arm, fact.name, _text(own, own), REQUIRED, fact.required, EQUAL if right else DIFFERS))
+        else:
+            differs = [value for value, _, _ in own] != [value for value, _, _ in expected]
+            with_itself = not differs and len(own) > 1
+            found.append(
+                Finding(
+                    arm,
+                    fact.name,
+                    _text(own, own if with_itself else expected),
+                    arm if with_itself else reference,
+                    _text(expected, own),
+                    DIFFERS if differs or with_itself else EQUAL,
+                )
+            )
+    return found
+
+
+def _learning_rates(runs: Runs, baseline: str, values: dict[str, Values]) -> list[Finding]:
+    """Full fine-tuning and PEFT must not share a rate that was not tuned for both."""
+    whole = {arm: own[0].trains_all for arm, own in runs.items()}
+    ordered = sorted(runs, key=lambda arm: arm != baseline)
+    found = []
+    for arm, own in values.items():
+        rates = [value for value, _, _ in own]
+        text = "; ".join(_rate(value) for value in rates)
+        one = Finding(arm, LEARNING_RATE, text, arm, text, OWN)
+        for other in (other for other in ordered if whole[other] != whole[arm] and arm != baseline):
+            others = [value for value, _, _ in values[other]]
+            shared = any(rate in others and rate["tuned_for"] is None for rate in rates)
+            borrowed = any(rate["tuned_for"] == other for rate in rates)
+            if shared or borrowed:
+                one = Finding(arm, LEARNING_RATE, text, other, "; ".join(map(_rate, others)), DIFFERS)
+                break
+        if len(rates) > 1:
+            mixed = "; ".join(f"{_rate(value)} ({_of_seeds(seeds)})" for value, _, seeds in own)
+            one = Finding(arm, LEARNING_RATE, mixed, arm, mixed, DIFFERS)
+        found.append(one)
+    return found
+
+
+def _rate(value: dict[str, Any]) -> str:
+    if value["rate"] is None:
+        return f"that tuned for {value['tuned_for']}"
+    return f"{value['rate']:g}, {'tuned for ' + value['tuned_for'] if value['tuned_for'] else 'not tuned'}"
+
+
+def _of_kinds(
+    fact: Fact, runs: Runs, values: dict[str, Values], baseline: str, declared: dict[str, list[str]]
+) -> list[Finding]:
+    """Alike at every rank of a method, and in the first arms of all methods of one PEFT type.
+
+    Those are compared with one that does not declare the fact: the baseline's method, or the first.
+    """
+    kinds = {arm: (own[0].settings["peft"] or {}).get("peft_type") for arm, own in runs.items()}
+    first_kind = next((kind for kind in kinds.values() if kind), None)
+    values = _filled(values, kinds)
+    method = {arm: own[0].settings["method"] for arm, own in runs.items()}
+    first_of_method = {method[arm]: arm for arm in reversed(runs)}
+    varies = {arm: fact.name in declared.get(arm, []) for arm in runs}
+    of_kind: dict[str | None, str] = {}
+    for arm in sorted(runs, key=lambda arm: (varies[arm], method[arm] != method.get(baseline))):  # else their order
+        of_kind.setdefault(kinds[arm], arm)
+    found = []
+    for arm, own in values.items():
+        of_method = first_of_method[method[arm]]
+        reference = of_kind[kinds[arm]] if arm == of_method else of_method
+        expected = values[reference]
+        same = [value for value, _, _ in own] == [value for value, _, _ in expected] and len(own) == 1
+        one = Finding(arm, fact.name, _text(own, expected), reference, _text(expected, own), EQUAL)
+        if not same:
+            one = replace(one, verdict=DIFFERS)
+        elif kinds[arm] not in (None, first_kind) and own[0][0] is not None:
+            one = replace(one, verdict=OWN)
+        found.append(one)
+    return found
+
+
+def _filled(values: dict[str, Values], kinds: dict[str, str | None]) -> dict[str, Values]:
+    """Mappings with the keys that any arm of their kind has."""
+    keys: dict[str | None, dict[str, str]] = {}
+    for arm, own in values.items():
+        for value, _, _ in own:
+            keys.setdefault(kinds[arm], {}).update(dict.fromkeys(value if isinstance(value, dict) else (), NOT_SET))
+
+    def filled(arm: str, value: Any, text: str) -> tuple[Any, str]:
+        if not isinstance(value, dict):
+            return value, text
+        return (whole := keys[kinds[arm]] | value), shown(whole)
+
+    return {arm: [(*filled(arm, value, text), seeds) for value, text, seeds in own] for arm, own in values.items()}
+
+
+def _text(own: Values, other: Values) -> str:
+    """Values for readers, with their seeds where there are several; of mappings only what `other` has otherwise."""
+    if not own:
+        return ""
+    pairs = [*own, *other]
+    keys = None
+    if all(isinstance(value, dict) for value, _, _ in pairs):
+        keys = [key for key in own[0][0] if len({json.dumps(value.get(key)) for value, _, _ in pairs}) > 1]
+    texts = [shown({key: value[key] for key in keys}) if keys else text for value, text, _ in own]
+    if len(own) == 1:
+        return texts[0]
+    return "; ".join(f"{text} ({_of_seeds(seeds)})" for text, (_, _, seeds) in zip(texts, own, strict=True))
+
+
+def _of_seeds(seeds: list[int]) -> str:
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+
+
+def shown(value: Any) -> str:
+    """A recorded value for readers: checksums cut, mappings as "key value, key value"."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {shown(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
+    text = str(value)
+    return text[:12] if len(text) == 64 and set(text) <= set("0123456789abcdef") else text

@@ -1,0 +1,250 @@
+"""Which arms keep the limits that the user sets and lose no more than the margin, and the cheapest of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peft_tradeoffs.analysis.comparison import ALPHA
+from peft_tradeoffs.analysis.job_noise import MEASURED_AS, JobNoise, job_noise, over_jobs, processes
+from peft_tradeoffs.analysis.notices import constant
+from peft_tradeoffs.analysis.seed_values import by_seed, failures, incomparable
+from peft_tradeoffs.analysis.stats import MOST_SEEDS, Estimate, over_seeds, seeds_to_decide
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, first, memory_key, random_weights
+from peft_tradeoffs.core.errors import InputError
+
+YES, NO, UNKNOWN = "yes", "no", "cannot say"
+COSTS = {"memory": "memory_MiB", "time": "train_s", "energy": "energy_J"}
+LIMITS = {"memory": ("memory_GiB", 1024.0), "time": ("train_s", 1.0), "energy": ("energy_J", 1.0)}
+FROM_COMPARISON = (
+    "metric", "positive_class", "margin", "mean", "low", "high", "difference", "difference_low", "difference_high",
+    "p_not_worse_holm", "p_worse_holm", "seeds_needed", "examples_needed",
+)  # fmt: skip
+OF_OTHER = (
+    "test_rows",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_not_worse_holm",
+    "p_worse_holm",
+    "verdict",
+)
+COLUMNS = (
+    *ARM, "method", "rank", "pretrained", "baseline", "device", "device_name", "n", "n_failed", *FROM_COMPARISON,
+    "other_split", *(f"other_{key}" for key in OF_OTHER),
+    "runs", "runs_why", "predictions", "predictions_why", "quality", "quality_why",
+    *(f"{column}{part}" for column in COSTS.values()
+      for part in ("", "_low", "_high", "_limit", "_kept", "_why", "_seeds_needed")),
+    *(f"{column}_{part}" for column in ("train_s", "energy_J") for part in ("n", "jobs", "jobs_sd_percent")),
+    "qualifies", "cheapest", "apart", "apart_low", "apart_high", "incomparable", "train_process_MiB", "differs", "why",
+)  # fmt: skip
+OF_JOBS = ("train_s_n", "train_s_jobs", "energy_J_n", "energy_J_jobs")
+TESTS = (
+    "runs",
+    "predictions",
+    "quality",
+    *(f"{column}_kept" for column in COSTS.values()),
+)  # that an arm must pass, null: not asked
+CONSTANT = "it gives every test row the same answer"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost of an arm by seed; of time and energy also how many processes trained the arm, and how far they differ."""
+
+    values: dict[int, float]
+    jobs: int | None = None
+    noise: JobNoise | None = None
+
+    def mean(self) -> Estimate | None:
+        """The mean over seeds and jobs; None where there is no interval of it."""
+        return self.less(None, list(self.values))
+
+    def less(self, other: "Cost | None", seeds: list[int]) -> Estimate | None:
+        """The mean of this cost, less another's if there is one, over these seeds."""
+        parts = [np.array([cost.values[seed] for seed in seeds]) for cost in (self, other) if cost is not None]
+        values = parts[0] if other is None else parts[0] - parts[1]
+        if self.jobs is None:
+            return over_seeds(values)
+        jobs = [cost.jobs for cost in (self, other) if cost is not None]
+        return over_jobs(values, parts, jobs, self.noise)
+
+    def shares_jobs(self) -> bool:
+        """Whether several seeds were trained by one process."""
+        return self.jobs is not None and self.jobs < len(self.values)
+
+
+def recommendation_frame(
+    runs: pd.DataFrame, comparison: pd.DataFrame, limits: dict[str, Any], noise: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """One row per (data set, model, arm) in the order of `runs`, columns as in COLUMNS.
+
+    `comparison` is what `comparison_frame` gives (no rows of random weights, of which costs alone are judged), `limits`
+    are memory_GiB, train_s and energy_J (None: no limit), cheapest and split. `qualifies` is yes if every test is, no
+    if one is no, else cannot say: `runs` (all were completed), `predictions` (no if every completed run gives all test
+    rows the same answer, whatever the metric says of it), `quality` on that split (the baseline; or proven, with
+    Holm's correction, not to be worse than it by the margin; no if proven, with the same correction, to be worse by
+    more, at the 2.5 % of one side, so that the comparison's verdict is "worse" then) and a cost that is kept (its
+    95 % t interval over seeds, or every seed if it has none, lies within the limit; no if beyond). Intervals of
+    time and energy count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null
+    where every seed had a job of its own); where seeds shared a job and that is not known there is none. `cheapest`
+    marks the arm of the smallest mean cost of those that qualify; apart is by how much another costs more, over the
+    seeds of both, with its 95 % t interval (null where a cost has none). There is no cheapest where costs are
+    `incomparable`. What the comparison has of an arm on the split that does not judge (`other_split`, null: none)
+    is other_difference and so on.
+
+    Raises InputError for a comparison without an arm on the split asked for.
+    """
+    rows = []
+    for (dataset, model), own in runs.groupby(["dataset", "model"], sort=False):
+        compared = comparison[(comparison["dataset"] == dataset) & (comparison["model"] == model)]
+        rows += _judged(own, compared, limits, noise)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
+        dict.fromkeys(
+            ("rank", "n", "n_failed", "seeds_needed", "examples_needed", "other_test_rows", *OF_JOBS), "Int64"
+        )
+    )
+
+
+def _judged(
+    runs: pd.DataFrame, compared: pd.DataFrame, limits: dict[str, Any], noise: pd.DataFrame | None
+) -> list[dict[str, Any]]:
+    random = random_weights(runs)
+    if not random:
+        _check_compared(runs, compared, limits["split"])
+    on_split = compared["split"] == limits["split"]
+    judging, other = compared[on_split].set_index("arm"), compared[~on_split].set_index("arm")
+    rows: list[dict[str, Any]] = []
+    costs: dict[str, Cost] = {}
+    chosen = COSTS[limits["cheapest"]]
+    for arm, own in runs.groupby("arm", sort=False):
+        row = dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "method", "rank", "pretrained", "differs"]].to_dict()
+        row |= {"device": first(own["device"]), "device_name": first(own["device_name"])}
+        done = own["status"] == COMPLETED
+        row |= {"n": int(done.sum()), "n_failed": int((~done).sum())}
+        row |= dict(zip(("runs", "runs_why"), _ran(own, row), strict=True))
+        if not random:
+            row |= dict(zip(("predictions", "predictions_why"), _predicted(own), strict=True))
+            row |= _quality(judging.loc[arm])
+            row |= _on_other(other.loc[arm]) if arm in other.index else {}
+        for name, column in COSTS.items():
+            key = memory_key(row["device"]) if name == "memory" else column
+            values, why = by_seed(own, key)
+            limit, scale = LIMITS[name]
+            cost = Cost(values)
+            if key in MEASURED_AS:
+                cost = Cost(values, processes(own[own["seed"].isin(values)]), job_noise(noise, own, key))
+            row |= _cost(column, cost, why, limits[limit] and limits[limit] * scale)
+            if column == chosen:
+                costs[arm] = cost
+        process, _ = by_seed(own, "train_process_MiB")
+        row["train_process_MiB"] = max(process.values(), default=None)
+        found = [row[test] for test in TESTS if row[test] is not None]
+        row["qualifies"] = NO if NO in found else UNKNOWN if UNKNOWN in found else YES
+        reasons = [row[f"{test.removesuffix('_kept')}_why"] for test in TESTS if row[test] == row["qualifies"] != YES]
+        row["why"] = "; ".join(reasons) or None
+        rows.append(row)
+    key = memory_key(first(runs["device"])) if chosen == COSTS["memory"] else chosen
+    mixed = incomparable(runs[~runs["mixed_gpus"].eq(True)], key)
+    if mixed is None:
+        _choose(rows, costs)
+    return [{**row, "incomparable": mixed} for row in rows]
+
+
+def _check_compared(runs: pd.DataFrame, compared: pd.DataFrame, split: str) -> None:
+    have = compared[compared["split"] == split]["arm"]
+    if missing := [arm for arm in runs["arm"].unique() if arm not in set(have)]:
+        name = "/".join([*runs.iloc[0][["dataset", "model"]], missing[0]])
+        splits = ", ".join(compared[compared["arm"] == missing[0]]["split"]) or "none"
+        raise InputError(
+            f"comparison.csv: no row of {name} on the split {split!r} (it has: {splits}); ask for a split that the "
+            "runs have (recommendation.split), or make it again with compare_arms.py over the same runs"
+        )
+
+
+def _ran(runs: pd.DataFrame, row: dict[str, Any]) -> tuple[str, str | None]:
+    """Whether all runs were completed: an arm that sometimes fails is not what its other runs show."""
+    if row["n_failed"] == 0:
+        return YES, None
+    return UNKNOWN if row["n"] else NO, failures(runs)
+
+
+def _predicted(runs: pd.DataFrame) -> tuple[str | None, str | None]:
+    """Whether the answers of some completed run depend on the text; None without such a run."""
+    done = runs["status"] == COMPLETED
+    if not done.any():
+        return None, None
+    return (NO, CONSTANT) if constant(runs)[done].all() else (YES, None)
+
+
+def _quality(compared: pd.Series) -> dict[str, Any]:
+    found = compared[[*FROM_COMPARISON, "baseline"]].to_dict()
+    found = {key: None if pd.isna(value) else value for key, value in found.items()}
+    if compared.name == compared["baseline"]:
+        why = compared["reason"] if pd.isna(compared["mean"]) else None
+        return {**found, "quality": UNKNOWN if why else YES, "quality_why": why}
+    if found["p_not_worse_holm"] is None:
+        return {**found, "quality": UNKNOWN, "quality_why": compared["reason"]}
+    if found["p_not_worse_holm"] < ALPHA:
+        return {**found, "quality": YES}
+    if found["p_worse_holm"] < ALPHA / 2:
+        return {**found, "quality": NO, "quality_why": "worse by more than the margin"}
+    return {**found, "quality": UNKNOWN, "quality_why": "not proven to keep within the margin"}
+
+
+def _on_other(compared: pd.Series) -> dict[str, Any]:
+    """What the comparison says of an arm on the split that does not judge."""
+    found = {f"other_{key}": None if pd.isna(compared[key]) else compared[key] for key in OF_OTHER}
+    return {"other_split": compared["split"], **found}
+
+
+def _cost(column: str, cost: Cost, why: str | None, limit: float | None) -> dict[str, Any]:
+    """Mean and interval of a cost, and whether it is within its limit, if there is one."""
+    found: dict[str, Any] = {f"{column}_limit": limit}
+    name = next(name for name, known in COSTS.items() if known == column)
+    low = high = None
+    values = np.array(list(cost.values.values()))
+    if len(values):
+        found[column] = float(values.mean())
+        low, high = values.min(), values.max()  # in place of an interval, if there is none
+        if cost.jobs is not None:
+            found |= {f"{column}_n": len(values), f"{column}_jobs": cost.jobs}
+    estimate = cost.mean()
+    if estimate is not None:
+        low, high = estimate.interval()
+        found |= {f"{column}_low": low, f"{column}_high": high}
+        if cost.shares_jobs():
+            found[f"{column}_jobs_sd_percent"] = 100 * cost.noise.cv
+    if limit is None:
+        return found
+    if low is None:
+        return {**found, f"{column}_kept": UNKNOWN, f"{column}_why": f"{name} not known ({why})"}
+    if high <= limit:
+        return {**found, f"{column}_kept": YES}
+    if low > limit:
+        return {**found, f"{column}_kept": NO, f"{column}_why": f"over the limit of {name}"}
+    found[f"{column}_kept"] = UNKNOWN
+    if not cost.shares_jobs():  # more seeds of the same job would not tell
+        needed = seeds_to_decide(values, limit)
+        found[f"{column}_seeds_needed"] = f"more than {MOST_SEEDS}" if needed is None else f"{needed}"
+    return {**found, f"{column}_why": f"its {name} may lie on either side of the limit"}
+
+
+def _choose(rows: list[dict[str, Any]], costs: dict[str, Cost]) -> None:
+    """Mark the cheapest row that qualifies, and how far the others that do are from it."""
+    known = [row for row in rows if row["qualifies"] == YES and costs[row["arm"]].values]
+    if not known:
+        return
+    best = min(known, key=lambda row: np.mean(list(costs[row["arm"]].values.values())))
+    for row in rows:
+        row["cheapest"] = row is best
+    for row in rows:
+        own, other = costs[row["arm"]], costs[best["arm"]]
+        seeds = [seed for seed in own.values if seed in other.values]
+        if row is best or len(seeds) < 2:
+            continue
+        row["apart"] = float(np.mean([own.values[seed] - other.values[seed] for seed in seeds]))
+        estimate = own.less(other, seeds)
+        if estimate is not None:
+            row["apart_low"], row["apart_high"] = estimate.interval()

@@ -1,0 +1,146 @@
+"""A reference: the runs of a finished sweep, their noise floor and what they ran on, small enough to be committed."""
+
+import datetime
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from peft_tradeoffs.analysis.csv_tables import read_table
+from peft_tradeoffs.analysis.finished import check_all, verified
+from peft_tradeoffs.analysis.finished import read_env as read_env_json
+from peft_tradeoffs.analysis.reference_files import ENV, NOISE, RUNS, checksums, read_env
+from peft_tradeoffs.analysis.run_files import predictions_sha256, weights_sha256
+from peft_tradeoffs.analysis.tables import ARM, COLUMNS, IDENTITY, TEXT, WHOLE
+from peft_tradeoffs.core import files
+from peft_tradeoffs.core.csv_text import to_csv
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import AXES, run_folder
+
+# Of a run's env.json: what decides its result or its cost, and does not change from job to job.
+FACTS = (
+    *("device", "device_name", "cpu", "threads", "python", "platform", "cuda_runtime_version", "cudnn_version"),
+    *("attention_mask", "data_sha256", "model_sha256", "code_sha256"),
+)
+GPU_FACTS = (
+    *("driver_version", "cuda_driver_version", "power_limit_W", "max_sm_clock_MHz", "max_memory_clock_MHz"),
+    *("memory_MiB", "mig_mode", "mig_instance", "compute_mode", "persistence_mode"),
+)
+NEEDED = {RUNS: (*IDENTITY, "metric", "startup_s"), NOISE: (*ARM, "device_name", "quantity", "n", "mean", "sd")}
+OF_SUMMARY = ("engine", "engine_reason", "frozen_linear_dtype", "shared_gpu", "mixed_gpus")
+
+Facts = dict[str, list[Any]]  # by name: the values that the runs of an arm have, as a rule one
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is compared of a sweep."""
+
+    runs: pd.DataFrame  # one row per run, as tables/runs.csv
+    noise: pd.DataFrame | None  # as tables/noise.csv
+    facts: dict[str, Facts]  # by arm, "dataset/model/arm"
+    checksums: dict[str, dict[str, str | None]]  # by run, "dataset/model/arm/seed0": of weights and predictions
+
+
+def of_runs(runs: pd.DataFrame, runs_dir: Path, noise: Path | None, keep_weights: bool = True) -> Sweep:
+    """The sweep whose `runs_frame` this is; raises InputError for a file that is not as its run published it.
+
+    Without `keep_weights` the runs may have lost their weights, whose checksums their summaries keep.
+    """
+    facts: dict[str, Facts] = {}
+    checksums = {}
+    for run in runs.to_dict("records"):
+        folder = run_folder(runs_dir, *(run[axis] for axis in AXES))
+        summary = verified(folder)
+        check_all(folder, summary, keep_weights)
+        env = read_env_json(folder, summary)
+        known = facts.setdefault(arm_name(run), {})
+        for name, value in run_facts(env, run).items():
+            if value not in known.setdefault(name, []):
+                known[name].append(value)
+        checksums[run_name(run)] = {"weights": weights_sha256(summary), "predictions": predictions_sha256(summary)}
+    return Sweep(runs, None if noise is None else _read_csv(noise), facts, checksums)
+
+
+def arm_name(row: dict[str, Any]) -> str:
+    """ "dataset/model/arm" of a run or an arm."""
+    return "/".join(row[axis] for axis in ARM)
+
+
+def run_name(row: dict[str, Any]) -> str:
+    """ "dataset/model/arm/seed0" of a run."""
+    return f"{arm_name(row)}/seed{row['seed']}"
+
+
+def run_facts(env: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    """What a run ran on and with, as one value per name: settings.learning_rate, versions.torch, gpu.driver_version.
+
+    `env` is its env.json, `run` its row of `runs_frame`. Host, ids of jobs and GPUs and the clocks of a moment are
+    left out.
+    """
+    found = {name: env[name] for name in FACTS if name in env}
+    gpu = env.get("gpu", {})
+    found |= {f"gpu.{name}": gpu[name] for name in GPU_FACTS if name in gpu}
+    found["git.commit"] = env.get("git", {}).get("commit")
+    for block in ("versions", "flags", "settings"):
+        found |= _flat(block, env.get(block, {}))
+    for axis in ARM:
+        found.pop(f"settings.{axis}", None)
+    return found | {f"run.{name}": None if pd.isna(run[name]) else run[name] for name in OF_SUMMARY}
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    """A JSON value as scalars by dotted name; a list as its JSON."""
+    if isinstance(value, dict):
+        return {inner: end for key, item in value.items() for inner, end in _flat(f"{name}.{key}", item).items()}
+    return {name: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value}
+
+
+def store(sweep: Sweep, folder: Path) -> None:
+    """Write the sweep as runs.csv, noise.csv (if the floor was measured) and env.json, with the checksums of both."""
+    names = dict.fromkeys(name for facts in sweep.facts.values() for name in facts)
+    arms = list(sweep.facts)
+    common = [
+        name for name in names if all(sweep.facts[arm].get(name) == sweep.facts[arms[0]].get(name) for arm in arms)
+    ]
+    env = {
+        "stored_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "common": _written({name: sweep.facts[arms[0]][name] for name in common}),
+        "arms": {
+            arm: _written({name: values for name, values in sweep.facts[arm].items() if name not in common})
+            for arm in arms
+        },
+        "checksums": sweep.checksums,
+    }
+    tables = {RUNS: sweep.runs} | ({} if sweep.noise is None else {NOISE: sweep.noise})
+    for name, table in tables.items():
+        files.write_text(folder / name, to_csv(table))
+    files.write_json(folder / ENV, env | {"files": checksums(folder, list(tables))})
+
+
+def _written(facts: Facts) -> dict[str, Any]:
+    """One value stands alone, several are a list."""
+    return {name: values if len(values) > 1 else values[0] for name, values in facts.items()}
+
+
+def _read(facts: dict[str, Any]) -> Facts:
+    return {name: value if isinstance(value, list) else [value] for name, value in facts.items()}
+
+
+def read(folder: Path) -> Sweep:
+    """The sweep that `store` wrote; raises InputError if a file is missing, none of it or not as it was stored."""
+    env = read_env(folder)
+    try:
+        facts = {arm: _read(env["common"] | own) for arm, own in env["arms"].items()}
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"{folder / ENV}: not of a reference ({error}); store the reference again") from None
+    noise = _read_csv(folder / NOISE) if NOISE in env["files"] else None
+    return Sweep(_read_csv(folder / RUNS), noise, facts, env["checksums"])
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    kinds = dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64")
+    numbers = [*(key for key in COLUMNS if key not in kinds), "n", "mean", "sd"]
+    return read_table(path, NEEDED[path.name], "store the reference again", kinds, numbers)

@@ -1,0 +1,235 @@
+"""Run summaries as frames: one row per run, one row per arm."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from peft_tradeoffs.analysis.csv_tables import read_table
+from peft_tradeoffs.analysis.finished import read_summary
+from peft_tradeoffs.core import files
+from peft_tradeoffs.core.arms import sort_runs
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.seal import KEYS as SEAL
+from peft_tradeoffs.tasks.metric_names import metric_name
+
+COMPLETED = "completed"
+PHASES = ("load", "probe", "train", "evaluate", "save")
+SPLIT = ("weights_MiB", "gradients_MiB", "optimizer_MiB", "activations_MiB")
+MEASURED_SPLIT = tuple(key.replace("_MiB", "_measured_MiB") for key in SPLIT)
+COLUMNS = (
+    "status", "dataset", "model", "method", "arm", "rank", "seed", "failed_phase", "oom_bytes", "diverged_step",
+    "task", "metric", "positive_class", "pretrained", "metric_value",
+    "accuracy", "f1", "mcc", "pearson", "spearman", "prediction_spread", "test_loss", "heldout_metric_value",
+    "learning_rate", "tuned_as", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
+    "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
+    "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "train_rows",
+    "test_rows", "heldout_rows", "truncated_train", "truncated_test", "constant_prediction", "backbone_parameters",
+    "head_parameters", "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
+    "startup_s", "load_s", "mask_s", "probe_s", "prepare_s", "train_s", "capture_s", "compile_s",
+    "evaluate_s", "save_s", "state_s",
+    "step_p50_ms", "step_p95_ms", "step_p99_ms", "probe_step_p50_ms", "probe_step_p95_ms", "probe_step_p99_ms",
+    "samples_per_s", "tokens_per_s",
+    *(f"{phase}_{peak}_MiB" for phase in PHASES for peak in ("peak_allocated", "peak_reserved", "process", "peak_rss")),
+    "held_before_MiB", *SPLIT, *MEASURED_SPLIT, "data_MiB",
+    "energy_J", "energy_J_per_sample", "mean_power_W", "idle_power_W", "energy_window_s", "energy_window_short",
+    "attempts", "wall_s", "queue_s", "fingerprint", "finished_at", "differs", "null_reasons",
+)  # fmt: skip
+IDENTITY = COLUMNS[:7]
+NOT_AVERAGED = (
+    "failed_phase", "oom_bytes", "diverged_step", "constant_prediction", "stopped_early", "attempts", "wall_s",
+    "queue_s", "fingerprint",
+    "finished_at", "null_reasons",
+)  # fmt: skip
+SETTINGS = (
+    "task", "metric", "positive_class", "pretrained", "learning_rate", "tuned_as", "batch_size",
+    "gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine",
+    "engine_reason", "compile", "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s",
+    "energy_window_short",
+    "train_rows", "test_rows", "heldout_rows", "truncated_train", "truncated_test",
+    "backbone_parameters", "head_parameters", "adapter_parameters", "total_parameters",
+    "trainable_parameters", "trainable_percent", "differs",
+)  # fmt: skip
+MEASUREMENTS = tuple(key for key in COLUMNS if key not in {*IDENTITY, *SETTINGS, *NOT_AVERAGED})
+# What does not depend on the machine, so that runs of one arm on different machines may be averaged.
+QUALITY = (
+    "metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "prediction_spread", "test_loss",
+    "heldout_metric_value", "epochs", "steps", *SPLIT,
+)  # fmt: skip
+# What is taken before training, the same whatever engine trains.
+BEFORE_TRAINING = (
+    "startup_s", "load_s", "mask_s",
+    *(key for key in COLUMNS if key.startswith(("load_peak", "load_process", "probe_"))),
+    "held_before_MiB", *MEASURED_SPLIT, "data_MiB", "idle_power_W",
+)  # fmt: skip
+TEXT = (
+    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "positive_class", "tuned_as",
+    "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid",
+    "fingerprint", "finished_at", "differs", "null_reasons",
+)  # fmt: skip
+WHOLE = (
+    "rank", "oom_bytes", "diverged_step", "heldout_rows", "backbone_parameters", "head_parameters",
+    "adapter_parameters", "total_parameters", "trainable_parameters",
+)  # fmt: skip
+ARM = ["dataset", "model", "arm"]
+# The keys of the reported metric and of the number of examples, by split.
+OF_SPLIT = {"test": ("metric_value", "test_rows"), "heldout": ("heldout_metric_value", "heldout_rows")}
+
+
+def memory_key(device: Any) -> str:
+    """The summary key that "peak memory" means on a device ("cpu" or "cuda")."""
+    return "probe_peak_allocated_MiB" if device == "cuda" else "probe_peak_rss_MiB"
+
+
+def random_weights(rows: pd.DataFrame) -> bool:
+    """Whether runs or arms among these rows started from random weights: speed and memory only."""
+    return bool(rows["pretrained"].astype(str).str.contains("False").any())
+
+
+def first(values: pd.Series) -> Any:
+    """The first value that is not null, or None."""
+    values = values.dropna()
+    return values.iloc[0] if len(values) else None
+
+
+def read_summaries(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Read summary.json files, each once. Raises InputError, one line per file, for those that no run left so."""
+    summaries, problems = [], []
+    for path in paths:
+        try:
+            summaries.append(read_summary(path))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such summary; run the workflow's target `runs` first") from None
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    if not summaries:
+        raise InputError("no run summaries given: the list of summary.json paths is empty")
+    return summaries
+
+
+def typed(values: pd.Series) -> pd.Series:
+    """A column of JSON values as Int64 (all whole numbers), float64 (numbers, or all null) or object."""
+    kinds = {type(value) for value in values if value is not None and value == value}
+    if kinds == {int}:
+        return values.astype("Int64")
+    return values.astype(float) if kinds <= {int, float} else values
+
+
+def runs_frame(summaries: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row per run, columns as in COLUMNS, then keys this version does not know; null_reasons as JSON last.
+
+    The keys of the seal are left out. differs is null: contract_text.with_differences fills it in.
+
+    Raises InputError if a run is there twice or the runs of one data set and model differ in metric.
+    """
+    known = {*COLUMNS, *SEAL}
+    extra = dict.fromkeys(key for summary in summaries for key in summary if key not in known)
+    columns = [*COLUMNS[:-1], *extra, "null_reasons"]
+    data = {key: pd.Series([summary.get(key) for summary in summaries], dtype=object) for key in columns}
+    data["null_reasons"] = data["null_reasons"].map(
+        lambda reasons: json.dumps(reasons or {}, sort_keys=True, ensure_ascii=False)
+    )
+    runs = pd.DataFrame({key: typed(values) for key, values in data.items()})
+    check(runs)
+    return sort_runs(runs)
+
+
+def check(runs: pd.DataFrame) -> None:
+    """Raise InputError for a run that is there twice, or for runs that no table may compare."""
+    twice = runs[runs.duplicated([*ARM, "seed"])]
+    if len(twice):
+        name = "/".join(str(value) for value in twice.iloc[0][[*ARM, "seed"]])
+        raise InputError(f"run {name} is given twice: list each summary once")
+    known = runs.dropna(subset="metric")
+    named = pd.Series([metric_name(row) for row in known.to_dict("records")], known.index, dtype=object)
+    metrics = named.groupby([known["dataset"], known["model"]], sort=False).unique()
+    for (dataset, model), names in metrics.items():
+        if len(names) > 1:
+            raise InputError(
+                f"runs of {dataset}/{model} report different metrics ({', '.join(names)}): "
+                "run the older ones again or remove their folders"
+            )
+
+
+def read_runs(path: Path) -> pd.DataFrame:
+    """Read a runs.csv that `runs_frame` made. Raises InputError if it is missing, damaged or lacks columns."""
+    remedy = "make it again with make_tables.py"
+    kinds = dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64")
+    runs = read_table(path, COLUMNS, remedy, kinds, [key for key in COLUMNS if key not in kinds])
+    if empty := [key for key in IDENTITY if key != "rank" and runs[key].isna().any()]:
+        raise InputError(f"{path}: a run without {', '.join(empty)}; {remedy}")
+    for text in runs["null_reasons"].unique():
+        try:
+            right = isinstance(json.loads(text), dict)
+        except (ValueError, TypeError, RecursionError):
+            right = False
+        if not right:
+            raise InputError(f"{path}: null_reasons cannot be {files.shown(text)}; {remedy}")
+    return runs
+
+
+def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per (data set, model, arm) in the order of `runs`.
+
+    Columns: dataset, model, arm, method, rank, n (completed runs), n_failed, failures ("oom 2; diverged 1"),
+    the settings once (several values are joined with "; "), then {key}_mean, {key}_sd (ddof=1, null with one
+    run) and {key}_n (completed runs that have a value) a measurement. Measurements that depend on the machine or
+    the engine are null, with {key}_n 0, where the completed runs of an arm ran on different ones; a run that
+    itself ran on GPUs of different models (mixed_gpus) has no part in them.
+    """
+    groups = runs.groupby(ARM, sort=False)
+    completed = runs["status"] == COMPLETED
+    done = runs[completed]
+    arms = groups[["method", "rank"]].first()
+    arms["n"] = completed.groupby([runs[key] for key in ARM], sort=False).sum()
+    arms["n_failed"] = groups.size() - arms["n"]
+    failed = runs[~completed].groupby(ARM, sort=False)["status"].value_counts().reset_index(level="status")
+    words = [f"{status} {count}" for status, count in zip(failed["status"], failed["count"], strict=True)]
+    texts = pd.Series(words, failed.index, dtype=object).groupby(level=ARM, sort=False)
+    arms["failures"] = texts.agg("; ".join).reindex(arms.index) if len(failed) else None
+
+    settings = groups[list(SETTINGS)].first()
+    several = groups[list(SETTINGS)].nunique() > 1
+    for key in several.columns[several.any()]:
+        settings[key] = settings[key].astype(object)
+        for arm in several.index[several[key]]:
+            values = groups.get_group(arm)[key].dropna().unique()
+            settings.at[arm, key] = "; ".join(str(value) for value in values)
+
+    new = [key for key in runs if key not in COLUMNS and runs[key].dtype.kind in "if"]
+    keys = [*MEASUREMENTS, *new]
+    numbers, on_one = done[keys].astype(float), ~done["mixed_gpus"].eq(True)
+    numbers.loc[~on_one, [key for key in keys if key not in QUALITY]] = math.nan
+    values = done[ARM].join(numbers).groupby(ARM, sort=False)[keys]
+    mean, sd, count = (table.reindex(arms.index) for table in (values.mean(), values.std(ddof=1), values.count()))
+    timed = done[on_one]
+    machine = timed["device"].astype(str) + " " + timed["device_name"].astype(str)
+    for differing, alike in ((machine, QUALITY), (timed["engine"], (*QUALITY, *BEFORE_TRAINING))):
+        mixed = differing.groupby([timed[key] for key in ARM], sort=False).nunique().reindex(arms.index) > 1
+        dependent = [key for key in keys if key not in alike]
+        mean.loc[mixed, dependent] = math.nan
+        sd.loc[mixed, dependent] = math.nan
+        count.loc[mixed, dependent] = 0
+    measured = {}
+    for key in keys:
+        measured |= {
+            f"{key}_mean": mean[key],
+            f"{key}_sd": sd[key],
+            f"{key}_n": count[key].fillna(0).astype("int64"),
+        }
+    return pd.concat([arms, settings, pd.DataFrame(measured)], axis=1).reset_index()
+
+
+def memory_frame(arms: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `arms_frame` that say what memory went to, MiB, and what it depends on."""
+    settings = ["pretrained", "device", "device_name", "precision", "dtype", "frozen_linear_dtype"]
+    settings += ["batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "differs"]
+    peaks = [f"probe_{peak}_MiB" for peak in ("peak_allocated", "peak_reserved", "process", "peak_rss")]
+    keys = [*SPLIT, *MEASURED_SPLIT, *peaks, "data_MiB", "held_before_MiB"]
+    measured = [f"{key}_{part}" for key in keys for part in ("mean", "sd", "n")]
+    return arms[[*ARM, "method", "rank", "n", "n_failed", "failures", *settings, *measured]]

@@ -1,0 +1,162 @@
+"""The trials of tuning as a table: one row per learning rate tried."""
+
+from typing import Any
+
+import pandas as pd
+
+from peft_tradeoffs.analysis.csv_tables import read_table
+from peft_tradeoffs.analysis.readable import metric_decimals, metric_scale, number
+from peft_tradeoffs.analysis.tables import ARM
+from peft_tradeoffs.core.arms import arm_label, sort_runs
+from peft_tradeoffs.tasks.metric_names import metric_name, with_unit
+
+COLUMNS = (
+    *ARM, "method", "rank", "decides", "pretrained", "metric", "positive_class", "learning_rate", "added", "earlier",
+    "status", "failed_phase", "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "tied",
+    "edge", "reason", "extensions", "seed", "batch_size", "train_rows", "dev_rows",
+)  # fmt: skip
+WHOLE = ("rank", "extensions", "diverged_step", "steps", "seed", "batch_size", "train_rows", "dev_rows")
+NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J")
+
+
+def tuning_frame(tunings: list[dict[str, Any]], deciding: set[str]) -> pd.DataFrame:
+    """One row per trial of `tunings` (what tune.py wrote), columns as in COLUMNS.
+
+    value and loss are those of the dev split after the last step; chosen: the rate that the arm's tuning gives; tied:
+    another with its metric; earlier: of an earlier grid, still standing, but not chosen from; decides: whether final
+    runs take it (`deciding` arms), or it is a check at another rank.
+    """
+    rows = [
+        {
+            **{key: found.get(key) for key in COLUMNS},
+            **trial,
+            "decides": found["arm"] in deciding,
+            "earlier": earlier,
+            "chosen": trial["learning_rate"] == found["learning_rate"],
+            "tied": not earlier and trial["learning_rate"] in found["tied"],
+        }
+        for found in tunings
+        for earlier, trials in ((False, found["trials"]), (True, found["earlier"]))
+        for trial in sorted(trials, key=lambda trial: trial["learning_rate"])
+    ]
+    frame = sort_runs(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(NUMBERS, float))
+
+
+def read_tuning(path: Any) -> pd.DataFrame:
+    """Read a tuning.csv that `tuning_frame` made. Raises InputError if it is missing or damaged."""
+    text = ("dataset", "model", "arm", "method", "metric", "positive_class", "status", "failed_phase", "edge", "reason")
+    types = dict.fromkeys(text, object) | dict.fromkeys(WHOLE, "Int64")
+    return read_table(path, COLUMNS, "make it again with make_tuning.py", types, NUMBERS)
+
+
+def outcome(row: dict[str, Any]) -> str:
+    """How a trial ended, in words."""
+    if row["status"] == "completed":
+        return "completed" if not pd.isna(row["value"]) else "no metric"
+    if row["status"] == "oom":
+        return f"out of memory in {row['failed_phase']}"
+    return f"diverged at step {row['diverged_step']}"
+
+
+def ruined(trials: pd.DataFrame) -> "pd.Series[bool]":
+    """Which trials of a data set and model lie so far below every arm's best one that a figure would press the others
+    together: by more than twice what the best ones lie apart, and more than 0.05."""
+    best = trials.groupby("arm")["value"].max()
+    return trials["value"] < best.min() - max(2 * (best.max() - best.min()), 0.05)
+
+
+def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The trials of one data set and model as text, units in the header."""
+    metric = rows["metric"].iloc[0]
+    scale, decimals = metric_scale(metric), metric_decimals(metric)
+    on_dev = with_unit(f"{metric_name(rows.iloc[0])} on dev", rows.iloc[0])
+    cells = []
+    for row in rows.to_dict("records"):
+        chosen = ("chosen" if row["decides"] else "best here") if row["chosen"] else "tied" if row["tied"] else ""
+        mark = " (added)" if row["added"] else " (earlier grid)" if row["earlier"] else ""
+        cells.append(
+            {
+                "Arm": arm_label(row["method"], row["rank"]),
+                "Learning rate": f"{row['learning_rate']:.3g}{mark}",
+                on_dev: number(row["value"] * scale, decimals),
+                "Loss on dev": number(row["loss"], 4),
+                "Steps": number(row["steps"], 0),
+                "Status": outcome(row),
+                "": chosen,
+            }
+        )
+    return pd.DataFrame(cells)
+
+
+def tuning_notes(rows: pd.DataFrame) -> list[str]:
+    """What a reader must know of the tuning of one data set and model: one sentence each."""
+    first = rows.iloc[0]
+    planned = rows[~rows["added"] & ~rows["earlier"]].groupby("arm").size().max()
+    lines = [
+        f"Trials: {planned} rates per arm, {number(rows['steps'].max(), 0)} steps each of batch {first['batch_size']} "
+        f"with seed {first['seed']}, trained on {first['train_rows']:,} rows of train and judged on "
+        f"{first['dev_rows']:,} others of it, of which one is {100 / first['dev_rows']:.2g} %; test was not looked at.",
+    ]
+    for _, own in rows.groupby("arm", sort=False):
+        row = own.iloc[0]
+        name, rate = arm_label(row["method"], row["rank"]), own[own["chosen"]]["learning_rate"].iloc[0]
+        if not pd.isna(row["reason"]):
+            lines.append(f"{name}: {row['reason']} is taken, {rate:.3g}.")
+        if not pd.isna(row["edge"]):
+            remedy = "widen the grid" if row["extensions"] else "widen the grid, or set tune.extend"
+            lines.append(
+                f"{name}: the best rate, {rate:.3g}, is the {row['edge']} that was tried, so a better one may lie "
+                f"beyond: {remedy}."
+            )
+        if own["tied"].any():
+            lines.append(f"{name}: {_tie(own)}.")
+        if own["added"].any():
+            lines.append(f"{name}: rates added beyond the grid's edge, {own['added'].sum()}.")
+        if own["earlier"].any():
+            rates = ", ".join(f"{rate:.3g}" for rate in own[own["earlier"]]["learning_rate"])
+            lines.append(f"{name}: of an earlier grid, so not chosen from, {rates}.")
+    steps_s, energy_J = rows["train_s"].sum(), rows["energy_J"].sum(min_count=len(rows))
+    cost = f"All trials together took {number(steps_s)} s of training steps"
+    lines.append(f"{cost}{'' if pd.isna(energy_J) else f' and {number(energy_J / 3600)} Wh'}.")
+    return [*lines, *_checks(rows)]
+
+
+def _tie(rows: pd.DataFrame) -> str:
+    """Between which rates of an arm the metric did not decide, and what did (`tuning.rank_key`)."""
+    best, others = rows[rows["chosen"]].iloc[0], rows[rows["tied"]]
+    metric = metric_name(best)
+    rates = ", ".join(f"{rate:.3g}" for rate in others["learning_rate"])
+    same_loss = (others["loss"] == best["loss"]).any()
+    by = (
+        "the lower loss on dev and, where that is the same too, the lower rate"
+        if same_loss
+        else "the lower loss on dev"
+    )
+    return f"{best['learning_rate']:.3g} has the same {metric} on dev as {rates}; {by} decided"
+
+
+def _checks(rows: pd.DataFrame) -> list[str]:
+    """Whether a method's rate holds at the ranks that check it."""
+    lines = []
+    best = rows[rows["chosen"]]
+    for method, own in best.groupby("method", sort=False):
+        decided = own[own["decides"]]
+        for row in own[~own["decides"]].to_dict("records"):
+            for other in decided.to_dict("records"):
+                here, there = (arm_label(method, one["rank"]) for one in (row, other))
+                tried = rows[(rows["arm"] == row["arm"]) & (rows["learning_rate"] == other["learning_rate"])]
+                if row["learning_rate"] == other["learning_rate"]:
+                    lines.append(f"{here}, a check, has the same best rate as {there}.")
+                    continue
+                line = f"{here}, a check, is best at {row['learning_rate']:.3g}; with the rate of {there}, "
+                line += f"{other['learning_rate']:.3g}, "
+                if tried.empty:
+                    lines.append(f"{line}it was not tried.")
+                elif pd.isna(tried["value"].iloc[0]):
+                    lines.append(f"{line}it {outcome(tried.iloc[0].to_dict())}.")
+                else:
+                    metric, scale = metric_name(row), metric_scale(row["metric"])
+                    lost = number((row["value"] - tried["value"].iloc[0]) * scale, metric_decimals(row["metric"]))
+                    lines.append(f"{line}its {metric} is {lost}{' points' if scale == 100 else ''} lower.")
+    return lines

@@ -1,0 +1,189 @@
+"""A configuration file before anything acts on it: one mapping, each key once, and what YAML makes of its words."""
+
+import json
+import re
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from peft_tradeoffs.config.config_errors import key_of
+from peft_tradeoffs.config.config_schema import Schema, config_schema, inner, kinds
+from peft_tradeoffs.core.errors import InputError
+
+DEEPEST = 50  # levels; the deepest key of the schema is at 6
+MOST = 200_000  # values, those behind an alias as often as it stands
+STANDARD = "tag:yaml.org,2002:"
+PYTHON_KEYS = ("__use_yte__", "__definitions__", "__variables__")
+# What YAML reads in base 8 or 60, whoever wrote it.
+BASES = re.compile(r"[-+]?(?:0[0-7_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?)")
+_READ_AS = {"bool": "", "null": "", "int": "the number ", "float": "the number ", "timestamp": "the date "}
+
+
+def check_file(path: Path) -> dict[str, Any]:
+    """The mapping of a YAML or JSON file.
+
+    Raises InputError, with file and line, for any other file, a key that stands twice, a name or text that YAML reads
+    as something else, Python that Snakemake would run, and for what would take too much time or memory.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file in {Path.cwd()}; name one with --configfile") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: a folder; name a file with --configfile") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
+    if text.lstrip().startswith("{") and (found := _json(path, text)) is not None:
+        return _mapping(path, found)
+    try:
+        _check_events(path, text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if isinstance(node, yaml.MappingNode):
+            _Nodes(path).check(node)
+        return _mapping(path, yaml.safe_load(text))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        said = " ".join(", ".join(filter(None, (error.context, error.problem))).split())
+        raise InputError(f"{path}, line {mark.line + 1}: broken YAML: {said}; fix that line or one before") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: broken YAML: {reason}; correct that value, or put it in quotes") from error
+
+
+def _mapping(path: Path, found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        kind = "empty" if found is None else f"a {type(found).__name__}"
+        raise InputError(f"{path}: {kind}; must hold the keys datasets, models, methods, training and seeds")
+    for key in PYTHON_KEYS:
+        if key in found:
+            raise InputError(
+                f"config key {key}: {path} asks Snakemake to run Python that stands in it (which it does before this "
+                "check, where the file comes with --configfile); take such keys out, and use no file that you do not "
+                "trust"
+            )
+    return found
+
+
+def _json(path: Path, text: str) -> Any:
+    """What JSON holds, which Snakemake tries first; None for what is YAML alone."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{path}: the key {twice} stands twice and names must be unique")
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except RecursionError:
+        raise InputError(f"{path}: nested more than {DEEPEST} levels deep; a configuration needs 6") from None
+    except ValueError:
+        return None
+
+
+def _check_events(path: Path, text: str) -> None:
+    """Raise InputError for a file that is nested deeply, which no reader of trees survives."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1
+            raise InputError(f"{path}, line {line}: nested more than {DEEPEST} levels deep; a configuration needs 6")
+
+
+class _Nodes:
+    """The checks of a file's nodes, which keep how a word was spelled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.sizes: dict[int, tuple[int, int]] = {}  # values in a node and its levels, by its id
+
+    def check(self, node: yaml.MappingNode) -> None:
+        self._size(node)
+        self._walk(node, config_schema(), [])
+
+    def _size(self, node: yaml.Node) -> tuple[int, int]:
+        """Values and levels of a node once its aliases are written out."""
+        if isinstance(node, yaml.ScalarNode):
+            return 1, 0
+        if id(node) not in self.sizes:
+            self.sizes[id(node)] = (MOST + 1, DEEPEST + 1)  # of a node within itself
+            pairs = isinstance(node, yaml.MappingNode)
+            below = [self._size(part) for part in (chain(*node.value) if pairs else node.value)]
+            self.sizes[id(node)] = (
+                1 + sum(size for size, _ in below),
+                1 + max((level for _, level in below), default=0),
+            )
+        values, levels = self.sizes[id(node)]
+        if values > MOST or levels > DEEPEST:
+            many = f"more than {MOST:,} values" if values > MOST else f"more than {DEEPEST} levels"
+            raise InputError(f"{self._at(node)}: written out, the aliases (*name) make {many}; write less")
+        return values, levels
+
+    def _walk(self, node: yaml.Node, schema: Schema, keys: list[str]) -> None:
+        if isinstance(node, yaml.MappingNode):
+            self._check_keys(node, schema, keys)
+            for key, value in node.value:
+                merged = key.tag == f"{STANDARD}merge"
+                self._walk(
+                    value, schema if merged else inner(schema, key.value), keys if merged else [*keys, key.value]
+                )
+        elif isinstance(node, yaml.SequenceNode):
+            merged = "object" in kinds(schema)  # << with a list of mappings
+            for index, value in enumerate(node.value):
+                self._walk(value, schema if merged else inner(schema, index), keys if merged else [*keys, str(index)])
+        elif node.tag != f"{STANDARD}null" and (read := _read(node)):
+            if _is_text(schema):
+                raise InputError(
+                    f"{key_of(keys)}: YAML reads {node.value} as {read}, and a text must stand there; put "
+                    f"it in quotes: {json.dumps(node.value)} ({self._at(node)})"
+                )
+            if BASES.fullmatch(node.value):
+                raise InputError(
+                    f"{key_of(keys)}: YAML reads {node.value} as {read}; write the number that is meant, or a text in "
+                    f"quotes ({self._at(node)})"
+                )
+
+    def _check_keys(self, node: yaml.MappingNode, schema: Schema, keys: list[str]) -> None:
+        seen = set()
+        for key, _ in node.value:
+            where = key_of(keys)
+            if not isinstance(key, yaml.ScalarNode):
+                raise InputError(f"{where}: a list or mapping stands for a key; write a name ({self._at(key)})")
+            if key.tag == f"{STANDARD}merge":
+                continue
+            if key.value in seen:
+                raise InputError(f"{self._at(key)}: the key {key.value} stands twice and names must be unique")
+            seen.add(key.value)
+            # What Transformers or PEFT read may have numbers for keys, as id2label has.
+            number = not kinds(schema) and re.fullmatch("0|-?[1-9][0-9]*", key.value)
+            if (read := _read(key)) and not number:
+                word = json.dumps(key.value, ensure_ascii=False)
+                raise InputError(
+                    f"{where}: YAML reads the name {key.value or '(nothing)'} as {read}; put it in quotes: {word} "
+                    f"({self._at(key)})"
+                )
+
+    def _at(self, node: yaml.Node) -> str:
+        return f"{self.path}, line {node.start_mark.line + 1}"
+
+
+def _is_text(schema: Schema) -> bool:
+    return "string" in kinds(schema) and kinds(schema) <= {"string", "null"}
+
+
+def _read(node: yaml.ScalarNode) -> str:
+    """What YAML makes of a word without quotes, in words; "" for a text."""
+    kind = node.tag.removeprefix(STANDARD)
+    if kind not in _READ_AS:
+        return ""
+    try:
+        value = yaml.safe_load(yaml.serialize(node))
+    except (ValueError, OverflowError):
+        return f"a {kind} that is none"
+    return f"{_READ_AS[kind]}{'null' if value is None else str(value).lower()}"

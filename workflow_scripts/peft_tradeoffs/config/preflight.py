@@ -1,0 +1,164 @@
+"""What can be checked on disk before any job starts."""
+
+import filecmp
+import itertools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.analysis.contract import DIFFERS, NOT_STRICT, Finding, compare, or_declare, unlike_text
+from peft_tradeoffs.analysis.facts import FACTS, TUNING, Recorded
+from peft_tradeoffs.analysis.reference_files import read_env
+from peft_tradeoffs.config.experiment import Arm, Experiment
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import read_object
+from peft_tradeoffs.inputs.datafiles import check_head
+from peft_tradeoffs.inputs.model_check import check_folder
+from peft_tradeoffs.inputs.model_files import folder_files, refuse_no_tokenizer
+from peft_tradeoffs.inputs.targets import check_targets
+
+# What is read of a model's manifest, with the types that it has.
+MANIFEST: dict[str, tuple[type, ...]] = {
+    **{
+        "source": (str,),
+        "path": (str, type(None)),
+        "revision": (str, type(None)),
+        "modules": (list,),
+        "linear": (list,),
+    }
+}
+
+
+def check_paths(experiment: Experiment) -> None:
+    """Raise InputError for data or a model that is not there or not whole, or an output folder that cannot be written.
+
+    Of a data file it reads the head alone; what its rows hold is the data set's own job.
+    """
+    for name, dataset in experiment.datasets.items():
+        if dataset["source"] == "files":
+            for split, path in dataset["splits"].items():
+                key = f"config key datasets.{name}.splits.{split}"
+                if not Path(path).exists():
+                    raise InputError(f"{key}: no such file: {path} (relative paths start at {Path.cwd()})")
+                try:
+                    check_head(Path(path), [*dataset["text"], dataset["label"]], dataset["separator"])
+                except InputError as error:
+                    raise InputError(f"{key}: {error}") from None
+            _check_distinct_files(f"config key datasets.{name}.splits", dataset["splits"])
+    for name, model in experiment.models.items():
+        _check_model_folder(f"config key models.{name}", model)
+    output = Path(experiment.output)
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"config key output: {existing} is a file; name a folder")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()  # os.access says yes to root, whatever the file system
+    except OSError as error:
+        raise InputError(
+            f"config key output: {existing} cannot be written ({error.strerror}); name a folder that can be"
+        ) from error
+
+
+def _check_distinct_files(key: str, splits: dict[str, str]) -> None:
+    """Raise InputError for two splits whose files are alike byte for byte; of files of one size alone it reads any."""
+    for (split, path), (other, same) in itertools.combinations(reversed(splits.items()), 2):
+        if Path(path).is_file() and Path(same).is_file() and filecmp.cmp(path, same, shallow=False):
+            raise InputError(
+                f"{key}.{split}: {path} has the same content as {other} ({same}), and every split needs rows of "
+                "its own; name another file, or use fractions"
+            )
+
+
+def check_reference(experiment: Experiment) -> None:
+    """Raise InputError unless the config names a folder as `snakemake store_reference` left it."""
+    if experiment.reference is None:
+        raise InputError(
+            "config key reference: not set; run `snakemake store_reference` after a sweep that you trust, keep "
+            f"{experiment.output}/reference under another name, and give that"
+        )
+    try:
+        read_env(Path(experiment.reference))
+    except InputError as error:
+        raise InputError(f"config key reference: {error}") from None
+
+
+def _check_model_folder(key: str, block: dict[str, Any], tokenizer_alone: bool = False) -> None:
+    if block["source"] == "random":
+        _check_model_folder(f"{key}.tokenizer", block["tokenizer"], tokenizer_alone=True)
+    if block["source"] != "folder":
+        return
+    folder = Path(block["path"])
+    if not folder.is_dir():
+        raise InputError(f"{key}.path: no such folder: {folder} (a model on the hub has source: hub)")
+    try:
+        if tokenizer_alone:
+            refuse_no_tokenizer(str(folder), folder_files(folder))
+        else:
+            check_folder(str(folder), folder)
+    except InputError as error:
+        raise InputError(f"{key}.path: {error}") from None
+
+
+def check_arms(experiment: Experiment) -> None:
+    """Raise InputError for target modules that a model already fetched does not have.
+
+    A model not yet fetched is checked by the arm's own job, before it trains.
+    """
+    for name, model in experiment.models.items():
+        path = Path(experiment.output, "models", f"{name}.json")
+        if not path.exists():
+            continue
+        manifest = read_object(path, MANIFEST, "a model's manifest", "delete it, and the model is fetched again")
+        origin = model.get("path", model.get("requirement"))
+        if (manifest["source"], manifest["path"], manifest["revision"], manifest.get("config")) != (
+            model["source"],
+            origin,
+            model.get("revision"),
+            model.get("config"),
+        ):
+            continue  # of an earlier configuration
+        for arm in experiment.arms.values():
+            try:
+                peft = arm.settings["peft"] or {}
+                check_targets(peft.get("target_modules"), manifest["modules"], manifest["linear"])
+            except InputError as error:
+                raise InputError(f"config key methods.{arm.method}.peft.{error} (model {name})") from None
+
+
+def check_planned(experiment: Experiment) -> None:
+    """Raise InputError, one line per method and fact, for what a strict contract would refuse after the runs."""
+    if not experiment.contract["strict"]:
+        return
+    runs = {name: [_planned(experiment, arm)] for name, arm in experiment.arms.items()}
+    facts = [fact for fact in FACTS.values() if fact.key]
+    declared = {name: arm.varies for name, arm in experiment.arms.items()}
+    lines: dict[tuple[str, str], str] = {}
+    for found in compare(runs, experiment.comparison["baseline"], declared, facts):
+        if found.verdict == DIFFERS:
+            method, fact = experiment.arms[found.arm].method, FACTS[found.fact]
+            # A method's ranks have the same value, but for scaling: its first line says it.
+            lines.setdefault(
+                (method, fact.name),
+                f"config key methods.{method}.{fact.key}: {_unlike(experiment, found)}; {fact.remedy}"
+                f"{or_declare(fact, method)}, or {NOT_STRICT}",
+            )
+    if lines:
+        raise InputError("\n".join(lines.values()))
+
+
+def _unlike(experiment: Experiment, found: Finding) -> str:
+    """As `unlike_text`; of tuning, whose trials have not run, the rates alone."""
+    if found.fact != TUNING:
+        return unlike_text(found)
+    rates = {
+        name: f"{len(experiment.trials[arm.tuned_as])} rates to tune" if arm.tuned_as else "a rate that is not tuned"
+        for name, arm in experiment.arms.items()
+    }
+    return f"{rates[found.arm]}, but {found.compared_with} has {rates[found.compared_with]}"
+
+
+def _planned(experiment: Experiment, arm: Arm) -> Recorded:
+    """What the configuration says already of an arm's runs."""
+    rates = len(experiment.trials[arm.tuned_as]) if arm.tuned_as else 0
+    tuning = {"arm": arm.tuned_as, "rates": rates} if arm.tuned_as else None
+    return Recorded({"settings": {**arm.settings, "method": arm.method, "tuning": tuning}, "seed": 0}, {}, [])

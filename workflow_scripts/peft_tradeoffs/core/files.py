@@ -1,0 +1,202 @@
+"""Files that are whole or absent, and their checksums."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.core.errors import InputError
+
+KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a named pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device"}
+SHOWN = 60  # characters of a value in a message
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON spells half of a surrogate pair, or a whole one
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes `path`'s place only if the block succeeds, and then for good.
+
+    An error of the system that names no file, as a full disk's, names `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file's content, or a folder's list of files where the file system can say so."""
+    folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not (folder and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)):
+            raise
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` everything in `folder`, and itself."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, as UTF-8."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically, as JSON; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, remedy: str = "", unique: bool = False) -> Any:
+    """Read JSON from `path`; `unique`: no object may say a key twice.
+
+    Raises InputError, which ends in `remedy`, for what is no file, cannot be read or is not JSON, however it is broken.
+    A file that is not there stays FileNotFoundError: what that means, the caller knows.
+    """
+    try:
+        text = read_text(path, remedy)
+        value = json.loads(text, object_pairs_hook=_unique if unique else None)
+        if HALF.search(text) and not _encodable(value):
+            raise ValueError("it has half of a surrogate pair, which no file can hold")
+        return value
+    except RecursionError:
+        raise InputError(f"{path}: not JSON of ours (nested too deep){_then(remedy)}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}){_then(remedy)}") from None
+
+
+def read_object(path: Path, kinds: dict[str, tuple[type, ...]], what: str, remedy: str) -> dict[str, Any]:
+    """Read a JSON object that has the keys of `kinds`, each with a value of one of its types. Raises as `read_json`.
+
+    `what` the file should be, for the message; true and false are no numbers.
+    """
+    return check_object(path, read_json(path, remedy), kinds, what, remedy)
+
+
+def check_object(path: Path, value: Any, kinds: dict[str, tuple[type, ...]], what: str, remedy: str) -> dict[str, Any]:
+    """`value`, read from `path`, if it is an object that has these keys; else InputError, as `read_object` has it."""
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: not {what}: no JSON object{_then(remedy)}")
+    for key, kind in kinds.items():
+        if key not in value:
+            raise InputError(f"{path}: not {what}: no {key}{_then(remedy)}")
+        if type(value[key]) not in kind:
+            raise InputError(f"{path}: not {what}: {key} is {shown(value[key])}{_then(remedy)}")
+    return value
+
+
+def read_bytes(path: Path, remedy: str = "") -> bytes:
+    """The content of a regular file; InputError for anything else, a FIFO say, which would be waited for without end.
+
+    A file that is not there stays FileNotFoundError.
+    """
+    try:
+        check_regular(path, remedy)
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}){_then(remedy)}") from None
+
+
+def read_text(path: Path, remedy: str = "") -> str:
+    """The content of a regular file as UTF-8; raises as `read_bytes` does, and InputError for other bytes."""
+    try:
+        return read_bytes(path, remedy).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error}){_then(remedy)}") from None
+
+
+def check_regular(path: Path, remedy: str = "") -> None:
+    """Raise InputError if `path` is there and is no file (a folder, a FIFO, a device); OSError if it is not there."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = next((name for test, name in KINDS.items() if test(mode)), "no file")
+        raise InputError(f"{path}: {what}, where a file must be{_then(remedy)}")
+
+
+def shown(value: Any) -> str:
+    """A value as short text for a message."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def _encodable(value: Any) -> bool:
+    """Whether a JSON value can be written: escapes of half a surrogate pair are read without a word."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it says {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
+
+
+def _then(remedy: str) -> str:
+    return f"; {remedy}" if remedy else ""
+
+
+@contextlib.contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Raise OSError on `path` where safetensors names the system's error, a full disk say, in its message alone."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if found := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
+
+
+def shared(folder: Path) -> None:
+    """Give the files that a library made in `folder` the mode of new files: who the umask allows can read them.
+
+    safetensors (0.8) keeps what it writes to its owner, whatever the umask.
+    """
+    probe = folder / f".mode.{os.getpid()}"  # the umask, and what the folder itself says (ACLs)
+    try:
+        probe.touch()
+        mode = stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink(missing_ok=True)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != mode:
+            with contextlib.suppress(PermissionError):  # some file systems have no modes
+                path.chmod(mode)
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, as lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

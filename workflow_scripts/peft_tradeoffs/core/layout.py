@@ -1,0 +1,90 @@
+"""Where things stand, and the options by which scripts are told of a grid of runs. Cheap to import."""
+
+import argparse
+import functools
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[3]
+SCRIPTS = REPOSITORY / "workflow_scripts"
+SCHEMAS = REPOSITORY / "schemas"
+AXES = ("dataset", "model", "arm", "seed")
+
+
+@functools.cache
+def json_schema(name: str) -> dict[str, Any]:
+    """A schema of schemas/ that is written as JSON: "summary", "peft", "metrics" and others. Not to be changed."""
+    return json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+
+
+def add_grid(parser: argparse.ArgumentParser) -> None:
+    """The option --grid."""
+    parser.add_argument(
+        "--grid",
+        type=json.loads,
+        required=True,
+        metavar="JSON",
+        help='{"dataset": [...], "model": [...], "arm": [...], "seed": [...]}: the runs are all combinations',
+    )
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """The options --runs-dir and --grid."""
+    parser.add_argument(
+        "--runs-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="holds one folder {dataset}/{model}/{arm}/seed{seed} per run",
+    )
+    add_grid(parser)
+
+
+def add_keep_weights(parser: argparse.ArgumentParser) -> None:
+    """The option --no-keep-weights."""
+    parser.add_argument(
+        "--no-keep-weights",
+        dest="keep_weights",
+        action="store_false",
+        help="weights may be absent: keep_weights is false, or the runs were brought here without them",
+    )
+
+
+def add_contract(parser: argparse.ArgumentParser) -> None:
+    """The option --contract."""
+    parser.add_argument(
+        "--contract", type=Path, required=True, metavar="CSV", help="contract.csv of check_contract.py over these runs"
+    )
+
+
+def add_noise(parser: argparse.ArgumentParser) -> None:
+    """The option --noise."""
+    parser.add_argument(
+        "--noise",
+        type=Path,
+        metavar="CSV",
+        help="noise.csv of measure_noise.py; without it, time and energy of seeds that share a job have no interval",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The option --data-dir."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="holds {dataset}/dataset.json of fetch_dataset.py, whose warnings are shown; without it none are",
+    )
+
+
+def run_folder(runs_dir: Path, dataset: str, model: str, arm: str, seed: int) -> Path:
+    """The folder of a run."""
+    return runs_dir / dataset / model / arm / f"seed{seed}"
+
+
+def summaries(runs_dir: Path, grid: dict[str, list[Any]]) -> list[Path]:
+    """The summary.json of every run of a grid."""
+    runs = itertools.product(*(grid[axis] for axis in AXES))
+    return [run_folder(runs_dir, *run) / "summary.json" for run in runs]

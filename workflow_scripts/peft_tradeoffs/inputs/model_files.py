@@ -1,0 +1,185 @@
+"""Which files make a model that can be loaded: config.json, a tokenizer and safetensors weights.
+
+Every source (hub, folder, wheel, random) is held to the same rule. Pickled weights and Python code are never wanted,
+for loading them runs what their author wrote.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import sha256
+from peft_tradeoffs.inputs.pointers import refuse_pointer
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+# Any one of these (or a SentencePiece *.model) is enough for AutoTokenizer.
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+TOKENIZER_FILES = {  # what any of Transformers' tokenizers reads
+    *VOCABULARIES,
+    "added_tokens.json",
+    "bpe.codes",
+    "byte_maps.json",
+    "chat_template.jinja",
+    "dict.txt",
+    "emoji.json",
+    "entity_vocab.json",
+    "merges.txt",
+    "normalizer.json",
+    "prophetnet.tokenizer",
+    "source.spm",
+    "special_tokens_map.json",
+    "target.spm",
+    "target_vocab.json",
+    "tokenizer_config.json",
+    "vocab-src.json",
+    "vocab-tgt.json",
+    "word_pronunciation.json",
+    "word_shape.json",
+}
+TEMPLATES = "additional_chat_templates/"
+ADAPTER = "adapter_config.json"
+JSON_LIMIT = 64 << 20  # bytes; the largest tokenizer.json known has 35 MB
+PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot")
+
+
+def folder_files(folder: Path) -> set[str]:
+    """The POSIX paths of all files under `folder`, relative to it; a broken link is not a file."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def required_files(folder: Path | None, names: set[str]) -> tuple[set[str], list[str]]:
+    """The files that loading the model reads, and what is lacking for it.
+
+    `names` are the repository's or folder's files; the weights index is read from `folder` once it is there.
+    Returns (files, lacking): shards that the index names belong to `files` whether they are there or not.
+    Raises InputError for a weights index that cannot be read.
+    """
+    files = tokenizer_files(names)
+    lacking = [] if CONFIG in names else [CONFIG]
+    files |= {CONFIG} & names
+    if not has_vocabulary(files):
+        lacking.append("tokenizer.json")
+    if WEIGHTS in names:
+        files.add(WEIGHTS)
+    elif WEIGHTS_INDEX in names:
+        files.add(WEIGHTS_INDEX)
+        if folder is not None and (folder / WEIGHTS_INDEX).is_file():
+            files |= _shards(folder / WEIGHTS_INDEX)
+    else:
+        lacking.append(WEIGHTS)
+    return files, lacking
+
+
+def tokenizer_files(names: set[str]) -> set[str]:
+    """Those of `names` that AutoTokenizer reads."""
+    return {
+        name
+        for name in names
+        if name in TOKENIZER_FILES
+        or _is_sentencepiece(name)
+        or (name.startswith(TEMPLATES) and name.endswith(".jinja"))
+    }
+
+
+def has_vocabulary(names: set[str]) -> bool:
+    """Whether `names` are enough for a tokenizer."""
+    return any(name in VOCABULARIES or _is_sentencepiece(name) for name in names)
+
+
+def refuse_no_tokenizer(where: str, names: set[str]) -> None:
+    """Raise InputError unless there is a tokenizer; `where` says which model, `names` are the files it has."""
+    if not has_vocabulary(names):
+        raise InputError(
+            f"{where}: no tokenizer; tokenizer.json, vocab.txt, vocab.json or *.model must be there, and there "
+            f"is {', '.join(sorted(names)) or 'nothing'}"
+        )
+
+
+def refuse_lacking(where: str, names: set[str], lacking: list[str]) -> None:
+    """Raise InputError if something is lacking; `where` says which model, `names` are the files it has."""
+    if not lacking:
+        return
+    message = f"{where}: no {', no '.join(lacking)}"
+    pickled = sorted(name for name in names if "/" not in name and name.endswith(PICKLED_SUFFIXES))
+    if WEIGHTS in lacking and pickled:
+        raise InputError(
+            f"{message}, only {', '.join(pickled)}: weights must be safetensors, since pickled ones can run "
+            "code. Convert them once with `AutoModel.from_pretrained(...).save_pretrained(folder)` and use "
+            "`source: folder`, or pin a revision that has model.safetensors"
+        )
+    raise InputError(
+        f"{message}; a model needs config.json, model.safetensors (or its shards and "
+        f"{WEIGHTS_INDEX}) and a tokenizer (tokenizer.json, vocab.txt, vocab.json or *.model)"
+    )
+
+
+def model_type(folder: Path) -> str:
+    """`model_type` from config.json; InputError if that is no JSON object or does not say."""
+    config = read_object(folder / CONFIG)
+    if not isinstance(config.get("model_type"), str):
+        raise InputError(f"{folder / CONFIG}: no `model_type`; it must be a Transformers model's config.json")
+    return config["model_type"]
+
+
+def check_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise InputError unless the files of model `folder` are still those that its `manifest` has the SHA-256 of.
+
+    Every file is read (about 2 GB/s), since a date proves nothing: it may be of another machine, or kept on a change.
+    """
+    remedy = f"delete {folder}.json and run again, which fetches it, and trains anew what depended on it"
+    recorded = manifest.get("files")
+    if not isinstance(recorded, dict) or not recorded:
+        raise InputError(f"{folder}.json: it names no files, so it is no manifest: {remedy}")
+    names = folder_files(folder)
+    loaded = {*required_files(folder, names)[0], *({ADAPTER} & names)}
+    if added := sorted(loaded - recorded.keys()):
+        raise InputError(f"{folder / added[0]}: not there when the model was fetched: move it away, or {remedy}")
+    for name, expected in recorded.items():
+        if name not in names:
+            raise InputError(f"{folder / name}: a file of the model is gone: put it back, or {remedy}")
+        try:
+            found = sha256(folder / name)
+        except OSError as error:
+            raise InputError(f"{folder / name}: it cannot be read ({error.strerror}): correct its mode") from error
+        if found != expected:
+            raise InputError(
+                f"{folder / name}: changed since the model was fetched (sha256 {found}, recorded {expected}): "
+                f"put the former file back, or {remedy}"
+            )
+
+
+def _is_sentencepiece(name: str) -> bool:
+    return "/" not in name and name.endswith(".model")
+
+
+def _shards(index: Path) -> set[str]:
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{index}: no `weight_map` that names the shards; fetch or save the model again")
+    shards = {str(name) for name in weight_map.values()}
+    for name in shards:
+        if not name.endswith(".safetensors") or name.startswith("/") or ".." in name.split("/"):
+            raise InputError(f"{index}: shard {name!r} is no safetensors file in the model's folder")
+    return shards
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, a file of a model. Raises InputError for anything else."""
+    refuse_pointer(path)
+    try:
+        if (size := path.stat().st_size) > JSON_LIMIT:
+            raise InputError(f"{path}: {size >> 20} MiB, too large for what it is; fetch or save the model again")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError(f"{path}: JSON nested too deeply to be read; fetch or save the model again") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read: permission denied; chmod it or copy it") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); fetch or save the model again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: must hold a JSON object")
+    return value

@@ -1,0 +1,278 @@
+"""From tables to splits: checked texts and labels, fractions, limits, and the files they end in."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import atomic, sha256, write_json
+from peft_tradeoffs.inputs.bad_places import Faults, refuse
+from peft_tradeoffs.inputs.classes import classify, clean, encodable
+from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.overlap import overlap_warnings, shared
+
+SPLITS = ("train", "validation", "test", "heldout")
+CARVED = ("test", "validation", "heldout")  # in this order, so that a later one changes none of those before
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split, n of them, in the order of their source.
+
+    texts: n tuples of one or two str. labels: [n] int64 class index, or float64 for regression.
+    rows: [n] int64, the 0-based row in the source split.
+    """
+
+    texts: list[tuple[str, ...]]
+    labels: np.ndarray
+    rows: np.ndarray
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """The rows with these indices ([k] int64)."""
+        return Split([self.texts[index] for index in indices], self.labels[indices], self.rows[indices])
+
+
+def make_splits(
+    tables: Mapping[str, Table],
+    text: Sequence[str],
+    label: str,
+    *,
+    task: str = "classification",
+    fractions: Mapping[str, float] | None = None,
+    limit: Mapping[str, int | None] | None = None,
+    seed: int = 0,
+    warnings: list[str] | None = None,
+) -> tuple[dict[str, Split], list[str] | None]:
+    """The splits by name, and the class names in the order of their indices (None for regression).
+
+    `tables` holds "train" and what else the source has of SPLITS; `fractions` are carved from train, in the order of
+    CARVED, and `limit` then cuts each split down to so many rows. Both are stratified by class (not for regression),
+    draw the same rows for the same `seed`, and keep the rows' order. Rows with the same text(s) stay on the same side
+    of a carve, so with repeated texts a fraction's size is approximate, otherwise exact. Sentences on what a reader of
+    the results must know (labels that look alike, rows of test that are in train) are added to `warnings`.
+    Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on, with all bad rows.
+    """
+    fractions, limit = fractions or {}, limit or {}
+    warnings = [] if warnings is None else warnings
+    _check_names(tables, fractions)
+    tables = {split: tables[split] for split in SPLITS if split in tables}
+    warnings += [warning for table in tables.values() for warning in table.reading.warnings]
+    faults = {split: Faults(table.name, table.unit) for split, table in tables.items()}
+    texts = {split: _texts(table, text, faults[split]) for split, table in tables.items()}
+    names = None
+    if task == "regression":
+        labels = {split: _numbers(table, label, faults[split]) for split, table in tables.items()}
+    else:
+        names, labels = classify(tables, label, faults, warnings)
+    refuse(list(faults.values()))
+    splits = {}
+    for split, table in tables.items():
+        splits[split] = Split(texts[split], labels[split], np.arange(len(table), dtype=np.int64))
+        _check_rows(f"split {split!r} ({table.name})", splits[split], names)
+    if fractions:
+        splits |= _carve(splits["train"], names, fractions, seed)
+    for split, rows in limit.items():
+        if rows is None:
+            continue
+        if split not in splits:
+            raise InputError(f"limit: there is no split {split!r}; the splits are {', '.join(splits)}")
+        splits[split] = _limited(split, splits[split], names, rows, seed)
+    splits = {split: splits[split] for split in SPLITS if split in splits}
+    warnings += overlap_warnings(splits)
+    return splits, names
+
+
+def stratified_sample(strata: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Sorted indices ([size] int64) of a seeded sample of `strata` ([n] int64), each class in its proportion.
+
+    Sizes are rounded by largest remainder, but no class gets fewer than one row. A larger sample holds every
+    row of a smaller one as long as no class's share shrinks. `size` is from the number of classes to n.
+    """
+    classes, counts = np.unique(strata, return_counts=True)
+    exact = counts * size / len(strata)
+    shares = np.maximum(1, np.floor(exact).astype(np.int64))
+    while shares.sum() < size:
+        shares[np.argmax(exact - shares)] += 1
+    while shares.sum() > size:
+        shares[np.argmax(np.where(shares > 1, shares - exact, -np.inf))] -= 1
+    rng = np.random.default_rng(seed)
+    chosen = [
+        rng.permutation(np.flatnonzero(strata == one))[:share] for one, share in zip(classes, shares, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def write_splits(
+    splits: Mapping[str, Split],
+    names: list[str] | None,
+    source: Mapping[str, Any],
+    folder: Path,
+    warnings: Sequence[str] = (),
+) -> None:
+    """Write one parquet file per split and, last, dataset.json to `folder`; take a stale split's file away.
+
+    dataset.json holds, per split, `rows`, `label_counts` (null for regression), its file's `sha256` and, but for train,
+    `in_train`: how many of the rows have the text(s) of a training row. Its own `sha256` is over the contents of the
+    splits, `warnings` what make_splits had to say.
+    """
+    (folder / "dataset.json").unlink(missing_ok=True)  # a killed call leaves none that tells of other files
+    digest = hashlib.sha256(json.dumps(names).encode())
+    described = {}
+    known = set(splits["train"].texts)
+    pair = len(splits["train"].texts[0]) == 2
+    for name in SPLITS:
+        path = folder / f"{name}.parquet"
+        if name not in splits:
+            path.unlink(missing_ok=True)
+            continue
+        split = splits[name]
+        columns = dict(zip(("text_a", "text_b"), zip(*split.texts, strict=True), strict=False))
+        table = pa.table({**columns, "label": split.labels, "row": split.rows})
+        with atomic(path) as temporary:
+            pq.write_table(table, temporary)
+        digest.update(name.encode())
+        for row in zip(split.texts, split.labels.tolist(), split.rows.tolist(), strict=True):
+            digest.update(json.dumps(row).encode())
+        counts = None if names is None else np.bincount(split.labels, minlength=len(names)).tolist()
+        described[name] = {
+            "rows": len(split.rows),
+            "label_counts": counts and dict(zip(names, counts, strict=True)),
+            "sha256": sha256(path),
+        }
+        if name != "train":
+            described[name]["in_train"] = shared(split, known)
+    write_json(
+        folder / "dataset.json",
+        {
+            "task": "regression" if names is None else "classification",
+            "labels": names,
+            "pair": pair,
+            "splits": described,
+            "warnings": list(warnings),
+            "source": source,
+            "sha256": digest.hexdigest(),
+        },
+    )
+
+
+def _check_names(tables: Mapping[str, Table], fractions: Mapping[str, float]) -> None:
+    unknown = sorted({*tables, *fractions} - set(SPLITS))
+    if unknown:
+        raise InputError(f"split {unknown[0]!r}: a split is one of {', '.join(SPLITS)}")
+    if "train" not in tables:
+        raise InputError("splits: no `train`; name the training split")
+    if "test" not in tables and "test" not in fractions:
+        raise InputError("splits: no `test`; give `splits: test` or `fractions: test`, 0.2 say")
+    twice = sorted(set(tables) & set(fractions))
+    if twice:
+        raise InputError(f"split {twice[0]!r} stands in both `splits` and `fractions`; take one out")
+    if fractions and not (min(fractions.values()) > 0 and sum(fractions.values()) < 1):
+        raise InputError(f"fractions {dict(fractions)}: each must be above 0 and their sum below 1")
+
+
+def _texts(table: Table, columns: Sequence[str], faults: Faults) -> list[tuple[str, ...]]:
+    """Each row's text(s); those that are none go to `faults`."""
+    for column in columns:
+        for place, value in zip(table.places, table.columns[column], strict=True):
+            if isinstance(value, str):
+                if not clean(value):
+                    faults.add(place, f"empty text in {column!r}", "fill in or remove")
+                elif not encodable(value):
+                    faults.add(place, f"{column!r} has half of a surrogate pair", "correct the escapes")
+            elif value is None:
+                faults.add(place, f"empty text in {column!r}", "fill in or remove")
+            else:
+                kind = f"{column!r} is {type(value).__name__}, not text"
+                faults.add(place, kind, "set `text` to a text column, or write this one as text")
+    return list(zip(*(table.columns[column] for column in columns), strict=True))
+
+
+def _numbers(table: Table, label: str, faults: Faults) -> np.ndarray:
+    """Each row's target ([n] float64); those that are not finite numbers go to `faults`."""
+    targets = np.zeros(len(table), dtype=np.float64)
+    for i, (place, value) in enumerate(zip(table.places, table.columns[label], strict=True)):
+        try:
+            if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+                raise ValueError("float() takes it, but it is not written as a number")
+            targets[i] = float(clean(value) if isinstance(value, str) else value)
+        except OverflowError:
+            faults.add(place, f"{label!r} is a number too large for a float", "correct or remove it")
+        except (TypeError, ValueError):
+            comma = isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip())
+            remedy = (
+                "write decimals with a point, and nothing between thousands"
+                if comma
+                else "correct it, or set `task: classification`"
+            )
+            faults.add(place, f"{label!r} is {value!r:.80}, not a number", remedy)
+        else:
+            if not math.isfinite(targets[i]):
+                faults.add(place, f"{label!r} is {value!s:.80}, not a finite number", "correct or remove it")
+    return targets
+
+
+def _check_rows(place: str, split: Split, names: list[str] | None) -> None:
+    """Raise InputError for a split of fewer than 2 rows or without two different labels."""
+    if len(split.rows) < 2:
+        raise InputError(f"{place}: {len(split.rows)} rows, at least 2 are needed")
+    if len(np.unique(split.labels)) < 2:
+        value = names[split.labels[0]] if names else f"{split.labels[0]:g}"
+        raise InputError(f"{place}: every label is {value!r}; at least two different ones are needed: add rows")
+
+
+def _carve(train: Split, names: list[str] | None, fractions: Mapping[str, float], seed: int) -> dict[str, Split]:
+    """`train` without the rows of the carved splits, and these."""
+    ids: dict[tuple[str, ...], int] = {}
+    groups = np.array([ids.setdefault(texts, len(ids)) for texts in train.texts])
+    first = np.unique(groups, return_index=True)[1]
+    strata = train.labels[first] if names else np.zeros(len(first), dtype=np.int64)
+    left = np.arange(len(first))
+    carved = {}
+    for split, fraction in sorted(fractions.items(), key=lambda item: CARVED.index(item[0])):
+        size = round(fraction * len(first))
+        classes = len(np.unique(strata[left]))
+        if not max(2, classes) <= size <= len(left):
+            raise InputError(
+                f"fractions: {split} {fraction} of {len(first)} different texts is {size}, at least "
+                f"{2 * classes if names else 2} are needed; take a larger fraction or more rows"
+            )
+        chosen = stratified_sample(strata[left], size, seed)
+        carved[split] = train.take(np.flatnonzero(np.isin(groups, left[chosen])))
+        left = np.delete(left, chosen)
+    carved["train"] = train.take(np.flatnonzero(np.isin(groups, left)))
+    for split, part in carved.items():
+        for index, name in enumerate(names or ()):
+            count = np.count_nonzero(part.labels == index)
+            if count < 2:
+                raise InputError(
+                    f"fractions {dict(fractions)}: {split} would get {count} rows of class {name!r}, "
+                    "at least 2 are needed; change the fraction, add rows of this class or leave it out"
+                )
+        _check_rows(f"fractions {dict(fractions)}: split {split!r}", part, names)
+    return carved
+
+
+def _limited(split: str, part: Split, names: list[str] | None, rows: int, seed: int) -> Split:
+    classes = len(np.unique(part.labels)) if names else 1
+    if rows < max(2, classes):
+        raise InputError(
+            f"limit: {split} {rows} is below "
+            + (f"its number of classes, {classes}" if classes > 2 else "2, the least a split can have")
+            + "; raise it"
+        )
+    if rows >= len(part.rows):
+        return part
+    strata = part.labels if names else np.zeros(len(part.rows), dtype=np.int64)
+    limited = part.take(stratified_sample(strata, rows, seed))
+    _check_rows(f"limit: split {split!r}", limited, names)
+    return limited

@@ -1,0 +1,1 @@
+"""What readers get: page, figures, exports, cards."""

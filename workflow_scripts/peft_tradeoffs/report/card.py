@@ -1,0 +1,282 @@
+"""The model card of a run's adapter or checkpoint: metadata that the hub reads, and what a person must know."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from peft_tradeoffs.analysis.comparison_text import RANGE, with_interval
+from peft_tradeoffs.analysis.readable import NULL, failed_counts, mean_sd, metric_decimals, metric_scale, number
+from peft_tradeoffs.analysis.table_formats import escape_pipes
+from peft_tradeoffs.analysis.tables import OF_SPLIT, memory_key
+from peft_tradeoffs.core.arms import arm_label
+from peft_tradeoffs.core.markdown_text import fenced, literal, masked, one_line, without_paths
+from peft_tradeoffs.report.card_loading import example
+from peft_tradeoffs.report.export_schema import described
+from peft_tradeoffs.tasks.metric_names import metric_name, with_unit
+
+METRIC_IDS = {"mcc": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # on the hub
+TASK = "text-classification"  # the hub's name of it, for regression over texts too
+NOT_SETTINGS = ("dataset", "model", "arm", "method", "rank", "allow_shared_gpu", "save_weights")
+FEW = 20  # class names that are worth listing
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What there is to say of one run's weights."""
+
+    run: dict[str, Any]  # summary.json
+    env: dict[str, Any]  # env.json
+    arm: dict[str, Any]  # row of `tables.arms_frame`
+    compared: dict[str, dict[str, Any]]  # rows of `comparison.comparison_frame`, by split
+    dataset: dict[str, Any]  # its block of the configuration
+    data: dict[str, Any]  # its dataset.json
+    tokens: dict[str, Any]  # what tokenize_dataset.py wrote beside the tokens
+    weights_sha256: str
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the weights are a PEFT method's."""
+        return self.env["settings"]["peft"] is not None
+
+    @property
+    def base(self) -> str | None:
+        """Hub id of the base model; None where it is not from the hub."""
+        model = self.env["model"]
+        return model["path"] if model["source"] == "hub" else None
+
+    @property
+    def name(self) -> str:
+        """What the model is called in its card."""
+        run = self.run
+        return f"{run['arm']} of {run['model']} on {run['dataset']}, seed {run['seed']}"
+
+
+def model_card(subject: Subject) -> ModelCard:
+    """The card. It names no path of this machine; licence and language are not known, so they are not stated."""
+    labels = subject.data["labels"]
+    parts = [
+        f"# {subject.name}",
+        _about(subject),
+        "## How to load it",
+        example(subject.env, subject.tokens, subject.data["pair"], labels if labels and len(labels) <= FEW else None),
+        "## Numbers",
+        _numbers(subject),
+        "## Data",
+        _data(subject),
+        "## Training",
+        _training(subject),
+    ]
+    return Card(f"---\n{metadata(subject).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+
+
+class Metadata(ModelCardData):
+    """A card's metadata with every text in quotes, so that YAML 1.1 and 1.2 read it as one: 1e3, no, 12:30, ~."""
+
+    def to_yaml(self, line_break: str | None = None, original_order: list[str] | None = None) -> str:
+        """The YAML block."""
+        if original_order:
+            order = {key: place for place, key in enumerate(original_order)}
+            self.__dict__ = dict(sorted(self.__dict__.items(), key=lambda item: order.get(item[0], len(order))))
+        text = yaml.dump(
+            self.to_dict(), Dumper=Quoting, sort_keys=False, allow_unicode=True, width=math.inf, line_break=line_break
+        )
+        return text.strip()
+
+
+class Quoting(yaml.SafeDumper):
+    """Texts in double quotes, but for keys."""
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        """Keys, which are the hub's words, without quotes."""
+        node = super().represent_mapping(tag, mapping, flow_style)
+        for key, _ in node.value:
+            key.style = None
+        return node
+
+
+Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
+class Card(ModelCard):
+    """A card whose metadata are quoted whenever it is written."""
+
+    card_data_class = Metadata
+
+
+def metadata(subject: Subject) -> Metadata:
+    """What the hub reads of the card."""
+    settings, base = subject.env["settings"], subject.base
+    tags = ["peft-tradeoffs"]
+    if subject.is_adapter:
+        tags += [settings["peft"]["peft_type"].lower(), *([f"base_model:adapter:{base}"] if base else [])]
+    if settings["quantization"]:
+        tags.append("bitsandbytes")
+    on_hub = [subject.dataset["path"]] if subject.dataset["source"] == "hub" else None
+    results = _results(subject)
+    return Metadata(
+        model_name=subject.name,
+        base_model=base,
+        base_model_relation=("adapter" if subject.is_adapter else "finetune") if base else None,
+        library_name="peft" if subject.is_adapter else "transformers",
+        pipeline_tag=TASK,
+        tags=tags,
+        datasets=on_hub,
+        metrics=[METRIC_IDS.get(subject.run["metric"], subject.run["metric"])],
+        eval_results=results or None,
+    )
+
+
+def _results(subject: Subject) -> list[EvalResult]:
+    """The run's metric on each split; none where it is undefined."""
+    run, block = subject.run, subject.dataset
+    hub = block["source"] == "hub"
+    return [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=block["path"] if hub else run["dataset"],
+            dataset_name=run["dataset"],
+            dataset_config=block["config"] if hub else None,
+            dataset_split=block.get("splits", {}).get(split, split) if hub else split,
+            dataset_revision=block["revision"] if hub else None,
+            metric_type=METRIC_IDS.get(run["metric"], run["metric"]),
+            metric_name=metric_name(run),
+            metric_value=run[key],
+        )
+        for split, (key, _) in OF_SPLIT.items()
+        if run[key] is not None
+    ]
+
+
+def _about(subject: Subject) -> str:
+    run = subject.run
+    what = f"{arm_label(run['method'], run['rank'])} adapter" if subject.is_adapter else "Full fine-tune"
+    lines = [
+        f"{what} of {_base(subject)}, trained for {run['task']} by peft-tradeoffs, a workflow that compares "
+        "fine-tuning methods on the same data, batches and steps.",
+        "The licences of the base model and of the data apply; this card does not know them.",
+    ]
+    return " ".join(lines)
+
+
+def _base(subject: Subject) -> str:
+    """The base model for a reader; of a folder its name in the configuration."""
+    model = subject.env["model"]
+    match model["source"]:
+        case "hub":
+            return f"{literal(model['path'])} at revision {literal(model['revision'])}"
+        case "wheel":
+            return f"the model in the Python package {literal(model['path'])}"
+    return f"a model that its owner calls {literal(subject.run['model'])}"
+
+
+def _numbers(subject: Subject) -> str:
+    """One row per number: of this run, over the arm's runs, and how it was taken."""
+    run, arm = subject.run, subject.arm
+    rows, notes = [], []
+    for split, (key, examples) in OF_SPLIT.items():
+        if split == "test" or run[examples] is not None:
+            scale = metric_scale(run["metric"])
+            own = NULL if run[key] is None else number(run[key] * scale, metric_decimals(run["metric"]))
+            mean, note = _interval(subject, split)
+            notes += note
+            label = with_unit(f"{metric_name(run)} on {run[examples]:,} {split} examples", run)
+            rows.append((label, own, mean, key))
+    for label, key in (
+        ("Peak memory, MiB", memory_key(run["device"])),
+        ("Training time, s", "train_s"),
+        ("Energy, J", "energy_J"),
+        ("Energy, J a row", "energy_J_per_sample"),
+        ("Trained weights", "trainable_parameters"),
+    ):
+        mean = mean_sd(arm, key) if f"{key}_mean" in arm else ""
+        rows.append((label, number(run[key], 0 if key == "trainable_parameters" else None), mean, key))
+    cells = [
+        [label, own, mean, described(key) if own != NULL else f"not measured: {run['null_reasons'].get(key, '')}"]
+        for label, own, mean, key in rows
+    ]
+    header = ["", "This run", f"Mean of {arm['n']} {'seed' if arm['n'] == 1 else 'seeds'}", "How it was taken"]
+    lines = [header, [":--", "--:", "--:", ":--"], *cells]
+    table = "\n".join(f"| {' | '.join(escape_pipes(one_line(cell)) for cell in line)} |" for line in lines)
+    notes.append("±: sample standard deviation over seeds.")
+    if run["energy_window_short"]:
+        notes.append("The energy was measured over less than 30 s.")
+    if run["shared_gpu"]:
+        notes.append("Another process was on the GPU: times and energy are not this run's alone.")
+    if arm["n_failed"]:
+        notes.append(f"Of the arm's runs, {failed_counts(arm['failures'])}; no mean has them.")
+    if not pd.isna(arm["differs"]):
+        notes.append(f"The arm differs {one_line(arm['differs'])}.")
+    return f"{table}\n\n{' '.join(notes)}"
+
+
+def _interval(subject: Subject, split: str) -> tuple[str, list[str]]:
+    """The arm's mean with its 95 % interval, and what that is over."""
+    row = subject.compared.get(split)
+    if row is None or pd.isna(row["mean"]):
+        return NULL, []
+    metric = subject.run["metric"]
+    for low, high, over in (
+        ("low", "high", "other seeds and other examples"),
+        ("seeds_low", "seeds_high", "other seeds alone"),
+    ):
+        if not pd.isna(row[low]):
+            bounds = np.clip([row[low], row[high]], *RANGE[metric])
+            text = with_interval(row["mean"], *bounds, metric_scale(metric))
+            return text, [f"In brackets: 95 % interval over {over} ({split})."] if "[" in text else []
+    return with_interval(row["mean"], None, None, metric_scale(metric)), [f"No interval ({split}): {row['reason']}."]
+
+
+def _data(subject: Subject) -> str:
+    """Where the data come from: a hub's revision, packages' versions, or the checksums of files, never their paths."""
+    source, block = subject.data["source"], subject.dataset
+    match source["source"]:
+        case "hub":
+            config = f", configuration {literal(source['config'])}" if source["config"] else ""
+            origin = f"{literal(source['path'])} on the hub at revision {literal(source['revision'])}{config}"
+        case "docstrings":
+            versions = ", ".join(literal(f"{name}=={version}") for name, version in source["packages"].items())
+            origin = f"docstrings of {versions}; the label is the package"
+        case _:
+            files = [f"{split} {literal(file['sha256'])}" for split, file in sorted(source["files"].items())]
+            origin = f"files of the owner's, by SHA-256: {', '.join(files)}"
+    lines = [f"Source: {origin}."]
+    if "text" in block:
+        texts = " and ".join(map(literal, block["text"]))
+        lines.append(f"Text: {texts}, cut at {subject.tokens['max_length']} tokens. Label: {literal(block['label'])}.")
+    carved = block["fractions"]
+    for split, about in subject.data["splits"].items():
+        text = f"{split}: {about['rows']:,} rows"
+        if split in carved:
+            text += f", a fraction of {carved[split]:g} carved from train"
+        elif source["source"] == "hub":
+            text += f", the data set's split {literal(block['splits'][split])}"
+        lines.append(f"{text}.")
+    names = subject.data["labels"]
+    if names and len(names) <= FEW:
+        classes = ", ".join(f"{index} is {literal(name)}" for index, name in enumerate(names))
+        lines.append(f"Classes: {classes}.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _training(subject: Subject) -> str:
+    run, env = subject.run, subject.env
+    settings = {key: value for key, value in env["settings"].items() if key not in NOT_SETTINGS}
+    versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items() if version)
+    head = ", ".join(map(literal, env["head"]["modules"]))
+    lines = [
+        f"{run['steps']:,} steps of {run['batch_size']} rows, seed {run['seed']}, on {one_line(run['device_name'])}.",
+        f"The head, trained in full in every arm: {head}.",
+        f"Versions: {versions}.",
+        f"SHA-256 of the base model's files {literal(env['model']['sha256'])}, of the data "
+        f"{literal(subject.data['sha256'])}, of these weights {literal(subject.weights_sha256)}.",
+        f"Fingerprint of settings, data, model, code and versions: {literal(run['fingerprint'])}.",
+        "Every setting:",
+    ]
+    shown = json.dumps(masked(without_paths(settings, None)), indent=2, ensure_ascii=False)
+    return "\n".join(f"- {line}" for line in lines) + f"\n\n{fenced(shown, 'json')}"

@@ -1,0 +1,296 @@
+"""What the report's page draws, as JSON: arms, runs, learning curves, trials of tuning, memory, attribution."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peft_tradeoffs.analysis import readable, tables
+from peft_tradeoffs.analysis.attribution_text import NAMES
+from peft_tradeoffs.analysis.comparison_text import RANGE, with_interval
+from peft_tradeoffs.analysis.mean_interval import WITHOUT, counted, interval, interval_notes
+from peft_tradeoffs.analysis.tables import OF_SPLIT, SPLIT
+from peft_tradeoffs.analysis.tuning_table import ruined
+from peft_tradeoffs.core.arms import arm_label, method_label
+from peft_tradeoffs.report.canvas import Grid, conditions, no_metric
+from peft_tradeoffs.report.page_table import arms_table, number
+from peft_tradeoffs.tasks.metric_names import difference_unit, heldout_label, metric_label
+
+HIGH, LOW = "high", "low"
+# What an axis of the trade-off can show, and which end of it is better.
+AXES = {
+    "metric_value": HIGH,
+    "heldout_metric_value": HIGH,
+    "probe_peak_allocated_MiB": LOW,
+    "probe_peak_reserved_MiB": LOW,
+    "probe_process_MiB": LOW,
+    "probe_peak_rss_MiB": LOW,
+    "weights_MiB": LOW,
+    "train_s": LOW,
+    "step_p50_ms": LOW,
+    "samples_per_s": HIGH,
+    "tokens_per_s": HIGH,
+    "energy_J": LOW,
+    "energy_J_per_sample": LOW,
+    "trainable_parameters": LOW,
+    "hours": LOW,
+}
+OF_KEYS = tuple(keys[0] for keys in OF_SPLIT.values())  # the metrics, whose intervals are the comparison's
+LABEL = readable.LABEL | {
+    "tokens_per_s": "Tokens/s",
+    "energy_J": "Energy of a run, J",
+    "trainable_parameters": "Trainable parameters",
+    "hours": "GPU or machine hours per run",
+}
+
+
+def pair_data(
+    grid: Grid,
+    comparison: pd.DataFrame,
+    attribution: pd.DataFrame,
+    recommendation: pd.DataFrame,
+    warnings: list[str],
+) -> dict[str, Any]:
+    """All that the page shows of one data set and model; the others are rows of their tables, for any pair."""
+    runs = grid.runs.copy().assign(hours=grid.runs["wall_s"].astype(float) / 3600)
+    arms = tables.arms_frame(runs)
+    random = tables.random_weights(runs)
+    axes = _axes(grid, arms, random)
+    own, causes, judged = (
+        table[(table["dataset"] == grid.dataset) & (table["model"] == grid.model)]
+        for table in (comparison, attribution, recommendation)
+    )
+    return {
+        "dataset": grid.dataset,
+        "model": grid.model,
+        "random": readable.RANDOM if random else "",
+        "no_metric": no_metric(grid),
+        "metric": {"label": grid.metric_name, "axis": grid.metric_axis, "scale": grid.scale, "unit": _unit(grid)},
+        "conditions": conditions(runs),
+        "warnings": warnings,
+        "notes": readable.costs_notes(arms),
+        "axes": axes,
+        "absent": _absent(runs, {axis["key"] for axis in axes}),
+        "arms": _arms(grid, runs, arms, own, axes),
+        "runs": _runs(grid, runs, axes),
+        "intervals": _interval_notes(grid, axes),
+        "curves": _curves(grid),
+        "trials": _trials(grid),
+        "memory": _memory(arms),
+        "attribution": _attribution(causes),
+        "taken": judged["arm"][judged["cheapest"].eq(True)].tolist() if len(judged) else [],
+        "table": arms_table(arms, own),
+    }
+
+
+def _unit(grid: Grid) -> str:
+    return difference_unit(grid.named) if grid.metric else ""
+
+
+def _scale(grid: Grid, key: str) -> float:
+    return grid.scale if key in ("metric_value", "heldout_metric_value") else 1.0
+
+
+def _axes(grid: Grid, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
+    names = LABEL | {
+        "metric_value": metric_label(grid.named),
+        "heldout_metric_value": heldout_label(grid.named),
+    }
+    return [
+        {"key": key, "label": names[key], "better": better}
+        for key, better in AXES.items()
+        if _mean(arms, key).notna().any() and not (random and "metric" in key)
+    ]
+
+
+def _interval_notes(grid: Grid, axes: list[dict]) -> list[str]:
+    """Which measurements have no interval though seeds would give one, and why."""
+    keys = [axis["key"] for axis in axes if axis["key"] in grid.runs and axis["key"] not in OF_KEYS]
+    return interval_notes(grid.runs, grid.noise, [key for key in keys if key not in WITHOUT])[1:]
+
+
+def _absent(runs: pd.DataFrame, measured: set[str]) -> list[str]:
+    """What no run has a value of, and why: a text a reason."""
+    names = LABEL | {"metric_value": "Metric", "heldout_metric_value": "Metric (heldout)"}
+    reasons: dict[str, list[str]] = {}
+    for key in AXES:
+        if key not in measured and key in tables.COLUMNS:
+            for why in readable.null_reasons(runs, key):
+                reasons.setdefault(why, []).append(names[key].partition(",")[0])
+    return [f"{', '.join(keys)} ({why})" for why, keys in reasons.items()]
+
+
+def _mean(arms: pd.DataFrame, key: str) -> pd.Series:
+    """An axis's mean of every arm: a setting where the arm has one value, as numbers."""
+    return pd.to_numeric(arms[f"{key}_mean" if f"{key}_mean" in arms else key], errors="coerce")
+
+
+def _metric_interval(row: dict[str, Any], split: str, comparison: pd.DataFrame) -> tuple[float, float] | None:
+    """Bounds of a mean metric, as the comparison has them: other seeds and other examples."""
+    found = comparison[(comparison["split"] == split) & (comparison["arm"] == row["arm"])]
+    if found.empty or pd.isna(found["low"].iloc[0]):
+        return None
+    low, high = (found[bound].iloc[0] for bound in ("low", "high"))
+    return tuple(np.clip((low, high), *RANGE[row["metric"]])) if row["metric"] in RANGE else (low, high)
+
+
+def _arms(
+    grid: Grid, runs: pd.DataFrame, arms: pd.DataFrame, comparison: pd.DataFrame, axes: list[dict]
+) -> list[dict[str, Any]]:
+    splits = {keys[0]: split for split, keys in OF_SPLIT.items()}
+    found = []
+    for position, row in enumerate(arms.to_dict("records")):
+        own = runs[runs["arm"] == row["arm"]]
+        values = {}
+        for key in (axis["key"] for axis in axes):
+            mean = _mean(arms, key).iloc[position]
+            if pd.isna(mean):
+                continue
+            scale = _scale(grid, key)
+            if key in splits:
+                ends = _metric_interval(row, splits[key], comparison)
+            else:
+                ends = interval(own, key, grid.noise) if key in own else None
+            low, high = ends or (math.nan, math.nan)
+            values[key] = {
+                "mean": number(mean * scale),
+                "low": number(low * scale),
+                "high": number(high * scale),
+                "text": with_interval(mean, low, high, scale),
+            }
+        found.append(
+            {
+                "arm": row["arm"],
+                "label": arm_label(row["method"], row["rank"]),
+                "method": row["method"],
+                "rank": None if pd.isna(row["rank"]) else int(row["rank"]),
+                "n": int(row["n"]),
+                "values": values,
+            }
+        )
+    return found
+
+
+def _runs(grid: Grid, runs: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
+    """One row per seed: the values that the means are taken over."""
+    values: dict[tuple[str, int], dict[str, Any]] = {}
+    for key in (axis["key"] for axis in axes):
+        for row in counted(runs, key).to_dict("records"):
+            values.setdefault((row["arm"], row["seed"]), {})[key] = number(row[key] * _scale(grid, key))
+    return [{"arm": arm, "seed": int(seed), "values": own} for (arm, seed), own in values.items()]
+
+
+def _curves(grid: Grid) -> list[dict[str, Any]]:
+    """The metric at every evaluation that came several times per run: on the validation split if there is one."""
+    if grid.metric is None or grid.curves.empty or grid.metric not in grid.curves:
+        return []
+    splits = list(grid.curves["split"].unique())
+    split = "validation" if "validation" in splits else "test"
+    own = grid.curves[grid.curves["split"] == split].dropna(subset=grid.metric)
+    return [
+        {
+            "arm": row["arm"],
+            "seed": int(row["seed"]),
+            "split": split,
+            "epoch": number(row["epoch"]),
+            "step": int(row["step"]),
+            "train_s": number(row["train_s"]),
+            "value": number(row[grid.metric] * grid.scale),
+        }
+        for row in own.to_dict("records")
+    ]
+
+
+def _trials(grid: Grid) -> list[dict[str, Any]]:
+    if grid.tuning.empty:
+        return []
+    trials = grid.tuning.assign(ruined=ruined(grid.tuning))
+    return [
+        {
+            "arm": row["arm"],
+            "method": row["method"],
+            "label": arm_label(row["method"], row["rank"]),
+            "rank": number(row["rank"]),
+            "check": not row["decides"],
+            "rate": number(row["learning_rate"]),
+            "value": number(row["value"] * grid.scale),
+            "ruined": row["ruined"],
+            "chosen": bool(row["chosen"] and row["decides"]),
+            "status": row["status"],
+        }
+        for row in trials.to_dict("records")
+    ]
+
+
+def _memory(arms: pd.DataFrame) -> list[dict[str, Any]]:
+    found = []
+    for row in arms.to_dict("records"):
+        peak = tables.memory_key(row["device"])
+        for order, (part, key) in enumerate(zip(readable.PARTS, SPLIT, strict=True)):
+            if (size := number(row[f"{key}_mean"])) is not None:
+                found.append(
+                    {
+                        "arm": row["arm"],
+                        "part": part,
+                        "order": order,
+                        "MiB": size,
+                        "peak": number(row[f"{peak}_mean"]) if row["device"] == "cuda" else None,
+                    }
+                )
+    return found
+
+
+def _attribution(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The change of each quantity by each factor, in percent of the base."""
+    found = []
+    for row in rows[rows["kind"] != "base"].to_dict("records"):
+        if row["quantity"] == "metric_value" or pd.isna(row["percent"]):
+            continue
+        share = row["percent"] / row["value"] if row["value"] else 0.0
+        found.append(
+            {
+                "factorial": row["factorial"],
+                "quantity": NAMES.get(row["quantity"], row["quantity"]).partition(",")[0],
+                "effect": row["effect"],
+                "percent": number(row["percent"]),
+                "low": number(row["low"] * share),
+                "high": number(row["high"] * share),
+            }
+        )
+    return found
+
+
+def method_data(styles: dict[str, Any]) -> list[dict[str, str]]:
+    """The methods in order with their names and shapes; their colours are CSS variables --m0, --m1 …"""
+    return [
+        {"method": method, "label": method_label(method), "shape": SHAPES[styles[method].marker]} for method in styles
+    ]
+
+
+HEXAGON = "M0,-1L0.87,-0.5L0.87,0.5L0,1L-0.87,0.5L-0.87,-0.5Z"
+# Vega's shapes for matplotlib's markers.
+SHAPES = {
+    "h": HEXAGON, "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross",
+    "X": "triangle-left", "p": "triangle-right",
+}  # fmt: skip
+
+
+def imported_data(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Results that were not measured here: the rows of imported.csv, as one chart draws them."""
+    return [
+        {
+            "source": row["source"],
+            "status": row["status"],
+            "experiment": row["experiment"],
+            "method": row["method"],
+            "rank": None if pd.isna(row["rank"]) else int(row["rank"]),
+            "model": row["model"],
+            "dataset": row["dataset"],
+            "metric": None if pd.isna(row["metric"]) else row["metric"],
+            "metric_value": number(row["metric_value"]),
+            "peak_memory_MiB": number(row["peak_memory_MiB"]),
+            "train_s": number(row["train_s"]),
+        }
+        for row in rows.to_dict("records")
+    ]

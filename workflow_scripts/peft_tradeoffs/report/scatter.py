@@ -1,0 +1,275 @@
+"""The metric against a cost: scatter plots of the arms with their Pareto front."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from peft_tradeoffs.analysis import readable, tables
+from peft_tradeoffs.analysis.mean_interval import interval
+from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
+from peft_tradeoffs.core.arms import arm_label, method_label
+from peft_tradeoffs.report import style
+from peft_tradeoffs.report.canvas import (
+    Grid,
+    absent,
+    canvas,
+    conditions,
+    devices,
+    interval_note,
+    legend,
+    legend_height,
+    message,
+    metric_limits,
+    no_metric,
+    reason,
+    styled,
+    thousands,
+)
+from peft_tradeoffs.report.labels import place_labels
+from peft_tradeoffs.report.text_width import widest, wrap
+
+ONE_COLUMN = 12  # arms whose scatter plot still reads well in one column
+LABEL = {
+    style.SINGLE: 0.8,
+    style.DOUBLE: 1.3,
+}  # inches, by a figure's width: a label of a point that is wider is broken
+
+
+def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[int]:
+    """Positions of the points that no other beats (lower or equal cost, higher or equal gain, one strictly).
+
+    In order of cost. Points equal in both are all members.
+    """
+    order = sorted(range(len(cost)), key=lambda index: (cost[index], -gain[index]))
+    front: list[int] = []
+    for index in order:
+        last = front[-1] if front else None
+        same = last is not None and (cost[last], gain[last]) == (cost[index], gain[index])
+        if last is None or same or gain[index] > gain[last]:
+            front.append(index)
+    return front
+
+
+def entries(grid: Grid, arms: pd.DataFrame, area: Callable[[Any], float]) -> list[Line2D]:
+    """What a legend says: methods by colour and marker, ranks by size."""
+    handles = []
+    for method in dict.fromkeys(arms["method"]):
+        look = grid.styles[method]
+        handles.append(dot(method_label(method), look.colour, look.marker, 30))
+    ranks = sorted(arms["rank"].dropna().unique())
+    for rank in ranks if len(ranks) > 1 else []:
+        handles.append(dot(f"rank {rank}", "#9a9a9a", "o", area(rank)))
+    if len(arms) > 1:
+        handles.append(Line2D([], [], color="#555555", linewidth=0.9, label="Pareto front"))
+    return handles
+
+
+def areas_of(grid: Grid) -> Callable[[Any], float]:
+    """The area of a marker, square points, by rank."""
+    areas = style.sizes(grid.arms["rank"].dropna().unique())
+    return lambda rank: style.NO_RANK if pd.isna(rank) else areas[rank]
+
+
+def dot(label: str, colour: Any, marker: str, area: float) -> Line2D:
+    """A legend's handle that looks like a scattered point; `area` in square points."""
+    return Line2D(
+        [], [], label=label, color=colour, marker=marker, linestyle="", markersize=math.sqrt(area),
+        markeredgewidth=0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One scatter plot: its runs, the column of runs that is its x and how that is named."""
+
+    runs: pd.DataFrame
+    x: str
+    label: str
+    more_is_better: bool = False
+
+    def arms(self) -> pd.DataFrame:
+        """The arms that can be shown, their x in the column "x"."""
+        arms = tables.arms_frame(self.runs)
+        mean = f"{self.x}_mean"
+        arms["x"] = arms[mean] if mean in arms else pd.to_numeric(arms[self.x], errors="coerce").astype(float)
+        return arms.dropna(subset=["x", "metric_value_mean"])
+
+
+def draw_scatter(axes: Axes, grid: Grid, panel: Panel, arms: pd.DataFrame) -> Callable[[], None]:
+    """Arms' means and intervals, every seed and the Pareto front; returns what writes the front's labels.
+
+    Write the labels when all axes of the figure are drawn.
+    """
+    area = areas_of(grid)
+    radii = np.array([math.sqrt(area(rank)) / 2 for rank in arms["rank"]])
+    cost = arms["x"].to_numpy(dtype=float)
+    gain = arms["metric_value_mean"].to_numpy(dtype=float) * grid.scale
+    for row, across, up in zip(arms.to_dict("records"), cost, gain, strict=True):
+        look = grid.styles[row["method"]]
+        own = panel.runs[panel.runs["arm"] == row["arm"]]
+        if f"{panel.x}_mean" in row:
+            bar = interval(own, panel.x, grid.noise)
+            axes.plot(bar or [], [up] * len(bar or []), color=look.colour, alpha=0.5, linewidth=0.8, zorder=2)
+        bar = interval(own, "metric_value", grid.noise, grid.scale)
+        axes.plot([across] * len(bar or []), bar or [], color=look.colour, alpha=0.5, linewidth=0.8, zorder=2)
+        seeds = own[(own["status"] == COMPLETED) & ~own["mixed_gpus"].eq(True)].dropna(subset=[panel.x, "metric_value"])
+        if len(seeds) > 1:
+            values = seeds["metric_value"].astype(float) * grid.scale
+            axes.scatter(
+                seeds[panel.x].astype(float), values, s=3, color=look.colour, alpha=0.45, linewidth=0, zorder=2
+            )
+        axes.scatter(
+            across, up, s=area(row["rank"]), marker=look.marker, color=look.colour,
+            edgecolor="white", linewidth=0.5, zorder=3,
+        )  # fmt: skip
+    axes.set_ylabel(grid.metric_axis)
+    axes.set_xlabel(panel.label)
+    style.grid_along(axes, "both")
+
+    def finish() -> None:
+        sign = -1 if panel.more_is_better else 1
+        members = pareto(list(sign * cost), list(gain))
+        steps = np.array([(cost[index], gain[index]) for index in members])
+        corners = [(right[0], left[1]) for left, right in itertools.pairwise(steps)]
+        path = np.empty((2 * len(steps), 2))
+        path[0::2] = steps
+        path[1::2] = [*corners, (axes.get_xlim()[0 if panel.more_is_better else 1], steps[-1, 1])]
+        if len(arms) > 1:
+            axes.plot(*path.T, color="#555555", linewidth=0.9, zorder=1, scalex=False, scaley=False)
+        names = labels(arms.iloc[members], axes.figure.get_figwidth())
+        place_labels(axes, members, names, np.column_stack([cost, gain]), radii, path, 60 if sign < 0 else 120)
+
+    return finish
+
+
+def scatter(grid: Grid, title: str, panels: list[Panel], log: bool = False, notes: Sequence[str] = ()) -> Figure:
+    """A figure of scatter plots, one below the other."""
+    if no_metric(grid):
+        return message(grid, title, no_metric(grid))
+    kept = [(panel, arms) for panel in panels if len(arms := panel.arms())]
+    keys = [panel.x for panel in panels]
+    if not kept:
+        return message(grid, title, reason(grid.runs, "metric_value", *keys))
+    short = len(grid.arms) <= ONE_COLUMN and not any("\n" in name for name in labels(grid.arms, style.SINGLE))
+    width = style.SINGLE if short else style.DOUBLE
+    handles = entries(grid, grid.arms, areas_of(grid))
+    height = (
+        2.3 + legend_height(handles, width) if width == style.SINGLE else max(3.6, legend_height(handles, width) + 0.4)
+    )
+    shown = pd.concat([arms["arm"] for _, arms in kept])
+    seeds = "Large: means. Small: seeds." if grid.runs["seed"].nunique() > 1 else ""
+    lines = [
+        conditions(grid.runs),
+        seeds,
+        interval_note(grid, "metric_value", *keys),
+        *absent(grid, shown, "metric_value", *keys),
+        *notes,
+    ]
+    figure = canvas(grid, title, height * len(kept), lines, width)
+    finishes = []
+    for index, (axes, (panel, arms)) in enumerate(
+        zip(figure.subplots(len(kept), squeeze=False)[:, 0], kept, strict=True)
+    ):
+        finishes.append(draw_scatter(axes, grid, panel, arms))
+        if index == 0 or width == style.DOUBLE:
+            legend(axes, handles, width)
+        low, high = metric_limits(grid)
+        axes.set_ylim(low, high + 0.06 * (high - low))
+        style.mark_cut(axes, "y")
+        if log:
+            axes.set_xscale("log")
+        make_room(axes, arms, panel.more_is_better, width)
+        if log:
+            log_ticks(axes, 6 if width == style.SINGLE else 10)
+        else:
+            axes.xaxis.set_major_formatter(FuncFormatter(thousands))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            widen(axes)
+            style.mark_cut(axes, "x")
+    for finish in finishes:
+        finish()
+    return figure
+
+
+def log_ticks(axes: Axes, most: int = 8) -> None:
+    """At most so many ticks of a logarithmic axis of counts, as 500k or 2M: 1, 2, 5 or powers of ten, or closer."""
+    low, high = axes.get_xlim()
+    decades = math.log10(high / low)
+    if decades < 1:
+        axes.xaxis.set_major_locator(MaxNLocator(min(5, most)))
+    else:
+        subs = next((subs for subs in ((1, 2, 5), (1, 3)) if len(subs) * decades <= most), (1,))
+        axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=max(2, most)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+
+
+def compact(value: float) -> str:
+    """A count in short, three significant digits: 500, 20k, 5M, 7B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def labels(arms: pd.DataFrame, width: float) -> list[str]:
+    """The arms' names in a figure so wide, long ones in several lines."""
+    pairs = zip(arms["method"], arms["rank"], strict=True)
+    return ["\n".join(wrap(arm_label(*pair), LABEL[width], style.SMALL)) for pair in pairs]
+
+
+def make_room(axes: Axes, arms: pd.DataFrame, right: bool, width: float) -> None:
+    """Widen the x axis so that a label fits beside the front's outermost arm, on its better side."""
+    share = min(
+        0.4, (widest(labels(arms, width), style.SMALL) + 0.1) / (width - (0.7 if width == style.SINGLE else 1.5))
+    )
+    axes.margins(x=0.07)
+    axes.autoscale_view(scaley=False)
+    transform = axes.transScale
+    (low, _), (high, _) = transform.transform([(end, 1) for end in axes.get_xlim()])
+    room = (high - low) * share / (1 - share)
+    ends = [(low, 1), (high + room, 1)] if right else [(low - room, 1), (high, 1)]
+    axes.set_xlim(*transform.inverted().transform(ends)[:, 0])
+
+
+def widen(axes: Axes) -> None:
+    """Let an axis span at least a tenth of its values, so that ticks tell apart and noise looks small."""
+    low, high = max(0.0, axes.get_xlim()[0]), axes.get_xlim()[1]
+    room = max(0.0, (0.1 * (low + high) / 2 - (high - low)) / 2)
+    axes.set_xlim(low - room, high + room)
+
+
+@styled
+def metric_vs_memory(grid: Grid) -> Figure:
+    """The metric against peak memory, with the arms that no other beats in both."""
+    keys = {device: memory_key(device) for device, _ in devices(grid)}
+    panels = [Panel(runs, keys[device], readable.LABEL[keys[device]]) for device, runs in devices(grid)]
+    return scatter(grid, f"{grid.metric_name} against peak memory", panels, notes=[readable.PROBE])
+
+
+@styled
+def metric_vs_samples_per_s(grid: Grid) -> Figure:
+    """The metric against training throughput, where more of both is better."""
+    several = len(devices(grid)) > 1
+    panels = [
+        Panel(runs, "samples_per_s", f"Samples/s (on {device})" if several else "Samples/s", more_is_better=True)
+        for device, runs in devices(grid)
+    ]
+    notes = readable.fallbacks(grid.runs)
+    return scatter(grid, f"{grid.metric_name} against training throughput", panels, notes=notes)
+
+
+@styled
+def metric_vs_trainable_parameters(grid: Grid) -> Figure:
+    """The metric against the number of trainable parameters, on a logarithmic axis."""
+    panels = [Panel(grid.runs, "trainable_parameters", "Trainable parameters (log scale)")]
+    return scatter(grid, f"{grid.metric_name} against trainable parameters", panels, log=True)

@@ -1,0 +1,234 @@
+"""How far each run of a grid is, from what its folder and Slurm's queue say. Cheap to import."""
+
+import contextlib
+import itertools
+import os
+import socket
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.squeue import Job
+from peft_tradeoffs.tasks.metric_names import said
+
+STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
+ALIVE_S = 120.0  # a run under way writes its status every few seconds
+STATUS = "state/status.json"  # of a run
+NUMBER = (int, float, type(None))
+# What is read of a status.json and of a summary.json, with the types that it has.
+LIVE: dict[str, tuple[type, ...]] = {
+    **{"status": (str,), "host": (str,), "pid": (int,), "eta_s": NUMBER},
+    **dict.fromkeys(("step", "total", "slurm_job_id"), (int, type(None))),
+}
+RESULT_KEYS: dict[str, tuple[type, ...]] = {
+    **{"status": (str,), "metric": (str,), "failed_phase": (str, type(None)), "metric_value": NUMBER},
+    "fingerprint": (str,),
+}
+RESULT = {"oom": "out of memory", "diverged": "diverged"}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """The state of a run, or of an arm's tuning, one of STATES, and what there is to say of it."""
+
+    arm: str
+    seed: int | None  # None: the arm's tuning
+    state: str
+    detail: str
+
+
+def grid_status(
+    output: Path, grid: dict[str, list[Any]], jobs: list[Job], unfinished: set[str] | None = None
+) -> dict[str, list[RunStatus]]:
+    """The runs of `grid` ({"dataset": [...], "model": [...], "arm": [...], "seed": [...]}) by data set and model.
+
+    `unfinished`: ids of this user's unfinished jobs, those that are not in `jobs` too; None if Slurm did not say.
+    """
+    found: dict[str, list[RunStatus]] = {}
+    for dataset, model, arm in itertools.product(*(grid[key] for key in ("dataset", "model", "arm"))):
+        names = (dataset, model, arm)
+        folders = {seed: output / "runs" / Path(*names) / f"seed{seed}" for seed in grid["seed"]}
+        live = {seed: read_live(folder) for seed, folder in folders.items()}
+        job = {seed: _job_of(jobs, names, seed, live[seed]) for seed in folders}
+        alive = [seed for seed in folders if is_alive(folders[seed], live[seed], job[seed], unfinished)]
+        trained = {job[seed].comment: seed for seed in alive if job[seed]}  # now, by jobs of that name
+        for seed, folder in folders.items():
+            if seed in alive:
+                state, detail = "running", progress(live[seed], job[seed])
+            else:
+                before = trained.get(job[seed].comment) if job[seed] else None
+                state, detail = _status(folder, _log(output, names, seed), live[seed], job[seed], before)
+            found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, seed, state, detail))
+    return found
+
+
+def table(runs: dict[str, list[RunStatus]]) -> str:
+    """One line per run and per tuning, aligned, under its data set and model; the last line counts them."""
+    every = [run for group in runs.values() for run in group]
+    arm = max((len(run.arm) for run in every), default=0)
+    seed = max((len(str(run.seed)) for run in every if run.seed is not None), default=0)
+    what = max((len(_what(run, seed)) for run in every), default=0)
+    state = max((len(run.state) for run in every), default=0)
+    lines = []
+    for heading, group in runs.items():
+        lines += [heading, *(_line(run, arm, f"{_what(run, seed):<{what}}", state) for run in group)]
+    counts = Counter(run.state for run in every)
+    return "\n".join([*lines, ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name]) or "no runs"])
+
+
+def _what(run: RunStatus, seed: int) -> str:
+    return "tuning" if run.seed is None else f"seed {run.seed:>{seed}}"
+
+
+def _line(run: RunStatus, arm: int, what: str, state: int) -> str:
+    return f"  {run.arm:<{arm}}  {what}  {run.state:<{state}}  {run.detail}".rstrip()
+
+
+def _status(
+    folder: Path, log: Path, live: dict[str, Any] | None, job: Job | None, before: int | None
+) -> tuple[str, str]:
+    """State and detail of a run that no process trains; `before`: the seed that its job trains now."""
+    try:
+        if summary := read_result(folder / "summary.json") or _kept(folder):
+            return "done", _result(summary)
+    except InputError as error:
+        return "failed", str(error)
+    saved = f"at step {live['step']}/{live['total']}" if live and live["step"] else "resumes" if live else ""
+    if job is not None and not job.waits and before is None:
+        return "running", f"job {job.id} on {job.node}, not at its steps yet"
+    if job is not None:
+        reason = job.reason if before is None else f"after seed {before}"
+        return "queued", f"job {job.id}, {reason}" + (f"; {saved}" if saved else "")
+    if says_an_error(log):
+        return "failed", str(log)
+    if live:
+        return "interrupted", f"{saved}; the next call goes on with it" if live["step"] else "the next call starts it"
+    if (folder / STATUS).exists():
+        return "interrupted", f"{folder / STATUS} is damaged; the next call goes on with what is saved"
+    return "not started", ""
+
+
+def _kept(folder: Path) -> dict[str, Any] | None:
+    """The summary of a finished run that Snakemake removed with its failed job; the next call puts it back."""
+    if not (folder / "state").is_dir():
+        return None
+    summary = read_result(folder / "state/summary.json")
+    last = read(folder / "state/attempts.json", {"fingerprint": (str,)})
+    return summary if summary and (last is None or last["fingerprint"] == summary["fingerprint"]) else None
+
+
+def progress(live: dict[str, Any], job: Job | None) -> str:
+    where = f"job {job.id} on {job.node}" if job else f"process {live['pid']} on {live['host']}"
+    if live["step"] is None:
+        return f"not at its steps yet, {where}"
+    eta = "" if live["eta_s"] is None else f", {duration(live['eta_s'])} left"
+    return f"step {live['step']}/{live['total']}{eta}, {where}"
+
+
+def _result(summary: dict[str, Any]) -> str:
+    if summary["status"] != "completed":
+        return f"{RESULT.get(summary['status'], summary['status'])} in {summary['failed_phase']}"
+    if summary["metric_value"] is None:
+        return f"{said(summary)} –"
+    return f"{said(summary)} {summary['metric_value']:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 1:02:03, or 2:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def is_alive(folder: Path, live: dict[str, Any] | None, job: Job | None, unfinished: set[str] | None) -> bool:
+    """Whether the process that wrote this status still works."""
+    if live is None or live["status"] != "running":
+        return False
+    if live["slurm_job_id"] is not None:
+        number = str(live["slurm_job_id"])
+        if job is not None:
+            return job.id == number and not job.waits
+        if unfinished is not None and _is_ours(folder / STATUS):
+            return number in unfinished
+    elif live["host"] == socket.gethostname():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(live["pid"], 0)
+            return True
+        return False
+    return _is_recent(folder / STATUS)
+
+
+def _is_recent(path: Path) -> bool:
+    """Whether the file was written a moment ago, by the clock of its file system: those of nodes may go wrong.
+
+    A time that lies ahead is no sign of life: a file system's clock was set back, and nobody has written since.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            now = os.fstat(file.fileno()).st_mtime
+    except OSError:  # another user's folder: this machine's clock must do
+        now = time.time()
+    try:
+        return abs(now - path.stat().st_mtime) < ALIVE_S
+    except OSError:
+        return False
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this user wrote it: another's jobs are in no queue of ours."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_uid == os.getuid()
+    return False
+
+
+def _job_of(jobs: list[Job], names: tuple[str, ...], seed: int, live: dict[str, Any] | None) -> Job | None:
+    """The job that trains this run: of all seeds of its arm, or of this one.
+
+    Of several (an orphan, and one that waits for it) the one that wrote the run's status, else the last.
+    """
+    arm = "rule_train_wildcards_" + "_".join(names)
+    own = [job for job in reversed(jobs) if job.comment in (arm, f"{arm}_{seed}")]
+    writer = str(live["slurm_job_id"]) if live else ""
+    return next((job for job in own if job.id == writer), own[0] if own else None)
+
+
+def _log(output: Path, names: tuple[str, ...], seed: int) -> Path:
+    """The log of the run's job: one per seed, or one for all of them."""
+    folder = output / "logs/train" / Path(*names)
+    own = folder / f"seed{seed}.log"
+    return own if own.exists() else folder / "train.log"
+
+
+def says_an_error(log: Path) -> bool:
+    with contextlib.suppress(OSError):
+        text = log.read_text(encoding="utf-8", errors="replace")
+        return any(line.startswith(("error: ", "Traceback ")) or "Error: " in line for line in text.splitlines())
+    return False
+
+
+def read_result(path: Path) -> dict[str, Any] | None:
+    """The summary of a finished run, None if there is none; InputError for one that is not as the run sealed it."""
+    try:
+        summary = files.read_object(path, RESULT_KEYS, "a run's summary", seal.REMEDY)
+    except FileNotFoundError:
+        return None
+    seal.check_summary(summary, path)
+    return summary
+
+
+def read_live(folder: Path) -> dict[str, Any] | None:
+    """What the process that trains a run, or did, last said of it; None if it said nothing that can be read."""
+    return read(folder / STATUS, LIVE)
+
+
+def read(path: Path, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any] | None:
+    """A signed JSON object with these keys, that may not be there, or be half written on a slow file system."""
+    try:
+        return files.check_object(path, seal.read_signed(path), kinds, "what a run writes", "")
+    except (OSError, InputError):
+        return None

@@ -1,0 +1,389 @@
+"""The executor of snakemake-executor-plugin-slurm, made to outlast a Slurm that does not answer for a while.
+
+Written as changes upstream would be, each a method of the plugin's class; what the plugin does without it:
+
+- a round of status queries that all fail forgets every job, and the workflow waits for ever (`check_active_jobs`)
+- a status command that cannot answer is asked for ever, what it says is not shown, and a signal waits for it; here
+  squeue and sacct stand in for each other, and SIGTERM ends a wait for both (`check_active_jobs`, `_wait_for_jobs`)
+- jobs that scancel ended are waited for with sacct, whose state has a second word (`check_active_jobs`)
+- tasks of a job array that wait are not found, and with sacct each has the state of another (`check_active_jobs`)
+- the comment of a job array names the first task's wildcards for all of them (`run_array_jobs`)
+- the pause between rounds grows to 180 s, whatever `seconds-between-status-checks` says (`check_active_jobs`)
+- a user's SQUEUE_STATES and the like hide jobs from it (`_set_up`)
+- a job that Slurm no longer lists is waited for, for ever (`_forgotten`)
+- a submission that meets a momentary error or a limit on the number of jobs is a failed job, and its retries go within
+  a second (`run_job`, `run_array_jobs`)
+- a submission whose answer is lost is a failed job, and is submitted a second time (`run_job`)
+- after Ctrl-C what was still to be submitted is, and stays in the queue (`cancel`)
+- the end waits for the pause, 40 s even where no job was submitted (`_wait_for_jobs`)
+- the end removes empty log folders, and a job of another call that waits fails without its own (`clean_old_logs`)
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import importlib.metadata
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.core import slurm, squeue
+from peft_tradeoffs.runs import slurm_status, slurm_submission
+
+PLUGIN = "snakemake-executor-plugin-slurm"
+KNOWN = "2.8."  # versions whose source was read and which the tests run
+PATIENCE_S = 1800.0  # how long a submission waits for a slurmctld that does not take it; for a slot it has no end
+RESUBMIT_S, LONGEST_S = 5.0, 60.0  # pauses between two submissions of a job grow from the one to the other
+REMIND_S = 600.0  # between two lines that say that Slurm does not answer
+FORGOTTEN_S = 300.0  # between two looks for jobs that Slurm no longer lists
+UNSEEN = "Slurm no longer lists it (MinJobAge)"
+# What the plugin's two functions of these names give in a call of ours: see `_open`.
+_states: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("states", default=None)
+_of_array: contextvars.ContextVar[bool] = contextvars.ContextVar("of_array", default=False)
+
+
+def install() -> None:
+    """Have Snakemake use the class made here, if it has the plugin; with another version, one that warns alone."""
+    from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+    plugin = ExecutorPluginRegistry().plugins.get("slurm")
+    if plugin is None or hasattr(plugin.executor, "outlasts"):
+        return
+    version = importlib.metadata.version(PLUGIN)
+    make = outlasting if version.startswith(KNOWN) else warning
+    plugin.executor = make(plugin.executor)
+
+
+def warning(plugin_executor: type) -> type:
+    """A version of the plugin that is not known is left as it is, and said so when it is used."""
+
+    class Executor(plugin_executor):
+        outlasts = False
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.logger.warning(
+                f"{PLUGIN} {importlib.metadata.version(PLUGIN)} is not {KNOWN}x, which this workflow knows how to keep "
+                "from waiting for ever after slurmctld was down: should it hang, end it and run "
+                "workflow_scripts/recover.py; envs/constraints.txt has the version that was tested"
+            )
+
+    return Executor
+
+
+def _open(plugin: Any) -> None:
+    """Let the plugin's methods take the states of jobs, and the wildcards of an array's comment, from here."""
+    if hasattr(plugin, "opened"):
+        return
+    query, wildcards = plugin.query_job_status, plugin.get_job_wildcards
+
+    async def query_job_status(command: str, logger: Any) -> Any:
+        states = _states.get()
+        return await query(command, logger) if states is None else (states, 0.0)
+
+    plugin.query_job_status = query_job_status
+    plugin.get_job_wildcards = lambda job: "" if _of_array.get() else wildcards(job)
+    plugin.opened = True
+
+
+@dataclass
+class Wait:
+    """How long a submission has been waiting, and what was said of it."""
+
+    what: str
+    deadline: float = field(default_factory=lambda: time.monotonic() + PATIENCE_S)
+    pause_s: float = field(default_factory=lambda: RESUBMIT_S)
+    told: str = ""
+    why: str = ""  # it does not wait any longer
+
+
+def outlasting(plugin_executor: type) -> type:
+    """The plugin's executor with what the head of this file lists."""
+    import snakemake_executor_plugin_slurm as plugin
+    from snakemake_executor_plugin_slurm.utils import get_job_wildcards
+    from snakemake_interface_common.exceptions import WorkflowError
+    from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+
+    _open(plugin)
+
+    class Executor(plugin_executor):
+        outlasts = True
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self._set_up()  # the parent starts the thread that looks at jobs before it calls __post_init__
+            super().__init__(*arguments, **options)
+
+        def _set_up(self) -> None:
+            for name in os.environ.keys() - slurm.neutral(os.environ).keys():  # the plugin's commands inherit them
+                del os.environ[name]
+            self._ended: set[int] = set()
+            self._submitted = False
+            self._ids: set[str] = set()  # of the jobs that were submitted
+            self._silence: dict[str, str] = {}  # what sources said that could not answer, in the last round
+            self._answered = True
+            self._told_at = 0.0
+            self._looked_at = time.monotonic()
+            self._unlisted: set[str] = set()
+            self._submission = threading.local()
+            self._ending = threading.Event()
+
+        def __post_init__(self, *arguments: Any, **options: Any) -> None:
+            super().__post_init__(*arguments, **options)
+            self.logger = slurm_submission.Heard(self.logger, self._take)
+
+        # Status
+
+        async def check_active_jobs(self, active_jobs: list[Any]) -> AsyncIterator[Any]:
+            """Yield every job whose end was not reported, those of a round without an answer too."""
+            if not active_jobs:  # the executor may not be whole yet
+                return
+            self._ended.clear()
+            ids = [job.external_jobid for job in active_jobs]
+            first = self.get_status_command() or slurm_status.SOURCES[0]
+            sources = slurm_status.sources(first)
+            found, failed = await slurm_status.states(self.run_uuid, ids, sources)
+            self._say_who_answered(first, failed, answered=len(failed) < len(sources) or bool(found))
+            if not self._answered:
+                for job in active_jobs:
+                    yield job
+                return
+            forgotten = self._forgotten(set(ids) - found.keys()) if "squeue" not in failed else set()
+            token = _states.set(found)
+            try:
+                looked_at = [job async for job in super().check_active_jobs(active_jobs)]
+            finally:
+                _states.reset(token)
+            for job in looked_at:
+                if job.external_jobid in forgotten:
+                    self.report_job_error(job, msg=f"SLURM-job '{job.external_jobid}' ended unseen: {UNSEEN}. ")
+                else:
+                    yield job
+            longest = self.workflow.remote_execution_settings.seconds_between_status_checks
+            self.next_seconds_between_status_checks = min(self.next_seconds_between_status_checks, longest)
+
+        def report_job_success(self, job_info: Any) -> None:
+            self._ended.add(id(job_info))
+            super().report_job_success(job_info)
+
+        def report_job_error(self, job_info: Any, *arguments: Any, **options: Any) -> None:
+            self._ended.add(id(job_info))
+            super().report_job_error(job_info, *arguments, **options)
+
+        def _forgotten(self, unlisted: set[str]) -> set[str]:
+            """Jobs that no source listed in two looks, `FORGOTTEN_S` apart."""
+            if time.monotonic() - self._looked_at < FORGOTTEN_S or self._submitted_job_clusters:
+                return set()
+            self._looked_at = time.monotonic()
+            before, self._unlisted = self._unlisted, unlisted
+            return unlisted & before
+
+        def _say_who_answered(self, first: str, failed: dict[str, str], answered: bool) -> None:
+            """Say once what a source that cannot answer says, and again while none does."""
+            said = "; ".join(failed.values()) or f"there is neither {' nor '.join(slurm_status.SOURCES)}"
+            if not answered:
+                if self._answered or time.monotonic() - self._told_at > REMIND_S:
+                    self._told_at = time.monotonic()
+                    self.logger.warning(
+                        f"Slurm does not answer; its jobs run on. Asking again. It says: {said}. SIGTERM ends the wait."
+                    )
+            elif not self._answered:
+                self.logger.warning("Slurm answers again.")
+            elif first in failed and failed.get(first) != self._silence.get(first):
+                other = next(name for name in slurm_status.SOURCES if name != first)
+                self.logger.warning(
+                    f"{first} cannot tell the states of jobs: {failed[first]}. {other} is asked in its place "
+                    f"(slurm-status-command: {other})."
+                )
+            self._silence, self._answered = failed, answered
+
+        # The end
+
+        def _told_to_end(self) -> bool:
+            """Whether Snakemake got a signal."""
+            return self._ending.is_set() or bool(getattr(self.workflow.scheduler, "_user_kill", None))
+
+        def _pause(self, seconds: float) -> bool:
+            """Wait; whether Snakemake has not been told to end meanwhile."""
+            deadline = time.monotonic() + seconds
+            while (left := deadline - time.monotonic()) > 0 and not self._told_to_end():
+                self._ending.wait(min(left, 0.2))
+            return not self._told_to_end()
+
+        async def _wait_for_jobs(self) -> None:
+            """Look at jobs until shutdown, which ends a pause at once, or a signal while Slurm does not answer."""
+            looking = asyncio.ensure_future(super()._wait_for_jobs())
+            while self.wait and not looking.done():
+                await asyncio.wait({looking}, timeout=0.2)
+                if not self._answered and self._told_to_end() and not self._ending.is_set():
+                    self._leave()
+                    break
+            looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
+
+        def _leave(self) -> None:
+            """End without the jobs, whose states Slurm does not tell."""
+            said = "; ".join(self._silence.values())
+            self.workflow.scheduler.executor_error_callback(
+                WorkflowError(
+                    f"Ended by a signal while Slurm does not answer ({said}). Its jobs run on: before the next call of "
+                    "Snakemake run workflow_scripts/recover.py, which waits for them or ends them."
+                )
+            )
+
+        def cancel(self) -> None:
+            """End the jobs; submit no more, and end with the rest where scancel cannot reach Slurm."""
+            self._ending.set()
+            self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
+            super().cancel()
+
+        def cancel_jobs(self, active_jobs: Sequence[Any]) -> None:
+            try:
+                super().cancel_jobs(active_jobs)
+            except WorkflowError as error:
+                self.logger.error(
+                    f"{error}. The jobs run on: run workflow_scripts/recover.py --cancel when Slurm answers."
+                )
+
+        def shutdown(self) -> None:
+            self._ending.set()
+            super().shutdown()
+
+        def clean_old_logs(self) -> None:
+            """Tidy up once, if this call submitted jobs and no job from its folder is left, of another call say."""
+            if self._submitted:
+                self._submitted = False
+                with contextlib.suppress(squeue.NoAnswer):
+                    if not squeue.jobs(Path(self.workflow.workdir_init)):
+                        super().clean_old_logs()
+
+        def report_job_submission(self, job_info: Any, *arguments: Any, **options: Any) -> None:
+            self._submitted = True
+            self._ids.add(job_info.external_jobid)
+            super().report_job_submission(job_info, *arguments, **options)
+
+        # Submission
+
+        def run_job(self, job: Any) -> None:
+            """Submit a job; wait out what passes by itself, and do not submit what slurmctld has."""
+            wait = Wait(f"Job {job.jobid}")
+            while said := self._attempt(super().run_job, job):
+                if not self._waits(wait, said):
+                    return self._refuse([job], wait, said)
+                if slurm_submission.answer_lost(said):
+                    wildcards = get_job_wildcards(job)
+                    arrived = self._arrived(f"rule_{job.name}" + (f"_wildcards_{wildcards}" if wildcards else ""), wait)
+                    if arrived:
+                        return self._found(job, arrived[0], wildcards)
+
+        def run_array_jobs(self, jobs: list[Any]) -> None:
+            """Submit a job array; one that meets a limit on the number of jobs becomes single jobs."""
+            wait = Wait(f"An array of {len(jobs)} jobs")
+            token = _of_array.set(True)
+            try:
+                while said := self._attempt(super().run_array_jobs, jobs):
+                    jobs, tasks = self._submission.refused, jobs
+                    if slurm_submission.limited(said):
+                        break
+                    if not self._waits(wait, said):
+                        return self._refuse(jobs, wait, said)
+                    if slurm_submission.answer_lost(said):
+                        for found in self._arrived(f"rule_{jobs[0].name}", wait):
+                            job = tasks[int(found.partition("_")[2]) - 1]
+                            jobs = [other for other in jobs if other is not job]
+                            self._found(job, found, "")
+                    if not jobs:
+                        return
+                else:
+                    return
+            finally:
+                _of_array.reset(token)
+            self.logger.warning(f"{wait.what} meets a limit ({slurm_submission.limited(said)}): submitted one by one.")
+            for job in jobs:
+                self.run_job(job)
+
+        def _attempt(self, submit: Callable[[Any], None], what: Any) -> str:
+            """Submit; what was said of it where that is worth another try, and "" else."""
+            if self._told_to_end():
+                self._submission.refused = what if isinstance(what, list) else [what]
+                return "not submitted: Snakemake was told to end. "
+            own = self._submission
+            own.hears, own.said, own.taken, own.refused = True, "", False, []
+            try:
+                submit(what)
+            finally:
+                own.hears = False
+            return own.said
+
+        def _take(self, message: str) -> bool:
+            """Whether an error that is logged is one of a submission that is tried again."""
+            own = self._submission
+            own.taken = getattr(own, "hears", False) and slurm_submission.passes(message)
+            own.said = message if own.taken else getattr(own, "said", "")
+            return own.taken
+
+        def _report_job_error_threadsafe(self, job_info: Any, msg: str) -> None:
+            own = self._submission
+            of_array = msg.startswith("Part of failed array") and getattr(own, "taken", False)
+            if getattr(own, "hears", False) and (of_array or slurm_submission.passes(msg)):
+                own.said = own.said or msg
+                own.refused.append(job_info.job)
+            else:
+                super()._report_job_error_threadsafe(job_info, msg)
+
+        def _waits(self, wait: Wait, said: str) -> bool:
+            """Wait before the next try; whether there is to be one."""
+            limit = slurm_submission.limited(said)
+            if limit and not self._frees(limit):
+                wait.why = "none of your jobs is queued, so that no slot becomes free"
+                return False
+            if limit and slurm_submission.named(limit):
+                wait.deadline = time.monotonic() + PATIENCE_S
+            elif time.monotonic() > wait.deadline:
+                return False
+            words = slurm_submission.sbatch_words(said)
+            line = f"waits for a slot ({limit})" if limit else f"sbatch cannot reach slurmctld ({words})"
+            if line != wait.told:
+                self.logger.warning(f"{wait.what}: {line}. Trying again; this is no attempt of the job.")
+            wait.told = line
+            wait.pause_s, pause_s = min(2 * wait.pause_s, LONGEST_S), wait.pause_s
+            return self._pause(pause_s)
+
+        def _frees(self, limit: str) -> bool:
+            """Whether the end of a job can make room: not where own jobs alone count and there are none."""
+            if slurm_submission.named(limit) and not slurm_submission.only_own_jobs_count(limit):
+                return True
+            try:
+                return bool(squeue.unfinished())
+            except (squeue.NoAnswer, OSError):
+                return True
+
+        def _refuse(self, jobs: list[Any], wait: Wait, said: str) -> None:
+            for job in jobs:
+                message = f"{said.rstrip()}\n    {wait.why}" if wait.why else said
+                super()._report_job_error_threadsafe(SubmittedJobInfo(job), message)
+
+        def _arrived(self, comment: str, wait: Wait) -> list[str]:
+            """The ids of jobs that Slurm has though sbatch got no answer; waits for squeue to say."""
+            while not self._told_to_end() and time.monotonic() < wait.deadline:
+                try:
+                    listed = squeue.jobs(Path(self.workflow.workdir_init))
+                except squeue.NoAnswer:
+                    self._pause(RESUBMIT_S)
+                    continue
+                own = [one for one in listed if (one.name, one.comment) == (self.run_uuid, comment)]
+                return [one.id for one in own if one.id not in self._ids]
+            return []
+
+        def _found(self, job: Any, number: str, wildcards: str) -> None:
+            """Watch a job that Slurm has."""
+            self.logger.info(f"Job {job.jobid} has been submitted with SLURM jobid {number}, as squeue says.")
+            log = self.slurm_logdir / f"rule_{job.name}" / wildcards / f"{number}.log"
+            info = SubmittedJobInfo(job, external_jobid=number, aux={"slurm_logfile": log})
+            self._report_job_submission_threadsafe(info)
+
+    return Executor

@@ -1,0 +1,78 @@
+"""Which Snakemake locks a folder: it says so when it begins, and its lock, when it goes, takes that along.
+
+Snakemake's own lock does not name its owner. Cheap to import.
+"""
+
+import re
+import socket
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+
+from peft_tradeoffs.core import files
+from peft_tradeoffs.runs.lock import Owner, machine, process_started, read_owner
+
+LOCKS = ".snakemake/locks"  # Snakemake reads *.lock there alone, and removes the folder when it unlocks
+MODULE = re.compile(r"-[bBdEhiIOPqRsSuvVx]*m(.*)")  # python's option -m, behind others or not
+
+
+def record() -> None:
+    """This process is the Snakemake that has locked its working folder; nothing with --nolock."""
+    folder, owner = Path(LOCKS), Owner.here()
+    if any(folder.glob("*.lock")):
+        files.write_json(folder / f"{owner.host}.{owner.pid}.json", asdict(owner))
+
+
+def living(folder: Path) -> int | None:
+    """The process id of a Snakemake that works in `folder` on this machine; not those that Snakemake starts itself."""
+    for owner in _recorded(folder):
+        if owner.machine == machine() and process_started(owner.pid) == owner.started:
+            return owner.pid
+    for process in psutil.process_iter():
+        try:
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            if alive and is_snakemake(process.cmdline()) and Path(process.cwd()) == folder:
+                return process.pid
+        except psutil.Error:  # ended meanwhile, or somebody else's
+            continue
+    return None
+
+
+def elsewhere(folder: Path) -> Owner | None:
+    """The owner of the folder's lock if it was on another machine, where it may still run.
+
+    One of this machine that has been started again since is gone.
+    """
+    boot = machine().partition(" ")[0]
+    for owner in _recorded(folder):
+        restarted = owner.host == socket.gethostname() and owner.machine.partition(" ")[0] != boot
+        if owner.machine != machine() and not restarted:
+            return owner
+    return None
+
+
+def is_snakemake(words: list[str]) -> bool:
+    """Whether a command line is a call of Snakemake, and not one of those that run its jobs (--mode)."""
+    if not words or "--mode" in words:
+        return False
+    if Path(words[0]).name == "snakemake":
+        return True
+    if not re.match(r"(python|pypy)[\d.]*$", Path(words[0]).name):
+        return False
+    rest = iter(words[1:])
+    for word in rest:
+        if found := MODULE.fullmatch(word):
+            return (found[1] or next(rest, "")) == "snakemake"
+        if word in ("-W", "-X"):
+            next(rest, None)
+        elif not word.startswith("-"):
+            return Path(word).name == "snakemake" or word.endswith("snakemake/__main__.py")
+        elif word.startswith("-c"):
+            return False
+    return False
+
+
+def _recorded(folder: Path) -> list[Owner]:
+    owners = map(read_owner, (folder / LOCKS).glob("*.json"))
+    return [owner for owner in owners if owner is not None]

@@ -1,0 +1,88 @@
+"""Which learning rate the trials of a grid choose. Cheap to import."""
+
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core.errors import InputError
+
+Trial = dict[str, Any]  # learning_rate, added, status, value (the metric on the dev split), loss (there)
+# Of what tune.py writes: what those who read it cannot do without. A trial has TRIAL.
+FOUND: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("dataset", "model", "arm", "method", "metric"), (str,)),
+    **{"rank": (int, type(None)), "learning_rate": (int, float), "rates": (list,), "tied": (list,)},
+    **{"trials": (list,), "earlier": (list,)},
+}
+TRIAL: dict[str, tuple[type, ...]] = {
+    **{"learning_rate": (int, float), "added": (bool,), "status": (str,)},
+    **dict.fromkeys(("value", "loss"), (int, float, type(None))),
+}
+REMEDY = "delete it, and Snakemake tunes that arm again from its trials"
+
+
+def read_found(path: Path) -> dict[str, Any]:
+    """What tune.py wrote. Raises InputError for a file that it did not write so; FileNotFoundError without one."""
+    what = "what tune.py writes"
+    try:
+        found = seal.read_signed(path)
+    except InputError as error:
+        raise InputError(f"{error}; {REMEDY}") from None
+    files.check_object(path, found, FOUND, what, REMEDY)
+    for key in ("trials", "earlier"):
+        for trial in found[key]:
+            files.check_object(path, trial, TRIAL, f"{what} ({key})", REMEDY)
+    return found
+
+
+def rank_key(trial: Trial) -> tuple[float, float, float]:
+    """Best last: by metric; then by lower loss, which tells apart what a small split does not; then lower rate."""
+    return trial["value"], -trial["loss"], -trial["learning_rate"]
+
+
+def eligible(trials: list[Trial]) -> list[Trial]:
+    """Trials that were completed and have a metric."""
+    return [trial for trial in trials if trial["status"] == "completed" and trial["value"] is not None]
+
+
+def best_trial(trials: list[Trial]) -> Trial | None:
+    """The trial whose rate is chosen; None where none has a metric."""
+    return max(eligible(trials), key=rank_key, default=None)
+
+
+def edge(trials: list[Trial]) -> str | None:
+    """Where the best rate is the grid's lowest or highest, so that a better one may lie beyond: which of the two."""
+    best = best_trial(trials)
+    if best is None:
+        return None
+    rates = sorted(trial["learning_rate"] for trial in trials)
+    return {rates[0]: "lowest", rates[-1]: "highest"}.get(best["learning_rate"])
+
+
+def beyond(trials: list[Trial]) -> float | None:
+    """The next rate beyond the edge that the best one is on, in the grid's own step there; None if it is on none."""
+    rates = sorted(trial["learning_rate"] for trial in trials)
+    match edge(trials):
+        case "lowest":
+            rate = rates[0] ** 2 / rates[1]
+        case "highest":
+            rate = rates[-1] ** 2 / rates[-2]
+        case _:
+            return None
+    return float(f"{rate:.3g}")
+
+
+def chosen(trials: list[Trial]) -> dict[str, Any]:
+    """The rate that final runs take and how it was found.
+
+    learning_rate; tied, other rates with the same metric, which the loss decided; edge; reason, why it is not the best
+    of a trial: where none was completed it is the middle of the grid, so that the final runs show what becomes of it.
+    """
+    best = best_trial(trials)
+    if best is None:
+        rates = sorted(trial["learning_rate"] for trial in trials)
+        states = ", ".join(sorted({trial["status"] for trial in trials} - {"completed"})) or "no metric"
+        reason = f"no trial has a metric ({states}): the middle of the grid"
+        return {"learning_rate": rates[(len(rates) - 1) // 2], "tied": [], "edge": None, "reason": reason}
+    same = [trial["learning_rate"] for trial in eligible(trials) if trial["value"] == best["value"]]
+    tied = sorted(rate for rate in same if rate != best["learning_rate"])
+    return {"learning_rate": best["learning_rate"], "tied": tied, "edge": edge(trials), "reason": None}

@@ -1,0 +1,1 @@
+"""From a model and tokens to results."""

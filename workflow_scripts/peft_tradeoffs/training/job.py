@@ -1,0 +1,191 @@
+"""Runs trained one after another in one process. Cheap to import."""
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.core import code, files, seal, slurm
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import SCRIPTS
+from peft_tradeoffs.inputs.model_files import check_manifest
+from peft_tradeoffs.inputs.token_files import check_tokens, read_description
+from peft_tradeoffs.measure.energy import IdlePower
+from peft_tradeoffs.measure.environment import versions
+from peft_tradeoffs.runs.interruption import Interruption
+from peft_tradeoffs.training.state import RunDirectory
+
+SCRIPT = SCRIPTS / "train.py"  # a run is of this code, whatever script trains it
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run to train: its folder, its seed and all that decides its result beside seed, data, weights and code."""
+
+    folder: Path
+    seed: int
+    settings: dict[str, Any]
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """The options that every script that trains has."""
+    parser.add_argument("--settings", required=True, help="resolved settings of the arm: JSON, or a file of it")
+    parser.add_argument(
+        "--learning-rate-from",
+        type=Path,
+        nargs="?",  # of an arm that is not tuned the workflow has no file to name
+        metavar="JSON",
+        help="what tune.py wrote: its rate is taken, not the settings'",
+    )
+    parser.add_argument("--tokens", required=True, type=Path, help="tokenised splits (.npz, .json beside it)")
+    parser.add_argument("--model", required=True, type=Path, help="model folder (its manifest .json beside it)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--checkpoint-interval", type=float, default=60.0, help="seconds between saved states")
+    parser.add_argument(
+        "--keep-weights",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="0: save no weights, and take finished runs whose weights are gone as they are",
+    )
+    parser.add_argument(
+        "--lock-wait",
+        type=float,
+        help="seconds to wait for another process that trains one of these runs (default: 600 under SLURM, where a "
+        "job's predecessor may be on its way out, else 0)",
+    )
+
+
+def read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings given as JSON or as the path of a JSON file, with the learning rate that was tuned."""
+    text = arguments.settings
+    try:
+        settings = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"--settings: neither JSON nor a file of it: {error}") from error
+    if arguments.learning_rate_from:
+        settings["learning_rate"] = _read_rate(arguments.learning_rate_from)
+    return settings
+
+
+def _read_rate(tuned: Path) -> float:
+    """The learning rate that tune.py wrote; InputError if the file is missing or no longer what it wrote."""
+    try:
+        return seal.read_signed(tuned)["learning_rate"]
+    except FileNotFoundError:
+        raise InputError(f"{tuned}: no such file; tune.py writes it") from None
+    except InputError as error:
+        raise InputError(f"{error}; delete it and run again, which takes it from the trials that stand") from None
+
+
+@contextlib.contextmanager
+def process(arguments: argparse.Namespace) -> Iterator["TrainingProcess"]:
+    """A `TrainingProcess` from the options of `add_training`; the exit status is 75 if a signal ends it."""
+    interruption = Interruption()
+    with interruption.answered(), contextlib.ExitStack() as locks:
+        yield TrainingProcess(arguments, interruption, locks)
+
+
+class TrainingProcess:
+    """Trains runs on the same data and model; imports and the GPU are had once, for the first run that is missing."""
+
+    def __init__(self, arguments: argparse.Namespace, interruption: Interruption, locks: contextlib.ExitStack) -> None:
+        """`locks` lets the runs go when the process ends."""
+        self._arguments, self._interruption, self._locks = arguments, interruption, locks
+        self.manifest = _read_manifest(arguments.model)
+        tokens = read_description(arguments.tokens)
+        self._tokens_sha256 = tokens["sha256"]
+        self.conditions = {  # of every run: what decides a result beside its seed and settings
+            "data_sha256": tokens["sha256"],
+            "model_sha256": self.manifest["sha256"],
+            "code_sha256": code.fingerprint(SCRIPT),
+            "versions": versions(),
+        }
+        self._device: Any = None
+        self._apart_s = 0.0
+
+    def train(self, runs: list[Run]) -> None:
+        """Train those of the runs that are missing. Raises Interrupted if the process must end before that."""
+        directories = {run.folder: self._directory(run) for run in runs}
+        wait_s = self._arguments.lock_wait
+        if wait_s is None:
+            wait_s = 600.0 if slurm.job() else 0.0
+        waited = False
+        with self.apart():
+            for _, directory in sorted(directories.items()):  # one order for all, so that no two wait for each other
+                self._locks.callback(directory.unlock)
+                waited |= directory.lock(wait_s)
+        for run in runs:
+            if not directories[run.folder].stands(without_weights=not self._arguments.keep_weights):
+                self._train(run, directories[run.folder])
+        # Who held the locks before may be ending, and its Snakemake removes the summaries that it had made: now, or in
+        # a moment, after this process has ended too.
+        if not all([directory.finished() for directory in directories.values()]):
+            folder = runs[0].folder.parent
+            raise InputError(f"{folder}: results of finished runs were removed meanwhile; run again")
+        for directory in directories.values():
+            directory.clear_state(keep_summary=waited)
+
+    def _train(self, run: Run, directory: RunDirectory) -> None:
+        with directory.attempts.under_way():
+            device = self.device(run.settings, directory.attempts.waiting())
+            from peft_tradeoffs.training.run import run as train_run
+
+            train_run(
+                directory,
+                run.seed,
+                {"settings": run.settings, **self.conditions},
+                self.manifest,
+                self._arguments.model,
+                self._arguments.tokens,
+                self._arguments.threads,
+                device,
+                self._apart_s,
+                bool(self._arguments.keep_weights),
+            )
+        self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Within it time passes that is not the first run's start-up."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._apart_s += time.monotonic() - began
+
+    def device(self, settings: dict[str, Any], waiting: contextlib.AbstractContextManager[None] | None = None) -> Any:
+        """The `Device` that the runs compute on; `waiting`: entered while other jobs have the GPU.
+
+        Raises InputError for tokens or a model whose files are no longer those that the runs' fingerprints are of.
+        """
+        if self._device is None:
+            with self.apart():
+                check_tokens(self._arguments.tokens, self._tokens_sha256)
+                check_manifest(self._arguments.model, self.manifest)
+            # The GPU is idle while torch and the others are imported.
+            idle = IdlePower() if settings["device"] == "cuda" else None
+            from peft_tradeoffs.training.run import prepare_process
+
+            threads = self._arguments.threads
+            self._device = prepare_process(settings, threads, idle, waiting or contextlib.nullcontext())
+        return self._device
+
+    def _directory(self, run: Run) -> RunDirectory:
+        fingerprint = code.digest({"seed": run.seed, "settings": run.settings, **self.conditions})
+        return RunDirectory(run.folder, fingerprint, self._arguments.checkpoint_interval, self._interruption)
+
+
+def _read_manifest(model: Path) -> dict[str, Any]:
+    path = model.with_name(f"{model.name}.json")
+    try:
+        manifest = files.read_json(path, "delete it and run again")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; fetch_model.py writes it beside the model") from None
+    if missing := [key for key in ("sha256", "files") if not isinstance(manifest, dict) or key not in manifest]:
+        raise InputError(f"{path}: not a model's manifest, no {', '.join(missing)}; delete it and run again")
+    return manifest

@@ -1,0 +1,385 @@
+"""Builds the model of an arm: pretrained weights, quantisation, adapter, head. Trains nothing."""
+
+import contextlib
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import shared, system_errors, write_json
+from peft_tradeoffs.inputs.classifier import (
+    HEAD,
+    check_loaded,
+    empty_classifier,
+    head_modules,
+    in_head,
+    is_linear,
+    linear_names,
+    load_config,
+    name_classes,
+    saved_head,
+)
+from peft_tradeoffs.inputs.targets import check_layers, check_patterns, check_targets
+from peft_tradeoffs.measure.devices import refused_bytes
+from peft_tradeoffs.training.dense_parts import dense_parts
+from peft_tradeoffs.training.scaling import TargetScale, in_own_units
+
+# What PEFT raises for settings that it cannot use on a model; it does not check them all itself.
+REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError, re.error)
+
+# On its import it advises a package that we do not take: its kernels compute otherwise, and come from the hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "pip install kernels" not in str(record.msg)
+)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Logical parameter counts: quantised weights unpacked, every weight once."""
+
+    backbone: int
+    head: int
+    adapter: int
+    trainable: int
+
+    @property
+    def total(self) -> int:
+        return self.backbone + self.head + self.adapter
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model ready to train."""
+
+    model: nn.Module
+    parameters: Parameters
+    head: list[str]  # module names in the base model
+    is_peft: bool
+
+
+def build(
+    folder: Path,
+    *,
+    peft: dict[str, Any] | None,
+    quantization: dict[str, Any] | None,
+    gradient_checkpointing: bool,
+    head: list[str] | None,
+    task: str,
+    num_labels: int,
+    pad_token_id: int,
+    seed: int,
+    device: str,
+    dtype: str = "float32",
+    gradient_checkpointing_kwargs: dict[str, Any] | None = None,
+    labels: list[str] | None = None,
+) -> Built:
+    """Load the model in `folder` and make it the arm's.
+
+    `labels`: the names of the classes in the order of their indices; its configuration gets them in place of those
+    of the checkpoint, which are another task's.
+
+    `dtype` (float32 or, with `peft` and under autocast alone, bfloat16) is what frozen weights are held in, of a
+    quantised model those that are not quantised. What is trained is float32, whatever `dtype`.
+    `gradient_checkpointing_kwargs` are laid over {"use_reentrant": False}.
+
+    The head is drawn from `seed` alone, so every arm of a seed starts with the same one; it is trained in
+    full and never quantised. Raises InputError for a checkpoint that lacks backbone weights, a head module
+    that does not exist, or target modules that match nothing.
+    """
+    config = load_config(
+        folder,
+        num_labels=num_labels,
+        problem_type="regression" if task == "regression" else "single_label_classification",
+        pad_token_id=pad_token_id,
+    )
+    name_classes(config, task, labels)
+    if dtype != "float32" and not peft:
+        raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
+    empty = empty_classifier(config)
+    head = head_modules(empty, head)
+    with _saying_why():
+        model, info = _keeping_in_float32(type(empty), head).from_pretrained(
+            folder,
+            config=config,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # a head of another task; any other is refused below
+            output_loading_info=True,
+            device_map={"": device},
+            quantization_config=_quantization_config(quantization, head, config),
+        )
+    model.__class__ = type(empty)
+    missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    check_loaded(info, head, folder)
+    _draw_head(model, missing, head, seed)
+    logical = logical_sizes(model)
+    model.config.use_cache = False
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False, **(gradient_checkpointing_kwargs or {})})
+    if quantization:
+        _treat_as_linear(model)
+    if peft:
+        torch.manual_seed(seed)  # the adapter's draw
+        model = add_adapter(model, peft, head)
+    return Built(model, _count(model, logical, head), head, is_peft=bool(peft))
+
+
+def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -> nn.Module:
+    """Wrap `model` with the PEFT configuration `peft` ({"peft_type": ..., field: value}).
+
+    Raises InputError if PEFT refuses it, naming the model's linear layers where no target module matches.
+    """
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType, get_peft_model
+
+    fields = {key: value for key, value in peft.items() if key != "peft_type"}
+    if peft["peft_type"] == "IA3" and isinstance(peft.get("target_modules"), list):
+        fields.setdefault("feedforward_modules", _targeted_feedforward(model, peft["target_modules"]))
+    targets, linear = peft.get("target_modules"), linear_names(model)
+    check_targets(targets, [name for name, _ in model.named_modules()], linear)
+    try:
+        config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft["peft_type"])](
+            task_type=TaskType.SEQ_CLS, modules_to_save=list(head), **fields
+        )
+        wrapped = get_peft_model(model, config)
+        PeftConfig.from_peft_type(**config.to_dict())  # as whoever loads the adapter will
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{peft['peft_type']}: {reason}; install what it needs, or choose another peft_type"
+        ) from error
+    except REFUSALS as error:
+        if refused_bytes(error)[0]:
+            raise
+        raise InputError(
+            f"{peft['peft_type']} with target_modules {targets or 'by default'} does not "
+            f"fit {type(model).__name__}: {said(error)} (its linear layers: {', '.join(linear)})"
+        ) from error
+    adapted = list(getattr(wrapped.base_model, "targeted_module_names", []))
+    if adapted:
+        check_patterns(peft, adapted)
+        check_layers(peft.get("layers_to_transform"), adapted)
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:  # PEFT casts most adapters, not all
+            parameter.data = parameter.data.float()
+    return wrapped
+
+
+def said(error: BaseException) -> str:
+    """The message of an error on one line, or its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def head_facts(built: Built) -> dict[str, Any]:
+    """What holds of the head: its modules, how many of its parameters are trained, the dtypes that it is in.
+
+    The first weights that PEFT keeps beside the trained ones (see `weight_bytes`) have no part in it.
+    """
+    named = ((name.removeprefix("base_model.model."), parameter) for name, parameter in built.model.named_parameters())
+    weights = [parameter for name, parameter in named if in_head(name, built.head) and ".original_module." not in name]
+    return {
+        "modules": built.head,
+        "trained_parameters": sum(parameter.numel() for parameter in weights if parameter.requires_grad),
+        "dtypes": sorted({str(parameter.dtype).removeprefix("torch.") for parameter in weights}),
+    }
+
+
+def logical_sizes(model: nn.Module) -> dict[str, int]:
+    """Parameter name to number of weights, 4-bit weights unpacked; tied weights once."""
+    return {name: _logical_size(parameter) for name, parameter in model.named_parameters()}
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes that the parameters hold in memory, each tensor once: packed 4-bit weights with their constants.
+
+    PEFT keeps the head's first weights beside the trained ones (`original_module`); they are held, so they count.
+    """
+    return _bytes(
+        tensor for parameter in model.parameters() for tensor in (parameter, *_quantization_constants(parameter))
+    )
+
+
+def training_bytes(model: nn.Module) -> dict[str, int]:
+    """Bytes that AdamW training holds between two steps, from tensor sizes, by what holds them.
+
+    weights: all parameters as stored (see `weight_bytes`) and all buffers; gradients: of the trainable parameters,
+    in their dtype; optimizer: two moments in the parameter's dtype and a step count of 4 bytes for each of them.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = _bytes(trained)
+    return {
+        "weights": weight_bytes(model) + _bytes(model.buffers()),
+        "gradients": gradients,
+        "optimizer": 2 * gradients + 4 * len(trained),
+    }
+
+
+def save(
+    built: Built, folder: Path, scale: TargetScale | None = None, forward: Callable[[], torch.Tensor] | None = None
+) -> dict[str, Any] | None:
+    """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say.
+
+    The configuration of an adapter does not know the head's classes: HEAD beside it does. `scale`: that of a
+    regression's targets, in whose units the saved model predicts; where it cannot (see `in_own_units`, which takes
+    `forward`), its configuration has the mean and standard deviation that its outputs are to be scaled by. Returns
+    both and whether they are in the weights; None without a scale.
+    """
+    config = built.model.config
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(system_errors(folder))
+        warnings.filterwarnings("ignore", message="Could not find a config file")
+        targets = None
+        if scale is not None:
+            own = stack.enter_context(in_own_units(built.model, built.head, scale, forward))
+            targets = {"mean": scale.mean, "sd": scale.sd, "in_weights": own}
+            if not own:
+                config.target_mean, config.target_sd = scale.mean, scale.sd
+        built.model.save_pretrained(folder)
+        if built.is_peft:
+            write_json(folder / HEAD, saved_head(config))
+    shared(folder)
+    return targets
+
+
+def _targeted_feedforward(model: PreTrainedModel, targets: list[str]) -> list[str]:
+    """Of the feed-forward modules that PEFT knows of the model's type, those that are targets.
+
+    Its own default is all of them, which it then refuses to load.
+    """
+    from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as KNOWN
+
+    return sorted(set(KNOWN.get(model.config.model_type, ())) & set(targets))
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the tensors; one that stands there twice, or shares its memory, counts once."""
+    parts = [part for tensor in tensors for part in dense_parts(tensor)]
+    sizes = {(t.device, t.data_ptr()): t.numel() * t.element_size() for t in parts if t.numel()}
+    return sum(sizes.values())
+
+
+def _quantization_constants(parameter: nn.Parameter) -> Iterator[torch.Tensor]:
+    """Scales, code book and offset that bitsandbytes keeps beside a packed weight, those of the scales too."""
+    state = getattr(parameter, "quant_state", None)
+    while state is not None:
+        yield from (value for value in (state.absmax, state.code, state.offset) if isinstance(value, torch.Tensor))
+        state = state.state2
+
+
+def _keeping_in_float32(model_class: type[PreTrainedModel], head: list[str]) -> type[PreTrainedModel]:
+    """A class of the model that loads the head in float32, whatever dtype is asked of the rest."""
+    kept = [*(model_class._keep_in_fp32_modules_strict or []), *(rf"^{re.escape(part)}\." for part in head)]
+    fields = {"__module__": model_class.__module__, "_keep_in_fp32_modules_strict": kept}
+    return type(model_class.__name__, (model_class,), fields)
+
+
+def _quantization_config(
+    quantization: dict[str, Any] | None, head: list[str], config: PreTrainedConfig
+) -> BitsAndBytesConfig | None:
+    if quantization is None:
+        return None
+    skip = [
+        name
+        for name, module in empty_classifier(config).named_modules()
+        if is_linear(module) and any(name == part or name.startswith(f"{part}.") for part in head)
+    ]
+    return BitsAndBytesConfig(
+        **{**quantization, "bnb_4bit_compute_dtype": getattr(torch, quantization["bnb_4bit_compute_dtype"])},
+        llm_int8_skip_modules=skip,
+    )
+
+
+def _draw_head(model: PreTrainedModel, missing: set[str], head: list[str], seed: int) -> None:
+    """Initialise the head modules that the checkpoint lacks, as the architecture does, from `seed`."""
+    torch.manual_seed(seed)
+    lacking = {key.rsplit(".", 1)[0] for key in missing if in_head(key, head)}
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if name in lacking:
+                model._init_weights(module.float())  # what a checkpoint lacks comes in the dtype of the rest
+
+
+@contextlib.contextmanager
+def _saying_why() -> Iterator[None]:
+    """Raise a failed conversion of weights with its reason, a memory that ran out for one.
+
+    Transformers says that only in a report, which it logs as a warning before it raises.
+    """
+    log, heard = logging.getLogger("transformers.modeling_utils"), []
+
+    def listen(record: logging.LogRecord) -> bool:
+        heard.append(record.getMessage())
+        return record.levelno >= logging.ERROR
+
+    level = log.level
+    log.addFilter(listen)
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    except RuntimeError as error:
+        if "automatic conversion" not in str(error):
+            raise
+        raise RuntimeError("\n".join([*heard, str(error)])) from error
+    finally:
+        log.removeFilter(listen)
+        log.setLevel(level)
+
+
+def _treat_as_linear(model: nn.Module) -> None:
+    """Let quantised layers do under autocast, in training and evaluation, what any linear layer does."""
+    import bitsandbytes
+
+    for module in model.modules():
+        if not isinstance(module, bitsandbytes.nn.Linear4bit):
+            continue
+        module.register_forward_pre_hook(_round_input)
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # weights repacked for a CPU kernel that has no gradients
+            module.support_avx512bf16_for_cpu = False
+
+
+def _round_input(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
+    """The input in autocast's precision, which the output then has too.
+
+    bitsandbytes gives the output the precision of the input, not the one it computed in: between its layers QLoRA would
+    hold float32 where LoRA holds bfloat16, and pay for it in activations and casts.
+    """
+    kind = inputs[0].device.type
+    return (inputs[0].to(torch.get_autocast_dtype(kind)),) if torch.is_autocast_enabled(kind) else None
+
+
+def _count(model: nn.Module, logical: dict[str, int], head: list[str]) -> Parameters:
+    """Count parameters, and check that the head, the whole head, is trained."""
+    head_size = sum(size for name, size in logical.items() if in_head(name, head))
+    trained_head = adapter = backbone_trained = 0
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        base_name = name.removeprefix("base_model.model.")
+        if in_head(base_name, head):
+            trained_head += parameter.numel()
+        elif base_name in logical:
+            backbone_trained += parameter.numel()
+        else:
+            adapter += parameter.numel()
+    if trained_head != head_size:
+        raise RuntimeError(f"{trained_head} of the head's {head_size} parameters are trained; all must be")
+    return Parameters(
+        backbone=sum(logical.values()) - head_size,
+        head=head_size,
+        adapter=adapter,
+        trainable=trained_head + adapter + backbone_trained,
+    )
+
+
+def _logical_size(parameter: nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()

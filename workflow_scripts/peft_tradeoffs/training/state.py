@@ -1,0 +1,207 @@
+"""A run's directory: state while it trains, results when it is done. Cheap to import."""
+
+import errno
+import pickle
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.runs.attempts import Attempts
+from peft_tradeoffs.runs.interruption import Interruption
+from peft_tradeoffs.runs.lock import RunLock
+
+STATE_ERRORS = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+)
+
+
+class RunDirectory:
+    """`{output}/runs/{dataset}/{model}/{arm}/seed{seed}`, for one fingerprint.
+
+    `state/` holds what an unfinished run needs to go on, and the summary of a finished one until its job is
+    done, so that Snakemake's cleaning after a failure loses nothing. It is undeclared to Snakemake. The summary stays
+    alone in it where another job's cleaning may come yet.
+    """
+
+    def __init__(
+        self, path: Path, fingerprint: str, interval_s: float, interruption: Interruption | None = None
+    ) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+        self.interruption = interruption or Interruption()
+        self._state = path / "state"
+        self.attempts = Attempts(self._state, fingerprint, self.confirm)
+        self._checkpoint = self._state / "checkpoint.pt"
+        self._summary = self._state / "summary.json"
+        self._interval_s = interval_s
+        self._saved_at = time.monotonic()
+        self._lock = RunLock(path, self.attempts.beat)
+
+    @property
+    def results(self) -> Path:
+        """Where a run's results are gathered before they take the place of earlier ones."""
+        return self._state / "results"
+
+    def lock(self, wait_s: float = 0.0) -> bool:
+        """Make this process the run's only writer until it ends, however it ends; whether it waited for another.
+
+        Raises InputError if another one is, and still is after `wait_s`.
+        """
+        return self._lock.acquire(wait_s)
+
+    def confirm(self) -> None:
+        """Raise LockLost if another process has taken the run over. Call it before writing to `results`."""
+        self._lock.confirm()
+
+    def unlock(self) -> None:
+        """Let others write."""
+        self._lock.release()
+
+    def finished(self) -> bool:
+        """Whether the run's summary is there, of this fingerprint; one lost or put back is restored from the state."""
+        summary = self.path / "summary.json"
+        if not self._matches(summary) and self._matches(self._summary):
+            files.write_text(summary, self._summary.read_text(encoding="utf-8"))
+        return self._matches(summary)
+
+    def stands(self, without_weights: bool = False) -> bool:
+        """Whether the run is finished and all that its summary lists is there, unchanged.
+
+        If not, stderr says why the run is done again. `without_weights`: weights that are gone were removed on purpose.
+        """
+        path = self.path / "summary.json"
+        if not self.finished():
+            if path.is_file() and _fingerprint(path) is None:
+                print(f"{path}: not a run's summary; the run is done again", file=sys.stderr, flush=True)
+            return False
+        try:
+            summary = files.read_json(path)
+            seal.check_summary(summary, path)
+            seal.check_files(self.path, summary, seal.expected(self.path, summary, not without_weights))
+        except InputError as error:
+            print(f"{str(error).removesuffix(f'; {seal.REMEDY}')}; the run is done again", file=sys.stderr, flush=True)
+            return False
+        return True
+
+    def load(self) -> dict[str, Any] | None:
+        """The last saved state of this fingerprint, or None; the checkpoint interval begins.
+
+        One that is not as it was written (a node or a disk that failed) is reported on stderr, and the run begins anew.
+        """
+        from peft_tradeoffs.measure.devices import refused_bytes
+        from peft_tradeoffs.training import state_file
+
+        self._saved_at = time.monotonic()
+        for left in self._state.glob(f".{self._checkpoint.name}.*.tmp"):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        if not self._checkpoint.exists():
+            return None
+        try:
+            if self.attempts.damaged:
+                raise state_file.Damaged("attempts.json beside it, which belongs to it, is damaged")
+            state = state_file.read(self._checkpoint)
+            return state if state["fingerprint"] == self.fingerprint else None
+        except STATE_ERRORS as error:
+            # EINVAL is what torch makes of a file that ends too early.
+            of_system = isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EIO)
+            if of_system or refused_bytes(error)[0]:
+                raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        except state_file.Damaged as damage:
+            reason = str(damage)
+        print(
+            f"{self._checkpoint}: the saved state cannot be used, so the run begins anew ({reason})",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None
+
+    def begin(self, step: int) -> None:
+        """Training begins or goes on after `step`: a signal to end waits until `interrupted` is asked."""
+        self.interruption.hold()
+        self.attempts.start_at(step)
+
+    def reached(self, step: int, total: int) -> None:
+        """`step` of `total` is done. Raises LockLost if another process has taken the run over."""
+        self._lock.check()
+        self.attempts.reached(step, total)
+
+    def interrupted(self) -> str | None:
+        """The name of the signal that asks the process to end."""
+        return self.interruption.signal_name
+
+    def due(self) -> bool:
+        """Whether the checkpoint interval has passed."""
+        return time.monotonic() - self._saved_at >= self._interval_s
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write the state; the one before stays until this one is whole. Raises LockLost if the run is another's."""
+        from peft_tradeoffs.training import state_file
+
+        self._lock.confirm()
+        with files.atomic(self._checkpoint) as temporary:
+            state_file.write({"fingerprint": self.fingerprint, **state}, temporary)
+        self.attempts.write_status()
+        self._saved_at = time.monotonic()
+
+    def publish(self, summary: dict[str, Any]) -> None:
+        """Move the gathered results into place, then seal them by the summary; env.json comes after the others.
+
+        The disk has all of them before it has the summary.
+        """
+        self._lock.confirm()
+        sealed = seal.seal(summary, self.results)
+        files.sync_tree(self.results)
+        (self.path / "env.json").unlink(missing_ok=True)
+        new = {source.name for source in self.results.iterdir()}
+        for stale in (*seal.NAMES, *seal.FOLDERS):
+            if stale not in new:  # of a run that got further under other settings
+                _remove(self.path / stale)
+        for source in sorted(self.results.iterdir(), key=lambda path: (path.name == "env.json", path.name)):
+            target = self.path / source.name
+            if target.is_dir():
+                _remove(target)
+            source.replace(target)
+        files.sync(self.path)
+        files.write_json(self._summary, sealed)
+        files.write_json(self.path / "summary.json", sealed)
+        self._checkpoint.unlink(missing_ok=True)
+
+    def clear_state(self, keep_summary: bool = False) -> None:
+        """Remove the state of a run whose job is done, or all of it but the summary."""
+        if not (keep_summary and self._matches(self._summary)):
+            shutil.rmtree(self._state, ignore_errors=True)
+            return
+        for path in self._state.iterdir():
+            if path != self._summary:
+                _remove(path)
+
+    def _matches(self, summary: Path) -> bool:
+        return _fingerprint(summary) == self.fingerprint
+
+
+def _fingerprint(summary: Path) -> Any:
+    """What a summary gives as its fingerprint; None if it is not there, or no summary."""
+    try:
+        found = files.read_json(summary)
+    except (FileNotFoundError, InputError):
+        return None
+    return found.get("fingerprint") if isinstance(found, dict) else None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,253 @@
+"""summary.json of a run, whether it was completed or not; schemas/summary.schema.json describes every key."""
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jsonschema
+import numpy as np
+
+from peft_tradeoffs.core.layout import json_schema
+from peft_tradeoffs.inputs.positive_class import of_labels
+from peft_tradeoffs.measure import environment
+from peft_tradeoffs.measure.devices import Device
+from peft_tradeoffs.measure.energy import EnergyMeter
+from peft_tradeoffs.measure.phases import MASK, MIB, NO_GPU, PREPARE, STATE, Phases, step_percentiles
+from peft_tradeoffs.runs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
+from peft_tradeoffs.tasks import metrics
+from peft_tradeoffs.training import engine, methods
+from peft_tradeoffs.training.probe import WARM_STEPS
+
+SETTINGS = (
+    *("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "tuned_as"),
+    *("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "compile", "device"),
+)
+OF_ONE_ENGINE = (
+    *("step_p50_ms", "step_p95_ms", "step_p99_ms", "samples_per_s", "tokens_per_s"),
+    *("energy_J_per_sample", "mean_power_W"),
+)
+NO_HELDOUT = "the data set has no heldout split"
+TIMED = ("load", MASK, "probe", PREPARE, "evaluate", "save", STATE)
+
+
+@dataclass
+class Outcome:
+    """What a run came to, as far as it came."""
+
+    status: str = "completed"
+    failed_phase: str | None = None
+    oom_bytes: int | None = None
+    frozen_linear_dtype: str | None = None
+    parameters: methods.Parameters | None = None
+    head: dict[str, Any] | None = None  # methods.head_facts
+    targets: dict[str, Any] | None = None  # methods.save
+    prediction_spread: float | None = None
+    training_bytes: dict[str, int] = field(default_factory=dict)
+    held_before: int | None = None  # CUDA bytes
+    weights_measured: int | None = None  # CUDA bytes
+    trained: engine.Result | None = None
+    reached: Callable[[], engine.Result | None] | None = None  # of a training that has begun
+
+
+def summarise(
+    settings: dict[str, Any],
+    seed: int,
+    description: dict[str, Any],
+    pretrained: bool,
+    outcome: Outcome,
+    phases: Phases,
+    energy: EnergyMeter,
+    device: Device,
+    startup_s: float | None,
+    compiled_before: bool,
+    attempts: list[dict[str, Any]],
+    fingerprint: str,
+) -> dict[str, Any]:
+    """The summary of a run. Raises jsonschema.ValidationError, or ValueError for a null without a reason."""
+    memory, reasons = phases.summary()
+    trained, cuda = outcome.trained, device.torch.type == "cuda"
+    shared, no_shared = device.isolation.shared()
+    values: dict[str, Any] = {
+        "status": outcome.status,
+        "failed_phase": outcome.failed_phase,
+        "oom_bytes": outcome.oom_bytes,
+        "diverged_step": trained.diverged_step if trained else None,
+        **{key: settings[key] for key in SETTINGS},
+        "seed": seed,
+        "positive_class": of_labels(description["labels"]),
+        "pretrained": pretrained,
+        "engine": trained.engine if trained else settings["engine"],
+        "engine_reason": trained.progress.engine_reason if trained else None,
+        "device_name": environment.device_name(settings["device"]),
+        "gpu_uuid": device.gpu.uuid if device.gpu else None,
+        "shared_gpu": shared,
+        "mixed_gpus": mixed_gpus(attempts),
+        "stood_still_s": stood_still_s(attempts),
+        **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
+        "heldout_rows": description["rows"].get("heldout"),
+        **{f"truncated_{split}": description["truncated"][split] for split in ("train", "test")},
+        "startup_s": startup_s,
+        **{f"{phase}_s": phases.seconds.get(phase) for phase in TIMED},
+        **memory,
+        "held_before_MiB": _mib(outcome.held_before),
+        **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
+        "weights_measured_MiB": _mib(outcome.weights_measured),
+        "attempts": len(attempts),
+        "wall_s": wall_s(attempts),
+        "queue_s": queue_s(attempts),
+        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "fingerprint": fingerprint,
+        **(_counts(outcome.parameters) if outcome.parameters else {}),
+        **({"frozen_linear_dtype": outcome.frozen_linear_dtype} if outcome.parameters else {}),
+    }
+    reasons |= {
+        "failed_phase": "the run was completed",
+        "oom_bytes": "the allocator's message names no size" if outcome.status == "oom" else "memory sufficed",
+        "diverged_step": "no loss that was not finite was seen",
+        "positive_class": "a regression" if description["labels"] is None else "several classes: F1 is macro F1",
+        "rank": "the method has no rank",
+        "tuned_as": "the learning rate was given in the config",
+        "frozen_linear_dtype": "no linear layer is frozen",
+        "engine_reason": "the engine that was asked for ran",
+        "startup_s": "the process was started for an earlier seed",
+        "gpu_uuid": device.no_gpu or NO_GPU,
+        **dict.fromkeys(("truncated_train", "truncated_test"), "of texts carved from train not counted apart"),
+        "mask_s": "on a CPU the padding mask is taken unseen",
+        "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
+        "shared_gpu": (no_shared or NO_GPU) if cuda else NO_GPU,
+        "heldout_rows": NO_HELDOUT,
+        "constant_prediction": "random weights",
+    }
+    if values["heldout_rows"] is None:
+        values["heldout_metric_value"], reasons["heldout_metric_value"] = None, NO_HELDOUT
+    if not cuda:
+        reasons |= dict.fromkeys(("held_before_MiB", "weights_measured_MiB"), NO_GPU)
+    if trained is not None:
+        progress = trained.progress
+        meter, no_energy = energy.summary(progress.samples, device.idle_power_W, device.no_idle_power)
+        for found, why in (
+            _training(trained),
+            _compiling(progress, settings["compile"], compiled_before),
+            _quality(trained, settings, pretrained, outcome.prediction_spread),
+            (meter, no_energy),
+            _of_two_engines(progress),
+        ):
+            values |= found
+            reasons |= why
+    return _complete(values, reasons)
+
+
+def check(schema: str, value: dict[str, Any]) -> None:
+    """Validate what a run writes against schemas/{schema}.schema.json."""
+    jsonschema.validate(value, json_schema(schema))
+
+
+def _counts(counts: methods.Parameters) -> dict[str, Any]:
+    return {
+        "backbone_parameters": counts.backbone,
+        "head_parameters": counts.head,
+        "adapter_parameters": counts.adapter,
+        "total_parameters": counts.total,
+        "trainable_parameters": counts.trainable,
+        "trainable_percent": 100 * counts.trainable / counts.total,
+    }
+
+
+def _training(trained: engine.Result) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the steps took. Rates are over step time alone, padding not counted."""
+    progress, probe = trained.progress, trained.probe
+    steps, too_few = step_percentiles(progress.step_s)
+    eager, reasons = step_percentiles(probe.step_s, "probe_step", WARM_STEPS)
+    cuda = probe.activations_measured_MiB is not None
+    if not cuda:
+        reasons = dict.fromkeys(eager, "on a CPU training itself is eager")
+    measured = {
+        f"{name}_measured_MiB": getattr(probe, f"{name}_measured_MiB")
+        for name in ("gradients", "optimizer", "activations")
+    }
+    train_s = sum(progress.step_s)
+    values = {
+        "steps": progress.step,
+        "stopped_early": progress.stopped,
+        "train_s": train_s or None,
+        "capture_s": progress.capture_s or None,
+        "samples_per_s": progress.samples / train_s if train_s else None,
+        "tokens_per_s": progress.tokens / train_s if train_s else None,
+        "activations_MiB": probe.activations_MiB,
+        "data_MiB": _mib(trained.data_bytes),
+        **steps,
+        **eager,
+        **measured,
+    }
+    reasons |= too_few | dict.fromkeys(measured, NO_GPU)
+    if trained.engine == "eager":
+        reasons["capture_s"] = "the engine was eager"
+    return values, reasons
+
+
+def _compiling(
+    progress: engine.Progress, compiled: bool, compiled_before: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Seconds of torch.compile, which keeps what it made for the seeds that the process trains later."""
+    if not compiled:
+        return {}, {"compile_s": "compile was off"}
+    if compiled_before:
+        return {}, {"compile_s": "an earlier seed of the process paid it"}
+    return {"compile_s": progress.compile_s or None}, {}
+
+
+def _of_two_engines(progress: engine.Progress) -> tuple[dict[str, Any], dict[str, str]]:
+    """Null for what steps of two engines do not have in common, where a run fell back on its way."""
+    if not progress.captured_steps:
+        return {}, {}
+    why = f"steps of two engines: {progress.captured_steps} captured, the others eager"
+    return dict.fromkeys(OF_ONE_ENGINE), dict.fromkeys(OF_ONE_ENGINE, why)
+
+
+def _quality(
+    trained: engine.Result, settings: dict[str, Any], pretrained: bool, prediction_spread: float | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the last evaluation of the test split gave, and that of the heldout split where there is one."""
+    if trained.logits is None:
+        return {}, {}
+    last = {row["split"]: row for row in trained.progress.rows}
+    final, heldout = last["test"], last.get("heldout")
+    values: dict[str, Any] = {"epochs": final["epoch"]}
+    if not pretrained:
+        scores = ["metric_value", "test_loss", "prediction_spread", *metrics.NAMES]
+        scores += ["heldout_metric_value"] if heldout else []
+        return values, dict.fromkeys(scores, "random weights")
+    reasons = {}
+    for name in metrics.NAMES:
+        values[name] = final[name]
+        of_task = (name in ("pearson", "spearman")) == (settings["task"] == "regression")
+        reasons[name] = "not defined: all values are the same" if of_task else f"not for {settings['task']}"
+    values |= {"metric_value": final[settings["metric"]], "test_loss": final["loss"]}
+    values["prediction_spread"], reasons["prediction_spread"] = prediction_spread, f"not for {settings['task']}"
+    reasons["metric_value"] = reasons[settings["metric"]]
+    if heldout:
+        values["heldout_metric_value"] = heldout[settings["metric"]]
+        reasons["heldout_metric_value"] = reasons["metric_value"]
+    values["constant_prediction"] = bool(np.ptp(metrics.predictions(trained.logits, settings["task"])) == 0)
+    return values, reasons
+
+
+def _complete(values: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
+    """Every key of the schema in its order; a null has its reason."""
+    keys = [key for key in json_schema("summary")["required"] if key != "null_reasons"]
+    summary = {key: values.get(key) for key in keys}
+    missing = [key for key in keys if summary[key] is None]
+    if summary["status"] != "completed":
+        unreached = f"not reached: the run ended in {summary['failed_phase']}"
+        known = {"failed_phase", "oom_bytes", "diverged_step", "rank", "tuned_as", "engine_reason"}
+        reasons = {key: reasons.get(key, unreached) if key in values or key in known else unreached for key in missing}
+    if unexplained := [key for key in missing if key not in reasons]:
+        raise ValueError(f"null without a reason: {', '.join(unexplained)}")
+    summary["null_reasons"] = {key: reasons[key] for key in missing}
+    check("summary", summary)
+    return summary
+
+
+def _mib(size: int | None) -> float | None:
+    return None if size is None else size / MIB
