@@ -21,7 +21,7 @@ PIP_INSTALL := .venv/bin/python -m pip install -c envs/constraints.txt
 help:
 	@echo "make env    make the environment .venv from envs/ (Python 3.11 or newer; PYTHON=python3.12 picks another)"
 	@echo "make demo   make env, then run the workflow on a small example, no GPU or hub needed: $(DEMO_OUTPUT)"
-	@echo "make lint   make env, then ruff, snakefmt and snakemake --lint"
+	@echo "make lint   make env, then ruff, snakefmt, snakemake --lint and which module may import which"
 	@echo "make test   make lint, then the tests, WORKERS=3 files at a time (one of them waits for Slurm most of its time)"
 	@echo "make fuzz   an hour of broken data files, configs, runs, states and models, none of which may end in a traceback"
 	@echo "make clean  remove .venv and caches; results/ and .snakemake/ (the record of how they were made) stay"
@@ -42,6 +42,7 @@ lint: .venv/.installed-dev
 	$(RUN) ruff format --check
 	$(RUN) snakefmt --check Snakefile rules
 	$(RUN) snakemake --lint
+	PYTHONPATH=workflow_scripts .venv/bin/python -c 'from importlinter.cli import lint_imports_command as run; run()'
 
 # Not part of `make test`. Inputs that fail are kept in fuzz-findings/.
 fuzz: .venv/.installed-dev

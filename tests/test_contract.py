@@ -612,7 +612,7 @@ def test_without_strict_every_table_and_figure_says_what_differs(tmp_path):
     for name in ("runs", "memory", "cost"):
         assert f"LoRA r4, LoRA r16 differ {lora}." in (tmp_path / f"tables/{name}.md").read_text()
 
-    from peft_tradeoffs.report.canvas import load
+    from peft_tradeoffs.report.sweep import load
 
     figures = load(tmp_path / "tables/runs.csv", folder, "sst2", "distilbert")
     for name, draw in FIGURES.items():

@@ -1,4 +1,4 @@
-"""The figure of the learning-rate grid: ranks told apart, and a rate that ruins an arm."""
+"""The figure of the learning-rate sweep: ranks told apart, and a rate that ruins an arm."""
 
 import dataclasses
 from pathlib import Path
@@ -9,13 +9,13 @@ import synthetic
 from matplotlib.figure import Figure
 from peft_tradeoffs.analysis.tuning_table import ruined
 from peft_tradeoffs.report.rates import learning_rate_grid
-from test_figures import GRIDS, grid_of, texts
+from test_figures import GRIDS, sweep_of, texts
 
 RUNS = [synthetic.summary(*arm, 0) for arm in GRIDS[9]]
 
 
 def drawn(folder: Path, lost: dict[str, float]) -> Figure:
-    return learning_rate_grid(dataclasses.replace(grid_of(folder, RUNS), tuning=synthetic.tuning(RUNS, lost)))
+    return learning_rate_grid(dataclasses.replace(sweep_of(folder, RUNS), tuning=synthetic.tuning(RUNS, lost)))
 
 
 def test_ranks_are_told_apart(tmp_path):

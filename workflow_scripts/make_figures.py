@@ -36,8 +36,8 @@ def main() -> None:
     """Draw every figure."""
     args = arguments()
     from peft_tradeoffs.report import style
-    from peft_tradeoffs.report.canvas import load
     from peft_tradeoffs.report.figures import FIGURES, TUNING_FIGURES, sweeps
+    from peft_tradeoffs.report.sweep import load
 
     grid = load(args.runs, args.runs_dir, args.dataset, args.model, args.tuning, args.noise)
     figures = FIGURES | sweeps(grid) | (TUNING_FIGURES if args.tuning else {})

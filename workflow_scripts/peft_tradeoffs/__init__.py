@@ -1,1 +1,1 @@
-"""What the workflow's scripts share: one module per concern."""
+"""What the workflow's scripts share, in packages on floors: imports run downwards only."""

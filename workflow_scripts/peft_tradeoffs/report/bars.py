@@ -13,18 +13,9 @@ from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.mean_interval import interval, seed_values
 from peft_tradeoffs.analysis.tables import COMPLETED, QUALITY
 from peft_tradeoffs.core.arms import arm_label
-from peft_tradeoffs.report import style
-from peft_tradeoffs.report.canvas import (
-    Grid,
-    absent,
-    canvas,
-    conditions,
-    devices,
-    interval_note,
-    message,
-    reason,
-    thousands,
-)
+from peft_tradeoffs.report import palette, style
+from peft_tradeoffs.report.canvas import absent, canvas, interval_note, message, thousands
+from peft_tradeoffs.report.sweep import Sweep, conditions, devices, reason
 from peft_tradeoffs.report.text_width import shorten, widest, wrap
 
 KEY = "Points: seeds. Line: their mean. At the right: mean ± sample standard deviation."
@@ -64,14 +55,14 @@ def draw_gap(axes: Axes, y: float, why: str, labels: Sequence[str]) -> None:
     note.set_in_layout(False)
 
 
-def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str) -> None:
+def draw_rows(axes: Axes, sweep: Sweep, runs: pd.DataFrame, key: str) -> None:
     """One row per arm: each run a point, the mean a line, its interval a whisker, mean ± sd in figures at the right."""
-    scale = grid.scale if key == "metric_value" else 1.0
+    scale = sweep.scale if key == "metric_value" else 1.0
     arms = tables.arms_frame(runs)
     labels = names(arms)
     points, means, whiskers = [], [], []
     for y, row in enumerate(arms.to_dict("records")):
-        colour = grid.styles[row["method"]].colour
+        colour = sweep.styles[row["method"]].colour
         own = runs[runs["arm"] == row["arm"]]
         values = seed_values(own, key, scale)
         mean = row[f"{key}_mean"] * scale
@@ -89,11 +80,11 @@ def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str) -> None:
         points += [(x, y + up, colour) for x, up in zip(values, spread, strict=True)]
         if not math.isnan(mean):
             means.append((mean, y, colour, len(values) > 1))
-            whiskers += [(y, *ends)] if (ends := interval(own, key, grid.noise, scale)) else []
+            whiskers += [(y, *ends)] if (ends := interval(own, key, sweep.noise, scale)) else []
         axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
     if means and key != "metric_value":
         widths, heights, colours, _ = zip(*means, strict=True)
-        axes.barh(heights, widths, height=0.7, color=[style.tint(colour, 0.4) for colour in colours], linewidth=0)
+        axes.barh(heights, widths, height=0.7, color=[palette.tint(colour, 0.4) for colour in colours], linewidth=0)
     if points:
         across, up, colours = zip(*points, strict=True)
         axes.scatter(across, up, s=7, color=colours, alpha=0.75, linewidth=0, zorder=3)
@@ -111,23 +102,25 @@ def draw_rows(axes: Axes, grid: Grid, runs: pd.DataFrame, key: str) -> None:
     name_rows(axes, labels)
 
 
-def by_arm(grid: Grid, title: str, key_of: Callable[[str], str], label_of: Callable[[str], str], *notes: str) -> Figure:
+def by_arm(
+    sweep: Sweep, title: str, key_of: Callable[[str], str], label_of: Callable[[str], str], *notes: str
+) -> Figure:
     """Horizontal bars from zero, one panel per device; `key_of` and `label_of` take a device."""
-    panels = devices(grid)
+    panels = devices(sweep)
     if all(key_of(device) in QUALITY for device, _ in panels):  # the same whatever the device
-        panels = [(panels[0][0], grid.runs)]
+        panels = [(panels[0][0], sweep.runs)]
     if all(runs[key_of(device)].isna().all() for device, runs in panels):
         done = [(device, runs[runs["status"] == COMPLETED]) for device, runs in panels]
         told = [reason(runs, key_of(device)) for device, runs in done if len(runs)]
-        return message(grid, title, "; ".join(told or [reason(runs, "status") for _, runs in panels]))
+        return message(sweep, title, "; ".join(told or [reason(runs, "status") for _, runs in panels]))
     heights = [rows_height(names(tables.arms_frame(runs))) for _, runs in panels]
     drawn = [runs.loc[runs["status"] == COMPLETED].dropna(subset=key_of(device))["arm"] for device, runs in panels]
     keys = [key_of(device) for device, _ in panels]
-    about = [conditions(grid.runs), KEY, interval_note(grid, *keys), *absent(grid, pd.concat(drawn), *keys), *notes]
-    figure = canvas(grid, title, sum(heights) + 0.55 * len(panels), about)
+    about = [conditions(sweep.runs), KEY, interval_note(sweep, *keys), *absent(sweep, pd.concat(drawn), *keys), *notes]
+    figure = canvas(sweep, title, sum(heights) + 0.55 * len(panels), about)
     column = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (device, runs) in zip(column, panels, strict=True):
-        draw_rows(axes, grid, runs, key_of(device))
+        draw_rows(axes, sweep, runs, key_of(device))
         axes.set_xlim(left=min(0, axes.get_xlim()[0]) if runs[key_of(device)].min() < 0 else 0)
         label = label_of(device) if len(panels) == 1 else f"{label_of(device)} (on {device})"
         room = style.SINGLE - widest(names(tables.arms_frame(runs)), style.SMALL) - 0.1

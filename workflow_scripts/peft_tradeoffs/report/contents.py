@@ -14,10 +14,10 @@ from peft_tradeoffs.core.arms import method_label
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import json_schema, run_folder
-from peft_tradeoffs.report import page, style
-from peft_tradeoffs.report.canvas import load
+from peft_tradeoffs.report import page, palette
 from peft_tradeoffs.report.page_data import AXES, LABEL, imported_data, method_data, pair_data
 from peft_tradeoffs.report.page_environment import environment
+from peft_tradeoffs.report.sweep import load
 
 # Every table a report can hold, in its order, by the title of its section.
 TITLES = {
@@ -64,15 +64,15 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None)
     comparison, attribution, judged, imported = (
         _frame(files, name) for name in ("comparison", "attribution", VERDICT, "imported")
     )
-    grids = [
+    sweeps = [
         load(files["runs"], runs_dir / dataset / model, dataset, model, files.get("tuning"), files.get("noise"))
         for dataset, model in pairs
     ]
-    styles, warnings = grids[0].styles, warnings_by_pair(runs, runs_dir, data_dir)
+    styles, warnings = sweeps[0].styles, warnings_by_pair(runs, runs_dir, data_dir)
     shown = [name for name in TITLES if name in files]
     data = {
         "pairs": [
-            pair_data(grid, comparison, attribution, judged, warnings[grid.dataset, grid.model]) for grid in grids
+            pair_data(sweep, comparison, attribution, judged, warnings[sweep.dataset, sweep.model]) for sweep in sweeps
         ],
         "methods": method_data(styles),
         "imported": imported_data(imported),
@@ -87,12 +87,12 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None)
         title=title(styles),
         summary=summary(runs, files),
         verdict=verdict(_markdown(files[VERDICT])) if VERDICT in files else [],
-        pairs=[f"{grid.dataset} · {grid.model}" for grid in grids],
+        pairs=[f"{sweep.dataset} · {sweep.model}" for sweep in sweeps],
         sections={section["name"]: section for section in sections},
         environment=environment(run_folders(runs, runs_dir)),
         definitions=definitions(),
-        light=list(style.colours(styles).values()),
-        dark=list(style.colours(styles, dark=True).values()),
+        light=list(palette.colours(styles).values()),
+        dark=list(palette.colours(styles, dark=True).values()),
     )
 
 

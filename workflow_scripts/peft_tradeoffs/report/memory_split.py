@@ -12,18 +12,8 @@ from peft_tradeoffs.analysis import readable
 from peft_tradeoffs.analysis.tables import SPLIT, memory_key
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.bars import draw_gap, name_rows, names, rows_height
-from peft_tradeoffs.report.canvas import (
-    Grid,
-    absent,
-    canvas,
-    conditions,
-    legend,
-    legend_height,
-    message,
-    reason,
-    styled,
-    thousands,
-)
+from peft_tradeoffs.report.canvas import absent, canvas, legend, legend_height, message, styled, thousands
+from peft_tradeoffs.report.sweep import Sweep, conditions, reason
 from peft_tradeoffs.report.text_width import widest
 
 COLOURS = ("#37474f", "#6f8fa6", "#b4c7d3", "#e3c58f")  # of SPLIT: what is held always is darkest
@@ -31,33 +21,33 @@ PEAK = memory_key("cuda")
 
 
 @styled
-def memory_split_by_arm(grid: Grid) -> Figure:
+def memory_split_by_arm(sweep: Sweep) -> Figure:
     """The parts of each arm's memory from tensor sizes, and the measured peak of CUDA beside them."""
     title = "Memory by part and arm"
     means = [f"{key}_mean" for key in SPLIT]
-    if grid.arms[means].isna().any(axis=1).all():
-        return message(grid, title, reason(grid.runs, *SPLIT))
-    peaks = bool(grid.arms[f"{PEAK}_mean"].notna().any())
+    if sweep.arms[means].isna().any(axis=1).all():
+        return message(sweep, title, reason(sweep.runs, *SPLIT))
+    peaks = bool(sweep.arms[f"{PEAK}_mean"].notna().any())
     notes = [
-        conditions(grid.runs),
+        conditions(sweep.runs),
         "Parts: from tensor sizes, on the batch_size longest training texts. At the right: their sum, MiB.",
         "Line: measured peak allocated in the probe. Not all parts are held at once, and kernels need room." * peaks,
     ]
-    shown = grid.arms.dropna(subset=means)["arm"]
-    notes += absent(grid, shown, *SPLIT)
-    labels = names(grid.arms)
+    shown = sweep.arms.dropna(subset=means)["arm"]
+    notes += absent(sweep, shown, *SPLIT)
+    labels = names(sweep.arms)
     left = widest(labels, style.SMALL) + 0.2
     handles = [Patch(color=colour, label=part) for part, colour in zip(readable.PARTS, COLOURS, strict=True)]
     if peaks:
         stroke = {"marker": "|", "linestyle": "", "color": "black", "markersize": 8, "markeredgewidth": 1.1}
         handles += [Line2D([], [], label="Peak allocated", **stroke)]
     height = rows_height(labels) + 0.5 + legend_height(handles, style.SINGLE, left)
-    figure = canvas(grid, title, height, notes)
+    figure = canvas(sweep, title, height, notes)
     axes = figure.subplots()
-    for y, row in enumerate(grid.arms.to_dict("records")):
+    for y, row in enumerate(sweep.arms.to_dict("records")):
         parts = [row[key] for key in means]
         if any(map(math.isnan, parts)):
-            draw_gap(axes, y, reason(grid.runs[grid.runs["arm"] == row["arm"]], *SPLIT), labels)
+            draw_gap(axes, y, reason(sweep.runs[sweep.runs["arm"] == row["arm"]], *SPLIT), labels)
             continue
         draw_parts(axes, y, parts, row[f"{PEAK}_mean"])
         text = readable.number(sum(parts)) + (f" (n = {row['n']})" if row["n_failed"] else "")

@@ -13,8 +13,8 @@ from peft_tradeoffs.analysis.mean_interval import WITHOUT, counted, interval, in
 from peft_tradeoffs.analysis.tables import OF_SPLIT, SPLIT
 from peft_tradeoffs.analysis.tuning_table import ruined
 from peft_tradeoffs.core.arms import arm_label, method_label
-from peft_tradeoffs.report.canvas import Grid, conditions, no_metric
 from peft_tradeoffs.report.page_table import arms_table, number
+from peft_tradeoffs.report.sweep import Sweep, conditions, no_metric
 from peft_tradeoffs.tasks.metric_names import difference_unit, heldout_label, metric_label
 
 HIGH, LOW = "high", "low"
@@ -46,37 +46,37 @@ LABEL = readable.LABEL | {
 
 
 def pair_data(
-    grid: Grid,
+    sweep: Sweep,
     comparison: pd.DataFrame,
     attribution: pd.DataFrame,
     recommendation: pd.DataFrame,
     warnings: list[str],
 ) -> dict[str, Any]:
     """All that the page shows of one data set and model; the others are rows of their tables, for any pair."""
-    runs = grid.runs.copy().assign(hours=grid.runs["wall_s"].astype(float) / 3600)
+    runs = sweep.runs.copy().assign(hours=sweep.runs["wall_s"].astype(float) / 3600)
     arms = tables.arms_frame(runs)
     random = tables.random_weights(runs)
-    axes = _axes(grid, arms, random)
+    axes = _axes(sweep, arms, random)
     own, causes, judged = (
-        table[(table["dataset"] == grid.dataset) & (table["model"] == grid.model)]
+        table[(table["dataset"] == sweep.dataset) & (table["model"] == sweep.model)]
         for table in (comparison, attribution, recommendation)
     )
     return {
-        "dataset": grid.dataset,
-        "model": grid.model,
+        "dataset": sweep.dataset,
+        "model": sweep.model,
         "random": readable.RANDOM if random else "",
-        "no_metric": no_metric(grid),
-        "metric": {"label": grid.metric_name, "axis": grid.metric_axis, "scale": grid.scale, "unit": _unit(grid)},
+        "no_metric": no_metric(sweep),
+        "metric": {"label": sweep.metric_name, "axis": sweep.metric_axis, "scale": sweep.scale, "unit": _unit(sweep)},
         "conditions": conditions(runs),
         "warnings": warnings,
         "notes": readable.costs_notes(arms),
         "axes": axes,
         "absent": _absent(runs, {axis["key"] for axis in axes}),
-        "arms": _arms(grid, runs, arms, own, axes),
-        "runs": _runs(grid, runs, axes),
-        "intervals": _interval_notes(grid, axes),
-        "curves": _curves(grid),
-        "trials": _trials(grid),
+        "arms": _arms(sweep, runs, arms, own, axes),
+        "runs": _runs(sweep, runs, axes),
+        "intervals": _interval_notes(sweep, axes),
+        "curves": _curves(sweep),
+        "trials": _trials(sweep),
         "memory": _memory(arms),
         "attribution": _attribution(causes),
         "taken": judged["arm"][judged["cheapest"].eq(True)].tolist() if len(judged) else [],
@@ -84,18 +84,18 @@ def pair_data(
     }
 
 
-def _unit(grid: Grid) -> str:
-    return difference_unit(grid.named) if grid.metric else ""
+def _unit(sweep: Sweep) -> str:
+    return difference_unit(sweep.named) if sweep.metric else ""
 
 
-def _scale(grid: Grid, key: str) -> float:
-    return grid.scale if key in ("metric_value", "heldout_metric_value") else 1.0
+def _scale(sweep: Sweep, key: str) -> float:
+    return sweep.scale if key in ("metric_value", "heldout_metric_value") else 1.0
 
 
-def _axes(grid: Grid, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
+def _axes(sweep: Sweep, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
     names = LABEL | {
-        "metric_value": metric_label(grid.named),
-        "heldout_metric_value": heldout_label(grid.named),
+        "metric_value": metric_label(sweep.named),
+        "heldout_metric_value": heldout_label(sweep.named),
     }
     return [
         {"key": key, "label": names[key], "better": better}
@@ -104,10 +104,10 @@ def _axes(grid: Grid, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _interval_notes(grid: Grid, axes: list[dict]) -> list[str]:
+def _interval_notes(sweep: Sweep, axes: list[dict]) -> list[str]:
     """Which measurements have no interval though seeds would give one, and why."""
-    keys = [axis["key"] for axis in axes if axis["key"] in grid.runs and axis["key"] not in OF_KEYS]
-    return interval_notes(grid.runs, grid.noise, [key for key in keys if key not in WITHOUT])[1:]
+    keys = [axis["key"] for axis in axes if axis["key"] in sweep.runs and axis["key"] not in OF_KEYS]
+    return interval_notes(sweep.runs, sweep.noise, [key for key in keys if key not in WITHOUT])[1:]
 
 
 def _absent(runs: pd.DataFrame, measured: set[str]) -> list[str]:
@@ -136,7 +136,7 @@ def _metric_interval(row: dict[str, Any], split: str, comparison: pd.DataFrame) 
 
 
 def _arms(
-    grid: Grid, runs: pd.DataFrame, arms: pd.DataFrame, comparison: pd.DataFrame, axes: list[dict]
+    sweep: Sweep, runs: pd.DataFrame, arms: pd.DataFrame, comparison: pd.DataFrame, axes: list[dict]
 ) -> list[dict[str, Any]]:
     splits = {keys[0]: split for split, keys in OF_SPLIT.items()}
     found = []
@@ -147,11 +147,11 @@ def _arms(
             mean = _mean(arms, key).iloc[position]
             if pd.isna(mean):
                 continue
-            scale = _scale(grid, key)
+            scale = _scale(sweep, key)
             if key in splits:
                 ends = _metric_interval(row, splits[key], comparison)
             else:
-                ends = interval(own, key, grid.noise) if key in own else None
+                ends = interval(own, key, sweep.noise) if key in own else None
             low, high = ends or (math.nan, math.nan)
             values[key] = {
                 "mean": number(mean * scale),
@@ -172,22 +172,22 @@ def _arms(
     return found
 
 
-def _runs(grid: Grid, runs: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
+def _runs(sweep: Sweep, runs: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
     """One row per seed: the values that the means are taken over."""
     values: dict[tuple[str, int], dict[str, Any]] = {}
     for key in (axis["key"] for axis in axes):
         for row in counted(runs, key).to_dict("records"):
-            values.setdefault((row["arm"], row["seed"]), {})[key] = number(row[key] * _scale(grid, key))
+            values.setdefault((row["arm"], row["seed"]), {})[key] = number(row[key] * _scale(sweep, key))
     return [{"arm": arm, "seed": int(seed), "values": own} for (arm, seed), own in values.items()]
 
 
-def _curves(grid: Grid) -> list[dict[str, Any]]:
+def _curves(sweep: Sweep) -> list[dict[str, Any]]:
     """The metric at every evaluation that came several times per run: on the validation split if there is one."""
-    if grid.metric is None or grid.curves.empty or grid.metric not in grid.curves:
+    if sweep.metric is None or sweep.curves.empty or sweep.metric not in sweep.curves:
         return []
-    splits = list(grid.curves["split"].unique())
+    splits = list(sweep.curves["split"].unique())
     split = "validation" if "validation" in splits else "test"
-    own = grid.curves[grid.curves["split"] == split].dropna(subset=grid.metric)
+    own = sweep.curves[sweep.curves["split"] == split].dropna(subset=sweep.metric)
     return [
         {
             "arm": row["arm"],
@@ -196,16 +196,16 @@ def _curves(grid: Grid) -> list[dict[str, Any]]:
             "epoch": number(row["epoch"]),
             "step": int(row["step"]),
             "train_s": number(row["train_s"]),
-            "value": number(row[grid.metric] * grid.scale),
+            "value": number(row[sweep.metric] * sweep.scale),
         }
         for row in own.to_dict("records")
     ]
 
 
-def _trials(grid: Grid) -> list[dict[str, Any]]:
-    if grid.tuning.empty:
+def _trials(sweep: Sweep) -> list[dict[str, Any]]:
+    if sweep.tuning.empty:
         return []
-    trials = grid.tuning.assign(ruined=ruined(grid.tuning))
+    trials = sweep.tuning.assign(ruined=ruined(sweep.tuning))
     return [
         {
             "arm": row["arm"],
@@ -214,7 +214,7 @@ def _trials(grid: Grid) -> list[dict[str, Any]]:
             "rank": number(row["rank"]),
             "check": not row["decides"],
             "rate": number(row["learning_rate"]),
-            "value": number(row["value"] * grid.scale),
+            "value": number(row["value"] * sweep.scale),
             "ruined": row["ruined"],
             "chosen": bool(row["chosen"] and row["decides"]),
             "status": row["status"],

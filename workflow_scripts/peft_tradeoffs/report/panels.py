@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from peft_tradeoffs.core.arms import arm_label, method_label
-from peft_tradeoffs.report import style
-from peft_tradeoffs.report.canvas import Grid
+from peft_tradeoffs.report import palette, style
+from peft_tradeoffs.report.sweep import Sweep
 from peft_tradeoffs.report.text_width import wrap
 
 ONE_PANEL = 5  # arms whose lines still read well in one panel
@@ -64,17 +64,17 @@ def rank_shades(ranks: pd.Series) -> dict[int, float]:
     return dict(zip(ordered, shares, strict=True))
 
 
-def shade(grid: Grid, method: str, rank: float | None, shades: dict[int, float]) -> tuple[float, float, float]:
+def shade(sweep: Sweep, method: str, rank: float | None, shades: dict[int, float]) -> tuple[float, float, float]:
     """The colour of an arm: its method's, the lighter the lower the rank."""
-    return style.tint(grid.styles[method].colour, 1.0 if pd.isna(rank) else shades[rank])
+    return palette.tint(sweep.styles[method].colour, 1.0 if pd.isna(rank) else shades[rank])
 
 
-def arm_entries(grid: Grid, arms: pd.DataFrame, shades: dict[int, float], markers: bool = False) -> list[Line2D]:
+def arm_entries(sweep: Sweep, arms: pd.DataFrame, shades: dict[int, float], markers: bool = False) -> list[Line2D]:
     """A legend's entry a row of `arms`, with its method's marker if asked."""
     entries = []
     for row in arms.itertuples():
-        colour, label = shade(grid, row.method, row.rank, shades), arm_label(row.method, row.rank)
-        marker = grid.styles[row.method].marker if markers else ""
+        colour, label = shade(sweep, row.method, row.rank, shades), arm_label(row.method, row.rank)
+        marker = sweep.styles[row.method].marker if markers else ""
         entries.append(Line2D([], [], color=colour, label=label, marker=marker, markersize=4))
     return entries
 
@@ -82,4 +82,4 @@ def arm_entries(grid: Grid, arms: pd.DataFrame, shades: dict[int, float], marker
 def rank_entries(shades: dict[int, float]) -> list[Line2D]:
     """A legend's entry a rank."""
     grey = (0.2, 0.2, 0.2)
-    return [Line2D([], [], color=style.tint(grey, share), label=f"rank {rank:g}") for rank, share in shades.items()]
+    return [Line2D([], [], color=palette.tint(grey, share), label=f"rank {rank:g}") for rank, share in shades.items()]

@@ -17,30 +17,34 @@ from peft_tradeoffs.analysis.tables import COMPLETED
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.bars import by_arm, draw_gap, name_rows, names, rows_height
-from peft_tradeoffs.report.canvas import Grid, canvas, message, no_metric, reason, styled
+from peft_tradeoffs.report.canvas import canvas, message, styled
 from peft_tradeoffs.report.scatter import log_ticks
+from peft_tradeoffs.report.sweep import Sweep, no_metric, reason
 
 HEAD = "The head's parameters, which every arm trains, are among them."
 
 
 @styled
-def trainable_parameters_by_arm(grid: Grid) -> Figure:
+def trainable_parameters_by_arm(sweep: Sweep) -> Figure:
     """How many parameters an arm trains and their share of all it has, on logarithmic axes."""
     title = "Trainable parameters by arm"
-    arms = grid.arms.assign(
-        **{key: pd.to_numeric(grid.arms[key], errors="coerce") for key in ("trainable_parameters", "trainable_percent")}
+    arms = sweep.arms.assign(
+        **{
+            key: pd.to_numeric(sweep.arms[key], errors="coerce")
+            for key in ("trainable_parameters", "trainable_percent")
+        }
     )
     if arms["trainable_parameters"].isna().all():
-        return message(grid, title, reason(grid.runs, "trainable_parameters"))
+        return message(sweep, title, reason(sweep.runs, "trainable_parameters"))
     labels = names(arms)
-    figure = canvas(grid, title, rows_height(labels) + 0.5, [HEAD], style.DOUBLE)
+    figure = canvas(sweep, title, rows_height(labels) + 0.5, [HEAD], style.DOUBLE)
     left, right = figure.subplots(1, 2, sharey=True)
-    draw_counts(left, grid, arms, "trainable_parameters", lambda value: readable.number(value, 0))
-    draw_counts(right, grid, arms, "trainable_percent", lambda value: f"{readable.number(value)} %")
+    draw_counts(left, sweep, arms, "trainable_parameters", lambda value: readable.number(value, 0))
+    draw_counts(right, sweep, arms, "trainable_percent", lambda value: f"{readable.number(value)} %")
     right.set_xlim(right=min(right.get_xlim()[1], 140))  # of all parameters no more than all
     for y, row in enumerate(arms.to_dict("records")):
         if pd.isna(row["trainable_parameters"]):
-            draw_gap(left, y, reason(grid.runs[grid.runs["arm"] == row["arm"]], "trainable_parameters"), labels)
+            draw_gap(left, y, reason(sweep.runs[sweep.runs["arm"] == row["arm"]], "trainable_parameters"), labels)
     name_rows(left, labels)
     right.tick_params(axis="y", length=0)
     left.set_xlabel("Trainable parameters (log scale)")
@@ -48,10 +52,10 @@ def trainable_parameters_by_arm(grid: Grid) -> Figure:
     return figure
 
 
-def draw_counts(axes: Axes, grid: Grid, arms: pd.DataFrame, key: str, form: Callable[[float], str]) -> None:
+def draw_counts(axes: Axes, sweep: Sweep, arms: pd.DataFrame, key: str, form: Callable[[float], str]) -> None:
     """One dot per arm on a logarithmic axis, its number at the right."""
     values = arms[key].astype(float)
-    axes.scatter(values, range(len(arms)), s=16, color=[grid.styles[name].colour for name in arms["method"]], zorder=3)
+    axes.scatter(values, range(len(arms)), s=16, color=[sweep.styles[name].colour for name in arms["method"]], zorder=3)
     axes.set_xscale("log")
     axes.margins(x=0.08)
     log_ticks(axes)
@@ -62,19 +66,19 @@ def draw_counts(axes: Axes, grid: Grid, arms: pd.DataFrame, key: str, form: Call
 
 
 @styled
-def accuracy_gain_per_million_by_arm(grid: Grid) -> Figure:
+def accuracy_gain_per_million_by_arm(sweep: Sweep) -> Figure:
     """Accuracy gained over the majority class for each million trainable parameters."""
     title = "Accuracy gain over the majority class a million trainable parameters"
-    done = grid.runs[grid.runs["status"] == COMPLETED]
+    done = sweep.runs[sweep.runs["status"] == COMPLETED]
     if done["accuracy"].isna().all():
-        return message(grid, title, no_metric(grid) or reason(grid.runs, "accuracy"))
+        return message(sweep, title, no_metric(sweep) or reason(sweep.runs, "accuracy"))
     first = done.dropna(subset="accuracy").iloc[0]
-    share = majority(grid.runs_dir / first["arm"] / f"seed{first['seed']}" / "predictions.csv")
-    gain = 100 * (grid.runs["accuracy"].astype(float) - share)
+    share = majority(sweep.runs_dir / first["arm"] / f"seed{first['seed']}" / "predictions.csv")
+    gain = 100 * (sweep.runs["accuracy"].astype(float) - share)
     # In accuracy's column, whose reasons and rules of averaging it shares.
-    runs = grid.runs.assign(accuracy=gain / (grid.runs["trainable_parameters"].astype(float) / 1e6))
+    runs = sweep.runs.assign(accuracy=gain / (sweep.runs["trainable_parameters"].astype(float) / 1e6))
     return by_arm(
-        dataclasses.replace(grid, runs=runs),
+        dataclasses.replace(sweep, runs=runs),
         title,
         lambda _: "accuracy",
         lambda _: "Accuracy gain, points a million trainable parameters",

@@ -66,7 +66,7 @@ def _cells(name: str, kind: str, calls: float, row: dict[str, Any], by: str) -> 
 def index_frame(arms: Iterable[tuple[dict[str, str], pd.DataFrame, pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
     """One row per arm, engine and batch: what engines.csv has, the operator that takes most, peak memory, links.
 
-    `arms`: where each is in the grid, its engines, operators and memory.
+    `arms`: where each is in the sweep, its engines, operators and memory.
     """
     rows = []
     for place, engines, operators, memory in arms:

@@ -19,22 +19,18 @@ from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
 from peft_tradeoffs.core.arms import arm_label, method_label
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.canvas import (
-    Grid,
     absent,
     canvas,
-    conditions,
-    devices,
     interval_note,
     legend,
     legend_height,
     message,
     metric_limits,
-    no_metric,
-    reason,
     styled,
     thousands,
 )
 from peft_tradeoffs.report.labels import place_labels
+from peft_tradeoffs.report.sweep import Sweep, conditions, devices, no_metric, reason
 from peft_tradeoffs.report.text_width import widest, wrap
 
 ONE_COLUMN = 12  # arms whose scatter plot still reads well in one column
@@ -59,11 +55,11 @@ def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[int]:
     return front
 
 
-def entries(grid: Grid, arms: pd.DataFrame, area: Callable[[Any], float]) -> list[Line2D]:
+def entries(sweep: Sweep, arms: pd.DataFrame, area: Callable[[Any], float]) -> list[Line2D]:
     """What a legend says: methods by colour and marker, ranks by size."""
     handles = []
     for method in dict.fromkeys(arms["method"]):
-        look = grid.styles[method]
+        look = sweep.styles[method]
         handles.append(dot(method_label(method), look.colour, look.marker, 30))
     ranks = sorted(arms["rank"].dropna().unique())
     for rank in ranks if len(ranks) > 1 else []:
@@ -73,9 +69,9 @@ def entries(grid: Grid, arms: pd.DataFrame, area: Callable[[Any], float]) -> lis
     return handles
 
 
-def areas_of(grid: Grid) -> Callable[[Any], float]:
+def areas_of(sweep: Sweep) -> Callable[[Any], float]:
     """The area of a marker, square points, by rank."""
-    areas = style.sizes(grid.arms["rank"].dropna().unique())
+    areas = style.sizes(sweep.arms["rank"].dropna().unique())
     return lambda rank: style.NO_RANK if pd.isna(rank) else areas[rank]
 
 
@@ -104,26 +100,26 @@ class Panel:
         return arms.dropna(subset=["x", "metric_value_mean"])
 
 
-def draw_scatter(axes: Axes, grid: Grid, panel: Panel, arms: pd.DataFrame) -> Callable[[], None]:
+def draw_scatter(axes: Axes, sweep: Sweep, panel: Panel, arms: pd.DataFrame) -> Callable[[], None]:
     """Arms' means and intervals, every seed and the Pareto front; returns what writes the front's labels.
 
     Write the labels when all axes of the figure are drawn.
     """
-    area = areas_of(grid)
+    area = areas_of(sweep)
     radii = np.array([math.sqrt(area(rank)) / 2 for rank in arms["rank"]])
     cost = arms["x"].to_numpy(dtype=float)
-    gain = arms["metric_value_mean"].to_numpy(dtype=float) * grid.scale
+    gain = arms["metric_value_mean"].to_numpy(dtype=float) * sweep.scale
     for row, across, up in zip(arms.to_dict("records"), cost, gain, strict=True):
-        look = grid.styles[row["method"]]
+        look = sweep.styles[row["method"]]
         own = panel.runs[panel.runs["arm"] == row["arm"]]
         if f"{panel.x}_mean" in row:
-            bar = interval(own, panel.x, grid.noise)
+            bar = interval(own, panel.x, sweep.noise)
             axes.plot(bar or [], [up] * len(bar or []), color=look.colour, alpha=0.5, linewidth=0.8, zorder=2)
-        bar = interval(own, "metric_value", grid.noise, grid.scale)
+        bar = interval(own, "metric_value", sweep.noise, sweep.scale)
         axes.plot([across] * len(bar or []), bar or [], color=look.colour, alpha=0.5, linewidth=0.8, zorder=2)
         seeds = own[(own["status"] == COMPLETED) & ~own["mixed_gpus"].eq(True)].dropna(subset=[panel.x, "metric_value"])
         if len(seeds) > 1:
-            values = seeds["metric_value"].astype(float) * grid.scale
+            values = seeds["metric_value"].astype(float) * sweep.scale
             axes.scatter(
                 seeds[panel.x].astype(float), values, s=3, color=look.colour, alpha=0.45, linewidth=0, zorder=2
             )
@@ -131,7 +127,7 @@ def draw_scatter(axes: Axes, grid: Grid, panel: Panel, arms: pd.DataFrame) -> Ca
             across, up, s=area(row["rank"]), marker=look.marker, color=look.colour,
             edgecolor="white", linewidth=0.5, zorder=3,
         )  # fmt: skip
-    axes.set_ylabel(grid.metric_axis)
+    axes.set_ylabel(sweep.metric_axis)
     axes.set_xlabel(panel.label)
     style.grid_along(axes, "both")
 
@@ -151,38 +147,38 @@ def draw_scatter(axes: Axes, grid: Grid, panel: Panel, arms: pd.DataFrame) -> Ca
     return finish
 
 
-def scatter(grid: Grid, title: str, panels: list[Panel], log: bool = False, notes: Sequence[str] = ()) -> Figure:
+def scatter(sweep: Sweep, title: str, panels: list[Panel], log: bool = False, notes: Sequence[str] = ()) -> Figure:
     """A figure of scatter plots, one below the other."""
-    if no_metric(grid):
-        return message(grid, title, no_metric(grid))
+    if no_metric(sweep):
+        return message(sweep, title, no_metric(sweep))
     kept = [(panel, arms) for panel in panels if len(arms := panel.arms())]
     keys = [panel.x for panel in panels]
     if not kept:
-        return message(grid, title, reason(grid.runs, "metric_value", *keys))
-    short = len(grid.arms) <= ONE_COLUMN and not any("\n" in name for name in labels(grid.arms, style.SINGLE))
+        return message(sweep, title, reason(sweep.runs, "metric_value", *keys))
+    short = len(sweep.arms) <= ONE_COLUMN and not any("\n" in name for name in labels(sweep.arms, style.SINGLE))
     width = style.SINGLE if short else style.DOUBLE
-    handles = entries(grid, grid.arms, areas_of(grid))
+    handles = entries(sweep, sweep.arms, areas_of(sweep))
     height = (
         2.3 + legend_height(handles, width) if width == style.SINGLE else max(3.6, legend_height(handles, width) + 0.4)
     )
     shown = pd.concat([arms["arm"] for _, arms in kept])
-    seeds = "Large: means. Small: seeds." if grid.runs["seed"].nunique() > 1 else ""
+    seeds = "Large: means. Small: seeds." if sweep.runs["seed"].nunique() > 1 else ""
     lines = [
-        conditions(grid.runs),
+        conditions(sweep.runs),
         seeds,
-        interval_note(grid, "metric_value", *keys),
-        *absent(grid, shown, "metric_value", *keys),
+        interval_note(sweep, "metric_value", *keys),
+        *absent(sweep, shown, "metric_value", *keys),
         *notes,
     ]
-    figure = canvas(grid, title, height * len(kept), lines, width)
+    figure = canvas(sweep, title, height * len(kept), lines, width)
     finishes = []
     for index, (axes, (panel, arms)) in enumerate(
         zip(figure.subplots(len(kept), squeeze=False)[:, 0], kept, strict=True)
     ):
-        finishes.append(draw_scatter(axes, grid, panel, arms))
+        finishes.append(draw_scatter(axes, sweep, panel, arms))
         if index == 0 or width == style.DOUBLE:
             legend(axes, handles, width)
-        low, high = metric_limits(grid)
+        low, high = metric_limits(sweep)
         axes.set_ylim(low, high + 0.06 * (high - low))
         style.mark_cut(axes, "y")
         if log:
@@ -249,27 +245,27 @@ def widen(axes: Axes) -> None:
 
 
 @styled
-def metric_vs_memory(grid: Grid) -> Figure:
+def metric_vs_memory(sweep: Sweep) -> Figure:
     """The metric against peak memory, with the arms that no other beats in both."""
-    keys = {device: memory_key(device) for device, _ in devices(grid)}
-    panels = [Panel(runs, keys[device], readable.LABEL[keys[device]]) for device, runs in devices(grid)]
-    return scatter(grid, f"{grid.metric_name} against peak memory", panels, notes=[readable.PROBE])
+    keys = {device: memory_key(device) for device, _ in devices(sweep)}
+    panels = [Panel(runs, keys[device], readable.LABEL[keys[device]]) for device, runs in devices(sweep)]
+    return scatter(sweep, f"{sweep.metric_name} against peak memory", panels, notes=[readable.PROBE])
 
 
 @styled
-def metric_vs_samples_per_s(grid: Grid) -> Figure:
+def metric_vs_samples_per_s(sweep: Sweep) -> Figure:
     """The metric against training throughput, where more of both is better."""
-    several = len(devices(grid)) > 1
+    several = len(devices(sweep)) > 1
     panels = [
         Panel(runs, "samples_per_s", f"Samples/s (on {device})" if several else "Samples/s", more_is_better=True)
-        for device, runs in devices(grid)
+        for device, runs in devices(sweep)
     ]
-    notes = readable.fallbacks(grid.runs)
-    return scatter(grid, f"{grid.metric_name} against training throughput", panels, notes=notes)
+    notes = readable.fallbacks(sweep.runs)
+    return scatter(sweep, f"{sweep.metric_name} against training throughput", panels, notes=notes)
 
 
 @styled
-def metric_vs_trainable_parameters(grid: Grid) -> Figure:
+def metric_vs_trainable_parameters(sweep: Sweep) -> Figure:
     """The metric against the number of trainable parameters, on a logarithmic axis."""
-    panels = [Panel(grid.runs, "trainable_parameters", "Trainable parameters (log scale)")]
-    return scatter(grid, f"{grid.metric_name} against trainable parameters", panels, log=True)
+    panels = [Panel(sweep.runs, "trainable_parameters", "Trainable parameters (log scale)")]
+    return scatter(sweep, f"{sweep.metric_name} against trainable parameters", panels, log=True)

@@ -1,17 +1,14 @@
-"""The one style of all figures: sizes, one colour and marker a method, marks of axes, and how a figure is saved."""
+"""The one style of all figures: sizes, marks of axes, and how a figure is saved."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from peft_tradeoffs.core.arms import FULL, method_order
 from peft_tradeoffs.core.files import atomic
 from peft_tradeoffs.report.text_width import FAMILY
 
@@ -51,54 +48,12 @@ RC = sns.axes_style("ticks") | {
     "svg.fonttype": "path",
     "svg.hashsalt": "peft-tradeoffs",
 }
-# seaborn's "colorblind" without its palest (pink, yellow) and grey, then three dark ones of Paul Tol's "muted".
-PALETTE = [sns.color_palette("colorblind")[index] for index in (0, 1, 2, 3, 4, 9, 5)]
-PALETTE += [to_rgb(colour) for colour in ("#882255", "#332288", "#999933")]
-MARKERS = "osD^vPXp"
 # What files say of themselves: no date and no version, which would make equal figures differ.
 FORMATS: dict[str, dict[str, None]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
 }
-
-
-@dataclass(frozen=True)
-class MethodStyle:
-    """How one method is drawn in every figure."""
-
-    colour: tuple[float, float, float]
-    marker: str
-
-
-def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
-    """One style per method, in `method_order`; full fine-tuning is near-black, the others colour-blind safe."""
-    styles = {}
-    others = 0
-    for method in method_order(methods):
-        if method == FULL:
-            styles[method] = MethodStyle(to_rgb("#222222"), "h")
-            continue
-        styles[method] = MethodStyle(PALETTE[others % len(PALETTE)], MARKERS[others % len(MARKERS)])
-        others += 1
-    return styles
-
-
-def colours(methods: Iterable[str], dark: bool = False) -> dict[str, str]:
-    """The colour of each method as "#rrggbb", on a dark ground if asked; `methods`: all of runs.csv."""
-    looks = method_styles(methods)
-    return {name: to_hex(on_dark(look.colour) if dark else look.colour) for name, look in looks.items()}
-
-
-def tint(colour: tuple[float, float, float], share: float) -> tuple[float, float, float]:
-    """The colour mixed with white; `share` 1 is the colour itself, 0 is white."""
-    red, green, blue = (1 - share * (1 - part) for part in colour)
-    return red, green, blue
-
-
-def on_dark(colour: tuple[float, float, float]) -> tuple[float, float, float]:
-    """The colour as it is shown on a dark page: what is nearly black nearly white, others lighter."""
-    return tint(colour, 0.12) if max(colour) < 0.2 else tint(colour, 0.75)
 
 
 def sizes(ranks: Iterable[int]) -> dict[int, float]:

@@ -1,0 +1,65 @@
+"""`make lint` refuses an import that runs upwards and one that loads what a floor must not load."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+RUN = "from importlinter.cli import lint_imports_command as run; run()"
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    shutil.copyfile(tiny.REPOSITORY / ".importlinter", folder / ".importlinter")
+    environment = {**os.environ, "PYTHONPATH": str(folder / "workflow_scripts")}
+    words = [sys.executable, "-c", RUN, "--no-cache"]
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("floors")
+    shutil.copytree(tiny.REPOSITORY / "workflow_scripts", folder / "workflow_scripts")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "broken"),
+    [
+        ("core/files.py", "from peft_tradeoffs.runs import lock", "Imports run downwards"),
+        ("inputs/splits.py", "from peft_tradeoffs.measure import energy", "Imports run downwards"),
+        ("analysis/stats.py", "import torch", "never loads torch"),
+        ("report/cost_page.py", "from torch import nn", "never loads torch"),
+        ("training/step.py", "import pandas", "never loads pandas"),
+        ("report/page.py", "import matplotlib.pyplot", "never loads a plotting library"),
+        ("report/page_data.py", "from peft_tradeoffs.report import style", "never loads a plotting library"),
+    ],
+)
+def test_an_import_that_runs_upwards_or_loads_too_much_fails(copy, module, line, broken):
+    path = copy / "workflow_scripts/peft_tradeoffs" / module
+    before = path.read_text() if path.exists() else None
+    path.write_text(f"{line}\n{before or ''}")
+    try:
+        done = lint(copy)
+    finally:
+        path.unlink() if before is None else path.write_text(before)
+    assert done.returncode == 1
+    (said,) = [text for text in " ".join(done.stdout.split()).split("---") if broken in text and "BROKEN" in text][:1]
+    assert "1 broken" in said
+
+
+def test_the_house_as_it_is_passes(copy):
+    done = lint(copy)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_module_has_a_room_and_every_room_a_line_that_says_what_it_is_for():
+    package = tiny.REPOSITORY / "workflow_scripts/peft_tradeoffs"
+    assert [path.name for path in package.glob("*.py")] == ["__init__.py"]
+    rooms = sorted(path.parent.name for path in package.glob("*/__init__.py"))
+    assert rooms == sorted(["analysis", "config", "core", "inputs", "measure", "report", "runs", "tasks", "training"])
+    for path in package.glob("*/__init__.py"):
+        assert path.read_text().startswith('"""') and path.read_text().count("\n") == 1

@@ -1,0 +1,143 @@
+"""The runs of one data set and model as figures and the page draw them, and what both say of them."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from peft_tradeoffs.analysis import readable, tables
+from peft_tradeoffs.analysis.finished import verified
+from peft_tradeoffs.analysis.job_noise import read_noise
+from peft_tradeoffs.analysis.tables import COMPLETED
+from peft_tradeoffs.analysis.tuning_table import read_tuning
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.report.palette import MethodStyle, method_styles
+from peft_tradeoffs.tasks.metric_names import metric_name, metric_of, with_unit
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of one data set and model, and what figures and the page need beside them."""
+
+    dataset: str
+    model: str
+    runs_dir: Path  # one folder {arm}/seed{seed} per run
+    metric: str | None  # None if no run says
+    runs: pd.DataFrame  # rows of runs.csv
+    curves: pd.DataFrame  # metrics.csv of the completed runs: arm, seed, epoch, step, split and scores
+    tuning: pd.DataFrame  # rows of tuning.csv; none where nothing was tuned
+    styles: dict[str, MethodStyle]  # of every method in runs.csv
+    noise: pd.DataFrame | None = None  # the noise table, if there is one
+
+    @functools.cached_property
+    def arms(self) -> pd.DataFrame:
+        """One row per arm (see `tables.arms_frame`)."""
+        return tables.arms_frame(self.runs)
+
+    @property
+    def scale(self) -> float:
+        """What stored metrics are multiplied by when shown."""
+        return readable.metric_scale(self.metric or "")
+
+    @property
+    def metric_axis(self) -> str:
+        """The label of a metric axis, e.g. "Accuracy on the test split, %"."""
+        return with_unit(f"{self.metric_name} on the test split", self.named)
+
+    @property
+    def metric_name(self) -> str:
+        """The metric's name in titles."""
+        return metric_name(self.named) or "Metric"
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The metric as `metric_names` takes it."""
+        return metric_of(self.runs) | {"metric": self.metric}
+
+
+def load(
+    runs_csv: Path,
+    runs_dir: Path,
+    dataset: str,
+    model: str,
+    tuning_csv: Path | None = None,
+    noise_csv: Path | None = None,
+) -> Sweep:
+    """Read the runs of one data set and model, their metrics.csv files and the trials of their tuning.
+
+    Raises InputError if runs.csv has no such runs or the metrics.csv of a completed run is missing or damaged.
+    """
+    every = tables.read_runs(runs_csv)
+    runs = every[(every["dataset"] == dataset) & (every["model"] == model)].reset_index(drop=True)
+    if runs.empty:
+        pairs = every[["dataset", "model"]].drop_duplicates().agg("/".join, axis=1)
+        raise InputError(f"{runs_csv}: no run of {dataset}/{model}; it has {', '.join(pairs) or 'no run'}")
+    curves = []
+    for row in runs[runs["status"] == COMPLETED].itertuples():
+        folder = runs_dir / row.arm / f"seed{row.seed}"
+        if verified(folder, "metrics.csv")["fingerprint"] != row.fingerprint:
+            raise InputError(f"{runs_csv}: of another run than {folder} has now; make it again with make_tables.py")
+        curves.append(pd.read_csv(folder / "metrics.csv").assign(arm=row.arm, seed=row.seed))
+    trials = read_tuning(tuning_csv) if tuning_csv else pd.DataFrame(columns=["dataset", "model"])
+    own = (trials["dataset"] == dataset) & (trials["model"] == model)
+    return Sweep(
+        dataset=dataset,
+        model=model,
+        runs_dir=runs_dir,
+        metric=tables.first(runs["metric"]),
+        runs=runs,
+        curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
+        tuning=trials[own].reset_index(drop=True),
+        styles=method_styles(every["method"]),
+        noise=read_noise(noise_csv),
+    )
+
+
+def conditions(runs: pd.DataFrame) -> str:
+    """What the runs have in common, as one line: device, precision, engine, batch size, epochs, runs per arm."""
+    done = runs[runs["status"] == COMPLETED]
+    parts = []
+    for key, form in (
+        ("device_name", "{}"),
+        ("precision", "{}"),
+        ("batch_size", "batch size {:g}"),
+        ("epochs", "epochs {:.3g}"),
+    ):
+        values = done[key].dropna().unique()
+        if len(values) == 1:
+            parts.append(form.format(values[0]))
+        elif key == "device_name" and len(values):
+            parts.append("Several devices")
+        if key == "precision" and (done["device"] == "cuda").any():
+            parts += [f"{' and '.join(sorted(done['engine'].unique()))} training steps"]
+            parts += ["compiled"] if done["compile"].eq(True).all() else []
+    counts = done.groupby("arm").size()
+    if len(counts):
+        low, high = counts.min(), counts.max()
+        number = f"{low}" if low == high else f"{low} to {high}"
+        parts.append(f"n = {number} {'seed' if high == 1 else 'seeds'}")
+    return " · ".join(parts)
+
+
+def reason(runs: pd.DataFrame, *keys: str) -> str:
+    """Why these runs lack a value of one of `keys`: their failures, or the reasons they give."""
+    ways = readable.ways_of_failing(runs)
+    if len(ways) > 1:  # room for all: without the size asked for
+        ways = [(text.partition(", ")[0], count) for text, count in ways]
+    failures = [f"{text}, {count} {'run' if count == 1 else 'runs'}" for text, count in ways]
+    return "; ".join([*failures, *dict.fromkeys(text for key in keys for text in readable.null_reasons(runs, key))])
+
+
+def no_metric(sweep: Sweep) -> str:
+    """Why a figure of the metric has nothing to show, or nothing if it has."""
+    if tables.random_weights(sweep.runs):
+        return "the weights are random, so no metric was taken"
+    return reason(sweep.runs, "metric_value") if sweep.runs["metric_value"].isna().all() else ""
+
+
+def devices(sweep: Sweep) -> list[tuple[str, pd.DataFrame]]:
+    """The runs device by device ("cpu", "cuda"), since what they measure does not compare."""
+    named = sweep.runs["device"].fillna(tables.first(sweep.runs["device"]) or "cpu")
+    return [(device, sweep.runs[named == device]) for device in dict.fromkeys(named)]
