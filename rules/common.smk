@@ -164,6 +164,11 @@ wildcard_constraints:
     repeat=r"[1-9]\d*",
 
 
+def script(name):
+    """The path of a script, as a param that is derived, which Snakemake does not compare: a checkout may move."""
+    return lambda wildcards, threads: str(SCRIPTS / name)
+
+
 def code(script):
     """What a script's code means, as a param: an edit of it reruns what depends on it, one of its comments does not."""
     return fingerprint(SCRIPTS / script)[:16]
@@ -241,15 +246,11 @@ def profiles_option():
     return {"option": f"--profiles {shlex.quote(str(index))}", "sha256": sha256(index)}
 
 
-def page_files():
-    """The page's template, style and script, and the schema that it quotes; relative where `code` is."""
-    root, here = Path(workflow.basedir), Path.cwd()
+def page_content(wildcards):
+    """A checksum of the page's template, style and script, and of the schema that it quotes."""
     names = [f"report/page/{name}" for name in PAGE]
-    paths = [root / name for name in [*names, "schemas/summary.schema.json"]]
-    return [
-        str(path.relative_to(here) if path.is_relative_to(here) else path)
-        for path in paths
-    ]
+    paths = [*names, "schemas/summary.schema.json"]
+    return content_of((path, Path(workflow.basedir, path)) for path in paths)[:16]
 
 
 def export_files():

@@ -16,6 +16,7 @@ rule check_contract:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("check_contract.py"),
         code=lambda w: code("check_contract.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
@@ -26,7 +27,7 @@ rule check_contract:
         weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
     shell:
-        "python {SCRIPTS:q}/check_contract.py --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --declared {params.declared:q} {params.strict}"
         " {params.weights}"
         " --tunings-dir {params.tunings:q}"

@@ -24,6 +24,7 @@ rule train_at_equal_memory:
         gpu=int(EXPERIMENT.training["device"] == "cuda"),
         checkpoint_interval_s=60,
     params:
+        script=script("train_at_equal_memory.py"),
         code=lambda w: code("train_at_equal_memory.py"),
         settings=lambda w: json.dumps(
             EXPERIMENT.run_settings(w.dataset, w.model, w.arm)
@@ -36,7 +37,7 @@ rule train_at_equal_memory:
         rule=lambda w: EXPERIMENT.equal_memory["learning_rate_rule"],
     shell:
         # exec: no shell stands between a signal and the training process.
-        "exec python {SCRIPTS:q}/train_at_equal_memory.py --settings {params.settings:q} --seeds {params.seeds}"
+        "exec python {params.script:q} --settings {params.settings:q} --seeds {params.seeds}"
         " --caps {params.caps} --largest {params.largest} --rule {params.rule}"
         " --tokens {input.tokens:q} --model {params.model:q} --learning-rate-from {input.rate:q}"
         " --runs-dir {params.runs:q} --output {output:q}"
@@ -60,9 +61,10 @@ rule make_equal_memory:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("make_equal_memory.py"),
         code=lambda w: code("make_equal_memory.py"),
         runs=f"{OUT}/equal_memory/runs",
         folder=subpath(output[0], parent=True),
     shell:
-        "python {SCRIPTS:q}/make_equal_memory.py --found {input.found:q} --runs-dir {params.runs:q}"
+        "python {params.script:q} --found {input.found:q} --runs-dir {params.runs:q}"
         " --contract {input.contract:q} --models {input.models:q} --output-dir {params.folder:q} 2> {log:q}"

@@ -17,12 +17,13 @@ rule export_results:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("export_results.py"),
         code=lambda w: code("export_results.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {SCRIPTS:q}/export_results.py --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -45,6 +46,7 @@ rule write_cards:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("write_cards.py"),
         code=lambda w: code("write_cards.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
@@ -53,6 +55,6 @@ rule write_cards:
         tokens=lambda w, input: str(Path(input.tokens[0]).parents[1]),
         weights=NO_WEIGHTS,
     shell:
-        "python {SCRIPTS:q}/write_cards.py --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --comparison {input.comparison:q} --datasets {params.datasets:q}"
         " --data-dir {params.data:q} --tokens-dir {params.tokens:q} {params.weights} --output-dir {output:q} 2> {log:q}"

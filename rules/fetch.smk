@@ -16,11 +16,12 @@ rule fetch_model:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("fetch_model.py"),
         code=lambda w: code("fetch_model.py"),
         source=lambda w: json.dumps(EXPERIMENT.models[w.model]),
         content=lambda w: content(EXPERIMENT.models[w.model]),
     shell:
-        "python {SCRIPTS:q}/fetch_model.py --source {params.source:q} --output {output:q} 2> {log:q}"
+        "python {params.script:q} --source {params.source:q} --output {output:q} 2> {log:q}"
 
 
 rule fetch_dataset:
@@ -35,9 +36,10 @@ rule fetch_dataset:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("fetch_dataset.py"),
         code=lambda w: code("fetch_dataset.py"),
         source=lambda w: json.dumps(EXPERIMENT.datasets[w.dataset]),
         content=lambda w: content(EXPERIMENT.datasets[w.dataset]),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {SCRIPTS:q}/fetch_dataset.py --source {params.source:q} --output-dir {params.folder:q} 2> {log:q} && cat {log:q} >&2"
+        "python {params.script:q} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q} && cat {log:q} >&2"

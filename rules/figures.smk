@@ -17,11 +17,12 @@ rule make_figures:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("make_figures.py"),
         code=lambda w: code("make_figures.py"),
         noise=noise_option,
         runs=f"{OUT}/runs/{{dataset}}/{{model}}",
         folder=subpath(output[0], parent=True),
     shell:
-        "python {SCRIPTS:q}/make_figures.py --runs {input.runs:q} --runs-dir {params.runs:q}"
+        "python {params.script:q} --runs {input.runs:q} --runs-dir {params.runs:q}"
         " --dataset {wildcards.dataset:q} --model {wildcards.model:q}"
         " --tuning {input.tuning:q} {params.noise} --output-dir {params.folder:q} 2> {log:q}"

@@ -18,11 +18,12 @@ rule gpu_check:
     resources:
         gpu=int(EXPERIMENT.training["device"] == "cuda"),
     params:
+        script=script("check_gpu.py"),
         code=lambda w: code("check_gpu.py"),
         device=EXPERIMENT.training["device"],
         precision=EXPERIMENT.training["precision"],
         shared="--allow-shared-gpu" * EXPERIMENT.training["allow_shared_gpu"],
         report=GPU_REPORT,
     shell:
-        "python {SCRIPTS:q}/check_gpu.py --device {params.device} --precision {params.precision} {params.shared}"
+        "python {params.script:q} --device {params.device} --precision {params.precision} {params.shared}"
         " --output {params.report:q} > {log:q} 2>&1"

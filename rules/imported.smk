@@ -15,6 +15,7 @@ if IMPORTED:
         conda:
             "../envs/environment.yaml"
         params:
+            script=script("make_imported.py"),
             code=lambda w: code("make_imported.py"),
             results=lambda w: json.dumps(IMPORTED),
             content=lambda w, input: content_of(
@@ -22,4 +23,4 @@ if IMPORTED:
             ),
             folder=subpath(output[0], parent=True),
         shell:
-            "python {SCRIPTS:q}/make_imported.py --results {params.results:q} --output-dir {params.folder:q} 2> {log:q}"
+            "python {params.script:q} --results {params.results:q} --output-dir {params.folder:q} 2> {log:q}"

@@ -24,11 +24,12 @@ if EXPERIMENT.noise:
         conda:
             "../envs/environment.yaml"
         params:
+            script=script("measure_noise.py"),
             code=lambda w: code("measure_noise.py"),
             noise=lambda w: f"{OUT}/noise",
             grid=json.dumps(repeated()),
             repeats=EXPERIMENT.noise["repeats"],
             folder=subpath(output[0], parent=True),
         shell:
-            "python {SCRIPTS:q}/measure_noise.py --noise-dir {params.noise:q} --grid {params.grid:q} --repeats {params.repeats}"
+            "python {params.script:q} --noise-dir {params.noise:q} --grid {params.grid:q} --repeats {params.repeats}"
             " --output-dir {params.folder:q} 2> {log:q}"

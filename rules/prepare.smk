@@ -13,10 +13,11 @@ rule tokenize:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("tokenize_dataset.py"),
         code=lambda w: code("tokenize_dataset.py"),
         data=subpath(input.data, parent=True),
         model=subpath(input.model, strip_suffix=".json"),
         max_length=EXPERIMENT.training["max_length"],
     shell:
-        "python {SCRIPTS:q}/tokenize_dataset.py --data-dir {params.data:q} --model {params.model:q}"
+        "python {params.script:q} --data-dir {params.data:q} --model {params.model:q}"
         " --max-length {params.max_length} --output {output.tokens:q} 2> {log:q}"

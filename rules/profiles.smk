@@ -35,6 +35,7 @@ rule profile:
     resources:
         gpu=int(EXPERIMENT.training["device"] == "cuda"),
     params:
+        script=script("profile_arm.py"),
         code=lambda w: code("profile_arm.py"),
         # No rate: time and memory do not depend on it, and nothing is tuned for a profile.
         settings=lambda w: json.dumps(
@@ -50,7 +51,7 @@ rule profile:
         timed_steps=EXPERIMENT.profiles["timed_steps"],
     shell:
         # exec: no shell stands between a signal and the process.
-        "exec python {SCRIPTS:q}/profile_arm.py --settings {params.settings:q} --seed {params.seed}"
+        "exec python {params.script:q} --settings {params.settings:q} --seed {params.seed}"
         " --engines {params.engines} --steps {params.steps} --warmup-steps {params.warmup_steps}"
         " --timed-steps {params.timed_steps} --tokens {input.tokens:q} --model {params.model:q}"
         " --threads {threads} --output-dir {params.folder:q} 2> {log:q}"
@@ -67,8 +68,9 @@ rule profiles:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("make_profiles.py"),
         code=lambda w: code("make_profiles.py"),
         folder=subpath(output[0], parent=True),
         grid=json.dumps(PROFILED),
     shell:
-        "python {SCRIPTS:q}/make_profiles.py --profiles-dir {params.folder:q} --grid {params.grid:q} 2> {log:q}"
+        "python {params.script:q} --profiles-dir {params.folder:q} --grid {params.grid:q} 2> {log:q}"

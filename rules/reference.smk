@@ -21,6 +21,7 @@ rule store_reference:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("store_reference.py"),
         code=lambda w: code("store_reference.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
@@ -28,7 +29,7 @@ rule store_reference:
         weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
     shell:
-        "python {SCRIPTS:q}/store_reference.py --runs-dir {params.runs:q} --grid {params.grid:q} {params.noise}"
+        "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q} {params.noise}"
         " {params.weights} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -43,6 +44,7 @@ rule check_reference:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("check_reference.py"),
         code=lambda w: code("check_reference.py"),
         reference=lambda w: EXPERIMENT.reference,
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
@@ -52,5 +54,5 @@ rule check_reference:
         margin=EXPERIMENT.comparison["margin"],
         report=f"{OUT}/check_reference.md",
     shell:
-        "python {SCRIPTS:q}/check_reference.py --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {params.script:q} --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " {params.noise} {params.weights} --margin {params.margin} --output {params.report:q} 2> {log:q}"

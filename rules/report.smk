@@ -11,7 +11,6 @@ rule make_report:
         markdown=[str(Path(name).with_suffix(".md")) for name in report_tables()],
         summaries=summaries(),
         data=descriptions(),
-        page=page_files(),
     output:
         in_report(f"{OUT}/report.html", "Report", None),
     log:
@@ -19,10 +18,12 @@ rule make_report:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("make_report.py"),
         code=lambda w: code("make_report.py"),
+        page=page_content,
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         profiles=profiles_option(),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {SCRIPTS:q}/make_report.py --tables {input.tables:q} --runs-dir {params.runs:q} --data-dir {params.data:q}"
+        "python {params.script:q} --tables {input.tables:q} --runs-dir {params.runs:q} --data-dir {params.data:q}"
         " {params.profiles[option]} --output {output:q} 2> {log:q}"

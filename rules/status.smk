@@ -11,7 +11,7 @@ rule status:
     conda:
         "../envs/environment.yaml"
     params:
-        script=SCRIPTS / "status.py",
+        script=script("status.py"),
         output=OUT,
         grid=json.dumps(GRID),
         trials=json.dumps(EXPERIMENT.trials),

@@ -19,13 +19,14 @@ rule make_tables:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("make_tables.py"),
         code=lambda w: code("make_tables.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {SCRIPTS:q}/make_tables.py --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -41,6 +42,7 @@ rule compare_arms:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("compare_arms.py"),
         code=lambda w: code("compare_arms.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
@@ -49,7 +51,7 @@ rule compare_arms:
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {SCRIPTS:q}/compare_arms.py --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --margin {params.margin} --contract {input.contract:q}"
         " --output-dir {params.folder:q} 2> {log:q}"
 
@@ -64,9 +66,10 @@ rule make_tuning:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("make_tuning.py"),
         code=lambda w: code("make_tuning.py"),
         deciding=sorted({arm.tuned_as for arm in EXPERIMENT.arms.values()} - {None}),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {SCRIPTS:q}/make_tuning.py --tunings {input.tunings:q} --deciding {params.deciding:q}"
+        "python {params.script:q} --tunings {input.tunings:q} --deciding {params.deciding:q}"
         " --output-dir {params.folder:q} 2> {log:q}"

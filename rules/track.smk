@@ -24,6 +24,7 @@ rule track:
     resources:
         limit_s=60,
     params:
+        script=script("track.py"),
         code=lambda w: code("track.py"),
         sender=lambda w: code("send_runs.py"),
         tracker=lambda w: EXPERIMENT.tracking,
@@ -34,6 +35,6 @@ rule track:
         # One more after a failure, so that the next call runs the rule again.
         failed=failed_to_track,
     shell:
-        "python {SCRIPTS:q}/track.py --tracker {params.tracker:q} --project {params.project:q} --runs {params.runs:q}"
+        "python {params.script:q} --tracker {params.tracker:q} --project {params.project:q} --runs {params.runs:q}"
         " --folder {params.folder:q} --output {output:q} --records {params.records:q} --call $PPID"
         " --limit {resources.limit_s} 2> {log:q}"

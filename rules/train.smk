@@ -22,6 +22,7 @@ rule train:
         # No param: a study whose weights are no longer kept is not trained again.
         keep_weights=int(EXPERIMENT.keep_weights),
     params:
+        script=script("train.py"),
         code=lambda w: code("train.py"),
         settings=lambda w: json.dumps(
             EXPERIMENT.run_settings(w.dataset, w.model, w.arm)
@@ -31,7 +32,7 @@ rule train:
         seeds=job_seeds,
     shell:
         # exec: no shell stands between a signal and the training process.
-        "exec python {SCRIPTS:q}/train.py --settings {params.settings:q} --seeds {params.seeds}"
+        "exec python {params.script:q} --settings {params.settings:q} --seeds {params.seeds}"
         " --tokens {input.tokens:q} --model {params.model:q} --output-dir {params.arm:q}"
         " --learning-rate-from {input.rate:q}"
         " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s}"

@@ -12,11 +12,12 @@ rule carve_dev:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("carve_dev.py"),
         code=lambda w: code("carve_dev.py"),
         fraction=EXPERIMENT.tune["fraction"],
         seed=EXPERIMENT.tune["seed"],
     shell:
-        "python {SCRIPTS:q}/carve_dev.py --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
+        "python {params.script:q} --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
         " --output {output.tokens:q} 2> {log:q}"
 
 
@@ -36,6 +37,7 @@ rule tune:
         gpu=int(EXPERIMENT.training["device"] == "cuda"),
         checkpoint_interval_s=60,
     params:
+        script=script("tune.py"),
         code=lambda w: code("tune.py"),
         settings=lambda w: json.dumps(
             EXPERIMENT.trial_settings(w.dataset, w.model, w.arm)
@@ -47,7 +49,7 @@ rule tune:
         extensions=EXPERIMENT.tune["max_extensions"] * EXPERIMENT.tune["extend"],
     shell:
         # exec: no shell stands between a signal and the training process.
-        "exec python {SCRIPTS:q}/tune.py --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"
+        "exec python {params.script:q} --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"
         " --extend {params.extensions} --tokens {input.tokens:q} --model {params.model:q}"
         " --trials-dir {params.trials:q} --output {output:q}"
         " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s} 2> {log:q}"

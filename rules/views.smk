@@ -18,13 +18,14 @@ rule compare_at_budgets:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("compare_at_budgets.py"),
         code=lambda w: code("compare_at_budgets.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         budgets=json.dumps(EXPERIMENT.budgets),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {SCRIPTS:q}/compare_at_budgets.py --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --budgets {params.budgets:q} --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -40,6 +41,7 @@ rule attribute_changes:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("attribute_changes.py"),
         code=lambda w: code("attribute_changes.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
@@ -47,7 +49,7 @@ rule attribute_changes:
         factorials=json.dumps(FACTORIALS),
         folder=subpath(output[0], parent=True),
     shell:
-        "python {SCRIPTS:q}/attribute_changes.py --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --factorials {params.factorials:q} --contract {input.contract:q} {params.noise}"
         " --output-dir {params.folder:q} 2> {log:q}"
 
@@ -66,6 +68,7 @@ rule recommend:
     conda:
         "../envs/environment.yaml"
     params:
+        script=script("recommend.py"),
         code=lambda w: code("recommend.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
@@ -74,7 +77,7 @@ rule recommend:
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:
-        "python {SCRIPTS:q}/recommend.py --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --comparison {input.comparison:q} --limits {params.limits:q}"
         " --contract {input.contract:q} {params.noise}"
         " --output-dir {params.folder:q} 2> {log:q}"

@@ -119,6 +119,18 @@ def test_edited_code_runs_what_depends_on_it(folder, script, expected):
     assert plan(folder) == {"train": []}
 
 
+def test_an_edited_page_is_made_again(folder):
+    with (folder / "workflow/report/page/page.css").open("a") as file:
+        file.write("p { margin: 0 }\n")
+    assert plan(folder) == {"train": [], "make_report": 1}
+
+
+def test_a_checkout_that_moves_runs_nothing(folder):
+    words = ["-n", "--snakefile", str(tiny.REPOSITORY / "Snakefile")]
+    said = tiny.snakemake(folder, None, *words).stdout
+    assert "Nothing to be done" in said, said
+
+
 def test_the_same_content_fetched_again_trains_nothing(folder):
     """Snakemake plans the jobs, since a file is newer; they find their results made from the same and end."""
     before = tiny.summaries(folder)

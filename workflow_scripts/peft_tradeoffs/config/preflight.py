@@ -61,7 +61,8 @@ def check_paths(experiment: Experiment) -> None:
 
 def _check_distinct_files(key: str, splits: dict[str, str]) -> None:
     """Raise InputError for two splits whose files are alike byte for byte; of files of one size alone it reads any."""
-    for (split, path), (other, same) in itertools.combinations(reversed(splits.items()), 2):
+    ordered = sorted(splits.items(), key=lambda item: item[0] != "train")  # a copy of train is what is named
+    for (other, same), (split, path) in itertools.combinations(ordered, 2):
         if Path(path).is_file() and Path(same).is_file() and filecmp.cmp(path, same, shallow=False):
             raise InputError(
                 f"{key}.{split}: {path} has the same content as {other} ({same}), and every split needs rows of "
