@@ -16,7 +16,7 @@ RUN := PATH="$$PWD/.venv/bin:$$PATH" python -m
 PIP_INSTALL := .venv/bin/python -m pip install -c envs/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint fuzz clean
+.PHONY: help env demo test lint floors fuzz clean
 
 help:
 	@echo "make env    make the environment .venv from envs/ (Python 3.11 or newer; PYTHON=python3.12 picks another)"
@@ -29,7 +29,7 @@ help:
 env: .venv/.installed
 
 demo: env
-	$(RUN) snakemake --profile profiles/local --configfile examples/demo.yaml
+	$(RUN) snakemake --profile profiles/local --configfile=examples/demo.yaml
 	@echo "report:  $(DEMO_OUTPUT)/report.html"
 	@echo "tables:  $(DEMO_OUTPUT)/tables"
 	@echo "figures: $(DEMO_OUTPUT)/figures"
@@ -42,6 +42,10 @@ lint: .venv/.installed-dev
 	$(RUN) ruff format --check
 	$(RUN) snakefmt --check Snakefile rules
 	$(RUN) snakemake --lint
+	$(MAKE) floors
+
+# Which module may import which: .importlinter.
+floors: .venv/.installed-dev
 	PYTHONPATH=workflow_scripts .venv/bin/python -c 'from importlinter.cli import lint_imports_command as run; run()'
 
 # Not part of `make test`. Inputs that fail are kept in fuzz-findings/.
