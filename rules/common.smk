@@ -7,7 +7,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-SCRIPTS = Path(workflow.basedir, "workflow_scripts")
+# Not workflow.basedir: where another workflow takes this one as a module, that is the other one's.
+REPOSITORY = Path(str(workflow.current_basedir)).parent
+SCRIPTS = REPOSITORY / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 # `python` in shell commands is the one that runs Snakemake (a conda environment still comes first).
 os.environ.update(
@@ -250,7 +252,7 @@ def page_content(wildcards):
     """A checksum of the page's template, style and script, and of the schema that it quotes."""
     names = [f"report/page/{name}" for name in PAGE]
     paths = [*names, "schemas/summary.schema.json"]
-    return content_of((path, Path(workflow.basedir, path)) for path in paths)[:16]
+    return content_of((path, REPOSITORY / path) for path in paths)[:16]
 
 
 def export_files():
