@@ -18,7 +18,7 @@ os.environ.update(
     )
 )
 
-from peft_tradeoffs.runs import slurm_executor, snakemake_lock
+from peft_tradeoffs.runs import executor, recovery
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.inputs.content import content, content_of
 from peft_tradeoffs.config.experiment import resolve
@@ -38,7 +38,7 @@ from peft_tradeoffs.report.tracking_record import failed_attempts
 from peft_tradeoffs.config.views_config import factors
 from peft_tradeoffs.config.written import check_written, warn_of_missing
 
-slurm_executor.install()
+executor.install()
 
 
 report: "../report/workflow.rst"
@@ -51,7 +51,7 @@ onstart:
         # At its end Snakemake removes every lock in the folder, those of a call that is still at work too.
         workflow.persistence.unlock = workflow.persistence.noop
     else:
-        snakemake_lock.record()
+        recovery.record()
 
 
 def experiment():

@@ -21,8 +21,8 @@ from hub_writes import card_problems
 from huggingface_hub import ModelCard
 from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.comparison import COLUMNS
-from peft_tradeoffs.core import markdown_text
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.markdown_text import without_paths
 from peft_tradeoffs.report import publish
 from peft_tradeoffs.report.card import Subject, model_card
 
@@ -102,12 +102,12 @@ def test_every_run_has_a_card_with_its_numbers(exported):
 
 
 def test_cards_are_valid_and_folders_can_be_pushed(exported, tmp_path):
-    cards = sorted((exported / "results/export/models").rglob("README.md"))
+    written = sorted((exported / "results/export/models").rglob("README.md"))
     with HubServer({}) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_token", "HF_HOME": str(tmp_path)}
         environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-        call(sys.executable, "-c", VALIDATE, *cards, env=environment)
-        assert hub.requests.count(("POST", "/api/validate-yaml")) == len(cards) == 6
+        call(sys.executable, "-c", VALIDATE, *written, env=environment)
+        assert hub.requests.count(("POST", "/api/validate-yaml")) == len(written) == 6
         for arm in ("full", "lora-r4"):
             command = Path(sys.executable).with_name("hf")
             call(command, "upload", f"me/{arm}", saved(exported, arm), ".", env=environment)
@@ -340,9 +340,9 @@ def test_paths_in_settings_are_not_shown():
         "tokenizer_name_or_path": "models/own",
         "extra": ["/home/me/x", "~/y", "C:\\z", "a/b"],
     }
-    text = model_card(made).text
-    assert "models/own" not in text and "/home/me" not in text and "~/y" not in text and "C:" not in text
-    assert text.count("(a path, not shown)") == 3 and '"a/b"' in text
+    card = model_card(made).text
+    assert "models/own" not in card and "/home/me" not in card and "~/y" not in card and "C:" not in card
+    assert card.count("(a path, not shown)") == 3 and '"a/b"' in card
 
 
 def test_folders_lose_paths_and_keep_the_rest(tmp_path, monkeypatch):
@@ -368,7 +368,7 @@ def test_folders_lose_paths_and_keep_the_rest(tmp_path, monkeypatch):
         assert found["adapter_model.safetensors"].read_bytes() == b"weights"
         assert found["README.md"].read_text() == "the card" and len(found) == 4
     assert content(run) == before
-    assert markdown_text.without_paths({"base_model_name_or_path": None}, None) == {}
+    assert without_paths({"base_model_name_or_path": None}, None) == {}
 
 
 def test_data_of_packages_and_a_model_of_a_wheel_are_named_by_version():

@@ -16,7 +16,7 @@ import tiny
 from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.comparison import PREDICTIONS, comparison_frame, read_predictions
 from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable, with_interval
-from peft_tradeoffs.analysis.digits import decimals
+from peft_tradeoffs.analysis.digits import supported_decimals
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
 from peft_tradeoffs.analysis.table_formats import latex, markdown
 from peft_tradeoffs.config.experiment import resolve
@@ -517,7 +517,7 @@ def change(path: Path, column: str, row: int, text: str) -> None:
 
 @pytest.mark.parametrize(("half_width", "expected"), [(0.9, 1), (1.24, 1), (2.9, 1), (3.1, 0), (12, 0), (0.023, 3)])
 def test_an_interval_decides_the_digits(half_width, expected):
-    assert decimals(half_width) == expected
+    assert supported_decimals(half_width) == expected
 
 
 def test_intervals_as_text():

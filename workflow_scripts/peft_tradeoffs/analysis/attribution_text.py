@@ -7,7 +7,7 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.attribution import BASE, ENERGY, FACTOR, INTERACTION, TIMED, TOTAL
 from peft_tradeoffs.analysis.comparison_text import with_interval
-from peft_tradeoffs.analysis.digits import at_most, decimals
+from peft_tradeoffs.analysis.digits import at_most, supported_decimals
 from peft_tradeoffs.analysis.job_noise import UNKNOWN_SPREAD, noise_notes
 from peft_tradeoffs.analysis.readable import LABEL, NOTE, NULL, PROBE, metric_scale, number
 from peft_tradeoffs.tasks.metric_names import difference_unit, metric_label, metric_name
@@ -170,7 +170,7 @@ def _places(total: Any, scale: float) -> int | None:
     if _no_spread(total):
         value = abs(total["value"] * scale)
         return max(0, 2 - math.floor(math.log10(value))) if value else None
-    return at_most(decimals((total["high"] - total["low"]) / 2 * scale), total["value"] * scale)
+    return at_most(supported_decimals((total["high"] - total["low"]) / 2 * scale), total["value"] * scale)
 
 
 def _untold(row: Any) -> str:

@@ -21,7 +21,7 @@ def budgets_readable(rows: pd.DataFrame) -> pd.DataFrame:
     cells: dict[str, dict[str, str]] = {}
     for row in rows.to_dict("records"):
         line = cells.setdefault(row["arm"], {"Arm": arm_label(row["method"], row["rank"])})
-        line[with_unit(f"{name} by {_amount(row['budget'], row['kind'])}", row)] = _reached(row, metric)
+        line[with_unit(f"{name} by {_amount(row['budget'], row['kind'])}", row)] = _reached_text(row, metric)
     return pd.DataFrame(list(cells.values()))
 
 
@@ -67,7 +67,7 @@ def _amount(budget: float, kind: str) -> str:
     return f"{f'{budget:,.0f}' if budget == int(budget) else f'{budget:g}'} {UNITS[kind]}"
 
 
-def _reached(row: dict[str, Any], metric: str) -> str:
+def _reached_text(row: dict[str, Any], metric: str) -> str:
     if pd.isna(row["mean"]):
         return NULL
     low, high = (np.clip(row[bound], *RANGE[metric]) for bound in ("low", "high"))

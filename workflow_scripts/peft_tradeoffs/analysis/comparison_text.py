@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.comparison import UNDECIDED
-from peft_tradeoffs.analysis.digits import at_most, decimals, finer
+from peft_tradeoffs.analysis.digits import at_most, finer, supported_decimals
 from peft_tradeoffs.analysis.readable import NULL, differs, failed_counts, metric_scale, number
 from peft_tradeoffs.analysis.stats import LEVEL, unseen
 from peft_tradeoffs.core.arms import arm_label
@@ -40,7 +40,7 @@ def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = Fa
     if pd.isna(low) or high - low <= 1e-9 * abs(value):
         return f"+{number(value * scale)}" if sign and value > 0 else number(value * scale + 0.0)
     value, low, high = value * scale, low * scale, high * scale
-    places = finer(at_most(decimals((high - low) / 2), value), low, high)
+    places = finer(at_most(supported_decimals((high - low) / 2), value), low, high)
     value, low, high = (round(bound, places) + 0.0 for bound in (value, low, high))  # never -0
     shown = [f"{bound:{'+' if sign and bound else ''},.{places}f}" for bound in (value, low, high)]
     return shown[0] if low == high else "{} [{}, {}]".format(*shown)

@@ -8,7 +8,7 @@ from peft_tradeoffs.analysis.stats import Estimate
 NORMAL = 1.96  # 97.5 % quantile of the normal distribution
 
 
-def decimals(half_width: float) -> int:
+def supported_decimals(half_width: float) -> int:
     """Decimals that an interval supports: its half width to one digit, to two where the first is 1 or 2."""
     if not half_width > 0:
         return 0
@@ -44,4 +44,4 @@ def metric_places(metric: str, mean: float, sd: float, seeds: int, examples: Any
     half = NORMAL * sampling_error(metric, mean, least)
     if seeds > 1 and not math.isnan(sd):
         half = math.hypot(half, Estimate(mean, sd / math.sqrt(seeds), seeds - 1).half_width())
-    return finer(decimals(half * scale), 0.0 if math.isnan(sd) else sd * scale)
+    return finer(supported_decimals(half * scale), 0.0 if math.isnan(sd) else sd * scale)

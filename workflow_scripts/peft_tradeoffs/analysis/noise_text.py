@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.digits import decimals
+from peft_tradeoffs.analysis.digits import supported_decimals
 from peft_tradeoffs.analysis.noise import METRIC
 from peft_tradeoffs.analysis.readable import LABEL, NULL, SHORT, mark, metric_scale, number
 from peft_tradeoffs.core.arms import arm_label
@@ -16,7 +16,7 @@ def noise_readable(rows: pd.DataFrame) -> pd.DataFrame:
     cells = []
     for row in rows.to_dict("records"):
         scale = metric_scale(row["metric"]) if row["quantity"] == METRIC else 1.0
-        places = decimals(row["sd"] * scale) if row["sd"] > 0 else None
+        places = supported_decimals(row["sd"] * scale) if row["sd"] > 0 else None
         cells.append(
             {
                 "Arm": arm_label(row["method"], row["rank"]),
@@ -80,4 +80,4 @@ def _quantity(row: dict[str, Any]) -> str:
 
 def _rounded(value: float) -> str:
     """To one significant digit, to two where the first is 1 or 2: a spread of few runs is itself uncertain."""
-    return number(value, decimals(value) if value > 0 else 0)
+    return number(value, supported_decimals(value) if value > 0 else 0)

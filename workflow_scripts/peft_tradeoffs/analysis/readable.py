@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.digits import decimals as supported
-from peft_tradeoffs.analysis.digits import metric_places
+from peft_tradeoffs.analysis.digits import metric_places, supported_decimals
 from peft_tradeoffs.analysis.tables import (
     ARM,
     COMPLETED,
@@ -81,7 +80,7 @@ def mean_sd(row: Any, key: str, scale: float = 1.0, decimals: int | None = None)
     if decimals is None:
         decimals = 0 if mean == 0 else max(0, 2 - math.floor(math.log10(abs(mean))))
         if sd > 0:
-            decimals = min(decimals, supported(sd))
+            decimals = min(decimals, supported_decimals(sd))
     small = sd > 0 and not round(sd, decimals)  # never 0
     spread = f"< {number(10**-decimals, decimals)}" if small else number(sd, decimals)
     text = number(mean, decimals) + ("" if pd.isna(sd) else f" ± {spread}")

@@ -169,7 +169,7 @@ def _differing(reference: Sweep, now: Sweep) -> list[str]:
     lines = []
     for name, old, new, arms in found:
         where = "every arm" if len(arms) == len(shared) else _listed(arms)
-        lines.append(f"- {name}: {_values(old)} → {_values(new)} ({where})")
+        lines.append(f"- {name}: {_shown_values(old)} → {_shown_values(new)} ({where})")
     return lines
 
 
@@ -181,7 +181,7 @@ def _identical(what: str, reference: Sweep, now: Sweep) -> str:
     return f"{text}; not in {_listed(other)}." if other else f"{text}."
 
 
-def _values(values: list[Any]) -> str:
+def _shown_values(values: list[Any]) -> str:
     texts = ("null" if value is None else str(value) for value in values)
     return " and ".join(text[:12] + " …" if len(text) == 64 else text for text in texts) or "not recorded"
 

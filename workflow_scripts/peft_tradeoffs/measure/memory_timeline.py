@@ -23,7 +23,7 @@ CATEGORIES = ("weights", "optimizer", "gradients", "activations", "other")
 COLUMNS = ("ms", "phase", *(f"{name}_MiB" for name in CATEGORIES), "total_MiB")
 DEVICE_TYPES = {"cpu": 0, "cuda": 1}  # c10::DeviceType
 FORWARD, BACKWARD = PHASES
-OPTIMIZER = "Optimizer.step"  # as torch annotates it
+OPTIMIZER_STEP = "Optimizer.step"  # as torch annotates it
 BETWEEN = "between"  # the phases
 
 
@@ -70,29 +70,29 @@ def timeline(trace: dict[str, Any], window: str, held: Held, device: str) -> lis
 
     sizes = {"weights": held.weights, "optimizer": held.optimizer, "gradients": 0, "activations": 0}
     total = held.total
-    rows = [_row(0.0, BETWEEN, sizes, total)]
+    rows = [_moment(0.0, BETWEEN, sizes, total)]
     for event, block in zip(changes, of_changes, strict=True):
         size, time = event["args"]["Bytes"], event["ts"]
         if block is not None and block.category in sizes:
             sizes[block.category] += size
         total = event["args"]["Total Allocated"] if device == "cuda" else total + size
         phase = next((name for name, spans in phases.items() if any(a <= time <= b for a, b in spans)), BETWEEN)
-        rows.append(_row((time - start) / 1000, phase, sizes, total))
+        rows.append(_moment((time - start) / 1000, phase, sizes, total))
     return rows
 
 
 def _phases(marks: list[Event]) -> dict[str, list[tuple[float, float]]]:
     """Spans of each phase of a step, in order; a forward pass lies within the backward one that needs it."""
-    spans: dict[str, list[tuple[float, float]]] = {FORWARD: [], BACKWARD: [], OPTIMIZER: []}
+    spans: dict[str, list[tuple[float, float]]] = {FORWARD: [], BACKWARD: [], OPTIMIZER_STEP: []}
     for mark in sorted(marks, key=lambda mark: mark["ts"]):
         name = next((name for name in spans if mark["name"] == name), None)
-        if mark["name"].startswith(OPTIMIZER):
-            name = OPTIMIZER
+        if mark["name"].startswith(OPTIMIZER_STEP):
+            name = OPTIMIZER_STEP
         if name:
             spans[name].append((mark["ts"], mark["ts"] + mark["dur"]))
     forward = spans[FORWARD]
     backward = [(min([a for a, _ in forward if first <= a], default=first), last) for first, last in spans[BACKWARD]]
-    return {"forward": forward, "backward": backward, "optimizer": spans[OPTIMIZER]}
+    return {"forward": forward, "backward": backward, "optimizer": spans[OPTIMIZER_STEP]}
 
 
 def _blocks(changes: list[Event]) -> list[_Block | None]:
@@ -112,7 +112,7 @@ def _blocks(changes: list[Event]) -> list[_Block | None]:
     return found
 
 
-def _row(ms: float, phase: str, sizes: dict[str, int], total: int) -> dict[str, Any]:
+def _moment(ms: float, phase: str, sizes: dict[str, int], total: int) -> dict[str, Any]:
     of = {**sizes, "other": total - sum(sizes.values())}
     return {
         "ms": ms,

@@ -13,7 +13,7 @@ from typing import Any
 
 from peft_tradeoffs.core.files import atomic
 
-PHASES = set("BEXiICbnestfPNODMVvRc")  # of events
+EVENT_PHASES = set("BEXiICbnestfPNODMVvRc")  # of events
 FLOW = set("stf")
 ROUNDED_US = 0.01  # times are written to the nanosecond, and stand in doubles of microseconds since the boot
 # CUPTI puts the calls of CUDA on the CPU's clock by itself, so that one may seem to end after what called it.
@@ -98,7 +98,7 @@ def problems(trace: Any) -> list[str]:
 
 def _problem(event: Any) -> str | None:
     """What an event lacks."""
-    if not isinstance(event, dict) or event.get("ph") not in PHASES:
+    if not isinstance(event, dict) or event.get("ph") not in EVENT_PHASES:
         return "no event of a known phase"
     if not isinstance(event.get("name"), str):
         return "no name"

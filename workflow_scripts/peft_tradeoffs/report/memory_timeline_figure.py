@@ -13,7 +13,7 @@ from peft_tradeoffs.report import style
 COLOURS = ("#37474f", "#b4c7d3", "#6f8fa6", "#e3c58f", "#dddddd")  # as in the figure of memory by part; other is grey
 PHASES = ("forward", "backward", "optimizer")
 BINS = 400  # across the figure; in each the highest total is drawn
-NOTES = {
+DEVICE_NOTES = {
     "cpu": "Weights, optimizer state and data by tensor sizes, and what torch's allocator gave since; not the "
     "process's resident set.",
     "cuda": "Total: what torch's caching allocator counts as allocated, without the CUDA context and what it reserves.",
@@ -22,7 +22,7 @@ NOTES = {
 
 def memory_figure(memory: pd.DataFrame, title: str, device: str) -> Figure:
     """The figure of memory.csv of a profile on `device`; one that says so where it has no row."""
-    notes = f"One eager step on the longest texts. {NOTES[device]}"
+    notes = f"One eager step on the longest texts. {DEVICE_NOTES[device]}"
     if memory.empty:
         notes = "Nothing to draw: the step did not fit into memory."
     with matplotlib.rc_context(style.RC):

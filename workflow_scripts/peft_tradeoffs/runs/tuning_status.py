@@ -24,12 +24,12 @@ def tuning_status(
     found: dict[str, list[RunStatus]] = {}
     for dataset, model, arm in itertools.product(grid["dataset"], grid["model"], trials):
         names = (dataset, model, arm)
-        state, detail = _status(output, names, trials[arm], jobs, unfinished)
+        state, detail = _tuned_status(output, names, trials[arm], jobs, unfinished)
         found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, None, state, detail))
     return found
 
 
-def _status(
+def _tuned_status(
     output: Path, names: tuple[str, str, str], rates: list[float], jobs: list[Job], unfinished: set[str] | None
 ) -> tuple[str, str]:
     path = Path(*names)
