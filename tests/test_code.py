@@ -69,19 +69,20 @@ def train(rates: list, wave) -> float:
 '''
 RATES = """
 LARGEST: int = 4
+HALF = 2
 
 
 def schedule(count, *, start=0.1):
     return [decayed(start, number) for number in range(count)]
 
 
-def decayed(start, number):
-    return start / (1 + number) if number < 3 else schedule(0) or start
+def decayed(start, number, HALF=HALF):
+    return HALF * start / (1 + number) if number < 3 else schedule(0) or start
 """
 DECAYED = """
 
-def decayed(start, number):
-    return start / (1 + number) if number < 3 else schedule(0) or start
+def decayed(start, number, HALF=HALF):
+    return HALF * start / (1 + number) if number < 3 else schedule(0) or start
 """
 GUARD = """    if not rates:
         raise Refused(f"no rates: {rates}, write some")
@@ -144,7 +145,7 @@ def written(folder: Path, change: Callable[[Path], None] = lambda folder: None) 
         "docstring of a module": edit("pkg/steps.py", '"""Steps of a training."""', '"""Other words."""'),
         "docstring of a class": edit("pkg/steps.py", '    """One step."""\n', ""),
         "docstring of a function": edit("pkg/steps.py", '"""Train."""', '"""Train, and more."""'),
-        "layout": edit("pkg/rates.py", "start / (1 + number)", "(start\n    / (1 + number))"),
+        "layout": edit("pkg/rates.py", "HALF * start / (1 + number)", "(HALF * start\n    / (1 + number))"),
         "annotation": edit("pkg/steps.py", "by: float, times: int = 3) -> float", "by, times=3) -> object"),
         "annotation of a constant": edit("pkg/rates.py", "LARGEST: int = 4", "LARGEST = 4"),
         "text of an exception": edit("pkg/steps.py", "no rates: {rates}, write some", "write a rate"),
@@ -176,7 +177,12 @@ def written(folder: Path, change: Callable[[Path], None] = lambda folder: None) 
         "function in another module": both(
             edit("pkg/rates.py", DECAYED, ""),
             edit("pkg/rates.py", "LARGEST: int", "from pkg.noise import decayed\n\nLARGEST: int"),
-            edit("pkg/noise.py", "def take", f"from pkg.rates import schedule\n{DECAYED}\n\ndef take"),
+            edit("pkg/noise.py", "def take", f"from pkg.rates import HALF, schedule\n{DECAYED}\n\ndef take"),
+        ),
+        "name of a function as that of a local variable elsewhere": edit(
+            "pkg/steps.py",
+            "def unused():",
+            "def step():\n    return 1\n\n\ndef rate(rates):\n    return 2\n\n\ndef unused():",
         ),
         "import inside a function": both(
             edit("pkg/steps.py", "from math import exp\n", ""),
@@ -214,6 +220,14 @@ def test_what_means_the_same_has_the_same_fingerprint(change, tmp_path):
         "name from a library": edit("pkg/steps.py", "from math import exp", "from math import expm1 as exp"),
         "attribute": edit("pkg/steps.py", "step.go(", "step.run("),
         "argument by name": edit("script.py", "schedule(LARGEST)", "schedule(LARGEST, start=0.1)"),
+        "default that has the argument's own name": edit("pkg/rates.py", "HALF = 2", "HALF = 3"),
+        "global that a function sets": both(
+            edit(
+                "pkg/late.py",
+                "def finish(value):\n",
+                "SEEN = 0\n\n\ndef finish(value):\n    global SEEN\n    SEEN += 1\n",
+            ),
+        ),
         "order of arguments": edit("pkg/rates.py", "decayed(start, number) for", "decayed(number, start) for"),
         "order of statements": edit("pkg/steps.py", f"{GUARD}    step = Step()\n", f"    step = Step()\n{GUARD}"),
         "condition": edit("pkg/rates.py", "number < 3", "number <= 3"),

@@ -170,7 +170,7 @@ class _Module:
     def _write(self, statement: ast.stmt) -> list[Token]:
         inside = dict(_bindings(self._inside(statement)))
         out: list[Token] = []
-        self._node(statement, {**self._bound, **inside} if inside else self._bound, out)
+        self._node(statement, {**self._bound, **inside} if inside else self._bound, out, frozenset())
         return out
 
     def _inside(self, statement: ast.stmt) -> list[ast.Import | ast.ImportFrom]:
@@ -178,7 +178,14 @@ class _Module:
         return [node for node in self._imports if node.lineno in lines]
 
     def _node(
-        self, node: Any, bound: dict[str, str], out: list[Token], *, text: bool = True, typed: bool = False
+        self,
+        node: Any,
+        bound: dict[str, str],
+        out: list[Token],
+        own: frozenset[str],
+        *,
+        text: bool = True,
+        typed: bool = False,
     ) -> None:
         """Add a node's tokens to `out`.
 
@@ -186,6 +193,7 @@ class _Module:
             node: A node, a list of nodes or a field's value.
             bound: What imported names stand for.
             out: Tokens so far.
+            own: Names of the functions around the node, whatever stands at the module's top under the same name.
             text: Whether texts count, which they do not in an exception.
             typed: Whether annotations count, which they do in the body of a class.
         """
@@ -193,7 +201,7 @@ class _Module:
         if kind is list:
             out.append("[")
             for item in node:
-                self._node(item, bound, out, text=text, typed=typed)
+                self._node(item, bound, out, own, text=text, typed=typed)
             out.append("]")
         elif kind is ast.Constant:
             out.append("text" if isinstance(node.value, str) and not text else repr(node.value))
@@ -203,26 +211,29 @@ class _Module:
             return
         elif kind is ast.JoinedStr and not text:
             out.append("text")
-        elif kind in (ast.Name, ast.Attribute) and (target := self._target(node, bound)):
+        elif kind in (ast.Name, ast.Attribute) and (target := self._target(node, bound, own)):
             out.extend(target)
         else:
             if kind is ast.AnnAssign and not typed and node.value is not None:
                 kind, node = ast.Assign, ast.Assign(targets=[node.target], value=node.value)
+            within = own | _own_names(node) if kind in _SCOPES else own
             out.append(kind.__name__)
             text = text and kind is not ast.Raise
             for field in node._fields:
                 if field in NO_MEANING or (field == "annotation" and not typed):
                     continue
-                self._node(getattr(node, field, None), bound, out, text=text, typed=kind is ast.ClassDef)
+                # Decorators and defaults are of the scope around a function.
+                names = own if field in ("args", "decorator_list") else within
+                self._node(getattr(node, field, None), bound, out, names, text=text, typed=kind is ast.ClassDef)
 
-    def _target(self, node: ast.Name | ast.Attribute, bound: dict[str, str]) -> tuple[Token, ...]:
+    def _target(self, node: ast.Name | ast.Attribute, bound: dict[str, str], own: frozenset[str]) -> tuple[Token, ...]:
         """What a dotted name stands for, where its first part is imported or defined in this module."""
         parts: list[str] = []
         base: ast.expr = node
         while isinstance(base, ast.Attribute):
             parts.insert(0, base.attr)
             base = base.value
-        if not isinstance(base, ast.Name):
+        if not isinstance(base, ast.Name) or base.id in own:
             return ()
         if base.id in bound:
             return self._resolve(".".join((bound[base.id], *parts)))
@@ -244,6 +255,8 @@ class _Module:
         return (dotted,)
 
 
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, *_COMPREHENSIONS)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 _DEFINES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
@@ -263,6 +276,35 @@ def _names(statement: ast.stmt) -> Iterator[str]:
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
+
+
+def _own_names(scope: ast.AST) -> frozenset[str]:
+    """Names that a function, lambda or comprehension binds for itself: arguments and what it assigns.
+
+    Not what it imports, nor what it declares global.
+    """
+    found: set[str] = set()
+    elsewhere: set[str] = set()
+    if isinstance(scope, _COMPREHENSIONS):
+        targets = [generator.target for generator in scope.generators]
+        return frozenset(node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+    arguments = scope.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    found.update(argument.arg for argument in every if argument)
+    queue: list[ast.AST] = list(scope.body) if isinstance(scope.body, list) else [scope.body]
+    for node in queue:  # it grows
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            found.add(node.name)
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            elsewhere.update(node.names)
+        if not isinstance(node, _SCOPES):
+            queue.extend(ast.iter_child_nodes(node))
+    return frozenset(found - elsewhere)
 
 
 def _at_once(node: ast.AST) -> Iterator[ast.AST]:
