@@ -18,7 +18,7 @@ os.environ.update(
     )
 )
 
-from peft_tradeoffs.runs import executor, recovery
+from peft_tradeoffs.runs import recovery, slurm_executor
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.inputs.content import content, content_of
 from peft_tradeoffs.config.experiment import resolve
@@ -38,7 +38,7 @@ from peft_tradeoffs.report.tracking_record import failed_attempts
 from peft_tradeoffs.config.views_config import factors
 from peft_tradeoffs.config.written import check_written, warn_of_missing
 
-executor.install()
+slurm_executor.install()
 
 
 report: "../report/workflow.rst"

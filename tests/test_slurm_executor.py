@@ -257,7 +257,7 @@ def test_the_ids_of_tasks_that_wait(listed, tasks):
 
 def test_a_task_beyond_a_list_that_is_cut_off_waits_with_the_others(answers):
     answers["squeue"].append(slurm_status.read("17_[1,3,...]|PENDING"))
-    states, failed = asyncio.run(slurm_status.states("name", ["17_99", "18_1"], ["squeue"]))
+    states, failed = asyncio.run(slurm_status.job_states("name", ["17_99", "18_1"], ["squeue"]))
     assert (states, failed) == ({"17_99": "PENDING"}, {})
 
 

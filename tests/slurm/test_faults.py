@@ -33,7 +33,7 @@ def submit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def states(jobs: list[str], sources: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    return asyncio.run(slurm_status.states(NAME, jobs, sources))
+    return asyncio.run(slurm_status.job_states(NAME, jobs, sources))
 
 
 def test_sacct_without_accounting_says_so_and_squeue_answers(cluster: Cluster, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def check_head(path: Path, columns: Sequence[str], separator: str | None = None)
                 start = file.read(HEAD)
                 dialect, hint = delimited.own_dialect(path, separator, start)
                 head = delimited.Parsed()
-                records = delimited.records(io.StringIO(start[hint:], newline=""), dialect, head, 2 if hint else 1)
+                records = delimited.read_records(io.StringIO(start[hint:], newline=""), dialect, head, 2 if hint else 1)
                 header = next(records, (1, []))[1]
                 if head.broken and len(start) < HEAD:
                     delimited.refuse_broken(path, start, dialect, head)

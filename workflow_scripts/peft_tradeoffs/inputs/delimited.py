@@ -62,7 +62,7 @@ def own_dialect(path: Path, separator: str | None, start: str) -> tuple[Dialect,
     return Dialect(separator, not tsv), hint.end() if hint else 0
 
 
-def records(text: TextIO, dialect: Dialect, parsed: Parsed, first_line: int = 1) -> Iterator[tuple[int, list[str]]]:
+def read_records(text: TextIO, dialect: Dialect, parsed: Parsed, first_line: int = 1) -> Iterator[tuple[int, list[str]]]:
     """Each record that is not a blank line; those whose quotes are broken go to `parsed.broken`, with the first line.
 
     After such a one, but for the header, reading goes on with the next line.
@@ -91,7 +91,7 @@ def records(text: TextIO, dialect: Dialect, parsed: Parsed, first_line: int = 1)
 def parse(text: str, dialect: Dialect, first_line: int) -> Parsed:
     """All records of `text`."""
     parsed = Parsed()
-    parsed.records = list(records(io.StringIO(text, newline=""), dialect, parsed, first_line))
+    parsed.records = list(read_records(io.StringIO(text, newline=""), dialect, parsed, first_line))
     return parsed
 
 

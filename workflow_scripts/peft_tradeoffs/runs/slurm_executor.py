@@ -144,8 +144,8 @@ def outlasting(plugin_executor: type) -> type:
             self._ended.clear()
             ids = [job.external_jobid for job in active_jobs]
             first = self.get_status_command() or slurm_status.SOURCES[0]
-            sources = slurm_status.sources(first)
-            found, failed = await slurm_status.states(self.run_uuid, ids, sources)
+            sources = slurm_status.sources_from(first)
+            found, failed = await slurm_status.job_states(self.run_uuid, ids, sources)
             self._say_who_answered(first, failed, answered=len(failed) < len(sources) or bool(found))
             if not self._answered:
                 for job in active_jobs:

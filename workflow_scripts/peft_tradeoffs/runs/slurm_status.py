@@ -22,12 +22,12 @@ class NoAnswer(Exception):
     """A source could not answer; the message is its own."""
 
 
-def sources(first: str) -> list[str]:
+def sources_from(first: str) -> list[str]:
     """The commands to ask, `first` the one that is set; those that are not installed are left out."""
     return sorted((name for name in SOURCES if shutil.which(name)), key=lambda name: name != first)
 
 
-async def states(name: str, jobs: Sequence[str], asked: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+async def job_states(name: str, jobs: Sequence[str], asked: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The states of `jobs` (ids; 17_2 is a task of an array) among those called `name`, and the sources that failed.
 
     The sources in `asked` are asked in turn, each for the jobs that the ones before did not list. The second value has
