@@ -58,16 +58,16 @@ def fingerprint(script: Path) -> str:
                 digest.update(token.encode() + b"\0")
             digest.update(b"\1")
 
-    def order(effects: Definition) -> tuple[str, str]:
+    def order(effect: Definition) -> tuple[str, str, str]:
         """That of their content, for neither names nor the order of imports count."""
-        return _module(root, effects.module).bare(), str(effects.module)
+        return _module(root, effect.module).bare(effect.name), str(effect.module), effect.name or ""
 
     left = {Definition(script.resolve(), None)}
     while left:
-        for effects in sorted(left, key=order):
-            follow(effects)
-        effects_of = {Definition(path, None) for path in loaded if _module(root, path).tokens(None)}
-        left = effects_of - numbers.keys()
+        for effect in sorted(left, key=order):
+            if effect not in numbers:  # reached from another one
+                follow(effect)
+        left = {effect for path in loaded for effect in _module(root, path).at_import()} - numbers.keys()
     return digest.hexdigest()
 
 
@@ -113,16 +113,19 @@ class _Module:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         self._defined: dict[str, list[ast.stmt]] = {}
         self._effects: list[ast.stmt] = []
+        self._registered: set[str] = set()
         self._imports = [node for node in ast.walk(tree) if isinstance(node, _IMPORTS)]
         self._bound = dict(_bindings(node for node in tree.body if isinstance(node, _IMPORTS)))
         for statement in tree.body:
-            if isinstance(statement, _IMPORTS) or _is_text(statement):
+            if isinstance(statement, _IMPORTS) or _is_text(statement) or _is_for_types(statement):
                 continue
             names = list(_names(statement))
             for name in names:
                 self._defined.setdefault(name, []).append(statement)
-            if not names or not isinstance(statement, _DEFINES) or self._is_registered(statement):
+            if not names or not isinstance(statement, _DEFINES):
                 self._effects.append(statement)
+            elif self._is_registered(statement):
+                self._registered.update(names)
         self.imported = self._modules(self._imports)
         at_once = (node for statement in tree.body for node in _at_once(statement))
         self.imported_at_once = self._modules([node for node in at_once if isinstance(node, _IMPORTS)])
@@ -140,9 +143,14 @@ class _Module:
         statements = self._effects if name is None else self._defined[name]
         return self._modules([node for each in statements for node in self._inside(each)])
 
-    def bare(self) -> str:
-        """What importing the module does, without what it refers to."""
-        return "\0".join("@" if isinstance(token, Definition) else token for token in self.tokens(None))
+    def at_import(self) -> set[Definition]:
+        """What importing the module does."""
+        names = {None, *self._registered} if self._effects else self._registered
+        return {Definition(self._path, name) for name in names}
+
+    def bare(self, name: str | None) -> str:
+        """A definition without what it refers to."""
+        return "\0".join("@" if isinstance(token, Definition) else token for token in self.tokens(name))
 
     def names(self) -> Iterable[str]:
         return self._defined
@@ -207,7 +215,7 @@ class _Module:
             out.append("text" if isinstance(node.value, str) and not text else repr(node.value))
         elif not isinstance(node, ast.AST):
             out.append(repr(node))
-        elif kind in _IMPORTS or _is_text(node):
+        elif kind in _IMPORTS or kind is ast.Pass or _is_text(node) or _is_for_types(node):
             return
         elif kind is ast.JoinedStr and not text:
             out.append("text")
@@ -222,8 +230,11 @@ class _Module:
             for field in node._fields:
                 if field in NO_MEANING or (field == "annotation" and not typed):
                     continue
-                # Decorators and defaults are of the scope around a function.
-                names = own if field in ("args", "decorator_list") else within
+                names = within
+                if field in ("args", "decorator_list"):  # of the scope around a function
+                    names = own
+                elif typed and field in ("target", "targets"):  # what a class assigns is its own
+                    names = own | _assigned(node)
                 self._node(getattr(node, field, None), bound, out, names, text=text, typed=kind is ast.ClassDef)
 
     def _target(self, node: ast.Name | ast.Attribute, bound: dict[str, str], own: frozenset[str]) -> tuple[Token, ...]:
@@ -264,6 +275,17 @@ _DEFINES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast
 def _is_text(node: ast.AST) -> bool:
     """Whether it is a docstring, or a constant that stands for nothing."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    """Whether it is `if TYPE_CHECKING:`, which never runs."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _assigned(node: ast.AST) -> frozenset[str]:
+    """Names to which a statement assigns."""
+    stored = (part for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store))
+    return frozenset(part.id for part in stored)
 
 
 def _names(statement: ast.stmt) -> Iterator[str]:
