@@ -17,7 +17,7 @@ from peft_tradeoffs.inputs.tokens import Split  # noqa: E402
 from peft_tradeoffs.measure.devices import free_memory  # noqa: E402
 from peft_tradeoffs.measure.phases import Phases  # noqa: E402
 from peft_tradeoffs.training import engine, methods  # noqa: E402
-from peft_tradeoffs.training.frozen import hold_as_computed  # noqa: E402
+from peft_tradeoffs.training.methods import hold_as_computed  # noqa: E402
 from peft_tradeoffs.training.step import Settings  # noqa: E402
 
 NF4 = {

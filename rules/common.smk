@@ -22,7 +22,7 @@ from peft_tradeoffs.runs import recovery, slurm_executor
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.inputs.content import content, content_of
 from peft_tradeoffs.config.experiment import resolve
-from peft_tradeoffs.config.config_file import check_file
+from peft_tradeoffs.config.file import check_file
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.files import sha256
 from peft_tradeoffs.report.imported import find
@@ -34,9 +34,9 @@ from peft_tradeoffs.config.preflight import (
 )
 from peft_tradeoffs.runs.slurm_resources import check_commands, check_resources
 from peft_tradeoffs.report.tracking import NONE, not_installed, project_name
-from peft_tradeoffs.report.tracking_record import failed_attempts
-from peft_tradeoffs.config.views_config import factors
-from peft_tradeoffs.config.written import check_written, warn_of_missing
+from peft_tradeoffs.report.tracking import failed_attempts
+from peft_tradeoffs.config.experiment import factors
+from peft_tradeoffs.config.preflight import check_written, warn_of_missing
 
 slurm_executor.install()
 

@@ -12,10 +12,13 @@ import pytest
 import synthetic
 import tiny
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.attribution import attribution_frame
-from peft_tradeoffs.analysis.attribution_text import attribution_notes, attribution_readable, attribution_sentences
-from peft_tradeoffs.config.experiment import resolve
-from peft_tradeoffs.config.views_config import factors
+from peft_tradeoffs.analysis.attribution import (
+    attribution_frame,
+    attribution_notes,
+    attribution_readable,
+    attribution_sentences,
+)
+from peft_tradeoffs.config.experiment import factors, resolve
 from peft_tradeoffs.core.errors import InputError
 from scipy import stats
 

@@ -13,8 +13,7 @@ import pytest
 import synthetic
 import tiny
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.budgets import budgets_frame, read_evaluations, round_up
-from peft_tradeoffs.analysis.budgets_text import budgets_notes, budgets_readable
+from peft_tradeoffs.analysis.budgets import budgets_frame, budgets_notes, budgets_readable, read_evaluations, round_up
 from peft_tradeoffs.core.errors import InputError
 from scipy import stats
 

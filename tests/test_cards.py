@@ -22,9 +22,9 @@ from huggingface_hub import ModelCard
 from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.comparison import COLUMNS
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.markdown_text import without_paths
-from peft_tradeoffs.report import publish
-from peft_tradeoffs.report.card import Subject, model_card
+from peft_tradeoffs.core.text import without_paths
+from peft_tradeoffs.report import cards
+from peft_tradeoffs.report.cards import Subject, model_card
 
 ARMS = ("full", "lora-r4", "qlora-r4")
 HOSTILE = 'own"er/a: b\n---\n# `x` | <b> {{y}} é'
@@ -360,8 +360,8 @@ def test_folders_lose_paths_and_keep_the_rest(tmp_path, monkeypatch):
     (run / "adapter/README.md").write_text("a stub")
     before = content(run)
     for link in (os.link, no_links):
-        monkeypatch.setattr(publish.os, "link", link)
-        publish.write_folder((run / "adapter").iterdir(), tmp_path / "out", "owner/base", "the card")
+        monkeypatch.setattr(cards.os, "link", link)
+        cards.write_folder((run / "adapter").iterdir(), tmp_path / "out", "owner/base", "the card")
         found = {path.name: path for path in (tmp_path / "out").iterdir()}
         assert json.loads(found["adapter_config.json"].read_text()) == {"base_model_name_or_path": "owner/base", "r": 4}
         assert json.loads(found["tokenizer_config.json"].read_text()) == {"sep_token": "/", "auto": None}
@@ -397,9 +397,9 @@ def test_what_a_card_needs_and_is_missing_is_named(tmp_path):
     words = (frame, tables.arms_frame(frame), pd.DataFrame(columns=list(COLUMNS)))
     folders = (tmp_path / "runs", tmp_path / "data", tmp_path, tmp_path / "models")
     with pytest.raises(InputError, match=r"data/sst2/dataset\.json: no such file; run the workflow's target `export`"):
-        publish.publish(*words, {"sst2": BLOCK}, *folders)
+        cards.publish(*words, {"sst2": BLOCK}, *folders)
     with pytest.raises(InputError, match="--datasets: no block of the data set sst2"):
-        publish.publish(*words, {}, *folders)
+        cards.publish(*words, {}, *folders)
 
 
 def test_runs_without_weights_are_listed_with_the_reason(tmp_path):
@@ -412,7 +412,7 @@ def test_runs_without_weights_are_listed_with_the_reason(tmp_path):
     frame = tables.runs_frame(runs)
     none = pd.DataFrame(columns=list(COLUMNS))
     folders = (tmp_path / "runs", tmp_path, tmp_path, tmp_path / "models")
-    publish.publish(frame, tables.arms_frame(frame), none, {"sst2": BLOCK}, *folders)
+    cards.publish(frame, tables.arms_frame(frame), none, {"sst2": BLOCK}, *folders)
     index = pd.read_csv(tmp_path / "models/index.csv")
     assert index["folder"].isna().all()
     assert index.set_index("arm")["reason"].to_dict() == {

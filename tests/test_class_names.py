@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from peft_tradeoffs.inputs.classifier import HEAD
-from peft_tradeoffs.report import publish
+from peft_tradeoffs.report import cards
 from peft_tradeoffs.training import methods
 from test_methods import LORA, NF4, build
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -64,7 +64,7 @@ def test_a_regression_has_one_value_and_no_classes(reversed_bert, tmp_path, peft
 def test_names_of_any_kind_come_back(tiny_bert, tmp_path, peft):
     run = tmp_path / "run" / ("adapter" if peft else "checkpoint")
     methods.save(build(tiny_bert, labels=STRANGE, num_labels=len(STRANGE), peft=peft), run)
-    publish.write_folder(run.iterdir(), tmp_path / "out", None, "the card")
+    cards.write_folder(run.iterdir(), tmp_path / "out", None, "the card")
     for folder in (run, tmp_path / "out"):
         config = config_of(folder, tiny_bert)
         assert config.id2label == dict(enumerate(STRANGE))

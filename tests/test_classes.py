@@ -4,7 +4,7 @@ import re
 
 import pytest
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.splits import make_splits
 
 OTHER = object()  # the test split has the labels of train

@@ -5,8 +5,7 @@ import json
 import pynvml
 import pytest
 import recorded_nvml
-from peft_tradeoffs.measure.clocks import Clocks
-from peft_tradeoffs.measure.gpu import Gpu
+from peft_tradeoffs.measure.gpu import Clocks, Gpu
 from recorded_nvml import UUID, Device
 
 

@@ -14,11 +14,16 @@ import pytest
 import synthetic
 import tiny
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.comparison import PREDICTIONS, comparison_frame, read_predictions
-from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable, with_interval
-from peft_tradeoffs.analysis.digits import supported_decimals
+from peft_tradeoffs.analysis.comparison import (
+    PREDICTIONS,
+    comparison_frame,
+    comparison_notes,
+    comparison_readable,
+    read_predictions,
+    with_interval,
+)
+from peft_tradeoffs.analysis.readable import latex, markdown, supported_decimals
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
-from peft_tradeoffs.analysis.table_formats import latex, markdown
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
-from peft_tradeoffs.config.config_file import check_file
+from peft_tradeoffs.config.file import check_file
 from peft_tradeoffs.core.errors import InputError
 
 
@@ -141,7 +141,7 @@ def test_aliases_that_never_end(tmp_path, name):
 
 def test_the_same_bombs_behind_snakemake():
     """What Snakemake read itself comes without its file's words."""
-    from peft_tradeoffs.config.config_values import own_copy
+    from peft_tradeoffs.config.file import own_copy
 
     value: list = ["a"] * 9
     for _ in range(12):

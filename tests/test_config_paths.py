@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import tiny
-from peft_tradeoffs.config.config_paths import check_splits, expanded
 from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.config.paths import check_splits, expanded
 from peft_tradeoffs.core.errors import InputError
 
 TOKENIZER = {"source": "folder", "path": "model"}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import tiny
-from peft_tradeoffs.config import written
+from peft_tradeoffs.config import preflight
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs import content, datafiles, splits
+from peft_tradeoffs.inputs import content, data_files, splits
 
 OLD = (1_600_000_000, 1_600_000_000)
 
@@ -135,7 +135,7 @@ def study(tmp_path: Path) -> Path:
     """Rows, tokens and a finished run, as far as the plan looks at them."""
     results = tmp_path / "results"
     tables = {
-        split: datafiles.Table(
+        split: data_files.Table(
             "rows", {"text": [f"{split} {i}" for i in range(4)], "label": [0, 1] * 2}, range(4), "row"
         )
         for split in ("train", "test")
@@ -174,10 +174,10 @@ def flip(path: Path) -> None:
 )
 def test_a_bit_that_was_flipped(study, name, named):
     experiment = resolve(tiny.config(Path()))
-    written.check_written(experiment)
+    preflight.check_written(experiment)
     flip(study / name)
     with pytest.raises(InputError, match=rf"^results/{name}: not what .*; delete results/{named}, and the next call"):
-        written.check_written(experiment)
+        preflight.check_written(experiment)
 
 
 @pytest.mark.parametrize("name", ["tokens/reviews/tiny.json", "data/reviews/dataset.json"])
@@ -185,25 +185,25 @@ def test_a_bit_that_was_flipped(study, name, named):
 def test_a_description_that_is_none(study, name, text):
     (study / name).write_text(text)
     with pytest.raises(InputError, match=rf"^results/{name}: damaged"):
-        written.check_written(resolve(tiny.config(Path())))
+        preflight.check_written(resolve(tiny.config(Path())))
 
 
 def test_rows_that_are_missing(study):
     experiment = resolve(tiny.config(Path()))
     (study / "data/reviews/test.parquet").unlink()
-    written.check_written(resolve(tiny.config(Path())))  # nothing reads them any more
+    preflight.check_written(resolve(tiny.config(Path())))  # nothing reads them any more
     (study / "tokens/reviews/tiny.npz").unlink()
     with pytest.raises(InputError, match=r"test\.parquet: missing, so not what fetch_dataset wrote"):
-        written.check_written(experiment)
+        preflight.check_written(experiment)
     for arm, seed in itertools.product(experiment.arms, experiment.seeds):
         run = study / f"runs/reviews/tiny/{arm}/seed{seed}"
         run.mkdir(parents=True, exist_ok=True)
         (run / "summary.json").touch()
-    written.check_written(experiment)  # nothing reads them any more
+    preflight.check_written(experiment)  # nothing reads them any more
 
 
 def test_nothing_written_yet():
-    written.check_written(resolve(tiny.config(Path())))
+    preflight.check_written(resolve(tiny.config(Path())))
 
 
 def publish(run: Path, *names: str) -> None:
@@ -216,28 +216,28 @@ def test_runs_that_lack_what_they_published(study, capsys):
     experiment = resolve(tiny.config(Path()))
     run = study / "runs/reviews/tiny/lora-r4/seed1"
     publish(run, "predictions.csv", "metrics.csv", "adapter/adapter_model.safetensors")
-    written.warn_of_missing(experiment)
+    preflight.warn_of_missing(experiment)
     assert capsys.readouterr().err == ""
     (run / "adapter/adapter_model.safetensors").unlink()
-    written.warn_of_missing(experiment)
+    preflight.warn_of_missing(experiment)
     said = capsys.readouterr().err
     assert "seed1 lacks adapter/adapter_model.safetensors" in said
     assert "delete the run's folder to train it again, or set keep_weights: false" in said
     publish(run, "adapter/README.md", "adapter/adapter_model.safetensors", "adapter/head.json")
     for name in ("README.md", "head.json"):
         (run / "adapter" / name).unlink(missing_ok=True)
-    written.warn_of_missing(experiment)
+    preflight.warn_of_missing(experiment)
     said = capsys.readouterr().err
     assert "seed1 lacks adapter/adapter_model.safetensors and 2 more files, which it published" in said
     assert "or set keep_weights: false" in said
     (run / "predictions.csv").unlink()
     publish(run, "predictions.csv", "adapter/adapter_model.safetensors")
-    written.warn_of_missing(experiment)
+    preflight.warn_of_missing(experiment)
     said = capsys.readouterr().err
     assert "seed1 lacks adapter/adapter_model.safetensors and 1 more file, which it published" in said
     assert "keep_weights" not in said
     publish(run, "predictions.csv")
-    written.warn_of_missing(experiment)
+    preflight.warn_of_missing(experiment)
     said = capsys.readouterr().err
     assert "lacks predictions.csv" in said
     assert "keep_weights" not in said
@@ -246,5 +246,5 @@ def test_runs_that_lack_what_they_published(study, capsys):
 @pytest.mark.parametrize("text", ["", "[]", '"x"', '{"files": 3}', '{"files": null}', "{}", "[" * 100_000])
 def test_summaries_that_are_none_are_left_to_who_reads_them(study, capsys, text):
     (study / "runs/reviews/tiny/full/seed1/summary.json").write_text(text)
-    written.warn_of_missing(resolve(tiny.config(Path())))
+    preflight.warn_of_missing(resolve(tiny.config(Path())))
     assert "full/seed1" not in capsys.readouterr().err

@@ -5,10 +5,10 @@ import json
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
-from peft_tradeoffs.analysis import comparison, table_formats
-from peft_tradeoffs.analysis.csv_tables import read_table
+from peft_tradeoffs.analysis import comparison, readable
+from peft_tradeoffs.analysis.tables import read_table
 from peft_tradeoffs.core.csv_text import marked, rows_to_csv, to_csv, unmarked
-from peft_tradeoffs.core.markdown_text import inert
+from peft_tradeoffs.core.text import inert
 from peft_tradeoffs.report import imported_text
 
 COMPUTED = (
@@ -51,7 +51,7 @@ def test_markdown_shows_a_text_and_runs_none(text):
     assert {child.type for child in line.children} <= {"text", "text_special"}
     shown = "".join(child.content for child in line.children)
     assert shown == f"x {' '.join(text.split())}"
-    table = table_formats.grid(pd.DataFrame({"Arm": [text], "Value": ["1"]}))
+    table = readable.grid(pd.DataFrame({"Arm": [text], "Value": ["1"]}))
     cells = [token for token in reader.parse(table) if token.type == "inline"][2:]
     assert len(cells) == 2 and {child.type for cell in cells for child in cell.children} <= {"text", "text_special"}
 
@@ -60,7 +60,7 @@ def test_markdown_shows_a_text_and_runs_none(text):
     "text", ["\\input{/etc/passwd}", "\\write18{id}", "a\n\nb", "[1ex] x", "* x", "$x$ %", "^^5cx"]
 )
 def test_latex_prints_a_text_and_runs_none(text):
-    escaped = table_formats.escape_latex(text)
+    escaped = readable.escape_latex(text)
     assert "\n" not in escaped and not escaped.startswith(("[", "*"))
     left = escaped.replace("\\textbackslash{}", "").replace("\\textasciicircum{}", "")
     assert "\\input" not in left and "\\write" not in left and "^^" not in left
@@ -86,7 +86,7 @@ def test_imported_results_are_inert(tmp_path):
     (tmp_path / "hostile.json").write_text(json.dumps(content))
     frame = imported_text.imported_frame({"peft": [str(tmp_path / "hostile.json")]})
     text = imported_text
-    table_formats.write_tables(
+    readable.write_tables(
         tmp_path, "imported", frame, text.imported_readable, text.imported_notes, lead=text.imported_lead, by="source"
     )
     written = pd.read_csv(tmp_path / "imported.csv", dtype=str, keep_default_na=False)

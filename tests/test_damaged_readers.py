@@ -15,16 +15,15 @@ import synthetic
 from peft_tradeoffs.analysis import reference, tables
 from peft_tradeoffs.analysis.comparison import read_comparison
 from peft_tradeoffs.analysis.contract_text import with_differences
-from peft_tradeoffs.analysis.csv_tables import read_table
-from peft_tradeoffs.analysis.job_noise import read_noise
 from peft_tradeoffs.analysis.reference_files import read_env
+from peft_tradeoffs.analysis.stats import read_noise
+from peft_tradeoffs.analysis.tables import read_table
 from peft_tradeoffs.analysis.tuning_table import read_tuning
 from peft_tradeoffs.core import errors, files, seal
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.report import imported, tracking_record
+from peft_tradeoffs.report import imported, tracking
 from peft_tradeoffs.runs import lock, tuning
-from peft_tradeoffs.runs.run_status import grid_status, table
-from peft_tradeoffs.runs.tuning_status import tuning_status
+from peft_tradeoffs.runs.status import grid_status, table, tuning_status
 from peft_tradeoffs.training.batch_search import KeptPeaks
 
 RUNS = [synthetic.summary("full", None, seed) for seed in (0, 1)]
@@ -272,7 +271,7 @@ def test_a_lock_that_is_broken_has_no_owner(tmp_path: Path, content: str) -> Non
 @pytest.mark.parametrize("content", BROKEN)
 def test_a_tracker_record_that_is_broken_counts_as_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "seed0.json").write_text(content)
-    assert tracking_record.failed_attempts(tmp_path / "seed0.json") == 0
+    assert tracking.failed_attempts(tmp_path / "seed0.json") == 0
 
 
 # Status: one damaged file says so of its run, and nothing of the others.

@@ -19,7 +19,7 @@ from peft_tradeoffs.analysis.finished import LINE_ENDS
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import run_folder, summaries
-from peft_tradeoffs.report import export, publish
+from peft_tradeoffs.report import cards, export
 
 GRID = {"dataset": ["sst2"], "model": ["distilbert"], "arm": ["full", "lora-r4"], "seed": [0, 1]}
 ROWS, WRONG = 872, 44
@@ -62,7 +62,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def study(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy; of the cards only the look at what they are made of is taken (test_cards.py has the rest)."""
-    monkeypatch.setattr(publish, "_reason", lambda summary, there: "no card is wanted")
+    monkeypatch.setattr(cards, "_reason", lambda summary, there: "no card is wanted")
     folder = tmp_path / "study"
     shutil.copytree(pristine, folder)
     return folder
@@ -91,7 +91,7 @@ def read(study: Path, keep_weights: bool = True) -> list[Any]:
     folder = run_folder(study / "runs", "sst2", "distilbert", "lora-r4", 0)
     predicted = read_predictions(folder / "predictions.csv", one.iloc[0].to_dict())
     places = (study / "runs", study, study, study / "published")
-    publish.publish(one, tables.arms_frame(runs), pd.DataFrame(), {"sst2": {}}, *places, keep_weights)
+    cards.publish(one, tables.arms_frame(runs), pd.DataFrame(), {"sst2": {}}, *places, keep_weights)
     return [runs.to_csv(), predicted, export.read_metrics(runs, study / "runs").to_csv()]
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.datafiles import Table, read_table
+from peft_tradeoffs.inputs.data_files import Table, read_table
 from peft_tradeoffs.inputs.splits import make_splits
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.datafiles import Table, check_head, read_table
+from peft_tradeoffs.inputs.data_files import Table, check_head, read_table
 
 COLUMNS = ["text", "label"]
 FRAME = pd.DataFrame(

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import synthetic
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.report import export, export_schema
+from peft_tradeoffs.report import export
 from tiny import REPOSITORY
 
 RUNS = [
@@ -200,7 +200,7 @@ def test_the_package_lists_the_files_with_their_checksums(folder):
 
 def test_a_key_of_another_version_is_kept():
     runs = tables.runs_frame([synthetic.summary("full", None, 0, new_s=1.5, odd=["a", 1])])
-    fields = {field["name"]: field for field in export_schema.run_fields(runs)}
+    fields = {field["name"]: field for field in export.run_fields(runs)}
     assert (fields["new_s"]["type"], fields["new_s"]["unit"], fields["odd"]["type"]) == ("number", "s", "any")
     assert (
         export.arrow_table(export.results(runs, export.read_metrics(runs.iloc[:0], Path()))["runs"]).to_pylist()[0][
@@ -208,7 +208,7 @@ def test_a_key_of_another_version_is_kept():
         ]
         == '["a", 1]'
     )
-    arms = {field["name"]: field for field in export_schema.arm_fields(tables.arms_frame(runs))}
+    arms = {field["name"]: field for field in export.arm_fields(tables.arms_frame(runs))}
     assert arms["new_s_mean"]["type"] == "number" and "another version" in arms["new_s_mean"]["description"]
 
 

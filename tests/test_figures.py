@@ -16,8 +16,8 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.core.arms import arm_label
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.report import palette, style
 from peft_tradeoffs.report.best import choose
 from peft_tradeoffs.report.canvas import message

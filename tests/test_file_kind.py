@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.datafiles import check_head, read_table
+from peft_tradeoffs.inputs.data_files import check_head, read_table
 
 COLUMNS = ["text", "label"]
 CSV = "text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(40))

@@ -8,7 +8,7 @@ import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 from peft_tradeoffs.training import methods
-from peft_tradeoffs.training.frozen import frozen_dtype, hold_as_computed
+from peft_tradeoffs.training.methods import frozen_dtype, hold_as_computed
 from transformers import (
     BartConfig,
     BartForSequenceClassification,

@@ -17,9 +17,8 @@ from peft_tradeoffs.measure.devices import free_memory
 from peft_tradeoffs.measure.phases import Phases
 from peft_tradeoffs.training import capture, engine, methods
 from peft_tradeoffs.training.batches import longest_text
-from peft_tradeoffs.training.checkpointing import BlockGenerators
-from peft_tradeoffs.training.frozen import hold_as_computed
-from peft_tradeoffs.training.step import Settings
+from peft_tradeoffs.training.methods import hold_as_computed
+from peft_tradeoffs.training.step import BlockGenerators, Settings
 
 pytestmark = [
     pytest.mark.gpu,

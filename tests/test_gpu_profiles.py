@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from peft_tradeoffs.measure import trace_format, trace_times
-from peft_tradeoffs.measure.memory_timeline import CATEGORIES
+from peft_tradeoffs.measure import traces
+from peft_tradeoffs.measure.traces import CATEGORIES
 
 pytestmark = [
     pytest.mark.gpu,
@@ -41,8 +41,8 @@ def full(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_engine_has_a_trace_that_can_be_opened(full):
     assert json.loads((full / "env.json").read_text())["problems"] == []
     for engine in ENGINES:
-        trace = trace_format.read(full / f"trace_{engine}.json.gz")
-        assert trace_format.problems(trace) == []
+        trace = traces.read(full / f"trace_{engine}.json.gz")
+        assert traces.problems(trace) == []
         assert any(event.get("cat") == "kernel" for event in trace["traceEvents"])
 
 
@@ -50,9 +50,9 @@ def test_self_times_sum_to_the_window_on_both_sides(full):
     operators, kernels = pd.read_csv(full / "operators.csv"), pd.read_csv(full / "kernels.csv")
     for (_, _), own in operators.groupby(["engine", "batch"]):
         for side in ("cpu", "gpu"):
-            assert own[f"self_{side}_share"].sum() == pytest.approx(1, abs=trace_times.TOLERANCE)
-        assert trace_times.NO_LAUNCH not in set(own["operator"])
-    assert np.allclose(kernels.groupby(["engine", "batch"])["gpu_share"].sum(), 1, atol=trace_times.TOLERANCE)
+            assert own[f"self_{side}_share"].sum() == pytest.approx(1, abs=traces.TOLERANCE)
+        assert traces.NO_LAUNCH not in set(own["operator"])
+    assert np.allclose(kernels.groupby(["engine", "batch"])["gpu_share"].sum(), 1, atol=traces.TOLERANCE)
     assert len(operators.groupby(["engine", "batch"])) == 2 * len(ENGINES)
 
 

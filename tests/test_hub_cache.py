@@ -7,7 +7,7 @@ import pytest
 from hub_client import DATASET, MODEL, REVISION, dataset_call, fail, hub, model_call, succeed, tiny_glue
 from hub_server import HubServer
 from huggingface_hub import RepoFile
-from peft_tradeoffs.inputs.hub_cache import damaged
+from peft_tradeoffs.inputs.hub import damaged
 from small_model import files
 from test_model_check import write
 

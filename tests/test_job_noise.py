@@ -5,17 +5,17 @@ import pandas as pd
 import pytest
 import synthetic
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.job_noise import (
+from peft_tradeoffs.analysis.means import interval, interval_notes
+from peft_tradeoffs.analysis.stats import (
     UNKNOWN_SPREAD,
     JobNoise,
     job_noise,
     noise_notes,
     over_jobs,
+    over_seeds,
     processes,
     read_noise,
 )
-from peft_tradeoffs.analysis.mean_interval import interval, interval_notes
-from peft_tradeoffs.analysis.stats import over_seeds
 from peft_tradeoffs.core.errors import InputError
 from scipy import stats
 

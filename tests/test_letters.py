@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from peft_tradeoffs.analysis.letters import letter_display
+from peft_tradeoffs.analysis.stats import letter_display
 
 
 def matrix(size: int, *pairs: tuple[int, int]) -> np.ndarray:

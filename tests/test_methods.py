@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.random_models import write_random_model
+from peft_tradeoffs.inputs.models import write_random_model
 from peft_tradeoffs.training import methods
 
 LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import small_model
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.model_check import check_folder
+from peft_tradeoffs.inputs.model_check import check_folder, read_header
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.inputs.models import fetch_model
-from peft_tradeoffs.inputs.safetensors_header import read_header
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 ANNEX = b"/annex/objects/SHA256E-s12345--0000.safetensors\n"

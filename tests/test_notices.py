@@ -13,11 +13,11 @@ import tiny
 from markdown_it import MarkdownIt
 from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.notices import constant, warnings_by_pair
+from peft_tradeoffs.analysis.readable import latex, markdown
 from peft_tradeoffs.analysis.recommendation import recommendation_frame
 from peft_tradeoffs.analysis.recommendation_text import answer, recommendation_markdown
-from peft_tradeoffs.analysis.table_formats import latex, markdown
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.markdown_text import plain
+from peft_tradeoffs.core.text import plain
 from test_recommendation import BAD, GOOD, NO_LIMITS, compared
 
 PAIR = ("sst2", "distilbert")
@@ -197,7 +197,7 @@ def test_scripts_and_the_page(tmp_path):
 
 
 def test_a_verdict_on_the_page_has_its_warnings(tmp_path):
-    from peft_tradeoffs.report.contents import verdict as shown
+    from peft_tradeoffs.report.page import verdict as shown
 
     _, _, text = verdict([*arm("full", None), *arm("lora", 8)], {"lora-r8": GOOD}, [HOSTILE, LEAKED])
     (part,) = shown(text)

@@ -13,9 +13,8 @@ import recorded_nvml
 import tiny
 import torch
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.measure import gpu, isolation
-from peft_tradeoffs.measure.gpu import Gpu, Unavailable
-from peft_tradeoffs.measure.isolation import Isolation, check_alone, new_pids
+from peft_tradeoffs.measure import gpu
+from peft_tradeoffs.measure.gpu import Gpu, Isolation, Unavailable, check_alone, new_pids
 from recorded_nvml import MIB, MIG_UUID, OTHER_UUID, OWN_BYTES, UUID, Device
 
 STRANGER = 4_194_305  # above the kernel's largest process id
@@ -32,7 +31,7 @@ def nvml(monkeypatch, device) -> recorded_nvml.Nvml:
 
 
 def test_importing_is_cheap():
-    modules = "gpu, isolation, energy, lease, environment"
+    modules = "gpu, energy, lease, environment"
     heavy = "{'torch', 'pynvml', 'numpy'}"
     code = f"import sys; from peft_tradeoffs.measure import {modules}; print({heavy} & set(sys.modules))"
     scripts = str(tiny.REPOSITORY / "workflow_scripts")
@@ -202,7 +201,7 @@ def test_alone(nvml, device):
 
 
 def test_another_process_is_an_error_that_names_it(nvml, device, monkeypatch):
-    monkeypatch.setattr(isolation, "_command", {77: "python3"}.get)
+    monkeypatch.setattr(gpu, "_command", {77: "python3"}.get)
     device.processes = [(904, OWN_BYTES), (77, 512 * MIB), (78, None)]
     with pytest.raises(InputError) as caught:
         check_alone(Gpu(UUID), {904}, allow_shared=False)
@@ -223,11 +222,11 @@ def test_another_process_that_is_allowed_is_recorded(nvml, device):
 
 def test_a_command_is_named_outside_containers_alone(monkeypatch):
     own = str(Path("/proc/self/ns/pid").readlink())
-    monkeypatch.setattr(isolation, "INITIAL_PID_NAMESPACE", own)
-    assert isolation._command(os.getpid()) in ("python", "python3", "python3.11", "pytest", "py.test")
-    assert isolation._command(STRANGER) is None
-    monkeypatch.setattr(isolation, "INITIAL_PID_NAMESPACE", "pid:[1]")
-    assert isolation._command(os.getpid()) is None
+    monkeypatch.setattr(gpu, "INITIAL_PID_NAMESPACE", own)
+    assert gpu._command(os.getpid()) in ("python", "python3", "python3.11", "pytest", "py.test")
+    assert gpu._command(STRANGER) is None
+    monkeypatch.setattr(gpu, "INITIAL_PID_NAMESPACE", "pid:[1]")
+    assert gpu._command(os.getpid()) is None
 
 
 @pytest.mark.parametrize(
@@ -258,11 +257,11 @@ def test_a_job_alone_in_a_container(nvml, device):
 
 def test_a_process_that_is_leaving_is_waited_for(nvml, device, monkeypatch):
     device.processes = [(STRANGER, 300 * MIB)]
-    monkeypatch.setattr(isolation.time, "sleep", lambda seconds: device.processes.clear())
+    monkeypatch.setattr(gpu.time, "sleep", lambda seconds: device.processes.clear())
     watch = Isolation(Gpu(UUID), None, allow_shared=False, patience_s=10.0)
     assert watch.others() == []
     device.processes = [(STRANGER, 300 * MIB)]
-    monkeypatch.setattr(isolation.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(gpu.time, "sleep", lambda seconds: None)
     with pytest.raises(InputError, match=f"pid {STRANGER}"):
         Isolation(Gpu(UUID), None, allow_shared=False, patience_s=0.2)
 
@@ -319,7 +318,7 @@ def test_an_allowed_process_stays_recorded_after_it_left(nvml, device):
 def test_a_driver_that_hides_this_process_may_hide_others(nvml):
     watch = Isolation(Gpu(UUID), None, allow_shared=False)
     watch.context_made()
-    assert watch.shared() == (None, isolation.HIDDEN)
+    assert watch.shared() == (None, gpu.HIDDEN)
     size, reason = watch.process_MiB()
     assert size is None
     assert "does not list" in reason

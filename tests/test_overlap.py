@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.datafiles import Table
-from peft_tradeoffs.inputs.overlap import check_distinct, overlap_warnings, share
-from peft_tradeoffs.inputs.splits import Split
+from peft_tradeoffs.inputs.data_files import Table
+from peft_tradeoffs.inputs.splits import Split, check_distinct, overlap_warnings, share
 
 
 def split(texts, labels=None) -> Split:

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs.analysis import comparison_text, readable, recommendation_words, tables
+from peft_tradeoffs.analysis import comparison, readable, recommendation_text, tables
 from peft_tradeoffs.analysis.comparison import read_comparison
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.positive_class import of_labels, put_last
 from peft_tradeoffs.inputs.splits import Split, make_splits
 from peft_tradeoffs.tasks import metric_names, metrics
-from peft_tradeoffs.tasks.jackknife import metric_of
+from peft_tradeoffs.tasks.metrics import metric_of
 from test_comparison import ROWS, compared
 
 LABELS = ["anomaly", "normal", "normal", "normal"] * 5
@@ -162,9 +162,9 @@ def test_comparison_and_verdict_name_it(tmp_path: Path):
             runs.append((synthetic.summary(*arm, seed, test_rows=ROWS, **changes), columns))
     compared(tmp_path, runs).to_csv(tmp_path / "comparison.csv", index=False)
     rows = read_comparison(tmp_path / "comparison.csv")
-    assert {"F1 of 'anomaly'", "Difference, F1 of 'anomaly'"} <= set(comparison_text.comparison_readable(rows))
-    assert "within 0.01 F1 of 'anomaly' of full" in " ".join(comparison_text.comparison_notes(rows))
-    assert recommendation_words.metric_words(rows.iloc[0].to_dict()) == "F1 of 'anomaly'"
+    assert {"F1 of 'anomaly'", "Difference, F1 of 'anomaly'"} <= set(comparison.comparison_readable(rows))
+    assert "within 0.01 F1 of 'anomaly' of full" in " ".join(comparison.comparison_notes(rows))
+    assert recommendation_text.metric_words(rows.iloc[0].to_dict()) == "F1 of 'anomaly'"
 
 
 def test_schema_and_summary_agree():

@@ -13,12 +13,11 @@ import torch
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.code import dependencies
 from peft_tradeoffs.inputs.tokens import Split
-from peft_tradeoffs.measure import trace_format, trace_times
+from peft_tradeoffs.measure import traces
 from peft_tradeoffs.measure.devices import Device
-from peft_tradeoffs.measure.memory_timeline import CATEGORIES, MIB, Held, timeline
-from peft_tradeoffs.measure.profile_tables import engine_row, kernel_rows, operator_rows
-from peft_tradeoffs.report.profile_text import index_frame, index_text, operators_text
-from peft_tradeoffs.training import arm_profile, methods, profiling
+from peft_tradeoffs.measure.traces import CATEGORIES, MIB, Held, engine_row, kernel_rows, operator_rows, timeline
+from peft_tradeoffs.report.profiles import index_frame, index_text, operators_text
+from peft_tradeoffs.training import methods, profiling
 from peft_tradeoffs.training.step import Settings
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -60,10 +59,10 @@ def trace(steps: profiling.ProfiledSteps) -> dict[str, Any]:
 
 
 def test_a_trace_has_the_format_and_comes_back_from_its_file(trace, tmp_path):
-    assert trace_format.problems(trace) == []
+    assert traces.problems(trace) == []
     path = tmp_path / "trace_eager.json.gz"
-    trace_format.write(path, trace)
-    assert trace_format.read(path) == trace
+    traces.write(path, trace)
+    assert traces.read(path) == trace
     assert "/tmp" not in json.dumps(trace)
 
 
@@ -85,13 +84,13 @@ def event(ts: float, dur: float, name: str = "aten::mm", **more: Any) -> dict[st
     ],
 )
 def test_what_a_trace_lacks_is_said(events, said):
-    (problem,) = trace_format.problems({"traceEvents": events})
+    (problem,) = traces.problems({"traceEvents": events})
     assert said in problem
 
 
 def test_events_within_one_another_or_apart_are_no_problem():
     fine = [event(0, 5), event(0, 2), event(2, 3), event(5, 1), event(3, 4, tid=2), event(4, 3, cat="cuda_runtime")]
-    assert trace_format.problems({"traceEvents": fine}) == []
+    assert traces.problems({"traceEvents": fine}) == []
 
 
 def test_kernels_that_overlap_stand_on_tracks_of_their_own_and_keep_their_times():
@@ -101,9 +100,9 @@ def test_kernels_that_overlap_stand_on_tracks_of_their_own_and_keep_their_times(
     arrow = {"ph": "f", "bp": "e", "id": 3, "name": "ac2g", "cat": "ac2g", "pid": 0, "tid": 7, "ts": 4.0}
     around = event(0, 30, "step", cat="gpu_user_annotation", pid=0, tid=7)
     recorded = {"traceEvents": [around, kernel(0, 5), kernel(4, 4), arrow, kernel(7, 2), kernel(9, 1), event(4.0, 1)]}
-    assert "cross others" in trace_format.problems(recorded)[0]
-    apart = trace_format.with_overlaps_apart(recorded)
-    assert trace_format.problems(apart) == []
+    assert "cross others" in traces.problems(recorded)[0]
+    apart = traces.with_overlaps_apart(recorded)
+    assert traces.problems(apart) == []
     found = {(e["cat"], e["ts"]): (e["tid"], e.get("dur")) for e in apart["traceEvents"] if e["ph"] != "M"}
     own, second = 7, "7, overlap 1"
     assert [found["kernel", ts] for ts in (0, 4, 7, 9)] == [(own, 5), (second, 4), (own, 2), (own, 1)]
@@ -111,19 +110,19 @@ def test_kernels_that_overlap_stand_on_tracks_of_their_own_and_keep_their_times(
     about = [(e["pid"], e["tid"], e["args"]) for e in apart["traceEvents"] if e["ph"] == "M"]
     assert about == [(0, second, {"name": "stream 7, overlap 1"}), (0, second, {"sort_index": 7})]
     ties = {"traceEvents": [kernel(0, 10), kernel(0, 5), arrow | {"ts": 0}, kernel(6, 8)]}
-    assert trace_format.problems(ties) != []
-    apart = trace_format.with_overlaps_apart(ties)
-    assert trace_format.problems(apart) == []
+    assert traces.problems(ties) != []
+    apart = traces.with_overlaps_apart(ties)
+    assert traces.problems(apart) == []
     assert [e["tid"] for e in apart["traceEvents"] if e["ph"] != "M"] == [own, second, own, second]
     fine = {"traceEvents": [event(0, 5), event(1, 2), kernel(0, 5), kernel(5, 1)]}
-    assert trace_format.with_overlaps_apart(fine) == fine
+    assert traces.with_overlaps_apart(fine) == fine
 
 
 # Times.
 
 
 def test_self_times_of_every_window_sum_to_it(trace):
-    typical, longest = trace_times.windows(trace)
+    typical, longest = traces.windows(trace)
     assert [typical.name, longest.name] == ["typical", "longest"]
     for window in (typical, longest):
         assert window.steps == PLAN.steps
@@ -143,7 +142,7 @@ def test_self_times_are_those_of_torch(tmp_path):
     ):
         torch.nn.functional.gelu(first @ second).sum().backward()
     recorded.export_chrome_trace(str(tmp_path / "trace.json"))
-    (window,) = trace_times.windows(trace_format.read(tmp_path / "trace.json"))
+    (window,) = traces.windows(traces.read(tmp_path / "trace.json"))
     own = {row.name: row for row in window.rows if row.kind == "operator"}
     of_torch = {entry.key: entry for entry in recorded.key_averages() if entry.key not in ("window: one", "step")}
     assert own.keys() == of_torch.keys()
@@ -189,7 +188,7 @@ GPU_TRACE = {
 
 
 def test_a_gpu_s_window_is_kernels_and_idle_and_every_kernel_is_of_what_launched_it():
-    (window,) = trace_times.windows(GPU_TRACE)
+    (window,) = traces.windows(GPU_TRACE)
     rows = {(row.kind, row.name): (row.calls, row.cpu_us, row.gpu_us) for row in window.rows}
     assert rows == {
         ("operator", "aten::mm"): (2, 8 + 6, 40),
@@ -211,15 +210,15 @@ def test_a_gpu_s_window_is_kernels_and_idle_and_every_kernel_is_of_what_launched
 
 def test_what_runs_twice_at_a_time_is_said_beyond_five_per_cent():
     beside = [on_gpu(1040, 4, "gemm", 2, stream=8)]
-    (window,) = trace_times.windows({"traceEvents": GPU_TRACE["traceEvents"] + beside})
+    (window,) = traces.windows({"traceEvents": GPU_TRACE["traceEvents"] + beside})
     assert window.sums()["gpu"] == pytest.approx(1.04) and window.busy_us == 54 and window.problems() == []
     beside.append(on_gpu(1010, 10, "gemm", 1, stream=8))
-    (window,) = trace_times.windows({"traceEvents": GPU_TRACE["traceEvents"] + beside})
+    (window,) = traces.windows({"traceEvents": GPU_TRACE["traceEvents"] + beside})
     assert window.problems() == ["typical batch: self times of the GPU sum to 114.0% of the window"]
 
 
 def test_tables_of_a_gpu():
-    (window,) = trace_times.windows(GPU_TRACE)
+    (window,) = traces.windows(GPU_TRACE)
     engine = engine_row("captured", window, (32, 48), 0.05, {"capture_s": 1.0, "compile_s": 0.0})
     assert (engine["gpu_busy_share"], engine["kernels"], engine["launches"], engine["reason"]) == (0.54, 4, 3, None)
     operators, kernels = pd.DataFrame(operator_rows("captured", window)), pd.DataFrame(kernel_rows("captured", window))
@@ -344,13 +343,13 @@ class NoGraph:
     ],
 )
 def test_an_engine_that_cannot_is_a_row_that_says_why(profiled, tmp_path, monkeypatch, engine, fails, reason):
-    monkeypatch.setattr(arm_profile, "ProfiledSteps", fails)
+    monkeypatch.setattr(profiling, "ProfiledSteps", fails)
     results = profiled / "results"
     settings = json.loads((results / "profiles/reviews/tiny/full/env.json").read_text())["settings"]
     manifest = json.loads((results / "models/tiny.json").read_text())
     source = (manifest, results / "models/tiny", results / "tokens/reviews/tiny.npz")
     device = Device(CPU, None, "no GPU", None, None, None, 0.0)
-    arm = arm_profile.ArmProfile(settings, 0, source, device, PLAN)
+    arm = profiling.ArmProfile(settings, 0, source, device, PLAN)
     arm.add(engine, tmp_path)
     arm.write(tmp_path, {}, 1)
     engines = pd.read_csv(tmp_path / "engines.csv")
@@ -395,7 +394,7 @@ def test_the_target_profiles_what_is_asked_for_and_trains_nothing(profiled):
     folder = results / "profiles/reviews/tiny"
     assert sorted(path.name for path in folder.iterdir()) == ["full", "qlora-r4"]
     for arm in folder.iterdir():
-        assert trace_format.problems(trace_format.read(arm / "trace_eager.json.gz")) == []
+        assert traces.problems(traces.read(arm / "trace_eager.json.gz")) == []
         operators = pd.read_csv(arm / "operators.csv")
         sums = operators.groupby("batch")["self_cpu_share"].sum()
         assert set(sums.index) == {"typical", "longest"} and np.allclose(sums, 1)

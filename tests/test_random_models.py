@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.random_models import _check_vocabulary, write_random_model
+from peft_tradeoffs.inputs.models import _check_vocabulary, write_random_model
 from peft_tradeoffs.training import methods
 from safetensors.torch import load_file
 from test_models import beside, digest, fail, fetch, succeed

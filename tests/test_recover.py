@@ -13,10 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
-from peft_tradeoffs.core import squeue
+from peft_tradeoffs.core import slurm
 from peft_tradeoffs.runs import lock
 from peft_tradeoffs.runs.lock import Owner
-from peft_tradeoffs.runs.snakemake_lock import LOCKS, is_snakemake
+from peft_tradeoffs.runs.recovery import LOCKS, is_snakemake
 from test_lock import holder
 
 UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
@@ -254,11 +254,11 @@ def test_cancel_ends_no_process_that_a_forged_lock_names(folder, no_slurm, snake
 
 def test_cancel_leaves_a_process_that_it_cannot_look_into(folder, monkeypatch) -> None:
     """Another user's, whose open files /proc does not show."""
-    from peft_tradeoffs.runs import orphans
+    from peft_tradeoffs.runs import recovery
 
     forged(folder / "results/runs/d/m/full/seed0", os.getpid())
-    monkeypatch.setattr(orphans, "holds", lambda pid, path: None)
-    (orphan,) = orphans.at_work(folder)
+    monkeypatch.setattr(recovery, "holds", lambda pid, path: None)
+    (orphan,) = recovery.at_work(folder)
     assert not orphan.known
     sys.path.insert(0, str(tiny.REPOSITORY / "workflow_scripts"))
     import recover as script
@@ -275,4 +275,4 @@ def test_the_name_of_another_job_is_in_nobodys_way(folder, queue, name) -> None:
         f"7|{name}|RUNNING|None|node1||{folder}\n8|{UUID}|PENDING|Resources||rule_train_wildcards_a|{folder}\n"
         f"9_[1-3]|{UUID}|PENDING|Resources||rule_train|{folder}\n"
     )
-    assert [job.id for job in squeue.jobs(folder)] == ["8", "9_[1-3]"]
+    assert [job.id for job in slurm.jobs(folder)] == ["8", "9_[1-3]"]

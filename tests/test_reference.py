@@ -14,9 +14,8 @@ import pytest
 import synthetic
 import tiny
 from peft_tradeoffs.analysis import reference
-from peft_tradeoffs.analysis.reference_check import ALPHA
-from peft_tradeoffs.analysis.reference_check import check as judge
-from peft_tradeoffs.analysis.reference_text import report
+from peft_tradeoffs.analysis.gate import ALPHA, report
+from peft_tradeoffs.analysis.gate import check as judge
 from peft_tradeoffs.analysis.tables import runs_frame
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.preflight import check_reference

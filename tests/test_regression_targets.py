@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.classifier import HEAD
-from peft_tradeoffs.report import card_loading
+from peft_tradeoffs.report import cards
 from peft_tradeoffs.training import methods
 from peft_tradeoffs.training import run as runs
 from peft_tradeoffs.training.scaling import TargetScale, in_own_units, spread
@@ -144,10 +144,10 @@ def test_targets_that_float32_cannot_tell_apart_stay_out_of_the_weights(tiny_ber
 def test_the_card_says_how_a_value_is_had():
     env = {"settings": {"peft": None, "quantization": None}, "targets": {"mean": 2.5, "sd": 0.5, "in_weights": True}}
     tokens = {"max_length": 32, "num_labels": 1, "pad_token_id": 0}
-    assert "\n    value = logits[0, 0]  # in the units" not in (code := card_loading.example(env, tokens, pair=False))
+    assert "\n    value = logits[0, 0]  # in the units" not in (code := cards.example(env, tokens, pair=False))
     assert "\nvalue = logits[0, 0]  # in the units of the data\n" in code
     env["targets"]["in_weights"] = False
-    assert "\nvalue = logits[0, 0] * 0.5 + 2.5  # in the units" in card_loading.example(env, tokens, pair=False)
+    assert "\nvalue = logits[0, 0] * 0.5 + 2.5  # in the units" in cards.example(env, tokens, pair=False)
 
 
 def test_predictions_are_written_as_they_are(tmp_path: Path):

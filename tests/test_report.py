@@ -16,7 +16,7 @@ from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.recommendation import recommendation_frame
 from peft_tradeoffs.analysis.recommendation_text import recommendation_markdown
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.report.contents import report
+from peft_tradeoffs.report.page import report
 from peft_tradeoffs.report.scatter import pareto
 from playwright.sync_api import Browser, Page
 from test_recommendation import GOOD, NO_LIMITS, compared

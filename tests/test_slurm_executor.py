@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from peft_tradeoffs.core import squeue
-from peft_tradeoffs.core.squeue import Job
-from peft_tradeoffs.runs import slurm_executor, slurm_status
+from peft_tradeoffs.core import slurm
+from peft_tradeoffs.core.slurm import Job
+from peft_tradeoffs.runs import slurm_executor
 
 plugin = pytest.importorskip("snakemake_executor_plugin_slurm")
 FAILED = (None, None)  # what the plugin's query gives where squeue ends with an error
@@ -48,11 +48,11 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     async def ask(source: str, name: str) -> dict[str, str]:
         answer = given[source].pop(0)
         if isinstance(answer, str):
-            raise slurm_status.NoAnswer(answer)
+            raise slurm_executor.NoAnswer(answer)
         return answer
 
-    monkeypatch.setattr(slurm_status, "ask", ask)
-    monkeypatch.setattr(slurm_status, "sources", lambda first: sorted(slurm_status.SOURCES, key=first.__ne__))
+    monkeypatch.setattr(slurm_executor, "ask", ask)
+    monkeypatch.setattr(slurm_executor, "sources_from", lambda first: sorted(slurm_executor.SOURCES, key=first.__ne__))
     monkeypatch.setattr(plugin, "get_min_job_age", lambda: 300)
     return given
 
@@ -230,10 +230,10 @@ def test_tasks_of_an_array_that_wait_are_not_forgotten(original, answers, monkey
     monkeypatch.setattr(slurm_executor, "FORGOTTEN_S", 0)
     made = executor(slurm_executor.outlasting(original))
     jobs = [task(f"17_{number}") for number in (1, 2, 3, 4)]
-    answers["squeue"] += [slurm_status.read("17_[2-4%2]|PENDING\n17_1|RUNNING\n")] * 3
+    answers["squeue"] += [slurm_executor.read("17_[2-4%2]|PENDING\n17_1|RUNNING\n")] * 3
     for _ in range(3):
         assert look(made, jobs) == ["17_1", "17_2", "17_3", "17_4"]
-    answers["squeue"].append(slurm_status.read("17_[4]|PENDING\n17_1|COMPLETED\n17_2|FAILED\n17_3|RUNNING\n"))
+    answers["squeue"].append(slurm_executor.read("17_[4]|PENDING\n17_1|COMPLETED\n17_2|FAILED\n17_3|RUNNING\n"))
     assert look(made, jobs) == ["17_3", "17_4"]
     assert (made.workflow.scheduler.finished, made.workflow.scheduler.failed) == (["17_1"], ["17_2"])
 
@@ -252,18 +252,18 @@ def test_tasks_of_an_array_that_wait_are_not_forgotten(original, answers, monkey
     ],
 )
 def test_the_ids_of_tasks_that_wait(listed, tasks):
-    assert slurm_status.expand(listed) == tasks
+    assert slurm_executor.expand(listed) == tasks
 
 
 def test_a_task_beyond_a_list_that_is_cut_off_waits_with_the_others(answers):
-    answers["squeue"].append(slurm_status.read("17_[1,3,...]|PENDING"))
-    states, failed = asyncio.run(slurm_status.job_states("name", ["17_99", "18_1"], ["squeue"]))
+    answers["squeue"].append(slurm_executor.read("17_[1,3,...]|PENDING"))
+    states, failed = asyncio.run(slurm_executor.job_states("name", ["17_99", "18_1"], ["squeue"]))
     assert (states, failed) == ({"17_99": "PENDING"}, {})
 
 
 def test_a_state_of_two_words_ends_a_job(original, answers):
     made = executor(slurm_executor.outlasting(original))
-    answers["squeue"].append(slurm_status.read("1|CANCELLED by 0\n"))
+    answers["squeue"].append(slurm_executor.read("1|CANCELLED by 0\n"))
     assert look(made, [job(1)]) == []
     assert made.workflow.scheduler.failed == [1]
 
@@ -277,12 +277,12 @@ def test_a_state_of_two_words_ends_a_job(original, answers):
     ids=["fails", "hangs"],
 )
 def test_what_a_source_says_for_itself(tmp_path, monkeypatch, script, said):
-    monkeypatch.setattr(slurm_status, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(slurm_executor, "TIMEOUT_S", 0.3)
     (tmp_path / "sacct").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "sacct").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(slurm_status.NoAnswer, match=f"^sacct: .*{said}"):
-        asyncio.run(slurm_status.ask("sacct", "name"))
+    with pytest.raises(slurm_executor.NoAnswer, match=f"^sacct: .*{said}"):
+        asyncio.run(slurm_executor.ask("sacct", "name"))
 
 
 POLICY = "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time)"
@@ -303,8 +303,8 @@ def sbatch(original, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(original, "run_job", run_job)
     monkeypatch.setattr(original, "_report_job_error_threadsafe", lambda self, info, msg: made.errors.append(msg))
     monkeypatch.setattr(slurm_executor, "RESUBMIT_S", 0.01)
-    monkeypatch.setattr(slurm_executor.squeue, "jobs", lambda folder: [])
-    monkeypatch.setattr(slurm_executor.squeue, "unfinished", lambda: {"7"})
+    monkeypatch.setattr(slurm_executor.slurm, "jobs", lambda folder: [])
+    monkeypatch.setattr(slurm_executor.slurm, "unfinished", lambda: {"7"})
     made.passes = True
     made.executor = executor(slurm_executor.outlasting(original))
     return made
@@ -371,7 +371,7 @@ def test_a_slot_is_waited_for_longer_than_slurmctld(sbatch, monkeypatch):
 
 @pytest.mark.parametrize("said", ["QOSMaxSubmitJobPerUserLimit", "AssocMaxSubmitJobLimit", ""])
 def test_a_limit_that_no_job_of_the_user_fills_never_becomes_free(sbatch, monkeypatch, said):
-    monkeypatch.setattr(slurm_executor.squeue, "unfinished", lambda: set())
+    monkeypatch.setattr(slurm_executor.slurm, "unfinished", lambda: set())
     sbatch.says, sbatch.passes = [f"sbatch: error: {said}\nsbatch: error: {POLICY}"], False
     sbatch.executor.run_job(SimpleNamespace(jobid=1))
     assert len(sbatch.calls) == 1 and "none of your jobs is queued" in sbatch.errors[0]
@@ -443,8 +443,8 @@ def test_an_array_is_submitted_as_a_job_is(original, monkeypatch, caplog, says, 
     monkeypatch.setattr(original, "run_job", lambda self, job: single.append(job.jobid))
     monkeypatch.setattr(original, "_report_job_error_threadsafe", lambda self, info, msg: errors.append(info.job.jobid))
     monkeypatch.setattr(slurm_executor, "RESUBMIT_S", 0.01)
-    monkeypatch.setattr(slurm_executor.squeue, "jobs", lambda folder: [])
-    monkeypatch.setattr(slurm_executor.squeue, "unfinished", lambda: {"7"})
+    monkeypatch.setattr(slurm_executor.slurm, "jobs", lambda folder: [])
+    monkeypatch.setattr(slurm_executor.slurm, "unfinished", lambda: {"7"})
     made = executor(slurm_executor.outlasting(original))
     jobs = [SimpleNamespace(jobid=number, name="train", wildcards=["d", "m", "full"]) for number in (1, 2, 3)]
     made.run_array_jobs(jobs)
@@ -463,7 +463,7 @@ def test_an_array_whose_answer_is_lost_is_not_submitted_again(original, monkeypa
     monkeypatch.setattr(slurm_executor, "RESUBMIT_S", 0.01)
     made = executor(slurm_executor.outlasting(original))
     waits = ("PENDING", "Resources", "", "rule_train", made.run_uuid)
-    monkeypatch.setattr(slurm_executor.squeue, "jobs", lambda folder: [Job(f"17_{n}", *waits) for n in (1, 2)])
+    monkeypatch.setattr(slurm_executor.slurm, "jobs", lambda folder: [Job(f"17_{n}", *waits) for n in (1, 2)])
     made.run_array_jobs([SimpleNamespace(jobid=n, name="train", wildcards=["d"]) for n in (4, 5)])
     assert (submitted, len(array.calls)) == (["17_1", "17_2"], 1)
 
@@ -486,15 +486,15 @@ def test_a_submission_whose_answer_is_lost_is_looked_for_before_the_next(origina
     made._ids.add("6")  # an attempt before, about to end
     train = ("RUNNING", "None", "node1", "rule_train_wildcards_a_b")
     others = [Job("4", *train, "another call"), Job("5", *train[:3], "rule_train_wildcards_c_d", made.run_uuid)]
-    answers = [squeue.NoAnswer("busy"), [*others, *(Job(number, *train, made.run_uuid) for number in ("6", "7"))]]
+    answers = [slurm.NoAnswer("busy"), [*others, *(Job(number, *train, made.run_uuid) for number in ("6", "7"))]]
 
     def jobs(folder: Any) -> list[Job]:
         found = answers.pop(0)
-        if isinstance(found, squeue.NoAnswer):
+        if isinstance(found, slurm.NoAnswer):
             raise found
         return found if arrived else found[:-1]
 
-    monkeypatch.setattr(slurm_executor.squeue, "jobs", jobs)
+    monkeypatch.setattr(slurm_executor.slurm, "jobs", jobs)
     made.run_job(SimpleNamespace(jobid=1, name="train", wildcards=["a", "b"]))
     assert (len(calls), [info.external_jobid for info in submitted]) == ((1, ["7"]) if arrived else (2, []))
     assert errors == []
@@ -507,7 +507,7 @@ def test_log_folders_stay_while_jobs_of_the_folder_are_left(original, monkeypatc
     """A job that waits fails at its start without the folder of its log."""
     calls = []
     monkeypatch.setattr(original, "clean_old_logs", lambda self: calls.append(1))
-    monkeypatch.setattr(slurm_executor.squeue, "jobs", lambda folder: left)
+    monkeypatch.setattr(slurm_executor.slurm, "jobs", lambda folder: left)
     made = executor(slurm_executor.outlasting(original))
     made._submitted = submitted
     made.clean_old_logs()

@@ -11,9 +11,8 @@ import pytest
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs import hub
-from peft_tradeoffs.inputs.datafiles import Table
-from peft_tradeoffs.inputs.overlap import check_distinct
-from peft_tradeoffs.inputs.splits import make_splits, stratified_sample, write_splits
+from peft_tradeoffs.inputs.data_files import Table
+from peft_tradeoffs.inputs.splits import check_distinct, make_splits, stratified_sample, write_splits
 
 SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_dataset.py"
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.process_age import process_age_s
 from peft_tradeoffs.inputs.tokens import load_tokens
+from peft_tradeoffs.measure.phases import process_age_s
 from peft_tradeoffs.runs import attempts
 from peft_tradeoffs.runs.attempts import NO_WORD, Attempts, wall_s
 from peft_tradeoffs.runs.interruption import Interruption

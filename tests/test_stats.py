@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 from peft_tradeoffs.analysis.stats import Estimate, holm, mcnemar, over_seeds, over_seeds_and_examples, seeds_to_decide
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.jackknife import pseudo_values
+from peft_tradeoffs.tasks.metrics import pseudo_values
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired

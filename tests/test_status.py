@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs.core import seal, squeue
-from peft_tradeoffs.core.squeue import Job
-from peft_tradeoffs.runs import run_status
-from peft_tradeoffs.runs.run_status import grid_status, table
-from peft_tradeoffs.runs.tuning_status import tuning_status
+from peft_tradeoffs.core import seal, slurm
+from peft_tradeoffs.core.slurm import Job
+from peft_tradeoffs.runs import status
+from peft_tradeoffs.runs.status import grid_status, table, tuning_status
 
 GRID = {"dataset": ["reviews"], "model": ["tiny"], "arm": ["full", "lora-r4"], "seed": [0, 1]}
 UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
@@ -189,15 +188,15 @@ def test_jobs_are_those_that_snakemake_submitted_from_the_folder(tmp_path, fake_
         f"9|peft-tradeoffs_{UUID}|RUNNING|None|node1|rule_all|{tmp_path}/elsewhere\n"
         f"10|interactive|RUNNING|None|node1|(null)|{tmp_path}\n"
     )
-    found = squeue.jobs(tmp_path)
+    found = slurm.jobs(tmp_path)
     assert [job.id for job in found] == ["7", "8"]
     assert str(found[0]) == "7 train reviews_tiny_full: PENDING Priority"
 
 
 def test_a_slurm_that_does_not_answer_is_said(tmp_path, fake_squeue):
     fake_squeue.write_text("#!/bin/sh\necho slurm_load_jobs error: Unable to contact slurm controller >&2\nexit 1\n")
-    with pytest.raises(squeue.NoAnswer, match="squeue: slurm_load_jobs error: Unable to contact"):
-        squeue.jobs(tmp_path)
+    with pytest.raises(slurm.NoAnswer, match="squeue: slurm_load_jobs error: Unable to contact"):
+        slurm.jobs(tmp_path)
 
 
 def test_the_target_makes_nothing_and_leaves_a_running_call_its_lock(tmp_path, finished):
@@ -219,7 +218,7 @@ def test_it_starts_without_torch():
     script = "import sys; import status; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=tiny.REPOSITORY / "workflow_scripts")
     assert done.returncode == 0
-    assert run_status.duration(59.9) == "0:59"
+    assert status.duration(59.9) == "0:59"
 
 
 def test_a_line_a_tuning_before_the_runs(tmp_path, runs):

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import synthetic
-from peft_tradeoffs.analysis import cost, readable, table_formats, tables
+from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.core.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -314,7 +314,7 @@ def test_cost_is_the_sum_over_all_runs_and_attempts(tmp_path):
     assert float(lora["energy_Wh"]) == pytest.approx(sum(run["energy_J"] for run in done) / 3600)
     text = (tmp_path / "tables" / "cost.md").read_text(encoding="utf-8")
     assert "GPU hours" in text and "| All " in text and "Queue hours" in text
-    (*_, total) = cost.cost_readable(cost.cost_frame(tables.runs_frame(done))).to_dict("records")
+    (*_, total) = readable.cost_readable(readable.cost_frame(tables.runs_frame(done))).to_dict("records")
     assert (total["Arm"], total["Runs"], total["GPU hours"]) == ("All", "2", "1.00")
 
 
@@ -330,14 +330,14 @@ def test_a_run_that_stood_still_is_told_of(seconds):
 @pytest.mark.parametrize(("key", "column"), [("energy_J", "energy_Wh"), ("queue_s", "queue_hours")])
 def test_cost_gives_no_part_of_a_sum_as_the_whole(key, column):
     known, unknown = (synthetic.summary("lora", 4, seed, device="cuda", queue_s=60.0) for seed in (0, 1))
-    assert cost.cost_frame(tables.runs_frame([known, unknown]))[column].notna().all()
+    assert readable.cost_frame(tables.runs_frame([known, unknown]))[column].notna().all()
     unknown[key] = None
-    assert cost.cost_frame(tables.runs_frame([known, unknown]))[column].isna().all()
+    assert readable.cost_frame(tables.runs_frame([known, unknown]))[column].isna().all()
 
 
 def test_cost_of_a_machine_without_a_gpu():
-    frame = cost.cost_frame(tables.runs_frame([synthetic.summary("lora", 4, 0)]))
-    (row, _) = cost.cost_readable(frame).to_dict("records")
+    frame = readable.cost_frame(tables.runs_frame([synthetic.summary("lora", 4, 0)]))
+    (row, _) = readable.cost_readable(frame).to_dict("records")
     assert "Machine hours" in row and "Queue hours" not in row and "Energy, Wh" not in row
 
 
@@ -367,12 +367,12 @@ def test_a_section_a_pair_and_escapes():
         [synthetic.summary("full", None, 0), synthetic.summary("a|b_$%", None, 0, dataset="other_set", arm="a")]
     )
     arms = tables.arms_frame(runs)
-    text = table_formats.markdown(arms, readable.arms_readable, readable.costs_notes)
+    text = readable.markdown(arms, readable.arms_readable, readable.costs_notes)
     assert text.count("\n## ") + text.startswith("## ") == 2
     assert r"a\|b_$%" in text
     table = [line for line in text.split("## other_set")[1].splitlines() if line.startswith("|")]
     assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
-    latex = table_formats.latex(arms, readable.arms_readable, readable.costs_notes)
+    latex = readable.latex(arms, readable.arms_readable, readable.costs_notes)
     assert r"a\textbar{}b\_\$\%" in latex and r"other\_set" in latex
     assert latex.count(r"\begin{longtable}") == latex.count(r"\end{longtable}") == 2
     assert latex.count("{") - latex.count(r"\{") == latex.count("}") - latex.count(r"\}")
@@ -381,7 +381,7 @@ def test_a_section_a_pair_and_escapes():
 
 @pytest.mark.parametrize("char", list(r"&%$#_{}~^\<>|"))
 def test_latex_specials_are_escaped(char):
-    assert table_formats.escape_latex(char).startswith("\\")
+    assert readable.escape_latex(char).startswith("\\")
 
 
 def test_runs_csv_comes_back_as_written(tmp_path):

@@ -1,7 +1,7 @@
 """Text is broken and cut by its width."""
 
 import pytest
-from peft_tradeoffs.report.text_width import shorten, widest, width, wrap
+from peft_tradeoffs.report.style import shorten, widest, width, wrap
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tokenize_dataset
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.splits import make_splits, write_splits
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 

@@ -21,9 +21,8 @@ import synthetic
 import tiny
 import yaml
 from peft_tradeoffs.core import code, files
-from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.redaction import redacted
-from peft_tradeoffs.report import trackers, tracking, tracking_record
+from peft_tradeoffs.core.errors import InputError, redacted
+from peft_tradeoffs.report import trackers, tracking
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 KEYS = ("WANDB_API_KEY", "HF_TOKEN", "SWANLAB_API_KEY", "TRACKIO_WRITE_TOKEN")
@@ -269,9 +268,9 @@ def test_a_tracker_that_is_down_is_not_taken_for_one_that_has_the_runs(folder):
 def test_a_tracker_that_is_missing_is_told_and_fails_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(tracking.PACKAGES, "comet_ml", ("comet_ml_of_no_one",))
     run, path = folder / "results/runs/reviews/tiny/full/seed0", tmp_path / "sent/seed0.json"
-    records = tracking_record.track("comet_ml", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)
+    records = tracking.track("comet_ml", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)
     assert records[run]["reason"] == "comet_ml is not installed here (pip install comet-ml-of-no-one)"
-    assert tracking_record.failed_attempts(path) == 1
+    assert tracking.failed_attempts(path) == 1
     settings = tiny.config(folder, tracking="dvclive", seeds_per_job=1)
     said = tiny.snakemake(folder, settings, "-n", "-p").stdout
     assert "--runs results/runs/reviews/tiny/full/seed1 --folder results/tracking/dvclive" in said  # one job per run
@@ -425,11 +424,11 @@ def test_what_was_sent_before_a_run_was_trained_again_is_remembered_until_it_is_
     def damaged(folder: Path) -> Any:
         raise InputError("its summary was changed")
 
-    monkeypatch.setattr(tracking_record, "_send", send)
-    monkeypatch.setattr(tracking_record, "read_run", damaged)
-    tracking_record.track("tensorboard", "trial", tmp_path, {run: path}, tmp_path / "sent", "0", 1.0)
-    monkeypatch.setattr(tracking_record, "read_run", lambda folder: tracked(0))
+    monkeypatch.setattr(tracking, "_send", send)
+    monkeypatch.setattr(tracking, "read_run", damaged)
+    tracking.track("tensorboard", "trial", tmp_path, {run: path}, tmp_path / "sent", "0", 1.0)
+    monkeypatch.setattr(tracking, "read_run", lambda folder: tracked(0))
     for _ in range(3):
-        record = tracking_record.track("tensorboard", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)[run]
+        record = tracking.track("tensorboard", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)[run]
     assert told == [["before"], ["before"]]
     assert (record["status"], record["earlier"]) == ("sent", [])

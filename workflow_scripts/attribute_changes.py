@@ -32,11 +32,15 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs.analysis.attribution import attribution_frame
-    from peft_tradeoffs.analysis.attribution_text import attribution_notes, attribution_readable, attribution_sentences
+    from peft_tradeoffs.analysis.attribution import (
+        attribution_frame,
+        attribution_notes,
+        attribution_readable,
+        attribution_sentences,
+    )
     from peft_tradeoffs.analysis.contract_text import read_runs
-    from peft_tradeoffs.analysis.job_noise import read_noise
-    from peft_tradeoffs.analysis.table_formats import write_tables
+    from peft_tradeoffs.analysis.readable import write_tables
+    from peft_tradeoffs.analysis.stats import read_noise
 
     runs = read_runs(args)
     frame = attribution_frame(runs, args.factorials, read_noise(args.noise))

@@ -7,7 +7,7 @@ and says in one line what is wrong, or what the experiment is. Nothing in the fi
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.config.config_file import check_file
+from peft_tradeoffs.config.file import check_file
 from peft_tradeoffs.core.errors import run
 
 DEFAULT = Path("config.yaml")  # the reference benchmark's

@@ -30,8 +30,7 @@ def main() -> None:
     """Print the report, and write it to a file."""
     args = arguments()
     from peft_tradeoffs.analysis import reference
-    from peft_tradeoffs.analysis.reference_check import check
-    from peft_tradeoffs.analysis.reference_text import report
+    from peft_tradeoffs.analysis.gate import check, report
     from peft_tradeoffs.analysis.tables import read_summaries, runs_frame
     from peft_tradeoffs.core.files import write_text
 

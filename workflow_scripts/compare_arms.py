@@ -11,7 +11,7 @@ from pathlib import Path
 
 from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.core.layout import AXES, add_contract, add_data, add_runs, run_folder
-from peft_tradeoffs.core.margin import check_margin
+from peft_tradeoffs.tasks.metric_names import check_margin
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 
@@ -39,11 +39,16 @@ def main() -> None:
     check_margin("--margin", args.margin)
     if args.baseline not in args.grid["arm"]:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
-    from peft_tradeoffs.analysis.comparison import PREDICTIONS, comparison_frame, read_predictions
-    from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable
+    from peft_tradeoffs.analysis.comparison import (
+        PREDICTIONS,
+        comparison_frame,
+        comparison_notes,
+        comparison_readable,
+        read_predictions,
+    )
     from peft_tradeoffs.analysis.contract_text import read_runs
     from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
-    from peft_tradeoffs.analysis.table_formats import write_tables
+    from peft_tradeoffs.analysis.readable import write_tables
 
     runs = read_runs(args)
     frame = comparison_frame(

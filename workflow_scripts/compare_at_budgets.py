@@ -34,10 +34,9 @@ def main() -> None:
     """Write the tables."""
     args = arguments()
     from peft_tradeoffs.analysis import tables
-    from peft_tradeoffs.analysis.budgets import budgets_frame, read_evaluations
-    from peft_tradeoffs.analysis.budgets_text import budgets_notes, budgets_readable
+    from peft_tradeoffs.analysis.budgets import budgets_frame, budgets_notes, budgets_readable, read_evaluations
     from peft_tradeoffs.analysis.contract_text import read_runs
-    from peft_tradeoffs.analysis.table_formats import write_tables
+    from peft_tradeoffs.analysis.readable import write_tables
 
     runs = read_runs(args)
     frame = budgets_frame(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from peft_tradeoffs.core.errors import InputError, run
 
 if TYPE_CHECKING:
-    from peft_tradeoffs.inputs.datafiles import Table
+    from peft_tradeoffs.inputs.data_files import Table
 
 Block = dict[str, Any]
 Loaded = tuple[dict[str, "Table"], dict[str, Any]]  # one table per split; what identifies the source
@@ -25,7 +25,7 @@ Loaded = tuple[dict[str, "Table"], dict[str, Any]]  # one table per split; what 
 def load_files(block: Block, output_dir: Path) -> Loaded:
     """The tables of local files; each is identified by its SHA-256."""
     from peft_tradeoffs.core.files import sha256
-    from peft_tradeoffs.inputs.datafiles import read_table
+    from peft_tradeoffs.inputs.data_files import read_table
 
     paths = {split: Path(path) for split, path in block["splits"].items()}
     tables, errors = {}, []
@@ -82,7 +82,7 @@ def _reason(error: BaseException) -> str:
 
 def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> "Table":
     """The `columns`, the label last, of one split of a `datasets.DatasetDict`."""
-    from peft_tradeoffs.inputs.datafiles import Table, find_columns
+    from peft_tradeoffs.inputs.data_files import Table, find_columns
 
     if split not in loaded:
         raise InputError(f"data set {path!r}: no split {split!r}; its splits are {', '.join(loaded)}")
@@ -129,9 +129,8 @@ def main() -> None:
     if missing:
         raise InputError(f"source {source!r}: no {missing[0]!r} in the data set's block; add it")
 
-    from peft_tradeoffs.inputs.overlap import check_distinct
     from peft_tradeoffs.inputs.positive_class import KEY, put_last
-    from peft_tradeoffs.inputs.splits import SPLITS, make_splits, write_splits
+    from peft_tradeoffs.inputs.splits import SPLITS, check_distinct, make_splits, write_splits
 
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     tables, identity = LOADERS[source](block, arguments.output_dir)

@@ -30,7 +30,7 @@ def main() -> None:
         equal_memory_readable,
         read_found,
     )
-    from peft_tradeoffs.analysis.table_formats import write_tables
+    from peft_tradeoffs.analysis.readable import write_tables
     from peft_tradeoffs.core.files import read_json
 
     pretrained = {path.stem: read_json(path)["pretrained"] for path in args.models}

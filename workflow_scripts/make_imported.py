@@ -23,7 +23,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the table."""
     args = arguments()
-    from peft_tradeoffs.analysis.table_formats import write_tables
+    from peft_tradeoffs.analysis.readable import write_tables
     from peft_tradeoffs.report import imported_text as text
 
     frame = text.imported_frame(args.results)

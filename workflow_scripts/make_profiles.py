@@ -29,11 +29,10 @@ def main() -> None:
         help='{"dataset": [...], "model": [...], "arm": [...]}: profiled are all combinations',
     )
     args = parser.parse_args()
-    from peft_tradeoffs.analysis.csv_tables import read_table
+    from peft_tradeoffs.analysis.tables import read_table
     from peft_tradeoffs.core.files import read_object, write_text
     from peft_tradeoffs.report import style
-    from peft_tradeoffs.report.memory_timeline_figure import memory_figure
-    from peft_tradeoffs.report.profile_text import index_frame, index_text, operators_text
+    from peft_tradeoffs.report.profiles import index_frame, index_text, memory_figure, operators_text
 
     arms = []
     for values in itertools.product(*args.grid.values()):

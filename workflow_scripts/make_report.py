@@ -36,7 +36,7 @@ def main() -> None:
     """Write the page."""
     args = arguments()
     from peft_tradeoffs.core.files import write_text
-    from peft_tradeoffs.report.contents import report
+    from peft_tradeoffs.report.page import report
 
     files = {path.stem: path for path in args.tables}
     if args.profiles:

@@ -25,10 +25,10 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs.analysis import cost, readable, tables
+    from peft_tradeoffs.analysis import readable, tables
     from peft_tradeoffs.analysis.contract_text import read_runs
     from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
-    from peft_tradeoffs.analysis.table_formats import write_tables
+    from peft_tradeoffs.analysis.readable import write_tables
 
     runs = read_runs(args)
     arms = tables.arms_frame(runs)
@@ -38,7 +38,7 @@ def main() -> None:
         ("runs", runs, readable.runs_readable, costs_notes, warned),
         ("arms", arms, readable.arms_readable, costs_notes, warned),
         ("memory", tables.memory_frame(arms), readable.memory_readable, readable.memory_notes, None),
-        ("cost", cost.cost_frame(runs), cost.cost_readable, cost.cost_notes, None),
+        ("cost", readable.cost_frame(runs), readable.cost_readable, readable.cost_notes, None),
     ):
         write_tables(args.output_dir, name, frame, cells, notes, warned=warnings)
 

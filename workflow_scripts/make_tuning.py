@@ -12,7 +12,7 @@ def main() -> None:
     parser.add_argument("--deciding", nargs="+", required=True, metavar="ARM", help="whose rates final runs take")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     args = parser.parse_args()
-    from peft_tradeoffs.analysis.table_formats import write_tables
+    from peft_tradeoffs.analysis.readable import write_tables
     from peft_tradeoffs.analysis.tuning_table import tuning_frame, tuning_notes, tuning_readable
     from peft_tradeoffs.runs.tuning import read_found
 

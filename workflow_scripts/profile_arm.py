@@ -33,8 +33,7 @@ def main() -> None:
     settings = read_settings(arguments)
     with process(arguments) as training:
         device = training.device(settings)
-        from peft_tradeoffs.training.arm_profile import ArmProfile
-        from peft_tradeoffs.training.profiling import Plan
+        from peft_tradeoffs.training.profiling import ArmProfile, Plan
 
         plan = Plan(arguments.warmup_steps, arguments.timed_steps, arguments.steps)
         source = (training.manifest, arguments.model, arguments.tokens)

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from peft_tradeoffs.core import squeue
+from peft_tradeoffs.core import slurm
 from peft_tradeoffs.core.errors import InputError, run
-from peft_tradeoffs.runs import orphans, snakemake_lock
+from peft_tradeoffs.runs import recovery
 
 Answer = TypeVar("Answer")
 SLURM_LOGS = ".snakemake/slurm_logs"  # the plugin's, and the profile's
@@ -54,18 +54,18 @@ def main() -> None:
     end_jobs(folder, args)
     end_processes(folder, args)
     refuse_living(folder, args.not_running)  # one that began meanwhile
-    shutil.rmtree(folder / snakemake_lock.LOCKS, ignore_errors=True)  # what `snakemake --unlock` does
+    shutil.rmtree(folder / recovery.LOCKS, ignore_errors=True)  # what `snakemake --unlock` does
     print(f"unlocked: {folder}")
 
 
 def refuse_living(folder: Path, not_running: bool) -> None:
     """Raise InputError if a Snakemake works in the folder, or began on another machine and is not known to be gone."""
-    if pid := snakemake_lock.living(folder):
+    if pid := recovery.living(folder):
         raise InputError(
             f"Snakemake works in {folder} (process {pid}): wait for its end, or end it with `kill -INT {pid}`, which "
             "cancels its jobs too"
         )
-    if not not_running and (owner := snakemake_lock.elsewhere(folder)):
+    if not not_running and (owner := recovery.elsewhere(folder)):
         raise InputError(
             f"Snakemake locked {folder} on another machine, {owner.host} (process {owner.pid}, since {owner.since}): "
             "run this there, or, if it cannot run any more, here with --not-running"
@@ -75,7 +75,7 @@ def refuse_living(folder: Path, not_running: bool) -> None:
 def end_jobs(folder: Path, args: argparse.Namespace) -> None:
     """Wait for the SLURM jobs that were submitted from the folder, or cancel them."""
     submitted = (folder / SLURM_LOGS).is_dir()
-    if not squeue.installed():
+    if not slurm.installed():
         if submitted and not args.not_running:
             raise InputError(
                 f"{folder}: Snakemake submitted jobs from here, and this machine has no squeue to look for them: run "
@@ -84,8 +84,8 @@ def end_jobs(folder: Path, args: argparse.Namespace) -> None:
         print("Slurm is not installed here: no jobs to look for")
         return
     try:
-        left = squeue.jobs(folder) if args.not_running or not submitted else listed(folder, args)
-    except squeue.NoAnswer as error:
+        left = slurm.jobs(folder) if args.not_running or not submitted else listed(folder, args)
+    except slurm.NoAnswer as error:
         why = "as --not-running says, none runs any more" if submitted else "no job was ever submitted from here"
         print(f"Slurm does not answer ({error}): {why}")
         return
@@ -94,7 +94,7 @@ def end_jobs(folder: Path, args: argparse.Namespace) -> None:
         return
     print(f"{len(left)} job{'' if len(left) == 1 else 's'} left:", *left, sep="\n  ", flush=True)
     if args.cancel:
-        asked(lambda: squeue.cancel(left), args, "not cancelled yet")
+        asked(lambda: slurm.cancel(left), args, "not cancelled yet")
     while left:
         time.sleep(args.interval)
         now = listed(folder, args)
@@ -104,9 +104,9 @@ def end_jobs(folder: Path, args: argparse.Namespace) -> None:
         left = now
 
 
-def listed(folder: Path, args: argparse.Namespace) -> list[squeue.Job]:
+def listed(folder: Path, args: argparse.Namespace) -> list[slurm.Job]:
     """The jobs left."""
-    return asked(lambda: squeue.jobs(folder), args, "waits for Slurm to answer")
+    return asked(lambda: slurm.jobs(folder), args, "waits for Slurm to answer")
 
 
 def asked(ask: Callable[[], Answer], args: argparse.Namespace, meanwhile: str) -> Answer:
@@ -115,7 +115,7 @@ def asked(ask: Callable[[], Answer], args: argparse.Namespace, meanwhile: str) -
     while True:
         try:
             return ask()
-        except squeue.NoAnswer as error:
+        except slurm.NoAnswer as error:
             if time.monotonic() >= deadline:
                 raise InputError(
                     f"Slurm has not answered for {args.no_answer:.0f} s ({error}): try again later, or, if no job of "
@@ -129,7 +129,7 @@ def asked(ask: Callable[[], Answer], args: argparse.Namespace, meanwhile: str) -
 
 def end_processes(folder: Path, args: argparse.Namespace) -> None:
     """Wait for the training processes of this machine, or end them: on SIGTERM they save their state."""
-    left = orphans.at_work(folder)
+    left = recovery.at_work(folder)
     if not left:
         print("no training process left on this machine")
         return
@@ -145,7 +145,7 @@ def end_processes(folder: Path, args: argparse.Namespace) -> None:
                 os.kill(pid, signal.SIGTERM)
     while left:
         time.sleep(args.interval)
-        now = orphans.at_work(folder)
+        now = recovery.at_work(folder)
         for orphan in left:
             if orphan not in now:
                 print(f"{orphan.run}: process {orphan.owner.pid} is done with it", flush=True)

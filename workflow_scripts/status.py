@@ -7,10 +7,10 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs.core import squeue
+from peft_tradeoffs.core import slurm
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.layout import add_grid
-from peft_tradeoffs.runs import run_status, tuning_status
+from peft_tradeoffs.runs import status
 
 
 def main() -> None:
@@ -23,14 +23,14 @@ def main() -> None:
     )
     args = parser.parse_args()
     try:
-        jobs = squeue.jobs(Path.cwd())
-        unfinished = squeue.unfinished() if squeue.installed() else None
-    except squeue.NoAnswer as error:
+        jobs = slurm.jobs(Path.cwd())
+        unfinished = slurm.unfinished() if slurm.installed() else None
+    except slurm.NoAnswer as error:
         jobs, unfinished = [], None
         print(f"{error}\nSo what is queued is not shown.")
-    tuning = tuning_status.tuning_status(args.output, args.grid, args.trials, jobs, unfinished)
-    runs = run_status.grid_status(args.output, args.grid, jobs, unfinished)
-    print(run_status.table({name: [*tuning.get(name, []), *of_name] for name, of_name in runs.items()}))
+    tuning = status.tuning_status(args.output, args.grid, args.trials, jobs, unfinished)
+    runs = status.grid_status(args.output, args.grid, jobs, unfinished)
+    print(status.table({name: [*tuning.get(name, []), *of_name] for name, of_name in runs.items()}))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def tokenize_split(
     """
     import numpy as np
     import pyarrow.parquet as pq
-    from peft_tradeoffs.inputs.tokenizer_check import check_ids
+    from peft_tradeoffs.inputs.model_check import check_ids
 
     table = pq.read_table(path)
     columns = ("text_a", "text_b") if pair else ("text_a",)
@@ -129,9 +129,9 @@ def main() -> None:
 
     import numpy as np
     from peft_tradeoffs.core.files import atomic, read_object, sha256, write_json
+    from peft_tradeoffs.inputs.model_check import check_pad_token, load_tokenizer
     from peft_tradeoffs.inputs.model_files import check_manifest
     from peft_tradeoffs.inputs.splits import SPLITS
-    from peft_tradeoffs.inputs.tokenizer_check import check_pad_token, load_tokenizer
 
     manifest = arguments.model.with_name(f"{arguments.model.name}.json")
     described = arguments.data_dir / "dataset.json"

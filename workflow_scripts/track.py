@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="S", help="longest silence over a run, s (60)")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what it started ends too
-    from peft_tradeoffs.report.tracking_record import track
+    from peft_tradeoffs.report.tracking import track
 
     records = dict(zip(args.runs, args.output, strict=True))
     found = track(args.tracker, args.project, args.folder, records, args.records, args.call, args.limit)

@@ -45,7 +45,7 @@ def main() -> None:
     from peft_tradeoffs.analysis import tables
     from peft_tradeoffs.analysis.comparison import read_comparison
     from peft_tradeoffs.analysis.contract_text import read_runs
-    from peft_tradeoffs.report.publish import publish
+    from peft_tradeoffs.report.cards import publish
 
     runs = read_runs(args)
     comparison = read_comparison(args.comparison)

@@ -22,8 +22,8 @@ import tiny
 import yaml
 from hypothesis import strategies as st
 from peft_tradeoffs.core import errors, files, seal
-from peft_tradeoffs.inputs import datafiles
-from peft_tradeoffs.runs import attempts, run_status
+from peft_tradeoffs.inputs import data_files
+from peft_tradeoffs.runs import attempts, status
 from peft_tradeoffs.training import state
 
 NAMES = ("data", "config", "run", "state", "model")
@@ -161,8 +161,8 @@ def _tables() -> dict[str, bytes]:
 
 def config(folder: Path) -> Door:
     """A config.yaml, checked as the Snakefile does it before it plans."""
-    from peft_tradeoffs.config.config_file import check_file
     from peft_tradeoffs.config.experiment import resolve
+    from peft_tradeoffs.config.file import check_file
     from peft_tradeoffs.config.preflight import check_arms, check_paths, check_planned
 
     tiny.write_inputs(folder, tiny.bert(folder / "model"))
@@ -307,7 +307,7 @@ def state_files(folder: Path) -> Door:
             again.attempts.end("error")
             wall = attempts.wall_s(again.attempts.end("error"))
             assert 0 <= wall < 1e6, wall
-            run_status.table(run_status.grid_status(folder, grid, [], None))
+            status.table(status.grid_status(folder, grid, [], None))
         finally:
             for file, before in whole.items():
                 (place / "state" / file).write_bytes(before)
@@ -353,7 +353,7 @@ def model(folder: Path) -> Door:
 
 def _plant_data() -> None:
     """A file that is not UTF-8 is a traceback."""
-    datafiles._text = lambda path, faults: path.read_text(encoding="utf-8")
+    data_files._text = lambda path, faults: path.read_text(encoding="utf-8")
 
 
 def _plant_run() -> None:

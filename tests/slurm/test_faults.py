@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from peft_tradeoffs.core import squeue
-from peft_tradeoffs.runs import slurm_status, slurm_submission
+from peft_tradeoffs.core import slurm
+from peft_tradeoffs.runs import slurm_executor
 
 from slurm import workflow
 from slurm.cluster import Cluster, wait_for
@@ -33,7 +33,7 @@ def submit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def states(jobs: list[str], sources: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    return asyncio.run(slurm_status.job_states(NAME, jobs, sources))
+    return asyncio.run(slurm_executor.job_states(NAME, jobs, sources))
 
 
 def test_sacct_without_accounting_says_so_and_squeue_answers(cluster: Cluster, tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_tasks_of_an_array_that_wait_are_listed_each(cluster: Cluster, tmp_path:
     array = submit(tmp_path, "--hold", f"--array=1-3,7{limit}", "--comment=rule_train").stdout.strip()
     tasks = [f"{array}_{number}" for number in (1, 2, 3, 7)]
     assert states(tasks, ["squeue"]) == (dict.fromkeys(tasks, "PENDING"), {})
-    assert [job.id for job in squeue.jobs(tmp_path)] == tasks
-    squeue.cancel(squeue.jobs(tmp_path)[:1])
+    assert [job.id for job in slurm.jobs(tmp_path)] == tasks
+    slurm.cancel(slurm.jobs(tmp_path)[:1])
     assert states(tasks[:2], ["squeue"])[0] == {tasks[1]: "PENDING"}  # squeue keeps no word of one that had not begun
 
 
@@ -76,21 +76,21 @@ def test_a_limit_on_jobs_is_told_from_one_on_their_size(cluster: Cluster, tmp_pa
         cluster.run("sacctmgr", "--immediate", "modify", "user", *account, "MaxSubmitJobs=1")
         job = submit(tmp_path, "--hold").stdout.strip()
         said = submit(tmp_path, "--hold").stderr
-        assert slurm_submission.limited(said) and slurm_submission.passes(said), said
-        assert slurm_submission.only_own_jobs_count(slurm_submission.limited(said) or ""), said
+        assert slurm_executor.limited(said) and slurm_executor.passes(said), said
+        assert slurm_executor.only_own_jobs_count(slurm_executor.limited(said) or ""), said
         cluster.cancel(int(job))
     finally:
         cluster.run("sacctmgr", "--immediate", "modify", "user", *account, "MaxSubmitJobs=-1")
     for options in (("--partition=nowhere",), ("--account=nobody",), ("--gres=tpu:1",)):
-        assert not slurm_submission.passes(submit(tmp_path, *options).stderr)
+        assert not slurm_executor.passes(submit(tmp_path, *options).stderr)
 
 
 def test_a_name_of_several_lines_is_in_nobodys_way(cluster: Cluster, tmp_path: Path) -> None:
     words = ("sbatch", "--parsable", "--hold", "--output=/dev/null", "--job-name=a\nb|c", "--wrap=true")
     other = cluster.run(*words).strip()
     own = submit(tmp_path, "--hold").stdout.strip()
-    assert [job.id for job in squeue.jobs(tmp_path)] == [own]
-    assert squeue.unfinished() >= {own, other}
+    assert [job.id for job in slurm.jobs(tmp_path)] == [own]
+    assert slurm.unfinished() >= {own, other}
     cluster.cancel(int(own), int(other))
 
 

@@ -6,14 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from peft_tradeoffs.analysis.contract import DECLARED, DIFFERS, EQUAL, OWN, UNREACHED, Finding, Runs, shown
-from peft_tradeoffs.analysis.csv_tables import read_table
 from peft_tradeoffs.analysis.facts import FACTS
-from peft_tradeoffs.analysis.readable import NULL
-from peft_tradeoffs.analysis.table_formats import escape_latex, escape_pipes, latex, sections
-from peft_tradeoffs.analysis.tables import ARM, read_summaries, runs_frame
-from peft_tradeoffs.core.arms import arm_label
+from peft_tradeoffs.analysis.readable import NULL, escape_latex, escape_pipes, latex, sections
+from peft_tradeoffs.analysis.tables import ARM, read_summaries, read_table, runs_frame
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import summaries
+from peft_tradeoffs.core.text import arm_label
 
 COLUMNS = (
     "dataset", "model", "arm", "method", "rank", "pretrained", "fact", "value", "compared_with", "compared_value",

@@ -8,10 +8,9 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED
 from peft_tradeoffs.core import files
-from peft_tradeoffs.core.arms import arm_label
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
-from peft_tradeoffs.core.markdown_text import visible
+from peft_tradeoffs.core.text import arm_label, visible
 
 Pair = tuple[str, str]  # data set and model
 LEAST_SPREAD = 0.01  # standard deviation of a regression's predictions, as a share of the targets'

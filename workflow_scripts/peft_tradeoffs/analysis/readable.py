@@ -1,14 +1,15 @@
-"""What readers see of runs and arms: names with units, numbers as text, a few columns, notes, failures in words."""
+"""What readers see of runs and arms: names with units, numbers as text, notes, Markdown and LaTeX, costs."""
 
 import json
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.digits import metric_places, supported_decimals
+from peft_tradeoffs.analysis.stats import Estimate
 from peft_tradeoffs.analysis.tables import (
     ARM,
     COMPLETED,
@@ -19,8 +20,52 @@ from peft_tradeoffs.analysis.tables import (
     memory_key,
     random_weights,
 )
-from peft_tradeoffs.core.arms import arm_label
+from peft_tradeoffs.core.csv_text import to_csv
+from peft_tradeoffs.core.files import write_text
+from peft_tradeoffs.core.text import arm_label, inert, one_line, plain
 from peft_tradeoffs.tasks.metric_names import heldout_label, metric_label, metric_of
+
+NORMAL = 1.96  # 97.5 % quantile of the normal distribution
+
+
+def supported_decimals(half_width: float) -> int:
+    """Decimals that an interval supports: its half width to one digit, to two where the first is 1 or 2."""
+    if not half_width > 0:
+        return 0
+    exponent = math.floor(math.log10(half_width))
+    return max(0, -exponent + (half_width / 10**exponent < 3))
+
+
+def at_most(places: int, value: float, digits: int = 4) -> int:
+    """`places`, or fewer where they would show more than so many significant digits of the value."""
+    return min(places, max(0, digits - 1 - math.floor(math.log10(abs(value))))) if value else places
+
+
+def finer(places: int, *values: float) -> int:
+    """`places`, or a decimal more where one of these values, not 0, would be rounded to 0."""
+    return places + any(value and not round(value, places) for value in values)
+
+
+def sampling_error(metric: str, value: float, examples: int) -> float:
+    """Standard error of a metric over test examples, roughly, to choose digits by; no less than one example.
+
+    That of a share for accuracy and F1, of a correlation for the others (MCC is the correlation of two classes).
+    """
+    spread = value * (1 - value) if metric in ("accuracy", "f1") else (1 - value**2) ** 2
+    return math.sqrt((spread + 1 / examples) / examples)
+
+
+def metric_places(metric: str, mean: float, sd: float, seeds: int, examples: Any, scale: float) -> int:
+    """Decimals of a mean metric shown `scale` times as large: what other seeds and other examples leave sure of it.
+
+    `sd` may be nan, for one seed. `examples` is a number, or several as "872; 800", of which the least counts.
+    """
+    least = min(int(float(number)) for number in str(examples).split("; "))
+    half = NORMAL * sampling_error(metric, mean, least)
+    if seeds > 1 and not math.isnan(sd):
+        half = math.hypot(half, Estimate(mean, sd / math.sqrt(seeds), seeds - 1).half_width())
+    return finer(supported_decimals(half * scale), 0.0 if math.isnan(sd) else sd * scale)
+
 
 NULL = "–"
 GIB = 2**30
@@ -357,3 +402,217 @@ def null_reasons(runs: pd.DataFrame, key: str) -> list[str]:
     own = runs[(runs["status"] == COMPLETED) & runs[key].isna()]
     texts = (json.loads(text).get(key, "not measured") for text in own["null_reasons"].dropna())
     return list(dict.fromkeys(texts))
+
+
+Readable = Callable[[pd.DataFrame], pd.DataFrame]
+Notes = Callable[[pd.DataFrame], list[str]]
+LEFT = (
+    *("Arm", "Quantity", "Effect", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict", "Groups"),
+    *("Qualifies", "Why", "Differs", "Fact", "Value", "Compared with", "Its value", "Experiment", "Method"),
+)
+# Characters a line of these columns in LaTeX.
+WRAPPED = {
+    "Status": 16,
+    "Failed": 9,
+    "Base weights": 9,
+    "Engine": 9,
+    "Device": 11,
+    "Differs": 20,
+    "Value": 28,
+    "Its value": 28,
+    "Experiment": 20,
+}
+UPRIGHT = 10  # columns that still fit across a page held upright
+# Up to so many columns: size of the text and gap between columns, pt.
+SIZES = ((10, "footnotesize", 2.5), (12, "scriptsize", 2.5), (17, "scriptsize", 1.5), (99, "tiny", 1.5))
+LATEX = str.maketrans(
+    {char: rf"\{char}" for char in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
+    | {NULL: "--", "·": r"$\cdot$", "×": r"$\times$"}
+)
+
+
+def sections(frame: pd.DataFrame, by: str | None = None) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Heading and rows of each (data set, model, split) of the frame, in its order; of each value of column `by`."""
+    keys = [key for key in ("dataset", "model", "split") if key in frame] + ([by] if by else [])
+    for key, rows in frame.groupby(keys, sort=False):
+        yield " · ".join([heading(rows), *([key[-1]] if by else [])]), rows
+
+
+def escape_pipes(text: str) -> str:
+    """Plain text as a cell of a Markdown table, inert."""
+    return inert(text).replace("|", "\\|")
+
+
+def markdown(
+    frame: pd.DataFrame,
+    readable: Readable,
+    notes: Notes,
+    lead: Notes | None = None,
+    by: str | None = None,
+    warned: Notes | None = None,
+) -> str:
+    """One Markdown section per (data set, model): a table of `readable` cells, `notes` below, `lead` listed above.
+
+    With `by`, one section per value of that column. Texts of `warned` may quote a user's; they are listed below the
+    table, before the notes.
+    """
+    parts = []
+    for title, rows in sections(frame, by):
+        above = "".join(f"- {line}\n" for line in lead(rows)) + "\n" if lead else ""
+        below = warnings_box(warned(rows)) if warned else ""
+        parts.append(f"## {inert(title)}\n\n{above}{grid(readable(rows))}\n\n{below}{' '.join(notes(rows))}\n")
+    return "\n".join(parts)
+
+
+def warnings_box(warnings: list[str]) -> str:
+    """Warnings as a quote in Markdown, with an empty line below; nothing where there are none."""
+    if not warnings:
+        return ""
+    lines = [f"> **Warning{'' if len(warnings) == 1 else 's'}**", ">", *(f"> - {plain(text)}" for text in warnings)]
+    return "\n".join(lines) + "\n\n"
+
+
+def grid(readable: pd.DataFrame) -> str:
+    """Text cells as a Markdown table."""
+    align = ["left" if key in LEFT else "right" for key in readable]
+    return readable.map(escape_pipes).to_markdown(index=False, disable_numparse=True, colalign=align)
+
+
+def escape_latex(text: str) -> str:
+    """Plain text as LaTeX that prints it, on one line; not as the option of a line break before it."""
+    escaped = one_line(text).translate(LATEX)
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
+
+
+def stack(lines: list[str], side: str) -> str:
+    """Several short lines in one cell, as LaTeX; `side` is "l" or "r"."""
+    text = r" \\ ".join(map(escape_latex, lines))
+    return rf"\shortstack[{side}]{{{text}}}"
+
+
+def latex_header(key: str) -> str:
+    """A column's header on several short lines, the unit on the last one."""
+    name, comma, unit = key.partition(", ")
+    return stack(
+        [*textwrap.wrap(name, 11, break_long_words=False), *([unit] if comma else [])], "l" if key in LEFT else "r"
+    )
+
+
+def latex(
+    frame: pd.DataFrame,
+    readable: Readable,
+    notes: Notes,
+    lead: Notes | None = None,
+    by: str | None = None,
+    warned: Notes | None = None,
+) -> str:
+    """One booktabs longtable per (data set, model), on its side where it is wide; arguments as those of `markdown`."""
+    parts = [r"% needs \usepackage{booktabs,longtable,pdflscape} and a text of 16 cm by 24 cm"]
+    for title, rows in sections(frame, by):
+        shown = readable(rows)
+        table = shown.map(escape_latex)
+        for key in [key for key in WRAPPED if key in shown]:
+            table[key] = shown[key].map(lambda text, width=WRAPPED[key]: stack(textwrap.wrap(text, width), "l"))
+        align = "".join("l" if key in LEFT else "r" for key in table)
+        text = table.rename(columns=latex_header).to_latex(
+            index=False,
+            escape=False,
+            longtable=True,
+            column_format=f"@{{}}{align}@{{}}",
+            caption=escape_latex(title),
+        )
+        size, gap = next((size, gap) for columns, size, gap in SIZES if len(align) <= columns)
+        text = f"{{\\{size}\\setlength{{\\tabcolsep}}{{{gap}pt}}\n{text}"
+        warnings = [f"Warning: {one_line(said)}" for said in warned(rows)] if warned else []
+        said = [*(lead(rows) if lead else []), *warnings, *notes(rows)]
+        text += f"\\noindent\\sloppy {escape_latex(' '.join(said))}\\par}}\n"
+        parts.append(f"\\begin{{landscape}}\n{text}\\end{{landscape}}\n" if len(align) > UPRIGHT else text)
+    return "\n".join(parts) + "\n"
+
+
+def write_tables(
+    folder: Path,
+    name: str,
+    frame: pd.DataFrame,
+    readable: Readable,
+    notes: Notes,
+    *,
+    lead: Notes | None = None,
+    by: str | None = None,
+    warned: Notes | None = None,
+    nothing: str = "",
+) -> None:
+    """Write {folder}/{name}.csv, .md and .tex; `nothing` is what the last two say of a frame without rows."""
+    write_text(folder / f"{name}.csv", to_csv(frame))
+    for kind, write in (("md", markdown), ("tex", latex)):
+        text = nothing if frame.empty and nothing else write(frame, readable, notes, lead, by, warned)
+        write_text(folder / f"{name}.{kind}", text)
+
+
+SETTINGS = ["pretrained", "device", "device_name"]
+HOUR_S = 3600.0
+
+
+def cost_frame(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per (data set, model, arm) in the order of `runs_frame`: sums over all its runs, failed ones too.
+
+    Columns: dataset, model, arm, method, rank, n_runs, pretrained, device, device_name, differs, attempts, hours (of
+    every attempt, start to end), training_hours (of the steps), queue_hours (null unless every run has one: outside
+    SLURM) and energy_Wh (of the steps; null unless every run that trained has one).
+    """
+    groups = runs.groupby(ARM, sort=False)
+    found = groups[["method", "rank"]].first()
+    found["n_runs"] = groups.size()
+    for key in SETTINGS:
+        found[key] = groups[key].agg(lambda values: "; ".join(dict.fromkeys(map(str, values.dropna()))))
+    found["differs"] = groups["differs"].first()
+    found["attempts"] = groups["attempts"].sum()
+    arms = [runs[name] for name in ARM]
+    sums = {"hours": "wall_s", "training_hours": "train_s", "queue_hours": "queue_s", "energy_Wh": "energy_J"}
+    for column, key in sums.items():
+        found[column] = runs[key].astype(float).groupby(arms, sort=False).sum(min_count=1) / HOUR_S
+    unknown = {"queue_hours": runs["queue_s"].isna(), "energy_Wh": runs["train_s"].notna() & runs["energy_J"].isna()}
+    for column, missing in unknown.items():  # the sum of the others would pass for the whole
+        found[column] = found[column].where(~missing.groupby(arms, sort=False).any())
+    return found.reset_index()
+
+
+def cost_readable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `cost_frame` of one data set and model as text, their sum last."""
+    numbers = ["attempts", "hours", "training_hours", "queue_hours", "energy_Wh"]
+    total = {key: rows[key].astype(float).sum(skipna=False) for key in ["n_runs", *numbers]}
+    hours = f"{'GPU' if rows['device'].eq('cuda').all() else 'Machine'} hours"
+    several = rows["device_name"].nunique() > 1
+    cells = []
+    for row in [*rows.to_dict("records"), total]:
+        arm = arm_label(row["method"], row["rank"]) if "method" in row else "All"
+        line = {"Arm": arm, "Runs": f"{row['n_runs']:.0f}", "Attempts": f"{row['attempts']:.0f}"}
+        line |= {hours: number(row["hours"]), "In steps, %": number(_share(row))}
+        if rows["queue_hours"].notna().any():
+            line["Queue hours"] = number(row["queue_hours"])
+        if rows["energy_Wh"].notna().any():
+            line["Energy, Wh"] = number(row["energy_Wh"])
+        if several:
+            line["Device"] = setting(row.get("device_name", math.nan))
+        cells.append(line)
+    return pd.DataFrame(cells).fillna(NULL)
+
+
+def cost_notes(rows: pd.DataFrame) -> list[str]:
+    """What a reader must know of a table of costs: one sentence each."""
+    lines = [
+        "Sums over all runs of an arm, failed ones and every attempt too.",
+        "Hours: from the start of a run to its end, imports, probe and evaluation too, the wait for another job's GPU "
+        "not; of a job's imports its first run has all. In steps: the share of the hours that training steps took.",
+    ]
+    if rows["queue_hours"].notna().any():
+        lines.append("Queue hours: from when SLURM could have started the job to when it did.")
+    if rows["energy_Wh"].notna().any():
+        lines.append("Energy: of the GPU during the training steps alone, by NVML's counter.")
+    return [*lines, *unlike(rows)]
+
+
+def _share(row: dict) -> float:
+    return 100 * row["training_hours"] / row["hours"] if row["hours"] else math.nan

@@ -7,10 +7,19 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.comparison import ALPHA
-from peft_tradeoffs.analysis.job_noise import MEASURED_AS, JobNoise, job_noise, over_jobs, processes
+from peft_tradeoffs.analysis.means import by_seed, failures, incomparable
 from peft_tradeoffs.analysis.notices import constant
-from peft_tradeoffs.analysis.seed_values import by_seed, failures, incomparable
-from peft_tradeoffs.analysis.stats import MOST_SEEDS, Estimate, over_seeds, seeds_to_decide
+from peft_tradeoffs.analysis.stats import (
+    MEASURED_AS,
+    MOST_SEEDS,
+    Estimate,
+    JobNoise,
+    job_noise,
+    over_jobs,
+    over_seeds,
+    processes,
+    seeds_to_decide,
+)
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, first, memory_key, random_weights
 from peft_tradeoffs.core.errors import InputError
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.csv_tables import read_table
 from peft_tradeoffs.analysis.finished import check_all, verified
 from peft_tradeoffs.analysis.finished import read_env as read_env_json
 from peft_tradeoffs.analysis.reference_files import ENV, NOISE, RUNS, checksums, read_env
 from peft_tradeoffs.analysis.run_files import predictions_sha256, weights_sha256
-from peft_tradeoffs.analysis.tables import ARM, COLUMNS, IDENTITY, TEXT, WHOLE
+from peft_tradeoffs.analysis.tables import ARM, COLUMNS, IDENTITY, TEXT, WHOLE, read_table
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError

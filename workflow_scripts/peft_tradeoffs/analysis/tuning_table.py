@@ -4,10 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.csv_tables import read_table
 from peft_tradeoffs.analysis.readable import metric_decimals, metric_scale, number
-from peft_tradeoffs.analysis.tables import ARM
-from peft_tradeoffs.core.arms import arm_label, sort_runs
+from peft_tradeoffs.analysis.tables import ARM, read_table
+from peft_tradeoffs.core.text import arm_label, sort_runs
 from peft_tradeoffs.tasks.metric_names import metric_name, with_unit
 
 COLUMNS = (

@@ -7,17 +7,184 @@ from typing import Any
 
 from snakemake.utils import validate
 
-from peft_tradeoffs.config.config_errors import explain, first_error, suggestion
-from peft_tradeoffs.config.config_paths import check_splits, expand_paths
-from peft_tradeoffs.config.config_schema import CONFIG, config_schema, peft_schema
-from peft_tradeoffs.config.config_values import own_copy, retype, settle
-from peft_tradeoffs.config.tuning_config import check_tuning, tuned_as
-from peft_tradeoffs.config.varies_config import check_varies
-from peft_tradeoffs.config.views_config import complete_views
+from peft_tradeoffs.analysis.facts import FACTS
+from peft_tradeoffs.config.factorial import factorial
+from peft_tradeoffs.config.file import own_copy, retype, settle
+from peft_tradeoffs.config.paths import check_splits, expand_paths
+from peft_tradeoffs.config.schema import CONFIG, config_schema, explain, first_error, is_number, peft_schema, suggestion
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.margin import check_margin
 from peft_tradeoffs.inputs.positive_class import check_positive_class
 from peft_tradeoffs.inputs.targets import check_all_linear
+from peft_tradeoffs.tasks.metric_names import check_margin
+
+Methods = dict[str, dict[str, Any]]
+
+
+def tuned_as(method: str, rank: int | None, methods: Methods, tune: dict[str, Any]) -> str | None:
+    """The arm whose tuning gives an arm its learning rate; None where that is a number.
+
+    Raises InputError for a learning rate that names no tuned method.
+    """
+    rates = methods[method]["learning_rate"]
+    if isinstance(rates, int | float):
+        return None
+    if isinstance(rates, str):
+        method = _followed(method, rates, methods)
+    ranks = methods[method].get("ranks")
+    if not ranks:
+        return method
+    if tune["by"] == "method":
+        rank = tune["rank"] if tune["rank"] in ranks else sorted(ranks)[(len(ranks) - 1) // 2]
+    elif rank not in ranks:
+        lacks = (
+            "is tuned at each of its ranks, and an arm without a rank has none"
+            if rank is None
+            else f"has no rank {rank}"
+        )
+        remedy = "give a rate" if rank is None else "give it that rank"
+        raise InputError(
+            f"config key tune.by: arm, but {method}, whose rate is taken, {lacks}; {remedy}, or set tune.by method"
+        )
+    return f"{method}-r{rank}"
+
+
+def _followed(method: str, named: str, methods: Methods) -> str:
+    where = f"config key methods.{method}.learning_rate"
+    if is_number(named):
+        raise InputError(f"{where}: {named!r} is a text; must be a number (in YAML write 5.0e-4, not 5e-4 or '5')")
+    if named not in methods:
+        raise InputError(
+            f"{where}: {named!r} is no number, and there is no method {named!r}; "
+            f"{suggestion(named, methods, 'methods: ')}"
+        )
+    if not isinstance(methods[named]["learning_rate"], list):
+        raise InputError(f"{where}: {named} has no list of rates to tune; give it one, or write a number here")
+    return named
+
+
+def check_tuning(tune: dict[str, Any], methods: Methods, seeds: list[int]) -> dict[str, list[float]]:
+    """The learning rates to try, ascending, by arm: of those that decide a rate, then of those that check it.
+
+    Raises InputError for a grid that would not tune all methods alike.
+    """
+    grids = {name: sorted(block["learning_rate"]) for name, block in methods.items() if _has_grid(block)}
+    if not grids:
+        return {}
+    if tune["seed"] in seeds:
+        raise InputError(
+            f"config key tune.seed: {tune['seed']} is one of seeds, whose runs would not be fresh; change it"
+        )
+    first = next(iter(grids))
+    for name, rates in grids.items():
+        if len(rates) != len(grids[first]):
+            raise InputError(
+                f"config key methods.{name}.learning_rate: {len(rates)} rates, but methods.{first} has "
+                f"{len(grids[first])}; give every method as many trials"
+            )
+    ranked = {name: methods[name]["ranks"] for name in grids if methods[name].get("ranks")}
+    if tune["by"] == "arm":
+        for key in ("rank", "check_ranks"):
+            if tune[key]:
+                raise InputError(f"config key tune.{key}: with tune.by arm every rank is tuned; remove it")
+    for key, ranks in (("rank", [tune["rank"]] if tune["rank"] else []), ("check_ranks", tune["check_ranks"])):
+        for rank in ranks:
+            if not any(rank in known for known in ranked.values()):
+                raise InputError(f"config key tune.{key}: no tuned method has rank {rank}; name one that is in ranks")
+    arms = [(name, rank) for name in grids for rank in methods[name].get("ranks", [None])]
+    deciding = {tuned_as(name, rank, methods, tune): grids[name] for name, rank in arms}
+    checking = {f"{name}-r{rank}": grids[name] for name, rank in arms if rank in tune["check_ranks"]}
+    return {**deciding, **{arm: rates for arm, rates in checking.items() if arm not in deciding}}
+
+
+def _has_grid(method: dict[str, Any]) -> bool:
+    return isinstance(method["learning_rate"], list)
+
+
+def check_varies(methods: dict[str, dict[str, Any]]) -> None:
+    """Raise InputError for a name under a method's `varies` that is no fact, or one that no arm may have otherwise."""
+    for name, method in methods.items():
+        for fact in method["varies"]:
+            where = f"config key methods.{name}.varies"
+            if fact not in FACTS:
+                raise InputError(f"{where}: there is no fact {fact!r}; {suggestion(fact, FACTS, 'facts: ')}")
+            if (found := FACTS[fact]).required is not None:
+                raise InputError(f"{where}: {fact} must be {found.required!r} in every arm and cannot vary; remove it")
+            if not found.may_vary:
+                raise InputError(
+                    f"{where}: {fact} must be the same in every arm that is compared and cannot vary; remove it"
+                )
+
+
+def complete_views(config: dict[str, Any], grid: Mapping[str, Any]) -> None:
+    """Write out the defaults of `noise`, `equal_memory` and `profiles`; `grid` are the arms by name.
+
+    Raises InputError for an arm that the grid has not, an engine that the device has not, arms of an attribution that
+    are no factorial, or energy that a CPU does not measure.
+    """
+    arms = list(grid)
+    if (noise := config["noise"]) is not None:
+        noise.setdefault("arms", [config["comparison"]["baseline"]])
+        noise.setdefault("repeats", 3)
+        noise.setdefault("seed", config["seeds"][0])
+        _check_arms("noise.arms", noise["arms"], arms)
+    if (memory := config["equal_memory"]) is not None:
+        memory.setdefault("arms", arms)
+        memory.setdefault("largest_batch_size", 1024)
+        memory.setdefault("learning_rate_rule", "sqrt")
+        _check_arms("equal_memory.arms", memory["arms"], arms)
+    _complete_profiles(config["profiles"], config["training"], arms)
+    if config["recommendation"]["split"] == "heldout":
+        for name, dataset in config["datasets"].items():
+            if "heldout" not in {*dataset.get("splits", {}), *dataset["fractions"]}:
+                raise InputError(
+                    f"config key recommendation.split: heldout, but data set {name} has no such split; set "
+                    f"datasets.{name}.fractions.heldout (0.1, say), or test here"
+                )
+    if config["training"]["device"] == "cpu":
+        _refuse_energy(config["recommendation"], config["budgets"])
+    for name, cells in config["attribution"].items():
+        _check_arms(f"attribution.{name}", cells, arms)
+        factors(name, cells, grid)
+
+
+def factors(name: str, cells: list[str], grid: Mapping[str, Any]) -> dict[str, Any]:
+    """What `factorial` finds of these arms of the grid."""
+    return factorial(name, {arm: (grid[arm].rank, grid[arm].settings) for arm in cells})
+
+
+def _complete_profiles(profiles: dict[str, Any], training: dict[str, Any], arms: list[str]) -> None:
+    profiles.setdefault("arms", arms)
+    _check_arms("profiles.arms", profiles["arms"], arms)
+    cuda = training["device"] == "cuda"
+    asked = profiles.setdefault("engines", ["captured", "compiled"] if cuda else [])
+    if not cuda and (captured := [engine for engine in asked if engine.startswith("captured")]):
+        raise InputError(
+            f"config key profiles.engines: {captured[0]} needs CUDA graphs, which device cpu has not; remove it"
+        )
+    trained = "-".join(["captured"] * (training["engine"] == "captured") + ["compiled"] * training["compile"])
+    profiles["engines"] = list(dict.fromkeys(["eager", *asked, trained or "eager"]))
+
+
+def _refuse_energy(recommendation: dict[str, Any], budgets: dict[str, list[float]]) -> None:
+    """Raise InputError for what asks for the energy of runs on the CPU."""
+    asked = {
+        "recommendation.cheapest: energy": (recommendation["cheapest"] == "energy", "memory or time"),
+        "recommendation.energy_J": (recommendation["energy_J"], "null"),
+        "budgets.energy_J": (budgets["energy_J"], "[]"),
+    }
+    for key, (wanted, instead) in asked.items():
+        if wanted:
+            raise InputError(
+                f"config key {key}: training.device is cpu, and only a GPU's energy is measured; set {instead} here, "
+                "or training.device cuda"
+            )
+
+
+def _check_arms(key: str, named: list[str], arms: list[str]) -> None:
+    for arm in named:
+        if arm not in arms:
+            raise InputError(f"config key {key}: there is no arm {arm!r}; {suggestion(arm, arms, 'arms: ')}")
+
 
 VIEWS = (
     *("contract", "attribution", "budgets", "equal_memory", "recommendation", "noise", "profiles", "reference"),

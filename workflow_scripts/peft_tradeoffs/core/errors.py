@@ -1,11 +1,92 @@
-"""Errors a user can mend, and how a script ends on one."""
+"""Errors a user can fix, without their secrets, and how a script ends on one. Cheap to import."""
 
 import errno
+import os
+import re
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from peft_tradeoffs.core.redaction import SafeStream
+SECRET = re.compile(r"KEY|TOKEN(?!IZERS)|SECRET|PASS|AUTH|CREDENTIAL|WEBHOOK", re.IGNORECASE)
+HIDDEN = "…"
+# Of a URL; a password may have @ or a slash in it, though they should be %40 and %2F. A number before one is a port.
+USER = re.compile(r"(://)(?:[^/\s'\"]+|[^/@\s:'\"]{0,99}:(?!\d+/)[^\s'\"]{1,99})@")
+QUERY = re.compile(r"(://[^\s?'\"]{1,2000}\?)[^\s'\"]+")  # not longer, lest a long text takes long
+HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
+SHORTEST = 8  # characters; a shorter value of a variable may be any word
+SHORTEST_PASSWORD = 4  # of a URL
+
+
+def redacted(text: str) -> str:
+    """One line of `text` without what could be a credential.
+
+    Left out are values of environment variables with a telling name, users and queries of URLs, and any word of 20 or
+    more characters with a digit in it, as keys are.
+    """
+    line = " ".join(text.split())
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) >= 4:
+            line = line.replace(value, HIDDEN)
+    return re.sub(r"(?=[\w-]*\d)[\w-]{20,}", HIDDEN, without_secrets(line))[:500]
+
+
+def without_secrets(text: str) -> str:
+    """`text` without users and queries of URLs, hub tokens and what the environment says is secret.
+
+    Unlike `redacted` it leaves hashes, paths and line breaks as they are, so every message can go through it.
+    """
+    for secret in sorted(set(_secrets()), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    text = USER.sub(rf"\1{HIDDEN}@", text)
+    text = QUERY.sub(rf"\1{HIDDEN}", text)
+    return HUB_TOKEN.sub(HIDDEN, text)
+
+
+def _secrets() -> Iterator[str]:
+    """Values of variables with a telling name that are no path, and the passwords in the URLs of any variable."""
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) >= SHORTEST and not _is_path(value):
+            yield value
+        for word in value.split():
+            if "@" in word and "://" in word:
+                yield from _passwords(word)
+            elif "@" in word and name.upper().endswith("_PROXY"):  # which need no scheme
+                yield from _passwords(f"//{word}")
+
+
+def _is_path(value: str) -> bool:
+    try:
+        return Path(value).exists()
+    except (OSError, ValueError):  # too long for a name, say
+        return False
+
+
+def _passwords(url: str) -> Iterator[str]:
+    try:
+        password = urlsplit(url).password or ""
+    except ValueError:
+        return
+    for written in (password, unquote(password)):
+        if len(written) >= SHORTEST_PASSWORD:
+            yield written
+
+
+class SafeStream:
+    """A text stream that writes to `stream` what `without_secrets` leaves; in all else it is that stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write `text`, and return its length, as a stream does."""
+        self._stream.write(without_secrets(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
 
 Result = TypeVar("Result")
 

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.bad_places import NAMED_PLACES, Faults, refuse
-from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.data_files import NAMED_PLACES, Faults, Table, refuse
 
 ORDERED = re.compile(r"-?\d+(\.\d+)?", re.ASCII)  # class names that are ordered by value
 NUMBER = re.compile(r"[+-]?(?:0|[1-9]\d*|0?(?=\.\d))(?:\.\d*)?", re.ASCII)  # 007 is none, it may be a code

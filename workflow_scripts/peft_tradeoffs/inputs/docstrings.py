@@ -13,7 +13,7 @@ import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.classes import encodable
-from peft_tradeoffs.inputs.datafiles import Table
+from peft_tradeoffs.inputs.data_files import Table
 
 MASK = "package"  # one plain word, so that a masked `numpy.ndarray` stays readable: `package.ndarray`
 ALIASES = ("np", "pd", "plt", "mpl", "nx", "sa", "sp")  # as imports abbreviate the packages; whole words

@@ -1,26 +1,37 @@
-"""Models and data sets from the Hugging Face hub, at a pinned revision: the cache first, then the network.
+"""Models and data sets from the Hugging Face hub, at a pinned revision: the cache first, then the network."""
 
-A filled cache is only read, so it may belong to somebody else. Nothing that is fetched is executed.
-"""
-
+import errno
 import fnmatch
 import glob
+import hashlib
+import json
 import posixpath
 import re
+import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import httpx2
 import yaml
 from fsspec.utils import glob_translate
 from huggingface_hub import DatasetCard, HfApi, RepoFile, constants, get_cached_repo_tree, snapshot_download
-from huggingface_hub.errors import CachedRepoTreeNotFoundError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import disable_progress_bars
 
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.hub_cache import damaged
-from peft_tradeoffs.inputs.hub_errors import FAILURES, explain, listed, refuse_offline
+from peft_tradeoffs.inputs import network
+from peft_tradeoffs.inputs.file_kind import refuse_pointer
 from peft_tradeoffs.inputs.model_files import (
     ADAPTER,
     CONFIG,
@@ -32,7 +43,138 @@ from peft_tradeoffs.inputs.model_files import (
     required_files,
     tokenizer_files,
 )
-from peft_tradeoffs.inputs.pointers import refuse_pointer
+
+CHUNK = 1 << 20  # bytes read at once
+HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def damaged(folder: Path, names: Iterable[str], tree: Mapping[str, RepoFile]) -> dict[str, str]:
+    """What is wrong with those of the files `names` in snapshot `folder` that are not as the hub says, by name.
+
+    `tree` is the revision's listing, as far as it is known. A file of which nothing is known is not damaged.
+    """
+    found = {}
+    for name in sorted(names):
+        if said := _difference(folder / name, tree.get(name)):
+            found[name] = said
+    return found
+
+
+def _difference(path: Path, entry: RepoFile | None) -> str | None:
+    size = path.stat().st_size
+    if entry is not None and entry.size != size:
+        return f"it has {size} bytes, the hub says {entry.size}"
+    told = _told(path, entry)
+    if told and not told & _hashes(path, size, {len(one) for one in told}):
+        return f"its hash is not the hub's ({sorted(told)[0]})"
+    return None
+
+
+def _told(path: Path, entry: RepoFile | None) -> set[str]:
+    """The hashes by which the hub knows the file: that of large files, else Git's, and the blob's name."""
+    told = set()
+    if entry is not None:
+        told.add(entry.lfs.sha256 if entry.lfs is not None else entry.blob_id)
+    if path.is_symlink() and (target := path.readlink()).parent.name == "blobs":
+        told.add(target.name)
+    return {one for one in told if HEX.fullmatch(one)}
+
+
+def _hashes(path: Path, size: int, lengths: set[int]) -> set[str]:
+    """The content's hashes of those lengths: SHA-256, or Git's SHA-1 and, as mirrors give it, the plain one."""
+    made = [hashlib.sha256()] if 64 in lengths else []
+    if 40 in lengths:
+        made += [hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False), hashlib.sha1(usedforsecurity=False)]
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            for one in made:
+                one.update(chunk)
+    return {one.hexdigest() for one in made}
+
+
+LOGIN = "log in with `hf auth login` or set HF_TOKEN"
+BUNDLES = ("SSL_CERT_FILE",)  # those of network.BUNDLES that httpx2 reads
+# What a download raises; ImportError and ValueError come of proxies and tokens that cannot be used.
+FAILURES = (HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first six names, and how many more there are."""
+    every = sorted(names)
+    return ", ".join(every[:6]) + (f" and {len(every) - 6} more" if len(every) > 6 else "")
+
+
+def refuse_offline(where: str, missing: Iterable[str], why: str, cause: Exception | None = None) -> NoReturn:
+    """Raise InputError: the files `missing` are needed from the network, which is not to be had."""
+    raise InputError(
+        f"{where}: not in the cache {constants.HF_HUB_CACHE}: {listed(missing)}; and {why}. "
+        "Run `snakemake fetch` where there is network, with the same HF_HOME"
+    ) from cause
+
+
+def explain(where: str, missing: Iterable[str], error: Exception) -> NoReturn:
+    """Raise InputError for one of FAILURES; one that has no remedy here is passed on."""
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, OSError | httpx2.HTTPError):
+        error = error.__cause__
+    if isinstance(error, HfHubHTTPError):
+        _explain_answer(where, missing, error)
+    # A proxy or certificate that cannot work is named; the failure itself says little of it.
+    if wrong := network.complaints(BUNDLES):
+        refuse_offline(where, missing, wrong, error)
+    if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL | ssl.SSLError):
+        refuse_offline(where, missing, f"the hub at {constants.ENDPOINT} cannot be reached ({error})", error)
+    if isinstance(error, json.JSONDecodeError):
+        said = f"{constants.ENDPOINT} does not answer as the hub does (check HF_ENDPOINT and the proxy)"
+        refuse_offline(where, missing, said, error)
+    if not isinstance(error, OSError):
+        raise error
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        raise InputError(
+            f"{where}: not in the cache {constants.HF_HUB_CACHE}: {listed(missing)}; and the cache cannot "
+            "be written: set HF_HOME to a folder of your own, or ask its owner to fetch"
+        ) from error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise InputError(
+            f"{where}: no space left in the cache {constants.HF_HUB_CACHE}: free some or set HF_HOME to another disk"
+        ) from error
+    if error.errno is None:
+        refuse_offline(where, missing, f"the download failed ({' '.join(str(error).split())})", error)
+    raise error
+
+
+def _explain_answer(where: str, missing: Iterable[str], error: HfHubHTTPError) -> NoReturn:
+    """Raise InputError for an answer that is a refusal, with what the hub says of it."""
+    status = error.response.status_code
+    words = " ".join((error.response.headers.get("X-Error-Message") or error.server_message or "").split())
+    said = f"; the hub says ({status}): {words[:300]}" if words else f" ({status})"
+    if isinstance(error, GatedRepoError):
+        raise InputError(f"{where}: gated: accept its licence on the hub, then {LOGIN}{said}") from error
+    if isinstance(error, DisabledRepoError):
+        raise InputError(f"{where}: the hub has disabled this repository; take another one{said}") from error
+    if isinstance(error, RevisionNotFoundError):
+        raise InputError(f"{where}: no such revision; copy a commit from the hub (Files, History){said}") from error
+    if status == 401 and _token_was_sent(error):
+        raise InputError(
+            f"{where}: the hub does not take the token, which may have expired, or there is no such repository: make a "
+            f"new token or, for a public one, unset HF_TOKEN (`hf auth logout`), and check `path`{said}"
+        ) from error
+    if isinstance(error, RepositoryNotFoundError):
+        raise InputError(
+            f"{where}: no such repository; check `path`. If it is private or gated, {LOGIN}, and accept its "
+            f"licence{said}"
+        ) from error
+    if status in (401, 403):
+        raise InputError(f"{where}: access refused: {LOGIN}, and accept its licence{said}") from error
+    again = "; wait, or log in, which raises the limit" if status == 429 else ""
+    refuse_offline(
+        where, missing, f"the hub at {constants.ENDPOINT} answered {status}{again}{said if words else ''}", error
+    )
+
+
+def _token_was_sent(error: HfHubHTTPError) -> bool:
+    request = error.response.request
+    return request is not None and "authorization" in request.headers
+
 
 if TYPE_CHECKING:
     import datasets

@@ -1,13 +1,18 @@
-"""A model is looked at once, when it is fetched, whatever its source: what is not whole, not plain or not one model."""
+"""A model is looked at once, when it is fetched, whatever its source: weights, tokenizer, configuration."""
 
 import contextlib
+import json
+import math
 import os
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.file_kind import foreign_content, refuse_pointer
 from peft_tradeoffs.inputs.model_files import (
     ADAPTER,
     CONFIG,
@@ -19,8 +24,155 @@ from peft_tradeoffs.inputs.model_files import (
     refuse_lacking,
     required_files,
 )
-from peft_tradeoffs.inputs.pointers import refuse_pointer
-from peft_tradeoffs.inputs.safetensors_header import FLOATS, Tensor, read_header
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RESIZE = "resize them: model.resize_token_embeddings(len(tokenizer)), then save model and tokenizer"
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The folder's tokenizer, with a pad token. Raises InputError for a folder without a usable tokenizer."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; make it with fetch_model.py")
+    tokenizer = bare_tokenizer(folder, f"{folder}: its tokenizer")
+    # from a config.json alone Transformers makes a tokenizer that knows the special tokens only
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise InputError(
+            f"{folder}: no tokenizer; a tokenizer.json or the vocabulary its model type needs must be there"
+        )
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or longest < 1:
+        raise InputError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length is {longest!r}; write the most tokens that the "
+            "model takes, or take it out"
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise InputError(f"{folder}: the tokenizer has no pad token and no eos token; set its pad_token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def bare_tokenizer(folder: Path, which: str) -> "PreTrainedTokenizerBase":
+    """The folder's tokenizer as it is. Raises InputError that begins with `which` if it cannot be loaded."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        _ = tokenizer.all_special_ids  # without end where the unknown token itself is unknown
+        return tokenizer
+    except Exception as error:  # the tokenizers library raises nothing narrower, Transformers whatever a file leads to
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{which} cannot be loaded: {said}") from error
+
+
+def check_pad_token(folder: Path, tokenizer: "PreTrainedTokenizerBase", embeddings: int | None) -> None:
+    """Raise InputError for a pad token that is none of the model's `embeddings` (None: it takes any)."""
+    if embeddings is not None and tokenizer.pad_token_id >= embeddings:
+        raise InputError(
+            f"{folder}: the pad token {tokenizer.pad_token_id} ({tokenizer.pad_token!r}) is beyond the model's "
+            f"{embeddings} embeddings; {RESIZE}, or make a token of the vocabulary the pad token"
+        )
+
+
+def tokens_beyond(tokenizer: "PreTrainedTokenizerBase", embeddings: int | None) -> list[str]:
+    """The tokens whose ids are none of the model's `embeddings`, by id, as a message names them: 28 ('<user>')."""
+    if embeddings is None:
+        return []
+    return [f"{i} ({token!r})" for token, i in sorted(tokenizer.get_vocab().items(), key=_by_id) if i >= embeddings]
+
+
+def check_ids(
+    place: str, rows: Iterable[list[int]], tokenizer: "PreTrainedTokenizerBase", embeddings: int | None
+) -> None:
+    """Raise InputError for rows with a token that is none of the model's `embeddings`; `place` names the split."""
+    if embeddings is None:
+        return
+    found = [(number, max(ids)) for number, ids in enumerate(rows, start=1) if ids and max(ids) >= embeddings]
+    if found:
+        token = found[0][1]
+        numbers = ", ".join(str(number) for number, _ in found[:5])
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise InputError(
+            f"{place}, row{'s' if len(found) > 1 else ''} {numbers}{more}: token {token} "
+            f"({tokenizer.convert_ids_to_tokens(token)!r}) is beyond the model's {embeddings} embeddings; {RESIZE}"
+        )
+
+
+def _by_id(item: tuple[str, int]) -> int:
+    return item[1]
+
+
+HEADER_LIMIT = 100_000_000  # bytes; the format's own
+LENGTH = struct.Struct("<Q")  # the header's length, which stands before it
+FLOATS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}  # dtype: bits
+BITS = {
+    **FLOATS,
+    **dict.fromkeys(("C64", "I64", "U64"), 64),
+    **dict.fromkeys(("I32", "U32"), 32),
+    **dict.fromkeys(("I16", "U16"), 16),
+    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a header; `dtype` as safetensors names it, F32 say."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The tensors by name. Raises InputError for a file that cannot be read, is another kind of file or not whole."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(LENGTH.size)
+            length = LENGTH.unpack(start)[0] if len(start) == LENGTH.size else 0
+            text = file.read(length) if 0 < length <= min(HEADER_LIMIT, size - LENGTH.size) else b""
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); correct its mode or copy it") from error
+    refuse_pointer(path)
+    if not text:
+        found = foreign_content(path)
+        raise _damaged(path, f"it holds {found}" if found else f"it ends after {size} bytes, within its header")
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "its header is no JSON") from error
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is no JSON object")
+    header.pop("__metadata__", None)
+    spans = sorted(_span(path, name, value) for name, value in header.items())
+    end = 0
+    for begins, ends, name in spans:
+        if begins != end:
+            raise _damaged(path, f"tensor {name} starts at byte {begins}, the one before it ends at {end}")
+        end = ends
+    if (expected := LENGTH.size + length + end) != size:
+        raise _damaged(path, f"it has {size} bytes, its header speaks of {expected}")
+    return {name: Tensor(value["dtype"], tuple(value["shape"])) for name, value in header.items()}
+
+
+def _span(path: Path, name: str, value: Any) -> tuple[int, int, str]:
+    """Where the tensor's bytes begin and end, and its name."""
+    try:
+        shape, (begins, ends), bits = value["shape"], value["data_offsets"], BITS[value["dtype"]]
+        whole = all(type(number) is int and number >= 0 for number in (*shape, begins, ends))
+    except (TypeError, KeyError, ValueError) as error:
+        raise _damaged(path, f"its header describes tensor {name} by {str(value)[:200]}") from error
+    if not whole or (ends - begins) * 8 != math.prod(shape) * bits:
+        raise _damaged(path, f"tensor {name} has other bytes than its shape needs")
+    return begins, ends, name
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: no whole safetensors file: {reason}; download or save it again")
+
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

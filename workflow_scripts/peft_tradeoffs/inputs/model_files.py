@@ -11,7 +11,7 @@ from typing import Any
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import sha256
-from peft_tradeoffs.inputs.pointers import refuse_pointer
+from peft_tradeoffs.inputs.file_kind import refuse_pointer
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

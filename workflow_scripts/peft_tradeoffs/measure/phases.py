@@ -1,5 +1,6 @@
-"""Takes memory and time. Knows neither methods nor training."""
+"""Measures memory and time by phase. Knows neither methods nor training."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -186,3 +187,33 @@ def status_MiB(key: str) -> float | None:
     except OSError:
         return None
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:")), None)
+
+
+_IMPORTED_S = time.monotonic()
+
+
+def process_age_s() -> float:
+    """Seconds since the process started; where the system does not tell, since this module was imported.
+
+    psutil's create_time is of the wall clock, which may have been set since.
+    """
+    imported_s = time.monotonic() - _IMPORTED_S
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # after boot, as CLOCK_BOOTTIME counts
+        return max(imported_s, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)
+    except (OSError, ValueError, IndexError, AttributeError):
+        return imported_s
+
+
+def dense_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """What holds the tensor's bytes; a sparse tensor, as some adapters have, has no storage of its own."""
+    tensor = tensor.detach()
+    match tensor.layout:
+        case torch.sparse_coo:
+            return [tensor._indices(), tensor._values()]
+        case torch.sparse_csr | torch.sparse_bsr:
+            return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+        case torch.sparse_csc | torch.sparse_bsc:
+            return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor]

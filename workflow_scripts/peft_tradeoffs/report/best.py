@@ -9,15 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from peft_tradeoffs.analysis import readable
-from peft_tradeoffs.analysis.mean_interval import interval, seed_values
-from peft_tradeoffs.analysis.seed_values import incomparable
+from peft_tradeoffs.analysis.means import incomparable, interval, seed_values
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
 from peft_tradeoffs.report import palette, style
 from peft_tradeoffs.report.bars import name_rows, names, rows_height
 from peft_tradeoffs.report.canvas import canvas, draw_reason, interval_note, message, metric_limits, styled, thousands
 from peft_tradeoffs.report.scatter import compact, log_ticks
+from peft_tradeoffs.report.style import wrap
 from peft_tradeoffs.report.sweep import Sweep, conditions, no_metric, reason
-from peft_tradeoffs.report.text_width import wrap
 
 
 @dataclass(frozen=True)

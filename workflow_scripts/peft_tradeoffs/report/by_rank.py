@@ -11,10 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.mean_interval import interval, seed_values
-from peft_tradeoffs.analysis.seed_values import incomparable
+from peft_tradeoffs.analysis.means import incomparable, interval, seed_values
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
-from peft_tradeoffs.core.arms import FULL, method_label
+from peft_tradeoffs.core.text import FULL, method_label
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.canvas import (
     absent,

@@ -13,11 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.mean_interval import interval, interval_notes, seed_values
-from peft_tradeoffs.core.arms import arm_label
+from peft_tradeoffs.analysis.means import interval, interval_notes, seed_values
+from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.report import style
+from peft_tradeoffs.report.style import widest, wrap
 from peft_tradeoffs.report.sweep import Sweep, reason
-from peft_tradeoffs.report.text_width import widest, wrap
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:

@@ -8,16 +8,22 @@ from matplotlib.ticker import MaxNLocator
 
 from peft_tradeoffs.analysis import readable
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
-from peft_tradeoffs.core.arms import arm_label
+from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.report import style
-from peft_tradeoffs.report.bars import KEY, by_arm, draw_rows, names, rows_height
+from peft_tradeoffs.report.bars import (
+    KEY,
+    accuracy_gain_per_million_by_arm,
+    by_arm,
+    draw_rows,
+    memory_split_by_arm,
+    names,
+    rows_height,
+    trainable_parameters_by_arm,
+)
 from peft_tradeoffs.report.best import best_by_method
 from peft_tradeoffs.report.by_rank import along_ranks, metric_vs_rank, speed_vs_rank
 from peft_tradeoffs.report.canvas import absent, canvas, interval_note, message, metric_limits, resolution, styled
-from peft_tradeoffs.report.curves import learning_curves
-from peft_tradeoffs.report.memory_split import memory_split_by_arm
-from peft_tradeoffs.report.parameters import accuracy_gain_per_million_by_arm, trainable_parameters_by_arm
-from peft_tradeoffs.report.rates import learning_rate_grid
+from peft_tradeoffs.report.curves import learning_curves, learning_rate_grid
 from peft_tradeoffs.report.scatter import metric_vs_memory, metric_vs_samples_per_s, metric_vs_trainable_parameters
 from peft_tradeoffs.report.sweep import Sweep, conditions, no_metric
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from peft_tradeoffs.analysis.readable import NULL, metric_decimals, metric_scale, number, setting
-from peft_tradeoffs.core.arms import SPELLING
+from peft_tradeoffs.core.text import SPELLING
 from peft_tradeoffs.report.imported import row
 from peft_tradeoffs.tasks.metric_names import metric_label
 

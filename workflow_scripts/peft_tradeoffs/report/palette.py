@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from peft_tradeoffs.core.arms import FULL, method_order
+from peft_tradeoffs.core.text import FULL, method_order
 
 # seaborn's "colorblind" without its palest (pink, yellow) and grey, then three dark ones of Paul Tol's "muted".
 PALETTE = (

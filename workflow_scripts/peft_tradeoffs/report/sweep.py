@@ -9,7 +9,7 @@ import pandas as pd
 
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.finished import verified
-from peft_tradeoffs.analysis.job_noise import read_noise
+from peft_tradeoffs.analysis.stats import read_noise
 from peft_tradeoffs.analysis.tables import COMPLETED
 from peft_tradeoffs.analysis.tuning_table import read_tuning
 from peft_tradeoffs.core.errors import InputError

@@ -1,29 +1,14 @@
-"""The executor of snakemake-executor-plugin-slurm, made to outlast a Slurm that does not answer for a while.
-
-Written as changes upstream would be, each a method of the plugin's class; what the plugin does without it:
-
-- a round of status queries that all fail forgets every job, and the workflow waits for ever (`check_active_jobs`)
-- a status command that cannot answer is asked for ever, what it says is not shown, and a signal waits for it; here
-  squeue and sacct stand in for each other, and SIGTERM ends a wait for both (`check_active_jobs`, `_wait_for_jobs`)
-- jobs that scancel ended are waited for with sacct, whose state has a second word (`check_active_jobs`)
-- tasks of a job array that wait are not found, and with sacct each has the state of another (`check_active_jobs`)
-- the comment of a job array names the first task's wildcards for all of them (`run_array_jobs`)
-- the pause between rounds grows to 180 s, whatever `seconds-between-status-checks` says (`check_active_jobs`)
-- a user's SQUEUE_STATES and the like hide jobs from it (`_set_up`)
-- a job that Slurm no longer lists is waited for, for ever (`_forgotten`)
-- a submission that meets a momentary error or a limit on the number of jobs is a failed job, and its retries go within
-  a second (`run_job`, `run_array_jobs`)
-- a submission whose answer is lost is a failed job, and is submitted a second time (`run_job`)
-- after Ctrl-C what was still to be submitted is, and stays in the queue (`cancel`)
-- the end waits for the pause, 40 s even where no job was submitted (`_wait_for_jobs`)
-- the end removes empty log folders, and a job of another call that waits fails without its own (`clean_old_logs`)
-"""
+"""The executor of snakemake-executor-plugin-slurm, made to outlast a Slurm that does not answer."""
 
 import asyncio
 import contextlib
 import contextvars
+import datetime
 import importlib.metadata
 import os
+import re
+import shutil
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,8 +16,191 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs.core import slurm, squeue
-from peft_tradeoffs.runs import slurm_status, slurm_submission
+from peft_tradeoffs.core import slurm
+
+SOURCES = ("squeue", "sacct")
+TIMEOUT_S = 20.0  # of one query: both sources have had theirs within a minute
+BACK = datetime.timedelta(days=2)  # sacct lists jobs that were queued, ran or ended since then
+PENDING = re.compile(r"(?P<array>\d+)_\[(?P<tasks>[\d,:-]*?)(?P<cut>[,-]?\.\.\.)?(?:%\d+)?\]")
+TASKS = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
+CUT = "_[...]"  # stands for the tasks of an array that a cut-off list does not name
+
+
+class NoAnswer(Exception):
+    """A source could not answer; the message is its own."""
+
+
+def sources_from(first: str) -> list[str]:
+    """The commands to ask, `first` the one that is set; those that are not installed are left out."""
+    return sorted((name for name in SOURCES if shutil.which(name)), key=lambda name: name != first)
+
+
+async def job_states(name: str, jobs: Sequence[str], asked: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The states of `jobs` (ids; 17_2 is a task of an array) among those called `name`, and the sources that failed.
+
+    The sources in `asked` are asked in turn, each for the jobs that the ones before did not list. The second value has
+    what a source that could not answer said, by its name.
+    """
+    found: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    for source in asked:
+        if missing := [job for job in jobs if job not in found]:
+            try:
+                answer = await ask(source, name)
+            except NoAnswer as error:
+                failed[source] = str(error)
+                continue
+            for job in missing:
+                state = answer.get(job) or answer.get(job.partition("_")[0] + CUT)
+                found |= {job: state} if state else {}
+    return found, failed
+
+
+async def ask(source: str, name: str) -> dict[str, str]:
+    """The state of every job called `name`, by its id. Raises NoAnswer."""
+    environment = slurm.neutral(os.environ) | {"SLURM_BITSTR_LEN": "0"}  # lists of tasks are not cut off
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *_command(source, name),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+    except OSError as error:
+        raise NoAnswer(f"{source}: {error.strerror}") from None
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+    except TimeoutError:
+        raise NoAnswer(f"{source}: no answer within {TIMEOUT_S:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+                await process.wait()
+    if process.returncode:
+        said = " ".join(err.decode(errors="replace").split()) or f"exit status {process.returncode}"
+        raise NoAnswer(said if said.startswith(source) else f"{source}: {said}")
+    return read(out.decode(errors="replace"))
+
+
+def read(listing: str) -> dict[str, str]:
+    """States by id of a listing with a line `id|state` for each job; tasks of arrays each by its own."""
+    found = {}
+    for line in listing.splitlines():
+        job, bar, state = line.strip().partition("|")
+        if bar and state:
+            found |= dict.fromkeys(expand(job), state.split()[0])  # sacct: CANCELLED by 0
+    return found
+
+
+def expand(job: str) -> list[str]:
+    """The ids that an id of squeue or sacct stands for: 17_[1-3,7%2] for four tasks, which wait."""
+    match = PENDING.fullmatch(job)
+    if match is None:
+        return [job]
+    tasks = [match["array"] + CUT] if match["cut"] else []
+    for first, last, step in TASKS.findall(match["tasks"]):
+        tasks += [f"{match['array']}_{task}" for task in range(int(first), int(last or first) + 1, int(step or 1))]
+    return tasks
+
+
+def _command(source: str, name: str) -> list[str]:
+    if source == "squeue":
+        return ["squeue", "--array", "--states=all", "--noheader", "--format=%i|%T", f"--name={name}"]
+    start = f"{datetime.datetime.now() - BACK:%Y-%m-%dT%H:00}"
+    words = ["sacct", "--allocations", "--parsable2", "--noheader", "--clusters=all", "--format=JobID,State"]
+    return [*words, f"--starttime={start}", "--endtime=now", f"--name={name}"]
+
+
+# slurmctld may have got the request, and the answer may have been lost.
+LOST_ANSWER = re.compile(
+    "Socket timed out|Zero Bytes were transmitted or received|receive failure|Connection reset by peer", re.IGNORECASE
+)
+MOMENTARY = re.compile(
+    "|".join(
+        (
+            "Unable to contact slurm controller",
+            "Zero Bytes were transmitted or received",
+            "Resource temporarily unavailable",
+            "Socket timed out",
+            "temporarily unable to accept job",
+            "(connect|send|receive|shutdown|connection) failure",
+            "Connection (refused|reset by peer|timed out)",
+            "Transport endpoint is not connected",
+            "Temporary failure in name resolution",
+            "(Network is unreachable|No route to host)",
+            "in standby mode",
+            "rate limit",
+            "Munge encode failed",
+            "Interrupted system call",
+            "Cannot allocate memory",
+        )
+    ),
+    re.IGNORECASE,
+)
+# The reasons that Slurm gives for a limit on the number of jobs; those on their size or time are permanent.
+LIMIT = re.compile(r"\b(?:Assoc|QOS)\w*?Submit\w*", re.IGNORECASE)
+OWN_LIMIT = re.compile(r"\b(?:QOSMaxSubmitJobs?PerUser|AssocMaxSubmitJob)", re.IGNORECASE)  # own jobs alone count
+OTHER_LIMIT = re.compile(r"\b(?:Assoc|QOS)[A-Z]\w+")
+POLICY = re.compile(r"Job violates accounting/QOS policy \(job submit limit", re.IGNORECASE)
+
+
+def passes(said: str) -> bool:
+    """Whether sbatch failed for a reason that passes by itself, a limit on the number of jobs too."""
+    return bool(MOMENTARY.search(sbatch_words(said))) or limited(said) is not None
+
+
+def answer_lost(said: str) -> bool:
+    """Whether slurmctld may have the job all the same."""
+    return bool(LOST_ANSWER.search(sbatch_words(said)))
+
+
+def limited(said: str) -> str | None:
+    """The limit on the number of jobs that is reached, in Slurm's word for it; None if it is no such limit.
+
+    Without a word of Slurm's, its sentence on policies in general, which may be of any limit.
+    """
+    words = sbatch_words(said)
+    if found := LIMIT.search(words):
+        return found[0]
+    return None if OTHER_LIMIT.search(words) or not POLICY.search(words) else "job submit limit"
+
+
+def only_own_jobs_count(limit: str) -> bool:
+    """Whether the limit is one on this user's jobs, so that it is free where the user has none."""
+    return bool(OWN_LIMIT.search(limit))
+
+
+def named(limit: str) -> bool:
+    """Whether Slurm named the limit."""
+    return bool(LIMIT.fullmatch(limit))
+
+
+def sbatch_words(said: str) -> str:
+    """What sbatch said, on one line, of the plugin's report of it; without the call, which holds texts of a user's."""
+    words = re.split(r"\n\s*sbatch call:", said)[0]
+    words = re.sub(r"^.*?The error message was '", "", words, flags=re.DOTALL)
+    return re.sub(r"\s*sbatch: (error: )?", "; ", " ".join(words.rstrip(" .'\n").split())).removeprefix("; ")
+
+
+class Heard:
+    """The executor's logger, without the tracebacks of refused submissions; `take` may keep an error for itself."""
+
+    def __init__(self, logger: Any, take: Callable[[str], bool]) -> None:
+        self._logger, self._take = logger, take
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
+
+    def error(self, message: Any, *arguments: Any, **options: Any) -> None:
+        """Log an error, unless it is taken."""
+        raised = options.get("exc_info") and sys.exc_info()[0]
+        if raised and raised.__name__ == "WorkflowError":
+            options.pop("exc_info")
+        if not self._take(str(message)):
+            self._logger.error(message, *arguments, **options)
+
 
 PLUGIN = "snakemake-executor-plugin-slurm"
 KNOWN = "2.8."  # versions whose source was read and which the tests run
@@ -133,7 +301,7 @@ def outlasting(plugin_executor: type) -> type:
 
         def __post_init__(self, *arguments: Any, **options: Any) -> None:
             super().__post_init__(*arguments, **options)
-            self.logger = slurm_submission.Heard(self.logger, self._take)
+            self.logger = Heard(self.logger, self._take)
 
         # Status
 
@@ -143,9 +311,9 @@ def outlasting(plugin_executor: type) -> type:
                 return
             self._ended.clear()
             ids = [job.external_jobid for job in active_jobs]
-            first = self.get_status_command() or slurm_status.SOURCES[0]
-            sources = slurm_status.sources_from(first)
-            found, failed = await slurm_status.job_states(self.run_uuid, ids, sources)
+            first = self.get_status_command() or SOURCES[0]
+            sources = sources_from(first)
+            found, failed = await job_states(self.run_uuid, ids, sources)
             self._say_who_answered(first, failed, answered=len(failed) < len(sources) or bool(found))
             if not self._answered:
                 for job in active_jobs:
@@ -183,7 +351,7 @@ def outlasting(plugin_executor: type) -> type:
 
         def _say_who_answered(self, first: str, failed: dict[str, str], answered: bool) -> None:
             """Say once what a source that cannot answer says, and again while none does."""
-            said = "; ".join(failed.values()) or f"there is neither {' nor '.join(slurm_status.SOURCES)}"
+            said = "; ".join(failed.values()) or f"there is neither {' nor '.join(SOURCES)}"
             if not answered:
                 if self._answered or time.monotonic() - self._told_at > REMIND_S:
                     self._told_at = time.monotonic()
@@ -193,7 +361,7 @@ def outlasting(plugin_executor: type) -> type:
             elif not self._answered:
                 self.logger.warning("Slurm answers again.")
             elif first in failed and failed.get(first) != self._silence.get(first):
-                other = next(name for name in slurm_status.SOURCES if name != first)
+                other = next(name for name in SOURCES if name != first)
                 self.logger.warning(
                     f"{first} cannot tell the states of jobs: {failed[first]}. {other} is asked in its place "
                     f"(slurm-status-command: {other})."
@@ -257,8 +425,8 @@ def outlasting(plugin_executor: type) -> type:
             """Tidy up once, if this call submitted jobs and no job from its folder is left, of another call say."""
             if self._submitted:
                 self._submitted = False
-                with contextlib.suppress(squeue.NoAnswer):
-                    if not squeue.jobs(Path(self.workflow.workdir_init)):
+                with contextlib.suppress(slurm.NoAnswer):
+                    if not slurm.jobs(Path(self.workflow.workdir_init)):
                         super().clean_old_logs()
 
         def report_job_submission(self, job_info: Any, *arguments: Any, **options: Any) -> None:
@@ -274,7 +442,7 @@ def outlasting(plugin_executor: type) -> type:
             while said := self._attempt(super().run_job, job):
                 if not self._waits(wait, said):
                     return self._refuse([job], wait, said)
-                if slurm_submission.answer_lost(said):
+                if answer_lost(said):
                     wildcards = get_job_wildcards(job)
                     arrived = self._arrived(f"rule_{job.name}" + (f"_wildcards_{wildcards}" if wildcards else ""), wait)
                     if arrived:
@@ -287,11 +455,11 @@ def outlasting(plugin_executor: type) -> type:
             try:
                 while said := self._attempt(super().run_array_jobs, jobs):
                     jobs, tasks = self._submission.refused, jobs
-                    if slurm_submission.limited(said):
+                    if limited(said):
                         break
                     if not self._waits(wait, said):
                         return self._refuse(jobs, wait, said)
-                    if slurm_submission.answer_lost(said):
+                    if answer_lost(said):
                         for found in self._arrived(f"rule_{jobs[0].name}", wait):
                             job = tasks[int(found.partition("_")[2]) - 1]
                             jobs = [other for other in jobs if other is not job]
@@ -302,7 +470,7 @@ def outlasting(plugin_executor: type) -> type:
                     return
             finally:
                 _of_array.reset(token)
-            self.logger.warning(f"{wait.what} meets a limit ({slurm_submission.limited(said)}): submitted one by one.")
+            self.logger.warning(f"{wait.what} meets a limit ({limited(said)}): submitted one by one.")
             for job in jobs:
                 self.run_job(job)
 
@@ -322,14 +490,14 @@ def outlasting(plugin_executor: type) -> type:
         def _take(self, message: str) -> bool:
             """Whether an error that is logged is one of a submission that is tried again."""
             own = self._submission
-            own.taken = getattr(own, "hears", False) and slurm_submission.passes(message)
+            own.taken = getattr(own, "hears", False) and passes(message)
             own.said = message if own.taken else getattr(own, "said", "")
             return own.taken
 
         def _report_job_error_threadsafe(self, job_info: Any, msg: str) -> None:
             own = self._submission
             of_array = msg.startswith("Part of failed array") and getattr(own, "taken", False)
-            if getattr(own, "hears", False) and (of_array or slurm_submission.passes(msg)):
+            if getattr(own, "hears", False) and (of_array or passes(msg)):
                 own.said = own.said or msg
                 own.refused.append(job_info.job)
             else:
@@ -337,15 +505,15 @@ def outlasting(plugin_executor: type) -> type:
 
         def _waits(self, wait: Wait, said: str) -> bool:
             """Wait before the next try; whether there is to be one."""
-            limit = slurm_submission.limited(said)
+            limit = limited(said)
             if limit and not self._frees(limit):
                 wait.why = "none of your jobs is queued, so that no slot becomes free"
                 return False
-            if limit and slurm_submission.named(limit):
+            if limit and named(limit):
                 wait.deadline = time.monotonic() + PATIENCE_S
             elif time.monotonic() > wait.deadline:
                 return False
-            words = slurm_submission.sbatch_words(said)
+            words = sbatch_words(said)
             line = f"waits for a slot ({limit})" if limit else f"sbatch cannot reach slurmctld ({words})"
             if line != wait.told:
                 self.logger.warning(f"{wait.what}: {line}. Trying again; this is no attempt of the job.")
@@ -355,11 +523,11 @@ def outlasting(plugin_executor: type) -> type:
 
         def _frees(self, limit: str) -> bool:
             """Whether the end of a job can make room: not where own jobs alone count and there are none."""
-            if slurm_submission.named(limit) and not slurm_submission.only_own_jobs_count(limit):
+            if named(limit) and not only_own_jobs_count(limit):
                 return True
             try:
-                return bool(squeue.unfinished())
-            except (squeue.NoAnswer, OSError):
+                return bool(slurm.unfinished())
+            except (slurm.NoAnswer, OSError):
                 return True
 
         def _refuse(self, jobs: list[Any], wait: Wait, said: str) -> None:
@@ -371,8 +539,8 @@ def outlasting(plugin_executor: type) -> type:
             """The ids of jobs that Slurm has though sbatch got no answer; waits for squeue to say."""
             while not self._told_to_end() and time.monotonic() < wait.deadline:
                 try:
-                    listed = squeue.jobs(Path(self.workflow.workdir_init))
-                except squeue.NoAnswer:
+                    listed = slurm.jobs(Path(self.workflow.workdir_init))
+                except slurm.NoAnswer:
                     self._pause(RESUBMIT_S)
                     continue
                 own = [one for one in listed if (one.name, one.comment) == (self.run_uuid, comment)]

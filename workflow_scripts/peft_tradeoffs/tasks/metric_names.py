@@ -1,7 +1,9 @@
-"""What readers see of a metric: its name, which says of which class F1 is, and its unit."""
+"""What readers see of a metric: its name, which says of which class F1 is, its unit; what a margin may be."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from peft_tradeoffs.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,3 +74,15 @@ def difference_unit(row: Row) -> str:
 
 def _null(value: Any) -> bool:
     return value is None or value != value
+
+
+LARGEST = 0.2  # in the metric's unit: 20 points of accuracy
+
+
+def check_margin(where: str, margin: float) -> None:
+    """Raise InputError for what is no margin in the metric's unit: 1, say, where a point of accuracy is meant."""
+    if 0 < margin <= LARGEST:
+        return
+    unit = "it is in the metric's unit, and accuracy is a fraction, of which a point is 0.01"
+    points = f"; did you mean {margin / 100:g}?" if LARGEST < margin <= 100 * LARGEST else ""
+    raise InputError(f"{where}: {margin:g} is not above 0 and at most {LARGEST}; {unit}{points}")

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from peft_tradeoffs.training.checkpointing import BlockGenerators
-from peft_tradeoffs.training.step import TrainingStep
+from peft_tradeoffs.training.step import BlockGenerators, TrainingStep
 
 WARM_UP = 2  # passes before a capture: libraries allocate, kernels are compiled and chosen
 

@@ -22,7 +22,7 @@ from peft_tradeoffs.training import methods
 from peft_tradeoffs.training.attention import additive_mask, choose_kernels, padding_mask
 from peft_tradeoffs.training.batches import ResidentSplit, longest_text
 from peft_tradeoffs.training.capture import CapturedSteps, CaptureError, EagerSteps
-from peft_tradeoffs.training.frozen import hold_as_computed
+from peft_tradeoffs.training.methods import hold_as_computed
 from peft_tradeoffs.training.step import Settings, TrainingStep, adamw, allocate_state
 
 STEPS = 20

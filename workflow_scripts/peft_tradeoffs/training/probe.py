@@ -13,12 +13,10 @@ from torch import nn
 
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.devices import requested_bytes
-from peft_tradeoffs.measure.phases import MIB, StepTimer
+from peft_tradeoffs.measure.phases import MIB, StepTimer, dense_parts
 from peft_tradeoffs.training.attention import Mask
 from peft_tradeoffs.training.batches import ResidentSplit, longest_rows, padded_length
-from peft_tradeoffs.training.checkpointing import BlockGenerators
-from peft_tradeoffs.training.dense_parts import dense_parts
-from peft_tradeoffs.training.step import Settings, TrainingStep, adamw
+from peft_tradeoffs.training.step import BlockGenerators, Settings, TrainingStep, adamw
 
 TIMED_STEPS = 30  # on a GPU
 WARM_STEPS = 5  # before them, on a batch that the passes for memory have seen

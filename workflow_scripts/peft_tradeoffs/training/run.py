@@ -18,25 +18,23 @@ import transformers
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.csv_text import marked
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.process_age import process_age_s
 from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
 from peft_tradeoffs.measure import environment
-from peft_tradeoffs.measure.clocks import Clocks
 from peft_tradeoffs.measure.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
 from peft_tradeoffs.measure.energy import IdlePower
-from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE, Phases
+from peft_tradeoffs.measure.gpu import Clocks
+from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE, Phases, process_age_s
 from peft_tradeoffs.runs.progress import TerminalReporter
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.metric_names import said
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.attention import check_padding, choose_kernels, no_mask
 from peft_tradeoffs.training.batches import longest_text, padded_length, shortest_texts
-from peft_tradeoffs.training.checkpointing import BlockGenerators
-from peft_tradeoffs.training.frozen import hold_as_computed
+from peft_tradeoffs.training.methods import hold_as_computed
 from peft_tradeoffs.training.scaling import spread
 from peft_tradeoffs.training.state import RunDirectory
-from peft_tradeoffs.training.step import autocast
+from peft_tradeoffs.training.step import BlockGenerators, autocast
 from peft_tradeoffs.training.summary import Outcome, check, summarise
 
 PADDED = 8  # texts by which a model shows whether it reads padding

@@ -1,4 +1,4 @@
-"""The paths of a configuration: `~` and variables written out, and signs that are no part of a name refused."""
+"""The paths of a configuration: `~` and variables written out, and signs that are no part of one."""
 
 import os
 import re

@@ -1,8 +1,12 @@
-"""The model card of a run's adapter or checkpoint: metadata that the hub reads, and what a person must know."""
+"""Folders that can be pushed to a hub: a run's weights beside a model card with its numbers and how to load it."""
 
 import json
 import math
+import os
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +14,99 @@ import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from peft_tradeoffs.analysis.comparison_text import RANGE, with_interval
-from peft_tradeoffs.analysis.readable import NULL, failed_counts, mean_sd, metric_decimals, metric_scale, number
-from peft_tradeoffs.analysis.table_formats import escape_pipes
-from peft_tradeoffs.analysis.tables import OF_SPLIT, memory_key
-from peft_tradeoffs.core.arms import arm_label
-from peft_tradeoffs.core.markdown_text import fenced, literal, masked, one_line, without_paths
-from peft_tradeoffs.report.card_loading import example
-from peft_tradeoffs.report.export_schema import described
+from peft_tradeoffs.analysis.comparison import RANGE, with_interval
+from peft_tradeoffs.analysis.finished import check_all, has_weights, read_env, verified
+from peft_tradeoffs.analysis.readable import (
+    NULL,
+    escape_pipes,
+    failed_counts,
+    mean_sd,
+    metric_decimals,
+    metric_scale,
+    number,
+)
+from peft_tradeoffs.analysis.run_files import weights_sha256
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key
+from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core.csv_text import to_csv
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.text import arm_label, fenced, literal, masked, one_line, without_paths
+from peft_tradeoffs.report.export import described
 from peft_tradeoffs.tasks.metric_names import metric_name, with_unit
+
+HEAD = "head.json"  # as classifier.HEAD, whose import takes seconds
+SAVED = "OWNER/NAME"  # what a reader puts the repository's id, or a folder, in place of
+OWN_BASE = "BASE"
+
+
+def example(env: dict[str, Any], tokens: dict[str, Any], pair: bool, labels: list[str] | None = None) -> str:
+    """A block of Python code that loads the run's weights and predicts one text.
+
+    `env`: the run's env.json; `tokens`: the description of its tokens; `pair`: texts come in pairs; `labels`: the names
+    of the classes, if they are few; of more, the file beside the adapter has them.
+    """
+    length = tokens["max_length"]
+    texts = '"a text", "and its pair"' if pair else '"a text"'
+    lines = _adapter(env, tokens, labels) if env["settings"]["peft"] else _checkpoint()
+    lines += [
+        "model.eval()",
+        f'inputs = tokenizer({texts}, truncation=True, max_length={length}, return_tensors="pt")',
+        "with torch.no_grad():",
+        "    logits = model(**inputs).logits",
+    ]
+    if targets := env.get("targets"):
+        if targets["in_weights"]:
+            lines.append("value = logits[0, 0]  # in the units of the data")
+        else:  # what is learned are standard deviations from the mean of the training targets
+            lines.append(f"value = logits[0, 0] * {targets['sd']!r} + {targets['mean']!r}  # in the units of the data")
+    return fenced("\n".join(lines), "python")
+
+
+def _checkpoint() -> list[str]:
+    return [
+        "import torch",
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        f'saved = "{SAVED}"  # or this folder',
+        "tokenizer = AutoTokenizer.from_pretrained(saved)",
+        "model = AutoModelForSequenceClassification.from_pretrained(saved)",
+    ]
+
+
+def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | None) -> list[str]:
+    model, quantization = env["model"], env["settings"]["quantization"]
+    lines = ["import torch", "from peft import PeftModel"]
+    names = ["AutoModelForSequenceClassification", "AutoTokenizer", *(["BitsAndBytesConfig"] if quantization else [])]
+    lines += [f"from transformers import {', '.join(names)}", "", f'saved = "{SAVED}"  # or this folder']
+    if model["source"] == "hub":
+        lines.append(f"base = {model['path']!r}")
+        where = f"base, revision={model['revision']!r}"
+    else:
+        lines.append(f'base = "{OWN_BASE}"  # the folder of the base model, which is described below')
+        where = "base"
+    options = [f"num_labels={tokens['num_labels']}", f"pad_token_id={tokens['pad_token_id']}"]
+    if tokens["num_labels"] == 1:
+        options.append('problem_type="regression"')
+    elif not labels:
+        lines.append(f"# the names of the classes: `labels` in the file {HEAD} beside the adapter")
+    else:
+        lines.append(f"labels = {labels!r}")
+        options.append("id2label=dict(enumerate(labels))")
+        options.append("label2id={name: index for index, name in enumerate(labels)}")
+    if quantization:
+        # The head is never quantised, nor what some models have in it below another name.
+        skip = [name for part in model["head"] for name in (part, f"{part}.dense")]
+        fields = [f"{key}={value!r}" for key, value in quantization.items()]
+        lines.append(f"quantization = BitsAndBytesConfig({', '.join(fields)}, llm_int8_skip_modules={skip!r})")
+        options.append("quantization_config=quantization")
+    options.append("ignore_mismatched_sizes=True")  # the base's own head may have other classes; the adapter has ours
+    return [
+        *lines,
+        f"tokenizer = AutoTokenizer.from_pretrained({where})",
+        f"model = AutoModelForSequenceClassification.from_pretrained({where}, {', '.join(options)})",
+        "model = PeftModel.from_pretrained(model, saved)",
+    ]
+
 
 METRIC_IDS = {"mcc": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # on the hub
 TASK = "text-classification"  # the hub's name of it, for regression over texts too
@@ -280,3 +368,116 @@ def _training(subject: Subject) -> str:
     ]
     shown = json.dumps(masked(without_paths(settings, None)), indent=2, ensure_ascii=False)
     return "\n".join(f"- {line}" for line in lines) + f"\n\n{fenced(shown, 'json')}"
+
+
+CARD = "README.md"
+# What PEFT and Transformers write of where a model came from.
+CONFIGS = ("adapter_config.json", "config.json", "tokenizer_config.json")
+CLASSES = ("id2label", "label2id")  # in a model's config.json
+INDEX = "index.csv"
+# What a card reads of dataset.json.
+DATASET: dict[str, tuple[type, ...]] = {
+    **{"labels": (list, type(None)), "pair": (bool,), "source": (dict,), "splits": (dict,), "sha256": (str,)}
+}
+
+
+def publish(
+    runs: pd.DataFrame,
+    arms: pd.DataFrame,
+    comparison: pd.DataFrame,
+    datasets: dict[str, Any],
+    runs_dir: Path,
+    data_dir: Path,
+    tokens_dir: Path,
+    output: Path,
+    keep_weights: bool = True,
+) -> None:
+    """Write {output}/{dataset}/{model}/{arm}/seed{seed} for each run that has weights, and index.csv over all runs.
+
+    `runs`, `arms` and `comparison` are as of `tables.runs_frame`, `arms_frame` and `read_comparison`; `datasets` are
+    the blocks of the configuration by name. index.csv says of a run without a folder why it has none: without
+    `keep_weights`, that its weights are absent, too. Raises InputError for a block that is missing, and for a file of a
+    run that is missing or not as it was published.
+    """
+    if unknown := set(runs["dataset"]) - set(datasets):
+        raise InputError(f"--datasets: no block of the data set {min(unknown)}; give that of the configuration")
+    rows = []
+    of_arm = {tuple(row[key] for key in ARM): row for row in arms.to_dict("records")}
+    for run in runs[[*ARM, "seed"]].to_dict("records"):
+        names = [*(run[key] for key in ARM), f"seed{run['seed']}"]
+        folder = runs_dir.joinpath(*names)
+        summary = verified(folder)
+        check_all(folder, summary, keep_weights)
+        there = has_weights(folder, summary)
+        sha256 = weights_sha256(summary) if there else None
+        row = {**run, "folder": None, "library": None, "weights_sha256": sha256, "reason": _reason(summary, there)}
+        if row["reason"] is None:
+            subject = Subject(
+                summary,
+                read_env(folder, summary),
+                of_arm[tuple(run[key] for key in ARM)],
+                _compared(comparison, run),
+                datasets[run["dataset"]],
+                _read(data_dir / run["dataset"] / "dataset.json", DATASET),
+                _read(tokens_dir / run["dataset"] / f"{run['model']}.json", {"max_length": (int,)}),
+                str(sha256),
+            )
+            card = model_card(subject)
+            weights = [folder / name for name in seal.weight_files(summary)]
+            write_folder(weights, output.joinpath(*names), subject.base, str(card))
+            row |= {"folder": "/".join(names), "library": card.data.library_name}
+        rows.append(row)
+    files.write_text(output / INDEX, to_csv(pd.DataFrame(rows)))
+
+
+def write_folder(weights: Iterable[Path], target: Path, hub_id: str | None, card: str) -> None:
+    """Put the files of a run's weights into `target`, whose content is replaced, with this card.
+
+    Weights are hard links where the file system has them, so they take no room; the rest is copied, without the places
+    of files on this machine (a base model's that is `hub_id` stays). The run's files are not changed.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for source in weights:
+        copy = target / source.name
+        if source.name in CONFIGS:
+            saved = files.read_json(source)
+            classes = {key: saved[key] for key in CLASSES if key in saved}  # a class may be called name_or_path
+            files.write_json(copy, without_paths(saved, hub_id) | classes)
+        elif source.suffix == ".safetensors":
+            _link(source, copy)
+        else:
+            shutil.copyfile(source, copy)
+    files.write_text(target / CARD, card)  # in place of PEFT's own, which has no numbers and a path
+
+
+def _read(path: Path, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any]:
+    try:
+        return files.read_object(path, kinds, "what this workflow writes", "delete it, and Snakemake makes it again")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the workflow's target `export`, which makes it") from None
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def _reason(summary: dict[str, Any], there: bool) -> str | None:
+    """Why there is nothing to publish of a run; None if there is."""
+    if summary["status"] != COMPLETED:
+        return f"the run ended in status {summary['status']}"
+    if not summary["pretrained"]:
+        return "its base model has random weights, which nobody else has"
+    if there:
+        return None
+    if summary[seal.WEIGHTS] == seal.NOT_KEPT:
+        return "its weights were not kept (keep_weights is false)"
+    return "its weights are absent, as keep_weights: false allows"
+
+
+def _compared(comparison: pd.DataFrame, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    own = comparison[(comparison[ARM] == [run[key] for key in ARM]).all(axis=1)]
+    return {row["split"]: row for row in own.to_dict("records")}
