@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.splits import stratified_sample
 from peft_tradeoffs.inputs.token_files import check_tokens, read_description
 
 
@@ -67,6 +66,8 @@ def carve(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     Drawn by class (not for regression, whose labels are no integers); texts of the same tokens stay on one side. Raises
     InputError if either side would get too few rows.
     """
+    from peft_tradeoffs.inputs.splits import stratified_sample  # with pyarrow, which training does without
+
     ids: dict[bytes, int] = {}
     groups = np.array(
         [
