@@ -181,8 +181,8 @@ def test_every_example_is_tested_here(path):
 
 @pytest.mark.parametrize(("name", "arms"), SST2.items())
 def test_sst2_example_is_planned(tmp_path, name, arms):
-    for split in ("train", "dev"):
-        tiny.write_tsv(tmp_path / f"data/SST-2/{split}.tsv", rows(10, 1))
+    for split, count in (("train", 12), ("dev", 10)):
+        tiny.write_tsv(tmp_path / f"data/SST-2/{split}.tsv", rows(count, 1))
     settings = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8"))
     said = tiny.snakemake(tmp_path, settings, "-n").stdout
     assert said.count("rule train:") == arms
