@@ -26,7 +26,7 @@ from peft_tradeoffs.inputs.model_files import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 RESIZE = "resize them: model.resize_token_embeddings(len(tokenizer)), then save model and tokenizer"
 
@@ -173,9 +173,6 @@ def _span(path: Path, name: str, value: Any) -> tuple[int, int, str]:
 def _damaged(path: Path, reason: str) -> InputError:
     return InputError(f"{path}: no whole safetensors file: {reason}; download or save it again")
 
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 # Keys of config.json under which checkpoints say how they were quantised, and files that say it beside it.
 QUANTIZED_KEYS = ("quantization_config", "compression_config")

@@ -186,8 +186,6 @@ def _kind(where: str, source: dict[str, Any], kinds: list[str]) -> str:
 
 def _random_folder(source: dict[str, Any], scratch: Path) -> Path:
     """A folder below `scratch` with random weights and the files of `tokenizer`."""
-    pass
-
     origin = source["tokenizer"]
     match origin["source"]:
         case "hub":

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +19,11 @@ from peft_tradeoffs.core.files import atomic, sha256, write_json
 from peft_tradeoffs.inputs.classes import classify, clean, encodable
 from peft_tradeoffs.inputs.data_files import Faults, Table, refuse
 
-if TYPE_CHECKING:
-    from peft_tradeoffs.inputs.data_files import Table
-
-    pass
-
 Texts = tuple[str, ...]
 ALIKE = "case, spaces or the Unicode form"
 
 
-def check_distinct(tables: Mapping[str, "Table"], text: Sequence[str]) -> None:
+def check_distinct(tables: Mapping[str, Table], text: Sequence[str]) -> None:
     """Raise InputError for two tables, by split, that have the same texts in any order, however often each.
 
     What a reader hardly sees makes no other text of one.
