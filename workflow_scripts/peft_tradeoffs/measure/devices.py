@@ -82,7 +82,7 @@ def free_memory(device: torch.device) -> None:
     """Give back what earlier seeds left, reference cycles and freed heap, so that it is not the next run's."""
     gc.collect()
     if device.type == "cuda":
-        torch._C._cuda_clearCublasWorkspaces()  # as PyTorch's notes on CUDA semantics have it
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 # as PyTorch's notes on CUDA semantics have it
         torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
     if trim is not None:

@@ -211,7 +211,7 @@ def dense_parts(tensor: torch.Tensor) -> list[torch.Tensor]:
     tensor = tensor.detach()
     match tensor.layout:
         case torch.sparse_coo:
-            return [tensor._indices(), tensor._values()]
+            return [tensor._indices(), tensor._values()]  # noqa: SLF001
         case torch.sparse_csr | torch.sparse_bsr:
             return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
         case torch.sparse_csc | torch.sparse_bsc:

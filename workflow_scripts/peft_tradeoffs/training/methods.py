@@ -279,7 +279,7 @@ def _quantization_constants(parameter: nn.Parameter) -> Iterator[torch.Tensor]:
 
 def _keeping_in_float32(model_class: type[PreTrainedModel], head: list[str]) -> type[PreTrainedModel]:
     """A class of the model that loads the head in float32, whatever dtype is asked of the rest."""
-    kept = [*(model_class._keep_in_fp32_modules_strict or []), *(rf"^{re.escape(part)}\." for part in head)]
+    kept = [*(model_class._keep_in_fp32_modules_strict or []), *(rf"^{re.escape(part)}\." for part in head)]  # noqa: SLF001
     fields = {"__module__": model_class.__module__, "_keep_in_fp32_modules_strict": kept}
     return type(model_class.__name__, (model_class,), fields)
 
@@ -307,7 +307,7 @@ def _draw_head(model: PreTrainedModel, missing: set[str], head: list[str], seed:
     with torch.no_grad():
         for name, module in model.named_modules():
             if name in lacking:
-                model._init_weights(module.float())  # what a checkpoint lacks comes in the dtype of the rest
+                model._init_weights(module.float())  # noqa: SLF001 # what a checkpoint lacks comes in the dtype of the rest
 
 
 @contextlib.contextmanager
