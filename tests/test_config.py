@@ -215,3 +215,15 @@ def test_a_learning_rate_that_diverges_is_tried():
     settings["methods"]["full"] = {"learning_rate": 1e200}
     with pytest.raises(InputError, match=r"methods\.full\.learning_rate: 1e\+200 is too large"):
         resolve(settings)
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [([None, "value"], "target_modules.0: nothing stands there"), (["query", 1, None], "target_modules.1: 1 ")],
+)
+def test_of_a_list_the_first_bad_entry_is_named(targets, said):
+    """Within alternatives too, whose errors have places of their own (found by make fuzz)."""
+    settings = tiny.config(Path())
+    settings["methods"]["lora"]["peft"] = {**tiny.LORA, "target_modules": targets}
+    with pytest.raises(InputError, match=rf"methods\.lora\.peft\.{said}"):
+        resolve(settings)

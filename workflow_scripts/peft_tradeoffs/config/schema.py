@@ -78,10 +78,14 @@ def first_error(schema: dict[str, Any], value: Any) -> jsonschema.ValidationErro
     errors = list(jsonschema.Draft202012Validator(schema).iter_errors(value))
     unknown = [error for error in errors if error.validator == "additionalProperties"]
     best = jsonschema.exceptions.best_match(unknown or errors)  # a misspelt key before the one it leaves missing
-    if best is None or not best.path or not isinstance(best.path[-1], int):
+    place = list(best.absolute_path) if best is not None else []
+    if not place or not isinstance(place[-1], int):
         return best
-    alike = [error for error in errors if list(error.path)[:-1] == list(best.path)[:-1]]
-    return min([best, *alike], key=lambda error: error.path[-1])  # a list's first bad entry
+    for error in errors:  # a list's first bad entry
+        other = list(error.absolute_path)
+        if other[:-1] == place[:-1] and isinstance(other[-1], int) and other[-1] < best.absolute_path[-1]:
+            best = error
+    return best
 
 
 def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
