@@ -361,10 +361,10 @@ def test_an_engine_that_cannot_is_a_row_that_says_why(profiled, tmp_path, monkey
 
 
 def test_training_knows_nothing_of_profiles():
-    own = {"profiling.py", "arm_profile.py", "trace_times.py", "trace_format.py", "memory_timeline.py"}
+    own = {"profiling.py", "traces.py"}
     assert not own & {path.name for path in dependencies(SCRIPTS / "train.py")}
     assert own <= {path.name for path in dependencies(SCRIPTS / "profile_arm.py")}
-    shown = {"profile_text.py", "memory_timeline_figure.py"}  # an edit of these profiles nothing again
+    shown = {"profiles.py"}  # an edit of these profiles nothing again
     assert not shown & {path.name for path in dependencies(SCRIPTS / "profile_arm.py")}
 
 
