@@ -11,8 +11,9 @@ from peft_tradeoffs.analysis.facts import FACTS
 from peft_tradeoffs.config.factorial import factorial
 from peft_tradeoffs.config.file import own_copy, retype, settle
 from peft_tradeoffs.config.paths import check_splits, expand_paths
-from peft_tradeoffs.config.schema import CONFIG, config_schema, explain, first_error, is_number, peft_schema, suggestion
+from peft_tradeoffs.config.schema import CONFIG, config_schema, explain, first_error, is_number, suggestion
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.positive_class import check_positive_class
 from peft_tradeoffs.inputs.targets import check_all_linear
 from peft_tradeoffs.tasks.metric_names import check_margin
@@ -377,7 +378,7 @@ def _choose_baseline(comparison: dict[str, Any], arms: dict[str, Arm]) -> None:
 
 
 def _arms(methods: dict[str, dict], tune: dict[str, Any]) -> dict[str, Arm]:
-    schema = peft_schema()
+    schema = json_schema("peft")
     arms: dict[str, Arm] = {}
     for name in methods:
         for arm in _method_arms(name, methods, tune, schema):

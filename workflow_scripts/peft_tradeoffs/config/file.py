@@ -20,10 +20,10 @@ from peft_tradeoffs.config.schema import (
     key_of,
     kinds,
     options,
-    peft_schema,
     values,
 )
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import json_schema
 
 DEEPEST = 50  # levels; the deepest key of the schema is at 6
 MOST = 200_000  # values, those behind an alias as often as it stands
@@ -249,7 +249,7 @@ def retype(config: dict[str, Any], given: Mapping[str, Any]) -> None:
     for name, method in (given.get("methods") or {}).items() if isinstance(given.get("methods"), Mapping) else ():
         peft = methods[name].get("peft") if isinstance(methods[name], dict) else None
         if isinstance(method, Mapping) and isinstance(method.get("peft"), Mapping) and isinstance(peft, dict):
-            fields = peft_schema()["$defs"].get(str(peft.get("peft_type")), {})
+            fields = json_schema("peft")["$defs"].get(str(peft.get("peft_type")), {})
             methods[name]["peft"] = _retyped(peft, method["peft"], fields)
 
 
@@ -262,7 +262,7 @@ def settle(config: dict[str, Any]) -> None:
         config[name] = _settled(config[name], inner(config_schema(), name), (name,))
     for name, method in config["methods"].items():
         if peft := method.get("peft"):
-            schema = peft_schema()["$defs"].get(peft["peft_type"], {})
+            schema = json_schema("peft")["$defs"].get(peft["peft_type"], {})
             method["peft"] = _settled(peft, schema, ("methods", name, "peft"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from peft_tradeoffs.core.layout import SCHEMAS, json_schema
+from peft_tradeoffs.core.layout import SCHEMAS
 
 CONFIG = SCHEMAS / "config.schema.yaml"
 Schema = dict[str, Any]
@@ -28,11 +28,6 @@ _NAMED = {
 def config_schema() -> Schema:
     """The schema of the configuration. Do not change what is returned."""
     return yaml.load(CONFIG.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-
-def peft_schema() -> Schema:
-    """The schema of a method's `peft` block. Do not change what is returned."""
-    return json_schema("peft")
 
 
 def inner(schema: Schema, key: str | int) -> Schema:
