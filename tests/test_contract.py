@@ -25,8 +25,8 @@ from peft_tradeoffs.analysis.contract import (
     compare,
     read_grid,
     undeclared,
+    with_differences,
 )
-from peft_tradeoffs.analysis.contract_text import with_differences
 from peft_tradeoffs.analysis.facts import FACTS
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.preflight import check_planned

@@ -38,7 +38,7 @@ def main() -> None:
         attribution_readable,
         attribution_sentences,
     )
-    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.readable import write_tables
     from peft_tradeoffs.analysis.stats import read_noise
 

@@ -52,7 +52,7 @@ def main() -> None:
     findings = {pair: compare(own, args.baseline, args.declared) for pair, own in runs.items()}
     if args.strict and any(map(undeclared, findings.values())):
         raise InputError(refusal(findings, runs, earlier(args.output_dir)))
-    from peft_tradeoffs.analysis.contract_text import contract_frame, contract_latex, contract_markdown, contract_notes
+    from peft_tradeoffs.analysis.contract import contract_frame, contract_latex, contract_markdown, contract_notes
     from peft_tradeoffs.core.files import write_text
 
     frame = contract_frame(runs, findings, args.declared)

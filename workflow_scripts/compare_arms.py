@@ -46,7 +46,7 @@ def main() -> None:
         comparison_readable,
         read_predictions,
     )
-    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
     from peft_tradeoffs.analysis.readable import write_tables
 

@@ -35,7 +35,7 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs.analysis import tables
     from peft_tradeoffs.analysis.budgets import budgets_frame, budgets_notes, budgets_readable, read_evaluations
-    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.readable import write_tables
 
     runs = read_runs(args)

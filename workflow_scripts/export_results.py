@@ -24,7 +24,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the export."""
     args = arguments()
-    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.report import export
 
     runs = read_runs(args)

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of the models")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     args = parser.parse_args()
-    from peft_tradeoffs.analysis.contract_text import with_differences
+    from peft_tradeoffs.analysis.contract import with_differences
     from peft_tradeoffs.analysis.equal_memory_table import (
         equal_memory_frame,
         equal_memory_notes,

@@ -26,7 +26,7 @@ def main() -> None:
     """Write the tables."""
     args = arguments()
     from peft_tradeoffs.analysis import readable, tables
-    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
     from peft_tradeoffs.analysis.readable import write_tables
 

@@ -39,7 +39,7 @@ def main() -> None:
     """Write the tables."""
     args = arguments()
     from peft_tradeoffs.analysis.comparison import read_comparison
-    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.notices import warnings_by_pair
     from peft_tradeoffs.analysis.recommendation import recommendation_frame
     from peft_tradeoffs.analysis.recommendation_text import recommendation_markdown

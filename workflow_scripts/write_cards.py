@@ -44,7 +44,7 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs.analysis import tables
     from peft_tradeoffs.analysis.comparison import read_comparison
-    from peft_tradeoffs.analysis.contract_text import read_runs
+    from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.report.cards import publish
 
     runs = read_runs(args)

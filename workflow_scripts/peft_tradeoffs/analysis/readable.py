@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.stats import Estimate
 from peft_tradeoffs.analysis.tables import (
     ARM,
     COMPLETED,
@@ -60,6 +59,8 @@ def metric_places(metric: str, mean: float, sd: float, seeds: int, examples: Any
 
     `sd` may be nan, for one seed. `examples` is a number, or several as "872; 800", of which the least counts.
     """
+    from peft_tradeoffs.analysis.stats import Estimate  # loads scipy, which the rules do without
+
     least = min(int(float(number)) for number in str(examples).split("; "))
     half = NORMAL * sampling_error(metric, mean, least)
     if seeds > 1 and not math.isnan(sd):
