@@ -9,7 +9,7 @@ from peft_tradeoffs.analysis import comparison, readable
 from peft_tradeoffs.analysis.tables import read_table
 from peft_tradeoffs.core.csv_text import marked, rows_to_csv, to_csv, unmarked
 from peft_tradeoffs.core.text import inert
-from peft_tradeoffs.report import imported_text
+from peft_tradeoffs.report import imported
 
 COMPUTED = (
     '=HYPERLINK("http://127.0.0.1:9/?"&A1,"x")', "@SUM(1)", "-2+3+cmd|' /C calc'!A0", "+1+1", "+1", "\t=1+1",
@@ -84,8 +84,8 @@ def test_imported_results_are_inert(tmp_path):
         "meta_info": {"package_info": {"peft-version": "+1+1"}, "system_info": {"gpu": "<b>bold</b> | x"}},
     }
     (tmp_path / "hostile.json").write_text(json.dumps(content))
-    frame = imported_text.imported_frame({"peft": [str(tmp_path / "hostile.json")]})
-    text = imported_text
+    frame = imported.imported_frame({"peft": [str(tmp_path / "hostile.json")]})
+    text = imported
     readable.write_tables(
         tmp_path, "imported", frame, text.imported_readable, text.imported_notes, lead=text.imported_lead, by="source"
     )

@@ -15,7 +15,7 @@ import synthetic
 from peft_tradeoffs.analysis import reference, tables
 from peft_tradeoffs.analysis.comparison import read_comparison
 from peft_tradeoffs.analysis.contract import with_differences
-from peft_tradeoffs.analysis.reference_files import read_env
+from peft_tradeoffs.analysis.reference import read_env
 from peft_tradeoffs.analysis.stats import read_noise
 from peft_tradeoffs.analysis.tables import read_table
 from peft_tradeoffs.analysis.tuning_table import read_tuning

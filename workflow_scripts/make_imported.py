@@ -24,7 +24,7 @@ def main() -> None:
     """Write the table."""
     args = arguments()
     from peft_tradeoffs.analysis.readable import write_tables
-    from peft_tradeoffs.report import imported_text as text
+    from peft_tradeoffs.report import imported as text
 
     frame = text.imported_frame(args.results)
     write_tables(

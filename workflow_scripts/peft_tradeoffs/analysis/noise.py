@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.finished import check_all, has_weights, verified
+from peft_tradeoffs.analysis.finished import (
+    check_all,
+    has_weights,
+    predictions_sha256,
+    read_logits,
+    verified,
+    weights_sha256,
+)
 from peft_tradeoffs.analysis.readable import (
     LABEL,
     NULL,
@@ -21,7 +28,6 @@ from peft_tradeoffs.analysis.readable import (
     supported_decimals,
     ways_of_failing,
 )
-from peft_tradeoffs.analysis.run_files import predictions_sha256, read_logits, weights_sha256
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights, runs_frame
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label

@@ -1,6 +1,8 @@
 """A reference: the runs of a finished sweep, their noise floor and what they ran on, small enough to be committed."""
 
+import csv
 import datetime
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +10,18 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.finished import check_all, verified
+from peft_tradeoffs.analysis.finished import check_all, predictions_sha256, verified, weights_sha256
 from peft_tradeoffs.analysis.finished import read_env as read_env_json
-from peft_tradeoffs.analysis.reference_files import ENV, NOISE, RUNS, checksums, read_env
-from peft_tradeoffs.analysis.run_files import predictions_sha256, weights_sha256
 from peft_tradeoffs.analysis.tables import ARM, COLUMNS, IDENTITY, TEXT, WHOLE, read_table
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
 
+RUNS, NOISE, ENV = "runs.csv", "noise.csv", "env.json"
+AGAIN = "put back what is missing, or store the reference again"
+STORE = "store the reference again"
+SHOWN = 5  # names in a sentence
 # Of a run's env.json: what decides its result or its cost, and does not change from job to job.
 FACTS = (
     *("device", "device_name", "cpu", "threads", "python", "platform", "cuda_runtime_version", "cudnn_version"),
@@ -134,7 +138,7 @@ def read(folder: Path) -> Sweep:
     try:
         facts = {arm: _read(env["common"] | own) for arm, own in env["arms"].items()}
     except (TypeError, AttributeError) as error:
-        raise InputError(f"{folder / ENV}: not of a reference ({error}); store the reference again") from None
+        raise InputError(f"{folder / ENV}: not of a reference ({error}); {STORE}") from None
     noise = _read_csv(folder / NOISE) if NOISE in env["files"] else None
     return Sweep(_read_csv(folder / RUNS), noise, facts, env["checksums"])
 
@@ -142,4 +146,51 @@ def read(folder: Path) -> Sweep:
 def _read_csv(path: Path) -> pd.DataFrame:
     kinds = dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64")
     numbers = [*(key for key in COLUMNS if key not in kinds), "n", "mean", "sd"]
-    return read_table(path, NEEDED[path.name], "store the reference again", kinds, numbers)
+    return read_table(path, NEEDED[path.name], STORE, kinds, numbers)
+
+
+def checksums(folder: Path, names: list[str]) -> dict[str, str]:
+    """SHA-256 of the files that lie beside env.json, as it keeps them."""
+    return {name: files.sha256(folder / name) for name in names}
+
+
+def read_env(folder: Path) -> dict[str, Any]:
+    """env.json of a reference, whose other files are as they were stored.
+
+    Raises InputError for a file that is missing, broken or changed; of runs.csv it names the runs that it lost.
+    """
+    path = folder / ENV
+    kinds = dict.fromkeys(("common", "arms", "checksums", "files"), (dict,))
+    what = "of a reference of this version"
+    try:
+        env = files.read_object(path, kinds, what, STORE)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; a reference is a folder that `snakemake store_reference` made"
+        ) from None
+    for of_run in env["checksums"].values():
+        files.check_object(path, of_run, dict.fromkeys(("weights", "predictions"), (str, type(None))), what, STORE)
+    for of_arm in env["arms"].values():
+        files.check_object(path, of_arm, {}, what, STORE)
+    if strange := [name for name in env["files"] if name not in (RUNS, NOISE)]:
+        raise InputError(f"{path}: names {', '.join(strange)}, which is no file of a reference; {STORE}")
+    for name in dict.fromkeys([RUNS, *env["files"]]):
+        _check(folder / name, env["files"].get(name), env["checksums"])
+    return env
+
+
+def _check(path: Path, stored: str | None, runs: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, though the reference was stored with it; {AGAIN}")
+    if files.sha256(path) == stored:
+        return
+    lost = sorted(set(runs) - _runs(path)) if path.name == RUNS else []
+    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+    which = f": it lacks {', '.join(lost[:SHOWN])}{more}" if lost else " (by its SHA-256 in env.json)"
+    raise InputError(f"{path}: not as it was stored{which}; {AGAIN}")
+
+
+def _runs(path: Path) -> set[str]:
+    """The runs of a table as "dataset/model/arm/seed0", as far as it can be read."""
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace")))
+    return {f"{row.get('dataset')}/{row.get('model')}/{row.get('arm')}/seed{row.get('seed')}" for row in rows}

@@ -11,7 +11,7 @@ from typing import Any
 
 from peft_tradeoffs.analysis.contract import DIFFERS, NOT_STRICT, Finding, compare, or_declare, unlike_text
 from peft_tradeoffs.analysis.facts import FACTS, TUNING, Recorded
-from peft_tradeoffs.analysis.reference_files import read_env
+from peft_tradeoffs.analysis.reference import read_env
 from peft_tradeoffs.config.experiment import Arm, Experiment
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_object

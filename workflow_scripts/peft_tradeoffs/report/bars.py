@@ -16,9 +16,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.finished import verified
+from peft_tradeoffs.analysis.finished import REMEDY, verified
 from peft_tradeoffs.analysis.means import interval, seed_values
-from peft_tradeoffs.analysis.run_files import REMEDY
 from peft_tradeoffs.analysis.tables import COMPLETED, QUALITY, SPLIT, memory_key
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label

@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from peft_tradeoffs.analysis.comparison import RANGE, with_interval
-from peft_tradeoffs.analysis.finished import check_all, has_weights, read_env, verified
+from peft_tradeoffs.analysis.finished import check_all, has_weights, read_env, verified, weights_sha256
 from peft_tradeoffs.analysis.readable import (
     NULL,
     escape_pipes,
@@ -25,7 +25,6 @@ from peft_tradeoffs.analysis.readable import (
     metric_scale,
     number,
 )
-from peft_tradeoffs.analysis.run_files import weights_sha256
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.csv_text import to_csv
