@@ -22,7 +22,7 @@ import tiny
 import yaml
 from peft_tradeoffs.core import code, files
 from peft_tradeoffs.core.errors import InputError, redacted
-from peft_tradeoffs.report import trackers, tracking
+from peft_tradeoffs.report import tracking
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 KEYS = ("WANDB_API_KEY", "HF_TOKEN", "SWANLAB_API_KEY", "TRACKIO_WRITE_TOKEN")
@@ -349,9 +349,9 @@ def test_mlflow_keeps_one_of_a_run_and_all_of_others(tmp_path, monkeypatch, loca
     colleague = {"name": run.name, "id": "of somebody else, of the same name"}
     fake = FakeMlflow(other, {"name": run.name, "id": "before"}, {"name": run.name, "id": run.id}, colleague)
     monkeypatch.setitem(sys.modules, "mlflow", fake)
-    trackers._forget("mlflow", "trial", tmp_path, run, ["before"], local)
+    tracking._forget("mlflow", "trial", tmp_path, run, ["before"], local)
     assert fake.runs == ([other] if local else [other, colleague])
-    trackers._forget("mlflow", "another project", tmp_path, run, ["other"], local)
+    tracking._forget("mlflow", "another project", tmp_path, run, ["other"], local)
     assert other in fake.runs
 
 
@@ -378,13 +378,13 @@ def test_wandb_online_loses_what_we_sent_before_and_nothing_else(tmp_path, monke
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     for left in ("before", run.id, f"{run.key}00000000", "00000000"):
         (tmp_path / f"wandb/offline-run-1-{left}").mkdir(parents=True)
-    trackers._forget("wandb", "trial", tmp_path / "wandb", run, ["before", "gone"], local=mode == "offline")
+    tracking._forget("wandb", "trial", tmp_path / "wandb", run, ["before", "gone"], local=mode == "offline")
     assert fake.runs == (["trial/other", "another/before"] if mode == "online" else fake.runs)
     left = {path.name.rpartition("-")[2] for path in tmp_path.glob("wandb/offline-run-*")}
     assert left == ({"00000000"} if mode == "offline" else {"00000000", f"{run.key}00000000"})
 
 
-@pytest.mark.parametrize("tracker", trackers.BY_FILES)
+@pytest.mark.parametrize("tracker", tracking.BY_FILES)
 @pytest.mark.parametrize("local", [True, False], ids=["offline", "online"])
 def test_a_tracker_that_writes_files_has_each_run_once(tmp_path, monkeypatch, tracker, local):
     """swanlab a folder, comet_ml an archive, clearml one below a folder: each sending leaves its own."""
@@ -399,12 +399,12 @@ def test_a_tracker_that_writes_files_has_each_run_once(tmp_path, monkeypatch, tr
         def __getattr__(self, name: str) -> Any:
             return lambda *_, **__: None
 
-    monkeypatch.setattr(trackers, "_writer", lambda *_: Writer())
-    monkeypatch.setattr(trackers, "is_local", lambda *_: local)
+    monkeypatch.setattr(tracking, "_writer", lambda *_: Writer())
+    monkeypatch.setattr(tracking, "is_local", lambda *_: local)
     runs = [tracked(seed) for seed in (0, 1)]
     for run in runs:
-        assert trackers.send(tracker, "trial", tmp_path, run, []) is None
-    said = trackers.send(tracker, "trial", tmp_path, runs[0], ["before"])
+        assert tracking.send(tracker, "trial", tmp_path, run, []) is None
+    said = tracking.send(tracker, "trial", tmp_path, runs[0], ["before"])
     assert (said is None) == local and (local or "remove it there" in said)
     left = {path.name for path in tmp_path.iterdir()} - {".sent"}
     assert left == {"run-1", "1.zip", "run-2", "2.zip"}

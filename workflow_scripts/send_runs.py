@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from peft_tradeoffs.report.tracking import PACKAGES, offline, read_run
+from peft_tradeoffs.report.tracking import PACKAGES, offline, read_run, send
 
 # What makes accelerate join other processes: srun and mpirun set them for whatever they start.
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -38,7 +38,7 @@ def main() -> None:
         sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = tell
-    from peft_tradeoffs.report.trackers import send
+    import accelerate.tracking  # noqa: F401 (loads torch, which may take longer than a run may)
 
     print(json.dumps({"ready": args.tracker}), file=told)
     for folder, ids in zip(args.runs, args.earlier, strict=True):
