@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import sys
-from collections import Counter
 from pathlib import Path
 
 # Not workflow.basedir: where another workflow takes this one as a module, that is the other one's.
@@ -25,6 +24,12 @@ from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.file import check_file
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.files import sha256
+from peft_tradeoffs.core.layout import PAGE
+from peft_tradeoffs.report.figures import (
+    FIGURES,
+    TUNING_FIGURES,
+    sweep_figures,
+)
 from peft_tradeoffs.report.imported import find
 from peft_tradeoffs.config.preflight import (
     check_arms,
@@ -106,34 +111,9 @@ ASKED_FOR = {
     "imported": IMPORTED,
 }
 VIEWS = ["equal_cost", *(name for name, block in ASKED_FOR.items() if block)]
-FIGURES = [
-    "metric_by_arm",
-    "peak_memory_by_arm",
-    "memory_split_by_arm",
-    "trainable_parameters_by_arm",
-    "accuracy_gain_per_million_by_arm",
-    "samples_per_s_by_arm",
-    "energy_by_arm",
-    "metric_vs_memory",
-    "metric_vs_trainable_parameters",
-    "metric_vs_samples_per_s",
-    "metric_vs_rank",
-    "speed_vs_rank",
-    "best_by_method",
-    "learning_curves",
-]
-RANKS = Counter(arm.method for arm in EXPERIMENT.arms.values() if arm.rank is not None)
-SWEEPS = [f"sweep_{method}" for method, ranks in RANKS.items() if ranks > 1]
-DRAWN = FIGURES + SWEEPS + ["learning_rate_grid"] * bool(EXPERIMENT.trials)
+SWEEPS = list(sweep_figures((arm.method, arm.rank) for arm in EXPERIMENT.arms.values()))
+DRAWN = [*FIGURES, *SWEEPS, *(TUNING_FIGURES if EXPERIMENT.trials else [])]
 # Tables by where Snakemake's report lists them.
-PAGE = [
-    "page.html.j2",
-    "page.css",
-    "page.js",
-    "charts.js",
-    "table.js",
-    "main.js",
-]
 SUBJECTS = {
     "Decision": ["recommendation"],
     "Results": TABLES,

@@ -32,7 +32,7 @@ from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.preflight import check_planned
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import signed
-from peft_tradeoffs.report.figures import FIGURES
+from peft_tradeoffs.report.figures import drawings
 from peft_tradeoffs.training import methods
 
 ARMS = synthetic.grid(["full", "lora", "qlora"], [4, 16])
@@ -615,7 +615,7 @@ def test_without_strict_every_table_and_figure_says_what_differs(tmp_path):
     from peft_tradeoffs.report.sweep import load
 
     figures = load(tmp_path / "tables/runs.csv", folder, "sst2", "distilbert")
-    for name, draw in FIGURES.items():
+    for name, draw in drawings().items():
         notes = draw(figures).get_supxlabel().replace("\n", " ")
         assert f"LoRA r4, LoRA r16 differ {lora}." in notes, name
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 import synthetic
-from peft_tradeoffs.report.curves import learning_curves
+from peft_tradeoffs.report.lines import learning_curves
 from test_figures import sweep_of
 
 

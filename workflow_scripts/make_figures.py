@@ -36,11 +36,11 @@ def main() -> None:
     """Draw every figure."""
     args = arguments()
     from peft_tradeoffs.report import style
-    from peft_tradeoffs.report.figures import FIGURES, TUNING_FIGURES, sweeps
+    from peft_tradeoffs.report.figures import FIGURES, TUNING_FIGURES, drawings, sweeps
     from peft_tradeoffs.report.sweep import load
 
     grid = load(args.runs, args.runs_dir, args.dataset, args.model, args.tuning, args.noise)
-    figures = FIGURES | sweeps(grid) | (TUNING_FIGURES if args.tuning else {})
+    figures = drawings(FIGURES) | sweeps(grid) | drawings(TUNING_FIGURES if args.tuning else {})
     for name, draw in figures.items():
         style.save(draw(grid), args.output_dir, name)
 

@@ -11,6 +11,8 @@ REPOSITORY = Path(__file__).parents[3]
 SCRIPTS = REPOSITORY / "workflow_scripts"
 SCHEMAS = REPOSITORY / "schemas"
 AXES = ("dataset", "model", "arm", "seed")
+# What report.html is made of, in the folder report/page: the template, the style, and the scripts in their order.
+PAGE = ("page.html.j2", "page.css", "page.js", "charts.js", "table.js", "main.js")
 
 
 @functools.cache

@@ -20,23 +20,22 @@ from peft_tradeoffs.analysis.notices import warnings_by_pair
 from peft_tradeoffs.analysis.tables import COMPLETED, read_table
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
-from peft_tradeoffs.core.layout import REPOSITORY, json_schema, run_folder
+from peft_tradeoffs.core.layout import PAGE, REPOSITORY, json_schema, run_folder
 from peft_tradeoffs.core.text import method_label
-from peft_tradeoffs.report import palette
 from peft_tradeoffs.report.page_data import AXES, LABEL, imported_data, method_data, pair_data
-from peft_tradeoffs.report.sweep import load
+from peft_tradeoffs.report.sweep import colours, load
 
-PAGE = REPOSITORY / "report" / "page"
-SCRIPTS = ("page.js", "charts.js", "table.js", "main.js")
+FOLDER = REPOSITORY / "report" / "page"
+SCRIPTS = [name for name in PAGE if name.endswith(".js")]
 # Vega, Vega-Lite and Vega-Embed with what they use, as one script. Whoever hands the page on hands on its licences.
 LIBRARY = "window.vegaEmbed = vegaEmbed;"
 
 
 def render(data: dict[str, Any], **shown: Any) -> str:
     """The page: `data` is what its script reads as JSON, `shown` what the template names."""
-    scripts = [vl_convert.javascript_bundle(LIBRARY), "\n".join((PAGE / name).read_text("utf-8") for name in SCRIPTS)]
+    scripts = [vl_convert.javascript_bundle(LIBRARY), "\n".join((FOLDER / name).read_text("utf-8") for name in SCRIPTS)]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PAGE),
+        loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -46,8 +45,8 @@ def render(data: dict[str, Any], **shown: Any) -> str:
         data=inline_json(data),
         scripts=scripts,
         hashes=[digest(script) for script in scripts],
-        css=(PAGE / "page.css").read_text("utf-8"),
-        licences=(PAGE / "licences.txt").read_text("utf-8"),
+        css=(FOLDER / "page.css").read_text("utf-8"),
+        licences=(FOLDER / "licences.txt").read_text("utf-8"),
         **shown,
     )
 
@@ -217,8 +216,8 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None)
         sections={section["name"]: section for section in sections},
         environment=environment(run_folders(runs, runs_dir)),
         definitions=definitions(),
-        light=list(palette.colours(styles).values()),
-        dark=list(palette.colours(styles, dark=True).values()),
+        light=list(colours(styles).values()),
+        dark=list(colours(styles, dark=True).values()),
     )
 
 

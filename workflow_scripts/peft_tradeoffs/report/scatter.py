@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from peft_tradeoffs.analysis import readable, tables
@@ -20,18 +20,20 @@ from peft_tradeoffs.analysis.means import interval
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
 from peft_tradeoffs.core.text import arm_label, method_label
 from peft_tradeoffs.report import style
-from peft_tradeoffs.report.canvas import (
+from peft_tradeoffs.report.style import (
     absent,
     canvas,
     interval_note,
     legend,
     legend_height,
+    log_ticks,
     message,
     metric_limits,
     styled,
     thousands,
+    widest,
+    wrap,
 )
-from peft_tradeoffs.report.style import widest, wrap
 from peft_tradeoffs.report.sweep import Sweep, conditions, devices, no_metric, reason
 
 DISTANCES = (2, 4, 6, 10, 16, 24, 34, 46, 60)  # points (1/72 inch) between a marker and its label
@@ -297,27 +299,6 @@ def scatter(sweep: Sweep, title: str, panels: list[Panel], log: bool = False, no
     for finish in finishes:
         finish()
     return figure
-
-
-def log_ticks(axes: Axes, most: int = 8) -> None:
-    """At most so many ticks of a logarithmic axis of counts, as 500k or 2M: 1, 2, 5 or powers of ten, or closer."""
-    low, high = axes.get_xlim()
-    decades = math.log10(high / low)
-    if decades < 1:
-        axes.xaxis.set_major_locator(MaxNLocator(min(5, most)))
-    else:
-        subs = next((subs for subs in ((1, 2, 5), (1, 3)) if len(subs) * decades <= most), (1,))
-        axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=max(2, most)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-
-
-def compact(value: float) -> str:
-    """A count in short, three significant digits: 500, 20k, 5M, 7B."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
 
 
 def labels(arms: pd.DataFrame, width: float) -> list[str]:

@@ -1,0 +1,434 @@
+"""Lines: the metric along training and over learning rates; the metric, memory and speed along the rank."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from peft_tradeoffs.analysis import readable, tables
+from peft_tradeoffs.analysis.means import incomparable, interval, seed_values
+from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
+from peft_tradeoffs.analysis.tuning_table import outcome, ruined
+from peft_tradeoffs.core.text import FULL, arm_label, method_label
+from peft_tradeoffs.report import style
+from peft_tradeoffs.report.style import (
+    absent,
+    canvas,
+    compact,
+    draw_reason,
+    interval_note,
+    legend,
+    legend_height,
+    message,
+    metric_limits,
+    resolution,
+    spread,
+    styled,
+    thousands,
+    wrap,
+)
+from peft_tradeoffs.report.sweep import Sweep, conditions, devices, no_metric, reason, tint
+
+ONE_PANEL = 5  # arms whose lines still read well in one panel
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Which methods each panel shows, in reading order."""
+
+    methods: list[list[str]]
+
+    @classmethod
+    def plan(cls, methods: Iterable[str], together: bool) -> "Panels":
+        """One panel of all methods, or one of each."""
+        named = list(dict.fromkeys(methods))
+        return cls([named] if together else [[method] for method in named])
+
+    @property
+    def columns(self) -> int:
+        count = len(self.methods)
+        return 2 if count == 4 else min(3 if count <= 9 else 5, count)
+
+    @property
+    def lines(self) -> int:
+        return math.ceil(len(self.methods) / self.columns)
+
+    def subplots(self, figure: Figure, xlabel: str, titles: bool) -> list[Axes]:
+        """Axes of the panels, with common scales; ticks and label of x below the lowest of each column.
+
+        The legend goes beside the first line's last panel: `axes[columns - 1]`.
+        """
+        cells = figure.subplots(self.lines, self.columns, sharex=True, sharey=True, squeeze=False)
+        count = len(self.methods)
+        for index, axes in enumerate(cells.flat):
+            lowest = index + self.columns >= count
+            axes.xaxis.set_tick_params(labelbottom=lowest)
+            axes.set_xlabel(xlabel if lowest else "")
+            axes.set_visible(index < count)
+            if titles and index < count:
+                name = method_label(self.methods[index][0])
+                axes.set_title("\n".join(wrap(name, 5.0 / self.columns, style.NORMAL)))
+        return list(cells.flat)[:count]
+
+
+def rank_shades(ranks: pd.Series) -> dict[int, float]:
+    """How strong each rank's colour is: light for the lowest, the method's own for the highest."""
+    ordered = sorted(ranks.dropna().unique())
+    shares = np.linspace(0.35, 1.0, len(ordered)) if len(ordered) > 1 else np.ones(len(ordered))
+    return dict(zip(ordered, shares, strict=True))
+
+
+def shade(sweep: Sweep, method: str, rank: float | None, shades: dict[int, float]) -> tuple[float, float, float]:
+    """The colour of an arm: its method's, the lighter the lower the rank."""
+    return tint(sweep.styles[method].colour, 1.0 if pd.isna(rank) else shades[rank])
+
+
+def arm_entries(sweep: Sweep, arms: pd.DataFrame, shades: dict[int, float], markers: bool = False) -> list[Line2D]:
+    """A legend's entry a row of `arms`, with its method's marker if asked."""
+    entries = []
+    for row in arms.itertuples():
+        colour, label = shade(sweep, row.method, row.rank, shades), arm_label(row.method, row.rank)
+        marker = sweep.styles[row.method].marker if markers else ""
+        entries.append(Line2D([], [], color=colour, label=label, marker=marker, markersize=4))
+    return entries
+
+
+def rank_entries(shades: dict[int, float]) -> list[Line2D]:
+    """A legend's entry a rank."""
+    grey = (0.2, 0.2, 0.2)
+    return [Line2D([], [], color=tint(grey, share), label=f"rank {rank:g}") for rank, share in shades.items()]
+
+
+@styled
+def learning_curves(sweep: Sweep) -> Figure:
+    """The metric on the test split at each evaluation; one panel per method where there are many arms."""
+    title = "Learning curves"
+    if no_metric(sweep) or sweep.metric not in sweep.curves:
+        return message(sweep, title, no_metric(sweep) or reason(sweep.runs, "metric_value"))
+    curves = sweep.curves[sweep.curves["split"] == "test"].dropna(subset=sweep.metric)
+    if curves.empty:
+        return message(sweep, title, reason(sweep.runs, "metric_value"))
+    x = "epoch" if curves["epoch"].nunique() > 1 else "step"
+    together = len(sweep.arms) <= ONE_PANEL
+    panels = Panels.plan(sweep.arms["method"], together)
+    notes = [
+        conditions(sweep.runs),
+        "Thick: mean of the seeds. Thin: seeds." if sweep.runs["seed"].nunique() > 1 else "",
+        *absent(sweep, curves["arm"], "metric_value"),
+    ]
+    shades = rank_shades(sweep.arms["rank"])
+    handles = arm_entries(sweep, sweep.arms, shades) if together else rank_entries(shades)
+    width = style.SINGLE if together else style.DOUBLE
+    height = 2.1 + legend_height(handles, width) if together else 0.5 + 1.45 * panels.lines
+    figure = canvas(sweep, title, height, notes, width)
+    cells = panels.subplots(figure, x.capitalize(), titles=not together)
+    for axes, names in zip(cells, panels.methods, strict=True):
+        for row in sweep.arms[sweep.arms["method"].isin(names)].itertuples():
+            own = curves[curves["arm"] == row.arm]
+            if len(own):
+                colour = shade(sweep, row.method, row.rank, shades)
+                draw_curve(axes, own, x, sweep, colour, arm_label(row.method, row.rank))
+        if not axes.lines:
+            draw_reason(axes, reason(sweep.runs[sweep.runs["method"].isin(names)], "metric_value"))
+        style.grid_along(axes, "both")
+        style.mark_cut(axes, "y")
+        evaluated = curves[x].unique()
+        axes.xaxis.set_major_locator(FixedLocator(evaluated) if len(evaluated) == 1 else MaxNLocator(5, integer=True))
+    figure.supylabel(sweep.metric_axis, fontsize=style.NORMAL)
+    if together or len(shades) > 1:
+        legend(cells[panels.columns - 1], handles, width)
+    return figure
+
+
+def draw_curve(axes: Axes, curves: pd.DataFrame, x: str, sweep: Sweep, colour: Any, label: str) -> None:
+    """One arm: a thin line per seed and the mean where every seed has a value."""
+    seeds = curves.pivot_table(index=x, columns="seed", values=sweep.metric) * sweep.scale
+    if seeds.shape[1] > 1:
+        alone = "o" if len(seeds) == 1 else ""  # a line of one point is none
+        axes.plot(seeds.index, seeds, color=colour, linewidth=0.6, alpha=0.5, zorder=2, marker=alone, markersize=2.5)
+    mean = seeds.dropna().mean(axis=1)
+    few = "o" if len(mean) <= 12 else ""
+    axes.plot(
+        mean.index, mean, color=colour, linewidth=1.5, marker=few, markersize=4, markeredgewidth=0,
+        label=label, zorder=3,
+    )  # fmt: skip
+
+
+TITLE = "{} on the dev split against the learning rate"
+
+
+@styled
+def learning_rate_grid(sweep: Sweep) -> Figure:
+    """One line per tuned arm: its metric on the dev split after the last step, at every rate tried.
+
+    There is one panel per method where there are many arms.
+    """
+    title, trials = TITLE.format(sweep.metric_name), sweep.tuning
+    shown = trials.dropna(subset="value")
+    if shown.empty:
+        return message(sweep, title, "no trial has a metric")
+    low, high = spread(shown["value"][~ruined(shown)] * sweep.scale, 0.02 * sweep.scale)
+    first = trials.iloc[0]
+    notes = [
+        f"Trials: seed {first['seed']}, {int(shown['steps'].max()):,} steps of batch {first['batch_size']}; "
+        f"{first['dev_rows']:,} rows carved from train. Ringed: the rate taken.",
+        "" if trials["decides"].all() else "Dashed: checks, which decide nothing.",
+        below(shown["value"] * sweep.scale, low),
+        *failed(trials),
+    ]
+    arms = trials.drop_duplicates("arm")
+    together = len(arms) <= ONE_PANEL
+    panels = Panels.plan(trials["method"], together)
+    shades = rank_shades(trials["rank"])
+    handles = arm_entries(sweep, arms, shades, markers=True) if together else rank_entries(shades)
+    width = style.SINGLE if together else style.DOUBLE
+    height = 2.2 + legend_height(handles, width) if together else 0.5 + 1.45 * panels.lines
+    figure = canvas(sweep, title, height, notes, width)
+    cells = panels.subplots(figure, "Learning rate (log scale)", titles=not together)
+    for axes, names in zip(cells, panels.methods, strict=True):
+        for _, own in trials[trials["method"].isin(names)].groupby("arm", sort=False):
+            draw_arm(axes, own, sweep, shades, low)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_ylim(low, high)
+        style.mark_cut(axes, "y")
+        style.grid_along(axes, "y")
+    figure.supylabel(sweep.metric_axis.replace("test split", "dev split"), fontsize=style.NORMAL)
+    if together or len(shades) > 1:
+        legend(cells[panels.columns - 1], handles, width)
+    return figure
+
+
+def below(values: pd.Series, low: float) -> str:
+    """A note on the trials that lie under the axis, if there are any."""
+    under = values[values < low]
+    return f"Triangles: lower than the axis goes, down to {under.min():.3g} (table tuning)." if len(under) else ""
+
+
+def draw_arm(axes: Axes, trials: pd.DataFrame, sweep: Sweep, shades: dict[int, float], low: float) -> None:
+    """The line of one arm: dashed where it decides nothing, its rate ringed, triangles for what is below the axis."""
+    own, row = trials.dropna(subset="value").sort_values("learning_rate"), trials.iloc[0]
+    colour, values = shade(sweep, row["method"], row["rank"], shades), own["value"] * sweep.scale
+    axes.plot(
+        own["learning_rate"], values, markersize=3.5, linewidth=1.1, color=colour,
+        marker=sweep.styles[row["method"]].marker, linestyle="-" if row["decides"] else "--",
+    )  # fmt: skip
+    under = own["learning_rate"][values < low]
+    foot = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
+    axes.scatter(under, [0.0] * len(under), s=22, color=[colour], marker="v", **foot)
+    best = own[own["chosen"] & own["decides"]]
+    ring = {"s": 60, "facecolors": "none", "edgecolors": [colour], "linewidths": 1.1, "zorder": 4}
+    axes.scatter(best["learning_rate"], best["value"] * sweep.scale, **ring)
+
+
+def failed(trials: pd.DataFrame) -> list[str]:
+    """A note on the trials without a metric."""
+    lost = trials[trials["value"].isna()]
+    names = [
+        f"{arm_label(row['method'], row['rank'])} at {row['learning_rate']:.3g} ({outcome(row)})"
+        for row in lost.to_dict("records")
+    ]
+    return [f"Not shown: {', '.join(names)}."] if names else []
+
+
+FEW_METHODS = 4  # methods whose lines still read well in one column
+SEEDS = "Large: means. Small: seeds."
+
+
+@styled
+def metric_vs_rank(sweep: Sweep) -> Figure:
+    """The metric against the rank, one line per method; arms without a rank are horizontal lines."""
+    title = f"{sweep.metric_name} against rank"
+    if no_metric(sweep):
+        return message(sweep, title, no_metric(sweep))
+    if sweep.arms.dropna(subset="rank")["metric_value_mean"].isna().all():
+        return message(sweep, title, "no completed run has a rank")
+    shown = sweep.arms.dropna(subset="metric_value_mean")
+    notes = [conditions(sweep.runs), SEEDS, interval_note(sweep, "metric_value"), resolution(sweep)]
+    notes += absent(sweep, shown["arm"], "metric_value")
+    width = style.SINGLE if sweep.arms["method"].nunique() <= FEW_METHODS else style.DOUBLE
+    handles = method_entries(sweep)
+    height = (
+        2.2 + legend_height(handles, width) if width == style.SINGLE else max(3.0, legend_height(handles, width) + 0.4)
+    )
+    figure = canvas(sweep, title, height, notes, width)
+    axes = figure.subplots()
+    draw_lines(axes, sweep, "metric_value", sweep.metric_axis)
+    legend(axes, handles, width)
+    return figure
+
+
+@styled
+def speed_vs_rank(sweep: Sweep) -> Figure:
+    """A training step's median and 95th percentile and the throughput against the rank; one row per device."""
+    title = "Training step and throughput against rank"
+    panels = {"step_p50_ms": "Step p50, ms", "step_p95_ms": "Step p95, ms", "samples_per_s": "Samples/s"}
+    ranked = sweep.arms.dropna(subset="rank")
+    if not ranked["n"].sum():
+        return message(sweep, title, "no completed run has a rank")
+    if ranked[[f"{key}_mean" for key in panels]].isna().all(axis=None):
+        return message(sweep, title, reason(sweep.runs, *panels))
+    shown = sweep.arms.dropna(subset=[f"{key}_mean" for key in panels], how="all")["arm"]
+    notes = [conditions(sweep.runs), SEEDS, interval_note(sweep, *panels), *absent(sweep, shown, *panels)]
+    notes += readable.fallbacks(sweep.runs)
+    lines = [(device, runs) for device, runs in devices(sweep) if runs["rank"].notna().any()]
+    handles = method_entries(sweep)
+    height = max(1.8 * len(lines), legend_height(handles, style.DOUBLE) + 0.3)
+    figure = canvas(sweep, title, height, notes, style.DOUBLE)
+    cells = figure.subplots(len(lines), len(panels), squeeze=False)
+    for line, (device, runs) in zip(cells, lines, strict=True):
+        for axes, (key, label) in zip(line, panels.items(), strict=True):
+            draw_lines(axes, dataclasses.replace(sweep, runs=runs), key, label)
+            if len(lines) > 1:
+                axes.set_title(f"On {device}")
+    legend(cells[0, -1], handles, style.DOUBLE)
+    return figure
+
+
+@styled
+def along_ranks(sweep: Sweep, method: str) -> Figure:
+    """One method's ranks in four panels: metric, trainable parameters, peak memory, throughput; full beside it."""
+    title = f"{method_label(method)} by rank"
+    own = dataclasses.replace(sweep, runs=sweep.runs[sweep.runs["method"] == method])
+    if (own.runs["status"] != COMPLETED).all():
+        return message(sweep, title, reason(own.runs, "status"))
+    beside = dataclasses.replace(sweep, runs=sweep.runs[sweep.runs["method"].isin((FULL, method))])
+    memory = memory_key(tables.first(own.runs["device"]))
+    shown = own.arms[own.arms["n"] > 0]["arm"]
+    notes = [
+        conditions(own.runs),
+        SEEDS,
+        interval_note(own, "metric_value", memory, "samples_per_s"),
+        *absent(own, shown, "metric_value"),
+    ]
+    if len(beside.runs) > len(own.runs):
+        notes.append("Dashed: full fine-tuning, where it completed on the same device; it trains all parameters.")
+    notes += [readable.PROBE, *readable.fallbacks(own.runs)]
+    figure = canvas(sweep, title, 4.0, notes, style.DOUBLE)
+    panels = (
+        (beside, "metric_value", sweep.metric_axis),
+        (own, "trainable_parameters", "Trainable parameters"),
+        (beside, memory, readable.LABEL[memory]),
+        (beside, "samples_per_s", "Samples/s"),
+    )
+    cells = figure.subplots(2, 2)
+    for axes, panel in zip(cells.flat, panels, strict=True):
+        draw_lines(axes, *(panel if comparable(*panel[:2]) else (own, *panel[1:])))
+    for axes in cells[0]:
+        axes.set_xlabel("")
+    return figure
+
+
+def comparable(sweep: Sweep, key: str) -> bool:
+    """Whether a measurement of these runs may stand in one panel; settings always may."""
+    return f"{key}_mean" not in sweep.arms or incomparable(sweep.runs, key) is None
+
+
+def method_entries(sweep: Sweep) -> list[Line2D]:
+    """A legend's entry a method."""
+    handles = []
+    for method, arms in sweep.arms.groupby("method", sort=False):
+        look, ranked = sweep.styles[method], bool(arms["rank"].notna().any())
+        drawn = {"marker": look.marker, "markersize": 4.5, "markeredgewidth": 0} if ranked else {"linestyle": "--"}
+        label = method_label(method) + ("" if ranked else " (no rank)")
+        handles.append(Line2D([], [], color=look.colour, linewidth=1.2, label=label, **drawn))
+    return handles
+
+
+def draw_lines(axes: Axes, sweep: Sweep, key: str, label: str) -> None:
+    """A measurement against the rank: one line per method, arms without a rank across; from zero but for the metric."""
+    scale = sweep.scale if key == "metric_value" else 1.0
+    ranks = np.array(sorted(sweep.runs["rank"].dropna().unique()), dtype=float)
+    axes.set_ylabel(label)
+    averaged = f"{key}_mean" in sweep.arms
+    why = no_metric(sweep) if key == "metric_value" else None
+    if not comparable(sweep, key):
+        why = incomparable(sweep.runs, key)
+    if not why and sweep.runs.dropna(subset=key).empty:
+        why = reason(sweep.runs, key)
+    if why or not len(ranks):
+        draw_reason(axes, why or "no run has a rank")
+        axes.set(xticks=[], yticks=[])
+        return
+    gap = float(np.diff(np.log2(ranks)).min()) if len(ranks) > 1 else 1.0
+    curves = dict(list(sweep.arms.dropna(subset="rank").groupby("method", sort=False)))
+    shifts = (np.arange(len(curves)) - (len(curves) - 1) / 2) * gap * min(0.1, 0.5 / len(curves))
+    for row in sweep.arms[sweep.arms["rank"].isna()].to_dict("records"):
+        draw_rankless(axes, sweep, row, key, scale)
+    for shift, (method, arms) in zip(shifts, curves.items(), strict=True):
+        draw_ranks(axes, sweep, method, arms, key, scale, 2.0**shift)
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(ranks[0] / 2 ** (0.6 * gap), ranks[-1] * 2 ** (0.6 * gap))
+    axes.set_xticks(ranks, rank_labels(ranks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("Rank (log scale)")
+    axes.yaxis.set_major_formatter(FuncFormatter(thousands if averaged else lambda value, _: compact(value)))
+    if key == "metric_value":
+        axes.set_ylim(*metric_limits(sweep))
+        style.mark_cut(axes, "y")
+    else:
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+    style.grid_along(axes, "y")
+
+
+def rank_labels(ranks: np.ndarray) -> list[str]:
+    """Tick labels of ranks, left out where they would touch: 0.06 of the axis is a label's width."""
+    if len(ranks) < 2:
+        return [f"{rank:g}" for rank in ranks]
+    places = np.log2(ranks / ranks[0]) / np.log2(ranks[-1] / ranks[0])
+    labels, last = [], -1.0
+    for rank, place in zip(ranks, places, strict=True):
+        fits = place - last >= 0.06
+        labels.append(f"{rank:g}" if fits else "")
+        last = place if fits else last
+    return labels
+
+
+def draw_rankless(axes: Axes, sweep: Sweep, row: dict[str, Any], key: str, scale: float) -> None:
+    """The mean of an arm without a rank as a line across, its interval as a band."""
+    colour = sweep.styles[row["method"]].colour
+    own = sweep.runs[sweep.runs["arm"] == row["arm"]]
+    values = seed_values(own, key, scale)
+    if len(values):
+        axes.axhline(values.mean(), color=colour, linewidth=1.1, linestyle="--", zorder=2)
+    if ends := interval(own, key, sweep.noise, scale):
+        axes.axhspan(*ends, color=colour, alpha=0.1, linewidth=0, zorder=1)
+
+
+def draw_ranks(axes: Axes, sweep: Sweep, method: str, arms: pd.DataFrame, key: str, scale: float, shift: float) -> None:
+    """One method's means, intervals and seeds; `shift` moves it sideways so that methods do not hide each other."""
+    look = sweep.styles[method]
+    ranks = arms["rank"].to_numpy(dtype=float) * shift
+    bars: list[tuple[float, float] | None] = [None] * len(arms)
+    if f"{key}_mean" in arms:
+        runs = [sweep.runs[sweep.runs["arm"] == arm] for arm in arms["arm"]]
+        own = [seed_values(one, key, scale) for one in runs]
+        bars = [interval(one, key, sweep.noise, scale) for one in runs]
+        mean = np.array([values.mean() if len(values) else np.nan for values in own])
+    else:  # a setting, the same for every seed
+        own = [np.empty(0)] * len(arms)
+        mean = pd.to_numeric(arms[key], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    axes.plot(
+        ranks, mean, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.2, markeredgewidth=0, zorder=4
+    )
+    for x, ends in zip(ranks, bars, strict=True):
+        if ends:
+            axes.plot([x, x], ends, color=look.colour, linewidth=0.8, alpha=0.7, zorder=3)
+    across = np.repeat(ranks, [len(values) if len(values) > 1 else 0 for values in own])
+    up = np.concatenate([values for values in own if len(values) > 1] or [np.empty(0)])
+    axes.scatter(across, up, s=4, color=look.colour, alpha=0.5, linewidth=0, zorder=3)
+    gone = ranks[np.isnan(mean)]
+    axes.plot(
+        gone, np.full(len(gone), 0.03), "x", color=look.colour, markersize=4,
+        transform=axes.get_xaxis_transform(), zorder=4,
+    )  # fmt: skip
