@@ -5,11 +5,13 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -27,6 +29,7 @@ from peft_tradeoffs.report.style import (
     absent,
     canvas,
     compact,
+    draw_intervals,
     draw_reason,
     interval_note,
     legend,
@@ -80,50 +83,68 @@ def draw_gap(axes: Axes, y: float, why: str, labels: Sequence[str]) -> None:
     note.set_in_layout(False)
 
 
+@dataclass
+class Rows:
+    """What rows of a figure show of the arms: seeds, means and the means' intervals."""
+
+    sweep: Sweep
+    seeds: list[dict[str, Any]] = field(default_factory=list)
+    means: list[dict[str, Any]] = field(default_factory=list)
+    ends: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, y: int, method: str, values: np.ndarray, ends: tuple[float, float] | None) -> None:
+        """Row `y`: each seed a point, the seeds beside each other; their mean; its interval, where there is one."""
+        self.add_seeds(y, method, values)
+        self.means.append({"x": float(values.mean()), "y": y, "method": method, "several": len(values) > 1})
+        self.ends += [{"x": end, "y": y} for end in ends or ()]
+
+    def add_seeds(self, y: int, method: str, values: np.ndarray) -> None:
+        """Row `y` of seeds that have no common mean."""
+        lanes = y + (np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1))
+        self.seeds += [{"x": x, "y": lane, "method": method} for x, lane in zip(values, lanes, strict=True)]
+
+    def draw(self, axes: Axes, bars: bool) -> None:
+        """Seeds in their method's colour, means as lines, with `bars` as bars from zero too, intervals as whiskers."""
+        styles = self.sweep.styles
+        if bars:
+            for mean in self.means:
+                colour = tint(styles[mean["method"]].colour, 0.4)
+                axes.barh(mean["y"], mean["x"], height=0.7, color=colour, linewidth=0)
+        if self.seeds:
+            colours = {method: look.colour for method, look in styles.items()}
+            seeds = {"data": pd.DataFrame(self.seeds), "x": "x", "y": "y", "hue": "method", "palette": colours}
+            sns.scatterplot(**seeds, s=9, alpha=0.8, linewidth=0, zorder=3, legend=False, ax=axes)
+        several = [mean for mean in self.means if mean["several"]]
+        places = np.array([(mean["x"], mean["y"] - 0.35, mean["y"] + 0.35) for mean in several]).reshape(-1, 3)
+        axes.vlines(*places.T, color="black", linewidth=1.1, zorder=4)
+        draw_intervals(axes, self.ends, "y", color="black", err_kws={"linewidth": 0.7, "zorder": 4})
+        axes.set_ylabel("")
+
+
 def draw_rows(axes: Axes, sweep: Sweep, runs: pd.DataFrame, key: str) -> None:
     """One row per arm: each run a point, the mean a line, its interval a whisker, mean ± sd in figures at the right."""
     scale = sweep.scale if key == "metric_value" else 1.0
     arms = tables.arms_frame(runs)
     labels = names(arms)
-    points, means, whiskers = [], [], []
+    rows = Rows(sweep)
     for y, row in enumerate(arms.to_dict("records")):
-        colour = sweep.styles[row["method"]].colour
         own = runs[runs["arm"] == row["arm"]]
         values = seed_values(own, key, scale)
-        mean = row[f"{key}_mean"] * scale
         text = readable.mean_metric(row, "test") if key == "metric_value" else readable.mean_sd(row, key)
         if not len(values):
             done = own[own["status"] == COMPLETED]
             mixed = key not in QUALITY and len(done) and done["mixed_gpus"].eq(True).all()
             draw_gap(axes, y, "resumed on a GPU of another model" if mixed else reason(own, key), labels)
             continue
-        if math.isnan(mean):
+        if math.isnan(row[f"{key}_mean"]):
             text = "several devices" if "; " in str(row["device_name"]) else "several engines"
-        elif row["n_failed"] and "(n = " not in text:
-            text += f" (n = {row['n']})"
-        spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
-        points += [(x, y + up, colour) for x, up in zip(values, spread, strict=True)]
-        if not math.isnan(mean):
-            means.append((mean, y, colour, len(values) > 1))
-            whiskers += [(y, *ends)] if (ends := interval(own, key, sweep.noise, scale)) else []
+            rows.add_seeds(y, row["method"], values)
+        else:
+            if row["n_failed"] and "(n = " not in text:
+                text += f" (n = {row['n']})"
+            rows.add(y, row["method"], values, interval(own, key, sweep.noise, scale))
         axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
-    if means and key != "metric_value":
-        widths, heights, colours, _ = zip(*means, strict=True)
-        axes.barh(heights, widths, height=0.7, color=[tint(colour, 0.4) for colour in colours], linewidth=0)
-    if points:
-        across, up, colours = zip(*points, strict=True)
-        axes.scatter(across, up, s=7, color=colours, alpha=0.75, linewidth=0, zorder=3)
-    lines = [(mean, y) for mean, y, _, several in means if several]
-    axes.vlines(
-        [x for x, _ in lines],
-        [y - 0.35 for _, y in lines],
-        [y + 0.35 for _, y in lines],
-        color="black",
-        linewidth=1.1,
-        zorder=4,
-    )
-    if whiskers:
-        axes.hlines(*zip(*whiskers, strict=True), color="black", linewidth=0.7, zorder=4)
+    rows.draw(axes, bars=key != "metric_value")
     name_rows(axes, labels)
 
 
@@ -438,30 +459,26 @@ def draw_panel(axes: Axes, sweep: Sweep, arms: pd.DataFrame, runs: pd.DataFrame,
     """One measurement of the chosen arms: bars from zero; points where the axis cannot start there."""
     style.grid_along(axes, "x")
     scale = sweep.scale if key == "metric_value" else 1.0
-    bars = key not in ("metric_value", "trainable_parameters")
+    setting = key == "trainable_parameters"  # the same for every seed
+    bars = key != "metric_value" and not setting
     if bars and (why := incomparable(runs, key)):
         draw_reason(axes, why)
         axes.set_xticks([])
         return
+    rows = Rows(sweep)
     for y, row in enumerate(arms.to_dict("records")):
-        look, own = sweep.styles[row["method"]], runs[runs["arm"] == row["arm"]]
+        own = runs[runs["arm"] == row["arm"]]
         values = seed_values(own, key, scale)
         if not len(values):
             continue
         mean = values.mean()
-        text = compact(mean) if key == "trainable_parameters" else readable.number(mean)
-        if bars:
-            axes.barh(y, mean, height=0.7, color=tint(look.colour, 0.4), linewidth=0)
-        if key == "trainable_parameters":
-            axes.scatter(mean, y, s=16, color=look.colour, linewidth=0, zorder=3)
+        if setting:
+            axes.scatter(mean, y, s=16, color=sweep.styles[row["method"]].colour, linewidth=0, zorder=3)
         else:
-            spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
-            axes.scatter(values, y + spread, s=6, color=look.colour, alpha=0.75, linewidth=0, zorder=3)
-        if key != "trainable_parameters" and len(values) > 1:
-            axes.vlines(mean, y - 0.35, y + 0.35, color="black", linewidth=1.1, zorder=4)
-        if key != "trainable_parameters" and (ends := interval(own, key, sweep.noise, scale)):
-            axes.hlines(y, *ends, color="black", linewidth=0.7, zorder=4)
+            rows.add(y, row["method"], values, interval(own, key, sweep.noise, scale))
+        text = compact(mean) if setting else readable.number(mean)
         axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
+    rows.draw(axes, bars)
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.xaxis.set_major_formatter(FuncFormatter(thousands))
     if key == "metric_value":

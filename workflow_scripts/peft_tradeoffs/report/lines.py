@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -23,6 +24,7 @@ from peft_tradeoffs.report.style import (
     absent,
     canvas,
     compact,
+    draw_intervals,
     draw_reason,
     interval_note,
     legend,
@@ -131,11 +133,7 @@ def learning_curves(sweep: Sweep) -> Figure:
     figure = canvas(sweep, title, height, notes, width)
     cells = panels.subplots(figure, x.capitalize(), titles=not together)
     for axes, names in zip(cells, panels.methods, strict=True):
-        for row in sweep.arms[sweep.arms["method"].isin(names)].itertuples():
-            own = curves[curves["arm"] == row.arm]
-            if len(own):
-                colour = shade(sweep, row.method, row.rank, shades)
-                draw_curve(axes, own, x, sweep, colour, arm_label(row.method, row.rank))
+        draw_curves(axes, sweep, curves, x, sweep.arms[sweep.arms["method"].isin(names)], shades)
         if not axes.lines:
             draw_reason(axes, reason(sweep.runs[sweep.runs["method"].isin(names)], "metric_value"))
         style.grid_along(axes, "both")
@@ -148,18 +146,30 @@ def learning_curves(sweep: Sweep) -> Figure:
     return figure
 
 
-def draw_curve(axes: Axes, curves: pd.DataFrame, x: str, sweep: Sweep, colour: Any, label: str) -> None:
-    """One arm: a thin line per seed and the mean where every seed has a value."""
-    seeds = curves.pivot_table(index=x, columns="seed", values=sweep.metric) * sweep.scale
-    if seeds.shape[1] > 1:
-        alone = "o" if len(seeds) == 1 else ""  # a line of one point is none
-        axes.plot(seeds.index, seeds, color=colour, linewidth=0.6, alpha=0.5, zorder=2, marker=alone, markersize=2.5)
-    mean = seeds.dropna().mean(axis=1)
-    few = "o" if len(mean) <= 12 else ""
-    axes.plot(
-        mean.index, mean, color=colour, linewidth=1.5, marker=few, markersize=4, markeredgewidth=0,
-        label=label, zorder=3,
-    )  # fmt: skip
+def draw_curves(
+    axes: Axes, sweep: Sweep, curves: pd.DataFrame, x: str, arms: pd.DataFrame, shades: dict[int, float]
+) -> None:
+    """A thin line per seed and a thick one per arm: the mean where every seed has a value."""
+    own = curves[curves["arm"].isin(arms["arm"])]
+    own = own.assign(value=own[sweep.metric] * sweep.scale)[["arm", "seed", x, "value"]]
+    if own.empty:
+        return
+    colours = {row.arm: shade(sweep, row.method, row.rank, shades) for row in arms.itertuples()}
+    several = own[own.groupby("arm")["seed"].transform("nunique") > 1]
+    alone = "o" if own[x].nunique() == 1 else ""  # a line of one point is none
+    drawn = {"x": x, "y": "value", "hue": "arm", "palette": colours, "estimator": None, "legend": False, "ax": axes}
+    name = axes.get_xlabel()
+    if len(several):
+        sns.lineplot(several, units="seed", linewidth=0.6, alpha=0.5, zorder=2, marker=alone, markersize=2.5, **drawn)
+    rows = [
+        {"arm": arm, x: at, "value": mean}
+        for arm, seeds in own.groupby("arm", sort=False)
+        for at, mean in seeds.pivot_table(index=x, columns="seed", values="value").dropna().mean(axis=1).items()
+    ]
+    if rows:
+        few = "o" if own[x].nunique() <= 12 else ""
+        sns.lineplot(pd.DataFrame(rows), linewidth=1.5, zorder=3, marker=few, markersize=4, markeredgewidth=0, **drawn)
+    axes.set(xlabel=name, ylabel="")
 
 
 TITLE = "{} on the dev split against the learning rate"
@@ -194,8 +204,7 @@ def learning_rate_grid(sweep: Sweep) -> Figure:
     figure = canvas(sweep, title, height, notes, width)
     cells = panels.subplots(figure, "Learning rate (log scale)", titles=not together)
     for axes, names in zip(cells, panels.methods, strict=True):
-        for _, own in trials[trials["method"].isin(names)].groupby("arm", sort=False):
-            draw_arm(axes, own, sweep, shades, low)
+        draw_rates(axes, trials[trials["method"].isin(names)], sweep, shades, low)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
@@ -215,20 +224,30 @@ def below(values: pd.Series, low: float) -> str:
     return f"Triangles: lower than the axis goes, down to {under.min():.3g} (table tuning)." if len(under) else ""
 
 
-def draw_arm(axes: Axes, trials: pd.DataFrame, sweep: Sweep, shades: dict[int, float], low: float) -> None:
-    """The line of one arm: dashed where it decides nothing, its rate ringed, triangles for what is below the axis."""
-    own, row = trials.dropna(subset="value").sort_values("learning_rate"), trials.iloc[0]
-    colour, values = shade(sweep, row["method"], row["rank"], shades), own["value"] * sweep.scale
-    axes.plot(
-        own["learning_rate"], values, markersize=3.5, linewidth=1.1, color=colour,
-        marker=sweep.styles[row["method"]].marker, linestyle="-" if row["decides"] else "--",
+def draw_rates(axes: Axes, trials: pd.DataFrame, sweep: Sweep, shades: dict[int, float], low: float) -> None:
+    """One line per arm: dashed where it decides nothing, its rate ringed, triangles for what is below the axis."""
+    own = trials.dropna(subset="value")
+    own = own.assign(shown=own["value"] * sweep.scale)
+    if own.empty:
+        return
+    arms = own.drop_duplicates("arm").set_index("arm")
+    colours = {arm: shade(sweep, row["method"], row["rank"], shades) for arm, row in arms.iterrows()}
+    markers = {arm: sweep.styles[method].marker for arm, method in arms["method"].items()}
+    name = axes.get_xlabel()
+    dashes = {arm: "" if decides else (4, 2) for arm, decides in arms["decides"].items()}
+    sns.lineplot(
+        own, x="learning_rate", y="shown", hue="arm", style="arm", palette=colours, markers=markers, dashes=dashes,
+        estimator=None, markersize=4, markeredgewidth=0, linewidth=1.1, legend=False, ax=axes,
     )  # fmt: skip
-    under = own["learning_rate"][values < low]
+    axes.set(xlabel=name, ylabel="")
+    under = own[own["shown"] < low]
     foot = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
-    axes.scatter(under, [0.0] * len(under), s=22, color=[colour], marker="v", **foot)
+    axes.scatter(
+        under["learning_rate"], [0.0] * len(under), s=22, c=[colours[arm] for arm in under["arm"]], marker="v", **foot
+    )
     best = own[own["chosen"] & own["decides"]]
-    ring = {"s": 60, "facecolors": "none", "edgecolors": [colour], "linewidths": 1.1, "zorder": 4}
-    axes.scatter(best["learning_rate"], best["value"] * sweep.scale, **ring)
+    ring = {"s": 60, "facecolors": "none", "edgecolors": [colours[arm] for arm in best["arm"]], "linewidths": 1.1}
+    axes.scatter(best["learning_rate"], best["shown"], zorder=4, **ring)
 
 
 def failed(trials: pd.DataFrame) -> list[str]:
@@ -349,7 +368,6 @@ def draw_lines(axes: Axes, sweep: Sweep, key: str, label: str) -> None:
     """A measurement against the rank: one line per method, arms without a rank across; from zero but for the metric."""
     scale = sweep.scale if key == "metric_value" else 1.0
     ranks = np.array(sorted(sweep.runs["rank"].dropna().unique()), dtype=float)
-    axes.set_ylabel(label)
     averaged = f"{key}_mean" in sweep.arms
     why = no_metric(sweep) if key == "metric_value" else None
     if not comparable(sweep, key):
@@ -358,15 +376,13 @@ def draw_lines(axes: Axes, sweep: Sweep, key: str, label: str) -> None:
         why = reason(sweep.runs, key)
     if why or not len(ranks):
         draw_reason(axes, why or "no run has a rank")
-        axes.set(xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], ylabel=label)
         return
     gap = float(np.diff(np.log2(ranks)).min()) if len(ranks) > 1 else 1.0
-    curves = dict(list(sweep.arms.dropna(subset="rank").groupby("method", sort=False)))
-    shifts = (np.arange(len(curves)) - (len(curves) - 1) / 2) * gap * min(0.1, 0.5 / len(curves))
     for row in sweep.arms[sweep.arms["rank"].isna()].to_dict("records"):
         draw_rankless(axes, sweep, row, key, scale)
-    for shift, (method, arms) in zip(shifts, curves.items(), strict=True):
-        draw_ranks(axes, sweep, method, arms, key, scale, 2.0**shift)
+    draw_methods(axes, sweep, key, scale, gap)
+    axes.set_ylabel(label)
     axes.set_xscale("log", base=2)
     axes.set_xlim(ranks[0] / 2 ** (0.6 * gap), ranks[-1] * 2 ** (0.6 * gap))
     axes.set_xticks(ranks, rank_labels(ranks))
@@ -405,30 +421,41 @@ def draw_rankless(axes: Axes, sweep: Sweep, row: dict[str, Any], key: str, scale
         axes.axhspan(*ends, color=colour, alpha=0.1, linewidth=0, zorder=1)
 
 
-def draw_ranks(axes: Axes, sweep: Sweep, method: str, arms: pd.DataFrame, key: str, scale: float, shift: float) -> None:
-    """One method's means, intervals and seeds; `shift` moves it sideways so that methods do not hide each other."""
-    look = sweep.styles[method]
-    ranks = arms["rank"].to_numpy(dtype=float) * shift
-    bars: list[tuple[float, float] | None] = [None] * len(arms)
-    if f"{key}_mean" in arms:
-        runs = [sweep.runs[sweep.runs["arm"] == arm] for arm in arms["arm"]]
-        own = [seed_values(one, key, scale) for one in runs]
-        bars = [interval(one, key, sweep.noise, scale) for one in runs]
-        mean = np.array([values.mean() if len(values) else np.nan for values in own])
-    else:  # a setting, the same for every seed
-        own = [np.empty(0)] * len(arms)
-        mean = pd.to_numeric(arms[key], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    axes.plot(
-        ranks, mean, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.2, markeredgewidth=0, zorder=4
-    )
-    for x, ends in zip(ranks, bars, strict=True):
-        if ends:
-            axes.plot([x, x], ends, color=look.colour, linewidth=0.8, alpha=0.7, zorder=3)
-    across = np.repeat(ranks, [len(values) if len(values) > 1 else 0 for values in own])
-    up = np.concatenate([values for values in own if len(values) > 1] or [np.empty(0)])
-    axes.scatter(across, up, s=4, color=look.colour, alpha=0.5, linewidth=0, zorder=3)
-    gone = ranks[np.isnan(mean)]
-    axes.plot(
-        gone, np.full(len(gone), 0.03), "x", color=look.colour, markersize=4,
-        transform=axes.get_xaxis_transform(), zorder=4,
+def draw_methods(axes: Axes, sweep: Sweep, key: str, scale: float, gap: float) -> None:
+    """Each method's means, intervals and seeds, moved sideways so that methods do not hide each other.
+
+    `gap`: between the closest ranks, in powers of two. A line is broken where an arm has no mean; a cross is there.
+    """
+    methods = dict(list(sweep.arms.dropna(subset="rank").groupby("method", sort=False)))
+    shifts = (np.arange(len(methods)) - (len(methods) - 1) / 2) * gap * min(0.1, 0.5 / len(methods))
+    colours = {method: sweep.styles[method].colour for method in methods}
+    means, seeds = [], []
+    ends: dict[str, list[dict[str, Any]]] = {}
+    for shift, (method, arms) in zip(shifts, methods.items(), strict=True):
+        for row in arms.to_dict("records"):
+            own = sweep.runs[sweep.runs["arm"] == row["arm"]]
+            place = {"x": row["rank"] * 2.0**shift, "method": method}
+            if f"{key}_mean" in row:
+                values = seed_values(own, key, scale)
+                means.append(place | {"y": values.mean() if len(values) else math.nan})
+                seeds += [place | {"y": value} for value in values if len(values) > 1]
+                bar = interval(own, key, sweep.noise, scale)
+                ends.setdefault(method, []).extend(place | {"y": end} for end in bar or ())
+            else:  # a setting, the same for every seed
+                value = pd.to_numeric(row[key], errors="coerce")
+                means.append(place | {"y": math.nan if pd.isna(value) else float(value)})
+    frame = pd.DataFrame(means)
+    frame = frame.assign(piece=frame["y"].isna().cumsum())
+    drawn = {"x": "x", "y": "y", "hue": "method", "palette": colours, "legend": False, "ax": axes}
+    sns.lineplot(
+        frame.dropna(), style="method", markers={method: sweep.styles[method].marker for method in methods},
+        dashes=False, units="piece", estimator=None, markersize=5, linewidth=1.2, markeredgewidth=0, zorder=4, **drawn,
     )  # fmt: skip
+    for method, own in ends.items():
+        draw_intervals(axes, own, "x", color=colours[method], err_kws={"linewidth": 0.8, "alpha": 0.7, "zorder": 3})
+    if seeds:
+        sns.scatterplot(pd.DataFrame(seeds), s=5, alpha=0.5, linewidth=0, zorder=3, **drawn)
+    gone = frame[frame["y"].isna()]
+    foot = axes.get_xaxis_transform()
+    for method, own in gone.groupby("method"):
+        axes.plot(own["x"], [0.03] * len(own), "x", color=colours[method], markersize=4, transform=foot, zorder=4)

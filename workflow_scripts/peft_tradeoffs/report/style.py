@@ -307,6 +307,17 @@ def draw_reason(axes: Axes, why: str) -> None:
     axes.text(0.5, 0.5, text, style="italic", fontsize=SMALL, color=GREY, **place)
 
 
+def draw_intervals(axes: Axes, ends: Sequence[dict[str, Any]], orient: str, **look: Any) -> None:
+    """Intervals as lines along x (`orient` "y") or y ("x"); `ends`: two rows per interval, "x" and "y" of its ends.
+
+    They are the given ones: all from the least to the greatest of two ends, seaborn has nothing to estimate.
+    """
+    if ends:
+        given = {"data": pd.DataFrame(ends), "x": "x", "y": "y", "orient": orient, "native_scale": True}
+        bare = {"marker": "", "linestyle": "none", "legend": False, "ax": axes}
+        sns.pointplot(**given, errorbar=("pi", 100), **bare, **look)
+
+
 def thousands(value: float, _: int = 0) -> str:
     """A tick's label with separators."""
     return f"{value:,.9g}"
