@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -41,21 +42,21 @@ ANGLES = range(0, 360, 15)
 LEADER = 8  # points: a label further away gets a line to its point
 
 
-def place_labels(
-    axes: Axes,
-    members: Sequence[int],
-    names: Sequence[str],
-    points: np.ndarray,
-    radii: np.ndarray,
-    path: np.ndarray,
-    direction: float,
-) -> None:
+@dataclass(frozen=True)
+class Marks:
+    """What a plot shows, in data coordinates."""
+
+    points: np.ndarray  # [n, 2] all markers
+    radii: np.ndarray  # [n] their sizes, points (1/72 inch)
+    path: np.ndarray  # [m, 2] a polyline
+
+
+def place_labels(axes: Axes, marks: Marks, names: dict[int, str], direction: float) -> None:
     """Write the names of some of the plot's points beside them; call once the axes' limits are final.
 
-    `points` [n, 2] are all markers in data coordinates, `radii` [n] their sizes in points (1/72 inch),
-    `members` the indices of those named, `path` [m, 2] a polyline to keep clear of, `direction` the side of a
-    point [degrees, 0 is right, 90 up] where a label stands best. A label covers a marker or
-    another label only where there is no free place.
+    `names` are by index of the point, `direction` is the side of a point [degrees, 0 is right, 90 up] where a label
+    stands best. A label covers a marker or another label only where there is no free place, and keeps clear of the
+    path where it can.
     """
     figure = axes.figure
     figure.draw_without_rendering()
@@ -63,14 +64,14 @@ def place_labels(
     dot = figure.dpi / 72
     scene = Scene(
         axes.get_window_extent(renderer),
-        axes.transData.transform(points),
-        radii * dot,
-        dense(axes.transData.transform(path), 4 * dot),
+        axes.transData.transform(marks.points),
+        marks.radii * dot,
+        dense(axes.transData.transform(marks.path), 4 * dot),
         2 * dot,
         [],
     )
-    for index, name in sorted(zip(members, names, strict=True), key=lambda pair: -points[pair[0], 1]):
-        note = axes.annotate(name, points[index], xytext=(0, 0), textcoords="offset points", fontsize=style.SMALL)
+    for index, name in sorted(names.items(), key=lambda pair: -marks.points[pair[0], 1]):
+        note = axes.annotate(name, marks.points[index], xytext=(0, 0), textcoords="offset points", fontsize=style.SMALL)
         note.set_in_layout(False)
         note.set_path_effects([withStroke(linewidth=2, foreground="white")])
         extent = note.get_window_extent(renderer)
@@ -214,24 +215,27 @@ def draw_scatter(axes: Axes, sweep: Sweep, panel: Panel, arms: pd.DataFrame) -> 
     radii = np.array([math.sqrt(area(rank)) / 2 for rank in arms["rank"]])
     cost = arms["x"].to_numpy(dtype=float)
     gain = arms["metric_value_mean"].to_numpy(dtype=float) * sweep.scale
+    seeds = []
     for row, across, up in zip(arms.to_dict("records"), cost, gain, strict=True):
-        look = sweep.styles[row["method"]]
+        cross = {"color": sweep.styles[row["method"]].colour, "alpha": 0.5, "linewidth": 0.8, "zorder": 2}
         own = panel.runs[panel.runs["arm"] == row["arm"]]
-        if f"{panel.x}_mean" in row:
-            bar = interval(own, panel.x, sweep.noise)
-            axes.plot(bar or [], [up] * len(bar or []), color=look.colour, alpha=0.5, linewidth=0.8, zorder=2)
-        bar = interval(own, "metric_value", sweep.noise, sweep.scale)
-        axes.plot([across] * len(bar or []), bar or [], color=look.colour, alpha=0.5, linewidth=0.8, zorder=2)
-        seeds = own[(own["status"] == COMPLETED) & ~own["mixed_gpus"].eq(True)].dropna(subset=[panel.x, "metric_value"])
-        if len(seeds) > 1:
-            values = seeds["metric_value"].astype(float) * sweep.scale
-            axes.scatter(
-                seeds[panel.x].astype(float), values, s=3, color=look.colour, alpha=0.45, linewidth=0, zorder=2
-            )
-        axes.scatter(
-            across, up, s=area(row["rank"]), marker=look.marker, color=look.colour,
-            edgecolor="white", linewidth=0.5, zorder=3,
-        )  # fmt: skip
+        if f"{panel.x}_mean" in row and (bar := interval(own, panel.x, sweep.noise)):
+            axes.plot(bar, [up] * 2, **cross)
+        if bar := interval(own, "metric_value", sweep.noise, sweep.scale):
+            axes.plot([across] * 2, bar, **cross)
+        done = own[(own["status"] == COMPLETED) & ~own["mixed_gpus"].eq(True)].dropna(subset=[panel.x, "metric_value"])
+        values = zip(done[panel.x].astype(float), done["metric_value"].astype(float) * sweep.scale, strict=True)
+        seeds += [{"x": x, "y": y, "method": row["method"]} for x, y in values if len(done) > 1]
+    colours = {method: sweep.styles[method].colour for method in arms["method"]}
+    drawn = {"x": "x", "y": "y", "hue": "method", "palette": colours, "legend": False, "ax": axes}
+    if seeds:
+        sns.scatterplot(pd.DataFrame(seeds), s=4, alpha=0.5, linewidth=0, zorder=2, **drawn)
+    markers = {method: sweep.styles[method].marker for method in colours}
+    sns.scatterplot(
+        arms.assign(x=cost, y=gain), style="method", markers=markers,
+        size="arm", sizes={arm: area(rank) for arm, rank in zip(arms["arm"], arms["rank"], strict=True)},
+        edgecolor="white", linewidth=0.5, zorder=3, **drawn,
+    )  # fmt: skip
     axes.set_ylabel(sweep.metric_axis)
     axes.set_xlabel(panel.label)
     style.grid_along(axes, "both")
@@ -247,7 +251,8 @@ def draw_scatter(axes: Axes, sweep: Sweep, panel: Panel, arms: pd.DataFrame) -> 
         if len(arms) > 1:
             axes.plot(*path.T, color="#555555", linewidth=0.9, zorder=1, scalex=False, scaley=False)
         names = labels(arms.iloc[members], axes.figure.get_figwidth())
-        place_labels(axes, members, names, np.column_stack([cost, gain]), radii, path, 60 if sign < 0 else 120)
+        marks = Marks(np.column_stack([cost, gain]), radii, path)
+        place_labels(axes, marks, dict(zip(members, names, strict=True)), 60 if sign < 0 else 120)
 
     return finish
 
