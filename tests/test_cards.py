@@ -397,9 +397,9 @@ def test_what_a_card_needs_and_is_missing_is_named(tmp_path):
     words = (frame, tables.arms_frame(frame), pd.DataFrame(columns=list(COLUMNS)))
     folders = (tmp_path / "runs", tmp_path / "data", tmp_path, tmp_path / "models")
     with pytest.raises(InputError, match=r"data/sst2/dataset\.json: no such file; run the workflow's target `export`"):
-        cards.publish(*words, {"sst2": BLOCK}, *folders)
+        cards.publish(*words, {"sst2": BLOCK}, cards.Folders(*folders))
     with pytest.raises(InputError, match="--datasets: no block of the data set sst2"):
-        cards.publish(*words, {}, *folders)
+        cards.publish(*words, {}, cards.Folders(*folders))
 
 
 def test_runs_without_weights_are_listed_with_the_reason(tmp_path):
@@ -412,7 +412,7 @@ def test_runs_without_weights_are_listed_with_the_reason(tmp_path):
     frame = tables.runs_frame(runs)
     none = pd.DataFrame(columns=list(COLUMNS))
     folders = (tmp_path / "runs", tmp_path, tmp_path, tmp_path / "models")
-    cards.publish(frame, tables.arms_frame(frame), none, {"sst2": BLOCK}, *folders)
+    cards.publish(frame, tables.arms_frame(frame), none, {"sst2": BLOCK}, cards.Folders(*folders))
     index = pd.read_csv(tmp_path / "models/index.csv")
     assert index["folder"].isna().all()
     assert index.set_index("arm")["reason"].to_dict() == {

@@ -87,7 +87,12 @@ def test_imported_results_are_inert(tmp_path):
     frame = imported.imported_frame({"peft": [str(tmp_path / "hostile.json")]})
     text = imported
     readable.write_tables(
-        tmp_path, "imported", frame, text.imported_readable, text.imported_notes, lead=text.imported_lead, by="source"
+        tmp_path,
+        "imported",
+        frame,
+        text.imported_readable,
+        text.imported_notes,
+        readable.Beside(lead=text.imported_lead, by="source"),
     )
     written = pd.read_csv(tmp_path / "imported.csv", dtype=str, keep_default_na=False)
     first = {value[0] for value in written.iloc[0] if value and not value.replace(".", "").isdigit()}

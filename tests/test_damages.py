@@ -91,7 +91,7 @@ def read(study: Path, keep_weights: bool = True) -> list[Any]:
     folder = run_folder(study / "runs", "sst2", "distilbert", "lora-r4", 0)
     predicted = read_predictions(folder / "predictions.csv", one.iloc[0].to_dict())
     places = (study / "runs", study, study, study / "published")
-    cards.publish(one, tables.arms_frame(runs), pd.DataFrame(), {"sst2": {}}, *places, keep_weights)
+    cards.publish(one, tables.arms_frame(runs), pd.DataFrame(), {"sst2": {}}, cards.Folders(*places), keep_weights)
     return [runs.to_csv(), predicted, export.read_metrics(runs, study / "runs").to_csv()]
 
 

@@ -268,7 +268,7 @@ def test_a_tracker_that_is_down_is_not_taken_for_one_that_has_the_runs(folder):
 def test_a_tracker_that_is_missing_is_told_and_fails_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(tracking.PACKAGES, "comet_ml", ("comet_ml_of_no_one",))
     run, path = folder / "results/runs/reviews/tiny/full/seed0", tmp_path / "sent/seed0.json"
-    records = tracking.track("comet_ml", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)
+    records = tracking.track(tracking.Account("comet_ml", "trial", tmp_path), {run: path}, tmp_path / "sent", "1", 1.0)
     assert records[run]["reason"] == "comet_ml is not installed here (pip install comet-ml-of-no-one)"
     assert tracking.failed_attempts(path) == 1
     settings = tiny.config(folder, tracking="dvclive", seeds_per_job=1)
@@ -415,7 +415,7 @@ def test_what_was_sent_before_a_run_was_trained_again_is_remembered_until_it_is_
     files.write_json(path, {"status": "sent", "id": "before", "failed_attempts": 0})
     told = []
 
-    def send(tracker: str, project: str, place: Path, earlier: dict[Path, list[str]], limit_s: float) -> Iterator[Any]:
+    def send(account: tracking.Account, earlier: dict[Path, list[str]], limit_s: float) -> Iterator[Any]:
         if not earlier:
             return
         told.append(earlier[run])
@@ -426,9 +426,11 @@ def test_what_was_sent_before_a_run_was_trained_again_is_remembered_until_it_is_
 
     monkeypatch.setattr(tracking, "_send", send)
     monkeypatch.setattr(tracking, "read_run", damaged)
-    tracking.track("tensorboard", "trial", tmp_path, {run: path}, tmp_path / "sent", "0", 1.0)
+    tracking.track(tracking.Account("tensorboard", "trial", tmp_path), {run: path}, tmp_path / "sent", "0", 1.0)
     monkeypatch.setattr(tracking, "read_run", lambda folder: tracked(0))
     for _ in range(3):
-        record = tracking.track("tensorboard", "trial", tmp_path, {run: path}, tmp_path / "sent", "1", 1.0)[run]
+        record = tracking.track(
+            tracking.Account("tensorboard", "trial", tmp_path), {run: path}, tmp_path / "sent", "1", 1.0
+        )[run]
     assert told == [["before"], ["before"]]
     assert (record["status"], record["earlier"]) == ("sent", [])

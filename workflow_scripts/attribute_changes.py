@@ -39,13 +39,13 @@ def main() -> None:
         attribution_sentences,
     )
     from peft_tradeoffs.analysis.contract import read_runs
-    from peft_tradeoffs.analysis.readable import write_tables
+    from peft_tradeoffs.analysis.readable import Beside, write_tables
     from peft_tradeoffs.analysis.stats import read_noise
 
     runs = read_runs(args)
     frame = attribution_frame(runs, args.factorials, read_noise(args.noise))
     words = attribution_readable, attribution_notes
-    write_tables(args.output_dir, "attribution", frame, *words, lead=attribution_sentences, by="factorial")
+    write_tables(args.output_dir, "attribution", frame, *words, Beside(lead=attribution_sentences, by="factorial"))
 
 
 if __name__ == "__main__":

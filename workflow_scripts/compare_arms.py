@@ -48,7 +48,7 @@ def main() -> None:
     )
     from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
-    from peft_tradeoffs.analysis.readable import write_tables
+    from peft_tradeoffs.analysis.readable import Beside, write_tables
 
     runs = read_runs(args)
     frame = comparison_frame(
@@ -61,7 +61,12 @@ def main() -> None:
     )
     warned = functools.partial(of_rows, warnings_by_pair(runs, args.runs_dir, args.data_dir))
     write_tables(
-        args.output_dir, "comparison", frame, comparison_readable, comparison_notes, warned=warned, nothing=NOTHING
+        args.output_dir,
+        "comparison",
+        frame,
+        comparison_readable,
+        comparison_notes,
+        Beside(warned=warned, nothing=NOTHING),
     )
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     from peft_tradeoffs.analysis import tables
     from peft_tradeoffs.analysis.budgets import budgets_frame, budgets_notes, budgets_readable, read_evaluations
     from peft_tradeoffs.analysis.contract import read_runs
-    from peft_tradeoffs.analysis.readable import write_tables
+    from peft_tradeoffs.analysis.readable import Beside, write_tables
 
     runs = read_runs(args)
     frame = budgets_frame(
@@ -47,7 +47,7 @@ def main() -> None:
         ),
     )
     nothing = NOTHING if tables.random_weights(runs) else "No run was completed: there is no metric to compare.\n"
-    write_tables(args.output_dir, "equal_cost", frame, budgets_readable, budgets_notes, nothing=nothing)
+    write_tables(args.output_dir, "equal_cost", frame, budgets_readable, budgets_notes, Beside(nothing=nothing))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the table."""
     args = arguments()
-    from peft_tradeoffs.analysis.readable import write_tables
+    from peft_tradeoffs.analysis.readable import Beside, write_tables
     from peft_tradeoffs.report import imported as text
 
     frame = text.imported_frame(args.results)
@@ -33,8 +33,7 @@ def main() -> None:
         frame,
         text.imported_readable,
         text.imported_notes,
-        lead=text.imported_lead,
-        by="source",
+        Beside(lead=text.imported_lead, by="source"),
     )
 
 

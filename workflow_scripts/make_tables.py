@@ -28,7 +28,7 @@ def main() -> None:
     from peft_tradeoffs.analysis import readable, tables
     from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
-    from peft_tradeoffs.analysis.readable import write_tables
+    from peft_tradeoffs.analysis.readable import Beside, write_tables
 
     runs = read_runs(args)
     arms = tables.arms_frame(runs)
@@ -40,7 +40,7 @@ def main() -> None:
         ("memory", tables.memory_frame(arms), readable.memory_readable, readable.memory_notes, None),
         ("cost", readable.cost_frame(runs), readable.cost_readable, readable.cost_notes, None),
     ):
-        write_tables(args.output_dir, name, frame, cells, notes, warned=warnings)
+        write_tables(args.output_dir, name, frame, cells, notes, Beside(warned=warnings))
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="S", help="longest silence over a run, s (60)")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what it started ends too
-    from peft_tradeoffs.report.tracking import track
+    from peft_tradeoffs.report.tracking import Account, track
 
     records = dict(zip(args.runs, args.output, strict=True))
-    found = track(args.tracker, args.project, args.folder, records, args.records, args.call, args.limit)
+    found = track(Account(args.tracker, args.project, args.folder), records, args.records, args.call, args.limit)
     for folder, record in found.items():
         if record["status"] != "sent":
             print(f"{folder}: not sent to {args.tracker}: {record['reason']}; the next call tries again")

@@ -45,12 +45,12 @@ def main() -> None:
     from peft_tradeoffs.analysis import tables
     from peft_tradeoffs.analysis.comparison import read_comparison
     from peft_tradeoffs.analysis.contract import read_runs
-    from peft_tradeoffs.report.cards import publish
+    from peft_tradeoffs.report.cards import Folders, publish
 
     runs = read_runs(args)
     comparison = read_comparison(args.comparison)
-    folders = (args.runs_dir, args.data_dir, args.tokens_dir, args.output_dir)
-    publish(runs, tables.arms_frame(runs), comparison, args.datasets, *folders, args.keep_weights)
+    folders = Folders(args.runs_dir, args.data_dir, args.tokens_dir, args.output_dir)
+    publish(runs, tables.arms_frame(runs), comparison, args.datasets, folders, args.keep_weights)
 
 
 if __name__ == "__main__":

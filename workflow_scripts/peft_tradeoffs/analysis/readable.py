@@ -4,6 +4,7 @@ import json
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -533,22 +534,34 @@ def latex(
     return "\n".join(parts) + "\n"
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a table says but for its cells and notes; see `markdown`."""
+
+    lead: Notes | None = None
+    by: str | None = None
+    warned: Notes | None = None
+    nothing: str = ""  # of a frame without rows, in place of all
+
+
+ALONE = Beside()
+
+
 def write_tables(
     folder: Path,
     name: str,
     frame: pd.DataFrame,
     readable: Readable,
     notes: Notes,
-    *,
-    lead: Notes | None = None,
-    by: str | None = None,
-    warned: Notes | None = None,
-    nothing: str = "",
+    beside: Beside = ALONE,
 ) -> None:
-    """Write {folder}/{name}.csv, .md and .tex; `nothing` is what the last two say of a frame without rows."""
+    """Write {folder}/{name}.csv, .md and .tex."""
     write_text(folder / f"{name}.csv", to_csv(frame))
     for kind, write in (("md", markdown), ("tex", latex)):
-        text = nothing if frame.empty and nothing else write(frame, readable, notes, lead, by, warned)
+        if frame.empty and beside.nothing:
+            text = beside.nothing
+        else:
+            text = write(frame, readable, notes, beside.lead, beside.by, beside.warned)
         write_text(folder / f"{name}.{kind}", text)
 
 

@@ -303,15 +303,9 @@ def _choice(rows: list[Row], qualify: list[Row], best: Row, by: str, limits: dic
 
 def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
     """What stands behind the answer, a line each."""
-    by, random = limits["cheapest"], _random(rows)
-    yield f"Asked for: {_asked(rows, limits)}."
-    if limits["split"] != "test" and not random:
-        yield f"Judged on the {limits['split']} split, not on test. {CARVED}"
-    differing = unlike(pd.DataFrame(rows))
-    if differing:
-        yield f"Not all else is equal: {' '.join(differing)}"
     best = next((row for row in rows if row["cheapest"]), None)
     baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
+    yield from _premises(rows, limits)
     qualify = [row for row in rows if row["qualifies"] == YES and row is not baseline]
     if not qualify and (elsewhere := proven_elsewhere(rows)):
         other, caution = ("heldout", f" {CARVED}") if limits["split"] == "test" else ("test", "")
@@ -320,25 +314,53 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
             "are seen weakens what it proves."
         )
     if best is not None:
-        yield f"{arm_name(best)}: {facts_of(best, baseline)}."
-        if best["other_difference"] is not None:
-            yield f"{on_other_split(best, baseline)}."
-        if best["train_process_MiB"] is not None:
-            yield (
-                f"A GPU for {arm_name(best)} needs more than its peak: while it trained, the whole process held "
-                f"{number(best['train_process_MiB'] / 1024)} GiB by NVML, CUDA context and captured graphs included."
-            )
+        yield from _of_best(best, baseline)
+    yield from _of_others(rows, best, baseline, limits)
+    cheaper = [] if best is None else _maybe_cheaper(rows, best, limits["cheapest"])
+    yield from _of_undecided(rows, cheaper)
+    for why, arms in _by_reason([row for row in rows if row["qualifies"] == NO]).items():
+        yield f"Does not qualify: {', '.join(f'{arm_name(row)}{how_far(row)}' for row in arms)}: {why}."
+    if baseline is not None:
+        yield from _of_baseline(baseline)
+
+
+def _premises(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
+    """What was asked for, on which split, and what is not equal."""
+    yield f"Asked for: {_asked(rows, limits)}."
+    if limits["split"] != "test" and not _random(rows):
+        yield f"Judged on the {limits['split']} split, not on test. {CARVED}"
+    if differing := unlike(pd.DataFrame(rows)):
+        yield f"Not all else is equal: {' '.join(differing)}"
+
+
+def _of_best(best: Row, baseline: Row | None) -> Iterable[str]:
+    """The facts of the arm to take."""
+    yield f"{arm_name(best)}: {facts_of(best, baseline)}."
+    if best["other_difference"] is not None:
+        yield f"{on_other_split(best, baseline)}."
+    if best["train_process_MiB"] is not None:
+        yield (
+            f"A GPU for {arm_name(best)} needs more than its peak: while it trained, the whole process held "
+            f"{number(best['train_process_MiB'] / 1024)} GiB by NVML, CUDA context and captured graphs included."
+        )
+
+
+def _of_others(rows: list[Row], best: Row | None, baseline: Row | None, limits: dict[str, Any]) -> Iterable[str]:
+    """The arms that qualify beside the best one, and those of which the other split says otherwise."""
     others = [row for row in rows if row["qualifies"] == YES and row is not best]
     if others:
-        apart = ", ".join(cost_apart(row, by) for row in others)
-        yield f"Also {'within the limits' if random else 'qualify'}: {apart}."
+        apart = ", ".join(cost_apart(row, limits["cheapest"]) for row in others)
+        yield f"Also {'within the limits' if _random(rows) else 'qualify'}: {apart}."
     disagreed: dict[str, list[Row]] = {}
     for row in others:
         if proven := disagreement(row, baseline):
             disagreed.setdefault(proven, []).append(row)
     for proven, arms in disagreed.items():
         yield f"The {arms[0]['other_split']} split disagrees on {arm_names(arms)}: proven {proven} there."
-    cheaper = [] if best is None else _maybe_cheaper(rows, best, by)
+
+
+def _of_undecided(rows: list[Row], cheaper: list[Row]) -> Iterable[str]:
+    """The arms that cannot be judged, and what would decide; those of `cheaper` may cost less than the best."""
     undecided: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["qualifies"] == UNKNOWN:
@@ -346,14 +368,16 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
             undecided.setdefault((remark, what_would_decide(row)), []).append(row)
     for (remark, text), arms in undecided.items():
         yield f"Cannot be said of {arm_names(arms)}{remark}: {text}."
-    for why, arms in _by_reason([row for row in rows if row["qualifies"] == NO]).items():
-        yield f"Does not qualify: {', '.join(f'{arm_name(row)}{how_far(row)}' for row in arms)}: {why}."
-    if baseline is not None and baseline["predictions"] == NO:
+
+
+def _of_baseline(baseline: Row) -> Iterable[str]:
+    """What to do where the others cannot be judged by this baseline."""
+    if baseline["predictions"] == NO:
         yield (
             "To judge the other arms, set comparison.baseline to one of them, or train the baseline at other learning "
             "rates or for longer."
         )
-    elif baseline is not None and baseline["quality"] != YES:
+    elif baseline["quality"] != YES:
         yield "To judge the arms that ran, set comparison.baseline to one of them, or run the baseline where it fits."
 
 

@@ -380,15 +380,22 @@ DATASET: dict[str, tuple[type, ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Where what is published comes from, and where it goes."""
+
+    runs: Path  # holds {dataset}/{model}/{arm}/seed{seed}
+    data: Path  # {dataset}/dataset.json
+    tokens: Path  # {dataset}/{model}.json
+    output: Path
+
+
 def publish(
     runs: pd.DataFrame,
     arms: pd.DataFrame,
     comparison: pd.DataFrame,
     datasets: dict[str, Any],
-    runs_dir: Path,
-    data_dir: Path,
-    tokens_dir: Path,
-    output: Path,
+    folders: Folders,
     keep_weights: bool = True,
 ) -> None:
     """Write {output}/{dataset}/{model}/{arm}/seed{seed} for each run that has weights, and index.csv over all runs.
@@ -404,7 +411,7 @@ def publish(
     of_arm = {tuple(row[key] for key in ARM): row for row in arms.to_dict("records")}
     for run in runs[[*ARM, "seed"]].to_dict("records"):
         names = [*(run[key] for key in ARM), f"seed{run['seed']}"]
-        folder = runs_dir.joinpath(*names)
+        folder = folders.runs.joinpath(*names)
         summary = verified(folder)
         check_all(folder, summary, keep_weights)
         there = has_weights(folder, summary)
@@ -417,16 +424,16 @@ def publish(
                 of_arm[tuple(run[key] for key in ARM)],
                 _compared(comparison, run),
                 datasets[run["dataset"]],
-                _read(data_dir / run["dataset"] / "dataset.json", DATASET),
-                _read(tokens_dir / run["dataset"] / f"{run['model']}.json", {"max_length": (int,)}),
+                _read(folders.data / run["dataset"] / "dataset.json", DATASET),
+                _read(folders.tokens / run["dataset"] / f"{run['model']}.json", {"max_length": (int,)}),
                 str(sha256),
             )
             card = model_card(subject)
             weights = [folder / name for name in seal.weight_files(summary)]
-            write_folder(weights, output.joinpath(*names), subject.base, str(card))
+            write_folder(weights, folders.output.joinpath(*names), subject.base, str(card))
             row |= {"folder": "/".join(names), "library": card.data.library_name}
         rows.append(row)
-    files.write_text(output / INDEX, to_csv(pd.DataFrame(rows)))
+    files.write_text(folders.output / INDEX, to_csv(pd.DataFrame(rows)))
 
 
 def write_folder(weights: Iterable[Path], target: Path, hub_id: str | None, card: str) -> None:

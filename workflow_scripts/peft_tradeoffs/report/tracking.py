@@ -179,8 +179,17 @@ def failed_attempts(record: Path) -> int:
     return _read(record).get("failed_attempts", 0)
 
 
+@dataclass(frozen=True)
+class Account:
+    """Where runs are sent to."""
+
+    tracker: str  # of PACKAGES
+    project: str
+    folder: Path  # of what the tracker keeps here
+
+
 def track(
-    tracker: str, project: str, folder: Path, records: dict[Path, Path], all_records: Path, call: str, limit_s: float
+    account: Account, records: dict[Path, Path], all_records: Path, call: str, limit_s: float
 ) -> dict[Path, dict[str, Any]]:
     """Send the finished runs that the tracker does not have; `records`: the file of what is known, by a run's folder.
 
@@ -190,13 +199,13 @@ def track(
     """
     found = {run: _known(run, _read(record)) for run, record in records.items()}
     waiting = [run for run in records if found[run]["reason"] == WAITS]
-    why = waiting and (not_installed(tracker) or _silent_before(all_records, tracker, call))
+    why = waiting and (not_installed(account.tracker) or _silent_before(all_records, account.tracker, call))
     earlier = {run: found[run].get("earlier", []) for run in waiting}
     none = ((run, why, False, None) for run in waiting)
-    for run, reason, silent, remark in none if why else _send(tracker, project, folder, earlier, limit_s):
+    for run, reason, silent, remark in none if why else _send(account, earlier, limit_s):
         found[run] |= {"status": "not sent" if reason else "sent", "reason": reason, "at": now(), "remark": remark}
         found[run] |= {} if reason else {"earlier": []}
-        found[run] |= {"tracker": tracker, "project": project, "call": call, "silent": silent}
+        found[run] |= {"tracker": account.tracker, "project": account.project, "call": call, "silent": silent}
         found[run]["failed_attempts"] += bool(reason)
         files.write_json(records[run], found[run])
     for run, record in records.items():  # also those kept: Snakemake wants them newer than the summaries
@@ -221,7 +230,7 @@ def _known(run: Path, earlier: dict[str, Any]) -> dict[str, Any]:
 
 
 def _send(
-    tracker: str, project: str, folder: Path, earlier: dict[Path, list[str]], limit_s: float
+    account: Account, earlier: dict[Path, list[str]], limit_s: float
 ) -> Iterator[tuple[Path, str | None, bool, str | None]]:
     """For each run why it was not sent, None if it was; whether the tracker was silent; and what is to be said of it.
 
@@ -232,7 +241,7 @@ def _send(
     runs = list(earlier)
     while runs:
         error = "the process that sent it ended without a word"
-        with contextlib.closing(_sent(tracker, project, folder, runs, earlier, limit_s)) as words:
+        with contextlib.closing(_sent(account, runs, earlier, limit_s)) as words:
             for said in words:
                 if "sent" in said:
                     yield runs[0], None, False, said["remark"]
@@ -248,10 +257,10 @@ def _send(
 
 
 def _sent(
-    tracker: str, project: str, folder: Path, runs: list[Path], earlier: dict[Path, list[str]], limit_s: float
+    account: Account, runs: list[Path], earlier: dict[Path, list[str]], limit_s: float
 ) -> Iterator[dict[str, Any]]:
     """What a process that sends the runs says of each; it is ended, with all it started, when it says nothing."""
-    words = ["--tracker", tracker, "--project", project, "--folder", folder, "--runs", *runs]
+    words = ["--tracker", account.tracker, "--project", account.project, "--folder", account.folder, "--runs", *runs]
     words += ["--earlier", *(",".join(earlier[run]) or "-" for run in runs)]
     process = subprocess.Popen(
         [sys.executable, SENDER, *words],
