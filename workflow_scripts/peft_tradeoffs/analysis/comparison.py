@@ -36,7 +36,7 @@ from peft_tradeoffs.analysis.stats import (
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weights, read_table
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import REMEDY
-from peft_tradeoffs.core.text import arm_label
+from peft_tradeoffs.core.text import arm_label, plural
 from peft_tradeoffs.tasks.metric_names import difference_unit, metric_label
 from peft_tradeoffs.tasks.metrics import metric_of, pseudo_values
 
@@ -312,7 +312,7 @@ def _against(runs: Runs, baseline: Runs, metric: str) -> tuple[dict[str, Any], C
 
 def _why_none(seeds: int) -> str:
     if seeds < FEWEST_SEEDS:
-        return f"{seeds} seed{'' if seeds == 1 else 's'}, where {FEWEST_SEEDS} or more are needed"
+        return f"{seeds} {plural('seed', seeds)}, where {FEWEST_SEEDS} or more are needed"
     return "the metric is not defined without some of the test examples"
 
 
@@ -422,7 +422,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
         lines.append(
             f"Equivalent: proven to lie within {within} of {name} (two one-sided tests); better or worse: proven to "
             "differ, and not proven to lie within that; all at 5 %, p values with Holm's correction over "
-            f"{compared} arm{'' if compared == 1 else 's'}."
+            f"{compared} {plural('arm', compared)}."
         )
         if compared > 1:
             lines.append(UNCORRECTED)

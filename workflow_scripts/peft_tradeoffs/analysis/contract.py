@@ -24,7 +24,7 @@ from peft_tradeoffs.analysis.readable import NULL, escape_latex, escape_pipes, l
 from peft_tradeoffs.analysis.tables import ARM, read_summaries, read_table, runs_frame
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import run_folder, summaries
-from peft_tradeoffs.core.text import arm_label
+from peft_tradeoffs.core.text import arm_label, plural
 
 EQUAL, DECLARED, DIFFERS, OWN, UNREACHED = "equal", "declared", "differs", "own", "not reached"
 NOT_SET = "not set"
@@ -146,7 +146,7 @@ def refusal(
             f"  {dataset}/{model}, {', '.join(arms)}: {name}: {unlike_text(one)}; {FACTS[name].remedy}"
             f"{or_declare(FACTS[name], method)}"
         )
-    count = f"{len(told)} difference{'' if len(told) == 1 else 's'} that no method declares"
+    count = f"{len(told)} {plural('difference', len(told))} that no method declares"
     return "\n".join(
         [
             f"the contract is broken by {count}: no table or figure is made, every run is kept",
@@ -308,7 +308,7 @@ def _text(own: Values, other: Values) -> str:
 
 
 def _of_seeds(seeds: list[int]) -> str:
-    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+    return f"{plural('seed', len(seeds))} {', '.join(map(str, seeds))}"
 
 
 def shown(value: Any) -> str:

@@ -10,7 +10,7 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
-from peft_tradeoffs.core.text import arm_label, visible
+from peft_tradeoffs.core.text import and_list, arm_label, visible
 
 Pair = tuple[str, str]  # data set and model
 LEAST_SPREAD = 0.01  # standard deviation of a regression's predictions, as a share of the targets'
@@ -66,10 +66,11 @@ def of_rows(warnings: dict[Pair, list[str]], rows: pd.DataFrame) -> list[str]:
 
 
 def _sentence(arms: list[str], said: str, count: int, of: int) -> str:
-    names = arms[0] if len(arms) == 1 else f"{', '.join(arms[:-1])} and {arms[-1]}"
     verb, whose = ("predicts", "its") if len(arms) == 1 else ("predict", "their")
     where = f"{count} of {of} seeds" if count < of else f"all {of} seeds" if of > 1 else f"{whose} only seed"
-    return f"{names} {verb} {said} for every test row in {where}: there the answer does not depend on the text."
+    return (
+        f"{and_list(arms)} {verb} {said} for every test row in {where}: there the answer does not depend on the text."
+    )
 
 
 def _answer(run: dict[str, Any], runs_dir: Path, classes: list[Any] | None) -> str:

@@ -22,7 +22,7 @@ from peft_tradeoffs.analysis.tables import (
 )
 from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.files import write_text
-from peft_tradeoffs.core.text import arm_label, inert, one_line, plain
+from peft_tradeoffs.core.text import arm_label, inert, one_line, plain, plural
 from peft_tradeoffs.tasks.metric_names import heldout_label, metric_label, metric_of
 
 NORMAL = 1.96  # 97.5 % quantile of the normal distribution
@@ -169,7 +169,7 @@ def failure(runs: pd.DataFrame) -> str:
     text = FAILURE.get(run["status"], run["status"])
     steps = [f"{step:,.0f}" for step in sorted(runs["diverged_step"].dropna().unique())]
     if steps:
-        return f"{text} at step{'' if len(steps) == 1 else 's'} {' and '.join(steps)}"
+        return f"{text} at {plural('step', len(steps))} {' and '.join(steps)}"
     if not pd.isna(run["failed_phase"]):
         text += f" in {run['failed_phase']}"
     asked = runs["oom_bytes"].dropna()
@@ -472,7 +472,7 @@ def warnings_box(warnings: list[str]) -> str:
     """Warnings as a quote in Markdown, with an empty line below; nothing where there are none."""
     if not warnings:
         return ""
-    lines = [f"> **Warning{'' if len(warnings) == 1 else 's'}**", ">", *(f"> - {plain(text)}" for text in warnings)]
+    lines = [f"> **{plural('Warning', len(warnings))}**", ">", *(f"> - {plain(text)}" for text in warnings)]
     return "\n".join(lines) + "\n\n"
 
 

@@ -23,7 +23,7 @@ from peft_tradeoffs.analysis.readable import (
 from peft_tradeoffs.analysis.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
 from peft_tradeoffs.analysis.stats import MOST_EXAMPLES, MOST_SEEDS, noise_notes
 from peft_tradeoffs.analysis.tables import memory_key
-from peft_tradeoffs.core.text import arm_label
+from peft_tradeoffs.core.text import and_list, arm_label, plural
 from peft_tradeoffs.tasks.metric_names import difference_unit, metric_label
 
 Row = dict[str, Any]  # of `recommendation.recommendation_frame`, None where nothing stands
@@ -43,8 +43,7 @@ def arm_name(row: Row) -> str:
 
 def arm_names(rows: list[Row], word: str = "and") -> str:
     """Names in a row, `word` before the last."""
-    names = [arm_name(row) for row in rows]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+    return and_list([arm_name(row) for row in rows], word)
 
 
 def verb(rows: list[Row], one: str = "does", several: str = "do") -> str:
@@ -421,7 +420,7 @@ def _notes(rows: list[Row], limits: dict[str, Any]) -> list[str]:
         if compared:
             lines.append(
                 f"p of non-inferiority: of a one-sided test that an arm is worse by the margin or more, with Holm's "
-                f"correction over {compared} arm{'' if compared == 1 else 's'}; below 0.05 it is proven not to be. "
+                f"correction over {compared} {plural('arm', compared)}; below 0.05 it is proven not to be. "
                 "Proven worse by more than the margin: by the test from the other side, at 2.5 % and with that "
                 "correction."
             )

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from peft_tradeoffs.analysis.tables import read_table
+from peft_tradeoffs.core.text import and_list
 
 LEVEL = 0.95
 POWER = 0.8
@@ -370,15 +371,11 @@ def noise_notes(quantities: dict[str, dict[str, Any]]) -> list[str]:
             "One job per arm" if max(quantities[name]["jobs"] for name in lacking) == 1 else "Several seeds per job"
         )
         have = "has" if len(lacking) == 1 else "have"
-        lines.append(f"{shared}: {UNKNOWN_SPREAD} (set noise), so {_list(lacking)} {have} no interval.")
+        lines.append(f"{shared}: {UNKNOWN_SPREAD} (set noise), so {and_list(lacking)} {have} no interval.")
     counted = [f"{of['percent']:.2g} % of {name}" for name, of in quantities.items() if of["percent"] is not None]
     if counted:
         lines.append(
             f"Intervals of time and energy count, besides seeds, how far jobs differ: by the noise table a standard "
-            f"deviation of {_list(counted)}."
+            f"deviation of {and_list(counted)}."
         )
     return lines
-
-
-def _list(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

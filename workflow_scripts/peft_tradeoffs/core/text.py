@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
@@ -64,6 +64,16 @@ def sort_runs(runs: pd.DataFrame) -> pd.DataFrame:
     )
     order = keys.sort_values(list(keys.columns), kind="stable").index
     return runs.iloc[order].reset_index(drop=True)
+
+
+def plural(noun: str, count: float) -> str:
+    """The noun, with an s unless there is one."""
+    return noun if count == 1 else f"{noun}s"
+
+
+def and_list(names: Sequence[str], word: str = "and") -> str:
+    """ "a", "a and b", "a, b and c"; `word` before the last. There is one name at least."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 
 # Keys of saved configurations that hold a path of the machine that trained, where they hold no hub id.

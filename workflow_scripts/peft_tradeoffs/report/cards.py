@@ -29,7 +29,7 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.text import arm_label, fenced, literal, masked, one_line, without_paths
+from peft_tradeoffs.core.text import arm_label, fenced, literal, masked, one_line, plural, without_paths
 from peft_tradeoffs.report.export import described
 from peft_tradeoffs.tasks.metric_names import metric_name, with_unit
 
@@ -287,7 +287,7 @@ def _numbers(subject: Subject) -> str:
         [label, own, mean, described(key) if own != NULL else f"not measured: {run['null_reasons'].get(key, '')}"]
         for label, own, mean, key in rows
     ]
-    header = ["", "This run", f"Mean of {arm['n']} {'seed' if arm['n'] == 1 else 'seeds'}", "How it was taken"]
+    header = ["", "This run", f"Mean of {arm['n']} {plural('seed', arm['n'])}", "How it was taken"]
     lines = [header, [":--", "--:", "--:", ":--"], *cells]
     table = "\n".join(f"| {' | '.join(escape_pipes(one_line(cell)) for cell in line)} |" for line in lines)
     notes.append("±: sample standard deviation over seeds.")

@@ -21,7 +21,7 @@ from peft_tradeoffs.analysis.tables import COMPLETED, read_table
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, json_schema, run_folder
-from peft_tradeoffs.core.text import method_label
+from peft_tradeoffs.core.text import and_list, method_label, plural
 from peft_tradeoffs.report.page_data import AXES, LABEL, imported_data, method_data, pair_data
 from peft_tradeoffs.report.sweep import colours, load
 
@@ -231,7 +231,7 @@ def title(methods: Any) -> str:
     names = ["full fine-tuning" if name == "full" else method_label(name) for name in methods]
     if len(names) > 4:
         names = [*names[:3], f"{len(names) - 3} more"]
-    text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} compared"
+    text = and_list(names) if len(names) == 1 else f"{and_list(names)} compared"
     return text[0].upper() + text[1:]
 
 
@@ -282,7 +282,7 @@ def definitions() -> list[tuple[str, str]]:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {plural(noun, number)}"
 
 
 def _read(path: Path) -> str:

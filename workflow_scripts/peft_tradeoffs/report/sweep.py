@@ -17,7 +17,7 @@ from peft_tradeoffs.analysis.stats import read_noise
 from peft_tradeoffs.analysis.tables import COMPLETED
 from peft_tradeoffs.analysis.tuning_table import read_tuning
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.text import FULL, method_order
+from peft_tradeoffs.core.text import FULL, method_order, plural
 from peft_tradeoffs.tasks.metric_names import metric_name, metric_of, with_unit
 
 # seaborn's "colorblind" without its palest (pink, yellow) and grey, then three dark ones of Paul Tol's "muted".
@@ -175,7 +175,7 @@ def conditions(runs: pd.DataFrame) -> str:
     if len(counts):
         low, high = counts.min(), counts.max()
         number = f"{low}" if low == high else f"{low} to {high}"
-        parts.append(f"n = {number} {'seed' if high == 1 else 'seeds'}")
+        parts.append(f"n = {number} {plural('seed', high)}")
     return " · ".join(parts)
 
 
@@ -184,7 +184,7 @@ def reason(runs: pd.DataFrame, *keys: str) -> str:
     ways = readable.ways_of_failing(runs)
     if len(ways) > 1:  # room for all: without the size asked for
         ways = [(text.partition(", ")[0], count) for text, count in ways]
-    failures = [f"{text}, {count} {'run' if count == 1 else 'runs'}" for text, count in ways]
+    failures = [f"{text}, {count} {plural('run', count)}" for text, count in ways]
     return "; ".join([*failures, *dict.fromkeys(text for key in keys for text in readable.null_reasons(runs, key))])
 
 
