@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import seaborn as sns
 import synthetic
 from matplotlib.collections import PathCollection
 from matplotlib.lines import Line2D
@@ -23,7 +24,7 @@ from peft_tradeoffs.report.bars import choose
 from peft_tradeoffs.report.figures import TUNING_FIGURES, drawings, sweeps
 from peft_tradeoffs.report.scatter import pareto
 from peft_tradeoffs.report.style import compact, message
-from peft_tradeoffs.report.sweep import Sweep, colours, load, method_styles
+from peft_tradeoffs.report.sweep import PALETTE, Sweep, colours, load, method_styles
 from scipy import stats
 
 ROOT = Path(__file__).parents[1]
@@ -196,6 +197,8 @@ def test_one_colour_a_method_everywhere(tmp_path):
         assert lora in [matplotlib.colors.to_rgb(handle.get_color()) for handle in handles], name
     assert matplotlib.colors.to_rgb(colours(["full", "lora", "qlora"])["lora"]) == pytest.approx(lora, abs=1 / 255)
     assert len({look.colour for look in method_styles(EIGHT).values()}) == len(EIGHT)
+    known = sns.color_palette("colorblind").as_hex()
+    assert [colour for colour in PALETTE if colour in known] == list(PALETTE[:7])  # the page has them without seaborn
 
 
 def test_failed_arms_are_gaps_with_their_status(tmp_path):

@@ -59,7 +59,7 @@ def equal_memory_frame(found: list[dict[str, Any]], pretrained: dict[str, bool],
 
     batch_size is null where the smallest batch does not fit; peak_MiB is the search's, low and high the metric's 95 % t
     interval over seeds, null for one; differs_at_cap says in what the runs ran on otherwise than those of the first arm
-    at that cap; differs is null: contract_text.with_differences fills it in. `pretrained`: by model, whether its
+    at that cap; differs is null: contract.with_differences fills it in. `pretrained`: by model, whether its
     weights are. `runs_dir` holds {dataset}/{model}/{arm}/batch{N}/seed{N}/env.json.
     """
     unlike_at = _unlike_at_caps(found, runs_dir)

@@ -171,7 +171,7 @@ def typed(values: pd.Series) -> pd.Series:
 def runs_frame(summaries: list[dict[str, Any]]) -> pd.DataFrame:
     """One row per run, columns as in COLUMNS, then keys this version does not know; null_reasons as JSON last.
 
-    The keys of the seal are left out. differs is null: contract_text.with_differences fills it in.
+    The keys of the seal are left out. differs is null: contract.with_differences fills it in.
 
     Raises InputError if a run is there twice or the runs of one data set and model differ in metric.
     """
