@@ -12,12 +12,14 @@ import pandas as pd
 from peft_tradeoffs.analysis.tuning_table import tuning_frame
 from peft_tradeoffs.core.quantities import LIBRARIES
 from peft_tradeoffs.core.seal import seal as sealed
+from peft_tradeoffs.tasks.metrics import NAMES, of_task
 
 PARAMETERS = 66_955_010
 HEAD = 592_130
 MEMORY = {"full": 1306.0, "lora": 815.0, "qlora": 690.0, "ia3": 780.0}
 RANKLESS = ("full", "ia3")
 PHASES = ("load", "probe", "train", "evaluate", "save")
+OF_CLASSES = [metric.name for metric in of_task("classification")]
 NOTHING = ("failed_phase", "oom_bytes", "diverged_step", "engine_reason")  # null says it
 GPU_ONLY = re.compile(
     r"gpu_uuid|shared_gpu|mask_s|capture_s|probe_step|_peak_(allocated|reserved)_|_process_|held_|_measured_|energy|_power_"
@@ -52,8 +54,9 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "arm": method if rank is None else f"{method}-r{rank}", "rank": rank, "seed": seed,
         "task": "classification", "metric": "accuracy", "positive_class": "good", "pretrained": True,
         "metric_value": accuracy,
-        "accuracy": accuracy, "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
-        "pearson": None, "spearman": None, "prediction_spread": None, "test_loss": 1.2 - accuracy,
+        **{name: accuracy if name in OF_CLASSES else None for name in NAMES},
+        "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
+        "prediction_spread": None, "test_loss": 1.2 - accuracy,
         "constant_prediction": False,
         "heldout_metric_value": None,
         "learning_rate": 3e-5 if method == "full" else 5e-4, "tuned_as": None, "epochs": 3.0,
@@ -112,7 +115,7 @@ def reasons(values: dict[str, Any]) -> dict[str, str]:
     for key in (key for key, value in values.items() if value is None and key not in NOTHING):
         found[key] = (
             "the method has no rank" if key == "rank"
-            else "task is classification" if key in ("pearson", "spearman", "prediction_spread")
+            else "task is classification" if key == "prediction_spread" or (key in NAMES and key not in OF_CLASSES)
             else "the data set has no heldout split" if key.startswith("heldout")
             else "no linear layer is frozen" if key == "frozen_linear_dtype"
             else "not compiled" if key == "compile_s"
@@ -124,7 +127,7 @@ def reasons(values: dict[str, Any]) -> dict[str, str]:
 
 def randomly(method: str, rank: int | None, seed: int, **changes: Any) -> dict[str, Any]:
     """A completed run of random weights: no metric."""
-    scores = ("metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "constant_prediction")
+    scores = ("metric_value", *NAMES, "constant_prediction")
     scores += ("heldout_metric_value",)
     run = summary(method, rank, seed, pretrained=False, **dict.fromkeys(scores), **changes)
     run["null_reasons"] |= dict.fromkeys(scores, "random weights")
@@ -154,7 +157,7 @@ def failed(method: str, rank: int | None, seed: int, changes: dict[str, Any]) ->
     if phase == "load":
         lost += [key for key in run if key.endswith("_parameters") or key.startswith("weights_")]
         lost += ["trainable_percent", "data_MiB", "frozen_linear_dtype"]
-    lost += ["metric_value", "accuracy", "f1", "mcc", "test_loss", "constant_prediction", "heldout_metric_value"]
+    lost += ["metric_value", *OF_CLASSES, "test_loss", "constant_prediction", "heldout_metric_value"]
     why = f"not reached: the run ended in {phase}"
     run["null_reasons"] |= {key: why for key in lost if run[key] is not None}
     return run | dict.fromkeys(lost)
@@ -250,14 +253,13 @@ def write_metrics(path: Path, run: dict[str, Any], epochs: int) -> None:
     """A metrics.csv whose last test row agrees with the summary."""
     noise = random.Random(f"{path.parent.name} {run['arm']} curve")
     header = ("epoch", "step", "split", "train_loss", "learning_rate", "train_s", "loss")
-    scores = ("accuracy", "f1", "mcc", "pearson", "spearman")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*header, *scores])
+        writer.writerow([*header, *NAMES])
         for epoch in range(1, epochs + 1):
             gap = 0.0 if epoch == epochs else 0.09 * 2 ** (1 - epoch) + noise.gauss(0, 0.006)
             for split, shift in (("validation", 0.01), ("test", 0.0)):
-                values = [None if run[key] is None else run[key] - gap + shift for key in scores]
+                values = [None if run[key] is None else run[key] - gap + shift for key in NAMES]
                 start = (epoch, 200 * epoch, split, 0.6 / epoch, 1e-4 * (1 - epoch / epochs), 40.0 * epoch)
                 writer.writerow([*start, 0.4 + gap, *values])
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs.analysis import comparison, readable, recommendation_text, tables
+from peft_tradeoffs.analysis import comparison, readable, tables
 from peft_tradeoffs.analysis.comparison import read_comparison
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.positive_class import of_labels, put_last
 from peft_tradeoffs.inputs.splits import Split, make_splits
-from peft_tradeoffs.tasks import metric_names, metrics
-from peft_tradeoffs.tasks.metrics import metric_of
+from peft_tradeoffs.tasks import metrics
+from peft_tradeoffs.tasks.metrics import METRICS, Answers, metric_words
 from test_comparison import ROWS, compared
 
 LABELS = ["anomaly", "normal", "normal", "normal"] * 5
@@ -48,7 +48,7 @@ def test_f1_and_its_jackknife_are_of_that_class():
     labels = splits["test"].labels
     never = np.zeros(len(labels), int)
     logits = np.eye(2, dtype=np.float32)[never]
-    assert metrics.evaluate(logits, labels, "classification")["f1"] == metric_of(labels, never, "f1", 2) == 0
+    assert metrics.evaluate(logits, labels, "classification")["f1"] == METRICS["f1"].of(Answers(labels, never, 2)) == 0
     plain = made(LABELS, None)[0]["test"].labels
     assert metrics.evaluate(logits[:, ::-1], plain, "classification")["f1"] == pytest.approx(6 / 7)
 
@@ -113,12 +113,12 @@ def test_docstrings_name_their_classes_at_plan_time(packages, message, tmp_path)
 
 
 def test_names_that_readers_see():
-    assert metric_names.metric_label({"metric": "accuracy", "positive_class": "a"}) == "Accuracy, %"
-    assert metric_names.metric_label({"metric": "f1", "positive_class": "a, b"}) == "F1 of 'a, b'"
-    assert metric_names.heldout_label({"metric": "f1", "positive_class": None}) == "macro F1 (heldout)"
-    assert metric_names.metric_name({"metric": "f1", "positive_class": float("nan")}) == "macro F1"
-    assert metric_names.metric_name({"metric": "f1"}) == "F1"
-    assert metric_names.metric_name({"metric": "f1", "positive_class": "x\n" * 90}).endswith("…'")
+    assert metrics.metric_label({"metric": "accuracy", "positive_class": "a"}) == "Accuracy, %"
+    assert metrics.metric_label({"metric": "f1", "positive_class": "a, b"}) == "F1 of 'a, b'"
+    assert metrics.heldout_label({"metric": "f1", "positive_class": None}) == "macro F1 (heldout)"
+    assert metrics.metric_name({"metric": "f1", "positive_class": float("nan")}) == "macro F1"
+    assert metrics.metric_name({"metric": "f1"}) == "F1"
+    assert metrics.metric_name({"metric": "f1", "positive_class": "x\n" * 90}).endswith("…'")
     assert (of_labels(["a", "b"]), of_labels(["a", "b", "c"]), of_labels(None)) == ("b", None, None)
 
 
@@ -133,7 +133,7 @@ def test_tables_name_it_and_read_it_back_as_text(positive, name, tmp_path):
     runs = tables.runs_frame(f1_runs(positive))
     runs.to_csv(tmp_path / "runs.csv", index=False)
     back = tables.read_runs(tmp_path / "runs.csv")
-    assert metric_names.metric_name(metric_names.metric_of(back)) == name
+    assert metrics.metric_name(metrics.metric_of(back)) == name
     for frame in (readable.runs_readable(runs), readable.arms_readable(tables.arms_frame(runs))):
         assert name in frame.columns
 
@@ -156,7 +156,7 @@ def test_comparison_and_verdict_name_it(tmp_path: Path):
             changes = {
                 "metric": "f1",
                 "positive_class": "anomaly",
-                "metric_value": metric_of(labels, predicted, "f1", 2),
+                "metric_value": METRICS["f1"].of(Answers(labels, predicted, 2)),
             }
             columns = {"row": np.arange(ROWS), "label": labels, "prediction": predicted}
             runs.append((synthetic.summary(*arm, seed, test_rows=ROWS, **changes), columns))
@@ -164,7 +164,7 @@ def test_comparison_and_verdict_name_it(tmp_path: Path):
     rows = read_comparison(tmp_path / "comparison.csv")
     assert {"F1 of 'anomaly'", "Difference, F1 of 'anomaly'"} <= set(comparison.comparison_readable(rows))
     assert "within 0.01 F1 of 'anomaly' of full" in " ".join(comparison.comparison_notes(rows))
-    assert recommendation_text.metric_words(rows.iloc[0].to_dict()) == "F1 of 'anomaly'"
+    assert metric_words(rows.iloc[0].to_dict()) == "F1 of 'anomaly'"
 
 
 def test_schema_and_summary_agree():

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 from peft_tradeoffs.analysis.stats import Estimate, holm, mcnemar, over_seeds, over_seeds_and_examples, seeds_to_decide
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.metrics import pseudo_values
+from peft_tradeoffs.tasks.metrics import METRICS, Answers
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
@@ -213,7 +213,8 @@ def test_pseudo_values_are_those_of_leaving_each_out(metric, classes):
 
     everything = np.arange(60)
     expected = [60 * value(everything) - 59 * value(np.delete(everything, i)) for i in everything]
-    assert pseudo_values(labels, predicted, metric, classes) == pytest.approx(np.array(expected))
+    found = METRICS[metric].contributions(Answers(labels, predicted, classes))
+    assert found == pytest.approx(np.array(expected))
 
 
 def test_pseudo_values_of_a_correlation():
@@ -222,5 +223,6 @@ def test_pseudo_values_of_a_correlation():
     y = x + random.normal(size=50)
     r = scipy.stats.pearsonr(x, y).statistic
     left = np.array([scipy.stats.pearsonr(np.delete(x, i), np.delete(y, i)).statistic for i in range(50)])
-    assert pseudo_values(x, y, "pearson", 1) == pytest.approx(50 * r - 49 * left)
-    assert pseudo_values(x, y, "spearman", 1).mean() == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=0.02)
+    pearson, spearman = (METRICS[name].contributions(Answers(x, y, 1)) for name in ("pearson", "spearman"))
+    assert pearson == pytest.approx(50 * r - 49 * left)
+    assert spearman.mean() == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=0.02)

@@ -15,7 +15,6 @@ from peft_tradeoffs.analysis.readable import (
     NULL,
     PROBE,
     at_most,
-    metric_scale,
     number,
     supported_decimals,
     unlike,
@@ -30,7 +29,7 @@ from peft_tradeoffs.analysis.stats import (
     processes,
 )
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key, random_weights
-from peft_tradeoffs.tasks.metric_names import difference_unit, metric_label, metric_name
+from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label, metric_name
 
 BASE, FACTOR, INTERACTION, TOTAL = "base", "factor", "interaction", "total"
 ENERGY = "energy_J_per_1000_rows"
@@ -256,7 +255,7 @@ def _name(rows: pd.DataFrame, quantity: str) -> str:
 
 
 def _scale(rows: pd.DataFrame, quantity: str) -> float:
-    return metric_scale(rows["metric"].iloc[0]) if quantity == METRIC else 1.0
+    return metric_called(rows["metric"].iloc[0]).scale if quantity == METRIC else 1.0
 
 
 def _no_spread(row: Any) -> bool:

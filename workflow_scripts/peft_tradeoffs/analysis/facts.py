@@ -12,7 +12,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.core.quantities import LIBRARIES
 from peft_tradeoffs.runs.tuning import read_found
-from peft_tradeoffs.tasks.metric_names import metric_name
+from peft_tradeoffs.tasks.metrics import metric_called, metric_name
 
 NOT_RECORDED = "not recorded"
 NOT_REACHED = object()  # of a run that ended before it: no difference
@@ -273,8 +273,8 @@ def _commit(run: Recorded) -> str | None:
 
 
 def _of_class(run: Recorded) -> str | None:
-    """Which F1 it is."""
-    return metric_name(run.summary) if run.settings.get("metric") == "f1" else None
+    """Of which class the metric is, where it is of one."""
+    return metric_name(run.summary) if metric_called(run.settings.get("metric")).of_class else None
 
 
 _ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm")

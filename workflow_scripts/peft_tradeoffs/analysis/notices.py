@@ -11,6 +11,7 @@ from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.text import arm_label, visible
+from peft_tradeoffs.tasks.metrics import ACCURACY
 
 Pair = tuple[str, str]  # data set and model
 LEAST_SPREAD = 0.01  # standard deviation of a regression's predictions, as a share of the targets'
@@ -40,7 +41,7 @@ def constant(runs: pd.DataFrame) -> pd.Series:
 
     A run of which that is not known, one of random weights say, is none of them; nor is one of a single test row.
     """
-    same = runs["constant_prediction"].astype(str).eq("True") & ~runs["accuracy"].astype(float).eq(1)
+    same = runs["constant_prediction"].astype(str).eq("True") & ~runs[ACCURACY.name].astype(float).eq(1)
     if "prediction_spread" in runs:
         same |= runs["prediction_spread"].astype(float) < LEAST_SPREAD
     return same & runs["status"].eq(COMPLETED) & runs["test_rows"].gt(1)

@@ -23,7 +23,7 @@ from peft_tradeoffs.analysis.tables import (
 from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.files import write_text
 from peft_tradeoffs.core.text import arm_label, inert, one_line, plain
-from peft_tradeoffs.tasks.metric_names import heldout_label, metric_label, metric_of
+from peft_tradeoffs.tasks.metrics import METRICS, heldout_label, metric_called, metric_label, metric_of
 
 NORMAL = 1.96  # 97.5 % quantile of the normal distribution
 
@@ -49,10 +49,9 @@ def finer(places: int, *values: float) -> int:
 def sampling_error(metric: str, value: float, examples: int) -> float:
     """Standard error of a metric over test examples, roughly, to choose digits by; no less than one example.
 
-    That of a share for accuracy and F1, of a correlation for the others (MCC is the correlation of two classes).
+    That of a share or of a correlation (`Metric.variance`).
     """
-    spread = value * (1 - value) if metric in ("accuracy", "f1") else (1 - value**2) ** 2
-    return math.sqrt((spread + 1 / examples) / examples)
+    return math.sqrt((METRICS[metric].variance(value) + 1 / examples) / examples)
 
 
 def metric_places(metric: str, mean: float, sd: float, seeds: int, examples: Any, scale: float) -> int:
@@ -94,16 +93,6 @@ NOTE = {
 FAILURE = {"oom": "out of memory"}
 
 
-def metric_scale(metric: str) -> float:
-    """What a stored metric is multiplied by when shown: accuracy is stored as a fraction, shown in %."""
-    return 100.0 if metric == "accuracy" else 1.0
-
-
-def metric_decimals(metric: str) -> int:
-    """Decimals of a run's metric: 0.01 points of accuracy, 0.0001 of a coefficient."""
-    return 2 if metric == "accuracy" else 4
-
-
 def number(value: Any, decimals: int | None = None) -> str:
     """A number with thousands separators; `decimals` None means three significant digits."""
     if pd.isna(value):
@@ -139,7 +128,7 @@ def mean_metric(row: Any, split: str) -> str:
     mean, sd, count = (row[f"{key}_{part}"] for part in ("mean", "sd", "n"))
     if pd.isna(mean):
         return NULL
-    scale = metric_scale(metric)
+    scale = metric_called(metric).scale
     return mean_sd(row, key, scale, metric_places(metric, mean, sd, count, row[rows], scale))
 
 
@@ -263,10 +252,10 @@ def runs_readable(runs: pd.DataFrame) -> pd.DataFrame:
         done = row["status"] == COMPLETED
         cells["Status"] = COMPLETED if done else failure(runs.iloc[[index]])
         if metric is not None:
-            scale, places = metric_scale(row["metric"]), metric_decimals(row["metric"])
-            cells[metric_label(metric)] = number(row["metric_value"] * scale, places)
+            own = metric_called(row["metric"])
+            cells[metric_label(metric)] = number(row["metric_value"] * own.scale, own.decimals)
             if runs["heldout_rows"].notna().any():
-                cells[heldout_label(metric)] = number(row["heldout_metric_value"] * scale, places)
+                cells[heldout_label(metric)] = number(row["heldout_metric_value"] * own.scale, own.decimals)
         for key in keys:
             cells[LABEL[key]] = mark(row, key, number(row[key])) if shown(row, key) else NULL
         cells["Trainable parameters"] = setting(row["trainable_parameters"], "{:,.0f}")

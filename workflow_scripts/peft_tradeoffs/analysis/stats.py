@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from peft_tradeoffs.analysis.tables import read_table
+from peft_tradeoffs.tasks.metrics import unseen
 
 LEVEL = 0.95
 POWER = 0.8
@@ -91,11 +92,6 @@ class Estimate:
         if self.se == 0.0:
             return math.nan
         return self.half_width(level) + float(stats.t.ppf(power, self.df)) * self.se
-
-
-def unseen(alpha: float, examples: int) -> float:
-    """The largest share of all examples of which so many drawn may show none with a probability of `alpha` or more."""
-    return 1 - alpha ** (1 / examples)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from peft_tradeoffs.core.csv_text import restored
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import KEYS as SEAL
 from peft_tradeoffs.core.text import sort_runs
-from peft_tradeoffs.tasks.metric_names import metric_name
+from peft_tradeoffs.tasks.metrics import NAMES, metric_name
 
 
 def read_table(
@@ -71,7 +71,7 @@ MEASURED_SPLIT = tuple(key.replace("_MiB", "_measured_MiB") for key in SPLIT)
 COLUMNS = (
     "status", "dataset", "model", "method", "arm", "rank", "seed", "failed_phase", "oom_bytes", "diverged_step",
     "task", "metric", "positive_class", "pretrained", "metric_value",
-    "accuracy", "f1", "mcc", "pearson", "spearman", "prediction_spread", "test_loss", "heldout_metric_value",
+    *NAMES, "prediction_spread", "test_loss", "heldout_metric_value",
     "learning_rate", "tuned_as", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
     "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
     "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "train_rows",
@@ -104,7 +104,7 @@ SETTINGS = (
 MEASUREMENTS = tuple(key for key in COLUMNS if key not in {*IDENTITY, *SETTINGS, *NOT_AVERAGED})
 # What does not depend on the machine, so that runs of one arm on different machines may be averaged.
 QUALITY = (
-    "metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "prediction_spread", "test_loss",
+    "metric_value", *NAMES, "prediction_spread", "test_loss",
     "heldout_metric_value", "epochs", "steps", *SPLIT,
 )  # fmt: skip
 # What is taken before training, the same whatever engine trains.

@@ -16,7 +16,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.positive_class import check_positive_class
 from peft_tradeoffs.inputs.targets import check_all_linear
-from peft_tradeoffs.tasks.metric_names import check_margin
+from peft_tradeoffs.tasks.metrics import check_margin, of_task
 
 Methods = dict[str, dict[str, Any]]
 
@@ -192,7 +192,6 @@ VIEWS = (
     *("imported", "tracking"),
 )
 VARIANTS = ("dora", "qlora", "rslora")  # names of methods that are no types of PEFT's
-METRICS = {"classification": ["accuracy", "f1", "mcc"], "regression": ["pearson", "spearman"]}
 
 
 @dataclass(frozen=True)
@@ -278,7 +277,8 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
     arms = _arms(config["methods"], config["tune"])
     _check_training(config)
     _check_precision(config)
-    check_margin("config key comparison.margin", config["comparison"]["margin"])
+    asked = [dataset["metric"] for dataset in config["datasets"].values()]
+    check_margin("config key comparison.margin", config["comparison"]["margin"], asked)
     _choose_baseline(config["comparison"], arms)
     complete_views(config, arms)
     return Experiment(
@@ -298,7 +298,7 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
 
 
 def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
-    metrics = METRICS[dataset["task"]]
+    metrics = [metric.name for metric in of_task(dataset["task"])]
     dataset.setdefault("metric", metrics[0])
     if dataset["metric"] not in metrics:
         raise InputError(

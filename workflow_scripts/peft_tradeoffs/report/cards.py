@@ -14,15 +14,13 @@ import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from peft_tradeoffs.analysis.comparison import RANGE, with_interval
+from peft_tradeoffs.analysis.comparison import with_interval
 from peft_tradeoffs.analysis.finished import check_all, has_weights, read_env, verified
 from peft_tradeoffs.analysis.readable import (
     NULL,
     escape_pipes,
     failed_counts,
     mean_sd,
-    metric_decimals,
-    metric_scale,
     number,
 )
 from peft_tradeoffs.analysis.run_files import weights_sha256
@@ -32,7 +30,7 @@ from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label, fenced, literal, masked, one_line, without_paths
 from peft_tradeoffs.report.export import described
-from peft_tradeoffs.tasks.metric_names import metric_name, with_unit
+from peft_tradeoffs.tasks.metrics import METRICS, Metric, metric_name, with_unit
 
 HEAD = "head.json"  # as classifier.HEAD, whose import takes seconds
 SAVED = "OWNER/NAME"  # what a reader puts the repository's id, or a folder, in place of
@@ -108,7 +106,6 @@ def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | No
     ]
 
 
-METRIC_IDS = {"mcc": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # on the hub
 TASK = "text-classification"  # the hub's name of it, for regression over texts too
 NOT_SETTINGS = ("dataset", "model", "arm", "method", "rank", "allow_shared_gpu", "save_weights")
 FEW = 20  # class names that are worth listing
@@ -126,6 +123,11 @@ class Subject:
     data: dict[str, Any]  # its dataset.json
     tokens: dict[str, Any]  # what tokenize_dataset.py wrote beside the tokens
     weights_sha256: str
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that the run reports."""
+        return METRICS[self.run["metric"]]
 
     @property
     def is_adapter(self) -> bool:
@@ -215,7 +217,7 @@ def metadata(subject: Subject) -> Metadata:
         pipeline_tag=TASK,
         tags=tags,
         datasets=on_hub,
-        metrics=[METRIC_IDS.get(subject.run["metric"], subject.run["metric"])],
+        metrics=[subject.metric.on_hub],
         eval_results=results or None,
     )
 
@@ -232,7 +234,7 @@ def _results(subject: Subject) -> list[EvalResult]:
             dataset_config=block["config"] if hub else None,
             dataset_split=block.get("splits", {}).get(split, split) if hub else split,
             dataset_revision=block["revision"] if hub else None,
-            metric_type=METRIC_IDS.get(run["metric"], run["metric"]),
+            metric_type=subject.metric.on_hub,
             metric_name=metric_name(run),
             metric_value=run[key],
         )
@@ -269,8 +271,8 @@ def _numbers(subject: Subject) -> str:
     rows, notes = [], []
     for split, (key, examples) in OF_SPLIT.items():
         if split == "test" or run[examples] is not None:
-            scale = metric_scale(run["metric"])
-            own = NULL if run[key] is None else number(run[key] * scale, metric_decimals(run["metric"]))
+            metric = subject.metric
+            own = NULL if run[key] is None else number(run[key] * metric.scale, metric.decimals)
             mean, note = _interval(subject, split)
             notes += note
             label = with_unit(f"{metric_name(run)} on {run[examples]:,} {split} examples", run)
@@ -308,16 +310,16 @@ def _interval(subject: Subject, split: str) -> tuple[str, list[str]]:
     row = subject.compared.get(split)
     if row is None or pd.isna(row["mean"]):
         return NULL, []
-    metric = subject.run["metric"]
+    metric = subject.metric
     for low, high, over in (
         ("low", "high", "other seeds and other examples"),
         ("seeds_low", "seeds_high", "other seeds alone"),
     ):
         if not pd.isna(row[low]):
-            bounds = np.clip([row[low], row[high]], *RANGE[metric])
-            text = with_interval(row["mean"], *bounds, metric_scale(metric))
+            bounds = np.clip([row[low], row[high]], *metric.bounds)
+            text = with_interval(row["mean"], *bounds, metric.scale)
             return text, [f"In brackets: 95 % interval over {over} ({split})."] if "[" in text else []
-    return with_interval(row["mean"], None, None, metric_scale(metric)), [f"No interval ({split}): {row['reason']}."]
+    return with_interval(row["mean"], None, None, metric.scale), [f"No interval ({split}): {row['reason']}."]
 
 
 def _data(subject: Subject) -> str:

@@ -8,14 +8,14 @@ import pandas as pd
 
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.attribution import NAMES
-from peft_tradeoffs.analysis.comparison import RANGE, with_interval
+from peft_tradeoffs.analysis.comparison import with_interval
 from peft_tradeoffs.analysis.means import WITHOUT, counted, interval, interval_notes
 from peft_tradeoffs.analysis.readable import NULL
 from peft_tradeoffs.analysis.tables import OF_SPLIT, SPLIT
 from peft_tradeoffs.analysis.tuning_table import ruined
 from peft_tradeoffs.core.text import arm_label, method_label
 from peft_tradeoffs.report.sweep import Sweep, conditions, no_metric
-from peft_tradeoffs.tasks.metric_names import Row, difference_unit, heldout_label, metric_label, metric_of
+from peft_tradeoffs.tasks.metrics import Row, difference_unit, heldout_label, metric_called, metric_label, metric_of
 
 DIGITS = 7  # significant digits of a number on the page
 
@@ -69,7 +69,7 @@ def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataF
     header = metric_label(metric) if not where else heldout_label(metric)
     if header not in text:
         return
-    scale = readable.metric_scale(metric["metric"] or "")
+    scale = metric_called(metric["metric"]).scale
     at = text.columns.get_loc(header) + 1
     name = f"Difference{where}, {difference_unit(metric)}"
     bounds = ("difference", "difference_low", "difference_high")
@@ -194,7 +194,7 @@ def _metric_interval(row: dict[str, Any], split: str, comparison: pd.DataFrame) 
     if found.empty or pd.isna(found["low"].iloc[0]):
         return None
     low, high = (found[bound].iloc[0] for bound in ("low", "high"))
-    return tuple(np.clip((low, high), *RANGE[row["metric"]])) if row["metric"] in RANGE else (low, high)
+    return tuple(np.clip((low, high), *metric_called(row["metric"]).bounds))
 
 
 def _arms(

@@ -4,6 +4,8 @@ import sys
 import time
 from typing import Any
 
+from peft_tradeoffs.tasks.metrics import METRICS
+
 INTERVAL_S = 5.0
 
 
@@ -31,8 +33,8 @@ class TerminalReporter:
 
     def evaluation(self, row: dict[str, Any]) -> None:
         if self._terminal:
-            shown = {key: row[key] for key in ("accuracy", "mcc", "pearson") if row[key] is not None}
-            figures = "  ".join(f"{key} {value:.3f}" for key, value in shown.items())
+            shown = [name for name, metric in METRICS.items() if metric.on_terminal and row[name] is not None]
+            figures = "  ".join(f"{name} {row[name]:.3f}" for name in shown)
             self._print(f"epoch {row['epoch']:g}  {row['split']} loss {row['loss']:.3f}  {figures}")
 
     def done(self, text: str) -> None:

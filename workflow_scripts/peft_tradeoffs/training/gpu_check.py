@@ -18,6 +18,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, open_device
+from peft_tradeoffs.tasks.metrics import ACCURACY
 from peft_tradeoffs.training import methods
 from peft_tradeoffs.training.attention import additive_mask, choose_kernels, padding_mask
 from peft_tradeoffs.training.batches import ResidentSplit, longest_text
@@ -181,7 +182,7 @@ def _settings(precision: str) -> Settings:
         precision=precision,
         early_stopping=None,
         task="classification",
-        metric="accuracy",
+        metric=ACCURACY.name,
         engine="captured",
         compile=False,
     )

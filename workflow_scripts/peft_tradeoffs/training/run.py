@@ -27,7 +27,7 @@ from peft_tradeoffs.measure.gpu import Clocks
 from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE, Phases, process_age_s
 from peft_tradeoffs.runs.progress import TerminalReporter
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.metric_names import said
+from peft_tradeoffs.tasks.metrics import said
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.attention import check_padding, choose_kernels, no_mask
 from peft_tradeoffs.training.batches import longest_text, padded_length, shortest_texts

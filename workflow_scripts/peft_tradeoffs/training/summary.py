@@ -221,7 +221,7 @@ def _quality(
     reasons = {}
     for name in metrics.NAMES:
         values[name] = final[name]
-        of_task = (name in ("pearson", "spearman")) == (settings["task"] == "regression")
+        of_task = metrics.METRICS[name].task == settings["task"]
         reasons[name] = "not defined: all values are the same" if of_task else f"not for {settings['task']}"
     values |= {"metric_value": final[settings["metric"]], "test_loss": final["loss"]}
     values["prediction_spread"], reasons["prediction_spread"] = prediction_spread, f"not for {settings['task']}"
