@@ -186,3 +186,4 @@ def test_sst2_example_is_planned(tmp_path, name, arms):
     settings = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8"))
     said = tiny.snakemake(tmp_path, settings, "-n").stdout
     assert said.count("rule train:") == arms
+    assert max(len(line) for line in said.splitlines() if line.startswith("    ")) <= 200
