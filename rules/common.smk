@@ -18,7 +18,9 @@ os.environ.update(
     )
 )
 
-from peft_tradeoffs.runs import recovery, slurm_executor
+from snakemake.logging import logger
+
+from peft_tradeoffs.runs import progress, recovery, slurm_executor
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.inputs.content import content, content_of
 from peft_tradeoffs.config.experiment import resolve
@@ -39,6 +41,7 @@ from peft_tradeoffs.config.experiment import factors
 from peft_tradeoffs.config.preflight import check_written, warn_of_missing
 
 slurm_executor.install()
+progress.say_briefly(logger)
 
 
 report: "../report/workflow.rst"

@@ -168,5 +168,5 @@ def test_comparison_and_verdict_name_it(tmp_path: Path):
 
 
 def test_schema_and_summary_agree():
-    schema = json.loads((Path(__file__).parents[1] / "schemas/summary.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((Path(__file__).parents[2] / "schemas/summary.schema.json").read_text(encoding="utf-8"))
     assert {"positive_class", "prediction_spread"} <= set(schema["required"]) & set(tables.COLUMNS)

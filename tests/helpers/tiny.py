@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 GOOD = ["good", "fine", "great", "lovely", "warm"]
 BAD = ["bad", "poor", "awful", "dull", "cold"]
 FILLER = ["the", "film", "is", "a", "very", "long", "story", "of", "two", "people", "and", "their", "dog"]

@@ -15,7 +15,7 @@ from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.splits import make_splits, write_splits
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "tokenize_dataset.py"
+SCRIPT = Path(__file__).parents[2] / "workflow_scripts" / "tokenize_dataset.py"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d"]
 
 

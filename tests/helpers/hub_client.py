@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas
 import tiny
 
-SCRIPTS = Path(__file__).parents[1] / "workflow_scripts"
+SCRIPTS = Path(__file__).parents[2] / "workflow_scripts"
 MODEL, DATASET = "tiny/bert", "tiny/glue"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "f" * 40

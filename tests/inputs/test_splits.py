@@ -14,7 +14,7 @@ from peft_tradeoffs.inputs import hub
 from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.splits import check_distinct, make_splits, stratified_sample, write_splits
 
-SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_dataset.py"
+SCRIPT = Path(__file__).parents[2] / "workflow_scripts" / "fetch_dataset.py"
 
 
 def table(labels, texts=None, name="a.tsv", classes=None) -> Table:

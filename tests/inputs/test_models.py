@@ -19,7 +19,7 @@ from hub_server import HubServer
 from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.inputs import models
 
-SCRIPT = Path(__file__).parents[1] / "workflow_scripts" / "fetch_model.py"
+SCRIPT = Path(__file__).parents[2] / "workflow_scripts" / "fetch_model.py"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 CONTENT = {**small_model.files(), "notes.md": b"not read by loading"}
 READ = sorted(CONTENT.keys() - {"notes.md"})

@@ -26,7 +26,7 @@ from peft_tradeoffs.report.scatter import compact, pareto
 from peft_tradeoffs.report.sweep import Sweep, load
 from scipy import stats
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 METRIC = [name for name in FIGURES if name.startswith(("metric", "accuracy"))] + ["best_by_method", "learning_curves"]
 KNOWN_BEFORE = "trainable_parameters_by_arm"  # needs no run that completed
 EIGHT = ["full", "lora", "qlora", "dora", "rslora", "vera", "oft", "loha", "hra"]

@@ -15,7 +15,7 @@ import synthetic
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.core.errors import InputError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "workflow_scripts" / "make_tables.py"
 SCHEMA = json.loads((ROOT / "schemas" / "summary.schema.json").read_text(encoding="utf-8"))
 ARMS = synthetic.grid(["lora", "qlora", "full"], [16, 4])

@@ -25,7 +25,7 @@ from test_engine import CPU, SETTINGS, Memory, Silent, split
 from test_methods import NF4, build
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
-SCHEMA = json.loads((Path(__file__).parents[1] / "schemas/peft.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(__file__).parents[2] / "schemas/peft.schema.json").read_text(encoding="utf-8"))
 TYPES = SCHEMA["$defs"]
 # Of the tiny model, whose layers are 64 wide, not what their defaults ask for.
 REFUSED = {"C3A": "block size should be a factor", "VBLORA": "must be divisible by `vector_length`"}

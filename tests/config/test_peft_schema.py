@@ -10,7 +10,7 @@ import pytest
 import write_peft_schema
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-SCHEMA = json.loads((Path(__file__).parents[1] / "schemas/peft.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((Path(__file__).parents[2] / "schemas/peft.schema.json").read_text(encoding="utf-8"))
 CONFIG_CLASSES = {str(peft_type.value): config for peft_type, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
 FIELDS = {name: {field.name: field for field in dataclasses.fields(config)} for name, config in CONFIG_CLASSES.items()}
 

@@ -13,7 +13,7 @@ FUZZ = tiny.REPOSITORY / "tests/fuzz"
 
 @pytest.mark.parametrize("fault", ["data", "run"])
 def test_a_fault_planted_on_purpose_is_found(fault: str, tmp_path: Path) -> None:
-    places = [FUZZ, FUZZ.parent, tiny.REPOSITORY / "workflow_scripts"]
+    places = [FUZZ, FUZZ.parent / "helpers", tiny.REPOSITORY / "workflow_scripts"]
     done = subprocess.run(
         [sys.executable, FUZZ / "fuzz.py", "--only", fault, "--plant", fault, "--inputs", "60", "--seed", "0"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},

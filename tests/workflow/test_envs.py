@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ENVS = Path(__file__).parents[1] / "envs"
+ENVS = Path(__file__).parents[2] / "envs"
 
 
 def read_pins(lines: list[str]) -> dict[str, str]:
