@@ -10,7 +10,7 @@ from peft_tradeoffs.analysis.comparison import RANGE, with_interval
 from peft_tradeoffs.analysis.contract import DIFFERS, compare
 from peft_tradeoffs.analysis.facts import FACTS, Recorded
 from peft_tradeoffs.analysis.finished import read_env, read_summary
-from peft_tradeoffs.analysis.readable import NOTE, NULL, failed_counts, mean_sd, metric_scale, number, setting, unlike
+from peft_tradeoffs.analysis.readable import NULL, failed_counts, mean_sd, metric_scale, number, setting, unlike
 from peft_tradeoffs.analysis.stats import over_seeds
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, arms_frame, memory_key, runs_frame
 from peft_tradeoffs.core import seal
@@ -18,6 +18,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.quantities import LARGEST, LIBRARIES, ROWS
 from peft_tradeoffs.core.text import arm_label, sort_runs
 from peft_tradeoffs.tasks.metric_names import metric_label
+from peft_tradeoffs.tasks.recorded import NOTE
 
 MEASURED = ("train_peak_MiB", "train_s", "samples_per_s", "energy_J_per_sample")
 COLUMNS = (

@@ -20,10 +20,12 @@ from peft_tradeoffs.analysis.tables import (
     memory_key,
     random_weights,
 )
+from peft_tradeoffs.core import quantities
 from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.files import write_text
 from peft_tradeoffs.core.text import arm_label, inert, one_line, plain
 from peft_tradeoffs.tasks.metric_names import heldout_label, metric_label, metric_of
+from peft_tradeoffs.tasks.recorded import LABEL, NOTE
 
 NORMAL = 1.96  # 97.5 % quantile of the normal distribution
 
@@ -69,28 +71,10 @@ def metric_places(metric: str, mean: float, sd: float, seeds: int, examples: Any
 
 NULL = "–"
 GIB = 2**30
-LABEL = {
-    "probe_peak_rss_MiB": "Peak RSS, MiB",
-    "probe_peak_allocated_MiB": "Peak CUDA allocated, MiB",
-    "probe_peak_reserved_MiB": "Peak CUDA reserved, MiB",
-    "probe_process_MiB": "NVML process, MiB",
-    "weights_MiB": "Weights, MiB",
-    "step_p50_ms": "Step p50, ms",
-    "probe_step_p50_ms": "Eager probe p50, ms",
-    "energy_J_per_sample": "Energy, J/sample",
-    "train_s": "Training time, s",
-    "samples_per_s": "Samples/s",
-}
-PARTS = ("Weights", "Gradients", "Optimizer", "Activations")  # of SPLIT, in its order
+PARTS = tuple(part.capitalize() for part in quantities.PARTS)  # of SPLIT, in its order
 RANDOM = "random weights: speed and memory only"
 SHORT = "*"  # an energy that was measured over a short window
 PROBE = "Memory is that of the probe: eager steps on the batch_size longest training texts, the same for every arm."
-NOTE = {
-    "probe_peak_rss_MiB": "Peak RSS: the process's highest resident set.",
-    "probe_peak_allocated_MiB": "Peak CUDA allocated: torch.cuda.max_memory_allocated.",
-    "probe_peak_reserved_MiB": "Peak CUDA reserved: torch.cuda.max_memory_reserved.",
-    "probe_process_MiB": "NVML process: what NVML counts for this process at the probe's end, CUDA context included.",
-}
 FAILURE = {"oom": "out of memory"}
 
 
@@ -285,10 +269,8 @@ def memory_readable(arms: pd.DataFrame) -> pd.DataFrame:
         cells = {"Arm": arm_label(row["method"], row["rank"]), "n": str(row["n"])}
         if some_failed:
             cells["Failed"] = failed_counts(row["failures"])
-        for part, key, measured in zip(PARTS, SPLIT, MEASURED_SPLIT, strict=True):
-            cells[f"{part}, MiB"] = number(row[f"{key}_mean"])
-            if gpu:
-                cells[f"{part} measured, MiB"] = number(row[f"{measured}_mean"])
+        for part, measured in zip(SPLIT, MEASURED_SPLIT, strict=True):
+            cells |= {LABEL[key]: number(row[f"{key}_mean"]) for key in ((part, measured) if gpu else (part,))}
         cells["Sum, MiB"] = number(sum(row[f"{key}_mean"] for key in SPLIT))  # nan if a part is
         for key in memory_keys(arms["device"]):
             cells[LABEL[key]] = number(row[f"{key}_mean"]) if shown(row, key) else NULL
