@@ -41,7 +41,7 @@ def test_each_quantity_is_described_without_contradiction():
         assert {quantity.has, *quantity.lacks} - {None} <= set(RULES)
         assert quantity.has not in quantity.lacks, quantity.name
         assert quantity.noise is None or QUANTITIES[quantity.noise].averaged, quantity.name
-        assert quantity.better is None or quantity.label or "metric" in quantity.name, quantity.name
+        assert quantity.better is None or quantity.label, quantity.name
         assert quantity.numeric or (quantity.unit is None and quantity.maximum is None), quantity.name
 
 

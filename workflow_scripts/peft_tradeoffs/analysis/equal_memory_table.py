@@ -18,7 +18,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.quantities import LARGEST, LIBRARIES, ROWS
 from peft_tradeoffs.core.text import arm_label, sort_runs
 from peft_tradeoffs.tasks.metric_names import metric_label
-from peft_tradeoffs.tasks.recorded import NOTE
+from peft_tradeoffs.tasks.recorded import LABEL, NOTE
 
 MEASURED = ("train_peak_MiB", "train_s", "samples_per_s", "energy_J_per_sample")
 COLUMNS = (
@@ -155,8 +155,8 @@ def equal_memory_readable(rows: pd.DataFrame) -> pd.DataFrame:
                 "Learning rate": setting(row["learning_rate"], "{:.3g}"),
                 "Steps": NULL if pd.isna(row["steps"]) else f"{row['steps']:,}",
                 metric_label(row): value if failed == NULL else f"{value} ({failed})",
-                "Training time, s": mean_sd(row, "train_s"),
-                "Samples/s": mean_sd(row, "samples_per_s"),
+                LABEL["train_s"]: mean_sd(row, "train_s"),
+                LABEL["samples_per_s"]: mean_sd(row, "samples_per_s"),
                 **({"Energy, J/1,000 rows": mean_sd(row, "energy_J_per_sample", 1000)} if energy else {}),
             }
         )

@@ -229,7 +229,7 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
         for key in keys:
             text = number(row[f"{key}_mean"]) if key == "weights_MiB" else mean_sd(row, key)
             cells[LABEL[key]] = mark(row, key, text) if shown(row, key) else NULL
-        cells["Trainable parameters"] = setting(row["trainable_parameters"], "{:,.0f}")
+        cells[LABEL["trainable_parameters"]] = setting(row["trainable_parameters"], "{:,.0f}")
         cells["Trainable, %"] = percent(row["trainable_percent"])
         cells |= {header: setting(row[key]) for key, header in settings.items()}
         cells |= differs(arms, row)
@@ -253,7 +253,7 @@ def runs_readable(runs: pd.DataFrame) -> pd.DataFrame:
                 cells[heldout_label(metric)] = number(row["heldout_metric_value"] * scale, places)
         for key in keys:
             cells[LABEL[key]] = mark(row, key, number(row[key])) if shown(row, key) else NULL
-        cells["Trainable parameters"] = setting(row["trainable_parameters"], "{:,.0f}")
+        cells[LABEL["trainable_parameters"]] = setting(row["trainable_parameters"], "{:,.0f}")
         cells["Trainable, %"] = percent(row["trainable_percent"])
         cells |= {header: setting(row[key]) for key, header in settings.items()}
         rows.append(cells)
@@ -320,13 +320,13 @@ def costs_notes(rows: pd.DataFrame, runs: pd.DataFrame | None = None) -> list[st
 
 def without_value(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
     """Which of the metrics and the columns `keys` completed runs have no value of, and why: a sentence."""
-    names = LABEL
+    names: dict[str, str] = {}
     if not random_weights(runs):
         metric = metric_of(runs)
-        names = {"metric_value": metric_label(metric), **names}
+        names["metric_value"] = metric_label(metric)
         if runs["heldout_rows"].notna().any():
             names["heldout_metric_value"] = heldout_label(metric)
-        keys = [*(key for key in names if key not in LABEL), *keys]
+    keys, names = [*names, *keys], LABEL | names
     reasons: dict[str, list[str]] = {}
     for key in keys:
         for why in null_reasons(runs, key):

@@ -14,7 +14,7 @@ from peft_tradeoffs.analysis.finished import read_summary
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.csv_text import restored
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.quantities import ANYWHERE, PARTS, PEAKS, SAME_DEVICE
+from peft_tradeoffs.core.quantities import ANYWHERE, COMPLETED, PARTS, PEAKS, SAME_DEVICE
 from peft_tradeoffs.core.seal import KEYS as SEAL
 from peft_tradeoffs.core.text import sort_runs
 from peft_tradeoffs.tasks.metric_names import metric_name
@@ -66,7 +66,6 @@ def _are_numbers(values: pd.Series) -> bool:
     return values.dtype.kind in "iufb" or all(isinstance(value, bool) for value in values.dropna())
 
 
-COMPLETED = "completed"
 SPLIT = tuple(f"{part}_MiB" for part in PARTS)
 MEASURED_SPLIT = tuple(f"{part}_measured_MiB" for part in PARTS)
 IDENTITY = tuple(name for name, quantity in QUANTITIES.items() if quantity.kind == "identity")

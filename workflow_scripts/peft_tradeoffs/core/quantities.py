@@ -7,7 +7,7 @@ knows its keys from schemas/summary.schema.json, which write_schemas.py makes fr
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 # Libraries that can change a result: their versions are recorded.
 LIBRARIES = (
@@ -26,12 +26,16 @@ CAP, LARGEST, ROWS = "cap", "largest_batch_size", "train rows"
 # identity: names the run. setting: held for the run; an arm's row has it, or every value that its runs have. result,
 # cost: what came out and what it took; numbers are averaged over an arm's runs. bookkeeping: of the run alone.
 Kind = Literal["identity", "setting", "result", "cost", "bookkeeping"]
+Type = Literal["integer", "number", "boolean", "string", "object"]
 Comparable = Literal["anywhere", "same device", "same device and engine"]
-ANYWHERE, SAME_DEVICE, SAME_ENGINE = "anywhere", "same device", "same device and engine"
+ANYWHERE: Final = "anywhere"
+SAME_DEVICE: Final = "same device"
+SAME_ENGINE: Final = "same device and engine"
 UNREACHED = ""  # null where the run did not get so far, or could not tell
-HIGH, LOW = "high", "low"
+HIGH: Final = "high"
+LOW: Final = "low"
 SHA256 = "^[0-9a-f]{64}$(?!\\n)"
-STATUS = ("completed", "oom", "diverged")
+COMPLETED, OOM, DIVERGED = STATUS = ("completed", "oom", "diverged")
 PHASES = ("load", "probe", "train", "evaluate", "save")
 PEAKS = ("peak_allocated", "peak_reserved", "process", "peak_rss")
 PARTS = ("weights", "gradients", "optimizer", "activations")  # of memory, as it is drawn
@@ -49,35 +53,45 @@ class Rule:
     otherwise: bool = False  # what such runs have is null in all others
 
 
-COMPLETED = Rule(
+IF_COMPLETED = Rule(
     "A completed run has no failure and every figure that does not depend on the machine.",
-    {"status": {"const": "completed"}},
+    {"status": {"const": COMPLETED}},
 )
-ONE_ENGINE = Rule(
+IF_ONE_ENGINE = Rule(
     "A completed run of one engine has its rates.",
-    {"status": {"const": "completed"}, "engine_reason": {"type": "null"}},
+    {"status": {"const": COMPLETED}, "engine_reason": {"type": "null"}},
 )
-EVALUATED = Rule(
+IF_EVALUATED = Rule(
     "A completed run of pretrained weights was evaluated.",
-    {"status": {"const": "completed"}, "pretrained": {"const": True}},
+    {"status": {"const": COMPLETED}, "pretrained": {"const": True}},
 )
-FAILED = Rule("A failed run says where.", {"status": {"enum": list(STATUS[1:])}})
-DIVERGED = Rule(
+IF_FAILED = Rule("A failed run says where.", {"status": {"enum": [OOM, DIVERGED]}})
+IF_DIVERGED = Rule(
     "A diverged run says at which step; an oom run has no such step.",
-    {"status": {"const": "diverged"}},
+    {"status": {"const": DIVERGED}},
     otherwise=True,
 )
-RANDOM = Rule("Random weights have no metric.", {"pretrained": {"const": False}})
-ON_CPU = Rule("A CPU run has no figure of a GPU.", {"device": {"const": "cpu"}}, {"engine": {"const": "eager"}})
-COMPLETED_ON_GPU = Rule(
+IF_RANDOM = Rule("Random weights have no metric.", {"pretrained": {"const": False}})
+IF_ON_CPU = Rule("A CPU run has no figure of a GPU.", {"device": {"const": "cpu"}}, {"engine": {"const": "eager"}})
+IF_COMPLETED_ON_GPU = Rule(
     "A completed GPU run has the allocator's peaks of every phase.",
-    {"device": {"const": "cuda"}, "status": {"const": "completed"}},
+    {"device": {"const": "cuda"}, "status": {"const": COMPLETED}},
 )
-CAPTURED = Rule(
+IF_CAPTURED = Rule(
     "Captured steps took time to capture, and nothing fell back.",
-    {"status": {"const": "completed"}, "engine": {"const": "captured"}},
+    {"status": {"const": COMPLETED}, "engine": {"const": "captured"}},
 )
-RULES = (COMPLETED, ONE_ENGINE, EVALUATED, FAILED, DIVERGED, RANDOM, ON_CPU, COMPLETED_ON_GPU, CAPTURED)
+RULES = (
+    IF_COMPLETED,
+    IF_ONE_ENGINE,
+    IF_EVALUATED,
+    IF_FAILED,
+    IF_DIVERGED,
+    IF_RANDOM,
+    IF_ON_CPU,
+    IF_COMPLETED_ON_GPU,
+    IF_CAPTURED,
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,7 @@ class Quantity:
 
     name: str
     kind: Kind
-    type: Literal["integer", "number", "boolean", "string", "object"]
+    type: Type
     unit: str | None
     about: str  # what it is and how it was taken
     null: str | None = None  # why it can be null, as a sentence, or UNREACHED; None: it never is
@@ -183,8 +197,8 @@ def _memory(phase: str, peak: str) -> Quantity:
         label=f"{label}, MiB" if probe else None,
         note=f"{label}: {note}" if probe else None,
         better=LOW if probe else None,
-        has=COMPLETED_ON_GPU if peak in ("peak_allocated", "peak_reserved") else None,
-        lacks=() if peak == "peak_rss" else (ON_CPU,),
+        has=IF_COMPLETED_ON_GPU if peak in ("peak_allocated", "peak_reserved") else None,
+        lacks=() if peak == "peak_rss" else (IF_ON_CPU,),
     )  # fmt: skip
 
 
@@ -195,7 +209,7 @@ def _step(percent: int) -> Quantity:
         f"{'Median' if median else f'{percent}th percentile of the'} training step in ms (CUDA "
         "events on a GPU read after one synchronise, clock on a CPU), the first 20 of the run dropped.",
         "Null with fewer than 40 steps.",
-        label="Step p50, ms" if median else None, better=LOW if median else None,
+        label=f"Step p{percent}, ms", better=LOW if median else None,
         noise=None if percent == 99 else f"step_p{percent}_ms",
     )  # fmt: skip
 
@@ -207,7 +221,7 @@ def _probe_step(percent: int) -> Quantity:
         f"{'Median' if median else f'{percent}th percentile'} of 30 eager steps on the probe's batch in ms (CUDA "
         f"events){', after 5 that are dropped' if median else ''}.",
         "GPU only: on a CPU training itself is eager.",
-        comparable=SAME_DEVICE, label="Eager probe p50, ms" if median else None, lacks=(ON_CPU,),
+        comparable=SAME_DEVICE, label=f"Eager probe p{percent}, ms", lacks=(IF_ON_CPU,),
     )  # fmt: skip
 
 
@@ -219,7 +233,7 @@ def _measured(part: str, when: str) -> Quantity:
     return Quantity(
         f"{part}_measured_MiB", "cost", "number", "MiB",
         f"MiB asked of the allocator that are in use after {when} and were not before.", "GPU only.",
-        comparable=SAME_DEVICE, label=f"{part.capitalize()} measured, MiB", minimum=None, lacks=(ON_CPU,),
+        comparable=SAME_DEVICE, label=f"{part.capitalize()} measured, MiB", minimum=None, lacks=(IF_ON_CPU,),
     )  # fmt: skip
 
 
@@ -230,13 +244,14 @@ QUANTITIES = (
         "is null.", values=STATUS),
     Quantity("failed_phase", "bookkeeping", "string", None,
         "Phase in which an oom or diverged run ended; train also stands for making ready what it needs and for "
-        "saving and loading the state.", "Null: the run completed.", values=PHASES, has=FAILED, lacks=(COMPLETED,)),
+        "saving and loading the state.", "Null: the run completed.", values=PHASES, has=IF_FAILED,
+        lacks=(IF_COMPLETED,)),
     Quantity("oom_bytes", "bookkeeping", "integer", "B",
         "Bytes that the refused allocation asked for, from the allocator's message.",
-        "Null: not oom, or the message does not say.", lacks=(COMPLETED, DIVERGED)),
+        "Null: not oom, or the message does not say.", lacks=(IF_COMPLETED, IF_DIVERGED)),
     Quantity("diverged_step", "bookkeeping", "integer", None,
-        "Optimizer step, from 1, whose loss was not finite.", "Null: not diverged.", minimum=1, has=DIVERGED,
-        lacks=(COMPLETED,)),
+        "Optimizer step, from 1, whose loss was not finite.", "Null: not diverged.", minimum=1, has=IF_DIVERGED,
+        lacks=(IF_COMPLETED,)),
     Quantity("dataset", "identity", "string", None, "Name of the data set in the config."),
     Quantity("model", "identity", "string", None, "Name of the model in the config."),
     Quantity("method", "identity", "string", None, "Name of the method in the config."),
@@ -252,26 +267,27 @@ QUANTITIES = (
     Quantity("pretrained", "setting", "boolean", None,
         "false: random weights (source: random), for speed and memory only; the metrics are null."),
     Quantity("metric_value", "result", "number", None,
-        "The reported metric on the test split after the last step.", UNREACHED,
-        comparable=ANYWHERE, better=HIGH, lacks=(RANDOM,)),
+        "The reported metric on the test split after the last step.", UNREACHED, comparable=ANYWHERE, label="Metric",
+        better=HIGH, lacks=(IF_RANDOM,)),
     Quantity("prediction_spread", "result", "number", None,
         "Standard deviation of the predictions over that of the labels, on the test split; 0: every prediction is "
         "the same.", "Null: no regression.", comparable=ANYWHERE),
     Quantity("test_loss", "result", "number", None,
         "Mean cross-entropy over the test split, or mean squared error for regression.", UNREACHED,
-        comparable=ANYWHERE, has=EVALUATED),
+        comparable=ANYWHERE, has=IF_EVALUATED),
     Quantity("heldout_metric_value", "result", "number", None,
         "The reported metric on the heldout split, which is evaluated once, after the last step.",
-        "Null: there is no such split.", comparable=ANYWHERE, better=HIGH, lacks=(RANDOM,)),
+        "Null: there is no such split.", comparable=ANYWHERE, label="Metric (heldout)", better=HIGH,
+        lacks=(IF_RANDOM,)),
     Quantity("learning_rate", "setting", "number", None, "Peak learning rate, after the warm-up."),
     Quantity("tuned_as", "setting", "string", None,
         "Arm in whose tuning the learning rate was found.", "Null: the config gives it."),
     Quantity("epochs", "result", "number", None,
-        "Passes over the training split that were run.", UNREACHED, comparable=ANYWHERE, has=COMPLETED),
+        "Passes over the training split that were run.", UNREACHED, comparable=ANYWHERE, has=IF_COMPLETED),
     Quantity("steps", "result", "integer", None,
-        "Optimizer steps that were run.", UNREACHED, comparable=ANYWHERE, has=COMPLETED),
+        "Optimizer steps that were run.", UNREACHED, comparable=ANYWHERE, has=IF_COMPLETED),
     Quantity("stopped_early", "result", "boolean", None,
-        "Early stopping ended the run, by the validation split.", UNREACHED, has=COMPLETED),
+        "Early stopping ended the run, by the validation split.", UNREACHED, has=IF_COMPLETED),
     Quantity("batch_size", "setting", "integer", None, "Rows an optimizer step.", minimum=1),
     Quantity("gradient_accumulation_steps", "setting", "integer", None, "Parts a batch was computed in.", minimum=1),
     Quantity("gradient_checkpointing", "setting", "boolean", None, "Activations were recomputed in the backward pass."),
@@ -290,15 +306,15 @@ QUANTITIES = (
         "What ran the training steps: captured (CUDA graphs) or eager.", values=("captured", "eager")),
     Quantity("engine_reason", "setting", "string", None,
         "Why a run that asked for captured steps went on eagerly; where it did after some captured ones, what steps "
-        "of two engines have no common figure of is null.", "Null: it ran as asked.", lacks=(CAPTURED,)),
+        "of two engines have no common figure of is null.", "Null: it ran as asked.", lacks=(IF_CAPTURED,)),
     Quantity("compile", "setting", "boolean", None, "The training steps went through torch.compile."),
     Quantity("device", "setting", "string", None, "Where the run was.", values=("cpu", "cuda")),
     Quantity("device_name", "setting", "string", None, "Model name of the GPU or processor."),
     Quantity("gpu_uuid", "setting", "string", None,
-        "UUID of the GPU (or MIG slice), by which NVML found it.", "GPU only.", lacks=(ON_CPU,)),
+        "UUID of the GPU (or MIG slice), by which NVML found it.", "GPU only.", lacks=(IF_ON_CPU,)),
     Quantity("shared_gpu", "setting", "boolean", None,
         "Another process was on the GPU: times, power and energy are not this run's alone.", "GPU only.",
-        lacks=(ON_CPU,)),
+        lacks=(IF_ON_CPU,)),
     Quantity("mixed_gpus", "setting", "boolean", None,
         "The steps of this run were done by attempts on GPUs of different models: its times, power and energy are "
         "those of neither."),
@@ -314,16 +330,16 @@ QUANTITIES = (
     Quantity("constant_prediction", "result", "boolean", None,
         "Whether every test row got the same prediction: the same class, or the same value.", UNREACHED),
     Quantity("backbone_parameters", "setting", "integer", None,
-        "Weights of the base model without its head, 4-bit weights unpacked.", UNREACHED, has=COMPLETED),
+        "Weights of the base model without its head, 4-bit weights unpacked.", UNREACHED, has=IF_COMPLETED),
     Quantity("head_parameters", "setting", "integer", None,
-        "Weights of the classification head, trained in every arm.", UNREACHED, has=COMPLETED),
+        "Weights of the classification head, trained in every arm.", UNREACHED, has=IF_COMPLETED),
     Quantity("adapter_parameters", "setting", "integer", None,
-        "Trained weights that the PEFT method adds.", UNREACHED, has=COMPLETED),
-    Quantity("total_parameters", "setting", "integer", None, "backbone + head + adapter.", UNREACHED, has=COMPLETED),
+        "Trained weights that the PEFT method adds.", UNREACHED, has=IF_COMPLETED),
+    Quantity("total_parameters", "setting", "integer", None, "backbone + head + adapter.", UNREACHED, has=IF_COMPLETED),
     Quantity("trainable_parameters", "setting", "integer", None,
-        "Weights that training changes.", UNREACHED, label="Trainable parameters", better=LOW, has=COMPLETED),
+        "Weights that training changes.", UNREACHED, label="Trainable parameters", better=LOW, has=IF_COMPLETED),
     Quantity("trainable_percent", "setting", "number", "%",
-        "100 × trainable / total.", UNREACHED, maximum=100, has=COMPLETED),
+        "100 × trainable / total.", UNREACHED, maximum=100, has=IF_COMPLETED),
     Quantity("startup_s", "cost", "number", "s",
         "Seconds from the start of the process to its first run: interpreter, imports and CUDA's context, not the "
         "wait for another job's GPU or for another writer of the run.", "Paid once per job, null for its later seeds.",
@@ -331,54 +347,55 @@ QUANTITIES = (
     Quantity("load_s", "cost", "number", "s",
         "Seconds of loading tokens and weights, quantisation, adapter, the move to the device, and of the forward "
         "passes that choose what frozen layers are held in and refuse models that read padding; of all attempts.",
-        UNREACHED, comparable=SAME_DEVICE, has=COMPLETED),
+        UNREACHED, comparable=SAME_DEVICE, has=IF_COMPLETED),
     Quantity("mask_s", "cost", "number", "s",
         "Seconds of choosing the form of the attention mask, on a GPU.", "Null: a CPU.", comparable=SAME_DEVICE,
-        lacks=(ON_CPU,)),
+        lacks=(IF_ON_CPU,)),
     Quantity("probe_s", "cost", "number", "s",
         "Seconds of the probe: eager steps on the batch_size longest training texts, then weights and states put "
-        "back.", UNREACHED, comparable=SAME_DEVICE, has=COMPLETED),
+        "back.", UNREACHED, comparable=SAME_DEVICE, has=IF_COMPLETED),
     Quantity("prepare_s", "cost", "number", "s",
         "Seconds of making ready for training, of all attempts: optimizer, data on the device, and compilation and "
-        "capture, which have their own keys too.", UNREACHED, has=COMPLETED),
+        "capture, which have their own keys too.", UNREACHED, has=IF_COMPLETED),
     Quantity("train_s", "cost", "number", "s",
         "Seconds of training: the sum of the step times, of all attempts. Evaluation, capture and compilation are "
-        "not in it.", UNREACHED, label="Training time, s", better=LOW, noise="train_s", has=COMPLETED),
+        "not in it.", UNREACHED, label="Training time, s", better=LOW, noise="train_s", has=IF_COMPLETED),
     Quantity("capture_s", "cost", "number", "s",
         "Seconds of capturing the step in CUDA graphs, warm-up included; of a run that fell back on its way too.",
-        "Null: eager.", has=CAPTURED, lacks=(ON_CPU,)),
+        "Null: eager.", has=IF_CAPTURED, lacks=(IF_ON_CPU,)),
     Quantity("compile_s", "cost", "number", "s",
         "Seconds of torch.compile.", "Paid once per job, null for its later seeds. Null too: not compiled."),
-    Quantity("evaluate_s", "cost", "number", "s", "Seconds of all evaluations.", UNREACHED, has=COMPLETED),
+    Quantity("evaluate_s", "cost", "number", "s", "Seconds of all evaluations.", UNREACHED, has=IF_COMPLETED),
     Quantity("save_s", "cost", "number", "s",
         "Seconds of writing the adapter or checkpoint (a trial of tuning keeps none) and the predictions.", UNREACHED,
-        has=COMPLETED),
+        has=IF_COMPLETED),
     Quantity("state_s", "cost", "number", "s",
-        "Seconds of saving and loading the state that a resume needs, of all attempts.", UNREACHED, has=COMPLETED),
+        "Seconds of saving and loading the state that a resume needs, of all attempts.", UNREACHED, has=IF_COMPLETED),
     *(_step(percent) for percent in PERCENTILES),
     *(_probe_step(percent) for percent in PERCENTILES),
     Quantity("samples_per_s", "cost", "number", "rows/s",
         "Training rows over train_s.", UNREACHED, label="Samples/s", better=HIGH, noise="samples_per_s",
-        has=ONE_ENGINE),
+        has=IF_ONE_ENGINE),
     Quantity("tokens_per_s", "cost", "number", "tokens/s",
         "Training tokens, padding not counted, over train_s.", UNREACHED, label="Tokens/s", better=HIGH,
-        noise="samples_per_s", has=ONE_ENGINE),
+        noise="samples_per_s", has=IF_ONE_ENGINE),
     *(_memory(phase, peak) for phase in PHASES for peak in PEAKS),
     Quantity("held_before_MiB", "cost", "number", "MiB",
         "MiB in use on the GPU, as asked of the allocator, before loading: what an earlier seed left.", "GPU only.",
-        comparable=SAME_DEVICE, lacks=(ON_CPU,)),
+        comparable=SAME_DEVICE, lacks=(IF_ON_CPU,)),
     Quantity("weights_MiB", "cost", "number", "MiB",
         "MiB of all weights as stored, from tensor sizes: 4-bit weights packed, with their quantisation constants.",
-        UNREACHED, comparable=ANYWHERE, label="Weights, MiB", better=LOW, has=COMPLETED),
+        UNREACHED, comparable=ANYWHERE, label="Weights, MiB", better=LOW, has=IF_COMPLETED),
     Quantity("gradients_MiB", "cost", "number", "MiB",
         "MiB of the gradients of all trained weights, from tensor sizes.", UNREACHED, comparable=ANYWHERE,
-        label="Gradients, MiB", has=COMPLETED),
+        label="Gradients, MiB", has=IF_COMPLETED),
     Quantity("optimizer_MiB", "cost", "number", "MiB",
         "MiB of the optimizer's state, from tensor sizes.", UNREACHED, comparable=ANYWHERE, label="Optimizer, MiB",
-        has=COMPLETED),
+        has=IF_COMPLETED),
     Quantity("activations_MiB", "cost", "number", "MiB",
         "MiB saved for the backward pass on the probe's batch (one part of it where gradients are accumulated), from "
-        "tensor sizes; weights not counted.", UNREACHED, comparable=ANYWHERE, label="Activations, MiB", has=COMPLETED),
+        "tensor sizes; weights not counted.", UNREACHED, comparable=ANYWHERE, label="Activations, MiB",
+        has=IF_COMPLETED),
     *(_measured(part, when) for part, when in zip(PARTS, _AFTER, strict=True)),
     Quantity("data_MiB", "cost", "number", "MiB",
         "MiB of the tokenised training split held on the device.", UNREACHED, comparable=SAME_DEVICE),

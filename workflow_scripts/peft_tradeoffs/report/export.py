@@ -1,6 +1,5 @@
 """Results as CSV, Parquet and JSON, beside the schema of their columns."""
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.finished import verified
+from peft_tradeoffs.analysis.finished import METRICS, read_evaluations, verified
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
-from peft_tradeoffs.core.quantities import UNREACHED, Quantity
+from peft_tradeoffs.core.quantities import UNREACHED, Quantity, Type
 from peft_tradeoffs.tasks.recorded import EVALUATION, QUANTITIES
 
 Field = dict[str, Any]
@@ -34,7 +33,7 @@ OF_REASON = (
     Quantity("column", "identity", "string", None, "Column of the run that is null."),
     Quantity("reason", "bookkeeping", "string", None, "Why it is null."),
 )
-PARTS = {
+PARTS: dict[str, tuple[Type, str]] = {
     "mean": ("number", "Mean over the completed runs that have a value. {}"),
     "sd": ("number", "Sample standard deviation over the completed runs that have a value; null for one. {}"),
     "n": ("integer", "Completed runs that have a value and count in the mean. {}"),
@@ -50,20 +49,20 @@ def described(key: str) -> str:
 
 def run_fields(runs: pd.DataFrame) -> list[Field]:
     """The columns of `tables.runs_frame`."""
-    return [
-        _field(QUANTITIES[name])
-        if name in QUANTITIES
-        else {"name": name, "type": {"i": "integer", "f": "number"}.get(runs[name].dtype.kind, "any")}
-        | {"description": UNKNOWN}
-        for name in runs
-    ]
+    return [_field(QUANTITIES[name]) if name in QUANTITIES else _unknown(name, runs[name]) for name in map(str, runs)]
+
+
+def _unknown(name: str, values: pd.Series) -> Field:
+    """The column of a key of which nothing is known."""
+    kind = {"i": "integer", "f": "number"}.get(values.dtype.kind, "any")
+    return {"name": name, "type": kind, "description": UNKNOWN}
 
 
 def arm_fields(arms: pd.DataFrame) -> list[Field]:
     """The columns of `tables.arms_frame`; a setting in which the runs of some arm differ is a text."""
     of_arm = {quantity.name: quantity for quantity in OF_ARM}
     fields = []
-    for name in arms:
+    for name in map(str, arms):
         quantity = of_arm.get(name) or QUANTITIES.get(name)
         if quantity is None:
             quantity = _part(*name.rpartition("_")[::2])
@@ -118,7 +117,7 @@ def _field(quantity: Quantity) -> Field:
     if quantity.unit is not None and quantity.numeric:
         field["unit"] = quantity.unit
     about = quantity.schema()
-    constraints = {"required": True} if quantity.null is None else {}
+    constraints: dict[str, Any] = {"required": True} if quantity.null is None else {}
     constraints |= {key: about[key] for key in CONSTRAINTS if key in about}
     if quantity.values is not None:
         constraints["enum"] = list(quantity.values)
@@ -166,14 +165,12 @@ def read_metrics(runs: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
     names = [field["name"] for field in fields]
     rows: list[dict[str, Any]] = []
     for run in runs.to_dict("records"):
-        path = run_folder(runs_dir, *(run[axis] for axis in AXES)) / "metrics.csv"
-        verified(path.parent, path.name)
-        with path.open(encoding="utf-8", newline="") as file:
-            found = list(csv.DictReader(file))
+        folder = run_folder(runs_dir, *(run[axis] for axis in AXES))
+        found = read_evaluations(folder, verified(folder))
         own = {name: run[name] for name in IDENTITY}
         rows += [{**own, **{name: value or None for name, value in row.items()}} for row in found]
         if found and (missing := [name for name in names if name not in rows[-1]]):
-            raise InputError(f"{path}: no column {', '.join(missing)}; run that arm again")
+            raise InputError(f"{folder / METRICS}: no column {', '.join(missing)}; run that arm again")
     frame = pd.DataFrame(rows, columns=names, dtype=object)
     try:
         return frame.astype({field["name"]: PANDAS[field["type"]] for field in fields if field["type"] in PANDAS})

@@ -276,8 +276,7 @@ def verdict(text: str) -> list[dict[str, str]]:
 
 def definitions() -> list[tuple[str, str]]:
     """How each number of the page was taken, as its quantity says."""
-    names = {"metric_value": "Metric", "heldout_metric_value": "Metric (heldout)"} | LABEL
-    found = [(names[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES]
+    found = [(LABEL[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES]
     return [*found, (LABEL["hours"], f"{QUANTITIES['wall_s'].description} Here in hours, mean of an arm's runs.")]
 
 

@@ -40,7 +40,7 @@ def arms_table(arms: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
         metric_label(metric): "metric_value_mean",
         heldout_label(metric): "heldout_metric_value_mean",
         **{label: f"{key}_mean" for key, label in recorded.LABEL.items()},
-        "Trainable parameters": "trainable_parameters",
+        recorded.LABEL["trainable_parameters"]: "trainable_parameters",
         "Trainable, %": "trainable_percent",
     }
     text = readable.arms_readable(arms)
@@ -144,7 +144,7 @@ def _unit(sweep: Sweep) -> str:
 
 
 def _scale(sweep: Sweep, key: str) -> float:
-    return sweep.scale if key in ("metric_value", "heldout_metric_value") else 1.0
+    return sweep.scale if key in OF_KEYS else 1.0
 
 
 def _axes(sweep: Sweep, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ def _axes(sweep: Sweep, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]
     return [
         {"key": key, "label": names[key], "better": better}
         for key, better in AXES.items()
-        if _mean(arms, key).notna().any() and not (random and "metric" in key)
+        if _mean(arms, key).notna().any() and not (random and key in OF_KEYS)
     ]
 
 
@@ -167,12 +167,11 @@ def _interval_notes(sweep: Sweep, axes: list[dict]) -> list[str]:
 
 def _absent(runs: pd.DataFrame, measured: set[str]) -> list[str]:
     """What no run has a value of, and why: a text a reason."""
-    names = LABEL | {"metric_value": "Metric", "heldout_metric_value": "Metric (heldout)"}
     reasons: dict[str, list[str]] = {}
     for key in AXES:
         if key not in measured and key in tables.COLUMNS:
             for why in readable.null_reasons(runs, key):
-                reasons.setdefault(why, []).append(names[key].partition(",")[0])
+                reasons.setdefault(why, []).append(LABEL[key].partition(",")[0])
     return [f"{', '.join(keys)} ({why})" for why, keys in reasons.items()]
 
 

@@ -21,7 +21,7 @@ def _of_metric(name: str) -> Quantity:
     """A metric's value on the test split."""
     return Quantity(
         name, "result", "number", None, _ABOUT.get(name, f"The metric {name}."), quantities.UNREACHED,
-        comparable=quantities.ANYWHERE, minimum=0 if name in _SHARES else -1, maximum=1, lacks=(quantities.RANDOM,),
+        comparable=quantities.ANYWHERE, minimum=0 if name in _SHARES else -1, maximum=1, lacks=(quantities.IF_RANDOM,),
     )  # fmt: skip
 
 
