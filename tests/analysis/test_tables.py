@@ -14,6 +14,7 @@ import pytest
 import synthetic
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.quantities import PHASES
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "workflow_scripts" / "make_tables.py"
@@ -397,12 +398,9 @@ def test_columns_agree_with_the_schema():
     columns = set(tables.COLUMNS) - {"differs"}  # which the contract gives
     assert columns == set(SCHEMA["properties"]) == set(SCHEMA["required"])
     kinds = {key: SCHEMA["properties"][key].get("type") for key in columns}
-    assert {key for key in columns if "string" in kinds[key]} == set(tables.TEXT) - {"differs", "null_reasons"}
-    assert not [
-        key
-        for key in tables.MEASUREMENTS
-        if not {"number", "integer"} & set([kinds[key]] if isinstance(kinds[key], str) else kinds[key])
-    ]
+    texts = {key for key, kind in tables.KINDS.items() if kind is object}
+    assert {key for key in columns if "string" in kinds[key]} == texts - {"differs", "null_reasons"}
+    assert {key for key in columns if "integer" in kinds[key] and "null" in kinds[key]} == tables.KINDS.keys() - texts
 
 
 RUNS = {
@@ -410,7 +408,7 @@ RUNS = {
     "cuda": synthetic.summary("lora", 4, 0, device="cuda"),
     "random": synthetic.randomly("lora", 4, 0, device="cuda"),
     "diverged": synthetic.diverged("lora", 4, 0, device="cuda"),
-} | {f"oom-{phase}": synthetic.oom("lora", 4, 0, phase, device="cuda") for phase in tables.PHASES}
+} | {f"oom-{phase}": synthetic.oom("lora", 4, 0, phase, device="cuda") for phase in PHASES}
 
 
 @pytest.mark.parametrize("name", RUNS)

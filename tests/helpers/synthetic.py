@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 from peft_tradeoffs.analysis.tuning_table import tuning_frame
-from peft_tradeoffs.core.quantities import LIBRARIES
+from peft_tradeoffs.core.quantities import LIBRARIES, PHASES
 from peft_tradeoffs.core.seal import seal as sealed
 from peft_tradeoffs.tasks.metrics import NAMES, of_task
 
@@ -18,7 +18,6 @@ PARAMETERS = 66_955_010
 HEAD = 592_130
 MEMORY = {"full": 1306.0, "lora": 815.0, "qlora": 690.0, "ia3": 780.0}
 RANKLESS = ("full", "ia3")
-PHASES = ("load", "probe", "train", "evaluate", "save")
 OF_CLASSES = [metric.name for metric in of_task("classification")]
 NOTHING = ("failed_phase", "oom_bytes", "diverged_step", "engine_reason")  # null says it
 GPU_ONLY = re.compile(

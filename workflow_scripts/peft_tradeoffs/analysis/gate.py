@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from peft_tradeoffs.analysis.readable import LABEL, NULL, markdown, memory_keys, number
+from peft_tradeoffs.analysis.readable import NULL, markdown, memory_keys, number
 from peft_tradeoffs.analysis.reference import Sweep, arm_name, run_name
 from peft_tradeoffs.analysis.stats import pooled, processes
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, SPLIT, memory_key
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label
+from peft_tradeoffs.tasks.recorded import LABEL
 
 METRIC = "metric_value"
 OF_NOISE, OF_SEEDS, OF_SIZES = "repeats", "seeds", "tensor sizes"  # where a spread comes from

@@ -7,7 +7,6 @@ from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.readable import null_reasons, ways_of_failing
 from peft_tradeoffs.analysis.stats import (
     FEWEST_SEEDS,
-    MEASURED_AS,
     UNKNOWN_SPREAD,
     job_noise,
     over_jobs,
@@ -16,6 +15,7 @@ from peft_tradeoffs.analysis.stats import (
 )
 from peft_tradeoffs.analysis.tables import BEFORE_TRAINING, COMPLETED, QUALITY
 from peft_tradeoffs.tasks.metrics import METRICS
+from peft_tradeoffs.tasks.recorded import MEASURED_AS
 
 
 def by_seed(runs: pd.DataFrame, key: str) -> tuple[dict[int, float], str | None]:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.finished import check_all, has_weights, verified
 from peft_tradeoffs.analysis.readable import (
-    LABEL,
     NULL,
     SHORT,
     cost_keys,
@@ -25,6 +24,7 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights, runs_
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.tasks.metrics import metric_called, metric_label
+from peft_tradeoffs.tasks.recorded import LABEL
 
 METRIC = "metric_value"
 COLUMNS = (

@@ -10,7 +10,6 @@ from peft_tradeoffs.analysis.budgets import round_up
 from peft_tradeoffs.analysis.comparison import ALPHA, UNCORRECTED, WORSE, p_value, with_interval
 from peft_tradeoffs.analysis.notices import Pair, of_rows
 from peft_tradeoffs.analysis.readable import (
-    NOTE,
     NULL,
     PROBE,
     grid,
@@ -19,11 +18,12 @@ from peft_tradeoffs.analysis.readable import (
     unlike,
     warnings_box,
 )
-from peft_tradeoffs.analysis.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
+from peft_tradeoffs.analysis.recommendation import COSTS, LIMITS, NO, TESTS, UNKNOWN, YES
 from peft_tradeoffs.analysis.stats import MOST_EXAMPLES, MOST_SEEDS, noise_notes
 from peft_tradeoffs.analysis.tables import memory_key
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_words
+from peft_tradeoffs.tasks.recorded import NOTE
 
 Row = dict[str, Any]  # of `recommendation.recommendation_frame`, None where nothing stands
 NOUN = {"memory": "peak memory", "time": "training time", "energy": "energy"}
@@ -432,11 +432,11 @@ def _least(rows: list[Row], by: str) -> str:
 
 
 def _limited(limits: dict[str, Any], name: str) -> bool:
-    return limits[COSTS[name]] is not None
+    return limits[LIMITS[name][0]] is not None
 
 
 def _unlimited(limits: dict[str, Any]) -> bool:
-    return all(limits[key] is None for key in ("memory_GiB", "train_s", "energy_J"))
+    return not any(_limited(limits, name) for name in LIMITS)
 
 
 def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
