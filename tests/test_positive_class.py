@@ -1,5 +1,6 @@
 """Of which class F1 is: chosen by a key, the same everywhere, and named wherever the number stands."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from peft_tradeoffs.analysis.comparison import read_comparison
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.data_files import Table
-from peft_tradeoffs.inputs.positive_class import of_labels, put_last
-from peft_tradeoffs.inputs.splits import Split, make_splits
+from peft_tradeoffs.inputs.splits import Split
 from peft_tradeoffs.tasks import metric_names, metrics
 from peft_tradeoffs.tasks.metrics import metric_of
+from peft_tradeoffs.tasks.task import TASKS
 from test_comparison import ROWS, compared
 
 LABELS = ["anomaly", "normal", "normal", "normal"] * 5
@@ -29,7 +30,10 @@ def table(labels: list[Any], rows: int = 0) -> Table:
 
 def made(labels: list[Any], positive: Any, **settings: Any) -> tuple[dict[str, Split], list[str]]:
     tables_ = {"train": table(labels), "test": table(labels, 100)}
-    return put_last(*make_splits(tables_, ["text"], "label", **settings), positive)
+    splits, names = tiny.splits(tables_, **settings)
+    block = {} if positive is None else {"positive_class": positive}
+    names, labels = TASKS["classification"].arrange("datasets.d", block, names, {s: splits[s].labels for s in splits})
+    return {name: dataclasses.replace(split, labels=labels[name]) for name, split in splits.items()}, names
 
 
 def test_the_positive_class_is_the_second_and_the_rows_stay():
@@ -86,7 +90,7 @@ def test_what_yaml_makes_of_a_name_finds_its_class(labels, positive, first):
     ],
 )
 def test_a_name_that_is_no_class_lists_the_classes(labels, positive, message):
-    with pytest.raises(InputError, match=rf"^config key positive_class: .*{message}"):
+    with pytest.raises(InputError, match=rf"^config key datasets\.d\.positive_class: .*{message}"):
         made(labels * 3, positive)
 
 
@@ -119,7 +123,9 @@ def test_names_that_readers_see():
     assert metric_names.metric_name({"metric": "f1", "positive_class": float("nan")}) == "macro F1"
     assert metric_names.metric_name({"metric": "f1"}) == "F1"
     assert metric_names.metric_name({"metric": "f1", "positive_class": "x\n" * 90}).endswith("…'")
-    assert (of_labels(["a", "b"]), of_labels(["a", "b", "c"]), of_labels(None)) == ("b", None, None)
+    of_labels = TASKS["classification"].positive_class
+    assert (of_labels(["a", "b"]), of_labels(["a", "b", "c"])) == ("b", None)
+    assert TASKS["regression"].positive_class(None) is None
 
 
 def f1_runs(positive: str | None) -> list[dict[str, Any]]:

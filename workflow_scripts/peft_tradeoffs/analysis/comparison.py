@@ -39,6 +39,7 @@ from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.tasks.metric_names import difference_unit, metric_label
 from peft_tradeoffs.tasks.metrics import metric_of, pseudo_values
+from peft_tradeoffs.tasks.task import TASKS
 
 ALPHA = 1 - LEVEL
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
@@ -75,38 +76,20 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     Raises InputError if they are missing, not as the run published them, broken, not finite, not what the logits say or
     do not give its metric.
     """
-    kind = float if run["task"] == "regression" else int
-    remedy = REMEDY
     verified(path.parent, path.name)
+    task = TASKS[run["task"]]
     try:
-        table = pd.read_csv(path, dtype={"row": int, "label": float, "prediction": float})
-        labels, predicted, rows = (table[key].to_numpy() for key in ("label", "prediction", "row"))
-        logits = table.filter(like="logit_").to_numpy(dtype=float)
-    except KeyError as error:
-        raise InputError(f"{path}: not a run's predictions (no column {error}); {remedy}") from None
+        table = pd.read_csv(path, dtype=dict(task.columns))
     except ValueError as error:
-        raise InputError(f"{path}: not a run's predictions ({error}); {remedy}") from None
-    if len(table) != run["test_rows"]:
-        raise InputError(f"{path}: {len(table)} rows, but the run's summary says {run['test_rows']}; {remedy}")
-    broken = ~np.isfinite(np.column_stack([labels, predicted, logits])).all(axis=1)
-    if broken.any():
-        where = f"the first in line {int(broken.argmax()) + 2}"
-        raise InputError(f"{path}: {broken.sum()} rows with a value that is not finite, {where}; {remedy}")
-    classes = logits.shape[1]
-    if kind is int:
-        strange = ~np.isin(np.column_stack([labels, predicted]), np.arange(classes)).all(axis=1)
-        if strange.any():
-            where = f"line {int(strange.argmax()) + 2}"
-            raise InputError(f"{path}, {where}: a label or prediction that is none of {classes} classes; {remedy}")
-        labels, predicted = labels.astype(int), predicted.astype(int)
-    said = logits[np.arange(len(logits)), predicted] == logits.max(axis=1) if kind is int else logits[:, 0] == predicted
-    if not said.all():
-        raise InputError(f"{path}, line {int(said.argmin()) + 2}: a prediction that its logits contradict; {remedy}")
+        raise InputError(f"{path}: not a run's predictions ({error}); {REMEDY}") from None
+    columns = {str(name): values.to_numpy() for name, values in table.items()}
+    of_run = task.read(path, columns, run["test_rows"])
+    labels, predicted, classes = of_run.target, of_run.prediction, of_run.classes
     found = metric_of(labels, predicted, run["metric"], classes)
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"
-        raise InputError(f"{path}: its {run['metric']} is {found:.6f}, but {of_summary}; {remedy}")
-    return Predicted(rows, labels, predicted, pseudo_values(labels, predicted, run["metric"], classes))
+        raise InputError(f"{path}: its {run['metric']} is {found:.6f}, but {of_summary}; {REMEDY}")
+    return Predicted(of_run.rows, labels, predicted, pseudo_values(labels, predicted, run["metric"], classes))
 
 
 def comparison_frame(
