@@ -66,7 +66,7 @@ class Predicted:
 
     rows: np.ndarray  # [n] rows in the source
     labels: np.ndarray  # [n]
-    predicted: np.ndarray  # [n]
+    right: np.ndarray | None  # [n] bool; None where no answer is right or wrong
     contributions: np.ndarray  # [n] jackknife pseudo-values of the metric
 
 
@@ -89,7 +89,8 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"
         raise InputError(f"{path}: its {run['metric']} is {found:.6f}, but {of_summary}; {REMEDY}")
-    return Predicted(of_run.rows, labels, predicted, pseudo_values(labels, predicted, run["metric"], classes))
+    contributions = pseudo_values(labels, predicted, run["metric"], classes)
+    return Predicted(of_run.rows, labels, task.right(of_run), contributions)
 
 
 def comparison_frame(
@@ -281,8 +282,9 @@ def _against(runs: Runs, baseline: Runs, metric: str) -> tuple[dict[str, Any], C
     differences = np.array([runs[seed][0] - baseline[seed][0] for seed in shared])
     pairs = [(runs[seed][1], baseline[seed][1]) for seed in shared]
     found["difference"] = float(differences.mean())
-    if np.issubdtype(pairs[0][0].labels.dtype, np.integer):
-        p = [mcnemar(one.predicted == one.labels, other.predicted == other.labels) for one, other in pairs]
+    both_right = [(one.right, other.right) for one, other in pairs if one.right is not None and other.right is not None]
+    if both_right:
+        p = [mcnemar(one, other) for one, other in both_right]
         found["mcnemar"] = "; ".join(f"{seed}: {value:.4g}" for seed, value in zip(shared, p, strict=True))
     seeds = over_seeds(differences)
     if seeds is not None:

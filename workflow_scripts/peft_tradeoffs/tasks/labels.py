@@ -207,6 +207,9 @@ class Classification(_Labelled):
     def spread(self, of: Predictions) -> float | None:
         return None
 
+    def right(self, of: Predictions) -> np.ndarray | None:
+        return np.asarray(of.prediction == of.target)
+
     def positive_class(self, names: list[str] | None) -> str | None:
         """The class that F1 is of; None of several classes."""
         return names[1] if names and len(names) == 2 else None
@@ -291,6 +294,9 @@ class Regression(_Labelled):
 
     def spread(self, of: Predictions) -> float | None:
         return spread(of.logits, of.target)
+
+    def right(self, of: Predictions) -> np.ndarray | None:
+        return None
 
     def positive_class(self, names: list[str] | None) -> str | None:
         return None

@@ -144,6 +144,9 @@ class Task(Protocol):
     def spread(self, of: Predictions) -> float | None:
         """Standard deviation of the predictions over that of the targets; None where they are no numbers."""
 
+    def right(self, of: Predictions) -> np.ndarray | None:
+        """Where [n] a prediction is right; None where none is right or wrong."""
+
     # the predictions file
 
     @property
