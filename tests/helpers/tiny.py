@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,25 @@ def sentences(count: int, seed: int = 0) -> list[tuple[str, int]]:
             words[position] = str(random.choice(GOOD if label else BAD))
         rows.append((" ".join(words), label))
     return rows
+
+
+def splits(
+    tables: dict[str, Any], text: Sequence[str] = ("text",), task: str = "classification", **settings: Any
+) -> Any:
+    """The splits of tables with a column `label`, and the classes' names; `settings`: those of a draw, and warnings."""
+    from peft_tradeoffs.inputs.splits import Draw, make_splits
+    from peft_tradeoffs.tasks.task import TASKS
+
+    warnings = settings.pop("warnings", [])
+    return make_splits(tables, text, "label", TASKS[task], Draw(**settings), warnings)
+
+
+def write_splits(splits: Any, names: list[str] | None, folder: Path, task: str = "classification") -> None:
+    """Write splits that were made of local files."""
+    from peft_tradeoffs.inputs.splits import write_splits
+    from peft_tradeoffs.tasks.task import TASKS
+
+    write_splits(splits, names, TASKS[task], {"source": "files"}, folder)
 
 
 def write_tsv(path: Path, rows: list[tuple], header: str = "sentence\tlabel") -> Path:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from peft_tradeoffs.inputs.classifier import HEAD
+from peft_tradeoffs.core.layout import HEAD
 from peft_tradeoffs.report import cards
 from peft_tradeoffs.training import methods
 from test_methods import LORA, NF4, build

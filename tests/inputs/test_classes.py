@@ -3,9 +3,9 @@
 import re
 
 import pytest
+import tiny
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.data_files import Table
-from peft_tradeoffs.inputs.splits import make_splits
 
 OTHER = object()  # the test split has the labels of train
 
@@ -17,7 +17,7 @@ def classes(train: list, test=OTHER, declared=None, **settings) -> tuple[list[st
         columns = {"text": [f"{split} {i}" for i in range(len(labels))], "label": labels}
         tables[split] = Table(f"{split}.csv", columns, range(2, len(labels) + 2), "line", declared)
     warnings: list[str] = []
-    splits, names = make_splits(tables, ["text"], "label", warnings=warnings, **settings)
+    splits, names = tiny.splits(tables, warnings=warnings, **settings)
     return names, [split.labels.tolist() for split in splits.values()], warnings
 
 

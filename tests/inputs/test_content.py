@@ -11,7 +11,7 @@ from peft_tradeoffs.config import preflight
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs import content, data_files, splits
+from peft_tradeoffs.inputs import content, data_files
 
 OLD = (1_600_000_000, 1_600_000_000)
 
@@ -140,9 +140,9 @@ def study(tmp_path: Path) -> Path:
         )
         for split in ("train", "test")
     }
-    parts, names, *_ = splits.make_splits(tables, ["text"], "label")
+    parts, names, *_ = tiny.splits(tables)
     (results / "data/reviews").mkdir(parents=True)
-    splits.write_splits(parts, names, {}, results / "data/reviews")
+    tiny.write_splits(parts, names, results / "data/reviews")
     tokens = results / "tokens/reviews/tiny.npz"
     tokens.parent.mkdir(parents=True)
     tokens.write_bytes(b"tokens" * 100)

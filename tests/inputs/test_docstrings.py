@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs import docstrings
-from peft_tradeoffs.inputs.docstrings import docstring_table, package_versions
+from peft_tradeoffs.inputs import datasets
+from peft_tradeoffs.inputs.datasets import docstring_table, package_versions
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon"
 
@@ -61,7 +61,7 @@ def test_what_is_kept_of_a_docstring(packages):
         'def path():\n    r"""Matches \\d one or more times."""\n'
     )
     (packages / "ponds" / "broken.py").write_text('"""A template of some six words."""\n{{ not python }}\n')
-    found = docstrings._paragraphs("ponds", docstrings._mask_pattern(["ponds", "lakes"]))
+    found = datasets._paragraphs("ponds", datasets._mask_pattern(["ponds", "lakes"]))
     assert found[:3] == [
         "The module's own first paragraph of eight words.",
         "package and the packageError, package.deep, package.array and spam.",
@@ -76,7 +76,7 @@ def test_tests_are_left_out(packages):
         file.parent.mkdir(exist_ok=True)
         file.write_text('"""A docstring that belongs to the tests alone."""\n')
     (packages / "ponds" / "sub" / "a.py").write_text('"""A docstring that belongs to the package itself."""\n')
-    found = docstrings._paragraphs("ponds", docstrings._mask_pattern(["ponds"]))
+    found = datasets._paragraphs("ponds", datasets._mask_pattern(["ponds"]))
     assert len(found) == 26
     assert "A docstring that belongs to the package itself." in found
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs import hub
 from peft_tradeoffs.inputs.data_files import Table
-from peft_tradeoffs.inputs.splits import check_distinct, make_splits, stratified_sample, write_splits
+from peft_tradeoffs.inputs.splits import check_distinct, stratified_sample
 
 SCRIPT = Path(__file__).parents[2] / "workflow_scripts" / "fetch_dataset.py"
 
@@ -25,7 +26,7 @@ def table(labels, texts=None, name="a.tsv", classes=None) -> Table:
 
 def split(train, test=None, texts=None, **settings):
     tables = {"train": table(train, texts)} | ({"test": table(test, name="b.tsv")} if test else {})
-    return make_splits(tables, ["text"], "label", **settings)
+    return tiny.splits(tables, **settings)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_class_names_are_sorted_and_numbers_by_value(labels, names):
 def test_the_source_s_class_order_is_kept():
     ordered = table(["no", "yes", "no", "yes"], classes=["yes", "unused", "no"])
     other = table(["no", "yes", "no", "yes"], name="b.tsv", classes=["yes", "unused", "no"])
-    splits, names = make_splits({"train": ordered, "test": other}, ["text"], "label")
+    splits, names = tiny.splits({"train": ordered, "test": other})
     assert names == ["yes", "no"]
     assert splits["test"].labels.tolist() == [1, 0, 1, 0]
 
@@ -69,7 +70,7 @@ def test_regression_labels_are_floats():
 def test_two_text_columns():
     both = Table("a.csv", {"a": ["x", "y"], "b": ["z", "z"], "label": [0, 1]}, [2, 3], "line")
     test = Table("b.csv", {"a": ["v", "w"], "b": ["z", "z"], "label": [0, 1]}, [2, 3], "line")
-    splits, _ = make_splits({"train": both, "test": test}, ["a", "b"], "label")
+    splits, _ = tiny.splits({"train": both, "test": test}, ["a", "b"])
     assert splits["train"].texts == [("x", "z"), ("y", "z")]
 
 
@@ -232,7 +233,7 @@ def test_a_test_split_is_needed():
 class TestWriting:
     def written(self, folder: Path, labels=("x", "y"), **settings):
         splits, names = split(list(labels) * 10, list(labels), **settings)
-        write_splits(splits, names, {"source": "files"}, folder)
+        tiny.write_splits(splits, names, folder, settings.get("task", "classification"))
         return json.loads((folder / "dataset.json").read_text())
 
     def test_files(self, tmp_path):
@@ -271,8 +272,8 @@ class TestWriting:
     def test_pairs_and_texts_of_train_are_counted(self, tmp_path):
         both = Table("a.csv", {"a": ["x", "y"], "b": ["z", "z"], "label": [0, 1]}, [2, 3], "line")
         other = Table("b.csv", {"a": ["x", "new"], "b": ["z", "z"], "label": [0, 1]}, [2, 3], "line")
-        splits, names = make_splits({"train": both, "test": other}, ["a", "b"], "label")
-        write_splits(splits, names, {}, tmp_path)
+        splits, names = tiny.splits({"train": both, "test": other}, ["a", "b"])
+        tiny.write_splits(splits, names, tmp_path)
         described = json.loads((tmp_path / "dataset.json").read_text())
         assert described["pair"] is True
         assert described["splits"]["test"]["in_train"] == 1
@@ -280,7 +281,7 @@ class TestWriting:
 
     def test_a_stale_validation_split_goes(self, tmp_path):
         splits, names = split([0, 1] * 20, fractions={"test": 0.2, "validation": 0.2})
-        write_splits(splits, names, {}, tmp_path)
+        tiny.write_splits(splits, names, tmp_path)
         assert (tmp_path / "validation.parquet").exists()
         self.written(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -408,15 +409,15 @@ class TestHub:
 
     @pytest.fixture
     def load(self, tmp_path):
-        import fetch_dataset
+        from peft_tradeoffs.inputs import datasets
 
         (tmp_path / "data").mkdir()
-        return lambda block: fetch_dataset.load_hub(block, tmp_path / "data" / "sst2")
+        return lambda block: datasets.load_hub(block, tmp_path / "data" / "sst2")
 
     def test_class_label_names_in_their_order(self, block, load, tmp_path):
         tables, identity = load(block)
         assert identity == {"path": "owner/name", "config": "sst2", "revision": "0" * 40}
-        splits, names = make_splits(tables, ["sentence"], "label")
+        splits, names = tiny.splits(tables, ["sentence"])
         assert names == ["worse", "better"]
         assert splits["test"].labels.tolist() == [1, 0]
         assert splits["test"].texts == [("dev 0",), ("dev 1",)]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import tokenize_dataset
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.data_files import Table
-from peft_tradeoffs.inputs.splits import make_splits, write_splits
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 SCRIPT = Path(__file__).parents[2] / "workflow_scripts" / "tokenize_dataset.py"
@@ -69,8 +69,8 @@ def data(folder: Path, texts, pairs=None, labels=None, task="classification") ->
     columns = {"a": texts, "label": labels} | ({"b": pairs} if pairs else {})
     table = Table("a.tsv", columns, range(len(texts)), "line")
     text = ["a", "b"] if pairs else ["a"]
-    splits, names = make_splits({"train": table, "test": table}, text, "label", task=task)
-    write_splits(splits, names, {}, folder)
+    splits, names = tiny.splits({"train": table, "test": table}, text, task)
+    tiny.write_splits(splits, names, folder, task)
     return folder
 
 

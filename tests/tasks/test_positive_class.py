@@ -1,5 +1,6 @@
 """Of which class F1 is: chosen by a key, the same everywhere, and named wherever the number stands."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from peft_tradeoffs.analysis.comparison import read_comparison
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.data_files import Table
-from peft_tradeoffs.inputs.positive_class import of_labels, put_last
-from peft_tradeoffs.inputs.splits import Split, make_splits
+from peft_tradeoffs.inputs.splits import Split
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.metrics import METRICS, Answers, metric_words
+from peft_tradeoffs.tasks.metrics import METRICS, metric_words
+from peft_tradeoffs.tasks.scored import Scored
+from peft_tradeoffs.tasks.task import TASKS
 from test_comparison import ROWS, compared
 
 LABELS = ["anomaly", "normal", "normal", "normal"] * 5
@@ -29,7 +31,10 @@ def table(labels: list[Any], rows: int = 0) -> Table:
 
 def made(labels: list[Any], positive: Any, **settings: Any) -> tuple[dict[str, Split], list[str]]:
     tables_ = {"train": table(labels), "test": table(labels, 100)}
-    return put_last(*make_splits(tables_, ["text"], "label", **settings), positive)
+    splits, names = tiny.splits(tables_, **settings)
+    block = {} if positive is None else {"positive_class": positive}
+    names, labels = TASKS["classification"].arrange("datasets.d", block, names, {s: splits[s].labels for s in splits})
+    return {name: dataclasses.replace(split, labels=labels[name]) for name, split in splits.items()}, names
 
 
 def test_the_positive_class_is_the_second_and_the_rows_stay():
@@ -48,7 +53,7 @@ def test_f1_and_its_jackknife_are_of_that_class():
     labels = splits["test"].labels
     never = np.zeros(len(labels), int)
     logits = np.eye(2, dtype=np.float32)[never]
-    assert metrics.evaluate(logits, labels, "classification")["f1"] == METRICS["f1"].of(Answers(labels, never, 2)) == 0
+    assert metrics.evaluate(logits, labels, "classification")["f1"] == METRICS["f1"].of(Scored(labels, never, 2)) == 0
     plain = made(LABELS, None)[0]["test"].labels
     assert metrics.evaluate(logits[:, ::-1], plain, "classification")["f1"] == pytest.approx(6 / 7)
 
@@ -86,7 +91,7 @@ def test_what_yaml_makes_of_a_name_finds_its_class(labels, positive, first):
     ],
 )
 def test_a_name_that_is_no_class_lists_the_classes(labels, positive, message):
-    with pytest.raises(InputError, match=rf"^config key positive_class: .*{message}"):
+    with pytest.raises(InputError, match=rf"^config key datasets\.d\.positive_class: .*{message}"):
         made(labels * 3, positive)
 
 
@@ -119,7 +124,9 @@ def test_names_that_readers_see():
     assert metrics.metric_name({"metric": "f1", "positive_class": float("nan")}) == "macro F1"
     assert metrics.metric_name({"metric": "f1"}) == "F1"
     assert metrics.metric_name({"metric": "f1", "positive_class": "x\n" * 90}).endswith("…'")
-    assert (of_labels(["a", "b"]), of_labels(["a", "b", "c"]), of_labels(None)) == ("b", None, None)
+    of_labels = TASKS["classification"].positive_class
+    assert (of_labels(["a", "b"]), of_labels(["a", "b", "c"])) == ("b", None)
+    assert TASKS["regression"].positive_class(None) is None
 
 
 def f1_runs(positive: str | None) -> list[dict[str, Any]]:
@@ -156,7 +163,7 @@ def test_comparison_and_verdict_name_it(tmp_path: Path):
             changes = {
                 "metric": "f1",
                 "positive_class": "anomaly",
-                "metric_value": METRICS["f1"].of(Answers(labels, predicted, 2)),
+                "metric_value": METRICS["f1"].of(Scored(labels, predicted, 2)),
             }
             columns = {"row": np.arange(ROWS), "label": labels, "prediction": predicted}
             runs.append((synthetic.summary(*arm, seed, test_rows=ROWS, **changes), columns))

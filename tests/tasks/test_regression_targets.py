@@ -10,11 +10,13 @@ import pytest
 import torch
 from peft import PeftModel
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.classifier import HEAD
+from peft_tradeoffs.core.layout import HEAD
 from peft_tradeoffs.report import cards
+from peft_tradeoffs.tasks.labels import TargetScale, spread
+from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import methods
 from peft_tradeoffs.training import run as runs
-from peft_tradeoffs.training.scaling import TargetScale, in_own_units, spread
+from peft_tradeoffs.training.scaling import in_own_units
 from test_engine import Bag, fit, split
 from test_methods import LORA, batch, build
 from torch import nn
@@ -142,7 +144,10 @@ def test_targets_that_float32_cannot_tell_apart_stay_out_of_the_weights(tiny_ber
 
 
 def test_the_card_says_how_a_value_is_had():
-    env = {"settings": {"peft": None, "quantization": None}, "targets": {"mean": 2.5, "sd": 0.5, "in_weights": True}}
+    env = {
+        "settings": {"peft": None, "quantization": None, "task": "regression"},
+        "targets": {"mean": 2.5, "sd": 0.5, "in_weights": True},
+    }
     tokens = {"max_length": 32, "num_labels": 1, "pad_token_id": 0}
     assert "\n    value = logits[0, 0]  # in the units" not in (code := cards.example(env, tokens, pair=False))
     assert "\nvalue = logits[0, 0]  # in the units of the data\n" in code
@@ -153,7 +158,8 @@ def test_the_card_says_how_a_value_is_had():
 def test_predictions_are_written_as_they_are(tmp_path: Path):
     splits = targets(1, 1e9)
     values = splits["test"].labels[:, None] + 1e-6
-    runs._write_predictions(tmp_path / "p.csv", splits["test"], values, {"task": "regression"})
+    task, test = TASKS["regression"], splits["test"]
+    task.write(tmp_path / "p.csv", task.predicted(test.rows, test.labels, values))
     rows = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()[1:]]
     assert [[float(row[1]), float(row[2]), float(row[3])] for row in rows] == [
         [label, value, value] for label, value in zip(splits["test"].labels, values[:, 0], strict=True)

@@ -72,7 +72,8 @@ def split(texts: list[list[int]], labels: list) -> Split:
 
 def test_the_dev_split_is_drawn_by_class_and_keeps_equal_texts_together():
     texts = [[1, 2 + i // 2] for i in range(80)]  # every text twice
-    train, dev = carve(split(texts, [int(i // 2 % 4 == 0) for i in range(80)]), 0.25, 0)
+    whole = split(texts, [int(i // 2 % 4 == 0) for i in range(80)])
+    train, dev = carve(whole, whole.labels, 0.25, 0)
     assert sorted([*train.rows, *dev.rows]) == list(range(80))
     of = [{tuple(part.input_ids[a : a + 2]) for a in part.offsets[:-1]} for part in (train, dev)]
     assert not of[0] & of[1]
@@ -81,15 +82,16 @@ def test_the_dev_split_is_drawn_by_class_and_keeps_equal_texts_together():
 
 def test_the_dev_split_has_the_classes_in_proportion():
     labels = [int(i % 4 == 0) for i in range(400)]
-    train, dev = carve(split([[i] for i in range(400)], labels), 0.1, 3)
+    whole = split([[i] for i in range(400)], labels)
+    train, dev = carve(whole, whole.labels, 0.1, 3)
     assert (len(train), len(dev), dev.labels.sum()) == (360, 40, 10)
-    again, other = (carve(split([[i] for i in range(400)], labels), 0.1, seed)[1] for seed in (3, 4))
+    again, other = (carve(whole, whole.labels, 0.1, seed)[1] for seed in (3, 4))
     assert list(again.rows) == list(dev.rows) != list(other.rows)
 
 
 def test_a_dev_split_too_small_is_refused():
     with pytest.raises(InputError, match=r"config key tune.fraction: 0.1 of the 8 different texts of train is 1, at"):
-        carve(split([[i] for i in range(8)], [0, 1] * 4), 0.1, 0)
+        carve(split([[i] for i in range(8)], [0, 1] * 4), np.array([0, 1] * 4), 0.1, 0)
 
 
 def config(**methods):

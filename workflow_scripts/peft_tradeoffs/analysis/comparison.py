@@ -35,7 +35,8 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weig
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import arm_label
-from peft_tradeoffs.tasks.metrics import METRICS, Answers, difference_unit, metric_called, metric_label, metric_words
+from peft_tradeoffs.tasks.metrics import METRICS, difference_unit, metric_called, metric_label, metric_words
+from peft_tradeoffs.tasks.task import TASKS
 
 ALPHA = 1 - LEVEL
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
@@ -62,7 +63,7 @@ class Predicted:
 
     rows: np.ndarray  # [n] rows in the source
     labels: np.ndarray  # [n]
-    predicted: np.ndarray  # [n]
+    right: np.ndarray | None  # [n] bool; None where no answer is right or wrong
     contributions: np.ndarray  # [n] jackknife pseudo-values of the metric
 
 
@@ -72,39 +73,19 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     Raises InputError if they are missing, not as the run published them, broken, not finite, not what the logits say or
     do not give its metric.
     """
-    kind = float if run["task"] == "regression" else int
-    remedy = REMEDY
     verified(path.parent, path.name)
+    task = TASKS[run["task"]]
     try:
-        table = pd.read_csv(path, dtype={"row": int, "label": float, "prediction": float})
-        labels, predicted, rows = (table[key].to_numpy() for key in ("label", "prediction", "row"))
-        logits = table.filter(like="logit_").to_numpy(dtype=float)
-    except KeyError as error:
-        raise InputError(f"{path}: not a run's predictions (no column {error}); {remedy}") from None
+        table = pd.read_csv(path, dtype=dict(task.columns))
     except ValueError as error:
-        raise InputError(f"{path}: not a run's predictions ({error}); {remedy}") from None
-    if len(table) != run["test_rows"]:
-        raise InputError(f"{path}: {len(table)} rows, but the run's summary says {run['test_rows']}; {remedy}")
-    broken = ~np.isfinite(np.column_stack([labels, predicted, logits])).all(axis=1)
-    if broken.any():
-        where = f"the first in line {int(broken.argmax()) + 2}"
-        raise InputError(f"{path}: {broken.sum()} rows with a value that is not finite, {where}; {remedy}")
-    classes = logits.shape[1]
-    if kind is int:
-        strange = ~np.isin(np.column_stack([labels, predicted]), np.arange(classes)).all(axis=1)
-        if strange.any():
-            where = f"line {int(strange.argmax()) + 2}"
-            raise InputError(f"{path}, {where}: a label or prediction that is none of {classes} classes; {remedy}")
-        labels, predicted = labels.astype(int), predicted.astype(int)
-    said = logits[np.arange(len(logits)), predicted] == logits.max(axis=1) if kind is int else logits[:, 0] == predicted
-    if not said.all():
-        raise InputError(f"{path}, line {int(said.argmin()) + 2}: a prediction that its logits contradict; {remedy}")
-    metric, scored = METRICS[run["metric"]], Answers(labels, predicted, classes)
+        raise InputError(f"{path}: not a run's predictions ({error}); {REMEDY}") from None
+    columns = {str(name): values.to_numpy() for name, values in table.items()}
+    scored, metric = task.read(path, columns, run["test_rows"]), METRICS[run["metric"]]
     found = math.nan if (value := metric.of(scored)) is None else value
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"
-        raise InputError(f"{path}: its {metric.name} is {found:.6f}, but {of_summary}; {remedy}")
-    return Predicted(rows, labels, predicted, metric.contributions(scored))
+        raise InputError(f"{path}: its {metric.name} is {found:.6f}, but {of_summary}; {REMEDY}")
+    return Predicted(scored.rows, scored.target, task.right(scored), metric.contributions(scored))
 
 
 def comparison_frame(
@@ -296,8 +277,9 @@ def _against(runs: Runs, baseline: Runs, metric: str) -> tuple[dict[str, Any], C
     differences = np.array([runs[seed][0] - baseline[seed][0] for seed in shared])
     pairs = [(runs[seed][1], baseline[seed][1]) for seed in shared]
     found["difference"] = float(differences.mean())
-    if np.issubdtype(pairs[0][0].labels.dtype, np.integer):
-        p = [mcnemar(one.predicted == one.labels, other.predicted == other.labels) for one, other in pairs]
+    both_right = [(one.right, other.right) for one, other in pairs if one.right is not None and other.right is not None]
+    if both_right:
+        p = [mcnemar(one, other) for one, other in both_right]
         found["mcnemar"] = "; ".join(f"{seed}: {value:.4g}" for seed, value in zip(shared, p, strict=True))
     seeds = over_seeds(differences)
     if seeds is not None:

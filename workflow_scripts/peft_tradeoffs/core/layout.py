@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[3]
 SCRIPTS = REPOSITORY / "workflow_scripts"
 SCHEMAS = REPOSITORY / "schemas"
 AXES = ("dataset", "model", "arm", "seed")
+HEAD = "head.json"  # beside an adapter: what Transformers must be given, beside the base model, to make its head
 
 
 @functools.cache

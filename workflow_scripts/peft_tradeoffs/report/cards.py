@@ -31,8 +31,8 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label, fenced, literal, masked, one_line, without_paths
 from peft_tradeoffs.report.export import described
 from peft_tradeoffs.tasks.metrics import METRICS, Metric, metric_name, with_unit
+from peft_tradeoffs.tasks.task import TASKS, Task
 
-HEAD = "head.json"  # as classifier.HEAD, whose import takes seconds
 SAVED = "OWNER/NAME"  # what a reader puts the repository's id, or a folder, in place of
 OWN_BASE = "BASE"
 
@@ -45,36 +45,27 @@ def example(env: dict[str, Any], tokens: dict[str, Any], pair: bool, labels: lis
     """
     length = tokens["max_length"]
     texts = '"a text", "and its pair"' if pair else '"a text"'
-    lines = _adapter(env, tokens, labels) if env["settings"]["peft"] else _checkpoint()
-    lines += [
-        "model.eval()",
-        f'inputs = tokenizer({texts}, truncation=True, max_length={length}, return_tensors="pt")',
-        "with torch.no_grad():",
-        "    logits = model(**inputs).logits",
-    ]
-    if targets := env.get("targets"):
-        if targets["in_weights"]:
-            lines.append("value = logits[0, 0]  # in the units of the data")
-        else:  # what is learned are standard deviations from the mean of the training targets
-            lines.append(f"value = logits[0, 0] * {targets['sd']!r} + {targets['mean']!r}  # in the units of the data")
+    task = TASKS[env["settings"]["task"]]
+    lines = _adapter(env, tokens, labels) if env["settings"]["peft"] else _checkpoint(task)
+    lines += task.usage(f"{texts}, truncation=True, max_length={length}", env.get("targets"))
     return fenced("\n".join(lines), "python")
 
 
-def _checkpoint() -> list[str]:
+def _checkpoint(task: Task) -> list[str]:
     return [
         "import torch",
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        f"from transformers import {task.auto_class}, AutoTokenizer",
         "",
         f'saved = "{SAVED}"  # or this folder',
         "tokenizer = AutoTokenizer.from_pretrained(saved)",
-        "model = AutoModelForSequenceClassification.from_pretrained(saved)",
+        f"model = {task.auto_class}.from_pretrained(saved)",
     ]
 
 
 def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | None) -> list[str]:
-    model, quantization = env["model"], env["settings"]["quantization"]
+    model, quantization, task = env["model"], env["settings"]["quantization"], TASKS[env["settings"]["task"]]
     lines = ["import torch", "from peft import PeftModel"]
-    names = ["AutoModelForSequenceClassification", "AutoTokenizer", *(["BitsAndBytesConfig"] if quantization else [])]
+    names = [task.auto_class, "AutoTokenizer", *(["BitsAndBytesConfig"] if quantization else [])]
     lines += [f"from transformers import {', '.join(names)}", "", f'saved = "{SAVED}"  # or this folder']
     if model["source"] == "hub":
         lines.append(f"base = {model['path']!r}")
@@ -82,15 +73,9 @@ def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | No
     else:
         lines.append(f'base = "{OWN_BASE}"  # the folder of the base model, which is described below')
         where = "base"
-    options = [f"num_labels={tokens['num_labels']}", f"pad_token_id={tokens['pad_token_id']}"]
-    if tokens["num_labels"] == 1:
-        options.append('problem_type="regression"')
-    elif not labels:
-        lines.append(f"# the names of the classes: `labels` in the file {HEAD} beside the adapter")
-    else:
-        lines.append(f"labels = {labels!r}")
-        options.append("id2label=dict(enumerate(labels))")
-        options.append("label2id={name: index for index, name in enumerate(labels)}")
+    more, of_head = task.head_options(labels)
+    lines += more
+    options = [f"num_labels={tokens['num_labels']}", f"pad_token_id={tokens['pad_token_id']}", *of_head]
     if quantization:
         # The head is never quantised, nor what some models have in it below another name.
         skip = [name for part in model["head"] for name in (part, f"{part}.dense")]
@@ -101,12 +86,11 @@ def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | No
     return [
         *lines,
         f"tokenizer = AutoTokenizer.from_pretrained({where})",
-        f"model = AutoModelForSequenceClassification.from_pretrained({where}, {', '.join(options)})",
+        f"model = {task.auto_class}.from_pretrained({where}, {', '.join(options)})",
         "model = PeftModel.from_pretrained(model, saved)",
     ]
 
 
-TASK = "text-classification"  # the hub's name of it, for regression over texts too
 NOT_SETTINGS = ("dataset", "model", "arm", "method", "rank", "allow_shared_gpu", "save_weights")
 FEW = 20  # class names that are worth listing
 
@@ -214,7 +198,7 @@ def metadata(subject: Subject) -> Metadata:
         base_model=base,
         base_model_relation=("adapter" if subject.is_adapter else "finetune") if base else None,
         library_name="peft" if subject.is_adapter else "transformers",
-        pipeline_tag=TASK,
+        pipeline_tag=TASKS[settings["task"]].pipeline_tag,
         tags=tags,
         datasets=on_hub,
         metrics=[subject.metric.on_hub],
@@ -228,7 +212,7 @@ def _results(subject: Subject) -> list[EvalResult]:
     hub = block["source"] == "hub"
     return [
         EvalResult(
-            task_type=TASK,
+            task_type=TASKS[run["task"]].pipeline_tag,
             dataset_type=block["path"] if hub else run["dataset"],
             dataset_name=run["dataset"],
             dataset_config=block["config"] if hub else None,

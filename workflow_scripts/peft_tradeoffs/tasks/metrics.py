@@ -6,42 +6,18 @@ A metric is added here alone: one entry of METRICS. Schemas, tables, comparison,
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.tasks.scored import Scored
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CLASSIFICATION, REGRESSION = "classification", "regression"  # kinds of tasks that metrics are for
 LONGEST = 40  # characters of a class name that are shown
-
-
-class Scored(Protocol):
-    """A split's labels and what was predicted of them: class indices below `classes`, or values."""
-
-    @property
-    def target(self) -> np.ndarray:
-        """Labels [n]."""
-
-    @property
-    def prediction(self) -> np.ndarray:
-        """Predictions [n]."""
-
-    @property
-    def classes(self) -> int:
-        """How many classes there are; 1 for values."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Labels and predictions alone, as `Scored` has them."""
-
-    target: np.ndarray  # [n]
-    prediction: np.ndarray  # [n]
-    classes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +137,7 @@ def rank_moments(scored: Scored) -> np.ndarray:
 def _ranked(scored: Scored) -> Scored:
     from scipy.stats import rankdata
 
-    return Answers(rankdata(scored.target), rankdata(scored.prediction), scored.classes)
+    return Scored(rankdata(scored.target), rankdata(scored.prediction), scored.classes)
 
 
 def _accuracy(sums: np.ndarray) -> float:
@@ -310,6 +286,11 @@ def of_task(task: str) -> list[Metric]:
     return [metric for metric in _ALL if metric.task == task]
 
 
+def names_of(task: str) -> tuple[str, ...]:
+    """The names of the metrics of a kind of task, the default first."""
+    return tuple(metric.name for metric in of_task(task))
+
+
 def metric_called(name: Any) -> Metric:
     """The metric of this name; for another one, of imported results say, or null, one that is shown as it is stored."""
     if name in METRICS:
@@ -344,7 +325,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
     else:
         chosen = logits[np.arange(len(labels)), labels]
         result["loss"] = float((np.logaddexp.reduce(logits, axis=1) - chosen).mean())
-    scored = Answers(labels, predicted, logits.shape[1])
+    scored = Scored(labels, predicted, logits.shape[1])
     return result | {metric.name: metric.of(scored) for metric in of_task(task)}
 
 

@@ -4,15 +4,15 @@ import functools
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.data_files import NAMED_PLACES, Faults, Table, refuse
+from peft_tradeoffs.core.errors import NAMED_PLACES, InputError, refuse
+from peft_tradeoffs.tasks.scored import Column
 
 ORDERED = re.compile(r"-?\d+(\.\d+)?", re.ASCII)  # class names that are ordered by value
 NUMBER = re.compile(r"[+-]?(?:0|[1-9]\d*|0?(?=\.\d))(?:\.\d*)?", re.ASCII)  # 007 is none, it may be a code
@@ -35,6 +35,7 @@ LOOKALIKES = str.maketrans(  # Cyrillic and Greek letters, lower case, dashes an
     "aeopcyxijsdhqwkoaepuvikt-------'''",
 )
 QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e"
+Key = tuple[str, Any]  # what is the same for spellings of one class: a kind, and the value
 SENTENCE = "The labels {} are {} and one class, {!r}."
 
 
@@ -67,9 +68,7 @@ def _invisible() -> tuple[re.Pattern[str], re.Pattern[str]]:
     return re.compile(f"[{short}]"), re.compile(f"[{beyond}]")
 
 
-def classify(
-    tables: Mapping[str, Table], label: str, faults: Mapping[str, Faults], warnings: list[str]
-) -> tuple[list[str], dict[str, np.ndarray]]:
+def classify(label: str, columns: Mapping[str, Column], warnings: list[str]) -> tuple[list[str], dict[str, np.ndarray]]:
     """The class names in the order of their indices, and each split's class indices ([n] int64).
 
     Names are str, in the order of the source or else sorted, numbers by value: an integer 1, the text "1" and a float
@@ -78,20 +77,18 @@ def classify(
     in train of a number, the most frequent of a boolean, the clean one of a text. What became one class, and classes
     that look alike, are told in `warnings`.
     Labels that are missing (nan or NA among numbers or booleans too, but not "none"), of another type or not in train
-    go to the splits' `faults`.
+    go to the columns' faults. `label` is what errors call the column.
     Raises InputError for those, and for too many classes.
     """
-    spelled = {}
-    for split, table in tables.items():
-        spelled[split] = _spellings(table, label, faults[split])
-    declared = tables["train"].label_names
+    spelled = {split: _spellings(column, label) for split, column in columns.items()}
+    declared = columns["train"].declared
     values = {name for names in spelled.values() for name in names if name}
     keys = {name: ("text", name) for name in values} if declared else _keys(values)
     among = None if declared else _only({name for name in spelled["train"] if name}, keys)
     if among:
         for split, names in spelled.items():
-            _miss(names, tables[split], label, faults[split], among)
-    classes: dict[Hashable, Found] = defaultdict(Found)
+            _miss(names, columns[split], label, among)
+    classes: dict[Key, Found] = defaultdict(Found)
     for split, names in spelled.items():
         for name, count in Counter(names).items():
             if name:
@@ -99,38 +96,38 @@ def classify(
                 if split == "train":
                     classes[keys[name]].in_train[name] += count
     named = {key: _name(key, found.in_train) for key, found in classes.items() if found.in_train}
-    if not any(fault.kinds for fault in faults.values()):
-        _check_count(tables["train"], label, set(named.values()))
+    if not any(column.faults.kinds for column in columns.values()):
+        _check_count(columns["train"], label, set(named.values()))
     for split, names in spelled.items():
         unknown = [(i, name) for i, name in enumerate(names) if name and keys[name] not in named]
         if unknown:
-            _add_unknown(tables[split], unknown, label, _order(named.values(), declared), faults[split])
-    refuse(list(faults.values()))
+            _add_unknown(columns[split], unknown, label, _order(named.values(), declared))
+    refuse([column.faults for column in columns.values()])
     order = _order(named.values(), declared)
     index = {name: i for i, name in enumerate(order)}
     warnings += _merged(named, classes) + _alike(
         named, classes, NOT_A_NUMBER | ({CLASS_AMONG_NUMBERS, *AMONG_NUMBERS} if among else set())
     )
     return order, {
-        split: np.array([index[named[keys[name]]] for name in names], dtype=np.int64)
+        split: np.array([index[named[keys[name]]] for name in names if name], dtype=np.int64)
         for split, names in spelled.items()
     }
 
 
-def _spellings(table: Table, label: str, faults: Faults) -> list[str | None]:
+def _spellings(column: Column, label: str) -> list[str | None]:
     """Each row's label as it is spelled, a number that is whole without its fraction; None where it is missing."""
     names: list[str | None] = []
-    for i, value in enumerate(table.columns[label]):
+    for place, value in zip(column.places, column.values, strict=True):
         name = None
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if value is None or value != value or (isinstance(value, str) and not clean(value)):
-            faults.add(table.places[i], f"no {label!r}", "fill in or remove")
+            column.faults.add(place, f"no {label!r}", "fill in or remove")
         elif not isinstance(value, bool | int | str):
             kind = f"{label!r} is {value!r:.80}, no class"
-            faults.add(table.places[i], kind, "classes are ints or strings (for other numbers set `task: regression`)")
+            column.faults.add(place, kind, "classes are ints or strings (for other numbers set `task: regression`)")
         elif isinstance(value, str) and not encodable(value):
-            faults.add(table.places[i], f"{label!r} has half of a surrogate pair", "correct the escapes")
+            column.faults.add(place, f"{label!r} has half of a surrogate pair", "correct the escapes")
         else:
             name = str(value).strip()
         names.append(name)
@@ -146,14 +143,14 @@ def encodable(text: str) -> bool:
     return True
 
 
-def _keys(names: set[str]) -> dict[str, tuple[str, Any]]:
+def _keys(names: set[str]) -> dict[str, Key]:
     """What is the same for spellings of one class."""
     cleaned = {name: clean(name) for name in names}
     plain = {text for text in cleaned.values() if NUMBER.fullmatch(text)}
     scientific = all(
         NUMBER.fullmatch(text) or SCIENTIFIC.fullmatch(text) or text.lower() in MISSING for text in cleaned.values()
     )
-    keys = {}
+    keys: dict[str, Key] = {}
     for name, text in cleaned.items():
         if text.lower() in BOOLEANS:
             keys[name] = ("boolean", BOOLEANS[text.lower()])
@@ -170,7 +167,7 @@ def _version(text: str, names: set[str]) -> bool:
     return fraction.endswith("0") and fraction.strip("0") != "" and bool(names & {f"{whole}.9", f"{whole}.11"})
 
 
-def _only(names: Iterable[str], keys: Mapping[str, tuple[str, Any]]) -> str | None:
+def _only(names: Iterable[str], keys: Mapping[str, Key]) -> str | None:
     """ "numbers" or "booleans" if names are that but for those that may stand for a missing value, else None."""
     rest = [name for name in names if clean(name).lower() not in MISSING | AMONG_NUMBERS]
     if not rest or not all(keys[name][0] != "text" or LOOSE_NUMBER.fullmatch(clean(name)) for name in rest):
@@ -178,20 +175,21 @@ def _only(names: Iterable[str], keys: Mapping[str, tuple[str, Any]]) -> str | No
     return "booleans" if all(keys[name][0] == "boolean" for name in rest) else "numbers"
 
 
-def _miss(names: list[str | None], table: Table, label: str, faults: Faults, among: str) -> None:
+def _miss(names: list[str | None], column: Column, label: str, among: str) -> None:
     """Set to None the names that stand for a missing value, and note their places."""
     for i, name in enumerate(names):
         if name and clean(name).lower() in MISSING and clean(name) != CLASS_AMONG_NUMBERS:
             kind = f"no {label!r} ({name!r} among {among} is a missing value)"
-            faults.add(table.places[i], kind, "fill in or remove")
+            column.faults.add(column.places[i], kind, "fill in or remove")
             names[i] = None
 
 
-def _name(key: tuple[str, Any], spellings: Counter[str]) -> str:
+def _name(key: Key, spellings: Counter[str]) -> str:
     """The class's name, of its spellings in train."""
-    if key[0] == "text" and key[1] in spellings:
-        return key[1]
-    if key[0] == "number":
+    kind, value = key
+    if kind == "text" and value in spellings:
+        return str(value)
+    if kind == "number":
         return min(spellings, key=lambda name: ("e" in name.lower(), len(name), -spellings[name], name))
     return min(spellings, key=lambda name: (-spellings[name], name))
 
@@ -205,22 +203,23 @@ def _order(names: Any, declared: Sequence[str] | None) -> list[str]:
     return sorted(found)
 
 
-def _add_unknown(table: Table, unknown: list[tuple[int, str]], label: str, order: list[str], faults: Faults) -> None:
+def _add_unknown(column: Column, unknown: list[tuple[int, str]], label: str, order: list[str]) -> None:
     known = ", ".join(order[:SHOWN_NAMES]) + (", …" if len(order) > SHOWN_NAMES else "")
     remedy = f"training rows have {known}; correct it or add training rows"
     for i, name in unknown:
-        faults.add(table.places[i], f"{label!r} is {name!r}, which no training row has", remedy)
+        column.faults.add(column.places[i], f"{label!r} is {name!r}, which no training row has", remedy)
 
 
-def _check_count(table: Table, label: str, found: set[str]) -> None:
+def _check_count(column: Column, label: str, found: set[str]) -> None:
     if len(found) < 2:
         raise InputError(
-            f"split 'train' ({table.name}): every label is {min(found)!r}; at least two different ones are needed: "
+            f"split 'train' ({column.table}): every label is {min(found)!r}; at least two different ones are needed: "
             "add rows"
         )
-    if len(found) > len(table) / 2 and len(found) > 2:
+    rows = len(column.values)
+    if len(found) > rows / 2 and len(found) > 2:
         raise InputError(
-            f"{table.name}: {len(found)} different values of {label!r} in {len(table)} rows, too many for "
+            f"{column.table}: {len(found)} different values of {label!r} in {rows} rows, too many for "
             "classes; for numbers set `task: regression`, otherwise give more rows per class"
         )
 
@@ -246,7 +245,7 @@ def _counted(rows: Mapping[str, int]) -> str:
     return ", ".join(said[:-1]) + " and " + said[-1]
 
 
-def _merged(named: Mapping[tuple, str], classes: Mapping[Hashable, Found]) -> list[str]:
+def _merged(named: Mapping[Key, str], classes: Mapping[Key, Found]) -> list[str]:
     """A sentence for each class of several spellings, but for outer spaces."""
     kinds = {"number": "the same number", "boolean": "the same boolean"}
     text = "the same text but for invisible characters or composed letters"
@@ -292,7 +291,7 @@ def _loosest(name: str) -> str:
     return AS_NUMBER.get(name, _value(name))
 
 
-def _alike(named: Mapping[tuple, str], classes: Mapping[Hashable, Found], doubtful: set[str]) -> list[str]:
+def _alike(named: Mapping[Key, str], classes: Mapping[Key, Found], doubtful: set[str]) -> list[str]:
     """A sentence for each group of classes that look alike, and for one in `doubtful`, which may be a missing value."""
     rows = {name: sum(classes[key].rows.values()) for key, name in named.items()}
     groups: dict[str, list[str]] = defaultdict(list)

@@ -1,0 +1,37 @@
+"""What a task takes and what it gives: a split's column of labels, and one run's predictions on one split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from peft_tradeoffs.core.errors import Faults
+
+
+@dataclass(frozen=True)
+class Column:
+    """The labels of one split as its source has them, n of them."""
+
+    table: str  # what an error calls the table
+    values: Sequence[Any]
+    places: Sequence[int]  # [n] 1-based lines or rows
+    faults: Faults  # takes what is wrong at a place
+    declared: Sequence[str] | None = None  # class names in their order, where the source fixes them
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a metric is computed from, n examples: class indices below `classes`, or values."""
+
+    target: np.ndarray  # [n]
+    prediction: np.ndarray  # [n]
+    classes: int  # 1 for values
+
+
+@dataclass(frozen=True)
+class Predictions(Scored):
+    """One run on one split, as its predictions file says."""
+
+    rows: np.ndarray  # int64 [n], in the source
+    logits: np.ndarray  # [n, k] what the model gives, in the data's units
