@@ -15,6 +15,15 @@ ROOM = SCRIPTS / "peft_tradeoffs" / "tasks"
 # A literal that has a task's name in it, and why it may.
 EXCEPTIONS = {
     ("write_peft_schema.py", "PEFT cannot train it with a sequence classification head"): "an architecture, no task",
+    **{
+        ("peft_tradeoffs/core/quantities.py", text): "what a recorded quantity is, as schemas and exports say it"
+        for text in (
+            "Null: several classes, of which f1 is the macro average, or a regression.",
+            "Null: no regression.",
+            "Mean cross-entropy over the test split, or mean squared error for regression.",
+            "Weights of the classification head, trained in every arm.",
+        )
+    },
 }
 ASKED = {"labels", "num_labels"}  # of a data set's description, by whose absence a task could be guessed
 
