@@ -9,8 +9,8 @@ import json
 import os
 from pathlib import Path
 
-import pandas as pd
 import pages
+import pandas as pd
 import pytest
 import synthetic
 import test_comparison
@@ -37,6 +37,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs_dir = test_comparison.write(folder, runs)
     lost = [failed(*arm, seed) for seed in range(5) for failed, *arm in FAILED]
     synthetic.write(folder, lost)
+    described = folder / "data/sst2/dataset.json"
+    described.parent.mkdir(parents=True)
+    described.write_text(json.dumps({"labels": ["bad", "good"], "warnings": ["12 test rows are in train too."]}))
     summaries = [summary for summary, _ in runs] + lost
     grid = {key: list(dict.fromkeys(run[key] for run in summaries)) for key in ("dataset", "model", "arm", "seed")}
     tables = folder / "tables"
