@@ -1,5 +1,6 @@
 """One label per text: a class, or a number."""
 
+import abc
 import csv
 import dataclasses
 import math
@@ -16,14 +17,13 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import HEAD
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.tasks.classes import classify, clean
-from peft_tradeoffs.tasks.scored import Column, Predictions
+from peft_tradeoffs.tasks.scored import Column, Names, Predictions
 
 if TYPE_CHECKING:
     import torch
 
 POSITIVE = "positive_class"  # key of a data set's block: of which of two classes F1 is
 VALUE = "value"  # the name of a regression's only output, which would be LABEL_0 otherwise
-
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 LOGIT = "logit_"  # begins the names of the logits' columns in a predictions file
 SHOWN_NAMES = 20
@@ -57,8 +57,11 @@ class TargetScale:
         return outputs.astype(np.float64) * self.sd + self.mean
 
 
-class _Labelled:
-    """What classes and numbers have in common: a head over the whole text, logits, one row per text."""
+class OneLabel(abc.ABC):
+    """What classes and numbers have in common: a head over the whole text, logits, one row per text.
+
+    `task.Task` says what the methods are for.
+    """
 
     name: ClassVar[str]
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
@@ -94,8 +97,8 @@ class _Labelled:
     def weight(self, labels: "torch.Tensor", rows: "torch.Tensor") -> int:
         return len(rows)
 
-    def answers(self, logits: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def answers(self, logits: np.ndarray) -> np.ndarray: ...
 
     def predicted(self, rows: np.ndarray, target: np.ndarray, logits: np.ndarray) -> Predictions:
         return Predictions(target, self.answers(logits), logits.shape[1], rows, logits)
@@ -139,9 +142,9 @@ class _Labelled:
         """Predictions as they were before they were written, from finite numbers."""
         return of
 
+    @abc.abstractmethod
     def _agrees(self, of: Predictions) -> np.ndarray:
         """Where [n] the prediction is the one of the logits."""
-        raise NotImplementedError
 
     def usage(self, inputs: str, targets: Mapping[str, Any] | None) -> list[str]:
         return [
@@ -152,7 +155,7 @@ class _Labelled:
         ]
 
 
-class Classification(_Labelled):
+class Classification(OneLabel):
     """Classes by name; logits [n, classes], of which the largest is the prediction."""
 
     name = "classification"
@@ -167,12 +170,12 @@ class Classification(_Labelled):
 
     def read_labels(
         self, label: str, columns: Mapping[str, Column], warnings: list[str]
-    ) -> tuple[list[str] | None, dict[str, np.ndarray]]:
+    ) -> tuple[Names, dict[str, np.ndarray]]:
         return classify(label, columns, warnings)
 
     def arrange(
-        self, key: str, block: Mapping[str, Any], names: list[str] | None, labels: Mapping[str, np.ndarray]
-    ) -> tuple[list[str] | None, dict[str, np.ndarray]]:
+        self, key: str, block: Mapping[str, Any], names: Names, labels: Mapping[str, np.ndarray]
+    ) -> tuple[Names, dict[str, np.ndarray]]:
         """The class that the block names as positive becomes class 1, of which F1 is."""
         positive = block.get(POSITIVE)
         if positive is None or index_of(f"config key {key}.{POSITIVE}", positive, names or []) == 1:
@@ -182,20 +185,20 @@ class Classification(_Labelled):
     def strata(self, labels: np.ndarray) -> np.ndarray:
         return labels
 
-    def shown(self, label: Any, names: list[str] | None) -> str:
+    def shown(self, label: Any, names: Names) -> str:
         return str((names or [])[label])
 
-    def counts(self, labels: np.ndarray, names: list[str] | None) -> dict[str, int] | None:
+    def counts(self, labels: np.ndarray, names: Names) -> dict[str, int] | None:
         names = names or []
         return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
 
-    def outputs(self, names: list[str] | None) -> int:
+    def outputs(self, names: Names) -> int:
         return len(names or [])
 
     def model_fields(self, outputs: int) -> dict[str, Any]:
         return {"num_labels": outputs, "problem_type": "single_label_classification"}
 
-    def output_names(self, names: list[str] | None) -> list[str] | None:
+    def output_names(self, names: Names) -> Names:
         return names
 
     def scale(self, labels: np.ndarray) -> TargetScale | None:
@@ -210,7 +213,7 @@ class Classification(_Labelled):
     def right(self, of: Predictions) -> np.ndarray | None:
         return np.asarray(of.prediction == of.target)
 
-    def positive_class(self, names: list[str] | None) -> str | None:
+    def positive_class(self, names: Names) -> str | None:
         """The class that F1 is of; None of several classes."""
         return names[1] if names and len(names) == 2 else None
 
@@ -221,7 +224,7 @@ class Classification(_Labelled):
         except (ValueError, TypeError, LookupError):
             return "one and the same class"
 
-    def head_options(self, names: list[str] | None) -> tuple[list[str], list[str]]:
+    def head_options(self, names: Names) -> tuple[list[str], list[str]]:
         if not names:
             return [f"# the names of the classes: `labels` in the file {HEAD} beside the adapter"], []
         return [f"labels = {names!r}"], [
@@ -242,7 +245,7 @@ class Classification(_Labelled):
         return np.asarray(chosen == of.logits.max(axis=1))
 
 
-class Regression(_Labelled):
+class Regression(OneLabel):
     """A number; standardised for training, in the data's own units everywhere else. Logits [n, 1]."""
 
     name = "regression"
@@ -258,12 +261,12 @@ class Regression(_Labelled):
 
     def read_labels(
         self, label: str, columns: Mapping[str, Column], warnings: list[str]
-    ) -> tuple[list[str] | None, dict[str, np.ndarray]]:
+    ) -> tuple[Names, dict[str, np.ndarray]]:
         return None, {split: _numbers(column, label) for split, column in columns.items()}
 
     def arrange(
-        self, key: str, block: Mapping[str, Any], names: list[str] | None, labels: Mapping[str, np.ndarray]
-    ) -> tuple[list[str] | None, dict[str, np.ndarray]]:
+        self, key: str, block: Mapping[str, Any], names: Names, labels: Mapping[str, np.ndarray]
+    ) -> tuple[Names, dict[str, np.ndarray]]:
         if block.get(POSITIVE) is not None:
             _refuse_positive(key, block)
         return names, dict(labels)
@@ -271,19 +274,19 @@ class Regression(_Labelled):
     def strata(self, labels: np.ndarray) -> np.ndarray:
         return np.zeros(len(labels), dtype=np.int64)
 
-    def shown(self, label: Any, names: list[str] | None) -> str:
+    def shown(self, label: Any, names: Names) -> str:
         return f"{label:g}"
 
-    def counts(self, labels: np.ndarray, names: list[str] | None) -> dict[str, int] | None:
+    def counts(self, labels: np.ndarray, names: Names) -> dict[str, int] | None:
         return None
 
-    def outputs(self, names: list[str] | None) -> int:
+    def outputs(self, names: Names) -> int:
         return 1
 
     def model_fields(self, outputs: int) -> dict[str, Any]:
         return {"num_labels": outputs, "problem_type": "regression"}
 
-    def output_names(self, names: list[str] | None) -> list[str] | None:
+    def output_names(self, names: Names) -> Names:
         return [VALUE]
 
     def scale(self, labels: np.ndarray) -> TargetScale | None:
@@ -298,13 +301,13 @@ class Regression(_Labelled):
     def right(self, of: Predictions) -> np.ndarray | None:
         return None
 
-    def positive_class(self, names: list[str] | None) -> str | None:
+    def positive_class(self, names: Names) -> str | None:
         return None
 
     def answer(self, prediction: str | None, names: Sequence[Any] | None) -> str:
         return "nearly the same value"
 
-    def head_options(self, names: list[str] | None) -> tuple[list[str], list[str]]:
+    def head_options(self, names: Names) -> tuple[list[str], list[str]]:
         return [], ['problem_type="regression"']
 
     def usage(self, inputs: str, targets: Mapping[str, Any] | None) -> list[str]:

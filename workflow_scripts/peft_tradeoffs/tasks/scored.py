@@ -8,6 +8,8 @@ import numpy as np
 
 from peft_tradeoffs.core.errors import Faults
 
+Names = list[str] | None  # of classes, in the order of their indices; None of a task without classes
+
 
 @dataclass(frozen=True)
 class Column:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from peft_tradeoffs.tasks.labels import Classification, Regression
-from peft_tradeoffs.tasks.scored import Column, Predictions
+from peft_tradeoffs.tasks.scored import Column, Names, Predictions
 
 if TYPE_CHECKING:
     import torch
-
-Names = list[str] | None  # of classes, in the order of their indices; None of a task without classes
 
 
 class Scale(Protocol):
@@ -34,7 +32,7 @@ class Scale(Protocol):
 
 
 class Task(Protocol):
-    """What differs between tasks. Names of modules, files and messages beside it know none."""
+    """What differs between tasks. Nothing outside this room names one."""
 
     @property
     def name(self) -> str:
