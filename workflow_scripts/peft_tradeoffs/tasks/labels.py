@@ -17,7 +17,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import HEAD
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.tasks.classes import classify, clean
-from peft_tradeoffs.tasks.scored import Column, Names, Predictions
+from peft_tradeoffs.tasks.scored import Column, Names, Scored
 
 if TYPE_CHECKING:
     import torch
@@ -100,23 +100,24 @@ class OneLabel(abc.ABC):
     @abc.abstractmethod
     def answers(self, logits: np.ndarray) -> np.ndarray: ...
 
-    def predicted(self, rows: np.ndarray, target: np.ndarray, logits: np.ndarray) -> Predictions:
-        return Predictions(target, self.answers(logits), logits.shape[1], rows, logits)
+    def predicted(self, rows: np.ndarray, target: np.ndarray, logits: np.ndarray) -> Scored:
+        return Scored(rows, target, self.answers(logits), logits)
 
-    def evaluate(self, of: Predictions) -> dict[str, float | None]:
+    def evaluate(self, scored: Scored) -> dict[str, float | None]:
         from peft_tradeoffs.tasks import metrics  # and scipy, which a plan does without
 
-        return metrics.evaluate(of.logits, of.target, self.name)
+        return metrics.evaluate(scored.logits, scored.target, self.name)
 
-    def write(self, path: Path, of: Predictions) -> None:
+    def write(self, path: Path, scored: Scored) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["row", "label", "prediction", *(f"{LOGIT}{i}" for i in range(of.logits.shape[1]))])
-            for row, label, prediction, values in zip(of.rows, of.target, of.prediction, of.logits, strict=True):
+            writer.writerow(["row", "label", "prediction", *(f"{LOGIT}{i}" for i in range(scored.logits.shape[1]))])
+            columns = zip(scored.rows, scored.target, scored.prediction, scored.logits, strict=True)
+            for row, label, prediction, values in columns:
                 numbers = (format(value, self.digits) for value in values)
                 writer.writerow([row, label, format(prediction, self.digits), *numbers])
 
-    def read(self, path: Path, columns: Mapping[str, np.ndarray], count: int) -> Predictions:
+    def read(self, path: Path, columns: Mapping[str, np.ndarray], count: int) -> Scored:
         try:
             labels, predicted, rows = (columns[key] for key in ("label", "prediction", "row"))
             parts = [values for name, values in columns.items() if LOGIT in name]
@@ -131,19 +132,19 @@ class OneLabel(abc.ABC):
         if broken.any():
             where = f"the first in line {int(broken.argmax()) + 2}"
             raise InputError(f"{path}: {broken.sum()} rows with a value that is not finite, {where}; {REMEDY}")
-        of = self._checked(path, Predictions(labels, predicted, logits.shape[1], rows, logits))
-        agrees = self._agrees(of)
+        scored = self._checked(path, Scored(rows, labels, predicted, logits))
+        agrees = self._agrees(scored)
         if not agrees.all():
             where = f"line {int(agrees.argmin()) + 2}"
             raise InputError(f"{path}, {where}: a prediction that its logits contradict; {REMEDY}")
-        return of
+        return scored
 
-    def _checked(self, path: Path, of: Predictions) -> Predictions:
+    def _checked(self, path: Path, scored: Scored) -> Scored:
         """Predictions as they were before they were written, from finite numbers."""
-        return of
+        return scored
 
     @abc.abstractmethod
-    def _agrees(self, of: Predictions) -> np.ndarray:
+    def _agrees(self, scored: Scored) -> np.ndarray:
         """Where [n] the prediction is the one of the logits."""
 
     def usage(self, inputs: str, targets: Mapping[str, Any] | None) -> list[str]:
@@ -207,11 +208,11 @@ class Classification(OneLabel):
     def answers(self, logits: np.ndarray) -> np.ndarray:
         return np.asarray(logits.argmax(axis=1))
 
-    def spread(self, of: Predictions) -> float | None:
+    def spread(self, scored: Scored) -> float | None:
         return None
 
-    def right(self, of: Predictions) -> np.ndarray | None:
-        return np.asarray(of.prediction == of.target)
+    def right(self, scored: Scored) -> np.ndarray | None:
+        return np.asarray(scored.prediction == scored.target)
 
     def positive_class(self, names: Names) -> str | None:
         """The class that F1 is of; None of several classes."""
@@ -232,17 +233,17 @@ class Classification(OneLabel):
             "label2id={name: index for index, name in enumerate(labels)}",
         ]
 
-    def _checked(self, path: Path, of: Predictions) -> Predictions:
-        classes = of.classes
-        strange = ~np.isin(np.column_stack([of.target, of.prediction]), np.arange(classes)).all(axis=1)
+    def _checked(self, path: Path, scored: Scored) -> Scored:
+        classes = scored.classes
+        strange = ~np.isin(np.column_stack([scored.target, scored.prediction]), np.arange(classes)).all(axis=1)
         if strange.any():
             where = f"line {int(strange.argmax()) + 2}"
             raise InputError(f"{path}, {where}: a label or prediction that is none of {classes} classes; {REMEDY}")
-        return dataclasses.replace(of, target=of.target.astype(int), prediction=of.prediction.astype(int))
+        return dataclasses.replace(scored, target=scored.target.astype(int), prediction=scored.prediction.astype(int))
 
-    def _agrees(self, of: Predictions) -> np.ndarray:
-        chosen = of.logits[np.arange(len(of.logits)), of.prediction]
-        return np.asarray(chosen == of.logits.max(axis=1))
+    def _agrees(self, scored: Scored) -> np.ndarray:
+        chosen = scored.logits[np.arange(len(scored.logits)), scored.prediction]
+        return np.asarray(chosen == scored.logits.max(axis=1))
 
 
 class Regression(OneLabel):
@@ -295,10 +296,10 @@ class Regression(OneLabel):
     def answers(self, logits: np.ndarray) -> np.ndarray:
         return logits[:, 0]
 
-    def spread(self, of: Predictions) -> float | None:
-        return spread(of.logits, of.target)
+    def spread(self, scored: Scored) -> float | None:
+        return spread(scored.logits, scored.target)
 
-    def right(self, of: Predictions) -> np.ndarray | None:
+    def right(self, scored: Scored) -> np.ndarray | None:
         return None
 
     def positive_class(self, names: Names) -> str | None:
@@ -318,8 +319,8 @@ class Regression(OneLabel):
             lines.append(f"value = logits[0, 0] * {targets['sd']!r} + {targets['mean']!r}  # in the units of the data")
         return lines
 
-    def _agrees(self, of: Predictions) -> np.ndarray:
-        return np.asarray(of.logits[:, 0] == of.prediction)
+    def _agrees(self, scored: Scored) -> np.ndarray:
+        return np.asarray(scored.logits[:, 0] == scored.prediction)
 
 
 def spread(logits: np.ndarray, labels: np.ndarray) -> float:
