@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from peft_tradeoffs.core.errors import Faults, InputError
-from peft_tradeoffs.tasks.scored import Column, Predictions
+from peft_tradeoffs.tasks.scored import Column, Scored
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 
 CLASSES, NUMBERS = TASKS["classification"], TASKS["regression"]
@@ -18,7 +18,7 @@ LOGITS = {
 TARGETS = {"classification": np.array([0, 1, 2, 0, 1, 2, 0]), "regression": np.arange(7) / 3}
 
 
-def predictions(name: str) -> Predictions:
+def predictions(name: str) -> Scored:
     return TASKS[name].predicted(np.arange(7) * 10, TARGETS[name], LOGITS[name])
 
 

@@ -8,8 +8,7 @@ import pytest
 import scipy.stats
 from peft_tradeoffs.analysis.stats import Estimate, holm, mcnemar, over_seeds, over_seeds_and_examples, seeds_to_decide
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.metrics import METRICS
-from peft_tradeoffs.tasks.scored import Scored
+from peft_tradeoffs.tasks.metrics import METRICS, Answers
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
@@ -214,7 +213,7 @@ def test_pseudo_values_are_those_of_leaving_each_out(metric, classes):
 
     everything = np.arange(60)
     expected = [60 * value(everything) - 59 * value(np.delete(everything, i)) for i in everything]
-    found = METRICS[metric].contributions(Scored(labels, predicted, classes))
+    found = METRICS[metric].contributions(Answers(labels, predicted, classes))
     assert found == pytest.approx(np.array(expected))
 
 
@@ -224,6 +223,6 @@ def test_pseudo_values_of_a_correlation():
     y = x + random.normal(size=50)
     r = scipy.stats.pearsonr(x, y).statistic
     left = np.array([scipy.stats.pearsonr(np.delete(x, i), np.delete(y, i)).statistic for i in range(50)])
-    pearson, spearman = (METRICS[name].contributions(Scored(x, y, 1)) for name in ("pearson", "spearman"))
+    pearson, spearman = (METRICS[name].contributions(Answers(x, y, 1)) for name in ("pearson", "spearman"))
     assert pearson == pytest.approx(50 * r - 49 * left)
     assert spearman.mean() == pytest.approx(scipy.stats.spearmanr(x, y).statistic, abs=0.02)

@@ -11,8 +11,7 @@ import sklearn.metrics
 import tiny
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.metrics import ACCURACY, METRICS, NAMES, Metric, check_margin, metric_called
-from peft_tradeoffs.tasks.scored import Scored
+from peft_tradeoffs.tasks.metrics import ACCURACY, METRICS, NAMES, Answers, Metric, check_margin, metric_called
 
 OF_CLASSES = [metric.name for metric in metrics.of_task("classification")]
 OF_VALUES = [metric.name for metric in metrics.of_task("regression")]
@@ -104,7 +103,7 @@ def test_metrics_of_classes_and_their_jackknife_are_the_same_floats_as_before(cl
         assert {key: found[key] for key in before} == before  # to the last bit
         predicted = logits.argmax(axis=1)
         for name in BEFORE:
-            now = METRICS[name].contributions(Scored(labels, predicted, classes))
+            now = METRICS[name].contributions(Answers(labels, predicted, classes))
             assert np.array_equal(now, pseudo_values_before(labels, predicted, name, classes))
 
 
@@ -119,7 +118,7 @@ def test_correlations_and_their_jackknife_are_the_same_floats_as_before():
         before = evaluate_before(logits, labels, "regression")
         found = metrics.evaluate(logits, labels, "regression")
         assert {key: found[key] for key in before} == before
-        scored = Scored(labels.astype(float), logits[:, 0].astype(float), 1)
+        scored = Answers(labels.astype(float), logits[:, 0].astype(float), 1)
         if before["pearson"] is not None:
             for name in OF_VALUES:
                 expected = pseudo_values_before(scored.target, scored.prediction, name, 1)
@@ -131,11 +130,11 @@ def test_a_statistic_adds_up_over_examples_and_groups_can_be_left_out_of_it(name
     metric, random = METRICS[name], np.random.default_rng(1)
     for classes in (2, 4):
         labels, predicted = random.integers(0, classes, (2, 90))
-        statistic = metric.statistic(Scored(labels, predicted, classes))
+        statistic = metric.statistic(Answers(labels, predicted, classes))
         assert len(statistic) == 90
         for left in (range(3), range(20, 50), range(60, 90)):
             kept = np.delete(np.arange(90), left)
-            expected = metric.of(Scored(labels[kept], predicted[kept], classes))
+            expected = metric.of(Answers(labels[kept], predicted[kept], classes))
             assert metric.value(statistic.sum(axis=0) - statistic[list(left)].sum(axis=0)) == expected
             assert metric.value(statistic[kept].sum(axis=0)) == expected
 
@@ -145,20 +144,20 @@ def test_pearsons_statistic_gives_it_of_any_examples_however_far_from_zero():
     for far in (0, 1e6):
         x = far + random.normal(size=200)
         y = x + random.normal(size=200)
-        scored = Scored(x, y, 1)
+        scored = Answers(x, y, 1)
         pearson, statistic = METRICS["pearson"], METRICS["pearson"].statistic(scored)
         assert pearson.value(statistic.sum(axis=0)) == pytest.approx(pearson.of(scored), abs=1e-9)
         kept = np.arange(200) >= 40
         expected = scipy.stats.pearsonr(x[kept], y[kept]).statistic
         assert pearson.value(statistic.sum(axis=0) - statistic[~kept].sum(axis=0)) == pytest.approx(expected, abs=1e-9)
-    scored = Scored(np.round(x), np.round(y), 1)
+    scored = Answers(np.round(x), np.round(y), 1)
     spearman = METRICS["spearman"]
     assert spearman.value(spearman.statistic(scored).sum(axis=0)) == pytest.approx(spearman.of(scored), abs=1e-12)
 
 
 def test_a_correlation_with_a_constant_is_not_defined():
     for constant in (np.full(10, 0.1), np.zeros(10)):
-        scored = Scored(np.arange(10.0), constant, 1)
+        scored = Answers(np.arange(10.0), constant, 1)
         for name in OF_VALUES:
             assert METRICS[name].of(scored) is None
             assert METRICS[name].value(METRICS[name].statistic(scored).sum(axis=0)) is None
@@ -169,7 +168,7 @@ def test_they_are_scikit_learns():
     average = {2: "binary", 5: "macro"}
     for classes in (2, 5):
         labels, predicted = random.integers(0, classes, (2, 300))
-        scored = Scored(labels, predicted, classes)
+        scored = Answers(labels, predicted, classes)
         assert ACCURACY.of(scored) == sklearn.metrics.accuracy_score(labels, predicted)
         f1 = sklearn.metrics.f1_score(labels, predicted, average=average[classes])
         assert METRICS["f1"].of(scored) == pytest.approx(f1, abs=1e-15)
@@ -186,8 +185,8 @@ def test_the_floor_of_a_share_is_what_none_of_the_examples_leaves_possible():
 def test_what_a_registered_metric_must_say():
     assert tuple(METRICS) == NAMES and next(iter(METRICS)) == ACCURACY.name
     scored = {
-        "classification": Scored(np.array([0, 1, 1, 0]), np.array([0, 1, 1, 0]), 2),
-        "regression": Scored(np.arange(4.0), np.arange(4.0), 1),
+        "classification": Answers(np.array([0, 1, 1, 0]), np.array([0, 1, 1, 0]), 2),
+        "regression": Answers(np.arange(4.0), np.arange(4.0), 1),
     }
     assert set(metrics.EVERY_TASK) == set(scored)
     for name, metric in METRICS.items():
@@ -205,7 +204,7 @@ def test_a_metric_of_elsewhere_is_shown_as_it_is_stored():
         assert (metric.label, metric.scale, metric.unit, metric.decimals) == (shown, 1.0, "", 4)
         assert metrics.metric_label({"metric": name}) == metrics.difference_unit({"metric": name}) == shown
         with pytest.raises(ValueError, match="not a metric that is computed here"):
-            metric.of(Scored(np.zeros(2), np.zeros(2), 1))
+            metric.of(Answers(np.zeros(2), np.zeros(2), 1))
 
 
 def test_a_margin_is_bounded_by_the_metrics_that_it_is_for(monkeypatch):

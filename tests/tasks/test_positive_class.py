@@ -16,8 +16,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.splits import Split
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.metrics import METRICS, metric_words
-from peft_tradeoffs.tasks.scored import Scored
+from peft_tradeoffs.tasks.metrics import METRICS, Answers, metric_words
 from peft_tradeoffs.tasks.task import TASKS
 from test_comparison import ROWS, compared
 
@@ -53,7 +52,7 @@ def test_f1_and_its_jackknife_are_of_that_class():
     labels = splits["test"].labels
     never = np.zeros(len(labels), int)
     logits = np.eye(2, dtype=np.float32)[never]
-    assert metrics.evaluate(logits, labels, "classification")["f1"] == METRICS["f1"].of(Scored(labels, never, 2)) == 0
+    assert metrics.evaluate(logits, labels, "classification")["f1"] == METRICS["f1"].of(Answers(labels, never, 2)) == 0
     plain = made(LABELS, None)[0]["test"].labels
     assert metrics.evaluate(logits[:, ::-1], plain, "classification")["f1"] == pytest.approx(6 / 7)
 
@@ -163,7 +162,7 @@ def test_comparison_and_verdict_name_it(tmp_path: Path):
             changes = {
                 "metric": "f1",
                 "positive_class": "anomaly",
-                "metric_value": METRICS["f1"].of(Scored(labels, predicted, 2)),
+                "metric_value": METRICS["f1"].of(Answers(labels, predicted, 2)),
             }
             columns = {"row": np.arange(ROWS), "label": labels, "prediction": predicted}
             runs.append((synthetic.summary(*arm, seed, test_rows=ROWS, **changes), columns))

@@ -1,5 +1,6 @@
 """One label per text: a class, or a number."""
 
+import abc
 import csv
 import dataclasses
 import math
@@ -18,14 +19,13 @@ from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.classes import classify, clean
 from peft_tradeoffs.tasks.metrics import names_of
-from peft_tradeoffs.tasks.scored import Column, Predictions
+from peft_tradeoffs.tasks.scored import Column, Names, Scored
 
 if TYPE_CHECKING:
     import torch
 
 POSITIVE = "positive_class"  # key of a data set's block: of which of two classes F1 is
 VALUE = "value"  # the name of a regression's only output, which would be LABEL_0 otherwise
-
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 LOGIT = "logit_"  # begins the names of the logits' columns in a predictions file
 SHOWN_NAMES = 20
@@ -59,8 +59,11 @@ class TargetScale:
         return outputs.astype(np.float64) * self.sd + self.mean
 
 
-class _Labelled:
-    """What classes and numbers have in common: a head over the whole text, logits, one row per text."""
+class OneLabel(abc.ABC):
+    """What classes and numbers have in common: a head over the whole text, logits, one row per text.
+
+    `task.Task` says what the methods are for.
+    """
 
     name: ClassVar[str]
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
@@ -96,24 +99,25 @@ class _Labelled:
     def weight(self, labels: "torch.Tensor", rows: "torch.Tensor") -> int:
         return len(rows)
 
-    def answers(self, logits: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def answers(self, logits: np.ndarray) -> np.ndarray: ...
 
-    def predicted(self, rows: np.ndarray, target: np.ndarray, logits: np.ndarray) -> Predictions:
-        return Predictions(target, self.answers(logits), logits.shape[1], rows, logits)
+    def predicted(self, rows: np.ndarray, target: np.ndarray, logits: np.ndarray) -> Scored:
+        return Scored(rows, target, self.answers(logits), logits)
 
-    def evaluate(self, of: Predictions) -> dict[str, float | None]:
-        return metrics.evaluate(of.logits, of.target, self.name)
+    def evaluate(self, scored: Scored) -> dict[str, float | None]:
+        return metrics.evaluate(scored.logits, scored.target, self.name)
 
-    def write(self, path: Path, of: Predictions) -> None:
+    def write(self, path: Path, scored: Scored) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["row", "label", "prediction", *(f"{LOGIT}{i}" for i in range(of.logits.shape[1]))])
-            for row, label, prediction, values in zip(of.rows, of.target, of.prediction, of.logits, strict=True):
+            writer.writerow(["row", "label", "prediction", *(f"{LOGIT}{i}" for i in range(scored.logits.shape[1]))])
+            columns = zip(scored.rows, scored.target, scored.prediction, scored.logits, strict=True)
+            for row, label, prediction, values in columns:
                 numbers = (format(value, self.digits) for value in values)
                 writer.writerow([row, label, format(prediction, self.digits), *numbers])
 
-    def read(self, path: Path, columns: Mapping[str, np.ndarray], count: int) -> Predictions:
+    def read(self, path: Path, columns: Mapping[str, np.ndarray], count: int) -> Scored:
         try:
             labels, predicted, rows = (columns[key] for key in ("label", "prediction", "row"))
             parts = [values for name, values in columns.items() if LOGIT in name]
@@ -128,20 +132,20 @@ class _Labelled:
         if broken.any():
             where = f"the first in line {int(broken.argmax()) + 2}"
             raise InputError(f"{path}: {broken.sum()} rows with a value that is not finite, {where}; {REMEDY}")
-        of = self._checked(path, Predictions(labels, predicted, logits.shape[1], rows, logits))
-        agrees = self._agrees(of)
+        scored = self._checked(path, Scored(rows, labels, predicted, logits))
+        agrees = self._agrees(scored)
         if not agrees.all():
             where = f"line {int(agrees.argmin()) + 2}"
             raise InputError(f"{path}, {where}: a prediction that its logits contradict; {REMEDY}")
-        return of
+        return scored
 
-    def _checked(self, path: Path, of: Predictions) -> Predictions:
+    def _checked(self, path: Path, scored: Scored) -> Scored:
         """Predictions as they were before they were written, from finite numbers."""
-        return of
+        return scored
 
-    def _agrees(self, of: Predictions) -> np.ndarray:
+    @abc.abstractmethod
+    def _agrees(self, scored: Scored) -> np.ndarray:
         """Where [n] the prediction is the one of the logits."""
-        raise NotImplementedError
 
     def usage(self, inputs: str, targets: Mapping[str, Any] | None) -> list[str]:
         return [
@@ -152,7 +156,7 @@ class _Labelled:
         ]
 
 
-class Classification(_Labelled):
+class Classification(OneLabel):
     """Classes by name; logits [n, classes], of which the largest is the prediction."""
 
     name = "classification"
@@ -167,12 +171,12 @@ class Classification(_Labelled):
 
     def read_labels(
         self, label: str, columns: Mapping[str, Column], warnings: list[str]
-    ) -> tuple[list[str] | None, dict[str, np.ndarray]]:
+    ) -> tuple[Names, dict[str, np.ndarray]]:
         return classify(label, columns, warnings)
 
     def arrange(
-        self, key: str, block: Mapping[str, Any], names: list[str] | None, labels: Mapping[str, np.ndarray]
-    ) -> tuple[list[str] | None, dict[str, np.ndarray]]:
+        self, key: str, block: Mapping[str, Any], names: Names, labels: Mapping[str, np.ndarray]
+    ) -> tuple[Names, dict[str, np.ndarray]]:
         """The class that the block names as positive becomes class 1, of which F1 is."""
         positive = block.get(POSITIVE)
         if positive is None or index_of(f"config key {key}.{POSITIVE}", positive, names or []) == 1:
@@ -182,20 +186,20 @@ class Classification(_Labelled):
     def strata(self, labels: np.ndarray) -> np.ndarray:
         return labels
 
-    def shown(self, label: Any, names: list[str] | None) -> str:
+    def shown(self, label: Any, names: Names) -> str:
         return str((names or [])[label])
 
-    def counts(self, labels: np.ndarray, names: list[str] | None) -> dict[str, int] | None:
+    def counts(self, labels: np.ndarray, names: Names) -> dict[str, int] | None:
         names = names or []
         return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
 
-    def outputs(self, names: list[str] | None) -> int:
+    def outputs(self, names: Names) -> int:
         return len(names or [])
 
     def model_fields(self, outputs: int) -> dict[str, Any]:
         return {"num_labels": outputs, "problem_type": "single_label_classification"}
 
-    def output_names(self, names: list[str] | None) -> list[str] | None:
+    def output_names(self, names: Names) -> Names:
         return names
 
     def scale(self, labels: np.ndarray) -> TargetScale | None:
@@ -204,13 +208,13 @@ class Classification(_Labelled):
     def answers(self, logits: np.ndarray) -> np.ndarray:
         return np.asarray(logits.argmax(axis=1))
 
-    def spread(self, of: Predictions) -> float | None:
+    def spread(self, scored: Scored) -> float | None:
         return None
 
-    def right(self, of: Predictions) -> np.ndarray | None:
-        return np.asarray(of.prediction == of.target)
+    def right(self, scored: Scored) -> np.ndarray | None:
+        return np.asarray(scored.prediction == scored.target)
 
-    def positive_class(self, names: list[str] | None) -> str | None:
+    def positive_class(self, names: Names) -> str | None:
         """The class that F1 is of; None of several classes."""
         return names[1] if names and len(names) == 2 else None
 
@@ -221,7 +225,7 @@ class Classification(_Labelled):
         except (ValueError, TypeError, LookupError):
             return "one and the same class"
 
-    def head_options(self, names: list[str] | None) -> tuple[list[str], list[str]]:
+    def head_options(self, names: Names) -> tuple[list[str], list[str]]:
         if not names:
             return [f"# the names of the classes: `labels` in the file {HEAD} beside the adapter"], []
         return [f"labels = {names!r}"], [
@@ -229,20 +233,20 @@ class Classification(_Labelled):
             "label2id={name: index for index, name in enumerate(labels)}",
         ]
 
-    def _checked(self, path: Path, of: Predictions) -> Predictions:
-        classes = of.classes
-        strange = ~np.isin(np.column_stack([of.target, of.prediction]), np.arange(classes)).all(axis=1)
+    def _checked(self, path: Path, scored: Scored) -> Scored:
+        classes = scored.classes
+        strange = ~np.isin(np.column_stack([scored.target, scored.prediction]), np.arange(classes)).all(axis=1)
         if strange.any():
             where = f"line {int(strange.argmax()) + 2}"
             raise InputError(f"{path}, {where}: a label or prediction that is none of {classes} classes; {REMEDY}")
-        return dataclasses.replace(of, target=of.target.astype(int), prediction=of.prediction.astype(int))
+        return dataclasses.replace(scored, target=scored.target.astype(int), prediction=scored.prediction.astype(int))
 
-    def _agrees(self, of: Predictions) -> np.ndarray:
-        chosen = of.logits[np.arange(len(of.logits)), of.prediction]
-        return np.asarray(chosen == of.logits.max(axis=1))
+    def _agrees(self, scored: Scored) -> np.ndarray:
+        chosen = scored.logits[np.arange(len(scored.logits)), scored.prediction]
+        return np.asarray(chosen == scored.logits.max(axis=1))
 
 
-class Regression(_Labelled):
+class Regression(OneLabel):
     """A number; standardised for training, in the data's own units everywhere else. Logits [n, 1]."""
 
     name = "regression"
@@ -258,12 +262,12 @@ class Regression(_Labelled):
 
     def read_labels(
         self, label: str, columns: Mapping[str, Column], warnings: list[str]
-    ) -> tuple[list[str] | None, dict[str, np.ndarray]]:
+    ) -> tuple[Names, dict[str, np.ndarray]]:
         return None, {split: _numbers(column, label) for split, column in columns.items()}
 
     def arrange(
-        self, key: str, block: Mapping[str, Any], names: list[str] | None, labels: Mapping[str, np.ndarray]
-    ) -> tuple[list[str] | None, dict[str, np.ndarray]]:
+        self, key: str, block: Mapping[str, Any], names: Names, labels: Mapping[str, np.ndarray]
+    ) -> tuple[Names, dict[str, np.ndarray]]:
         if block.get(POSITIVE) is not None:
             _refuse_positive(key, block)
         return names, dict(labels)
@@ -271,19 +275,19 @@ class Regression(_Labelled):
     def strata(self, labels: np.ndarray) -> np.ndarray:
         return np.zeros(len(labels), dtype=np.int64)
 
-    def shown(self, label: Any, names: list[str] | None) -> str:
+    def shown(self, label: Any, names: Names) -> str:
         return f"{label:g}"
 
-    def counts(self, labels: np.ndarray, names: list[str] | None) -> dict[str, int] | None:
+    def counts(self, labels: np.ndarray, names: Names) -> dict[str, int] | None:
         return None
 
-    def outputs(self, names: list[str] | None) -> int:
+    def outputs(self, names: Names) -> int:
         return 1
 
     def model_fields(self, outputs: int) -> dict[str, Any]:
         return {"num_labels": outputs, "problem_type": "regression"}
 
-    def output_names(self, names: list[str] | None) -> list[str] | None:
+    def output_names(self, names: Names) -> Names:
         return [VALUE]
 
     def scale(self, labels: np.ndarray) -> TargetScale | None:
@@ -292,19 +296,19 @@ class Regression(_Labelled):
     def answers(self, logits: np.ndarray) -> np.ndarray:
         return logits[:, 0]
 
-    def spread(self, of: Predictions) -> float | None:
-        return spread(of.logits, of.target)
+    def spread(self, scored: Scored) -> float | None:
+        return spread(scored.logits, scored.target)
 
-    def right(self, of: Predictions) -> np.ndarray | None:
+    def right(self, scored: Scored) -> np.ndarray | None:
         return None
 
-    def positive_class(self, names: list[str] | None) -> str | None:
+    def positive_class(self, names: Names) -> str | None:
         return None
 
     def answer(self, prediction: str | None, names: Sequence[Any] | None) -> str:
         return "nearly the same value"
 
-    def head_options(self, names: list[str] | None) -> tuple[list[str], list[str]]:
+    def head_options(self, names: Names) -> tuple[list[str], list[str]]:
         return [], ['problem_type="regression"']
 
     def usage(self, inputs: str, targets: Mapping[str, Any] | None) -> list[str]:
@@ -315,8 +319,8 @@ class Regression(_Labelled):
             lines.append(f"value = logits[0, 0] * {targets['sd']!r} + {targets['mean']!r}  # in the units of the data")
         return lines
 
-    def _agrees(self, of: Predictions) -> np.ndarray:
-        return np.asarray(of.logits[:, 0] == of.prediction)
+    def _agrees(self, scored: Scored) -> np.ndarray:
+        return np.asarray(scored.logits[:, 0] == scored.prediction)
 
 
 def spread(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -6,18 +6,42 @@ A metric is added here alone: one entry of METRICS. Schemas, tables, comparison,
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.tasks.scored import Scored
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CLASSIFICATION, REGRESSION = "classification", "regression"  # kinds of tasks that metrics are for
 LONGEST = 40  # characters of a class name that are shown
+
+
+class Answered(Protocol):
+    """A split's labels and what was predicted of them: class indices below `classes`, or values."""
+
+    @property
+    def target(self) -> np.ndarray:
+        """Labels [n]."""
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """Predictions [n]."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; 1 for values."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Labels and predictions alone."""
+
+    target: np.ndarray  # [n]
+    prediction: np.ndarray  # [n]
+    classes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +56,7 @@ class Metric:
     label: str  # for readers
     about: str  # for schemas: what it is of a split
     task: str  # the kind of task that it is for
-    statistic: Callable[[Scored], np.ndarray]  # [n, k]
+    statistic: Callable[[Answered], np.ndarray]  # [n, k]
     value: Callable[[np.ndarray], float | None]  # of the statistic's sums [k]; None where it is not defined
     variance: Callable[[float], float]  # of one example's part at a value, roughly: digits are chosen by it
     bounds: tuple[float, float]  # what it can be
@@ -48,14 +72,14 @@ class Metric:
     hub_id: str = ""  # on Hugging Face's hub, if not the name
     # Where sums would round otherwise than what runs have recorded: the metric, and (the metric, the metric without
     # each example [n]), as they have always been taken.
-    recorded: Callable[[Scored], float | None] | None = None
-    left_out: Callable[[Scored], tuple[float, np.ndarray]] | None = None
+    recorded: Callable[[Answered], float | None] | None = None
+    left_out: Callable[[Answered], tuple[float, np.ndarray]] | None = None
 
-    def of(self, scored: Scored) -> float | None:
+    def of(self, scored: Answered) -> float | None:
         """The metric of predictions, as a run records it; None where it is not defined."""
         return self.recorded(scored) if self.recorded else self.value(self.statistic(scored).sum(axis=0, dtype=float))
 
-    def contributions(self, scored: Scored) -> np.ndarray:
+    def contributions(self, scored: Answered) -> np.ndarray:
         """Tukey's jackknife pseudo-values [n]: n times the metric, less n - 1 times it without that example.
 
         Of a share they are 1 where the example is right and 0 elsewhere; their mean is the metric but for a bias of
@@ -67,7 +91,7 @@ class Metric:
         whole, without = self.left_out(scored) if self.left_out else self._without(scored)
         return count * whole - (count - 1) * without
 
-    def _without(self, scored: Scored) -> tuple[float, np.ndarray]:
+    def _without(self, scored: Answered) -> tuple[float, np.ndarray]:
         statistic = self.statistic(scored)
         sums = statistic.sum(axis=0, dtype=float)
         pairs = np.column_stack([scored.target, scored.prediction])  # alike in both, examples contribute alike
@@ -106,13 +130,13 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def right(scored: Scored) -> np.ndarray:
+def right(scored: Answered) -> np.ndarray:
     """[n, 2]: whether an example is right, and 1."""
     same = scored.target == scored.prediction
     return np.column_stack([same, np.ones_like(same)]).astype(np.int8)
 
 
-def class_counts(scored: Scored) -> np.ndarray:
+def class_counts(scored: Answered) -> np.ndarray:
     """[n, 3 · classes]: of every class whether the example is one predicted right, is one, is predicted to be one."""
     count = len(scored.target)
     found = np.zeros((count, 3, scored.classes), dtype=np.int8)
@@ -123,21 +147,21 @@ def class_counts(scored: Scored) -> np.ndarray:
     return found.reshape(count, -1)
 
 
-def moments(scored: Scored) -> np.ndarray:
+def moments(scored: Answered) -> np.ndarray:
     """[n, 6]: 1, x, y, x², y² and xy of labels x and predictions y, both less their means among these examples."""
     x, y = (values.astype(float) - values.mean(dtype=float) for values in (scored.target, scored.prediction))
     return np.column_stack([np.ones(len(x)), x, y, x**2, y**2, x * y])
 
 
-def rank_moments(scored: Scored) -> np.ndarray:
+def rank_moments(scored: Answered) -> np.ndarray:
     """As `moments`, of ranks among all examples: those of the others stay when one is left out."""
     return moments(_ranked(scored))
 
 
-def _ranked(scored: Scored) -> Scored:
+def _ranked(scored: Answered) -> Answers:
     from scipy.stats import rankdata
 
-    return Scored(rankdata(scored.target), rankdata(scored.prediction), scored.classes)
+    return Answers(rankdata(scored.target), rankdata(scored.prediction), scored.classes)
 
 
 def _accuracy(sums: np.ndarray) -> float:
@@ -169,23 +193,23 @@ def _correlation(sums: np.ndarray) -> float | None:
     return float(np.clip((count * xy - x * y) / math.sqrt(spreads[0] * spreads[1]), -1, 1))
 
 
-def _varies(scored: Scored) -> bool:
+def _varies(scored: Answered) -> bool:
     return bool(np.ptp(scored.prediction) > 0 and np.ptp(scored.target) > 0)
 
 
-def _pearson(scored: Scored) -> float | None:
+def _pearson(scored: Answered) -> float | None:
     from scipy.stats import pearsonr
 
     return float(pearsonr(scored.prediction, scored.target).statistic) if _varies(scored) else None
 
 
-def _spearman(scored: Scored) -> float | None:
+def _spearman(scored: Answered) -> float | None:
     from scipy.stats import spearmanr
 
     return float(spearmanr(scored.prediction, scored.target).statistic) if _varies(scored) else None
 
 
-def _correlations(scored: Scored) -> tuple[float, np.ndarray]:
+def _correlations(scored: Answered) -> tuple[float, np.ndarray]:
     """Pearson's correlation, and without each example [n]."""
     x, y = scored.target.astype(float), scored.prediction.astype(float)
     count = len(x)
@@ -325,7 +349,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
     else:
         chosen = logits[np.arange(len(labels)), labels]
         result["loss"] = float((np.logaddexp.reduce(logits, axis=1) - chosen).mean())
-    scored = Scored(labels, predicted, logits.shape[1])
+    scored = Answers(labels, predicted, logits.shape[1])
     return result | {metric.name: metric.of(scored) for metric in of_task(task)}
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from peft_tradeoffs.core.errors import Faults
 
+Names = list[str] | None  # of classes, in the order of their indices; None of a task without classes
+
 
 @dataclass(frozen=True)
 class Column:
@@ -22,16 +24,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a metric is computed from, n examples: class indices below `classes`, or values."""
-
-    target: np.ndarray  # [n]
-    prediction: np.ndarray  # [n]
-    classes: int  # 1 for values
-
-
-@dataclass(frozen=True)
-class Predictions(Scored):
-    """One run on one split, as its predictions file says."""
+    """One run on one split, n examples, as its predictions file says."""
 
     rows: np.ndarray  # int64 [n], in the source
+    target: np.ndarray  # [n] class indices, or values
+    prediction: np.ndarray  # [n] likewise
     logits: np.ndarray  # [n, k] what the model gives, in the data's units
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; 1 for values."""
+        return int(self.logits.shape[1])

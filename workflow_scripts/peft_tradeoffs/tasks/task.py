@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from peft_tradeoffs.tasks.labels import Classification, Regression
-from peft_tradeoffs.tasks.scored import Column, Predictions
+from peft_tradeoffs.tasks.scored import Column, Names, Scored
 
 if TYPE_CHECKING:
     import torch
-
-Names = list[str] | None  # of classes, in the order of their indices; None of a task without classes
 
 
 class Scale(Protocol):
@@ -34,7 +32,7 @@ class Scale(Protocol):
 
 
 class Task(Protocol):
-    """What differs between tasks. Names of modules, files and messages beside it know none."""
+    """What differs between tasks. Nothing outside this room names one."""
 
     @property
     def name(self) -> str:
@@ -135,16 +133,16 @@ class Task(Protocol):
     def answers(self, logits: np.ndarray) -> np.ndarray:
         """Predictions [n] of logits [n, k] in the data's units."""
 
-    def predicted(self, rows: np.ndarray, target: np.ndarray, logits: np.ndarray) -> Predictions:
+    def predicted(self, rows: np.ndarray, target: np.ndarray, logits: np.ndarray) -> Scored:
         """One run on one split, from rows [n], targets [n] and logits [n, k] in the data's units."""
 
-    def evaluate(self, of: Predictions) -> dict[str, float | None]:
+    def evaluate(self, scored: Scored) -> dict[str, float | None]:
         """`loss` and every metric by name; None of those of other tasks, and where it is not defined."""
 
-    def spread(self, of: Predictions) -> float | None:
+    def spread(self, scored: Scored) -> float | None:
         """Standard deviation of the predictions over that of the targets; None where they are no numbers."""
 
-    def right(self, of: Predictions) -> np.ndarray | None:
+    def right(self, scored: Scored) -> np.ndarray | None:
         """Where [n] a prediction is right; None where none is right or wrong."""
 
     # the predictions file
@@ -153,10 +151,10 @@ class Task(Protocol):
     def columns(self) -> Mapping[str, type]:
         """Columns that every predictions file has, with their types."""
 
-    def write(self, path: Path, of: Predictions) -> None:
+    def write(self, path: Path, scored: Scored) -> None:
         """Write a predictions file: one line per row, in the order of the split, from which `read` gets the same."""
 
-    def read(self, path: Path, columns: Mapping[str, np.ndarray], count: int) -> Predictions:
+    def read(self, path: Path, columns: Mapping[str, np.ndarray], count: int) -> Scored:
         """What a predictions file says, from its columns by name.
 
         Raises InputError for columns that are missing or no numbers, for other than `count` rows, for values that are
