@@ -50,7 +50,7 @@ floors: .venv/.installed-dev
 
 # Not part of `make test`. Inputs that fail are kept in fuzz-findings/.
 fuzz: .venv/.installed-dev
-	OMP_NUM_THREADS=1 PYTHONPATH=tests/fuzz:tests:workflow_scripts .venv/bin/python tests/fuzz/fuzz.py $(FUZZ)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/fuzz:tests/helpers:workflow_scripts .venv/bin/python tests/fuzz/fuzz.py $(FUZZ)
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache

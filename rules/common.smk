@@ -17,7 +17,9 @@ os.environ.update(
     )
 )
 
-from peft_tradeoffs.runs import recovery, slurm_executor
+from snakemake.logging import logger
+
+from peft_tradeoffs.runs import progress, recovery, slurm_executor
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.inputs.content import content, content_of
 from peft_tradeoffs.config.experiment import resolve
@@ -44,6 +46,7 @@ from peft_tradeoffs.config.experiment import factors
 from peft_tradeoffs.config.preflight import check_written, warn_of_missing
 
 slurm_executor.install()
+progress.say_briefly(logger)
 
 
 report: "../report/workflow.rst"
@@ -229,9 +232,8 @@ def profiles_option():
 
 
 def page_content(wildcards):
-    """A checksum of the page's template, style and script, and of the schema that it quotes."""
-    names = [f"report/page/{name}" for name in PAGE]
-    paths = [*names, "schemas/summary.schema.json"]
+    """A checksum of the page's template, style and script."""
+    paths = [f"report/page/{name}" for name in PAGE]
     return content_of((path, REPOSITORY / path) for path in paths)[:16]
 
 

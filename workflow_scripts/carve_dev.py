@@ -18,29 +18,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="NPZ", help="the .npz to write, .json beside it")
     arguments = parser.parse_args()
 
-    import numpy as np
-    from peft_tradeoffs.core.files import atomic, sha256, write_json
-    from peft_tradeoffs.inputs.tokens import carve, load_tokens
+    from peft_tradeoffs.inputs.tokens import carve_dev
 
-    splits, description = load_tokens(arguments.tokens)
-    train, dev = carve(splits["train"], arguments.fraction, arguments.seed)
-    arrays = {}
-    for name, split in (("train", train), ("test", dev)):
-        fields = {key: getattr(split, key) for key in ("input_ids", "token_type_ids", "offsets", "labels", "rows")}
-        arrays |= {f"{name}_{key}": value for key, value in fields.items() if value is not None}
-    with atomic(arguments.output) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
-    write_json(
-        arguments.output.with_suffix(".json"),
-        {
-            **{key: description[key] for key in ("max_length", "pad_token_id", "num_labels", "labels", "task")},
-            "rows": {"train": len(train), "test": len(dev)},
-            # Which of the texts that have max_length tokens were longer is not known any more.
-            "truncated": dict.fromkeys(("train", "test"), None if description["truncated"]["train"] else 0),
-            "carved_from_sha256": description["sha256"],
-            "sha256": sha256(arguments.output),
-        },
-    )
+    carve_dev(arguments.tokens, arguments.fraction, arguments.seed, arguments.output)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.core.layout import AXES, add_contract, add_data, add_runs, run_folder
-from peft_tradeoffs.tasks.metric_names import check_margin
+from peft_tradeoffs.tasks.metrics import ABOUT_MARGIN, check_margin
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 
@@ -25,7 +25,7 @@ def arguments() -> argparse.Namespace:
         "--margin",
         type=float,
         required=True,
-        help="differences below it count as none, in the metric's unit (0.01 is a point of accuracy); at most 0.2",
+        help=f"differences below it count as none, {ABOUT_MARGIN}",
     )
     add_contract(parser)
     add_data(parser)
@@ -51,6 +51,7 @@ def main() -> None:
     from peft_tradeoffs.analysis.readable import Beside, write_tables
 
     runs = read_runs(args)
+    check_margin("--margin", args.margin, runs["metric"].unique())
     frame = comparison_frame(
         runs,
         args.baseline,

@@ -17,7 +17,7 @@ from typing import Any
 
 from peft_tradeoffs.analysis.finished import read_summary
 from peft_tradeoffs.core import code, errors, files, seal
-from peft_tradeoffs.inputs.positive_class import of_labels
+from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.batch_search import Fit, KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
 from peft_tradeoffs.training.job import Run, TrainingProcess, add_training, process, read_settings
 
@@ -56,7 +56,7 @@ def main() -> None:
     found = seal.signed(
         {
             **{key: settings[key] for key in keys},
-            "positive_class": of_labels(tokens["labels"]),
+            "positive_class": TASKS[tokens["task"]].positive_class(tokens["labels"]),
             "base_batch_size": settings["batch_size"],
             "rule": arguments.rule,
             "largest": arguments.largest,

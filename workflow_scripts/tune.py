@@ -18,8 +18,8 @@ from typing import Any
 from peft_tradeoffs.analysis.finished import read_summary
 from peft_tradeoffs.core import code, errors, files, seal
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.positive_class import of_labels
 from peft_tradeoffs.runs.tuning import beyond, chosen
+from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.job import Run, add_training, process, read_settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # training never touches the network
@@ -55,7 +55,7 @@ def main() -> None:
     found = seal.signed(
         {
             **{key: settings[key] for key in ("dataset", "model", "arm", "method", "rank", "metric")},
-            "positive_class": of_labels(tokens["labels"]),
+            "positive_class": TASKS[tokens["task"]].positive_class(tokens["labels"]),
             **chosen(trials),
             "rates": planned,
             "extensions": arguments.extend,

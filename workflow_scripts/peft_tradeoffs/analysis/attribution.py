@@ -10,12 +10,9 @@ import pandas as pd
 from peft_tradeoffs.analysis.comparison import with_interval
 from peft_tradeoffs.analysis.means import by_seed, failures, incomparable
 from peft_tradeoffs.analysis.readable import (
-    LABEL,
-    NOTE,
     NULL,
     PROBE,
     at_most,
-    metric_scale,
     number,
     supported_decimals,
     unlike,
@@ -30,7 +27,8 @@ from peft_tradeoffs.analysis.stats import (
     processes,
 )
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key, random_weights
-from peft_tradeoffs.tasks.metric_names import difference_unit, metric_label, metric_name
+from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label, metric_name
+from peft_tradeoffs.tasks.recorded import LABEL, MEASURED_AS, NOTE
 
 BASE, FACTOR, INTERACTION, TOTAL = "base", "factor", "interaction", "total"
 ENERGY = "energy_J_per_1000_rows"
@@ -39,8 +37,8 @@ COLUMNS = (
     "differs", "failed", "quantity", "effect", "kind", "arm", "n_seeds", "n", "jobs", "jobs_sd_percent", "value", "low",
     "high", "percent", "reason",
 )  # fmt: skip
-TIMED = {"train_s": "train_s", "step_p50_ms": "step_p50_ms", ENERGY: "energy_J_per_sample"}  # keys of the summary
 NUMBERS = ("jobs_sd_percent", "value", "low", "high", "percent")
+SUMMARY_KEY = {ENERGY: "energy_J_per_sample"}  # of a quantity that has another name here
 Cell = tuple[int, ...]  # 0 or 1 a factor
 
 
@@ -74,7 +72,7 @@ def quantities(runs: pd.DataFrame) -> dict[str, tuple[str, float]]:
     """The summary key of each quantity and what it is multiplied by."""
     found = {key: (key, 1.0) for key in (memory_key(runs["device"].iloc[0]), "weights_MiB", "activations_MiB")}
     found |= {"train_s": ("train_s", 1.0), "step_p50_ms": ("step_p50_ms", 1.0)}
-    found[ENERGY] = ("energy_J_per_sample", 1000.0)
+    found[ENERGY] = (SUMMARY_KEY[ENERGY], 1000.0)
     return found if random_weights(runs) else {**found, "metric_value": ("metric_value", 1.0)}
 
 
@@ -105,7 +103,7 @@ def _split(runs: pd.DataFrame, name: str, spec: dict[str, Any], noise: pd.DataFr
         if len(reasons) == len(cells) and len(set(reasons.values())) == 1:
             mixed = next(iter(reasons.values()))
         seeds = sorted(set.intersection(*(set(found) for found in values.values() if found), set(runs["seed"])))
-        spread = job_noise(noise, runs, TIMED[quantity]) if quantity in TIMED else None
+        spread = job_noise(noise, runs, key) if key in MEASURED_AS else None
         jobs = {cell: processes(runs[(runs["arm"] == arm) & runs["seed"].isin(seeds)]) for cell, arm in cells.items()}
         base = np.mean([values[(0,) * len(spec["factors"])].get(seed, np.nan) for seed in seeds] or [np.nan])
         for effect, kind, signs in _effects(spec["factors"]):
@@ -120,7 +118,7 @@ def _split(runs: pd.DataFrame, name: str, spec: dict[str, Any], noise: pd.DataFr
                 row["reason"] = "no seed that all arms share"
             else:
                 parts = {cell: np.array([values[cell][seed] for seed in seeds]) for cell in signs}
-                row |= _mean(parts, signs, {cell: jobs[cell] for cell in signs}, quantity in TIMED, spread)
+                row |= _mean(parts, signs, {cell: jobs[cell] for cell in signs}, key in MEASURED_AS, spread)
                 row["percent"] = 100 * row["value"] / base if base else None
             rows.append(row)
     return rows
@@ -158,7 +156,7 @@ def _mean(
     return {**found, **dict(zip(("low", "high"), estimate.interval(), strict=True))}
 
 
-NAMES = {**LABEL, "activations_MiB": "Activations, MiB", ENERGY: "Energy, J/1,000 rows"}
+NAMES = {**LABEL, ENERGY: "Energy, J/1,000 rows"}
 UNTOLD = " (cannot be told from 0)"
 METRIC = "metric_value"
 
@@ -220,7 +218,8 @@ def attribution_notes(rows: pd.DataFrame) -> list[str]:
         lines.append(f"{few} of the {short['n_seeds'].iloc[0]} seeds count: a seed that an arm lacks counts in none.")
     if pd.notna(failed := rows["failed"].iloc[0]):
         lines.append(f"Failed runs are left out: {failed}.")
-    lines += noise_notes({_short(key): _jobs(rows[rows["quantity"] == key]) for key in TIMED if key in _known(rows)})
+    timed = [key for key in _known(rows) if SUMMARY_KEY.get(key, key) in MEASURED_AS]
+    lines += noise_notes({_short(key): _jobs(rows[rows["quantity"] == key]) for key in timed})
     lines += [PROBE, *(NOTE[key] for key in rows["quantity"].unique() if key in NOTE)]
     lines.append("Weights and activations: from tensor sizes.")
     if ENERGY in _known(rows) and rows["energy_window_short"].any():
@@ -256,7 +255,7 @@ def _name(rows: pd.DataFrame, quantity: str) -> str:
 
 
 def _scale(rows: pd.DataFrame, quantity: str) -> float:
-    return metric_scale(rows["metric"].iloc[0]) if quantity == METRIC else 1.0
+    return metric_called(rows["metric"].iloc[0]).scale if quantity == METRIC else 1.0
 
 
 def _no_spread(row: Any) -> bool:

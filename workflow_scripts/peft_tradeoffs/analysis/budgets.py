@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import RANGE, with_interval
+from peft_tradeoffs.analysis.comparison import with_interval
 from peft_tradeoffs.analysis.finished import verified
 from peft_tradeoffs.analysis.means import by_seed, failures
-from peft_tradeoffs.analysis.readable import NULL, metric_scale, unlike
+from peft_tradeoffs.analysis.readable import NULL, unlike
 from peft_tradeoffs.analysis.stats import over_seeds
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import arm_label
-from peft_tradeoffs.tasks.metric_names import metric_name, with_unit
+from peft_tradeoffs.tasks.metrics import Metric, metric_called, metric_name, with_unit
 
 UNITS = {"train_s": "s", "energy_J": "J"}
 MEASURED = {"train_s": "train_s", "energy_J": "mean_power_W"}  # what of a run's summary a budget needs
@@ -138,7 +138,7 @@ WHAT = {"train_s": "training time", "energy_J": "energy"}
 
 def budgets_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `budgets_frame` of one data set and model as text: the metric and the epoch by each budget."""
-    metric = rows["metric"].iloc[0]
+    metric = metric_called(rows["metric"].iloc[0])
     name = metric_name(rows.iloc[0])
     cells: dict[str, dict[str, str]] = {}
     for row in rows.to_dict("records"):
@@ -189,11 +189,11 @@ def _amount(budget: float, kind: str) -> str:
     return f"{f'{budget:,.0f}' if budget == int(budget) else f'{budget:g}'} {UNITS[kind]}"
 
 
-def _reached_text(row: dict[str, Any], metric: str) -> str:
+def _reached_text(row: dict[str, Any], metric: Metric) -> str:
     if pd.isna(row["mean"]):
         return NULL
-    low, high = (np.clip(row[bound], *RANGE[metric]) for bound in ("low", "high"))
-    text = with_interval(row["mean"], low, high, metric_scale(metric))
+    low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
+    text = with_interval(row["mean"], low, high, metric.scale)
     first, last = (f"{row[key]:.3g}" for key in ("first_epoch", "last_epoch"))
     epoch = "end" if row["end"] else f"epoch {first}" if first == last else f"epochs {first}–{last}"
     if row["n"] != row["n_runs"]:

@@ -17,7 +17,6 @@ from peft_tradeoffs.analysis.readable import (
     differs,
     failed_counts,
     finer,
-    metric_scale,
     number,
     supported_decimals,
 )
@@ -31,14 +30,19 @@ from peft_tradeoffs.analysis.stats import (
     mcnemar,
     over_seeds,
     over_seeds_and_examples,
-    unseen,
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weights, read_table
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import arm_label, plural
-from peft_tradeoffs.tasks.metric_names import difference_unit, metric_label
-from peft_tradeoffs.tasks.metrics import metric_of, pseudo_values
+from peft_tradeoffs.tasks.metrics import (
+    METRICS,
+    difference_unit,
+    metric_called,
+    metric_label,
+    metric_words,
+)
+from peft_tradeoffs.tasks.task import TASKS
 
 ALPHA = 1 - LEVEL
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
@@ -65,7 +69,7 @@ class Predicted:
 
     rows: np.ndarray  # [n] rows in the source
     labels: np.ndarray  # [n]
-    predicted: np.ndarray  # [n]
+    right: np.ndarray | None  # [n] bool; None where no answer is right or wrong
     contributions: np.ndarray  # [n] jackknife pseudo-values of the metric
 
 
@@ -75,38 +79,19 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     Raises InputError if they are missing, not as the run published them, broken, not finite, not what the logits say or
     do not give its metric.
     """
-    kind = float if run["task"] == "regression" else int
-    remedy = REMEDY
     verified(path.parent, path.name)
+    task = TASKS[run["task"]]
     try:
-        table = pd.read_csv(path, dtype={"row": int, "label": float, "prediction": float})
-        labels, predicted, rows = (table[key].to_numpy() for key in ("label", "prediction", "row"))
-        logits = table.filter(like="logit_").to_numpy(dtype=float)
-    except KeyError as error:
-        raise InputError(f"{path}: not a run's predictions (no column {error}); {remedy}") from None
+        table = pd.read_csv(path, dtype=dict(task.columns))
     except ValueError as error:
-        raise InputError(f"{path}: not a run's predictions ({error}); {remedy}") from None
-    if len(table) != run["test_rows"]:
-        raise InputError(f"{path}: {len(table)} rows, but the run's summary says {run['test_rows']}; {remedy}")
-    broken = ~np.isfinite(np.column_stack([labels, predicted, logits])).all(axis=1)
-    if broken.any():
-        where = f"the first in line {int(broken.argmax()) + 2}"
-        raise InputError(f"{path}: {broken.sum()} rows with a value that is not finite, {where}; {remedy}")
-    classes = logits.shape[1]
-    if kind is int:
-        strange = ~np.isin(np.column_stack([labels, predicted]), np.arange(classes)).all(axis=1)
-        if strange.any():
-            where = f"line {int(strange.argmax()) + 2}"
-            raise InputError(f"{path}, {where}: a label or prediction that is none of {classes} classes; {remedy}")
-        labels, predicted = labels.astype(int), predicted.astype(int)
-    said = logits[np.arange(len(logits)), predicted] == logits.max(axis=1) if kind is int else logits[:, 0] == predicted
-    if not said.all():
-        raise InputError(f"{path}, line {int(said.argmin()) + 2}: a prediction that its logits contradict; {remedy}")
-    found = metric_of(labels, predicted, run["metric"], classes)
+        raise InputError(f"{path}: not a run's predictions ({error}); {REMEDY}") from None
+    columns = {str(name): values.to_numpy() for name, values in table.items()}
+    scored, metric = task.read(path, columns, run["test_rows"]), METRICS[run["metric"]]
+    found = math.nan if (value := metric.of(scored)) is None else value
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"
-        raise InputError(f"{path}: its {run['metric']} is {found:.6f}, but {of_summary}; {remedy}")
-    return Predicted(rows, labels, predicted, pseudo_values(labels, predicted, run["metric"], classes))
+        raise InputError(f"{path}: its {metric.name} is {found:.6f}, but {of_summary}; {REMEDY}")
+    return Predicted(scored.rows, scored.target, task.right(scored), metric.contributions(scored))
 
 
 def comparison_frame(
@@ -247,7 +232,7 @@ def _estimate(values: np.ndarray, contributions: list[np.ndarray], metric: str) 
     found = over_seeds_and_examples(np.stack(contributions))
     if found is None:
         return None
-    examples = len(contributions[0]) if metric == "accuracy" else None
+    examples = len(contributions[0]) if METRICS[metric].share else None
     return replace(found, value=float(values.mean()), share_of=examples)
 
 
@@ -298,8 +283,9 @@ def _against(runs: Runs, baseline: Runs, metric: str) -> tuple[dict[str, Any], C
     differences = np.array([runs[seed][0] - baseline[seed][0] for seed in shared])
     pairs = [(runs[seed][1], baseline[seed][1]) for seed in shared]
     found["difference"] = float(differences.mean())
-    if np.issubdtype(pairs[0][0].labels.dtype, np.integer):
-        p = [mcnemar(one.predicted == one.labels, other.predicted == other.labels) for one, other in pairs]
+    both_right = [(one.right, other.right) for one, other in pairs if one.right is not None and other.right is not None]
+    if both_right:
+        p = [mcnemar(one, other) for one, other in both_right]
         found["mcnemar"] = "; ".join(f"{seed}: {value:.4g}" for seed, value in zip(shared, p, strict=True))
     seeds = over_seeds(differences)
     if seeds is not None:
@@ -331,7 +317,6 @@ def _verdict(difference: float, p_different: float, p_equivalent: float) -> str:
     return UNDECIDED
 
 
-RANGE = {"accuracy": (0, 1), "f1": (0, 1), "mcc": (-1, 1), "pearson": (-1, 1), "spearman": (-1, 1)}
 UNCORRECTED = (
     "Intervals of differences are of one arm each, without Holm's correction: one can leave out 0, or lie beyond the "
     "margin, where the corrected test proves nothing."
@@ -372,19 +357,19 @@ def p_value(p: Any) -> str:
 
 def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `comparison_frame` of one data set, model and split as text, units in the header."""
-    metric = rows["metric"].iloc[0]
-    scale = metric_scale(metric)
+    metric = metric_called(rows["metric"].iloc[0])
     cells = []
     for row in rows.to_dict("records"):
-        low, high = (np.clip(row[bound], *RANGE[metric]) for bound in ("low", "high"))
-        difference = with_interval(row["difference"], row["difference_low"], row["difference_high"], scale, sign=True)
+        low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
+        ends = (row[key] for key in ("difference", "difference_low", "difference_high"))
+        difference = with_interval(*ends, metric.scale, sign=True)
         if difference != NULL and row["n_paired"] != row["n"]:
             difference += f" (n = {row['n_paired']})"
         cells.append(
             {
                 "Arm": arm_label(row["method"], row["rank"]),
                 "n": str(row["n"]),
-                metric_label(row): with_interval(row["mean"], low, high, scale),
+                metric_label(row): with_interval(row["mean"], low, high, metric.scale),
                 f"Difference, {difference_unit(row)}": difference,
                 "p of a difference": p_value(row["p_different_holm"]),
                 "p of equivalence": p_value(row["p_equivalent_holm"]),
@@ -399,8 +384,8 @@ def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
 
 def comparison_notes(rows: pd.DataFrame) -> list[str]:
     """What a reader must know of a comparison: one sentence each."""
-    metric, margin = rows["metric"].iloc[0], rows["margin"].iloc[0]
-    scale, unit = metric_scale(metric), difference_unit(rows.iloc[0])
+    metric, margin = metric_called(rows["metric"].iloc[0]), rows["margin"].iloc[0]
+    scale, unit = metric.scale, difference_unit(rows.iloc[0])
     baseline = rows[rows["arm"] == rows["baseline"]].iloc[0]
     name = arm_label(baseline["method"], baseline["rank"])
     lines = [HELDOUT] if rows["split"].iloc[0] == "heldout" else []
@@ -416,9 +401,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
     if len(rows) > 1:
         lines.append(f"Difference: to {name}, over the same seeds and examples.")
     if (compared := rows["p_different"].notna().sum()) > 0:
-        within = (
-            f"{margin * scale:g} {unit.removesuffix('s') if metric == 'accuracy' and margin * scale == 1 else unit}"
-        )
+        within = f"{margin * scale:g} {unit.removesuffix('s') if metric.apart and margin * scale == 1 else unit}"
         lines.append(
             f"Equivalent: proven to lie within {within} of {name} (two one-sided tests); better or worse: proven to "
             "differ, and not proven to lie within that; all at 5 %, p values with Holm's correction over "
@@ -427,7 +410,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
         if compared > 1:
             lines.append(UNCORRECTED)
         if rows["smallest_difference"].notna().any():
-            size = number(rows["smallest_difference"].max() * scale, 1 if metric == "accuracy" else 3)
+            size = number(rows["smallest_difference"].max() * scale, metric.decimals - 1)
             lines.append(
                 f"With these seeds and {rows['test_rows'].max():,.0f} examples a true difference of {size} "
                 f"{unit} is found with a probability of 80 %, in the arm where that is largest and at the "
@@ -449,20 +432,22 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
 
 def _bounded(rows: pd.DataFrame, baseline: str) -> list[str]:
     """What it means where the number of examples alone makes an interval as wide as it is: one sentence per kind."""
-    if rows["metric"].iloc[0] != "accuracy":
+    metric = metric_called(rows["metric"].iloc[0])
+    if not metric.share:
         return []
     lines = []
     for low, high, what, of in (
         ("difference_low", "difference_high", f"hardly an answer is unlike {baseline}'s", "the difference"),
-        ("low", "high", "hardly an answer is wrong (or hardly one right)", "the accuracy"),
+        ("low", "high", "hardly an answer is wrong (or hardly one right)", f"the {metric_words(rows.iloc[0])}"),
     ):
         known = rows.dropna(subset=low)
-        least = unseen((1 - LEVEL) / 2, known["test_rows"].astype(float))
+        least = metric.floor(known["test_rows"].astype(float), LEVEL)
         own = known[np.isclose(known[high] - known[low], 2 * least, rtol=1e-6)]
         if len(own):
+            half = number(metric.scale * least[own.index[0]], metric.decimals - 1)
             lines.append(
                 f"{', '.join(map(label, own.to_dict('records')))}: {what}, and the interval of {of}, ± "
-                f"{number(100 * least[own.index[0]], 1)} points, is what {own['test_rows'].iloc[0]:,.0f} examples "
+                f"{half} {metric.apart}, is what {own['test_rows'].iloc[0]:,.0f} examples "
                 "leave possible where none shows it (Clopper and Pearson); only more examples narrow it."
             )
     return lines

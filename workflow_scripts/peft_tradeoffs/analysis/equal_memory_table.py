@@ -6,18 +6,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import RANGE, with_interval
+from peft_tradeoffs.analysis.comparison import with_interval
 from peft_tradeoffs.analysis.contract import DIFFERS, compare
 from peft_tradeoffs.analysis.facts import FACTS, Recorded
 from peft_tradeoffs.analysis.finished import read_env, read_summary
-from peft_tradeoffs.analysis.readable import NOTE, NULL, failed_counts, mean_sd, metric_scale, number, setting, unlike
+from peft_tradeoffs.analysis.readable import NULL, failed_counts, mean_sd, number, setting, unlike
 from peft_tradeoffs.analysis.stats import over_seeds
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, arms_frame, memory_key, runs_frame
 from peft_tradeoffs.core import seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.quantities import LARGEST, LIBRARIES, ROWS
 from peft_tradeoffs.core.text import arm_label, sort_runs
-from peft_tradeoffs.tasks.metric_names import metric_label
+from peft_tradeoffs.tasks.metrics import metric_called, metric_label
+from peft_tradeoffs.tasks.recorded import LABEL, NOTE
 
 MEASURED = ("train_peak_MiB", "train_s", "samples_per_s", "energy_J_per_sample")
 COLUMNS = (
@@ -138,12 +139,12 @@ def _recorded(folder: Path, summary: dict[str, Any]) -> Recorded:
 
 def equal_memory_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of one data set and model as text, units in the header."""
-    metric, energy = rows["metric"].iloc[0], rows["energy_J_per_sample_mean"].notna().any()
+    metric, energy = metric_called(rows["metric"].iloc[0]), rows["energy_J_per_sample_mean"].notna().any()
     cells = []
     for row in rows.to_dict("records"):
         failed = failed_counts(row["failures"])
-        low, high = (np.clip(row[bound], *RANGE[metric]) for bound in ("low", "high"))
-        value = with_interval(row["mean"], low, high, metric_scale(metric))
+        low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
+        value = with_interval(row["mean"], low, high, metric.scale)
         cells.append(
             {
                 "Cap, GiB": f"{row['cap_GiB']:g}",
@@ -154,8 +155,8 @@ def equal_memory_readable(rows: pd.DataFrame) -> pd.DataFrame:
                 "Learning rate": setting(row["learning_rate"], "{:.3g}"),
                 "Steps": NULL if pd.isna(row["steps"]) else f"{row['steps']:,}",
                 metric_label(row): value if failed == NULL else f"{value} ({failed})",
-                "Training time, s": mean_sd(row, "train_s"),
-                "Samples/s": mean_sd(row, "samples_per_s"),
+                LABEL["train_s"]: mean_sd(row, "train_s"),
+                LABEL["samples_per_s"]: mean_sd(row, "samples_per_s"),
                 **({"Energy, J/1,000 rows": mean_sd(row, "energy_J_per_sample", 1000)} if energy else {}),
             }
         )

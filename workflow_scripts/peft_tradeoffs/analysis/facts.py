@@ -1,22 +1,20 @@
 """The facts of the contract: what the recordings of a run must say alike in every arm. Cheap to import."""
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs.analysis.finished import check_all, read_env, read_summary
+from peft_tradeoffs.analysis.finished import check_all, read_env, read_evaluations, read_summary
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
-from peft_tradeoffs.core.quantities import LIBRARIES
+from peft_tradeoffs.core.quantities import COMPLETED, LIBRARIES
 from peft_tradeoffs.runs.tuning import read_found
-from peft_tradeoffs.tasks.metric_names import metric_name
+from peft_tradeoffs.tasks.metrics import metric_called, metric_name
 
 NOT_RECORDED = "not recorded"
 NOT_REACHED = object()  # of a run that ended before it: no difference
-COMPLETED = "completed"
 AS_SET = "delete the runs made with the other setting and run again"
 SAME_MACHINE = "delete the runs made on the other and run again"
 SAME_VERSION = "delete the runs of the older version and run again"
@@ -80,15 +78,13 @@ def read_run(folder: Path, tunings: Path, keep_weights: bool = True) -> Recorded
         return None
     check_all(folder, summary, keep_weights)
     env = read_env(folder, summary)
-    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        evaluations = list(csv.DictReader(file))
     if "tuned_as" in env["settings"]:
         arm = env["settings"]["tuned_as"]
         try:
             env["settings"]["tuning"] = arm and read_found(tunings / f"{arm}.json")
         except FileNotFoundError as error:
             raise InputError(f"{error.filename}: missing, though {folder} took its rate from it; run again") from None
-    return Recorded(env, summary, evaluations)
+    return Recorded(env, summary, read_evaluations(folder, summary))
 
 
 def setting(key: str) -> Callable[[Recorded], Any]:
@@ -273,8 +269,8 @@ def _commit(run: Recorded) -> str | None:
 
 
 def _of_class(run: Recorded) -> str | None:
-    """Which F1 it is."""
-    return metric_name(run.summary) if run.settings.get("metric") == "f1" else None
+    """Of which class the metric is, where it is of one."""
+    return metric_name(run.summary) if metric_called(run.settings.get("metric")).of_class else None
 
 
 _ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm")

@@ -23,7 +23,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
 }
 LARGEST = 1e100  # of a number: its square can still be added up
-ENV = "env.json"
+ENV, METRICS = "env.json", "metrics.csv"
 # Of files that Transformers or PEFT may read from a folder of weights.
 LOADED = {
     *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"),
@@ -85,6 +85,13 @@ def read_env(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
     if env.get("fingerprint") != summary["fingerprint"]:
         raise InputError(f"{folder / ENV}: of another run than summary.json beside it; {REMEDY}")
     return env
+
+
+def read_evaluations(folder: Path, summary: dict[str, Any]) -> list[dict[str, str]]:
+    """The rows of the metrics.csv of the finished run in `folder`; InputError unless it is as the run published it."""
+    check_files(folder, summary, [METRICS])
+    with (folder / METRICS).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def check_files(folder: Path, summary: dict[str, Any], names: Iterable[str]) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from peft_tradeoffs.analysis.readable import LABEL, NULL, markdown, memory_keys, metric_scale, number
+from peft_tradeoffs.analysis.readable import NULL, markdown, memory_keys, number
 from peft_tradeoffs.analysis.reference import Sweep, arm_name, run_name
 from peft_tradeoffs.analysis.stats import pooled, processes
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, SPLIT, memory_key
 from peft_tradeoffs.core.text import arm_label
-from peft_tradeoffs.tasks.metric_names import difference_unit, metric_label
+from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label
+from peft_tradeoffs.tasks.recorded import LABEL
 
 METRIC = "metric_value"
 OF_NOISE, OF_SEEDS, OF_SIZES = "repeats", "seeds", "tensor sizes"  # where a spread comes from
@@ -336,7 +337,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 def _unit(row: dict[str, Any]) -> tuple[bool, float, str]:
     """Whether it is the metric; what a change is multiplied by, and its unit then."""
     metric = row["quantity"] == METRIC
-    return metric, metric_scale(row["metric"]) if metric else 100.0, difference_unit(row) if metric else "%"
+    return metric, metric_called(row["metric"]).scale if metric else 100.0, difference_unit(row) if metric else "%"
 
 
 def _places(size: float) -> int:

@@ -4,11 +4,9 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.comparison import RANGE
 from peft_tradeoffs.analysis.readable import null_reasons, ways_of_failing
 from peft_tradeoffs.analysis.stats import (
     FEWEST_SEEDS,
-    MEASURED_AS,
     UNKNOWN_SPREAD,
     job_noise,
     over_jobs,
@@ -16,6 +14,8 @@ from peft_tradeoffs.analysis.stats import (
     processes,
 )
 from peft_tradeoffs.analysis.tables import BEFORE_TRAINING, COMPLETED, QUALITY
+from peft_tradeoffs.tasks.metrics import METRICS
+from peft_tradeoffs.tasks.recorded import MEASURED_AS
 
 
 def by_seed(runs: pd.DataFrame, key: str) -> tuple[dict[int, float], str | None]:
@@ -89,7 +89,7 @@ def interval(
         return None
     low, high = estimate.interval()
     if key in ("metric_value", "heldout_metric_value"):  # none lies beyond its range, whatever t says
-        least, most = RANGE[own["metric"].iloc[0]]
+        least, most = METRICS[own["metric"].iloc[0]].bounds
         low, high = max(low, least * scale), min(high, most * scale)
     return low, high
 

@@ -16,12 +16,10 @@ from peft_tradeoffs.analysis.finished import (
     weights_sha256,
 )
 from peft_tradeoffs.analysis.readable import (
-    LABEL,
     NULL,
     SHORT,
     cost_keys,
     mark,
-    metric_scale,
     null_reasons,
     number,
     shown,
@@ -31,7 +29,8 @@ from peft_tradeoffs.analysis.readable import (
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights, runs_frame
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label
-from peft_tradeoffs.tasks.metric_names import metric_label
+from peft_tradeoffs.tasks.metrics import metric_called, metric_label
+from peft_tradeoffs.tasks.recorded import LABEL
 
 METRIC = "metric_value"
 COLUMNS = (
@@ -151,7 +150,7 @@ def noise_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `noise_frame` of one data set and model as text, one line per quantity, units in its name."""
     cells = []
     for row in rows.to_dict("records"):
-        scale = metric_scale(row["metric"]) if row["quantity"] == METRIC else 1.0
+        scale = metric_called(row["metric"]).scale if row["quantity"] == METRIC else 1.0
         places = supported_decimals(row["sd"] * scale) if row["sd"] > 0 else None
         cells.append(
             {

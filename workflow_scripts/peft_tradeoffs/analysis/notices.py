@@ -11,12 +11,13 @@ from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.text import and_list, arm_label, visible
+from peft_tradeoffs.tasks.metrics import ACCURACY
+from peft_tradeoffs.tasks.task import TASKS
 
 Pair = tuple[str, str]  # data set and model
-LEAST_SPREAD = 0.01  # standard deviation of a regression's predictions, as a share of the targets'
+LEAST_SPREAD = 0.01  # standard deviation of predicted values, as a share of the targets'
 REMEDY = "delete it and run the workflow's target `fetch`"
 KINDS = {"labels": (list, type(None)), "warnings": (list,)}  # of dataset.json
-ONE_CLASS, ONE_VALUE = "one and the same class", "nearly the same value"
 
 
 def warnings_by_pair(runs: pd.DataFrame, runs_dir: Path, data_dir: Path | None) -> dict[Pair, list[str]]:
@@ -36,11 +37,11 @@ def warnings_by_pair(runs: pd.DataFrame, runs_dir: Path, data_dir: Path | None) 
 
 
 def constant(runs: pd.DataFrame) -> pd.Series:
-    """Which completed runs give every test row the same answer, and a wrong one to some; regression: nearly the same.
+    """Which completed runs give every test row the same answer, and a wrong one to some; of values: nearly the same.
 
     A run of which that is not known, one of random weights say, is none of them; nor is one of a single test row.
     """
-    same = runs["constant_prediction"].astype(str).eq("True") & ~runs["accuracy"].astype(float).eq(1)
+    same = runs["constant_prediction"].astype(str).eq("True") & ~runs[ACCURACY.name].astype(float).eq(1)
     if "prediction_spread" in runs:
         same |= runs["prediction_spread"].astype(float) < LEAST_SPREAD
     return same & runs["status"].eq(COMPLETED) & runs["test_rows"].gt(1)
@@ -54,7 +55,7 @@ def prediction_warnings(runs: pd.DataFrame, runs_dir: Path, classes: list[Any] |
         found = own[flat[own.index]]
         if len(found):
             answers = {_answer(run, runs_dir, classes) for run in found.to_dict("records")}
-            said = answers.pop() if len(answers) == 1 else ONE_CLASS
+            said = answers.pop() if len(answers) == 1 else TASKS[own["task"].iloc[0]].answer(None, classes)
             count = (len(found), int(own["status"].eq(COMPLETED).sum()))
             same.setdefault((said, *count), []).append(arm_label(own["method"].iloc[0], own["rank"].iloc[0]))
     return [_sentence(arms, *what) for what, arms in same.items()]
@@ -74,15 +75,14 @@ def _sentence(arms: list[str], said: str, count: int, of: int) -> str:
 
 
 def _answer(run: dict[str, Any], runs_dir: Path, classes: list[Any] | None) -> str:
-    """What a constant run predicts: the class's name in quotes where it is known."""
-    if run["task"] == "regression":
-        return ONE_VALUE
+    """What a constant run predicts, in words."""
+    path = run_folder(runs_dir, *(run[axis] for axis in AXES)) / "predictions.csv"
     try:
-        with (run_folder(runs_dir, *(run[axis] for axis in AXES)) / "predictions.csv").open(encoding="utf-8") as file:
-            predicted = int(next(csv.DictReader(file))["prediction"])
-        return visible(f"'{classes[predicted]}'") if classes else f"class {predicted}"
-    except (OSError, StopIteration, KeyError, TypeError, ValueError, IndexError, csv.Error):
-        return ONE_CLASS  # whoever compares the runs says what is wrong with the file
+        with path.open(encoding="utf-8") as file:
+            predicted = next(csv.DictReader(file))["prediction"]
+    except (OSError, StopIteration, KeyError, ValueError, csv.Error):
+        predicted = None  # whoever compares the runs says what is wrong with the file
+    return visible(TASKS[run["task"]].answer(predicted, classes))
 
 
 def _described(data_dir: Path | None, dataset: str) -> dict[str, Any]:

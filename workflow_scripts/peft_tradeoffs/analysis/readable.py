@@ -20,10 +20,12 @@ from peft_tradeoffs.analysis.tables import (
     memory_key,
     random_weights,
 )
+from peft_tradeoffs.core import quantities
 from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.files import write_text
 from peft_tradeoffs.core.text import arm_label, inert, one_line, plain, plural
-from peft_tradeoffs.tasks.metric_names import heldout_label, metric_label, metric_of
+from peft_tradeoffs.tasks.metrics import METRICS, heldout_label, metric_called, metric_label, metric_of
+from peft_tradeoffs.tasks.recorded import LABEL, NOTE
 
 NORMAL = 1.96  # 97.5 % quantile of the normal distribution
 
@@ -49,10 +51,9 @@ def finer(places: int, *values: float) -> int:
 def sampling_error(metric: str, value: float, examples: int) -> float:
     """Standard error of a metric over test examples, roughly, to choose digits by; no less than one example.
 
-    That of a share for accuracy and F1, of a correlation for the others (MCC is the correlation of two classes).
+    That of a share or of a correlation (`Metric.variance`).
     """
-    spread = value * (1 - value) if metric in ("accuracy", "f1") else (1 - value**2) ** 2
-    return math.sqrt((spread + 1 / examples) / examples)
+    return math.sqrt((METRICS[metric].variance(value) + 1 / examples) / examples)
 
 
 def metric_places(metric: str, mean: float, sd: float, seeds: int, examples: Any, scale: float) -> int:
@@ -71,39 +72,11 @@ def metric_places(metric: str, mean: float, sd: float, seeds: int, examples: Any
 
 NULL = "–"
 GIB = 2**30
-LABEL = {
-    "probe_peak_rss_MiB": "Peak RSS, MiB",
-    "probe_peak_allocated_MiB": "Peak CUDA allocated, MiB",
-    "probe_peak_reserved_MiB": "Peak CUDA reserved, MiB",
-    "probe_process_MiB": "NVML process, MiB",
-    "weights_MiB": "Weights, MiB",
-    "step_p50_ms": "Step p50, ms",
-    "probe_step_p50_ms": "Eager probe p50, ms",
-    "energy_J_per_sample": "Energy, J/sample",
-    "train_s": "Training time, s",
-    "samples_per_s": "Samples/s",
-}
-PARTS = ("Weights", "Gradients", "Optimizer", "Activations")  # of SPLIT, in its order
+PARTS = tuple(part.capitalize() for part in quantities.PARTS)  # of SPLIT, in its order
 RANDOM = "random weights: speed and memory only"
 SHORT = "*"  # an energy that was measured over a short window
 PROBE = "Memory is that of the probe: eager steps on the batch_size longest training texts, the same for every arm."
-NOTE = {
-    "probe_peak_rss_MiB": "Peak RSS: the process's highest resident set.",
-    "probe_peak_allocated_MiB": "Peak CUDA allocated: torch.cuda.max_memory_allocated.",
-    "probe_peak_reserved_MiB": "Peak CUDA reserved: torch.cuda.max_memory_reserved.",
-    "probe_process_MiB": "NVML process: what NVML counts for this process at the probe's end, CUDA context included.",
-}
 FAILURE = {"oom": "out of memory"}
-
-
-def metric_scale(metric: str) -> float:
-    """What a stored metric is multiplied by when shown: accuracy is stored as a fraction, shown in %."""
-    return 100.0 if metric == "accuracy" else 1.0
-
-
-def metric_decimals(metric: str) -> int:
-    """Decimals of a run's metric: 0.01 points of accuracy, 0.0001 of a coefficient."""
-    return 2 if metric == "accuracy" else 4
 
 
 def number(value: Any, decimals: int | None = None) -> str:
@@ -141,7 +114,7 @@ def mean_metric(row: Any, split: str) -> str:
     mean, sd, count = (row[f"{key}_{part}"] for part in ("mean", "sd", "n"))
     if pd.isna(mean):
         return NULL
-    scale = metric_scale(metric)
+    scale = metric_called(metric).scale
     return mean_sd(row, key, scale, metric_places(metric, mean, sd, count, row[rows], scale))
 
 
@@ -247,7 +220,7 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
         for key in keys:
             text = number(row[f"{key}_mean"]) if key == "weights_MiB" else mean_sd(row, key)
             cells[LABEL[key]] = mark(row, key, text) if shown(row, key) else NULL
-        cells["Trainable parameters"] = setting(row["trainable_parameters"], "{:,.0f}")
+        cells[LABEL["trainable_parameters"]] = setting(row["trainable_parameters"], "{:,.0f}")
         cells["Trainable, %"] = percent(row["trainable_percent"])
         cells |= {header: setting(row[key]) for key, header in settings.items()}
         cells |= differs(arms, row)
@@ -265,13 +238,13 @@ def runs_readable(runs: pd.DataFrame) -> pd.DataFrame:
         done = row["status"] == COMPLETED
         cells["Status"] = COMPLETED if done else failure(runs.iloc[[index]])
         if metric is not None:
-            scale, places = metric_scale(row["metric"]), metric_decimals(row["metric"])
-            cells[metric_label(metric)] = number(row["metric_value"] * scale, places)
+            own = metric_called(row["metric"])
+            cells[metric_label(metric)] = number(row["metric_value"] * own.scale, own.decimals)
             if runs["heldout_rows"].notna().any():
-                cells[heldout_label(metric)] = number(row["heldout_metric_value"] * scale, places)
+                cells[heldout_label(metric)] = number(row["heldout_metric_value"] * own.scale, own.decimals)
         for key in keys:
             cells[LABEL[key]] = mark(row, key, number(row[key])) if shown(row, key) else NULL
-        cells["Trainable parameters"] = setting(row["trainable_parameters"], "{:,.0f}")
+        cells[LABEL["trainable_parameters"]] = setting(row["trainable_parameters"], "{:,.0f}")
         cells["Trainable, %"] = percent(row["trainable_percent"])
         cells |= {header: setting(row[key]) for key, header in settings.items()}
         rows.append(cells)
@@ -287,10 +260,8 @@ def memory_readable(arms: pd.DataFrame) -> pd.DataFrame:
         cells = {"Arm": arm_label(row["method"], row["rank"]), "n": str(row["n"])}
         if some_failed:
             cells["Failed"] = failed_counts(row["failures"])
-        for part, key, measured in zip(PARTS, SPLIT, MEASURED_SPLIT, strict=True):
-            cells[f"{part}, MiB"] = number(row[f"{key}_mean"])
-            if gpu:
-                cells[f"{part} measured, MiB"] = number(row[f"{measured}_mean"])
+        for part, measured in zip(SPLIT, MEASURED_SPLIT, strict=True):
+            cells |= {LABEL[key]: number(row[f"{key}_mean"]) for key in ((part, measured) if gpu else (part,))}
         cells["Sum, MiB"] = number(sum(row[f"{key}_mean"] for key in SPLIT))  # nan if a part is
         for key in memory_keys(arms["device"]):
             cells[LABEL[key]] = number(row[f"{key}_mean"]) if shown(row, key) else NULL
@@ -340,13 +311,13 @@ def costs_notes(rows: pd.DataFrame, runs: pd.DataFrame | None = None) -> list[st
 
 def without_value(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
     """Which of the metrics and the columns `keys` completed runs have no value of, and why: a sentence."""
-    names = LABEL
+    names: dict[str, str] = {}
     if not random_weights(runs):
         metric = metric_of(runs)
-        names = {"metric_value": metric_label(metric), **names}
+        names["metric_value"] = metric_label(metric)
         if runs["heldout_rows"].notna().any():
             names["heldout_metric_value"] = heldout_label(metric)
-        keys = [*(key for key in names if key not in LABEL), *keys]
+    keys, names = [*names, *keys], LABEL | names
     reasons: dict[str, list[str]] = {}
     for key in keys:
         for why in null_reasons(runs, key):

@@ -10,7 +10,6 @@ from peft_tradeoffs.analysis.comparison import ALPHA
 from peft_tradeoffs.analysis.means import by_seed, failures, incomparable
 from peft_tradeoffs.analysis.notices import constant
 from peft_tradeoffs.analysis.stats import (
-    MEASURED_AS,
     MOST_SEEDS,
     Estimate,
     JobNoise,
@@ -22,6 +21,7 @@ from peft_tradeoffs.analysis.stats import (
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, first, memory_key, random_weights
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.tasks.recorded import MEASURED_AS
 
 YES, NO, UNKNOWN = "yes", "no", "cannot say"
 COSTS = {"memory": "memory_MiB", "time": "train_s", "energy": "energy_J"}

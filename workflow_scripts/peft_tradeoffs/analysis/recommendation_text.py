@@ -7,33 +7,27 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.budgets import round_up
-from peft_tradeoffs.analysis.comparison import ALPHA, RANGE, UNCORRECTED, WORSE, p_value, with_interval
+from peft_tradeoffs.analysis.comparison import ALPHA, UNCORRECTED, WORSE, p_value, with_interval
 from peft_tradeoffs.analysis.notices import Pair, of_rows
 from peft_tradeoffs.analysis.readable import (
-    NOTE,
     NULL,
     PROBE,
     grid,
-    metric_scale,
     number,
     sections,
     unlike,
     warnings_box,
 )
-from peft_tradeoffs.analysis.recommendation import COSTS, NO, TESTS, UNKNOWN, YES
+from peft_tradeoffs.analysis.recommendation import COSTS, LIMITS, NO, TESTS, UNKNOWN, YES
 from peft_tradeoffs.analysis.stats import MOST_EXAMPLES, MOST_SEEDS, noise_notes
 from peft_tradeoffs.analysis.tables import memory_key
 from peft_tradeoffs.core.text import and_list, arm_label, plural
-from peft_tradeoffs.tasks.metric_names import difference_unit, metric_label
+from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_words
+from peft_tradeoffs.tasks.recorded import NOTE
 
 Row = dict[str, Any]  # of `recommendation.recommendation_frame`, None where nothing stands
 NOUN = {"memory": "peak memory", "time": "training time", "energy": "energy"}
 UNITS = {"memory": "MiB", "time": "s", "energy": "J"}
-
-
-def metric_words(row: Row) -> str:
-    """The metric within a sentence."""
-    return "accuracy" if row["metric"] == "accuracy" else metric_label(row)
 
 
 def arm_name(row: Row) -> str:
@@ -62,19 +56,20 @@ def difference_words(row: Row, with_unit: bool = False, on: str = "") -> str:
     """The difference to the baseline; `on` is "other_" for that on the other split."""
     if row[f"{on}difference"] is None:
         return NULL
-    scale = metric_scale(row["metric"])
+    metric = metric_called(row["metric"])
     bounds = (row[f"{on}difference{part}"] for part in ("", "_low", "_high"))
-    text = with_interval(*bounds, scale, sign=True)
-    return f"{text} points" if with_unit and row["metric"] == "accuracy" else text
+    text = with_interval(*bounds, metric.scale, sign=True)
+    return f"{text} {metric.apart}" if with_unit and metric.apart else text
 
 
 def facts_of(best: Row, baseline: Row | None) -> str:
     """What the recommended arm reaches and costs, beside the baseline."""
     facts = []
     if best["mean"] is not None:
-        bounds = (None if best[key] is None else np.clip(best[key], *RANGE[best["metric"]]) for key in ("low", "high"))
-        value = with_interval(best["mean"], *bounds, metric_scale(best["metric"]))
-        facts.append(f"{metric_words(best)} {value}{' %' if best['metric'] == 'accuracy' else ''}")
+        metric = metric_called(best["metric"])
+        bounds = (None if best[key] is None else np.clip(best[key], *metric.bounds) for key in ("low", "high"))
+        value = with_interval(best["mean"], *bounds, metric.scale)
+        facts.append(f"{metric_words(best)} {value} {metric.unit}".rstrip())
     against = baseline if baseline is not best else None
     if against is not None and best["difference"] is not None:
         p = p_value(best["p_not_worse_holm"])
@@ -460,19 +455,19 @@ def _least(rows: list[Row], by: str) -> str:
 
 
 def _limited(limits: dict[str, Any], name: str) -> bool:
-    return limits[COSTS[name]] is not None
+    return limits[LIMITS[name][0]] is not None
 
 
 def _unlimited(limits: dict[str, Any]) -> bool:
-    return all(limits[key] is None for key in ("memory_GiB", "train_s", "energy_J"))
+    return not any(_limited(limits, name) for name in LIMITS)
 
 
 def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
     asked = []
     if not _random(rows):
         baseline = next(row for row in rows if row["arm"] == row["baseline"])
-        metric, margin = baseline["metric"], baseline["margin"] * metric_scale(baseline["metric"])
-        units = "points" if metric == "accuracy" else ""
+        metric = metric_called(baseline["metric"])
+        margin, units = baseline["margin"] * metric.scale, metric.apart
         size = f"{margin:g} {units.removesuffix('s') if margin == 1 else units}".strip()
         asked.append(f"{metric_words(baseline)} proven to be less than {size} below that of {arm_name(baseline)}")
     for key, noun, units in (

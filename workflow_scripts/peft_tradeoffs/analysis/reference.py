@@ -12,7 +12,7 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.finished import check_all, predictions_sha256, verified, weights_sha256
 from peft_tradeoffs.analysis.finished import read_env as read_env_json
-from peft_tradeoffs.analysis.tables import ARM, COLUMNS, IDENTITY, TEXT, WHOLE, read_table
+from peft_tradeoffs.analysis.tables import ARM, IDENTITY, KINDS, NUMBERS, read_table
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError
@@ -144,9 +144,8 @@ def read(folder: Path) -> Sweep:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    kinds = dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64")
-    numbers = [*(key for key in COLUMNS if key not in kinds), "n", "mean", "sd"]
-    return read_table(path, NEEDED[path.name], STORE, kinds, numbers)
+    numbers = (*NUMBERS, "n", "mean", "sd")
+    return read_table(path, NEEDED[path.name], STORE, KINDS, numbers)
 
 
 def checksums(folder: Path, names: list[str]) -> dict[str, str]:

@@ -14,6 +14,8 @@ from scipy import stats
 
 from peft_tradeoffs.analysis.tables import read_table
 from peft_tradeoffs.core.text import and_list
+from peft_tradeoffs.tasks.metrics import unseen
+from peft_tradeoffs.tasks.recorded import MEASURED_AS
 
 LEVEL = 0.95
 POWER = 0.8
@@ -92,11 +94,6 @@ class Estimate:
         if self.se == 0.0:
             return math.nan
         return self.half_width(level) + float(stats.t.ppf(power, self.df)) * self.se
-
-
-def unseen(alpha: float, examples: int) -> float:
-    """The largest share of all examples of which so many drawn may show none with a probability of `alpha` or more."""
-    return 1 - alpha ** (1 / examples)
 
 
 @dataclass(frozen=True)
@@ -263,16 +260,6 @@ def _names() -> Iterator[str]:
         yield from (f"{letter}{turn}" for letter in ascii_letters)
 
 
-# A quantity of time or energy, and the noise table's that varies by the same share: a run's energy is its rows' sum.
-MEASURED_AS = {
-    "train_s": "train_s",
-    "step_p50_ms": "step_p50_ms",
-    "energy_J": "energy_J_per_sample",
-    "energy_J_per_sample": "energy_J_per_sample",
-    "samples_per_s": "samples_per_s",
-    "tokens_per_s": "samples_per_s",
-    "step_p95_ms": "step_p95_ms",
-}
 NEEDED = ("dataset", "model", "arm", "device_name", "quantity", "n", "mean", "sd")
 UNKNOWN_SPREAD = "how far jobs differ was not measured"
 

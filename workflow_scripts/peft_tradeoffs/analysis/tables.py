@@ -14,9 +14,11 @@ from peft_tradeoffs.analysis.finished import read_summary
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.csv_text import restored
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.quantities import ANYWHERE, COMPLETED, PARTS, PEAKS, SAME_DEVICE
 from peft_tradeoffs.core.seal import KEYS as SEAL
 from peft_tradeoffs.core.text import sort_runs
-from peft_tradeoffs.tasks.metric_names import metric_name
+from peft_tradeoffs.tasks.metrics import metric_name
+from peft_tradeoffs.tasks.recorded import QUANTITIES
 
 
 def read_table(
@@ -64,64 +66,23 @@ def _are_numbers(values: pd.Series) -> bool:
     return values.dtype.kind in "iufb" or all(isinstance(value, bool) for value in values.dropna())
 
 
-COMPLETED = "completed"
-PHASES = ("load", "probe", "train", "evaluate", "save")
-SPLIT = ("weights_MiB", "gradients_MiB", "optimizer_MiB", "activations_MiB")
-MEASURED_SPLIT = tuple(key.replace("_MiB", "_measured_MiB") for key in SPLIT)
-COLUMNS = (
-    "status", "dataset", "model", "method", "arm", "rank", "seed", "failed_phase", "oom_bytes", "diverged_step",
-    "task", "metric", "positive_class", "pretrained", "metric_value",
-    "accuracy", "f1", "mcc", "pearson", "spearman", "prediction_spread", "test_loss", "heldout_metric_value",
-    "learning_rate", "tuned_as", "epochs", "steps", "stopped_early", "batch_size", "gradient_accumulation_steps",
-    "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "compile",
-    "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s", "train_rows",
-    "test_rows", "heldout_rows", "truncated_train", "truncated_test", "constant_prediction", "backbone_parameters",
-    "head_parameters", "adapter_parameters", "total_parameters", "trainable_parameters", "trainable_percent",
-    "startup_s", "load_s", "mask_s", "probe_s", "prepare_s", "train_s", "capture_s", "compile_s",
-    "evaluate_s", "save_s", "state_s",
-    "step_p50_ms", "step_p95_ms", "step_p99_ms", "probe_step_p50_ms", "probe_step_p95_ms", "probe_step_p99_ms",
-    "samples_per_s", "tokens_per_s",
-    *(f"{phase}_{peak}_MiB" for phase in PHASES for peak in ("peak_allocated", "peak_reserved", "process", "peak_rss")),
-    "held_before_MiB", *SPLIT, *MEASURED_SPLIT, "data_MiB",
-    "energy_J", "energy_J_per_sample", "mean_power_W", "idle_power_W", "energy_window_s", "energy_window_short",
-    "attempts", "wall_s", "queue_s", "fingerprint", "finished_at", "differs", "null_reasons",
-)  # fmt: skip
-IDENTITY = COLUMNS[:7]
-NOT_AVERAGED = (
-    "failed_phase", "oom_bytes", "diverged_step", "constant_prediction", "stopped_early", "attempts", "wall_s",
-    "queue_s", "fingerprint",
-    "finished_at", "null_reasons",
-)  # fmt: skip
-SETTINGS = (
-    "task", "metric", "positive_class", "pretrained", "learning_rate", "tuned_as", "batch_size",
-    "gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "frozen_linear_dtype", "engine",
-    "engine_reason", "compile", "device", "device_name", "gpu_uuid", "shared_gpu", "mixed_gpus", "stood_still_s",
-    "energy_window_short",
-    "train_rows", "test_rows", "heldout_rows", "truncated_train", "truncated_test",
-    "backbone_parameters", "head_parameters", "adapter_parameters", "total_parameters",
-    "trainable_parameters", "trainable_percent", "differs",
-)  # fmt: skip
-MEASUREMENTS = tuple(key for key in COLUMNS if key not in {*IDENTITY, *SETTINGS, *NOT_AVERAGED})
+SPLIT = tuple(f"{part}_MiB" for part in PARTS)
+MEASURED_SPLIT = tuple(f"{part}_measured_MiB" for part in PARTS)
+IDENTITY = tuple(name for name, quantity in QUANTITIES.items() if quantity.kind == "identity")
+COLUMNS = (*IDENTITY, *(name for name in QUANTITIES if name not in IDENTITY))
+SETTINGS = [name for name, quantity in QUANTITIES.items() if quantity.kind == "setting"]
+# In tables of arms what marks an energy stands behind what marks times.
+SETTINGS.insert(SETTINGS.index("stood_still_s") + 1, SETTINGS.pop(SETTINGS.index("energy_window_short")))
+AVERAGED = {name: quantity for name, quantity in QUANTITIES.items() if quantity.averaged}
 # What does not depend on the machine, so that runs of one arm on different machines may be averaged.
-QUALITY = (
-    "metric_value", "accuracy", "f1", "mcc", "pearson", "spearman", "prediction_spread", "test_loss",
-    "heldout_metric_value", "epochs", "steps", *SPLIT,
-)  # fmt: skip
+QUALITY = tuple(name for name, quantity in AVERAGED.items() if quantity.comparable == ANYWHERE)
 # What is taken before training, the same whatever engine trains.
-BEFORE_TRAINING = (
-    "startup_s", "load_s", "mask_s",
-    *(key for key in COLUMNS if key.startswith(("load_peak", "load_process", "probe_"))),
-    "held_before_MiB", *MEASURED_SPLIT, "data_MiB", "idle_power_W",
-)  # fmt: skip
-TEXT = (
-    "status", "dataset", "model", "method", "arm", "failed_phase", "task", "metric", "positive_class", "tuned_as",
-    "precision", "dtype", "frozen_linear_dtype", "engine", "engine_reason", "device", "device_name", "gpu_uuid",
-    "fingerprint", "finished_at", "differs", "null_reasons",
-)  # fmt: skip
-WHOLE = (
-    "rank", "oom_bytes", "diverged_step", "heldout_rows", "backbone_parameters", "head_parameters",
-    "adapter_parameters", "total_parameters", "trainable_parameters",
-)  # fmt: skip
+BEFORE_TRAINING = tuple(name for name, quantity in AVERAGED.items() if quantity.comparable == SAME_DEVICE)
+# How columns of runs are read: texts, whole numbers that may be null; those that hold numbers.
+KINDS = {name: object for name, quantity in QUANTITIES.items() if quantity.type in ("string", "object")} | {
+    name: "Int64" for name, quantity in QUANTITIES.items() if quantity.type == "integer" and quantity.null is not None
+}
+NUMBERS = tuple(name for name in COLUMNS if name not in KINDS)
 ARM = ["dataset", "model", "arm"]
 # The keys of the reported metric and of the number of examples, by split.
 OF_SPLIT = {"test": ("metric_value", "test_rows"), "heldout": ("heldout_metric_value", "heldout_rows")}
@@ -207,8 +168,7 @@ def check(runs: pd.DataFrame) -> None:
 def read_runs(path: Path) -> pd.DataFrame:
     """Read a runs.csv that `runs_frame` made. Raises InputError if it is missing, damaged or lacks columns."""
     remedy = "make it again with make_tables.py"
-    kinds = dict.fromkeys(TEXT, object) | dict.fromkeys(WHOLE, "Int64")
-    runs = read_table(path, COLUMNS, remedy, kinds, [key for key in COLUMNS if key not in kinds])
+    runs = read_table(path, COLUMNS, remedy, KINDS, NUMBERS)
     if empty := [key for key in IDENTITY if key != "rank" and runs[key].isna().any()]:
         raise InputError(f"{path}: a run without {', '.join(empty)}; {remedy}")
     for text in runs["null_reasons"].unique():
@@ -241,8 +201,8 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
     texts = pd.Series(words, failed.index, dtype=object).groupby(level=ARM, sort=False)
     arms["failures"] = texts.agg("; ".join).reindex(arms.index) if len(failed) else None
 
-    settings = groups[list(SETTINGS)].first()
-    several = groups[list(SETTINGS)].nunique() > 1
+    settings = groups[SETTINGS].first()
+    several = groups[SETTINGS].nunique() > 1
     for key in several.columns[several.any()]:
         settings[key] = settings[key].astype(object)
         for arm in several.index[several[key]]:
@@ -250,7 +210,7 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
             settings.at[arm, key] = "; ".join(str(value) for value in values)
 
     new = [key for key in runs if key not in COLUMNS and runs[key].dtype.kind in "if"]
-    keys = [*MEASUREMENTS, *new]
+    keys = [*AVERAGED, *new]
     numbers, on_one = done[keys].astype(float), ~done["mixed_gpus"].eq(True)
     numbers.loc[~on_one, [key for key in keys if key not in QUALITY]] = math.nan
     values = done[ARM].join(numbers).groupby(ARM, sort=False)[keys]
@@ -277,7 +237,7 @@ def memory_frame(arms: pd.DataFrame) -> pd.DataFrame:
     """The columns of `arms_frame` that say what memory went to, MiB, and what it depends on."""
     settings = ["pretrained", "device", "device_name", "precision", "dtype", "frozen_linear_dtype"]
     settings += ["batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "differs"]
-    peaks = [f"probe_{peak}_MiB" for peak in ("peak_allocated", "peak_reserved", "process", "peak_rss")]
+    peaks = [f"probe_{peak}_MiB" for peak in PEAKS]
     keys = [*SPLIT, *MEASURED_SPLIT, *peaks, "data_MiB", "held_before_MiB"]
     measured = [f"{key}_{part}" for key in keys for part in ("mean", "sd", "n")]
     return arms[[*ARM, "method", "rank", "n", "n_failed", "failures", *settings, *measured]]

@@ -4,10 +4,10 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.readable import metric_decimals, metric_scale, number
+from peft_tradeoffs.analysis.readable import number
 from peft_tradeoffs.analysis.tables import ARM, read_table
 from peft_tradeoffs.core.text import arm_label, sort_runs
-from peft_tradeoffs.tasks.metric_names import metric_name, with_unit
+from peft_tradeoffs.tasks.metrics import metric_called, metric_name, with_unit
 
 COLUMNS = (
     *ARM, "method", "rank", "decides", "pretrained", "metric", "positive_class", "learning_rate", "added", "earlier",
@@ -68,7 +68,7 @@ def ruined(trials: pd.DataFrame) -> "pd.Series[bool]":
 def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The trials of one data set and model as text, units in the header."""
     metric = rows["metric"].iloc[0]
-    scale, decimals = metric_scale(metric), metric_decimals(metric)
+    scale, decimals = metric_called(metric).scale, metric_called(metric).decimals
     on_dev = with_unit(f"{metric_name(rows.iloc[0])} on dev", rows.iloc[0])
     cells = []
     for row in rows.to_dict("records"):
@@ -155,7 +155,8 @@ def _checks(rows: pd.DataFrame) -> list[str]:
                 elif pd.isna(tried["value"].iloc[0]):
                     lines.append(f"{line}it {outcome(tried.iloc[0].to_dict())}.")
                 else:
-                    metric, scale = metric_name(row), metric_scale(row["metric"])
-                    lost = number((row["value"] - tried["value"].iloc[0]) * scale, metric_decimals(row["metric"]))
-                    lines.append(f"{line}its {metric} is {lost}{' points' if scale == 100 else ''} lower.")
+                    metric = metric_called(row["metric"])
+                    lost = number((row["value"] - tried["value"].iloc[0]) * metric.scale, metric.decimals)
+                    by = f"{lost} {metric.apart}".rstrip()
+                    lines.append(f"{line}its {metric_name(row)} is {by} lower.")
     return lines

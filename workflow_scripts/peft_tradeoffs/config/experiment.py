@@ -14,9 +14,9 @@ from peft_tradeoffs.config.paths import check_splits, expand_paths
 from peft_tradeoffs.config.schema import CONFIG, config_schema, explain, first_error, is_number, suggestion
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
-from peft_tradeoffs.inputs.positive_class import check_positive_class
-from peft_tradeoffs.inputs.targets import check_all_linear
-from peft_tradeoffs.tasks.metric_names import check_margin
+from peft_tradeoffs.inputs.model_files import check_all_linear
+from peft_tradeoffs.tasks.metrics import check_margin
+from peft_tradeoffs.tasks.task import TASKS
 
 Methods = dict[str, dict[str, Any]]
 
@@ -192,7 +192,6 @@ VIEWS = (
     *("imported", "tracking"),
 )
 VARIANTS = ("dora", "qlora", "rslora")  # names of methods that are no types of PEFT's
-METRICS = {"classification": ["accuracy", "f1", "mcc"], "regression": ["pearson", "spearman"]}
 
 
 @dataclass(frozen=True)
@@ -278,7 +277,8 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
     arms = _arms(config["methods"], config["tune"])
     _check_training(config)
     _check_precision(config)
-    check_margin("config key comparison.margin", config["comparison"]["margin"])
+    asked = [dataset["metric"] for dataset in config["datasets"].values()]
+    check_margin("config key comparison.margin", config["comparison"]["margin"], asked)
     _choose_baseline(config["comparison"], arms)
     complete_views(config, arms)
     return Experiment(
@@ -298,16 +298,14 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
 
 
 def _check_dataset(key: str, dataset: dict[str, Any]) -> None:
-    metrics = METRICS[dataset["task"]]
-    dataset.setdefault("metric", metrics[0])
-    if dataset["metric"] not in metrics:
+    task = TASKS[dataset["task"]]
+    dataset.setdefault("metric", task.metrics[0])
+    if dataset["metric"] not in task.metrics:
         raise InputError(
-            f"config key {key}.metric: {dataset['metric']} does not go with {dataset['task']}; "
-            f"must be one of {', '.join(metrics)}"
+            f"config key {key}.metric: {dataset['metric']} does not go with {task.name}; "
+            f"must be one of {', '.join(task.metrics)}"
         )
-    check_positive_class(key, dataset)
-    if dataset["source"] == "docstrings" and dataset["task"] != "classification":
-        raise InputError(f"config key {key}.task: docstrings are a classification; remove the key")
+    task.check_block(key, dataset)
     if dataset.get("label") in dataset.get("text", []):
         raise InputError(
             f"config key {key}.text: {dataset['label']} is the label, which the model would read; name other columns"

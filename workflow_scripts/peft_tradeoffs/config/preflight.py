@@ -19,8 +19,7 @@ from peft_tradeoffs.core.seal import is_weight
 from peft_tradeoffs.inputs.content import checksum
 from peft_tradeoffs.inputs.data_files import check_head
 from peft_tradeoffs.inputs.model_check import check_folder
-from peft_tradeoffs.inputs.model_files import folder_files, refuse_no_tokenizer
-from peft_tradeoffs.inputs.targets import check_targets
+from peft_tradeoffs.inputs.model_files import check_targets, folder_files, refuse_no_tokenizer
 
 # What is read of a model's manifest, with the types that it has.
 MANIFEST: dict[str, tuple[type, ...]] = {

@@ -13,6 +13,7 @@ SCHEMAS = REPOSITORY / "schemas"
 AXES = ("dataset", "model", "arm", "seed")
 # What report.html is made of, in the folder report/page: the template, the style, and the scripts in their order.
 PAGE = ("page.html.j2", "page.css", "page.js", "charts.js", "table.js", "main.js")
+HEAD = "head.json"  # beside an adapter: what Transformers must be given, beside the base model, to make its head
 
 
 @functools.cache

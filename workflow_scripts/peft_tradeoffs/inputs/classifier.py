@@ -1,23 +1,24 @@
-"""The sequence classifier that Transformers makes of a model folder, without its weights."""
+"""The model that Transformers makes of a folder for a task, without its weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.tasks.scored import Names
+from peft_tradeoffs.tasks.task import Task
 
-VALUE = "value"  # the name of a regression's only output, which would be LABEL_0 otherwise
 # What Transformers raises for values of a config.json that make no model, or that want a package that is not there.
 UNBUILDABLE = (
     *(ValueError, TypeError, RuntimeError, AttributeError, AssertionError, ArithmeticError, LookupError),
     ImportError,
 )
-HEAD = "head.json"  # beside an adapter, whose own configuration has no place for `saved_head`
 
 
 def load_config(folder: Path, **fields: Any) -> PreTrainedConfig:
@@ -43,12 +44,11 @@ def load_config(folder: Path, **fields: Any) -> PreTrainedConfig:
         raise InputError(f"{folder}: {reason} ({remedy})") from error
 
 
-def name_classes(config: PreTrainedConfig, task: str, labels: list[str] | None) -> None:
-    """Give the config the names of the classes; what a regression predicts is called VALUE. None: no names are known.
+def name_outputs(config: PreTrainedConfig, names: Names) -> None:
+    """Give the config the names of the outputs; None: no names are known.
 
     The names that a base model's config has are those of the task that it was trained for.
     """
-    names = [VALUE] if task == "regression" else labels
     if names is not None:
         config.id2label = dict(enumerate(names))
         config.label2id = {name: index for index, name in enumerate(names)}
@@ -64,20 +64,20 @@ def saved_head(config: PreTrainedConfig) -> dict[str, Any]:
     }
 
 
-def empty_classifier(config: PreTrainedConfig) -> PreTrainedModel:
-    """The classifier of a config on the meta device.
+def empty_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
+    """The task's model of a config on the meta device.
 
-    Raises InputError for a model type that has no classifier, and for values that make no model.
+    Raises InputError for a model type that has none, and for values that make no model.
     """
     place = Path(config.name_or_path) / "config.json"
     with torch.device("meta"):
         try:
-            return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+            return getattr(transformers, task.auto_class).from_config(config, trust_remote_code=False)
         except UNBUILDABLE as error:
             if "Unrecognized configuration class" in str(error):
                 raise InputError(
-                    f"Transformers has no sequence classifier for model type {config.model_type}: choose an "
-                    "encoder or a decoder that AutoModelForSequenceClassification knows"
+                    f"Transformers has no {task.model_kind} for model type {config.model_type}: choose an "
+                    f"encoder or a decoder that {task.auto_class} knows"
                 ) from error
             if "Padding_idx" in str(error):
                 raise InputError(
@@ -87,29 +87,6 @@ def empty_classifier(config: PreTrainedConfig) -> PreTrainedModel:
                 ) from error
             said = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{place}: no {config.model_type} model can be built of it: {said}") from error
-
-
-def head_modules(model: PreTrainedModel, names: list[str] | None = None) -> list[str]:
-    """Full names of the modules that make up the classification head.
-
-    By default all that stands outside the base model, and the base model's pooler, which PEFT would leave
-    frozen. Raises InputError for a name that is no module.
-    """
-    modules = dict(model.named_modules())
-    if names is not None:
-        for name in names:
-            if name not in modules:
-                raise InputError(
-                    f"config key models.*.head: {type(model).__name__} has no module {name}; by default the head is "
-                    f"{', '.join(head_modules(model))}"
-                )
-        return names
-    prefix = model.base_model_prefix
-    found = [name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())]
-    pooler = getattr(model.base_model, "pooler", None)
-    if pooler is not None and any(True for _ in pooler.parameters()):
-        found.insert(0, f"{prefix}.pooler")
-    return found
 
 
 def in_head(name: str, head: list[str]) -> bool:

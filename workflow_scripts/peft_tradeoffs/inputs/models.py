@@ -29,6 +29,7 @@ from peft_tradeoffs.inputs.model_check import (
 )
 from peft_tradeoffs.inputs.model_files import folder_files, model_type, refuse_no_tokenizer, tokenizer_files
 from peft_tradeoffs.inputs.network import check_hub_variables
+from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 
 PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 MOST_BYTES = 20 << 30  # unpacked
@@ -276,12 +277,13 @@ def _classifier(folder: Path, head: list[str] | None) -> tuple[dict[str, Any], l
     That is module names, the head's, and how many tokens the model has embeddings of (null: it takes any).
     Raises InputError for a model that cannot be loaded as a classifier, or not with its tokenizer.
     """
-    from peft_tradeoffs.inputs.classifier import check_loaded, empty_classifier, head_modules, linear_names, load_config
+    from peft_tradeoffs.inputs.classifier import check_loaded, empty_model, linear_names, load_config
     from peft_tradeoffs.inputs.model_check import check_pad_token, load_tokenizer, tokens_beyond
 
+    task = TASKS[DEFAULT]  # a model is looked at before the data sets that it will be trained on
     config = load_config(folder)
-    model = empty_classifier(config)
-    names = head_modules(model, head)
+    model = empty_model(config, task)
+    names = task.head(model, head)
     loaded, info = load_empty(folder, config, type(model))
     check_loaded(info, names, folder)
     embeddings = number_of_embeddings(loaded)
@@ -379,12 +381,12 @@ def _check_shape(config: "PreTrainedConfig") -> None:
     import torch
     from transformers import AutoModel
 
-    from peft_tradeoffs.inputs.classifier import empty_classifier
+    from peft_tradeoffs.inputs.classifier import empty_model
 
     try:
         with torch.device("meta"):
             AutoModel.from_config(config, trust_remote_code=False)
-        empty_classifier(config)
+        empty_model(config, TASKS[DEFAULT])
     except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
         raise InputError(f"config key models.*.config: no model can be built of it: {_one_line(error)}") from error
 

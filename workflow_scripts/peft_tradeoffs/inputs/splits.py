@@ -3,10 +3,8 @@
 import hashlib
 import itertools
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import Faults, InputError, refuse
 from peft_tradeoffs.core.files import atomic, sha256, write_json
-from peft_tradeoffs.inputs.classes import classify, clean, encodable
-from peft_tradeoffs.inputs.data_files import Faults, Table, refuse
+from peft_tradeoffs.inputs.data_files import Table
+from peft_tradeoffs.tasks.classes import clean, encodable
+from peft_tradeoffs.tasks.scored import Column, Names
+from peft_tradeoffs.tasks.task import Task
 
 Texts = tuple[str, ...]
 ALIKE = "case, spaces or the Unicode form"
@@ -95,14 +95,13 @@ def _folded(texts: Sequence[str]) -> Texts:
 
 SPLITS = ("train", "validation", "test", "heldout")
 CARVED = ("test", "validation", "heldout")  # in this order, so that a later one changes none of those before
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Split:
     """Rows of one split, n of them, in the order of their source.
 
-    texts: n tuples of one or two str. labels: [n] int64 class index, or float64 for regression.
+    texts: n tuples of one or two str. labels: [n] int64 class index, or float64 value.
     rows: [n] int64, the 0-based row in the source split.
     """
 
@@ -115,51 +114,51 @@ class Split:
         return Split([self.texts[index] for index in indices], self.labels[indices], self.rows[indices])
 
 
-def make_splits(
-    tables: Mapping[str, Table],
-    text: Sequence[str],
-    label: str,
-    *,
-    task: str = "classification",
-    fractions: Mapping[str, float] | None = None,
-    limit: Mapping[str, int | None] | None = None,
-    seed: int = 0,
-    warnings: list[str] | None = None,
-) -> tuple[dict[str, Split], list[str] | None]:
-    """The splits by name, and the class names in the order of their indices (None for regression).
+@dataclass(frozen=True)
+class Draw:
+    """Which rows are drawn: shares of train that become splits, most rows of a split, the seed of both."""
 
-    `tables` holds "train" and what else the source has of SPLITS; `fractions` are carved from train, in the order of
-    CARVED, and `limit` then cuts each split down to so many rows. Both are stratified by class (not for regression),
-    draw the same rows for the same `seed`, and keep the rows' order. Rows with the same text(s) stay on the same side
+    fractions: Mapping[str, float] = field(default_factory=dict)
+    limit: Mapping[str, int | None] = field(default_factory=dict)
+    seed: int = 0
+
+
+def make_splits(
+    tables: Mapping[str, Table], text: Sequence[str], label: str, task: Task, draw: Draw, warnings: list[str]
+) -> tuple[dict[str, Split], Names]:
+    """The splits by name, and the class names in the order of their indices (None where labels are no classes).
+
+    `tables` holds "train" and what else the source has of SPLITS; fractions are carved from train, in the order of
+    CARVED, and limits then cut splits down to so many rows. Both are stratified by class, if there are classes,
+    draw the same rows for the same seed, and keep the rows' order. Rows with the same text(s) stay on the same side
     of a carve, so with repeated texts a fraction's size is approximate, otherwise exact. Sentences on what a reader of
     the results must know (labels that look alike, rows of test that are in train) are added to `warnings`.
     Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on, with all bad rows.
     """
-    fractions, limit = fractions or {}, limit or {}
-    warnings = [] if warnings is None else warnings
-    _check_names(tables, fractions)
+    _check_names(tables, draw.fractions)
     tables = {split: tables[split] for split in SPLITS if split in tables}
     warnings += [warning for table in tables.values() for warning in table.reading.warnings]
     faults = {split: Faults(table.name, table.unit) for split, table in tables.items()}
     texts = {split: _texts(table, text, faults[split]) for split, table in tables.items()}
-    names = None
-    if task == "regression":
-        labels = {split: _numbers(table, label, faults[split]) for split, table in tables.items()}
-    else:
-        names, labels = classify(tables, label, faults, warnings)
+    columns = {
+        split: Column(table.name, table.columns[label], table.places, faults[split], table.label_names)
+        for split, table in tables.items()
+    }
+    names, labels = task.read_labels(label, columns, warnings)
     refuse(list(faults.values()))
+    of = _Labels(task, names)
     splits = {}
     for split, table in tables.items():
         splits[split] = Split(texts[split], labels[split], np.arange(len(table), dtype=np.int64))
-        _check_rows(f"split {split!r} ({table.name})", splits[split], names)
-    if fractions:
-        splits |= _carve(splits["train"], names, fractions, seed)
-    for split, rows in limit.items():
+        _check_rows(f"split {split!r} ({table.name})", splits[split], of)
+    if draw.fractions:
+        splits |= _carve(splits["train"], of, draw)
+    for split, rows in draw.limit.items():
         if rows is None:
             continue
         if split not in splits:
             raise InputError(f"limit: there is no split {split!r}; the splits are {', '.join(splits)}")
-        splits[split] = _limited(split, splits[split], names, rows, seed)
+        splits[split] = _limited(split, splits[split], of, rows, draw.seed)
     splits = {split: splits[split] for split in SPLITS if split in splits}
     warnings += overlap_warnings(splits)
     return splits, names
@@ -187,16 +186,17 @@ def stratified_sample(strata: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 def write_splits(
     splits: Mapping[str, Split],
-    names: list[str] | None,
+    names: Names,
+    task: Task,
     source: Mapping[str, Any],
     folder: Path,
     warnings: Sequence[str] = (),
 ) -> None:
     """Write one parquet file per split and, last, dataset.json to `folder`; take a stale split's file away.
 
-    dataset.json holds, per split, `rows`, `label_counts` (null for regression), its file's `sha256` and, but for train,
-    `in_train`: how many of the rows have the text(s) of a training row. Its own `sha256` is over the contents of the
-    splits, `warnings` what make_splits had to say.
+    dataset.json holds, per split, `rows`, `label_counts` (null without classes), its file's `sha256` and, but for
+    train, `in_train`: how many of the rows have the text(s) of a training row. Its own `sha256` is over the contents of
+    the splits, `warnings` what make_splits had to say.
     """
     (folder / "dataset.json").unlink(missing_ok=True)  # a killed call leaves none that tells of other files
     digest = hashlib.sha256(json.dumps(names).encode())
@@ -216,10 +216,9 @@ def write_splits(
         digest.update(name.encode())
         for row in zip(split.texts, split.labels.tolist(), split.rows.tolist(), strict=True):
             digest.update(json.dumps(row).encode())
-        counts = None if names is None else np.bincount(split.labels, minlength=len(names)).tolist()
         described[name] = {
             "rows": len(split.rows),
-            "label_counts": counts and dict(zip(names, counts, strict=True)),
+            "label_counts": task.counts(split.labels, names),
             "sha256": sha256(path),
         }
         if name != "train":
@@ -227,7 +226,7 @@ def write_splits(
     write_json(
         folder / "dataset.json",
         {
-            "task": "regression" if names is None else "classification",
+            "task": task.name,
             "labels": names,
             "pair": pair,
             "splits": described,
@@ -270,45 +269,30 @@ def _texts(table: Table, columns: Sequence[str], faults: Faults) -> list[tuple[s
     return list(zip(*(table.columns[column] for column in columns), strict=True))
 
 
-def _numbers(table: Table, label: str, faults: Faults) -> np.ndarray:
-    """Each row's target ([n] float64); those that are not finite numbers go to `faults`."""
-    targets = np.zeros(len(table), dtype=np.float64)
-    for i, (place, value) in enumerate(zip(table.places, table.columns[label], strict=True)):
-        try:
-            if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
-                raise ValueError("float() takes it, but it is not written as a number")
-            targets[i] = float(clean(value) if isinstance(value, str) else value)
-        except OverflowError:
-            faults.add(place, f"{label!r} is a number too large for a float", "correct or remove it")
-        except (TypeError, ValueError):
-            comma = isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip())
-            remedy = (
-                "write decimals with a point, and nothing between thousands"
-                if comma
-                else "correct it, or set `task: classification`"
-            )
-            faults.add(place, f"{label!r} is {value!r:.80}, not a number", remedy)
-        else:
-            if not math.isfinite(targets[i]):
-                faults.add(place, f"{label!r} is {value!s:.80}, not a finite number", "correct or remove it")
-    return targets
+@dataclass(frozen=True)
+class _Labels:
+    """What labels are of: the task, and the names of its classes."""
+
+    task: Task
+    names: Names
 
 
-def _check_rows(place: str, split: Split, names: list[str] | None) -> None:
+def _check_rows(place: str, split: Split, of: _Labels) -> None:
     """Raise InputError for a split of fewer than 2 rows or without two different labels."""
     if len(split.rows) < 2:
         raise InputError(f"{place}: {len(split.rows)} rows, at least 2 are needed")
     if len(np.unique(split.labels)) < 2:
-        value = names[split.labels[0]] if names else f"{split.labels[0]:g}"
+        value = of.task.shown(split.labels[0], of.names)
         raise InputError(f"{place}: every label is {value!r}; at least two different ones are needed: add rows")
 
 
-def _carve(train: Split, names: list[str] | None, fractions: Mapping[str, float], seed: int) -> dict[str, Split]:
+def _carve(train: Split, of: _Labels, draw: Draw) -> dict[str, Split]:
     """`train` without the rows of the carved splits, and these."""
+    fractions = draw.fractions
     ids: dict[tuple[str, ...], int] = {}
     groups = np.array([ids.setdefault(texts, len(ids)) for texts in train.texts])
     first = np.unique(groups, return_index=True)[1]
-    strata = train.labels[first] if names else np.zeros(len(first), dtype=np.int64)
+    strata = of.task.strata(train.labels[first])
     left = np.arange(len(first))
     carved = {}
     for split, fraction in sorted(fractions.items(), key=lambda item: CARVED.index(item[0])):
@@ -317,26 +301,26 @@ def _carve(train: Split, names: list[str] | None, fractions: Mapping[str, float]
         if not max(2, classes) <= size <= len(left):
             raise InputError(
                 f"fractions: {split} {fraction} of {len(first)} different texts is {size}, at least "
-                f"{2 * classes if names else 2} are needed; take a larger fraction or more rows"
+                f"{max(2, 2 * classes)} are needed; take a larger fraction or more rows"
             )
-        chosen = stratified_sample(strata[left], size, seed)
+        chosen = stratified_sample(strata[left], size, draw.seed)
         carved[split] = train.take(np.flatnonzero(np.isin(groups, left[chosen])))
         left = np.delete(left, chosen)
     carved["train"] = train.take(np.flatnonzero(np.isin(groups, left)))
     for split, part in carved.items():
-        for index, name in enumerate(names or ()):
-            count = np.count_nonzero(part.labels == index)
+        for name, count in (of.task.counts(part.labels, of.names) or {}).items():
             if count < 2:
                 raise InputError(
                     f"fractions {dict(fractions)}: {split} would get {count} rows of class {name!r}, "
                     "at least 2 are needed; change the fraction, add rows of this class or leave it out"
                 )
-        _check_rows(f"fractions {dict(fractions)}: split {split!r}", part, names)
+        _check_rows(f"fractions {dict(fractions)}: split {split!r}", part, of)
     return carved
 
 
-def _limited(split: str, part: Split, names: list[str] | None, rows: int, seed: int) -> Split:
-    classes = len(np.unique(part.labels)) if names else 1
+def _limited(split: str, part: Split, of: _Labels, rows: int, seed: int) -> Split:
+    strata = of.task.strata(part.labels)
+    classes = len(np.unique(strata))
     if rows < max(2, classes):
         raise InputError(
             f"limit: {split} {rows} is below "
@@ -345,7 +329,6 @@ def _limited(split: str, part: Split, names: list[str] | None, rows: int, seed: 
         )
     if rows >= len(part.rows):
         return part
-    strata = part.labels if names else np.zeros(len(part.rows), dtype=np.int64)
     limited = part.take(stratified_sample(strata, rows, seed))
-    _check_rows(f"limit: split {split!r}", limited, names)
+    _check_rows(f"limit: split {split!r}", limited, of)
     return limited

@@ -1,14 +1,24 @@
-"""Tokenised splits: loaded, and a dev split carved from train, so that tuning does not look at test."""
+"""Tokenised splits: made, stored as .npz with .json beside it, loaded, and a dev split carved from train.
 
+Training does without pyarrow and pandas, which tokenising needs.
+"""
+
+import functools
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.token_files import check_tokens, read_description
+from peft_tradeoffs.core.files import atomic, read_json, read_object, sha256, write_json
+from peft_tradeoffs.inputs.model_check import check_ids, check_pad_token, load_tokenizer
+from peft_tradeoffs.inputs.model_files import check_manifest
+from peft_tradeoffs.tasks.task import TASKS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -18,7 +28,7 @@ class Split:
     input_ids: np.ndarray  # int32 [t]
     token_type_ids: np.ndarray | None  # int8 [t]
     offsets: np.ndarray  # int64 [n + 1]
-    labels: np.ndarray  # int64 [n], or float64 for regression; float32 where they are scaled
+    labels: np.ndarray  # [n] int64 class indices, or float64 values; float32 where they are scaled
     rows: np.ndarray  # int64 [n], row in the source
 
     @property
@@ -60,11 +70,136 @@ def load_tokens(path: Path) -> tuple[dict[str, Split], dict[str, Any]]:
     return splits, description
 
 
-def carve(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+def read_description(path: Path) -> dict[str, Any]:
+    """The description (.json) beside the tokens `path`. Raises InputError if there is none."""
+    described = path.with_suffix(".json")
+    try:
+        description = read_json(described, _remedy(path))
+    except FileNotFoundError:
+        raise InputError(f"{described}: no such file; it is made with the tokens, by tokenize_dataset.py") from None
+    missing = [key for key in ("sha256", "rows") if not isinstance(description, dict) or key not in description]
+    if missing:
+        raise InputError(f"{described}: not a description of tokens, no {', '.join(missing)}; {_remedy(path)}")
+    return description
+
+
+def check_tokens(path: Path, expected: str) -> None:
+    """Raise InputError unless `path` has the SHA-256 that its description recorded."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; make it with tokenize_dataset.py") from None
+    if _sha256(path, found.st_mtime_ns, found.st_size, found.st_ino) != expected:
+        raise InputError(
+            f"{path}: its SHA-256 is not that of {path.with_suffix('.json').name} beside it, so it has other tokens; "
+            f"{_remedy(path)}"
+        )
+
+
+def _remedy(path: Path) -> str:
+    """What helps against tokens that are damaged or changed."""
+    return f"delete {path} and run again, which makes it anew"
+
+
+@functools.lru_cache(maxsize=8)
+def _sha256(path: Path, mtime_ns: int, size: int, inode: int) -> str:
+    return sha256(path)
+
+
+# What is read of the files of the jobs before, with the types that it has.
+DATASET = {"task": (str,), "pair": (bool,), "labels": (list, type(None)), "splits": (dict,), "sha256": (str,)}
+MANIFEST = {"files": (dict,), "sha256": (str,)}
+CHUNK = 4096  # rows encoded at once
+# the models whose first position is padding_idx + 1, as in RoBERTa
+OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
+
+
+def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None:
+    """Write the tokens of a fetched data set by the tokenizer of the fetched model to `output`, .json beside it.
+
+    The .npz has, for each split s, {s}_input_ids (int32, all rows joined), {s}_token_type_ids (int8, where the
+    tokenizer returns them), {s}_offsets (int64 [n + 1]: row i is input_ids[offsets[i]:offsets[i + 1]]), {s}_labels
+    (int64 class index, or float64 value) and {s}_rows (int64, row in the source split). Texts longer than
+    `max_length` are truncated and counted; `tokens` in the .json are lengths before truncation. Raises InputError for
+    files that are missing or not as they were written, and for what the model does not take.
+    """
+    from peft_tradeoffs.inputs.splits import SPLITS  # with pyarrow, which training does without
+
+    manifest, described = model.with_name(f"{model.name}.json"), data_dir / "dataset.json"
+    for path, script in ((manifest, "fetch_model.py"), (described, "fetch_dataset.py")):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; make it with {script}")
+    if not model.is_dir():
+        raise InputError(f"{model}: no such folder; make it with fetch_model.py")
+    dataset = read_object(described, DATASET, "a data set's description", "delete it, and the data set is read again")
+    about = read_object(manifest, MANIFEST, "a model's manifest", "delete it, and the model is fetched again")
+    check_manifest(model, about)
+    tokenizer = load_tokenizer(model)
+    embeddings = about.get("embeddings")
+    check_pad_token(model, tokenizer, embeddings)
+    check_max_length(max_length, model, tokenizer, dataset["pair"])
+
+    arrays: dict[str, np.ndarray] = {}
+    tokens, truncated = {}, {}
+    for split in (split for split in SPLITS if split in dataset["splits"]):
+        path = data_dir / f"{split}.parquet"
+        check_split(path, dataset["splits"][split])
+        of_split, lengths = tokenize_split(path, tokenizer, max_length, dataset["pair"], embeddings)
+        arrays |= {f"{split}_{name}": array for name, array in of_split.items()}
+        truncated[split] = sum(length > max_length for length in lengths)
+        tokens[split] = {
+            "mean": round(float(np.mean(lengths)), 2),
+            "p99": int(np.percentile(lengths, 99, method="higher")),
+            "max": max(lengths),
+        }
+    output.with_suffix(".json").unlink(missing_ok=True)  # a killed call leaves none that tells of other tokens
+    _write(output, arrays)
+    write_json(
+        output.with_suffix(".json"),
+        {
+            "max_length": max_length,
+            "pad_token_id": tokenizer.pad_token_id,
+            "num_labels": TASKS[dataset["task"]].outputs(dataset["labels"]),
+            "labels": dataset["labels"],
+            "task": dataset["task"],
+            "truncated": truncated,
+            "tokens": tokens,
+            "rows": {split: dataset["splits"][split]["rows"] for split in tokens},
+            "data_sha256": dataset["sha256"],
+            "model_sha256": about["sha256"],
+            "sha256": sha256(output),
+        },
+    )
+
+
+def carve_dev(tokens: Path, fraction: float, seed: int, output: Path) -> None:
+    """Write tokens as `tokenize` does, but of train alone: `train` is what is left of it, `test` the dev split."""
+    splits, description = load_tokens(tokens)
+    strata = TASKS[description["task"]].strata(splits["train"].labels)
+    train, dev = carve(splits["train"], strata, fraction, seed)
+    arrays = {}
+    for name, split in (("train", train), ("test", dev)):
+        fields = {key: getattr(split, key) for key in ("input_ids", "token_type_ids", "offsets", "labels", "rows")}
+        arrays |= {f"{name}_{key}": value for key, value in fields.items() if value is not None}
+    _write(output, arrays)
+    write_json(
+        output.with_suffix(".json"),
+        {
+            **{key: description[key] for key in ("max_length", "pad_token_id", "num_labels", "labels", "task")},
+            "rows": {"train": len(train), "test": len(dev)},
+            # Which of the texts that have max_length tokens were longer is not known any more.
+            "truncated": dict.fromkeys(("train", "test"), None if description["truncated"]["train"] else 0),
+            "carved_from_sha256": description["sha256"],
+            "sha256": sha256(output),
+        },
+    )
+
+
+def carve(train: Split, strata: np.ndarray, fraction: float, seed: int) -> tuple[Split, Split]:
     """`train` without the dev split, and the dev split: about `fraction` of its texts.
 
-    Drawn by class (not for regression, whose labels are no integers); texts of the same tokens stay on one side. Raises
-    InputError if either side would get too few rows.
+    Drawn from each of the `strata` ([n] int64); texts of the same tokens stay on one side. Raises InputError if either
+    side would get too few rows.
     """
     from peft_tradeoffs.inputs.splits import stratified_sample  # with pyarrow, which training does without
 
@@ -76,8 +211,7 @@ def carve(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         ]
     )
     first = np.unique(groups, return_index=True)[1]
-    classification = np.issubdtype(train.labels.dtype, np.integer)
-    strata = train.labels[first] if classification else np.zeros(len(first), dtype=np.int64)
+    strata = strata[first]
     size, least = round(fraction * len(first)), max(2, len(np.unique(strata)))
     if not least <= size <= len(first) - least:
         raise InputError(
@@ -86,3 +220,93 @@ def carve(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
         )
     in_dev = np.isin(groups, stratified_sample(strata, size, seed))
     return train.take(np.flatnonzero(~in_dev)), train.take(np.flatnonzero(in_dev))
+
+
+def longest_input(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The most tokens the model takes: the lower of its position embeddings and its tokenizer's limit."""
+    config = read_json(folder / "config.json")
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    limits = [tokenizer.model_max_length]  # a huge number where it has none
+    if positions and positions > 0:
+        padding = config.get("pad_token_id")
+        offset = (1 if padding is None else padding) + 1
+        limits.append(positions - (offset if config.get("model_type") in OFFSET_POSITIONS else 0))
+    return min(limits)
+
+
+def check_max_length(max_length: int, folder: Path, tokenizer: "PreTrainedTokenizerBase", pair: bool) -> None:
+    """Raise InputError unless `max_length` tokens fit the model and leave room for text."""
+    longest = longest_input(folder, tokenizer)
+    if max_length > longest:
+        raise InputError(
+            f"max_length {max_length} is above what the model {folder.name!r} takes, {longest} tokens; "
+            f"set it to {longest} or less"
+        )
+    special = tokenizer.num_special_tokens_to_add(pair=pair)
+    if max_length < special + 1 + pair:
+        raise InputError(
+            f"max_length {max_length}: the model {folder.name!r} adds {special} special tokens, so at least "
+            f"{special + 1 + pair} are needed"
+        )
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", texts: list[tuple[str, ...]], max_length: int
+) -> tuple[dict[str, list[list[int]]], list[int]]:
+    """Token lists by name for n rows of one or two texts, and their n lengths before truncation."""
+    encoded: dict[str, list[list[int]]] = {"input_ids": []}
+    if "token_type_ids" in tokenizer.model_input_names:
+        encoded["token_type_ids"] = []
+    lengths = []
+    for start in range(0, len(texts), CHUNK):
+        columns = [list(column) for column in zip(*texts[start : start + CHUNK], strict=True)]
+        whole = tokenizer(*columns, verbose=False)
+        lengths += map(len, whole["input_ids"])
+        if max(lengths[start:]) > max_length:
+            whole = tokenizer(*columns, truncation=True, max_length=max_length)
+        for name, lists in encoded.items():
+            lists += whole[name]
+    return encoded, lengths
+
+
+def check_split(path: Path, described: dict[str, Any]) -> None:
+    """Raise InputError unless the split's file is there and is the one that dataset.json `described`."""
+    remedy = f"delete {path.parent} and run again, which reads the data set anew"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {remedy}")
+    recorded = described.get("sha256")
+    if recorded is not None and recorded != sha256(path):
+        raise InputError(f"{path}: changed since dataset.json was written, which has another sha256 of it; {remedy}")
+
+
+def tokenize_split(
+    path: Path, tokenizer: "PreTrainedTokenizerBase", max_length: int, pair: bool, embeddings: int | None
+) -> tuple[dict[str, np.ndarray], list[int]]:
+    """A split's arrays by name (see `tokenize`) and its rows' lengths before truncation.
+
+    Raises InputError for a row without tokens, or with one that is none of the model's `embeddings`.
+    """
+    import pyarrow.parquet as pq  # which training does without
+
+    table = pq.read_table(path)
+    columns = ("text_a", "text_b") if pair else ("text_a",)
+    texts = list(zip(*(table.column(column).to_pylist() for column in columns), strict=True))
+    encoded, lengths = encode(tokenizer, texts, max_length)
+    empty = [row for row, length in enumerate(lengths) if not length]
+    if empty:
+        raise InputError(f"{path}, row {empty[0] + 1}: {texts[empty[0]]} has no tokens; take such rows out")
+    check_ids(str(path), encoded["input_ids"], tokenizer, embeddings)
+    arrays = {
+        "offsets": np.cumsum([0, *map(len, encoded["input_ids"])], dtype=np.int64),
+        "labels": table.column("label").to_numpy(),
+        "rows": table.column("row").to_numpy(),
+    }
+    for name, lists in encoded.items():
+        flat = itertools.chain.from_iterable(lists)
+        arrays[name] = np.fromiter(flat, dtype=np.int32 if name == "input_ids" else np.int8)
+    return arrays, lengths
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)

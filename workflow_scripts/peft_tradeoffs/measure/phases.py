@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from peft_tradeoffs.core.quantities import PHASES
+
 MIB = 2**20
 NO_GPU = "the run was on a CPU"
 DROPPED = 20  # steps that percentiles leave out: caches and clocks settle
-PHASES = ("load", "probe", "train", "evaluate", "save")
 PREPARE = "prepare"  # optimizer, data and graphs: their memory is training's, their time and energy are not
 MASK = "mask"  # choosing the form of the attention mask: no other phase's time or memory
 STATE = "state"  # saving and loading what a resume needs: no other phase's time or memory

@@ -45,6 +45,7 @@ from peft_tradeoffs.report.style import (
     wrap,
 )
 from peft_tradeoffs.report.sweep import Sweep, conditions, devices, no_metric, reason, tint
+from peft_tradeoffs.tasks.metrics import ACCURACY
 
 KEY = "Points: seeds. Line: their mean. At the right: mean ± sample standard deviation."
 NAME = 1.15  # inches: a name of an arm that is wider is broken
@@ -280,19 +281,21 @@ def accuracy_gain_per_million_by_arm(sweep: Sweep) -> Figure:
     """Accuracy gained over the majority class for each million trainable parameters."""
     title = "Accuracy gain over the majority class a million trainable parameters"
     done = sweep.runs[sweep.runs["status"] == COMPLETED]
-    if done["accuracy"].isna().all():
-        return message(sweep, title, no_metric(sweep) or reason(sweep.runs, "accuracy"))
-    first = done.dropna(subset="accuracy").iloc[0]
+    if done[ACCURACY.name].isna().all():
+        return message(sweep, title, no_metric(sweep) or reason(sweep.runs, ACCURACY.name))
+    first = done.dropna(subset=ACCURACY.name).iloc[0]
     share = majority(sweep.runs_dir / first["arm"] / f"seed{first['seed']}" / "predictions.csv")
-    gain = 100 * (sweep.runs["accuracy"].astype(float) - share)
+    gain = 100 * (sweep.runs[ACCURACY.name].astype(float) - share)
     # In accuracy's column, whose reasons and rules of averaging it shares.
-    runs = sweep.runs.assign(accuracy=gain / (sweep.runs["trainable_parameters"].astype(float) / 1e6))
+    per_million = gain / (sweep.runs["trainable_parameters"].astype(float) / 1e6)
+    runs = sweep.runs.assign(**{ACCURACY.name: per_million})
     return by_arm(
         dataclasses.replace(sweep, runs=runs),
         title,
-        lambda _: "accuracy",
+        lambda _: ACCURACY.name,
         lambda _: "Accuracy gain, points a million trainable parameters",
-        f"Gain: accuracy on the test split less the share there of its most frequent class, {100 * share:.1f} %.",
+        f"Gain: {ACCURACY.noun} on the test split less the share there of its most frequent class, "
+        f"{100 * share:.1f} %.",
         HEAD,
     )
 

@@ -14,15 +14,13 @@ import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from peft_tradeoffs.analysis.comparison import RANGE, with_interval
+from peft_tradeoffs.analysis.comparison import with_interval
 from peft_tradeoffs.analysis.finished import check_all, has_weights, read_env, verified, weights_sha256
 from peft_tradeoffs.analysis.readable import (
     NULL,
     escape_pipes,
     failed_counts,
     mean_sd,
-    metric_decimals,
-    metric_scale,
     number,
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key
@@ -31,9 +29,9 @@ from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label, fenced, literal, masked, one_line, plural, without_paths
 from peft_tradeoffs.report.export import described
-from peft_tradeoffs.tasks.metric_names import metric_name, with_unit
+from peft_tradeoffs.tasks.metrics import METRICS, Metric, metric_name, with_unit
+from peft_tradeoffs.tasks.task import TASKS, Task
 
-HEAD = "head.json"  # as classifier.HEAD, whose import takes seconds
 SAVED = "OWNER/NAME"  # what a reader puts the repository's id, or a folder, in place of
 OWN_BASE = "BASE"
 
@@ -46,36 +44,27 @@ def example(env: dict[str, Any], tokens: dict[str, Any], pair: bool, labels: lis
     """
     length = tokens["max_length"]
     texts = '"a text", "and its pair"' if pair else '"a text"'
-    lines = _adapter(env, tokens, labels) if env["settings"]["peft"] else _checkpoint()
-    lines += [
-        "model.eval()",
-        f'inputs = tokenizer({texts}, truncation=True, max_length={length}, return_tensors="pt")',
-        "with torch.no_grad():",
-        "    logits = model(**inputs).logits",
-    ]
-    if targets := env.get("targets"):
-        if targets["in_weights"]:
-            lines.append("value = logits[0, 0]  # in the units of the data")
-        else:  # what is learned are standard deviations from the mean of the training targets
-            lines.append(f"value = logits[0, 0] * {targets['sd']!r} + {targets['mean']!r}  # in the units of the data")
+    task = TASKS[env["settings"]["task"]]
+    lines = _adapter(env, tokens, labels) if env["settings"]["peft"] else _checkpoint(task)
+    lines += task.usage(f"{texts}, truncation=True, max_length={length}", env.get("targets"))
     return fenced("\n".join(lines), "python")
 
 
-def _checkpoint() -> list[str]:
+def _checkpoint(task: Task) -> list[str]:
     return [
         "import torch",
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        f"from transformers import {task.auto_class}, AutoTokenizer",
         "",
         f'saved = "{SAVED}"  # or this folder',
         "tokenizer = AutoTokenizer.from_pretrained(saved)",
-        "model = AutoModelForSequenceClassification.from_pretrained(saved)",
+        f"model = {task.auto_class}.from_pretrained(saved)",
     ]
 
 
 def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | None) -> list[str]:
-    model, quantization = env["model"], env["settings"]["quantization"]
+    model, quantization, task = env["model"], env["settings"]["quantization"], TASKS[env["settings"]["task"]]
     lines = ["import torch", "from peft import PeftModel"]
-    names = ["AutoModelForSequenceClassification", "AutoTokenizer", *(["BitsAndBytesConfig"] if quantization else [])]
+    names = [task.auto_class, "AutoTokenizer", *(["BitsAndBytesConfig"] if quantization else [])]
     lines += [f"from transformers import {', '.join(names)}", "", f'saved = "{SAVED}"  # or this folder']
     if model["source"] == "hub":
         lines.append(f"base = {model['path']!r}")
@@ -83,15 +72,9 @@ def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | No
     else:
         lines.append(f'base = "{OWN_BASE}"  # the folder of the base model, which is described below')
         where = "base"
-    options = [f"num_labels={tokens['num_labels']}", f"pad_token_id={tokens['pad_token_id']}"]
-    if tokens["num_labels"] == 1:
-        options.append('problem_type="regression"')
-    elif not labels:
-        lines.append(f"# the names of the classes: `labels` in the file {HEAD} beside the adapter")
-    else:
-        lines.append(f"labels = {labels!r}")
-        options.append("id2label=dict(enumerate(labels))")
-        options.append("label2id={name: index for index, name in enumerate(labels)}")
+    more, of_head = task.head_options(labels)
+    lines += more
+    options = [f"num_labels={tokens['num_labels']}", f"pad_token_id={tokens['pad_token_id']}", *of_head]
     if quantization:
         # The head is never quantised, nor what some models have in it below another name.
         skip = [name for part in model["head"] for name in (part, f"{part}.dense")]
@@ -102,13 +85,11 @@ def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | No
     return [
         *lines,
         f"tokenizer = AutoTokenizer.from_pretrained({where})",
-        f"model = AutoModelForSequenceClassification.from_pretrained({where}, {', '.join(options)})",
+        f"model = {task.auto_class}.from_pretrained({where}, {', '.join(options)})",
         "model = PeftModel.from_pretrained(model, saved)",
     ]
 
 
-METRIC_IDS = {"mcc": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # on the hub
-TASK = "text-classification"  # the hub's name of it, for regression over texts too
 NOT_SETTINGS = ("dataset", "model", "arm", "method", "rank", "allow_shared_gpu", "save_weights")
 FEW = 20  # class names that are worth listing
 
@@ -125,6 +106,11 @@ class Subject:
     data: dict[str, Any]  # its dataset.json
     tokens: dict[str, Any]  # what tokenize_dataset.py wrote beside the tokens
     weights_sha256: str
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that the run reports."""
+        return METRICS[self.run["metric"]]
 
     @property
     def is_adapter(self) -> bool:
@@ -211,10 +197,10 @@ def metadata(subject: Subject) -> Metadata:
         base_model=base,
         base_model_relation=("adapter" if subject.is_adapter else "finetune") if base else None,
         library_name="peft" if subject.is_adapter else "transformers",
-        pipeline_tag=TASK,
+        pipeline_tag=TASKS[settings["task"]].pipeline_tag,
         tags=tags,
         datasets=on_hub,
-        metrics=[METRIC_IDS.get(subject.run["metric"], subject.run["metric"])],
+        metrics=[subject.metric.on_hub],
         eval_results=results or None,
     )
 
@@ -225,13 +211,13 @@ def _results(subject: Subject) -> list[EvalResult]:
     hub = block["source"] == "hub"
     return [
         EvalResult(
-            task_type=TASK,
+            task_type=TASKS[run["task"]].pipeline_tag,
             dataset_type=block["path"] if hub else run["dataset"],
             dataset_name=run["dataset"],
             dataset_config=block["config"] if hub else None,
             dataset_split=block.get("splits", {}).get(split, split) if hub else split,
             dataset_revision=block["revision"] if hub else None,
-            metric_type=METRIC_IDS.get(run["metric"], run["metric"]),
+            metric_type=subject.metric.on_hub,
             metric_name=metric_name(run),
             metric_value=run[key],
         )
@@ -268,8 +254,8 @@ def _numbers(subject: Subject) -> str:
     rows, notes = [], []
     for split, (key, examples) in OF_SPLIT.items():
         if split == "test" or run[examples] is not None:
-            scale = metric_scale(run["metric"])
-            own = NULL if run[key] is None else number(run[key] * scale, metric_decimals(run["metric"]))
+            metric = subject.metric
+            own = NULL if run[key] is None else number(run[key] * metric.scale, metric.decimals)
             mean, note = _interval(subject, split)
             notes += note
             label = with_unit(f"{metric_name(run)} on {run[examples]:,} {split} examples", run)
@@ -307,16 +293,16 @@ def _interval(subject: Subject, split: str) -> tuple[str, list[str]]:
     row = subject.compared.get(split)
     if row is None or pd.isna(row["mean"]):
         return NULL, []
-    metric = subject.run["metric"]
+    metric = subject.metric
     for low, high, over in (
         ("low", "high", "other seeds and other examples"),
         ("seeds_low", "seeds_high", "other seeds alone"),
     ):
         if not pd.isna(row[low]):
-            bounds = np.clip([row[low], row[high]], *RANGE[metric])
-            text = with_interval(row["mean"], *bounds, metric_scale(metric))
+            bounds = np.clip([row[low], row[high]], *metric.bounds)
+            text = with_interval(row["mean"], *bounds, metric.scale)
             return text, [f"In brackets: 95 % interval over {over} ({split})."] if "[" in text else []
-    return with_interval(row["mean"], None, None, metric_scale(metric)), [f"No interval ({split}): {row['reason']}."]
+    return with_interval(row["mean"], None, None, metric.scale), [f"No interval ({split}): {row['reason']}."]
 
 
 def _data(subject: Subject) -> str:

@@ -1,6 +1,5 @@
 """Results as CSV, Parquet and JSON, beside the schema of their columns."""
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,99 +10,95 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.finished import verified
-from peft_tradeoffs.analysis.tables import SETTINGS
+from peft_tradeoffs.analysis.finished import METRICS, read_evaluations, verified
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.layout import AXES, json_schema, run_folder
+from peft_tradeoffs.core.layout import AXES, run_folder
+from peft_tradeoffs.core.quantities import UNREACHED, Quantity, Type
+from peft_tradeoffs.tasks.recorded import EVALUATION, QUANTITIES
 
 Field = dict[str, Any]
-IDENTITY = ("dataset", "model", "method", "arm", "rank", "seed")
-UNITS = {
-    **{name: name for name in ("s", "ms", "MiB", "J", "W")},
-    **{"bytes": "B", "percent": "%", "samples_per_s": "rows/s", "tokens_per_s": "tokens/s", "J_per_sample": "J/row"},
-}  # by the end of a name; the longest that fits counts
+IDENTITY = tuple(name for name in tables.IDENTITY if name != "status")
 CONSTRAINTS = ("minimum", "maximum", "pattern")  # of JSON Schema, which Table Schema calls alike
-# What tables have beyond the summary: type, description, required.
-OF_RUN = {
-    "differs": ("string", "What the arm differs in from others or between its seeds. Null: nothing.", False),
-}
-OF_ARM = {
-    "n": ("integer", "Completed runs (seeds), those that means are over.", True),
-    "n_failed": ("integer", "Runs that ended out of memory or diverged; no mean has them.", True),
-    "failures": ("string", 'How runs failed, and how many, as in "oom 2; diverged 1". Null: none did.', False),
-}
-OF_REASON = {
-    "column": ("string", "Column of the run that is null.", True),
-    "reason": ("string", "Why it is null.", True),
-}
-PARTS = {
-    "mean": ("number", "Mean over the completed runs that have a value. {}", False),
-    "sd": ("number", "Sample standard deviation over the completed runs that have a value; null for one. {}", False),
-    "n": ("integer", "Completed runs that have a value and count in the mean. {}", True),
+# What tables have beyond what runs record.
+OF_ARM = (
+    Quantity("n", "bookkeeping", "integer", None, "Completed runs (seeds), those that means are over.", minimum=None),
+    Quantity("n_failed", "bookkeeping", "integer", None,
+        "Runs that ended out of memory or diverged; no mean has them.", minimum=None),
+    Quantity("failures", "bookkeeping", "string", None,
+        'How runs failed, and how many, as in "oom 2; diverged 1".', "Null: none did."),
+)  # fmt: skip
+OF_REASON = (
+    Quantity("column", "identity", "string", None, "Column of the run that is null."),
+    Quantity("reason", "bookkeeping", "string", None, "Why it is null."),
+)
+PARTS: dict[str, tuple[Type, str]] = {
+    "mean": ("number", "Mean over the completed runs that have a value. {}"),
+    "sd": ("number", "Sample standard deviation over the completed runs that have a value; null for one. {}"),
+    "n": ("integer", "Completed runs that have a value and count in the mean. {}"),
 }
 SEVERAL = ' Values of runs that differ are joined with "; ".'
 UNKNOWN = "Not described: a key of another version of the workflow."
 
 
-def unit(name: str) -> str | None:
-    """The unit that a column's name ends in, `_mean` and `_sd` left out; None for a name without one."""
-    measured = name.removesuffix("_mean").removesuffix("_sd")
-    fitting = [ending for ending in UNITS if measured == ending or measured.endswith(f"_{ending}")]
-    return UNITS[max(fitting, key=len)] if fitting else None
-
-
 def described(key: str) -> str:
     """What a key of the summary is and how it was taken."""
-    return _properties("summary")[key]["description"]
+    return QUANTITIES[key].description
 
 
 def run_fields(runs: pd.DataFrame) -> list[Field]:
     """The columns of `tables.runs_frame`."""
-    summary = _properties("summary")
-    fields = []
-    for name in runs:
-        if name in OF_RUN:
-            fields.append(_field(name, *OF_RUN[name]))
-        elif name in summary:
-            fields.append(_of_property(name, summary[name]))
-        else:
-            fields.append(_field(name, {"i": "integer", "f": "number"}.get(runs[name].dtype.kind, "any"), UNKNOWN))
-    return fields
+    return [_field(QUANTITIES[name]) if name in QUANTITIES else _unknown(name, runs[name]) for name in map(str, runs)]
+
+
+def _unknown(name: str, values: pd.Series) -> Field:
+    """The column of a key of which nothing is known."""
+    kind = {"i": "integer", "f": "number"}.get(values.dtype.kind, "any")
+    return {"name": name, "type": kind, "description": UNKNOWN}
 
 
 def arm_fields(arms: pd.DataFrame) -> list[Field]:
     """The columns of `tables.arms_frame`; a setting in which the runs of some arm differ is a text."""
-    summary = _properties("summary")
+    of_arm = {quantity.name: quantity for quantity in OF_ARM}
     fields = []
-    for name in arms:
-        key, _, part = name.rpartition("_")
-        if name in OF_ARM:
-            fields.append(_field(name, *OF_ARM[name]))
-        elif name in OF_RUN:
-            fields.append(_field(name, *OF_RUN[name]))
-        elif name in summary:
-            field = _of_property(name, summary[name])
-            if name in SETTINGS:
-                joined = arms[name].map(lambda value: isinstance(value, str)).any()
-                about = field["description"] + SEVERAL
-                field = _field(name, "string" if joined else field["type"], about)
-            fields.append(field)
-        else:
-            kind, about, required = PARTS[part]
-            fields.append(_field(name, kind, about.format(summary.get(key, {}).get("description", UNKNOWN)), required))
+    for name in map(str, arms):
+        quantity = of_arm.get(name) or QUANTITIES.get(name)
+        if quantity is None:
+            quantity = _part(*name.rpartition("_")[::2])
+        elif quantity.kind == "setting":
+            quantity = _joined(quantity, arms[name])
+        fields.append(_field(quantity))
     return fields
+
+
+def _part(key: str, part: str) -> Quantity:
+    """The column of a mean, a standard deviation or a count."""
+    kind, about = PARTS[part]
+    known = QUANTITIES.get(key)
+    return Quantity(
+        f"{key}_{part}", "result", kind, known.unit if known and kind == "number" else None,
+        about.format(known.description if known else UNKNOWN), UNREACHED if kind == "number" else None, minimum=None,
+    )  # fmt: skip
+
+
+def _joined(quantity: Quantity, values: pd.Series) -> Quantity:
+    """A setting as a column of arms: a text where the runs of some arm differ."""
+    if quantity.recorded:
+        text = values.map(lambda value: isinstance(value, str)).any()
+        about, kind = quantity.description + SEVERAL, "string" if text else quantity.type
+        return Quantity(quantity.name, "setting", kind, quantity.unit, about, UNREACHED, minimum=None)
+    return quantity
 
 
 def metric_fields() -> list[Field]:
     """The columns of the long table of evaluations: what names the run, then those of metrics.csv."""
-    return [*_identity(), *(_of_property(name, about) for name, about in _properties("metrics").items())]
+    return [*_identity(), *map(_field, EVALUATION.values())]
 
 
 def reason_fields() -> list[Field]:
     """The columns of the long table of reasons: what names the run, then which of its columns is null, and why."""
-    return [*_identity(), *(_field(name, *about) for name, about in OF_REASON.items())]
+    return [*_identity(), *map(_field, OF_REASON)]
 
 
 def table_schema(fields: list[Field], key: tuple[str, ...]) -> dict[str, Any]:
@@ -113,30 +108,19 @@ def table_schema(fields: list[Field], key: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _identity() -> list[Field]:
-    summary = _properties("summary")
-    return [_of_property(name, summary[name]) for name in IDENTITY]
+    return [_field(QUANTITIES[name]) for name in IDENTITY]
 
 
-def _properties(schema: str) -> dict[str, Any]:
-    return json_schema(schema)["properties"]
-
-
-def _of_property(name: str, about: dict[str, Any]) -> Field:
-    """A field by its property in a JSON schema, whose second type, if it has one, is null."""
-    kinds = [about["type"]] if isinstance(about["type"], str) else about["type"]
-    kind = next(kind for kind in kinds if kind != "null")
-    constraints = {key: about[key] for key in CONSTRAINTS if key in about}
-    if "enum" in about:
-        constraints["enum"] = [value for value in about["enum"] if value is not None]
-    return _field(name, kind, about["description"], "null" not in kinds, **constraints)
-
-
-def _field(name: str, kind: str, description: str, required: bool = False, **constraints: Any) -> Field:
-    field: Field = {"name": name, "type": kind, "description": description}
-    if kind in ("number", "integer") and not name.endswith("_n") and (measured := unit(name)):
-        field["unit"] = measured
-    if required:
-        constraints = {"required": True, **constraints}
+def _field(quantity: Quantity) -> Field:
+    """A column of this quantity as a field of a Table Schema."""
+    field: Field = {"name": quantity.name, "type": quantity.type, "description": quantity.description}
+    if quantity.unit is not None and quantity.numeric:
+        field["unit"] = quantity.unit
+    about = quantity.schema()
+    constraints: dict[str, Any] = {"required": True} if quantity.null is None else {}
+    constraints |= {key: about[key] for key in CONSTRAINTS if key in about}
+    if quantity.values is not None:
+        constraints["enum"] = list(quantity.values)
     return field | ({"constraints": constraints} if constraints else {})
 
 
@@ -181,14 +165,12 @@ def read_metrics(runs: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
     names = [field["name"] for field in fields]
     rows: list[dict[str, Any]] = []
     for run in runs.to_dict("records"):
-        path = run_folder(runs_dir, *(run[axis] for axis in AXES)) / "metrics.csv"
-        verified(path.parent, path.name)
-        with path.open(encoding="utf-8", newline="") as file:
-            found = list(csv.DictReader(file))
+        folder = run_folder(runs_dir, *(run[axis] for axis in AXES))
+        found = read_evaluations(folder, verified(folder))
         own = {name: run[name] for name in IDENTITY}
         rows += [{**own, **{name: value or None for name, value in row.items()}} for row in found]
         if found and (missing := [name for name in names if name not in rows[-1]]):
-            raise InputError(f"{path}: no column {', '.join(missing)}; run that arm again")
+            raise InputError(f"{folder / METRICS}: no column {', '.join(missing)}; run that arm again")
     frame = pd.DataFrame(rows, columns=names, dtype=object)
     try:
         return frame.astype({field["name"]: PANDAS[field["type"]] for field in fields if field["type"] in PANDAS})

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.readable import NULL, metric_decimals, metric_scale, number, setting
+from peft_tradeoffs.analysis.readable import NULL, number, setting
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.core.text import SPELLING
-from peft_tradeoffs.tasks.metric_names import metric_label
+from peft_tradeoffs.tasks.metrics import metric_called, metric_label
 
 MIB = 2**20
 FULL = "full-finetuning"  # as the benchmark calls a run without a PEFT configuration
@@ -289,10 +289,10 @@ def _cells(row: dict[str, Any], rows: pd.DataFrame) -> dict[str, str]:
         "Rank": setting(row["rank"]),
         "Status": row["status"],
     }
-    for metric in rows["metric"].dropna().unique():
-        scale, places = metric_scale(metric), metric_decimals(metric)
-        own = row["metric"] == metric
-        cells[metric_label({"metric": metric})] = number(row["metric_value"] * scale, places) if own else NULL
+    for name in rows["metric"].dropna().unique():
+        metric = metric_called(name)
+        value = number(row["metric_value"] * metric.scale, metric.decimals) if row["metric"] == name else NULL
+        cells[metric_label({"metric": name})] = value
     return cells | {
         "Peak reserved, MiB": number(row["peak_memory_MiB"]),
         "Training time, s": number(row["train_s"]),

@@ -20,10 +20,11 @@ from peft_tradeoffs.analysis.notices import warnings_by_pair
 from peft_tradeoffs.analysis.tables import COMPLETED, read_table
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
-from peft_tradeoffs.core.layout import PAGE, REPOSITORY, json_schema, run_folder
+from peft_tradeoffs.core.layout import PAGE, REPOSITORY, run_folder
 from peft_tradeoffs.core.text import and_list, method_label, plural
 from peft_tradeoffs.report.page_data import AXES, LABEL, imported_data, method_data, pair_data
 from peft_tradeoffs.report.sweep import colours, load
+from peft_tradeoffs.tasks.recorded import QUANTITIES
 
 FOLDER = REPOSITORY / "report" / "page"
 SCRIPTS = [name for name in PAGE if name.endswith(".js")]
@@ -273,12 +274,9 @@ def verdict(text: str) -> list[dict[str, str]]:
 
 
 def definitions() -> list[tuple[str, str]]:
-    """How each number of the page was taken, as the schema of summaries says."""
-    properties = json_schema("summary")["properties"]
-    names = {"metric_value": "Metric", "heldout_metric_value": "Metric (heldout)"} | LABEL
-    keys = [key for key in AXES if key in properties]
-    found = [(names[key], properties[key]["description"]) for key in keys]
-    return [*found, (LABEL["hours"], f"{properties['wall_s']['description']} Here in hours, mean of an arm's runs.")]
+    """How each number of the page was taken, as its quantity says."""
+    found = [(LABEL[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES]
+    return [*found, (LABEL["hours"], f"{QUANTITIES['wall_s'].description} Here in hours, mean of an arm's runs.")]
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,14 +8,17 @@ import pandas as pd
 
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.attribution import NAMES
-from peft_tradeoffs.analysis.comparison import RANGE, with_interval
+from peft_tradeoffs.analysis.comparison import with_interval
 from peft_tradeoffs.analysis.means import WITHOUT, counted, interval, interval_notes
 from peft_tradeoffs.analysis.readable import NULL
 from peft_tradeoffs.analysis.tables import OF_SPLIT, SPLIT
 from peft_tradeoffs.analysis.tuning_table import ruined
+from peft_tradeoffs.core.quantities import LOW, Quantity
 from peft_tradeoffs.core.text import arm_label, method_label
 from peft_tradeoffs.report.sweep import Sweep, conditions, no_metric
-from peft_tradeoffs.tasks.metric_names import Row, difference_unit, heldout_label, metric_label, metric_of
+from peft_tradeoffs.tasks import recorded
+from peft_tradeoffs.tasks.metrics import Row, difference_unit, heldout_label, metric_called, metric_label, metric_of
+from peft_tradeoffs.tasks.recorded import QUANTITIES
 
 DIGITS = 7  # significant digits of a number on the page
 
@@ -36,8 +39,8 @@ def arms_table(arms: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
         "Learning rate": "learning_rate",
         metric_label(metric): "metric_value_mean",
         heldout_label(metric): "heldout_metric_value_mean",
-        **{label: f"{key}_mean" for key, label in readable.LABEL.items()},
-        "Trainable parameters": "trainable_parameters",
+        **{label: f"{key}_mean" for key, label in recorded.LABEL.items()},
+        recorded.LABEL["trainable_parameters"]: "trainable_parameters",
         "Trainable, %": "trainable_percent",
     }
     text = readable.arms_readable(arms)
@@ -69,7 +72,7 @@ def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataF
     header = metric_label(metric) if not where else heldout_label(metric)
     if header not in text:
         return
-    scale = readable.metric_scale(metric["metric"] or "")
+    scale = metric_called(metric["metric"]).scale
     at = text.columns.get_loc(header) + 1
     name = f"Difference{where}, {difference_unit(metric)}"
     bounds = ("difference", "difference_low", "difference_high")
@@ -79,32 +82,22 @@ def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataF
     by[name] = rows["difference"].reset_index(drop=True)
 
 
-HIGH, LOW = "high", "low"
-# What an axis of the trade-off can show, and which end of it is better.
+# What an axis of the trade-off can show, and which end of it is better: results, costs by their unit, settings.
+_UNITS = ("MiB", "s", "ms", "rows/s", "tokens/s", "J", "J/row")
+_KINDS = ("result", "cost", "setting")
+
+
+def _place(quantity: Quantity) -> tuple[int, int]:
+    unit = _UNITS.index(quantity.unit) if quantity.unit in _UNITS else len(_UNITS)
+    return _KINDS.index(quantity.kind), unit
+
+
 AXES = {
-    "metric_value": HIGH,
-    "heldout_metric_value": HIGH,
-    "probe_peak_allocated_MiB": LOW,
-    "probe_peak_reserved_MiB": LOW,
-    "probe_process_MiB": LOW,
-    "probe_peak_rss_MiB": LOW,
-    "weights_MiB": LOW,
-    "train_s": LOW,
-    "step_p50_ms": LOW,
-    "samples_per_s": HIGH,
-    "tokens_per_s": HIGH,
-    "energy_J": LOW,
-    "energy_J_per_sample": LOW,
-    "trainable_parameters": LOW,
-    "hours": LOW,
-}
+    quantity.name: quantity.better
+    for quantity in sorted((each for each in QUANTITIES.values() if each.better), key=_place)
+} | {"hours": LOW}
 OF_KEYS = tuple(keys[0] for keys in OF_SPLIT.values())  # the metrics, whose intervals are the comparison's
-LABEL = readable.LABEL | {
-    "tokens_per_s": "Tokens/s",
-    "energy_J": "Energy of a run, J",
-    "trainable_parameters": "Trainable parameters",
-    "hours": "GPU or machine hours per run",
-}
+LABEL = recorded.LABEL | {"hours": "GPU or machine hours per run"}
 
 
 def pair_data(
@@ -151,7 +144,7 @@ def _unit(sweep: Sweep) -> str:
 
 
 def _scale(sweep: Sweep, key: str) -> float:
-    return sweep.scale if key in ("metric_value", "heldout_metric_value") else 1.0
+    return sweep.scale if key in OF_KEYS else 1.0
 
 
 def _axes(sweep: Sweep, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
@@ -162,7 +155,7 @@ def _axes(sweep: Sweep, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]
     return [
         {"key": key, "label": names[key], "better": better}
         for key, better in AXES.items()
-        if _mean(arms, key).notna().any() and not (random and "metric" in key)
+        if _mean(arms, key).notna().any() and not (random and key in OF_KEYS)
     ]
 
 
@@ -174,12 +167,11 @@ def _interval_notes(sweep: Sweep, axes: list[dict]) -> list[str]:
 
 def _absent(runs: pd.DataFrame, measured: set[str]) -> list[str]:
     """What no run has a value of, and why: a text a reason."""
-    names = LABEL | {"metric_value": "Metric", "heldout_metric_value": "Metric (heldout)"}
     reasons: dict[str, list[str]] = {}
     for key in AXES:
         if key not in measured and key in tables.COLUMNS:
             for why in readable.null_reasons(runs, key):
-                reasons.setdefault(why, []).append(names[key].partition(",")[0])
+                reasons.setdefault(why, []).append(LABEL[key].partition(",")[0])
     return [f"{', '.join(keys)} ({why})" for why, keys in reasons.items()]
 
 
@@ -194,7 +186,7 @@ def _metric_interval(row: dict[str, Any], split: str, comparison: pd.DataFrame) 
     if found.empty or pd.isna(found["low"].iloc[0]):
         return None
     low, high = (found[bound].iloc[0] for bound in ("low", "high"))
-    return tuple(np.clip((low, high), *RANGE[row["metric"]])) if row["metric"] in RANGE else (low, high)
+    return tuple(np.clip((low, high), *metric_called(row["metric"]).bounds))
 
 
 def _arms(

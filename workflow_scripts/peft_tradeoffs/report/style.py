@@ -27,6 +27,7 @@ from peft_tradeoffs.analysis.means import interval, interval_notes, seed_values
 from peft_tradeoffs.core.files import atomic
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.report.sweep import Sweep, reason
+from peft_tradeoffs.tasks.metrics import metric_called, metric_words
 
 FAMILY = "DejaVu Sans"  # comes with matplotlib: figures look the same everywhere
 BREAKS = re.compile(r"[^\s_/-]+[_/-]*|[_/-]+")  # where a name may be broken: after these characters
@@ -265,13 +266,13 @@ def legend_height(handles: Sequence[Artist], width: float, left: float = 0.55) -
 
 
 def resolution(sweep: Sweep) -> str:
-    """How finely the test split tells accuracies apart, or nothing for other metrics."""
+    """How finely the test split tells shares of right answers apart, or nothing for other metrics."""
     rows = tables.first(sweep.runs["test_rows"])
     mean = sweep.arms["metric_value_mean"].mean()
-    if sweep.metric != "accuracy" or not rows or math.isnan(mean):
+    if not metric_called(sweep.metric).share or not rows or math.isnan(mean):
         return ""
-    error = 100 * math.sqrt(mean * (1 - mean) / rows)
-    return f"{rows:,} test rows: one row is {100 / rows:.2g} points, one accuracy's standard error {error:.2g}."
+    error, name = sweep.scale * math.sqrt(mean * (1 - mean) / rows), metric_words(sweep.named)
+    return f"{rows:,} test rows: one row is {sweep.scale / rows:.2g} points, one {name}'s standard error {error:.2g}."
 
 
 def absent(sweep: Sweep, shown: pd.Series, *keys: str) -> list[str]:
@@ -337,4 +338,5 @@ def metric_limits(sweep: Sweep) -> tuple[float, float]:
         ends += seed_values(own, "metric_value", sweep.scale).tolist()
         ends += interval(own, "metric_value", sweep.noise, sweep.scale) or ()
     low, high = spread(pd.Series(ends), 0.02 * sweep.scale)
-    return max(low, -1.03 * sweep.scale), min(high, 1.03 * sweep.scale)
+    furthest = 1.03 * max(map(abs, metric_called(sweep.metric).bounds))
+    return max(low, -furthest * sweep.scale), min(high, furthest * sweep.scale)

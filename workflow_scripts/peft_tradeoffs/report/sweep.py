@@ -18,7 +18,7 @@ from peft_tradeoffs.analysis.tables import COMPLETED
 from peft_tradeoffs.analysis.tuning_table import read_tuning
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import FULL, method_order, plural
-from peft_tradeoffs.tasks.metric_names import metric_name, metric_of, with_unit
+from peft_tradeoffs.tasks.metrics import metric_called, metric_name, metric_of, with_unit
 
 # seaborn's "colorblind" without its palest (pink, yellow) and grey, then three dark ones of Paul Tol's "muted".
 PALETTE = (
@@ -97,7 +97,7 @@ class Sweep:
     @property
     def scale(self) -> float:
         """What stored metrics are multiplied by when shown."""
-        return readable.metric_scale(self.metric or "")
+        return metric_called(self.metric).scale
 
     @property
     def metric_axis(self) -> str:
@@ -111,7 +111,7 @@ class Sweep:
 
     @property
     def named(self) -> dict[str, Any]:
-        """The metric as `metric_names` takes it."""
+        """The metric as `tasks.metrics` takes it."""
         return metric_of(self.runs) | {"metric": self.metric}
 
 

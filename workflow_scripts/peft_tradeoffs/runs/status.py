@@ -15,7 +15,7 @@ from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.slurm import Job
 from peft_tradeoffs.runs.tuning import read_found
-from peft_tradeoffs.tasks.metric_names import said
+from peft_tradeoffs.tasks.metrics import said
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
 ALIVE_S = 120.0  # a run under way writes its status every few seconds

@@ -1,96 +1,217 @@
-"""Metrics of a split from its logits, and what each test example contributes to them."""
+"""Metrics as objects: what each is computed from, how it is said and shown, what it can be, which task it is for.
+
+A metric is added here alone: one entry of METRICS. Schemas, tables, comparison, page, export and cards read it.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from scipy import stats
 
-NAMES = ("accuracy", "f1", "mcc", "pearson", "spearman")
+from peft_tradeoffs.core.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLASSIFICATION, REGRESSION = "classification", "regression"  # kinds of tasks that metrics are for
+LONGEST = 40  # characters of a class name that are shown
 
 
-def predictions(logits: np.ndarray, task: str) -> np.ndarray:
-    """Class indices [n] of logits [n, classes], or the values [n] of logits [n, 1] for regression."""
-    return logits[:, 0] if task == "regression" else logits.argmax(axis=1)
+class Answered(Protocol):
+    """A split's labels and what was predicted of them: class indices below `classes`, or values."""
+
+    @property
+    def target(self) -> np.ndarray:
+        """Labels [n]."""
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """Predictions [n]."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; 1 for values."""
 
 
-def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float | None]:
-    """Loss and metrics of float32 logits [n, k] against labels [n].
+@dataclass(frozen=True)
+class Answers:
+    """Labels and predictions alone."""
 
-    loss is the mean cross-entropy, or the mean squared error for regression. f1 is that of class 1 for two
-    classes, the macro average over classes that occur for more, 0 where not defined. mcc is Gorodkin's for k classes
-    (Computational Biology and Chemistry 28, 2004), 0 for a constant. A metric that is not the task's, or not defined
-    (a correlation with a constant), is None. As scikit-learn, whose import costs a training process 140 MiB.
+    target: np.ndarray  # [n]
+    prediction: np.ndarray  # [n]
+    classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number that says how good predictions are, computed from a statistic that adds up over examples.
+
+    `value` of the sum of `statistic` over any examples is the metric of these, so that examples, and groups of them,
+    can be left out by subtraction.
     """
-    logits = logits.astype(np.float64)
-    predicted = predictions(logits, task)
-    result: dict[str, float | None] = dict.fromkeys(("loss", *NAMES))
-    if task == "regression":
-        from scipy.stats import pearsonr, spearmanr
 
-        result["loss"] = float(np.mean((predicted - labels) ** 2))
-        if np.ptp(predicted) > 0 and np.ptp(labels) > 0:
-            result["pearson"] = float(pearsonr(predicted, labels).statistic)
-            result["spearman"] = float(spearmanr(predicted, labels).statistic)
-        return result
-    confusion = np.zeros((logits.shape[1],) * 2)
-    np.add.at(confusion, (labels, predicted), 1)
-    chosen = logits[np.arange(len(labels)), labels]
-    result["loss"] = float((np.logaddexp.reduce(logits, axis=1) - chosen).mean())
-    return result | of_confusion(confusion)
+    name: str  # in the configuration and in tables
+    label: str  # for readers
+    about: str  # for schemas: what it is of a split
+    task: str  # the kind of task that it is for
+    statistic: Callable[[Answered], np.ndarray]  # [n, k]
+    value: Callable[[np.ndarray], float | None]  # of the statistic's sums [k]; None where it is not defined
+    variance: Callable[[float], float]  # of one example's part at a value, roughly: digits are chosen by it
+    bounds: tuple[float, float]  # what it can be
+    largest_margin: float = 0.2  # of equivalence, as stored: more is taken for a slip
+    scale: float = 1.0  # what it is multiplied by when shown
+    unit: str = ""  # that it is shown in
+    decimals: int = 4  # of one run's, as shown
+    noun: str = ""  # its name within a sentence, if not the label
+    higher_is_better: bool = True
+    share: bool = False  # whether it is that of examples that are right: Clopper and Pearson's interval holds
+    of_class: bool = False  # of two classes that of the positive one, of more a macro average
+    on_terminal: bool = False  # in the line of an evaluation
+    hub_id: str = ""  # on Hugging Face's hub, if not the name
+    # Where sums would round otherwise than what runs have recorded: the metric, and (the metric, the metric without
+    # each example [n]), as they have always been taken.
+    recorded: Callable[[Answered], float | None] | None = None
+    left_out: Callable[[Answered], tuple[float, np.ndarray]] | None = None
 
+    def of(self, scored: Answered) -> float | None:
+        """The metric of predictions, as a run records it; None where it is not defined."""
+        return self.recorded(scored) if self.recorded else self.value(self.statistic(scored).sum(axis=0, dtype=float))
 
-def of_confusion(confusion: np.ndarray) -> dict[str, float]:
-    """accuracy, f1 and mcc from counts [k, k] by true class and predicted class; as `evaluate` has them."""
-    hits, true, found = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-    count = confusion.sum()
-    f1 = 2 * hits / np.maximum(true + found, 1)
-    spread = (count**2 - true @ true) * (count**2 - found @ found)
-    return {
-        "accuracy": float(hits.sum() / count),
-        "f1": float(f1[1] if len(f1) == 2 else f1[true + found > 0].mean()),
-        "mcc": float((hits.sum() * count - true @ found) / np.sqrt(spread)) if spread else 0.0,
-    }
+    def contributions(self, scored: Answered) -> np.ndarray:
+        """Tukey's jackknife pseudo-values [n]: n times the metric, less n - 1 times it without that example.
 
-
-def metric_of(labels: np.ndarray, predicted: np.ndarray, metric: str, classes: int) -> float:
-    """A metric of predictions [n], as a run has it."""
-    if metric in ("pearson", "spearman"):
-        correlation = stats.pearsonr if metric == "pearson" else stats.spearmanr
-        return float(correlation(labels, predicted).statistic)
-    return of_confusion(_confusion(labels, predicted, classes))[metric]
-
-
-def pseudo_values(labels: np.ndarray, predicted: np.ndarray, metric: str, classes: int) -> np.ndarray:
-    """Tukey's jackknife pseudo-values [n] of a metric: n times it, less n - 1 times it without that example.
-
-    `labels` and `predicted` [n] are class indices below `classes`, or values for pearson and spearman. Of accuracy they
-    are 1 where it is right and 0 elsewhere; their mean is the metric but for a bias of order 1/n. Ranks of spearman are
-    those among all examples. (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 3.)
-    """
-    count = len(labels)
-    if metric == "accuracy":
-        return (labels == predicted).astype(float)
-    if metric in ("pearson", "spearman"):
-        if metric == "spearman":
-            labels, predicted = stats.rankdata(labels), stats.rankdata(predicted)
-        whole, without = _correlations(labels.astype(float), predicted.astype(float))
+        Of a share they are 1 where the example is right and 0 elsewhere; their mean is the metric but for a bias of
+        order 1/n. (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 3.)
+        """
+        if self.share:
+            return self.statistic(scored)[:, 0].astype(float)
+        count = len(scored.target)
+        whole, without = self.left_out(scored) if self.left_out else self._without(scored)
         return count * whole - (count - 1) * without
-    confusion = _confusion(labels, predicted, classes)
-    whole = of_confusion(confusion)[metric]
-    without = np.zeros_like(confusion)
-    for cell in zip(*np.nonzero(confusion), strict=True):  # examples of one cell contribute alike
-        confusion[cell] -= 1
-        without[cell] = of_confusion(confusion)[metric]
-        confusion[cell] += 1
-    return count * whole - (count - 1) * without[labels, predicted]
+
+    def _without(self, scored: Answered) -> tuple[float, np.ndarray]:
+        statistic = self.statistic(scored)
+        sums = statistic.sum(axis=0, dtype=float)
+        pairs = np.column_stack([scored.target, scored.prediction])  # alike in both, examples contribute alike
+        _, first, which = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+        without = np.array([_or_nan(self.value(sums - statistic[index])) for index in first])
+        return _or_nan(self.value(sums)), without[which.reshape(-1)]
+
+    def __post_init__(self) -> None:
+        if not self.higher_is_better:
+            raise ValueError(f"{self.name}: lower is better, which tuning, early stopping and comparison do not know")
+
+    def floor(self, units: Any, level: float) -> Any:
+        """The least half width of an interval at `level` that so many examples allow, as stored; arrays as they are.
+
+        Of a share what none in `units` leaves possible, else 0.
+        """
+        return unseen((1 - level) / 2, units) if self.share else 0.0
+
+    @property
+    def on_hub(self) -> str:
+        """Its id on Hugging Face's hub."""
+        return self.hub_id or self.name
+
+    @property
+    def apart(self) -> str:
+        """What differences are given in; "" where that has no name of its own."""
+        return "points" if self.unit == "%" else self.unit
 
 
-def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    counts = np.zeros((classes, classes))
-    np.add.at(counts, (labels, predicted), 1)
-    return counts
+def unseen(alpha: float, examples: Any) -> Any:
+    """The largest share of all examples of which so many drawn may show none with a probability of `alpha` or more."""
+    return 1 - alpha ** (1 / examples)
 
 
-def _correlations(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """Pearson's correlation of x and y [n], and without each of them [n]."""
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def right(scored: Answered) -> np.ndarray:
+    """[n, 2]: whether an example is right, and 1."""
+    same = scored.target == scored.prediction
+    return np.column_stack([same, np.ones_like(same)]).astype(np.int8)
+
+
+def class_counts(scored: Answered) -> np.ndarray:
+    """[n, 3 · classes]: of every class whether the example is one predicted right, is one, is predicted to be one."""
+    count = len(scored.target)
+    found = np.zeros((count, 3, scored.classes), dtype=np.int8)
+    row, same = np.arange(count), scored.target == scored.prediction
+    found[row[same], 0, scored.target[same]] = 1
+    found[row, 1, scored.target] = 1
+    found[row, 2, scored.prediction] = 1
+    return found.reshape(count, -1)
+
+
+def moments(scored: Answered) -> np.ndarray:
+    """[n, 6]: 1, x, y, x², y² and xy of labels x and predictions y, both less their means among these examples."""
+    x, y = (values.astype(float) - values.mean(dtype=float) for values in (scored.target, scored.prediction))
+    return np.column_stack([np.ones(len(x)), x, y, x**2, y**2, x * y])
+
+
+def rank_moments(scored: Answered) -> np.ndarray:
+    """As `moments`, of ranks among all examples: those of the others stay when one is left out."""
+    return moments(_ranked(scored))
+
+
+def _ranked(scored: Answered) -> Answers:
+    from scipy.stats import rankdata
+
+    return Answers(rankdata(scored.target), rankdata(scored.prediction), scored.classes)
+
+
+def _accuracy(sums: np.ndarray) -> float:
+    return float(sums[0] / sums[1])
+
+
+def _f1(sums: np.ndarray) -> float:
+    hits, true, found = sums.reshape(3, -1)
+    f1 = 2 * hits / np.maximum(true + found, 1)
+    return float(f1[1] if len(f1) == 2 else f1[true + found > 0].mean())
+
+
+def _mcc(sums: np.ndarray) -> float:
+    hits, true, found = sums.reshape(3, -1)
+    count = true.sum()
+    spread = (count**2 - true @ true) * (count**2 - found @ found)
+    return float((hits.sum() * count - true @ found) / np.sqrt(spread)) if spread else 0.0
+
+
+ROUNDING = 1e-12  # of a sum of squares: a spread below it is none
+
+
+def _correlation(sums: np.ndarray) -> float | None:
+    """Pearson's from the sums of `moments`; None for a constant."""
+    count, x, y, xx, yy, xy = sums
+    spreads = (count * xx - x**2, count * yy - y**2)
+    if any(spread <= ROUNDING * count * raw for spread, raw in zip(spreads, (xx, yy), strict=True)):
+        return None
+    return float(np.clip((count * xy - x * y) / math.sqrt(spreads[0] * spreads[1]), -1, 1))
+
+
+def _varies(scored: Answered) -> bool:
+    return bool(np.ptp(scored.prediction) > 0 and np.ptp(scored.target) > 0)
+
+
+def _pearson(scored: Answered) -> float | None:
+    from scipy.stats import pearsonr
+
+    return float(pearsonr(scored.prediction, scored.target).statistic) if _varies(scored) else None
+
+
+def _spearman(scored: Answered) -> float | None:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(scored.prediction, scored.target).statistic) if _varies(scored) else None
+
+
+def _correlations(scored: Answered) -> tuple[float, np.ndarray]:
+    """Pearson's correlation, and without each example [n]."""
+    x, y = scored.target.astype(float), scored.prediction.astype(float)
     count = len(x)
     x, y = x - x.mean(), y - y.mean()
     xx, yy, xy = x @ x, y @ y, x @ y
@@ -99,3 +220,210 @@ def _correlations(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     with np.errstate(invalid="ignore", divide="ignore"):  # nan where the others are all the same
         without = (xy - own * x * y) / np.sqrt((xx - own * x**2) * (yy - own * y**2))
     return float(xy / np.sqrt(xx * yy)), without
+
+
+def _of_share(value: float) -> float:
+    return value * (1 - value)
+
+
+def _of_correlation(value: float) -> float:
+    return (1 - value**2) ** 2
+
+
+ACCURACY = Metric(
+    name="accuracy",
+    label="Accuracy",
+    noun="accuracy",
+    about="Share of test rows predicted right.",
+    task=CLASSIFICATION,
+    statistic=right,
+    value=_accuracy,
+    variance=_of_share,
+    bounds=(0.0, 1.0),
+    scale=100.0,
+    unit="%",
+    decimals=2,
+    share=True,
+    on_terminal=True,
+)
+# In the order of columns; the first of a task is its default.
+_ALL = (
+    ACCURACY,
+    Metric(
+        name="f1",
+        label="F1",
+        about="F1 of positive_class for two classes, macro average over the classes that occur for more.",
+        task=CLASSIFICATION,
+        statistic=class_counts,
+        value=_f1,  # 0 where not defined
+        variance=_of_share,
+        bounds=(0.0, 1.0),
+        of_class=True,
+    ),
+    Metric(
+        name="mcc",
+        label="MCC",
+        about="Matthews correlation coefficient (Gorodkin's for several classes).",
+        task=CLASSIFICATION,
+        statistic=class_counts,
+        value=_mcc,  # of k classes: Gorodkin, Computational Biology and Chemistry 28, 2004; 0 for a constant
+        variance=_of_correlation,  # it is that of two classes
+        bounds=(-1.0, 1.0),
+        on_terminal=True,
+        hub_id="matthews_correlation",
+    ),
+    Metric(
+        name="pearson",
+        label="Pearson correlation",
+        about="Pearson correlation of predictions and labels (scipy).",
+        task=REGRESSION,
+        statistic=moments,
+        value=_correlation,
+        variance=_of_correlation,
+        bounds=(-1.0, 1.0),
+        on_terminal=True,
+        hub_id="pearsonr",
+        recorded=_pearson,
+        left_out=_correlations,
+    ),
+    Metric(
+        name="spearman",
+        label="Spearman correlation",
+        about="Spearman rank correlation of predictions and labels (scipy).",
+        task=REGRESSION,
+        statistic=rank_moments,
+        value=_correlation,
+        variance=_of_correlation,
+        bounds=(-1.0, 1.0),
+        hub_id="spearmanr",
+        recorded=_spearman,
+        left_out=lambda scored: _correlations(_ranked(scored)),
+    ),
+)
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}
+NAMES = tuple(METRICS)
+EVERY_TASK = tuple(dict.fromkeys(metric.task for metric in _ALL))
+
+
+def of_task(task: str) -> list[Metric]:
+    """The metrics of a kind of task, the default first."""
+    return [metric for metric in _ALL if metric.task == task]
+
+
+def names_of(task: str) -> tuple[str, ...]:
+    """The names of the metrics of a kind of task, the default first."""
+    return tuple(metric.name for metric in of_task(task))
+
+
+def metric_called(name: Any) -> Metric:
+    """The metric of this name; for another one, of imported results say, or null, one that is shown as it is stored."""
+    if name in METRICS:
+        return METRICS[name]
+    text = "" if _null(name) else str(name)
+    anything = (-math.inf, math.inf)
+    return Metric(
+        name=text, label=text, about="", task="", statistic=_unknown, value=_unknown, variance=_unknown, bounds=anything
+    )
+
+
+def _unknown(_: Any) -> Any:
+    raise ValueError("not a metric that is computed here")
+
+
+def predictions(logits: np.ndarray, task: str) -> np.ndarray:
+    """Class indices [n] of logits [n, classes], or the values [n] of logits [n, 1] for regression."""
+    return logits[:, 0] if task == REGRESSION else logits.argmax(axis=1)
+
+
+def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, float | None]:
+    """Loss and metrics of float32 logits [n, k] against labels [n].
+
+    loss is the mean cross-entropy, or the mean squared error for regression. A metric that is not the task's, or not
+    defined (a correlation with a constant), is None. As scikit-learn, whose import costs a training process 140 MiB.
+    """
+    logits = logits.astype(np.float64)
+    predicted = predictions(logits, task)
+    result: dict[str, float | None] = dict.fromkeys(("loss", *NAMES))
+    if task == REGRESSION:
+        result["loss"] = float(np.mean((predicted - labels) ** 2))
+    else:
+        chosen = logits[np.arange(len(labels)), labels]
+        result["loss"] = float((np.logaddexp.reduce(logits, axis=1) - chosen).mean())
+    scored = Answers(labels, predicted, logits.shape[1])
+    return result | {metric.name: metric.of(scored) for metric in of_task(task)}
+
+
+# What readers see.
+Row = Mapping[str, Any]  # or a pandas Series, with `metric` and `positive_class`
+
+
+def metric_of(rows: "pd.DataFrame") -> dict[str, Any]:
+    """The metric of these rows of one data set and model, and its positive class, as the functions here take them."""
+    found = {key: rows[key].dropna() for key in ("metric", "positive_class") if key in rows}
+    return {key: values.iloc[0] if len(values) else None for key, values in found.items()}
+
+
+def metric_name(row: Row) -> str:
+    """The name of a row's metric: "F1 of 'spam'", "macro F1" over several classes.
+
+    Plain "F1" of a row without the key `positive_class`, of which it is not known.
+    """
+    metric = metric_called(row.get("metric"))
+    if not metric.of_class or "positive_class" not in row:
+        return metric.label
+    if _null(row["positive_class"]):
+        return f"macro {metric.label}"
+    positive = " ".join(str(row["positive_class"]).split())
+    return f"{metric.label} of {positive if len(positive) <= LONGEST else positive[: LONGEST - 1] + '…'!r}"
+
+
+def metric_words(row: Row) -> str:
+    """The name of a row's metric within a sentence, where its unit stands behind the number."""
+    return metric_called(row.get("metric")).noun or metric_name(row)
+
+
+def said(row: Row) -> str:
+    """The metric in a line of a log: by its name in the configuration, and of which class F1 is."""
+    return metric_name(row) if metric_called(row["metric"]).of_class else row["metric"]
+
+
+def metric_label(row: Row) -> str:
+    """The name of a row's metric with its unit, e.g. "Accuracy, %"."""
+    return with_unit(metric_name(row), row)
+
+
+def heldout_label(row: Row) -> str:
+    """The name of a row's metric on the heldout split with its unit, e.g. "Accuracy (heldout), %"."""
+    return with_unit(f"{metric_name(row)} (heldout)", row)
+
+
+def with_unit(text: str, row: Row) -> str:
+    """A text about a row's metric with the metric's unit behind it."""
+    unit = metric_called(row.get("metric")).unit
+    return f"{text}, {unit}" if unit else text
+
+
+def difference_unit(row: Row) -> str:
+    """What differences of a row's metric are given in."""
+    return metric_called(row.get("metric")).apart or metric_label(row)
+
+
+def _null(value: Any) -> bool:
+    return value is None or value != value
+
+
+LARGEST_MARGIN = max(metric.largest_margin for metric in _ALL)
+ABOUT_MARGIN = f"in the metric's unit (0.01 is a point of accuracy); at most {LARGEST_MARGIN:g}"
+
+
+def check_margin(where: str, margin: float, metrics: Iterable[str] = ()) -> None:
+    """Raise InputError for what is no margin in the unit of these metrics: 1, say, where a point of accuracy is meant.
+
+    Without metrics: for what is a margin of none.
+    """
+    largest = min((metric_called(name).largest_margin for name in metrics), default=LARGEST_MARGIN)
+    if 0 < margin <= largest:
+        return
+    unit = "it is in the metric's unit, and accuracy is a fraction, of which a point is 0.01"
+    points = f"; did you mean {margin / 100:g}?" if largest < margin <= 100 * largest else ""
+    raise InputError(f"{where}: {margin:g} is not above 0 and at most {largest}; {unit}{points}")

@@ -16,12 +16,11 @@ from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.devices import free_memory
 from peft_tradeoffs.measure.phases import MASK, PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.runs.interruption import Interrupted
-from peft_tradeoffs.tasks import metrics
+from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.attention import MASKS, Mask, choose_kernels, choose_mask
 from peft_tradeoffs.training.batches import ResidentSplit, epoch_batches, evaluation_batches, padded_length
 from peft_tradeoffs.training.capture import CapturedSteps, CaptureError, EagerSteps
 from peft_tradeoffs.training.probe import Probe, probe
-from peft_tradeoffs.training.scaling import target_scale
 from peft_tradeoffs.training.step import (
     BlockGenerators,
     Settings,
@@ -161,8 +160,11 @@ class Trainer:
         self.model, self.settings, self.seed, self.device = model, settings, seed, device
         self.state, self.reporter, self.phases, self.generators = state, reporter, phases, generators
         self.splits, self.pad_token_id = splits, pad_token_id
-        self.scale = target_scale(splits, settings.task)
-        self.scaled = splits if self.scale is None else {name: self.scale.scaled(s) for name, s in splits.items()}
+        self.task = TASKS[settings.task]
+        self.scale = scale = self.task.scale(splits["train"].labels)
+        self.scaled = splits
+        if scale is not None:
+            self.scaled = {name: dataclasses.replace(s, labels=scale.scaled(s.labels)) for name, s in splits.items()}
         self.lengths = splits["train"].lengths
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.progress: Progress | None = None
@@ -389,7 +391,7 @@ class Trainer:
         """Loss and metrics of a split's logits, in the data's units. Raises Diverged where these are not finite."""
         if not np.isfinite(logits).all():
             raise Diverged(self.progress.step)  # in the last update, which no loss has seen
-        return metrics.evaluate(logits, self.splits[name].labels, self.settings.task)
+        return self.task.evaluate(self.task.predicted(self.splits[name].rows, self.splits[name].labels, logits))
 
     def _watch(self, value: float | None) -> dict[str, Any]:
         """What early stopping makes of the validation split's metric: the fields of Progress that change."""
@@ -403,7 +405,7 @@ class Trainer:
         }
 
     def _predict(self, name: str) -> np.ndarray:
-        """Logits [n, k] of a split, of a regression in the data's units."""
+        """Logits [n, k] of a split, in the data's units."""
         of = (self.model, self.data[name], self.splits[name].lengths, self.mask, self.settings, self._poll)
         return predict(*of) if self.scale is None else self.scale.own_units(predict(*of))
 

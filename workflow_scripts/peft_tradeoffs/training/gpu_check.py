@@ -18,6 +18,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, open_device
+from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 from peft_tradeoffs.training import methods
 from peft_tradeoffs.training.attention import additive_mask, choose_kernels, padding_mask
 from peft_tradeoffs.training.batches import ResidentSplit, longest_text
@@ -104,7 +105,7 @@ def _steps(folder: Path, arm: dict[str, Any], device: torch.device, precision: s
         quantization=quantization,
         gradient_checkpointing=False,
         head=None,
-        task="classification",
+        task=DEFAULT,
         num_labels=2,
         pad_token_id=0,
         seed=0,
@@ -180,8 +181,8 @@ def _settings(precision: str) -> Settings:
         max_grad_norm=1.0,
         precision=precision,
         early_stopping=None,
-        task="classification",
-        metric="accuracy",
+        task=DEFAULT,
+        metric=TASKS[DEFAULT].metrics[0],
         engine="captured",
         compile=False,
     )

@@ -12,26 +12,26 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import shared, system_errors, write_json
+from peft_tradeoffs.core.layout import HEAD
 from peft_tradeoffs.inputs.classifier import (
-    HEAD,
     check_loaded,
-    empty_classifier,
-    head_modules,
+    empty_model,
     in_head,
     is_linear,
     linear_names,
     load_config,
-    name_classes,
+    name_outputs,
     saved_head,
 )
-from peft_tradeoffs.inputs.targets import check_layers, check_patterns, check_targets
+from peft_tradeoffs.inputs.model_files import check_layers, check_patterns, check_targets
 from peft_tradeoffs.measure.devices import refused_bytes
 from peft_tradeoffs.measure.phases import dense_parts
-from peft_tradeoffs.training.scaling import TargetScale, in_own_units
+from peft_tradeoffs.tasks.task import TASKS, Scale
+from peft_tradeoffs.training.scaling import in_own_units
 from peft_tradeoffs.training.step import autocast
 
 # What PEFT raises for settings that it cannot use on a model; it does not check them all itself.
@@ -96,17 +96,13 @@ def build(
     full and never quantised. Raises InputError for a checkpoint that lacks backbone weights, a head module
     that does not exist, or target modules that match nothing.
     """
-    config = load_config(
-        folder,
-        num_labels=num_labels,
-        problem_type="regression" if task == "regression" else "single_label_classification",
-        pad_token_id=pad_token_id,
-    )
-    name_classes(config, task, labels)
+    of = TASKS[task]
+    config = load_config(folder, **of.model_fields(num_labels), pad_token_id=pad_token_id)
+    name_outputs(config, of.output_names(labels))
     if dtype != "float32" and not peft:
         raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
-    empty = empty_classifier(config)
-    head = head_modules(empty, head)
+    empty = empty_model(config, of)
+    head = of.head(empty, head)
     with _saying_why():
         model, info = _keeping_in_float32(type(empty), head).from_pretrained(
             folder,
@@ -117,7 +113,7 @@ def build(
             ignore_mismatched_sizes=True,  # a head of another task; any other is refused below
             output_loading_info=True,
             device_map={"": device},
-            quantization_config=_quantization_config(quantization, head, config),
+            quantization_config=_quantization_config(quantization, head, empty),
         )
     model.__class__ = type(empty)
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
@@ -131,12 +127,12 @@ def build(
         _treat_as_linear(model)
     if peft:
         torch.manual_seed(seed)  # the adapter's draw
-        model = add_adapter(model, peft, head)
+        model = add_adapter(model, peft, head, of.peft_task_type)
     return Built(model, _count(model, logical, head), head, is_peft=bool(peft))
 
 
-def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -> nn.Module:
-    """Wrap `model` with the PEFT configuration `peft` ({"peft_type": ..., field: value}).
+def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str], task_type: str) -> nn.Module:
+    """Wrap `model` with the PEFT configuration `peft` ({"peft_type": ..., field: value}); `task_type` is PEFT's.
 
     Raises InputError if PEFT refuses it, naming the model's linear layers where no target module matches.
     """
@@ -149,7 +145,7 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str]) -
     check_targets(targets, [name for name, _ in model.named_modules()], linear)
     try:
         config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft["peft_type"])](
-            task_type=TaskType.SEQ_CLS, modules_to_save=list(head), **fields
+            task_type=TaskType[task_type], modules_to_save=list(head), **fields
         )
         wrapped = get_peft_model(model, config)
         PeftConfig.from_peft_type(**config.to_dict())  # as whoever loads the adapter will
@@ -225,12 +221,12 @@ def training_bytes(model: nn.Module) -> dict[str, int]:
 
 
 def save(
-    built: Built, folder: Path, scale: TargetScale | None = None, forward: Callable[[], torch.Tensor] | None = None
+    built: Built, folder: Path, scale: Scale | None = None, forward: Callable[[], torch.Tensor] | None = None
 ) -> dict[str, Any] | None:
     """Save `built` to `folder`: the whole model, or the adapter with the head. Raises OSError, for a full disk say.
 
-    The configuration of an adapter does not know the head's classes: HEAD beside it does. `scale`: that of a
-    regression's targets, in whose units the saved model predicts; where it cannot (see `in_own_units`, which takes
+    The configuration of an adapter does not know the head's classes: HEAD beside it does. `scale`: that of the
+    targets, in whose units the saved model predicts; where it cannot (see `in_own_units`, which takes
     `forward`), its configuration has the mean and standard deviation that its outputs are to be scaled by. Returns
     both and whether they are in the weights; None without a scale.
     """
@@ -285,13 +281,13 @@ def _keeping_in_float32(model_class: type[PreTrainedModel], head: list[str]) -> 
 
 
 def _quantization_config(
-    quantization: dict[str, Any] | None, head: list[str], config: PreTrainedConfig
+    quantization: dict[str, Any] | None, head: list[str], empty: PreTrainedModel
 ) -> BitsAndBytesConfig | None:
     if quantization is None:
         return None
     skip = [
         name
-        for name, module in empty_classifier(config).named_modules()
+        for name, module in empty.named_modules()
         if is_linear(module) and any(name == part or name.startswith(f"{part}.") for part in head)
     ]
     return BitsAndBytesConfig(

@@ -56,7 +56,7 @@ def probe(
     part = torch.arange(math.ceil(shape[0] / settings.gradient_accumulation_steps), device=device)
     saved = _SavedTensors(model)
     with torch.autograd.graph.saved_tensors_hooks(saved.count, lambda tensor: tensor):
-        loss = step.forward(part, shape[1])
+        loss, _ = step.forward(part, shape[1])
     del loss
     gc.collect()
 
@@ -77,7 +77,7 @@ def _allocator_split(
     step.backward(*shape)  # libraries take their workspaces
     step.drop_gradients()
     start = requested_bytes()
-    loss = step.forward(part, shape[1])
+    loss, _ = step.forward(part, shape[1])
     forward = requested_bytes()
     del loss
     step.backward(*shape)

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
@@ -26,13 +25,12 @@ from peft_tradeoffs.measure.energy import IdlePower
 from peft_tradeoffs.measure.gpu import Clocks
 from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE, Phases, process_age_s
 from peft_tradeoffs.runs.progress import TerminalReporter
-from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.metric_names import said
+from peft_tradeoffs.tasks.metrics import said
+from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.attention import check_padding, choose_kernels, no_mask
 from peft_tradeoffs.training.batches import longest_text, padded_length, shortest_texts
 from peft_tradeoffs.training.methods import hold_as_computed
-from peft_tradeoffs.training.scaling import spread
 from peft_tradeoffs.training.state import RunDirectory
 from peft_tradeoffs.training.step import BlockGenerators, autocast
 from peft_tradeoffs.training.summary import Outcome, check, summarise
@@ -53,7 +51,7 @@ def prepare_process(
     libraries = {
         "peft": settings["peft"],
         "bitsandbytes": settings["quantization"],
-        "scipy.stats": settings["task"] == "regression",
+        **dict.fromkeys(TASKS[settings["task"]].libraries, True),
     }
     for library, needed in libraries.items():
         if needed:
@@ -232,8 +230,9 @@ def _train(
         return
     phases.switch("save")
     directory.confirm()
-    if trainer.scale is not None:
-        outcome.prediction_spread = spread(trained.logits, splits["test"].labels)
+    task = TASKS[settings["task"]]
+    test = task.predicted(splits["test"].rows, splits["test"].labels, trained.logits)
+    outcome.prediction_spread = task.spread(test)
     if save_weights:
         weights = directory.results / WEIGHTS[built.is_peft]
         forward = functools.partial(
@@ -243,10 +242,10 @@ def _train(
         if not built.is_peft:
             for name in tokenizer_files(set(manifest["files"])):
                 shutil.copyfile(model_folder / name, weights / name)
-    _write_predictions(directory.results / "predictions.csv", splits["test"], trained.logits, description)
+    task.write(directory.results / "predictions.csv", test)
     if trained.heldout_logits is not None:
-        path = directory.results / "predictions_heldout.csv"
-        _write_predictions(path, splits["heldout"], trained.heldout_logits, description)
+        heldout = task.predicted(splits["heldout"].rows, splits["heldout"].labels, trained.heldout_logits)
+        task.write(directory.results / "predictions_heldout.csv", heldout)
 
 
 @torch.no_grad()
@@ -315,17 +314,3 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows({key: marked(value) for key, value in row.items()} for row in rows)
-
-
-def _write_predictions(path: Path, split: Any, logits: np.ndarray, description: dict[str, Any]) -> None:
-    """One row per text of the split: its row in the source, label, prediction (class index or value) and logits.
-
-    Nine digits tell any two float32 values apart, seventeen the values of a regression, which are float64.
-    """
-    predicted = metrics.predictions(logits, description["task"])
-    form = ".17g" if description["task"] == "regression" else ".9g"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "label", "prediction", *(f"logit_{i}" for i in range(logits.shape[1]))])
-        for row, label, prediction, values in zip(split.rows, split.labels, predicted, logits, strict=True):
-            writer.writerow([row, label, format(prediction, form), *(format(value, form) for value in values)])

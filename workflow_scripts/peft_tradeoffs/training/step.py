@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.attention import Mask
 from peft_tradeoffs.training.batches import ResidentSplit
 
@@ -144,6 +145,7 @@ class TrainingStep:
         self._forward: Callable[..., Any] = model
         self._data, self._mask, self._settings, self._device = data, mask, settings, device
         self._optimizer, self._generators = optimizer, generators
+        self._task = TASKS[settings.task]
         self._run_rates = torch.tensor(rates, dtype=kind, device=device)
         self._rates = self._run_rates[:0]  # of the epoch's batches
         self._rate = torch.zeros((), dtype=kind, device=device)
@@ -182,25 +184,28 @@ class TrainingStep:
         self._place += 1
 
     def backward(self, rows: int, length: int) -> torch.Tensor:
-        """Gradients of the batch's mean loss, which is returned; parts are weighted by their rows."""
+        """Gradients of the batch's mean loss, which is returned; parts count by their weight in the whole batch."""
         indices = self._order.index_select(0, self._place)[0, :rows]
+        parts = torch.tensor_split(indices, min(rows, self._settings.gradient_accumulation_steps))
+        whole = self._task.weight(self._data.labels, indices)
         losses = []
-        for part in torch.tensor_split(indices, min(rows, self._settings.gradient_accumulation_steps)):
-            loss = self.forward(part, length)
-            if len(part) < rows:
-                loss = loss * (len(part) / rows)
+        for part in parts:
+            loss, weight = self.forward(part, length)
+            if len(parts) > 1:  # a single part is left untouched
+                loss = loss * (weight / whole)
             loss.backward()
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def forward(self, part: torch.Tensor, length: int) -> torch.Tensor:
-        """Mean loss of the texts `part` [b]."""
+    def forward(self, part: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor | int]:
+        """Mean loss of the texts `part` [b], and its weight."""
         if self._generators is not None:
             self._generators.begin()
         inputs, sizes, labels = self._data.gather(part, length)
         mask = self._mask(sizes, length, self._settings.dtype)
         with autocast(self._settings.precision, self._device):
-            return self._forward(**inputs, attention_mask=mask, labels=labels).loss
+            output = self._forward(**inputs, attention_mask=mask, labels=labels)
+            return self._task.loss(output), self._task.weight(self._data.labels, part)
 
     def drop_gradients(self) -> None:
         """Free the gradients; the next backward pass makes new ones instead of adding to them."""

@@ -9,13 +9,13 @@ import jsonschema
 import numpy as np
 
 from peft_tradeoffs.core.layout import json_schema
-from peft_tradeoffs.inputs.positive_class import of_labels
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device
 from peft_tradeoffs.measure.energy import EnergyMeter
 from peft_tradeoffs.measure.phases import MASK, MIB, NO_GPU, PREPARE, STATE, Phases, step_percentiles
 from peft_tradeoffs.runs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.tasks import metrics
+from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.probe import WARM_STEPS
 
@@ -66,7 +66,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The summary of a run. Raises jsonschema.ValidationError, or ValueError for a null without a reason."""
     memory, reasons = phases.summary()
-    trained, cuda = outcome.trained, device.torch.type == "cuda"
+    trained, cuda, task = outcome.trained, device.torch.type == "cuda", TASKS[settings["task"]]
     shared, no_shared = device.isolation.shared()
     values: dict[str, Any] = {
         "status": outcome.status,
@@ -75,7 +75,7 @@ def summarise(
         "diverged_step": trained.diverged_step if trained else None,
         **{key: settings[key] for key in SETTINGS},
         "seed": seed,
-        "positive_class": of_labels(description["labels"]),
+        "positive_class": task.positive_class(description["labels"]),
         "pretrained": pretrained,
         "engine": trained.engine if trained else settings["engine"],
         "engine_reason": trained.progress.engine_reason if trained else None,
@@ -105,7 +105,7 @@ def summarise(
         "failed_phase": "the run was completed",
         "oom_bytes": "the allocator's message names no size" if outcome.status == "oom" else "memory sufficed",
         "diverged_step": "no loss that was not finite was seen",
-        "positive_class": "a regression" if description["labels"] is None else "several classes: F1 is macro F1",
+        "positive_class": task.no_positive_class,
         "rank": "the method has no rank",
         "tuned_as": "the learning rate was given in the config",
         "frozen_linear_dtype": "no linear layer is frozen",
@@ -218,18 +218,18 @@ def _quality(
         scores = ["metric_value", "test_loss", "prediction_spread", *metrics.NAMES]
         scores += ["heldout_metric_value"] if heldout else []
         return values, dict.fromkeys(scores, "random weights")
-    reasons = {}
+    reasons, task = {}, TASKS[settings["task"]]
     for name in metrics.NAMES:
         values[name] = final[name]
-        of_task = (name in ("pearson", "spearman")) == (settings["task"] == "regression")
-        reasons[name] = "not defined: all values are the same" if of_task else f"not for {settings['task']}"
+        undefined, other = "not defined: all values are the same", f"not for {settings['task']}"
+        reasons[name] = undefined if name in task.metrics else other
     values |= {"metric_value": final[settings["metric"]], "test_loss": final["loss"]}
     values["prediction_spread"], reasons["prediction_spread"] = prediction_spread, f"not for {settings['task']}"
     reasons["metric_value"] = reasons[settings["metric"]]
     if heldout:
         values["heldout_metric_value"] = heldout[settings["metric"]]
         reasons["heldout_metric_value"] = reasons["metric_value"]
-    values["constant_prediction"] = bool(np.ptp(metrics.predictions(trained.logits, settings["task"])) == 0)
+    values["constant_prediction"] = bool(np.ptp(task.answers(trained.logits)) == 0)
     return values, reasons
 
 

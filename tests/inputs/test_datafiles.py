@@ -1,0 +1,183 @@
+"""Reading data files: values, line numbers and the errors."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tiny
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.data_files import Table, read_table
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_tsv_takes_quotes_and_na_words_as_text(tmp_path):
+    path = write(tmp_path / "a.tsv", 'text\tlabel\n"so" they say\tNA\nan "open quote\tnan\n')
+    table = read_table(path, ["text", "label"])
+    assert table.columns == {"text": ['"so" they say', 'an "open quote'], "label": ["NA", "nan"]}
+    assert list(table.places) == [2, 3]
+
+
+def test_csv_quoted_fields_may_hold_commas_and_line_breaks(tmp_path):
+    path = write(tmp_path / "a.csv", 'label,text\n1,"one, two"\n\n0,"say ""hi""\nthere"\n1,NULL\n')
+    table = read_table(path, ["text", "label"])
+    assert table.columns == {"text": ["one, two", 'say "hi"\nthere', "NULL"], "label": ["1", "0", "1"]}
+    assert list(table.places) == [2, 4, 6]  # each record's first line, the blank one counted
+
+
+def test_only_line_feeds_end_a_line(tmp_path):
+    path = write(tmp_path / "a.tsv", "text\tlabel\r\none\u2028two\x85three\t1\r\nfour\t0\r\n")
+    assert read_table(path, ["text"]).columns == {"text": ["one\u2028two\x85three", "four"]}
+
+
+def test_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
+    path = write(tmp_path / "a.csv", "text,label\na,1\n".encode("utf-8-sig"))
+    assert read_table(path, ["text"]).columns == {"text": ["a"]}
+
+
+def test_separator_replaces_the_extension_s(tmp_path):
+    path = write(tmp_path / "a.csv", 'text;label\n"a;b";1\n')
+    assert read_table(path, ["text"], ";").columns == {"text": ["a;b"]}
+
+
+def test_a_field_may_be_long(tmp_path):
+    path = write(tmp_path / "a.tsv", f"text\tlabel\n{'x' * 200_000}\t1\n")
+    assert len(read_table(path, ["text"]).columns["text"][0]) == 200_000
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "A.JSONL"])
+def test_json_lines_keep_types(tmp_path, name):
+    records = [{"text": "one\u2028line", "label": 2}, {"label": None, "text": "b", "more": [1]}]
+    path = write(tmp_path / name, "\n\n".join(json.dumps(r, ensure_ascii=False) for r in records) + "\n")
+    table = read_table(path, ["text", "label"])
+    assert table.columns == {"text": ["one\u2028line", "b"], "label": [2, None]}
+    assert list(table.places) == [1, 3]
+
+
+def test_parquet_gives_plain_values_and_row_numbers(tmp_path):
+    path = tmp_path / "a.parquet"
+    frame = pd.DataFrame({"text": ["a", None], "label": [1, 2], "kind": pd.Categorical(["x", "y"])})
+    frame.to_parquet(path)
+    table = read_table(path, ["text", "label", "kind"])
+    assert table.columns == {"text": ["a", None], "label": [1, 2], "kind": ["x", "y"]}
+    assert table.at([1]) == f"{path}, row 2"
+
+
+def test_at_names_a_few_lines_and_counts_the_rest():
+    table = Table("a.tsv", {}, range(2, 12), "line")
+    assert table.at([0, 2]) == "a.tsv, lines 2, 4"
+    assert table.at(range(7)) == "a.tsv, lines 2, 3, 4, 5, 6 and 2 more"
+
+
+HEAD = "text\tlabel\n"
+BAD = {
+    "unknown extension": ("a.txt", HEAD, r"a\.txt: unknown extension '\.txt'; one of \.csv, .* is read"),
+    "empty file": ("a.tsv", "", r"a\.tsv: empty; a line with column names"),
+    "header only": ("a.tsv", HEAD, r"a\.tsv: no rows"),
+    "empty jsonl": ("a.jsonl", "\n", r"a\.jsonl: no rows"),
+    "another separator": ("a.csv", "text;label\na;1\n", r"its one column is 'text;label': set `separator` to \";\""),
+    "one quoted column": ("a.csv", '"text, long"\na\n', r"no column 'text'; its columns are 'text, long': set `text`"),
+    "tabs in a csv": ("a.csv", "text\tlabel\na\t1\n", r'set `separator` to "\\t"'),
+    "another separator and quotes": (
+        "a.csv",
+        '"text";"label"\n"a";1\n',
+        r'line 1: broken quoting .* `separator`, if it is not ","',
+    ),
+    "json with such a key": ("a.jsonl", '{"a,b": 1}\n', r"its columns are 'a,b': set `text` and `label` to these$"),
+    "missing column": ("a.csv", "text,labels\na,1\n", r"no column 'label'; its columns are 'text', 'labels'"),
+    "column twice": ("a.csv", "text,label,label\na,1,2\n", r"'label' appears more than once; rename"),
+    "short tsv line": ("a.tsv", HEAD + "a\t1\nb\n", r"a\.tsv, line 3: 1 fields found, 2 expected \(text, label"),
+    "long tsv line": ("a.tsv", HEAD + "\na\t1\t2\n", r"line 3: 3 fields found, 2 expected.*take tabs"),
+    "short csv line": ("a.csv", 'text,label\n"a\nb",1\nc\n', r"line 4: 1 fields found, 2 expected"),
+    "long csv line": ("a.csv", "text,label\na, b,1\n", r"line 2: 3 fields found, 2 expected.*in \"quotes\""),
+    "open quote": ("a.csv", 'text,label\na,1\n"b,1\nc,0\n', r"a\.csv, line 3: broken quoting.*close the quote"),
+    "text after quote": ("a.csv", 'text,label\n"b"c,1\n', r"a\.csv, line 2: broken quoting"),
+    "latin-1": (
+        "a.tsv",
+        b"text\tlabel\na\t1\ncaf\xe9 b\t0\n",
+        r"a\.tsv, line 3: not UTF-8 \(byte 0xe9 at offset 18\).*iconv",
+    ),
+    "latin-1 after a mark": ("a.csv", b"\xef\xbb\xbftext,label\ncaf\xe9,0\n", r"line 2: .*at offset 17"),
+    "utf-16": (
+        "a.jsonl",
+        '{"text": "a"}'.encode("utf-16"),
+        r"a\.jsonl: UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 a\.jsonl",
+    ),
+    "broken json": (
+        "a.jsonl",
+        '{"text": "a", "label": 1}\n{"text": "b", "label": }\n',
+        r"a\.jsonl, line 2: not JSON \(Expecting value, column 24\)",
+    ),
+    "json array": ("a.json", '[{"text": "a", "label": 1}]\n', r"a\.json: a JSON array, not JSON lines; .* jq -c"),
+    "json without the key": ("a.jsonl", '{"text": "a"}\n', r"line 1: no column 'label'; its columns are 'text'"),
+    "not parquet": ("a.parquet", "text", r"a\.parquet: text, not Parquet; give it the name"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_file(tmp_path, case):
+    name, content, message = BAD[case]
+    path = write(tmp_path / name, content)
+    with pytest.raises(InputError, match="(?s)^" + re.escape(str(tmp_path)) + ".*" + message):
+        read_table(path, ["text", "label"])
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(InputError, match=r"none\.tsv: no such file"):
+        read_table(tmp_path / "none.tsv", ["text"])
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(InputError, match=r"a\.csv: a folder"):
+        read_table(tmp_path / "a.csv", ["text"])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [([b"a", b"b"], "bytes"), ([["a"], ["b"]], "list"), ([{"a": 1}, {"a": 2}], "dict"), ([1.5, 2.5], "float")],
+)
+def test_parquet_columns_that_are_no_text(tmp_path, text, kind):
+    pq.write_table(pa.table({"text": pa.array(text), "label": pa.array([0, 1])}), tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet", ["text", "label"])
+    with pytest.raises(
+        InputError, match=rf"a\.parquet, rows 1, 2: 'text' is {kind}, not text; set `text` to a text column"
+    ):
+        tiny.splits({"train": table, "test": table})
+
+
+@pytest.mark.parametrize("type_", [pa.dictionary(pa.int32(), pa.string()), pa.large_string(), pa.string_view()])
+def test_parquet_texts_of_any_type(tmp_path, type_):
+    pq.write_table(
+        pa.table({"text": pa.array(["a", "b"]).cast(type_), "label": pa.array([0, 1])}), tmp_path / "a.parquet"
+    )
+    assert read_table(tmp_path / "a.parquet", ["text"]).columns == {"text": ["a", "b"]}
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1" + bytes(40), b"PAR1" + b"\xff" * 90 + b"\x20\x00\x00\x00PAR1"])
+def test_parquet_that_is_damaged(tmp_path, content):
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.parquet: (empty; text|not a readable Parquet file) .*"):
+        read_table(tmp_path / "a.parquet", ["text"])
+
+
+def test_parquet_with_a_column_twice(tmp_path):
+    columns = [pa.array(["a", "b"]), pa.array(["c", "d"])]
+    pq.write_table(pa.table(columns, names=["text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="column 'text' appears more than once"):
+        read_table(tmp_path / "a.parquet", ["text"])
+
+
+def test_parquet_without_the_column(tmp_path):
+    pd.DataFrame({"sentence": ["a"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"no column 'text'; its columns are 'sentence'"):
+        read_table(tmp_path / "a.parquet", ["text"])
+
+
+def test_separator_of_several_characters(tmp_path):
+    with pytest.raises(InputError, match="one character"):
+        read_table(write(tmp_path / "a.csv", "text||label\n"), ["text"], "||")

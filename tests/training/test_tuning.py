@@ -1,0 +1,270 @@
+"""Tuning: which rate is chosen, on which data, and what final runs make of it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tiny
+from peft_tradeoffs.analysis.tuning_table import tuning_frame, tuning_notes, tuning_readable
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.tokens import Split, carve, load_tokens
+from peft_tradeoffs.runs import tuning
+
+
+def trial(rate, value, loss=1.0, status="completed", added=False):
+    phase = None if status == "completed" else "train"
+    step = 7 if status == "diverged" else None
+    about = {"failed_phase": phase, "diverged_step": step, "steps": 10, "train_s": 1.0, "energy_J": None}
+    return {"learning_rate": rate, "status": status, "value": value, "loss": loss, "added": added, **about}
+
+
+def test_the_highest_metric_is_chosen():
+    found = tuning.chosen([trial(1e-4, 0.8), trial(3e-4, 0.9), trial(1e-3, 0.85)])
+    assert found == {"learning_rate": 3e-4, "tied": [], "edge": None, "reason": None}
+
+
+def test_ties_go_to_the_lower_loss_then_to_the_lower_rate():
+    trials = [trial(1e-4, 0.9, loss=0.5), trial(3e-4, 0.9, loss=0.4), trial(1e-3, 0.9, loss=0.4), trial(3e-3, 0.7)]
+    found = tuning.chosen(trials)
+    assert (found["learning_rate"], found["tied"]) == (3e-4, [1e-4, 1e-3])
+
+
+@pytest.mark.parametrize("status", ["oom", "diverged"])
+def test_a_trial_that_failed_is_never_best(status):
+    trials = [trial(1e-4, 0.6), trial(3e-4, 0.7), trial(1e-3, None, None, status)]
+    assert tuning.chosen(trials)["learning_rate"] == 3e-4
+    assert tuning.edge(trials) is None  # the rate beyond was tried: it fails
+    assert tuning.beyond(trials) is None
+
+
+def test_a_metric_that_is_not_defined_is_never_best():
+    """A correlation with a constant prediction."""
+    assert tuning.chosen([trial(1e-4, None, 0.1), trial(3e-4, -0.2)])["learning_rate"] == 3e-4
+
+
+def test_without_any_metric_the_middle_of_the_grid_is_taken_and_said_so():
+    found = tuning.chosen([trial(rate, None, None, "oom") for rate in (1e-4, 3e-4, 1e-3, 3e-3)])
+    assert found["learning_rate"] == 3e-4
+    assert found["reason"] == "no trial has a metric (oom): the middle of the grid"
+
+
+@pytest.mark.parametrize(
+    ("values", "edge", "beyond"), [((0.9, 0.8, 0.7), "lowest", 2.5e-5), ((0.7, 0.8, 0.9), "highest", 8e-4)]
+)
+def test_an_edge_is_named_and_stepped_over(values, edge, beyond):
+    rates = {"lowest": (5e-5, 1e-4, 4e-4), "highest": (1e-4, 2e-4, 4e-4)}[edge]
+    trials = [trial(rate, value) for rate, value in zip(rates, values, strict=True)]
+    assert tuning.edge(trials) == edge
+    assert tuning.beyond(trials) == pytest.approx(beyond)
+
+
+def split(texts: list[list[int]], labels: list) -> Split:
+    return Split(
+        np.concatenate(texts).astype(np.int32),
+        None,
+        np.cumsum([0, *map(len, texts)]),
+        np.array(labels),
+        np.arange(len(texts)),
+    )
+
+
+def test_the_dev_split_is_drawn_by_class_and_keeps_equal_texts_together():
+    texts = [[1, 2 + i // 2] for i in range(80)]  # every text twice
+    whole = split(texts, [int(i // 2 % 4 == 0) for i in range(80)])
+    train, dev = carve(whole, whole.labels, 0.25, 0)
+    assert sorted([*train.rows, *dev.rows]) == list(range(80))
+    of = [{tuple(part.input_ids[a : a + 2]) for a in part.offsets[:-1]} for part in (train, dev)]
+    assert not of[0] & of[1]
+    assert len(dev) == 20
+
+
+def test_the_dev_split_has_the_classes_in_proportion():
+    labels = [int(i % 4 == 0) for i in range(400)]
+    whole = split([[i] for i in range(400)], labels)
+    train, dev = carve(whole, whole.labels, 0.1, 3)
+    assert (len(train), len(dev), dev.labels.sum()) == (360, 40, 10)
+    again, other = (carve(whole, whole.labels, 0.1, seed)[1] for seed in (3, 4))
+    assert list(again.rows) == list(dev.rows) != list(other.rows)
+
+
+def test_a_dev_split_too_small_is_refused():
+    with pytest.raises(InputError, match=r"config key tune.fraction: 0.1 of the 8 different texts of train is 1, at"):
+        carve(split([[i] for i in range(8)], [0, 1] * 4), np.array([0, 1] * 4), 0.1, 0)
+
+
+def config(**methods):
+    return {**tiny.config(None), "methods": methods}
+
+
+GRID = [1e-4, 1e-3]
+
+
+def test_a_method_is_tuned_at_its_middle_rank_for_all_its_ranks():
+    lora = {"ranks": [4, 8, 16, 32], "peft": tiny.LORA}
+    found = resolve(config(full={"learning_rate": GRID}, lora={"learning_rate": GRID, **lora}))
+    assert found.trials == {"full": GRID, "lora-r8": GRID}
+    assert {name: arm.tuned_as for name, arm in found.arms.items()} == {
+        "full": "full",
+        **{f"lora-r{rank}": "lora-r8" for rank in (4, 8, 16, 32)},
+    }
+    assert found.arms["lora-r4"].settings["learning_rate"] is None
+
+
+def test_checks_and_followers():
+    lora = {"ranks": [4, 32], "peft": tiny.LORA}
+    settings = config(
+        lora={"learning_rate": GRID[::-1], **lora},
+        other={"learning_rate": "lora", **lora},
+        fixed={"learning_rate": 1e-3},
+    )
+    found = resolve({**settings, "tune": {"rank": 4, "check_ranks": [32]}})
+    assert found.trials == {"lora-r4": GRID, "lora-r32": GRID}
+    assert found.arms["other-r32"].tuned_as == "lora-r4"
+    assert found.arms["fixed"].tuned_as is None
+    found = resolve({**settings, "tune": {"by": "arm"}})
+    assert found.trials == {"lora-r4": GRID, "lora-r32": GRID}
+    assert found.arms["other-r32"].tuned_as == "lora-r32"
+
+
+def tunings():
+    best = {"dataset": "d", "model": "m", "metric": "accuracy", "seed": 1000, "batch_size": 32, "pretrained": True}
+    best |= {"train_rows": 900, "dev_rows": 100, "extensions": 0}
+    full = [trial(1e-5, 0.7), trial(1e-4, 0.8), trial(1e-3, None, None, "diverged")]
+    four = [trial(1e-4, 0.7), trial(1e-3, 0.9), trial(1e-2, 0.88), trial(1e-1, None, None, "oom", added=True)]
+    eight = [trial(1e-4, 0.7), trial(1e-3, 0.8), trial(1e-2, 0.91)]
+    return [
+        {**best, "arm": arm, "method": method, "rank": rank, **tuning.chosen(trials), "trials": trials, "earlier": []}
+        for arm, method, rank, trials in (
+            ("full", "full", None, full),
+            ("lora-r4", "lora", 4, four),
+            ("lora-r8", "lora", 8, eight),
+        )
+    ]
+
+
+def test_the_table_shows_every_trial():
+    frame = tuning_frame(tunings(), {"full", "lora-r4"})
+    shown = tuning_readable(frame)
+    assert list(shown["Accuracy on dev, %"][:3]) == ["70.00", "80.00", "–"]
+    assert list(shown["Status"][2:3]) == ["diverged at step 7"]
+    assert list(shown[""]) == ["", "chosen", "", "", "chosen", "", "", "", "", "best here"]
+    assert "0.1 (added)" in set(shown["Learning rate"])
+    notes = " ".join(tuning_notes(frame))
+    assert "LoRA r8: the best rate, 0.01, is the highest that was tried" in notes
+    assert (
+        "LoRA r8, a check, is best at 0.01; with the rate of LoRA r4, 0.001, its Accuracy is 11.00 points lower."
+        in notes
+    )
+    assert "All trials together took 10.0 s of training steps." in notes
+    assert "full: the best rate" not in notes
+
+
+def test_a_tie_is_told_with_what_decided_it():
+    full, four, eight = tunings()
+    for loss, said in (
+        (0.5, "the lower loss on dev decided."),
+        (1.0, "the lower loss on dev and, where that is the s"),
+    ):
+        trials = [trial(1e-4, 0.86, loss), trial(1e-3, 0.86), trial(1e-2, 0.86), trial(1e-1, 0.5)]
+        tied = four | tuning.chosen(trials) | {"trials": trials}
+        frame = tuning_frame([full, tied, eight], {"full", "lora-r4"})
+        notes = " ".join(tuning_notes(frame))
+        assert f"LoRA r4: 0.0001 has the same Accuracy on dev as 0.001, 0.01; {said}" in notes
+        assert list(tuning_readable(frame)[""][3:7]) == ["chosen", "tied", "tied", ""]
+    assert "has the same" not in " ".join(tuning_notes(tuning_frame(tunings(), {"full"})))
+
+
+def test_a_check_that_did_not_try_the_rate_says_so():
+    full, four, eight = tunings()
+    four["trials"][1]["value"] = 0.5
+    four["trials"].append(trial(5e-3, 0.95, added=True))
+    four |= tuning.chosen(four["trials"])
+    notes = " ".join(tuning_notes(tuning_frame([full, four, eight], {"full", "lora-r4"})))
+    assert "LoRA r8, a check, is best at 0.01; with the rate of LoRA r4, 0.005, it was not tried." in notes
+
+
+def test_the_budget_of_trials():
+    """Epochs of its own count although final runs are ended by steps."""
+    settings = config(full={"learning_rate": GRID})
+    settings["training"] |= {"max_steps": 50}
+    for tune, expected in (({}, (1, 50)), ({"epochs": 2}, (2, None)), ({"max_steps": 5}, (1, 5))):
+        found = resolve({**settings, "tune": tune}).trial_settings("reviews", "tiny", "full")
+        assert (found["epochs"], found["max_steps"]) == expected
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_bert, tmp_path_factory):
+    """A finished benchmark with tuning: one rate that cannot learn and one that can."""
+    folder = tmp_path_factory.mktemp("tuned")
+    tiny.write_inputs(folder, tiny_bert, rows=128)
+    settings = tiny.config(folder, seeds=[0], tune={"fraction": 0.25, "extend": True, "max_extensions": 1})
+    settings["training"]["epochs"] = 4
+    settings["methods"] = {
+        "full": {"learning_rate": [1e-9, 1e-8, 1e-3]},
+        "lora": {"learning_rate": [1e-9, 1e-8, 1e-2], "ranks": [4, 8], "peft": tiny.LORA},
+    }
+    tiny.snakemake(folder, settings)
+    return folder, settings
+
+
+def best(folder, arm):
+    return json.loads((folder / f"results/tune/best/reviews/tiny/{arm}.json").read_text())
+
+
+def test_final_runs_take_the_tuned_rate(tuned):
+    folder, _ = tuned
+    found = tiny.summaries(folder)
+    assert set(found) == {"full/seed0", "lora-r4/seed0", "lora-r8/seed0"}
+    full, lora = best(folder, "full"), best(folder, "lora-r4")
+    assert full["learning_rate"] == found["full/seed0"]["learning_rate"] == 1e-3
+    for arm in ("lora-r4", "lora-r8"):
+        assert found[f"{arm}/seed0"]["learning_rate"] == lora["learning_rate"]
+        assert found[f"{arm}/seed0"]["tuned_as"] == "lora-r4"
+        env = json.loads((folder / f"results/runs/reviews/tiny/{arm}/seed0/env.json").read_text())
+        assert env["settings"]["learning_rate"] == lora["learning_rate"]
+
+
+def test_a_grid_is_extended_at_its_edge(tuned):
+    folder, _ = tuned
+    found = best(folder, "full")
+    assert found["rates"] == [1e-9, 1e-8, 1e-3]
+    assert [one["learning_rate"] for one in found["trials"] if one["added"]] == [100.0]
+    assert found["edge"] is None  # what lies beyond was tried
+
+
+def test_trials_keep_no_weights_and_never_see_the_test_split(tuned):
+    folder, _ = tuned
+    trials = folder / "results/tune/trials/reviews/tiny"
+    assert not [path for path in trials.rglob("*") if path.name in ("adapter", "checkpoint", "state")]
+    splits, _ = load_tokens(folder / "results/tokens/reviews/tiny.npz")
+    carved, _ = load_tokens(folder / "results/tune/tokens/reviews/tiny.npz")
+    assert sorted([*carved["train"].rows, *carved["test"].rows]) == list(range(128))
+    texts = [splits["train"].take(np.array([row])).input_ids.tolist() for row in carved["test"].rows]
+    assert texts == [carved["test"].take(np.array([i])).input_ids.tolist() for i in range(len(carved["test"]))]
+    rows = {line.split(",")[0] for line in (trials / "full/lr0.001/predictions.csv").read_text().splitlines()[1:]}
+    assert rows == {str(row) for row in carved["test"].rows}
+
+
+def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):
+    folder, settings = tuned
+    before = tiny.summaries(folder)
+    trial = folder / "results/tune/trials/reviews/tiny/full/lr0.001/summary.json"
+    finished = json.loads(trial.read_text())["finished_at"]
+    settings["methods"]["full"]["learning_rate"] = [1e-10, 1e-8, 1e-3]
+    tiny.snakemake(folder, settings)
+    assert [one["learning_rate"] for one in best(folder, "full")["trials"]][:3] == [1e-10, 1e-8, 1e-3]
+    assert json.loads(trial.read_text())["finished_at"] == finished
+    # What the grid before had, and what was added beyond its edge, was tried and is told; stale trials are not.
+    assert [one["learning_rate"] for one in best(folder, "full")["earlier"]] == [1e-9]
+    settings["methods"]["full"]["learning_rate"] = [1e-10, 1e-3, 1.0]
+    stale = folder / "results/tune/trials/reviews/tiny/full/lr1e-09/summary.json"
+    stale.write_text(json.dumps(json.loads(stale.read_text()) | {"fingerprint": "0"}))
+    tiny.snakemake(folder, settings)
+    assert [one["learning_rate"] for one in best(folder, "full")["earlier"]] == [1e-8, 100.0]
+    text = (folder / "results/tables/tuning.md").read_text()
+    assert re.search(r"\| +100 \(earlier grid\) \|", text)
+    assert "full: of an earlier grid, so not chosen from, 1e-08, 100." in text
+    assert tiny.summaries(folder) == before
+    assert "nothing to be done" in tiny.snakemake(folder, None, "-n").stdout.lower()

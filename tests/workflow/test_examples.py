@@ -1,0 +1,190 @@
+"""Every file in examples/ runs, on tiny models and, where it reads files, on files written here."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import small_examples
+import test_reload
+import tiny
+import yaml
+from small_examples import EXAMPLES, docstrings, example
+
+# of GLUE's files: arms
+SST2 = {"sst2-minilm": 3, "sst2-minilm-gpu": 12, "learning-rate-trap": 6}
+
+
+def rows(count: int, seed: int) -> list[tuple[str, int]]:
+    return tiny.sentences(count, seed)
+
+
+def texts(path: Path, columns: list[str]) -> list[list[str]]:
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    frame = readers[path.suffix](path)
+    return frame[columns].astype(str).to_numpy().tolist()
+
+
+def docstring_texts(folder: Path) -> dict[int, list[str]]:
+    """Test texts of the docstring data set by row."""
+    frame = pd.read_parquet(folder / "results/data/docstrings/test.parquet").set_index("row")
+    return {row: [text] for row, text in frame["text_a"].items()}
+
+
+def test_demo_in_small_from_a_wheel(demo):
+    """Docstrings, wheel, all arms and seeds, tables, figures."""
+    found = tiny.summaries(demo.parent)
+    arms = ["full", "lora-r4", "lora-r16", "qlora-r4", "qlora-r16"]
+    assert set(found) == {f"{arm}/seed{seed}" for arm in arms for seed in range(3)}
+    assert {run["train_rows"] for run in found.values()} == {64}
+    table = pd.read_csv(demo / "tables/arms.csv")
+    assert table["arm"].tolist() == arms
+    figures = list(demo.glob("figures/docstrings/minilm/*"))
+    formats = {figure.suffix for figure in figures}
+    assert formats == {".svg", ".pdf", ".png"}
+    assert len(figures) == 17 * len(formats)  # with two sweeps and the learning-rate grid
+    assert all(figure.stat().st_size > 2000 for figure in figures)
+
+
+def test_peft_methods_are_configuration(tmp_path, tiny_bert):
+    (tmp_path / "model").symlink_to(tiny_bert)
+    settings = docstrings(example("peft-methods"))
+    settings["methods"]["vera"]["ranks"] = [16]
+    tiny.snakemake(tmp_path, settings)
+    found = {name.split("/")[0]: run for name, run in tiny.summaries(tmp_path).items()}
+    assert set(found) == {"lora-r8", "dora-r8", "rslora-r8", "ia3", "vera-r16", "oft"}
+    adapters = {arm: run["adapter_parameters"] for arm, run in found.items()}
+    layers, width = 2, 64
+    assert adapters["lora-r8"] == adapters["rslora-r8"] == layers * 2 * 2 * 8 * width
+    assert adapters["dora-r8"] == adapters["lora-r8"] + layers * 2 * width  # a magnitude a column
+    assert adapters["ia3"] == layers * 4 * width  # key, value and two output.dense
+    assert adapters["vera-r16"] == layers * 2 * (16 + width)
+    assert adapters["oft"] == layers * 2 * (width // 32) * (32 * 31 // 2)  # skew-symmetric blocks
+    assert len({run["head_parameters"] for run in found.values()}) == 1
+    for arm in found:
+        run = tmp_path / f"results/runs/docstrings/minilm/{arm}/seed0"
+        test_reload.check(run, docstring_texts(tmp_path), num_labels=5)
+
+
+def test_sentence_pairs(tmp_path, tiny_bert):
+    (tmp_path / "model").symlink_to(tiny_bert)
+    for name, count in (("train", 64), ("test", 24)):
+        path = tmp_path / f"data/paraphrases/{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pairs = zip(rows(count, 1), rows(count, 3), strict=True)
+        frame = pd.DataFrame(
+            [(a, b, "same" if i % 2 else "other") for i, ((a, _), (b, _)) in enumerate(pairs)],
+            columns=["sentence1", "sentence2", "label"],
+        )
+        frame.to_csv(path, index=False)
+    tiny.snakemake(tmp_path, example("sentence-pairs"))
+    for name, run in tiny.summaries(tmp_path).items():
+        assert run["metric"] == "f1"
+        assert run["metric_value"] == run["f1"]
+        pairs = texts(tmp_path / "data/paraphrases/test.csv", ["sentence1", "sentence2"])
+        test_reload.check(tmp_path / f"results/runs/paraphrases/minilm/{name}", pairs, num_labels=2)
+
+
+def test_multi_class(tmp_path, tiny_bert):
+    (tmp_path / "model").symlink_to(tiny_bert)
+    frame = pd.DataFrame(rows(90, 1), columns=["text", "topic"])
+    frame["topic"] = [["sport", "art", "news"][i % 3] for i in range(len(frame))]
+    (tmp_path / "data").mkdir()
+    frame.to_json(tmp_path / "data/topics.jsonl", orient="records", lines=True)
+    tiny.snakemake(tmp_path, example("multi-class"))
+    for name, run in tiny.summaries(tmp_path).items():
+        assert run["metric_value"] == run["mcc"]
+        assert 0 <= run["f1"] <= 1
+        curve = pd.read_csv(tmp_path / f"results/runs/topics/minilm/{name}/metrics.csv")
+        assert set(curve["split"]) == {"validation", "test"}
+        assert (curve.groupby("split").size() == round(run["epochs"])).all()
+
+
+def test_regression(tmp_path, tiny_bert):
+    (tmp_path / "model").symlink_to(tiny_bert)
+    for name, count in (("train", 64), ("test", 24)):
+        path = tmp_path / f"data/similarity/{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pairs = list(zip(rows(count, 1), rows(count, 3), strict=True))
+        frame = pd.DataFrame([(a, b) for (a, _), (b, _) in pairs], columns=["sentence1", "sentence2"])
+        frame["score"] = [len(set(a.split()) & set(b.split())) / 3 for (a, _), (b, _) in pairs]
+        frame.to_parquet(path)
+    tiny.snakemake(tmp_path, example("regression"))
+    for name, run in tiny.summaries(tmp_path).items():
+        assert run["accuracy"] is None
+        assert "accuracy" in run["null_reasons"]
+        assert -1 <= run["pearson"] <= 1
+        assert run["metric_value"] == run["spearman"]
+        pairs = texts(tmp_path / "data/similarity/test.parquet", ["sentence1", "sentence2"])
+        test_reload.check(tmp_path / f"results/runs/similarity/minilm/{name}", pairs, num_labels=1)
+
+
+def test_decoder(tmp_path, tiny_llama):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/llama").symlink_to(tiny_llama)
+    settings = docstrings(example("decoder", source="folder", path="models/llama"))
+    tiny.snakemake(tmp_path, settings)
+    for name, run in tiny.summaries(tmp_path).items():
+        assert run["head_parameters"] == 5 * 64  # one row per class, no bias
+        path = tmp_path / f"results/runs/docstrings/llama/{name}"
+        test_reload.check(path, docstring_texts(tmp_path), num_labels=5, pad_token_id=1)
+
+
+RANDOM = {
+    "llama": {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    | {"num_key_value_heads": 2},
+    "distilbert": {"dim": 64, "hidden_dim": 64, "n_layers": 2, "n_heads": 2},
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_llama_1b_in_small_with_random_weights(tmp_path, tiny_bert, kind):
+    """The example on a CPU: a model of its kind, and an encoder, drawn small, with a tokenizer from a folder."""
+    (tmp_path / "origin").symlink_to(tiny_bert)
+    fields = {"model_type": kind, "vocab_size": 28, "max_position_embeddings": 64, "dtype": "bfloat16", **RANDOM[kind]}
+    model = {"source": "random", "config": fields, "tokenizer": {"source": "folder", "path": "origin"}}
+    settings = docstrings(example("llama-1b", **model))
+    assert settings["training"].pop("compile")
+    settings["training"].update(device="cpu", max_steps=3)
+    tiny.snakemake(tmp_path, settings)
+    manifest = json.loads((tmp_path / "results/models/llama-1b.json").read_text())
+    assert (manifest["pretrained"], manifest["model_type"]) == (False, kind)
+    found = tiny.summaries(tmp_path)
+    assert set(found) == {"full/seed0", "lora-r16/seed0", "qlora-r16/seed0"}
+    assert {run["status"] for run in found.values()} == {"completed"}
+    assert {run["pretrained"] for run in found.values()} == {False}
+    assert {run["metric_value"] for run in found.values()} == {None}
+    weights = {name.split("/")[0]: run["weights_MiB"] for name, run in found.items()}
+    assert weights["qlora-r16"] < weights["lora-r16"]
+
+
+def test_llama_1b_has_a_billion_parameters_and_is_planned(tmp_path):
+    import torch
+    from transformers import AutoModel, LlamaConfig
+
+    settings = yaml.safe_load((EXAMPLES / "llama-1b.yaml").read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        model = AutoModel.from_config(LlamaConfig(**settings["models"]["llama-1b"]["config"]))
+    assert 1.0e9 < sum(parameter.numel() for parameter in model.parameters()) < 1.1e9
+    said = tiny.snakemake(tmp_path, settings, "-n").stdout
+    assert said.count("rule train:") == 3
+    assert "rule fetch_model:" in said
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_is_tested_here(path):
+    """Each example is run here by name, except those on SST-2, which need GLUE's files; they are planned."""
+    if path.stem not in SST2:
+        texts = "".join(Path(file).read_text(encoding="utf-8") for file in (__file__, small_examples.__file__))
+        assert f'example("{path.stem}"' in texts
+
+
+@pytest.mark.parametrize(("name", "arms"), SST2.items())
+def test_sst2_example_is_planned(tmp_path, name, arms):
+    for split, count in (("train", 12), ("dev", 10)):
+        tiny.write_tsv(tmp_path / f"data/SST-2/{split}.tsv", rows(count, 1))
+    settings = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text(encoding="utf-8"))
+    said = tiny.snakemake(tmp_path, settings, "-n").stdout
+    assert said.count("rule train:") == arms
+    assert max(len(line) for line in said.splitlines() if re.match(r"    \w+: ", line)) <= 200

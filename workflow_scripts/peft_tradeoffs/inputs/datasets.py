@@ -1,0 +1,245 @@
+"""Reads a data set from where it is: the hub, local files or installed packages' docstrings; writes its splits."""
+
+import ast
+import dataclasses
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import sha256
+from peft_tradeoffs.inputs.data_files import Table, find_columns, read_table
+from peft_tradeoffs.inputs.network import check_hub_variables
+from peft_tradeoffs.inputs.splits import SPLITS, Draw, check_distinct, make_splits, write_splits
+from peft_tradeoffs.tasks.classes import encodable
+from peft_tradeoffs.tasks.task import DEFAULT, TASKS
+
+Block = dict[str, Any]  # of a data set, in the configuration
+Loaded = tuple[dict[str, Table], dict[str, Any]]  # one table per split; what identifies the source
+REQUIRED = {
+    "files": ("splits", "text", "label"),
+    "docstrings": ("packages",),
+    "hub": ("path", "revision", "splits", "text", "label"),
+}
+
+
+def fetch_dataset(block: Block, folder: Path) -> None:
+    """Write the splits of the data set that `block` describes to `folder`, as `write_splits` says.
+
+    How files were read and what a reader of the results must know goes to stderr. Only the source hub uses the
+    network. Raises InputError for a block that lacks a key and for data that cannot be trained or tested on.
+    """
+    source = block.get("source")
+    if source not in LOADERS:
+        raise InputError(f"source {source!r}: one of {', '.join(LOADERS)} is known")
+    missing = [key for key in REQUIRED[source] if key not in block]
+    if missing:
+        raise InputError(f"source {source!r}: no {missing[0]!r} in the data set's block; add it")
+    folder.mkdir(parents=True, exist_ok=True)
+    tables, identity = LOADERS[source](block, folder)
+    for table in tables.values():
+        if table.reading.how:
+            print(f"note: data set {folder.name}: {table.reading.how}", file=sys.stderr)
+    text, label = (["text"], "label") if source == "docstrings" else (block["text"], block["label"])
+    tables = {split: tables[split] for split in SPLITS if split in tables}
+    task = TASKS[block.get("task", DEFAULT)]  # a name that the configuration has checked
+    draw = Draw(block.get("fractions") or {}, block.get("limit") or {}, block.get("split_seed", 0))
+    said: list[str] = []
+    try:
+        splits, names = make_splits(tables, text, label, task, draw, said)
+    finally:
+        for warning in said:
+            print(f"warning: data set {folder.name}: {warning}", file=sys.stderr)
+    check_distinct(tables, text)
+    labels = {name: split.labels for name, split in splits.items()}
+    names, labels = task.arrange(f"datasets.{folder.name}", block, names, labels)
+    splits = {name: dataclasses.replace(split, labels=labels[name]) for name, split in splits.items()}
+    write_splits(splits, names, task, {"source": source, **identity}, folder, said)
+
+
+def load_files(block: Block, folder: Path) -> Loaded:
+    """The tables of local files; each is identified by its SHA-256."""
+    paths = {split: Path(path) for split, path in block["splits"].items()}
+    tables, errors = {}, []
+    for split, path in paths.items():
+        try:
+            tables[split] = read_table(path, [*block["text"], block["label"]], block.get("separator"))
+        except InputError as error:
+            errors.append(str(error))
+    if errors:
+        raise InputError("; also ".join(errors))
+    files = {split: {"path": str(path), "sha256": sha256(path)} for split, path in paths.items()}
+    return tables, {"files": files}
+
+
+def load_docstrings(block: Block, folder: Path) -> Loaded:
+    """The docstrings of installed packages, identified by the packages' versions."""
+    table = docstring_table(block["packages"], block.get("split_seed", 0))
+    return {"train": table}, {"packages": package_versions(block["packages"])}
+
+
+def load_hub(block: Block, folder: Path) -> Loaded:
+    """The tables of a hub data set at a pinned revision; a ClassLabel's names become the labels."""
+    check_hub_variables()
+    from peft_tradeoffs.inputs.hub import dataset_snapshot, load_dataset
+
+    config = block.get("config")
+    snapshot = dataset_snapshot(block["path"], block["revision"], config)
+
+    import datasets
+
+    datasets.disable_progress_bars()
+    wanted = [*block["text"], block["label"]]
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as cache:
+        try:
+            loaded = load_dataset(snapshot, config, Path(cache))
+        except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
+            raise InputError(f"data set {block['path']!r}, config {config!r}: {_reason(error)}") from error
+        tables = {split: hub_table(block["path"], loaded, name, wanted) for split, name in block["splits"].items()}
+    return tables, {key: block.get(key) for key in ("path", "config", "revision")}
+
+
+def _reason(error: BaseException) -> str:
+    """What an error of `datasets` says, and the cause that it hides."""
+    said = " ".join(str(error).split())
+    while error.__cause__ is not None:
+        error = error.__cause__
+    cause = " ".join(str(error).split())
+    return said if cause in said else f"{said} ({cause})"
+
+
+def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> Table:
+    """The `columns`, the label last, of one split of a `datasets.DatasetDict`."""
+    if split not in loaded:
+        raise InputError(f"data set {path!r}: no split {split!r}; its splits are {', '.join(loaded)}")
+    rows, name = loaded[split], f"data set {path!r}, split {split!r}"
+    found = find_columns(name, rows.column_names, columns)
+    values = {column: rows[own][:] for column, own in zip(columns, found, strict=True)}
+    classes = getattr(rows.features[found[-1]], "names", None)
+    if classes:
+        labels = values[columns[-1]]
+        if -1 in labels:
+            raise InputError(f"{name}: labels are -1, so it is not labelled; take another split")
+        if negative := [label for label in labels if label is not None and label < 0]:
+            raise InputError(f"{name}: a label is {negative[0]}, which is no class; pin another revision")
+        values[columns[-1]] = [None if label is None else classes[label] for label in labels]
+    return Table(name, values, range(1, len(rows) + 1), "row", classes)
+
+
+LOADERS: dict[str, Callable[[Block, Path], Loaded]] = {
+    "files": load_files,
+    "docstrings": load_docstrings,
+    "hub": load_hub,
+}
+
+
+MASK = "package"  # one plain word, so that a masked `numpy.ndarray` stays readable: `package.ndarray`
+ALIASES = ("np", "pd", "plt", "mpl", "nx", "sa", "sp")  # as imports abbreviate the packages; whole words
+SKIPPED_FOLDERS = {"test", "tests", "testing", "_vendor", "_vendored"}
+WORDS = (6, 100)  # least and most words of a paragraph
+LEAST_ROWS = 20  # of a package
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def docstring_table(packages: Sequence[str], seed: int) -> Table:
+    """Columns `text` and `label` (the package's name): first paragraphs of docstrings, equally many each.
+
+    The packages are read, never imported. A paragraph has 6 to 100 words, its white space collapsed and the
+    names of all `packages` masked. Paragraphs that several packages share are dropped, repeated ones kept
+    once, and every package is cut down (seeded) to the rows of the smallest. Rows stand in the order of
+    `packages`, of sorted files and of the source.
+    Raises InputError for a package that is not installed or has too few docstrings.
+    """
+    if len(set(packages)) != len(packages) or len(packages) < 2:
+        raise InputError(f"packages {list(packages)}: at least two packages are needed, each named once")
+    mask = _mask_pattern(packages)
+    texts = {package: _paragraphs(package, mask) for package in packages}
+    for package in packages:
+        elsewhere = set().union(*(texts[other] for other in packages if other != package))
+        own = [text for text in texts[package] if text not in elsewhere]
+        if len(own) < LEAST_ROWS:
+            raise InputError(
+                f"package {package!r}: {len(own)} usable docstrings, at least {LEAST_ROWS} are needed; "
+                "take it out of `packages`"
+            )
+        texts[package] = own
+    size = min(map(len, texts.values()))
+    rng = np.random.default_rng(seed)
+    columns: dict[str, list[str]] = {"text": [], "label": []}
+    for package, own in texts.items():
+        kept = np.sort(rng.permutation(len(own))[:size])
+        columns["text"] += [own[index] for index in kept]
+        columns["label"] += [package] * size
+    return Table("docstrings", columns, range(1, size * len(packages) + 1), "row")
+
+
+def package_versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """Each package's version; None for one that no installed distribution provides."""
+    providers = importlib.metadata.packages_distributions()
+    return {
+        package: importlib.metadata.version(providers[package][0]) if package in providers else None
+        for package in packages
+    }
+
+
+def _mask_pattern(packages: Sequence[str]) -> re.Pattern[str]:
+    """Matches the packages' names in any case, inside identifiers too, and the aliases as whole words."""
+    names = "|".join(re.escape(name) for name in sorted(packages, key=len, reverse=True))
+    return re.compile(rf"(?i:{names})|\b(?:{'|'.join(ALIASES)})\b")
+
+
+def _paragraphs(package: str, mask: re.Pattern[str]) -> list[str]:
+    """The package's masked first paragraphs of usable length, each once, in source order."""
+    texts: dict[str, None] = {}
+    for path in _source_files(package):
+        for docstring in _docstrings(path):
+            first = re.split(r"\n\s*\n", inspect.cleandoc(docstring), maxsplit=1)[0]
+            words = mask.sub(MASK, first).split()
+            if WORDS[0] <= len(words) <= WORDS[1] and encodable(first):
+                texts[" ".join(words)] = None
+    return list(texts)
+
+
+def _source_files(package: str) -> list[Path]:
+    """The package's Python files, sorted, without its tests."""
+    # find_spec would import the parent of a dotted name
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None:
+        raise InputError(
+            f"package {package!r}: not installed here; `packages` takes names as they are imported. "
+            f"Install it (pip install {package}) or take it out"
+        )
+    if not spec.submodule_search_locations:
+        return [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
+    return [
+        path
+        for root in map(Path, spec.submodule_search_locations)
+        for path in sorted(root.rglob("*.py"))
+        if SKIPPED_FOLDERS.isdisjoint(path.relative_to(root).parts[:-1])
+        and not path.name.startswith(("test_", "conftest"))
+    ]
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    """Docstrings of the file's module, classes and functions, in source order."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # invalid escapes in other people's source
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError, RecursionError, MemoryError, OSError):
+            return  # a template, source of another Python version or a broken link: no module of this package
+    nodes = [node for node in ast.walk(tree) if isinstance(node, DOCUMENTED)]
+    for node in sorted(nodes, key=lambda node: getattr(node, "lineno", 0)):
+        docstring = ast.get_docstring(node, clean=False)
+        if docstring:
+            yield docstring
