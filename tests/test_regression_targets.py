@@ -14,7 +14,8 @@ from peft_tradeoffs.inputs.classifier import HEAD
 from peft_tradeoffs.report import cards
 from peft_tradeoffs.training import methods
 from peft_tradeoffs.training import run as runs
-from peft_tradeoffs.training.scaling import TargetScale, in_own_units, spread
+from peft_tradeoffs.training.batches import TargetScale, spread
+from peft_tradeoffs.training.methods import in_own_units
 from test_engine import Bag, fit, split
 from test_methods import LORA, batch, build
 from torch import nn

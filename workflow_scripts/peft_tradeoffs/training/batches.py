@@ -1,14 +1,63 @@
-"""Batches of tokenised splits."""
+"""What a model is trained and evaluated on: tokenised splits, their targets to scale, their batches."""
 
+import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import Split
 
 MULTIPLE = 8  # tokens that a batch's length is padded to a multiple of
 GROUP = 50  # batches that are sorted by length together
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    """Mean and standard deviation of the training targets, in their units."""
+
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, labels: np.ndarray) -> "TargetScale":
+        """The scale of targets [n]. Raises InputError for some that are too large, too small or too close to scale."""
+        largest = float(np.abs(labels).max()) or 1.0
+        mean, sd = float((labels / largest).mean()) * largest, standard_deviation(labels)
+        if not (np.isfinite(mean) and 1e-150 < sd < 1e150):
+            raise InputError(
+                f"the training targets reach {largest:.3g} and their standard deviation is {sd:.3g}, whose square is "
+                "no number that a computer holds; multiply the label column by a power of ten"
+            )
+        return cls(mean, sd)
+
+    def scaled(self, split: Split) -> Split:
+        """The split with labels as float32 [n] in standard deviations from the mean."""
+        return dataclasses.replace(split, labels=((split.labels - self.mean) / self.sd).astype(np.float32))
+
+    def own_units(self, outputs: np.ndarray) -> np.ndarray:
+        """What a model's outputs [n, 1] are in the data's units, float64."""
+        return outputs.astype(np.float64) * self.sd + self.mean
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a data set by name, as they are and as a model is trained on them."""
+
+    splits: dict[str, Split]
+    scaled: dict[str, Split]  # the targets of a regression standardised; all of a classification as they are
+    scale: TargetScale | None  # of a regression
+    pad_token_id: int
+
+    @classmethod
+    def of(cls, splits: dict[str, Split], pad_token_id: int, task: str) -> "Data":
+        """The data of a task. Raises InputError for targets that cannot be scaled."""
+        if task != "regression":
+            return cls(splits, splits, None, pad_token_id)
+        scale = TargetScale.of(splits["train"].labels)
+        return cls(splits, {name: scale.scaled(split) for name, split in splits.items()}, scale, pad_token_id)
 
 
 class ResidentSplit:
@@ -81,6 +130,18 @@ def evaluation_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndar
     """Indices of batches over all texts, longest first."""
     order = np.argsort(-lengths, kind="stable")
     return (order[i : i + batch_size] for i in range(0, len(order), batch_size))
+
+
+def spread(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Standard deviation of predictions [n, 1] over that of the labels [n]; 0 where all predictions are the same."""
+    return standard_deviation(logits[:, 0]) / standard_deviation(labels)
+
+
+def standard_deviation(values: np.ndarray) -> float:
+    """Standard deviation of values whose squares may be beyond what float64 holds."""
+    values = values.astype(np.float64)
+    largest = float(np.abs(values).max()) or 1.0
+    return 0.0 if np.ptp(values / largest) == 0 else float((values / largest).std()) * largest
 
 
 def _padded(values: np.ndarray, real: np.ndarray, fill: int, device: torch.device) -> torch.Tensor:
