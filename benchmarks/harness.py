@@ -17,8 +17,9 @@ from peft_tradeoffs.inputs.tokens import Split  # noqa: E402
 from peft_tradeoffs.measure.devices import free_memory  # noqa: E402
 from peft_tradeoffs.measure.phases import Phases  # noqa: E402
 from peft_tradeoffs.training import engine, methods  # noqa: E402
+from peft_tradeoffs.training.batches import Data  # noqa: E402
 from peft_tradeoffs.training.methods import hold_as_computed  # noqa: E402
-from peft_tradeoffs.training.step import Settings  # noqa: E402
+from peft_tradeoffs.training.step import Settings, Subject  # noqa: E402
 
 NF4 = {
     "load_in_4bit": True,
@@ -71,19 +72,8 @@ def random_checkpoint(config: transformers.PreTrainedConfig, folder: Path, dtype
 def build(folder: Path, arm: Arm, device: str, precision: str = "bf16") -> methods.Built:
     """The arm's model, as a run builds it."""
     free_memory(torch.device(device))
-    built = methods.build(
-        folder,
-        peft=arm.peft,
-        quantization=arm.quantization,
-        gradient_checkpointing=False,
-        head=None,
-        task="classification",
-        num_labels=2,
-        pad_token_id=0,
-        seed=0,
-        device=device,
-        dtype=arm.dtype,
-    )
+    recipe = methods.Recipe(arm.peft, arm.quantization, False, None, "classification", arm.dtype)
+    built = methods.build(folder, recipe, methods.Outputs(num_labels=2, pad_token_id=0), seed=0, device=device)
     hold_as_computed(built.model, precision, torch.device(device), torch.arange(1, 17))
     return built
 
@@ -135,8 +125,8 @@ def train(model: torch.nn.Module, train_split: Split, chosen: Settings, device: 
     where = torch.device(device)
     phases = Phases(where)
     splits = {"train": train_split, "test": train_split.take(np.arange(64))}
-    trainer = engine.Trainer(model, splits, 0, chosen, 0, where, Nothing(), Nothing(), phases)
-    return trainer.train(), phases
+    subject = Subject(model, Data.of(splits, 0, chosen.task), chosen, 0)
+    return engine.train(subject, where, phases, engine.Watch(Nothing(), Nothing())), phases
 
 
 def quiet() -> None:

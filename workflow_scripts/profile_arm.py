@@ -31,18 +31,17 @@ def main() -> None:
     parser.add_argument("--output-dir", required=True, type=Path, metavar="DIR")
     arguments = parser.parse_args()
     settings = read_settings(arguments)
-    with process(arguments) as training:
-        device = training.device(settings)
-        from peft_tradeoffs.training.profiling import ArmProfile, Plan
+    with process(arguments) as job:
+        device = job.device(settings)
+        from peft_tradeoffs.training.profiling import ArmProfile, StepCounts
 
-        plan = Plan(arguments.warmup_steps, arguments.timed_steps, arguments.steps)
-        source = (training.manifest, arguments.model, arguments.tokens)
+        counts = StepCounts(arguments.warmup_steps, arguments.timed_steps, arguments.steps)
         for earlier in arguments.output_dir.glob("trace_*.json.gz"):
             earlier.unlink()
-        arm = ArmProfile(settings, arguments.seed, source, device, plan)
+        arm = ArmProfile(job.plan(arguments.seed, settings), device, counts)
         for engine in arguments.engines:
             arm.add(engine, arguments.output_dir)
-        conditions = {**training.conditions, "code_sha256": code.fingerprint(Path(__file__))}
+        conditions = {**job.conditions, "code_sha256": code.fingerprint(Path(__file__))}
         arm.write(arguments.output_dir, conditions, arguments.threads)
 
 

@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("--output-dir", required=True, type=Path, help="gets one folder seed{N} per run")
     arguments = parser.parse_args()
     settings = read_settings(arguments)
-    with process(arguments) as training:
-        training.train([Run(arguments.output_dir / f"seed{seed}", seed, settings) for seed in arguments.seeds])
+    with process(arguments) as job:
+        job.train([Run(arguments.output_dir / f"seed{seed}", seed, settings) for seed in arguments.seeds])
 
 
 if __name__ == "__main__":

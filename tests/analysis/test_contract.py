@@ -260,13 +260,10 @@ def test_a_quantised_head_is_refused(tmp_path):
     assert findings(folder)["qlora-r4", "head"].value == "dtypes uint8"
 
 
-ARM = {"head": None, "task": "classification", "num_labels": 2, "pad_token_id": 0, "seed": 0, "device": "cpu"}
-
-
 @pytest.mark.parametrize("quantization", [None, tiny.NF4])
 def test_what_is_recorded_of_a_head_is_what_was_built(tiny_bert, quantization):
     def build(peft: dict | None, quantization: dict | None) -> methods.Built:
-        return methods.build(tiny_bert, peft=peft, quantization=quantization, gradient_checkpointing=False, **ARM)
+        return tiny.build(tiny_bert, peft=peft, quantization=quantization)
 
     built = build({**tiny.LORA, "r": 4, "lora_alpha": 8}, quantization)
     size = built.parameters.head

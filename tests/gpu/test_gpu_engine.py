@@ -15,10 +15,10 @@ import torch
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
 from peft_tradeoffs.measure.devices import free_memory
 from peft_tradeoffs.measure.phases import Phases
-from peft_tradeoffs.training import capture, engine, methods
-from peft_tradeoffs.training.batches import longest_text
+from peft_tradeoffs.training import engine, step
+from peft_tradeoffs.training.batches import Data, longest_text
 from peft_tradeoffs.training.methods import hold_as_computed
-from peft_tradeoffs.training.step import BlockGenerators, Settings
+from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject
 
 pytestmark = [
     pytest.mark.gpu,
@@ -122,25 +122,19 @@ def fit(
     folder: Path, splits: dict[str, Split], arm: str, state: Kept | None = None, checkpointing: bool = False, **changes
 ) -> tuple[dict[str, torch.Tensor], engine.Result]:
     generators = BlockGenerators(0) if checkpointing and not changes.get("compile") else None
-    built = methods.build(
+    built = tiny.build(
         folder,
         **{**ARMS[arm], **changes.pop("method", {})},
         gradient_checkpointing=checkpointing,
-        gradient_checkpointing_kwargs=generators.checkpoint_arguments() if generators else None,
-        head=None,
-        task="classification",
-        num_labels=2,
-        pad_token_id=0,
-        seed=0,
+        checkpoint_arguments=generators.checkpoint_arguments() if generators else None,
         device="cuda",
     )
     settings = dataclasses.replace(SETTINGS, **changes)
     device = torch.device("cuda", 0)
     assert hold_as_computed(built.model, settings.precision, device, longest_text(splits["train"])) == HELD[arm]
     free_memory(device)
-    result = engine.Trainer(
-        built.model, splits, 0, settings, 3, device, state or Kept(), Silent(), Phases(device), generators
-    ).train()
+    subject = Subject(built.model, Data.of(splits, 0, settings.task), settings, 3, generators)
+    result = engine.train(subject, device, Phases(device), engine.Watch(state or Kept(), Silent()))
     if generators is not None:
         for forward, recomputed in generators._pairs:
             assert torch.equal(forward.get_state(), recomputed.get_state())
@@ -228,19 +222,19 @@ def test_a_step_that_cannot_be_captured_goes_on_eagerly_and_says_why(dropping, s
 
 def test_graphs_that_memory_does_not_hold_leave_the_arm_eager(dropping, splits, monkeypatch):
     expected, _ = fit(dropping, splits, "full", engine="eager", max_steps=60)
-    warm_up, calls = capture._warm_up, []
+    warm_up, calls = step._warm_up, []
 
-    def runs_out(step: Any, shape: tuple[int, int]) -> None:
+    def runs_out(taken: Any, shape: tuple[int, int]) -> None:
         calls.append(shape)
         if len(calls) == 2:  # the second length, gradients made
-            backward = step.backward
-            step.backward = lambda *of: (backward(*of), torch.empty(2**50, dtype=torch.uint8, device="cuda"))
+            backward = taken.backward
+            taken.backward = lambda *of: (backward(*of), torch.empty(2**50, dtype=torch.uint8, device="cuda"))
         try:
-            warm_up(step, shape)
+            warm_up(taken, shape)
         finally:
-            vars(step).pop("backward", None)
+            vars(taken).pop("backward", None)
 
-    monkeypatch.setattr(capture, "_warm_up", runs_out)
+    monkeypatch.setattr(step, "_warm_up", runs_out)
     weights, result = fit(dropping, splits, "full", max_steps=60)
     assert result.engine == "eager" and "out of memory" in result.progress.engine_reason
     assert_identical(expected, weights)
@@ -290,19 +284,13 @@ def test_mean_accuracy_on_sst2_is_that_of_the_eager_engine(sst2):
     accuracies: dict[str, list[float]] = {"captured": [], "eager": []}
     for name, values in accuracies.items():
         for seed in range(3):
-            built = methods.build(
-                folder,
-                **{"peft": {**LORA, "lora_dropout": 0.05}, "quantization": None},
-                **{"gradient_checkpointing": False, "head": None, "task": "classification", "num_labels": 2},
-                **{"pad_token_id": 0, "seed": seed, "device": "cuda"},
-            )
+            built = tiny.build(folder, peft={**LORA, "lora_dropout": 0.05}, seed=seed, device="cuda")
             changes = {"epochs": 1, "max_steps": None, "batch_size": 32, "learning_rate": 5e-4, "engine": name}
             settings = dataclasses.replace(SETTINGS, **changes)
             device = torch.device("cuda", 0)
             hold_as_computed(built.model, settings.precision, device, longest_text(splits["train"]))
-            result = engine.Trainer(
-                built.model, splits, 0, settings, seed, device, Kept(), Silent(), Phases(device), None
-            ).train()
+            subject = Subject(built.model, Data.of(splits, 0, settings.task), settings, seed)
+            result = engine.train(subject, device, Phases(device), engine.Watch(Kept(), Silent()))
             assert result.engine == name
             values.append(result.progress.rows[-1]["accuracy"])
     print(json.dumps(accuracies))

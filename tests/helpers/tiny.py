@@ -69,6 +69,18 @@ def bert(folder: Path) -> Path:
     return folder
 
 
+def build(folder: Path, **changes: Any) -> Any:
+    """The model in `folder`, trained in full on two classes on a CPU; `changes`: to recipe, outputs, seed or device."""
+    from peft_tradeoffs.training.methods import Outputs, Recipe, build
+
+    recipe = {"peft": None, "quantization": None, "gradient_checkpointing": False, "head": None}
+    recipe |= {"task": "classification", "dtype": "float32"}
+    outputs = {"num_labels": 2, "pad_token_id": 0, "labels": None}
+    rest = {"seed": 0, "device": "cpu", "checkpoint_arguments": None} | changes
+    recipe, outputs = ({key: rest.pop(key, value) for key, value in each.items()} for each in (recipe, outputs))
+    return build(folder, Recipe(**recipe), Outputs(**outputs), **rest)
+
+
 def llama(folder: Path) -> Path:
     """Save a random two-layer Llama, whose tokenizer has no pad token, to `folder`."""
     import torch

@@ -9,7 +9,6 @@ import tiny
 import torch
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.models import _check_vocabulary, write_random_model
-from peft_tradeoffs.training import methods
 from safetensors.torch import load_file
 from test_models import beside, digest, fail, fetch, succeed
 from transformers import AutoTokenizer, CanineConfig, Gemma3Config
@@ -60,7 +59,7 @@ def test_a_random_model_loads_whole(kind, tiny_bert, manifest):
     weights = load_file(folder / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float32}
     assert all(0.015 < value.std() < 0.025 for value in weights.values() if value.ndim == 2 and value.numel() > 1000)
-    built = build(folder)  # which refuses a checkpoint without the whole backbone
+    built = tiny.build(folder)  # which refuses a checkpoint without the whole backbone
     state = built.model.state_dict()
     prefix = f"{built.model.base_model_prefix}."
     for name, value in weights.items():
@@ -68,21 +67,6 @@ def test_a_random_model_loads_whole(kind, tiny_bert, manifest):
             assert torch.equal(state[prefix + name], value)
     assert sum(prefix + name in state for name in weights) == sum(name.startswith(prefix) for name in state)
     assert stored["linear"] and stored["head"] == built.head
-
-
-def build(folder: Path) -> methods.Built:
-    return methods.build(
-        folder,
-        peft=None,
-        quantization=None,
-        gradient_checkpointing=False,
-        head=None,
-        task="classification",
-        num_labels=2,
-        pad_token_id=0,
-        seed=0,
-        device="cpu",
-    )
 
 
 def test_weights_are_the_same_each_time_and_stored_in_the_dtype_that_is_named(origin, manifest, tmp_path):
@@ -97,7 +81,7 @@ def test_weights_are_the_same_each_time_and_stored_in_the_dtype_that_is_named(or
     folder = manifest.with_suffix("")
     assert {value.dtype for value in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
-    assert {p.dtype for p in build(folder).model.parameters()} == {torch.float32}
+    assert {p.dtype for p in tiny.build(folder).model.parameters()} == {torch.float32}
 
 
 def test_tokenizer_files_alone_are_taken_and_read_texts_as_before(origin, manifest, tmp_path):

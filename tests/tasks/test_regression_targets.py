@@ -16,7 +16,7 @@ from peft_tradeoffs.tasks.labels import TargetScale, spread
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import methods
 from peft_tradeoffs.training import run as runs
-from peft_tradeoffs.training.scaling import in_own_units
+from peft_tradeoffs.training.methods import in_own_units
 from test_engine import Bag, fit, split
 from test_methods import LORA, batch, build
 from torch import nn

@@ -11,13 +11,17 @@ from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.phases import Phases, step_percentiles
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.training import engine, summary
-from peft_tradeoffs.training import run as runs
 from peft_tradeoffs.training.attention import padding_mask
-from peft_tradeoffs.training.batches import ResidentSplit, epoch_batches, longest_rows, padded_length
-from peft_tradeoffs.training.capture import CaptureError
-from peft_tradeoffs.training.probe import Probe
-from peft_tradeoffs.training.step import Settings, TrainingStep, adamw, allocate_state, linear_schedule
-from peft_tradeoffs.training.summary import Outcome
+from peft_tradeoffs.training.batches import Data, ResidentSplit, epoch_batches, longest_rows, padded_length
+from peft_tradeoffs.training.step import (
+    CaptureError,
+    Settings,
+    Subject,
+    TrainingStep,
+    adamw,
+    allocate_state,
+    linear_schedule,
+)
 from torch import nn
 
 SETTINGS = Settings(
@@ -95,8 +99,12 @@ def fit(state: Memory | None = None, model: nn.Module | None = None, splits: dic
     settings = dataclasses.replace(SETTINGS, **changes)
     model = model or Bag()
     splits = splits or {"train": split(50), "test": split(11, seed=1)}
-    result = engine.Trainer(model, splits, 0, settings, 7, CPU, state or Memory(), Silent(), Phases(CPU)).train()
-    return model, result
+    watch = engine.Watch(state or Memory(), Silent())
+    return model, engine.train(subject(model, splits, settings), CPU, Phases(CPU), watch)
+
+
+def subject(model: nn.Module, splits: dict[str, Split], settings: Settings = SETTINGS) -> Subject:
+    return Subject(model, Data.of(splits, 0, settings.task), settings, 7)
 
 
 def test_batches_hold_every_text_once_and_like_lengths_together():
@@ -216,7 +224,7 @@ def test_every_stretch_of_training_has_steps(saving):
     counts = Counts(model)
     data = {"train": split(50), "test": split(11, seed=1)}
     phases = Phases(CPU, meters={"train": {"counts": counts}})
-    engine.Trainer(model, data, 0, SETTINGS, 7, CPU, Memory(every=saving), Silent(), phases).train()
+    engine.train(subject(model, data), CPU, phases, engine.Watch(Memory(every=saving), Silent()))
     assert counts.stretches == ([1] * 3 * 7 if saving else [7, 7, 7])
 
 
@@ -381,11 +389,8 @@ def test_a_run_that_falls_back_on_its_way_has_no_rates_of_two_engines(monkeypatc
     assert summary._of_two_engines(eager.progress) == ({}, {})
 
 
-def test_compilation_is_the_seeds_that_paid_it(monkeypatch):
-    monkeypatch.setattr(runs, "_compiled", False)
+def test_compilation_is_the_seeds_that_paid_it():
     progress = engine.Progress(compile_s=61.0)
-    reached = Outcome(trained=engine.Result(progress, None, None, Probe([], 0.0, None, None, None), "eager", None))
-    assert [runs._compiled_before(outcome) for outcome in (Outcome(), reached, reached)] == [False, False, True]
     assert summary._compiling(progress, True, compiled_before=False) == ({"compile_s": 61.0}, {})
     assert summary._compiling(progress, True, compiled_before=True)[0] == {}
     assert summary._compiling(engine.Progress(), False, False) == ({}, {"compile_s": "compile was off"})

@@ -17,7 +17,7 @@ from peft_tradeoffs.core import seal
 from peft_tradeoffs.core.code import dependencies
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.runs.interruption import Interrupted
-from peft_tradeoffs.training.batch_search import KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
+from peft_tradeoffs.training.search import KeptPeaks, candidates, ended_at, largest_batches, scaled_rate
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 
@@ -109,7 +109,7 @@ def test_a_search_that_is_interrupted_goes_on_where_it_was(tmp_path):
 
 
 def test_the_code_of_the_search_is_not_that_of_the_runs():
-    search = {"batch_search.py", "probe_peaks.py"}
+    search = {"search.py"}
     assert not search & {path.name for path in dependencies(SCRIPTS / "train.py")}
     assert search <= {path.name for path in dependencies(SCRIPTS / "train_at_equal_memory.py")}
 

@@ -11,7 +11,6 @@ import tiny
 import torch
 from peft_tradeoffs.core import files
 from peft_tradeoffs.measure.devices import refused_bytes
-from peft_tradeoffs.training import methods
 
 METHODS = {
     "full": {"learning_rate": 1e30},
@@ -46,10 +45,10 @@ RAISES = """
 import sys, torch
 sys.path.insert(0, {scripts!r})
 from peft_tradeoffs.training import engine
-def full(*arguments):
-    arguments[8].switch("probe")
+def full(subject, device, phases, *others):
+    phases.switch("probe")
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79 GiB")
-engine.Trainer = full
+engine.train = full
 import train
 train.main()
 """
@@ -82,17 +81,17 @@ RAISES_LATE = """
 import sys, torch
 sys.path.insert(0, {scripts!r})
 from peft_tradeoffs.training import engine, methods
-predict, save, allocate = engine.Trainer._predict, methods.save, engine.allocate_state
+predict, save = engine.Loop._predict, methods.save
 def refuse(*arguments):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 …")
 def second(self, name):
-    return refuse() if self.progress.rows else predict(self, name)
+    return refuse() if self._progress.rows else predict(self, name)
 def half(*arguments):
     save(*arguments)
     raise RuntimeError("CUDA error: out of memory")
 match sys.argv.pop(1):
     case "evaluate":
-        engine.Trainer._predict = second
+        engine.Loop._predict = second
     case "save":
         methods.save = half
     case "train":
@@ -147,15 +146,7 @@ def test_memory_that_ran_out_while_quantising_is_told_from_a_bad_checkpoint(tiny
     from transformers.integrations.bitsandbytes import Bnb4bitQuantize
 
     def build():
-        return methods.build(
-            tiny_bert,
-            **{
-                "peft": {**tiny.LORA, "r": 4, "lora_alpha": 8},
-                "quantization": tiny.NF4,
-                "gradient_checkpointing": False,
-            },
-            **{"head": None, "task": "classification", "num_labels": 2, "pad_token_id": 0, "seed": 0, "device": "cpu"},
-        )
+        return tiny.build(tiny_bert, peft={**tiny.LORA, "r": 4, "lora_alpha": 8}, quantization=tiny.NF4)
 
     def refuse(error):
         def convert(*arguments, **named):

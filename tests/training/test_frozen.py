@@ -24,11 +24,7 @@ LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8}
 def build(
     folder: Path, peft: dict[str, Any] | None, quantization: dict[str, Any] | None = None, device: str = "cpu"
 ) -> torch.nn.Module:
-    built = methods.build(
-        folder,
-        **{"peft": peft, "quantization": quantization, "gradient_checkpointing": False, "head": None},
-        **{"task": "classification", "num_labels": 2, "pad_token_id": 0, "seed": 0, "device": device},
-    )
+    built = tiny.build(folder, peft=peft, quantization=quantization, device=device)
     return built.model
 
 

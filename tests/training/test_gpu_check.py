@@ -10,7 +10,7 @@ import tiny
 import torch
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.training import gpu_check
-from peft_tradeoffs.training.capture import EagerSteps
+from peft_tradeoffs.training.step import EagerSteps
 
 
 def verdict(report: str) -> str:

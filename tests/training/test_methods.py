@@ -3,7 +3,6 @@
 import copy
 import logging
 from pathlib import Path
-from typing import Any
 
 import bitsandbytes
 import pytest
@@ -12,25 +11,11 @@ import torch
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.models import write_random_model
 from peft_tradeoffs.training import methods
+from tiny import build
 
 LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 NF4 = {**tiny.NF4, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 BFLOAT16 = {"bnb_4bit_compute_dtype": "bfloat16"}
-
-
-def build(folder: Path, **changes: Any) -> methods.Built:
-    arguments = {
-        "peft": None,
-        "quantization": None,
-        "gradient_checkpointing": False,
-        "head": None,
-        "task": "classification",
-        "num_labels": 2,
-        "pad_token_id": 0,
-        "seed": 0,
-        "device": "cpu",
-    }
-    return methods.build(folder, **{**arguments, **changes})
 
 
 def head_weights(built: methods.Built) -> dict[str, torch.Tensor]:
@@ -378,7 +363,7 @@ def test_gradient_checkpointing_takes_further_arguments(tiny_bert, monkeypatch):
     given = []
     monkeypatch.setattr(PreTrainedModel, "gradient_checkpointing_enable", lambda self, kwargs: given.append(kwargs))
     build(tiny_bert, gradient_checkpointing=True)
-    build(tiny_bert, gradient_checkpointing=True, gradient_checkpointing_kwargs={"preserve_rng_state": False})
+    build(tiny_bert, gradient_checkpointing=True, checkpoint_arguments={"preserve_rng_state": False})
     assert given == [{"use_reentrant": False}, {"use_reentrant": False, "preserve_rng_state": False}]
 
 

@@ -21,8 +21,9 @@ from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.attention import padding_mask
 from peft_tradeoffs.training.batches import ResidentSplit, longest_text
 from peft_tradeoffs.training.methods import hold_as_computed
-from test_engine import CPU, SETTINGS, Memory, Silent, split
-from test_methods import NF4, build
+from test_engine import CPU, SETTINGS, Memory, Silent, split, subject
+from test_methods import NF4
+from tiny import build
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas/peft.schema.json").read_text(encoding="utf-8"))
@@ -54,8 +55,8 @@ def train_and_reload(folder: Path, saved: Path, peft: dict[str, Any], quantizati
     settings = dataclasses.replace(SETTINGS, epochs=1, learning_rate=1e-2, batch_size=8)
     before = {name: p.detach().clone() for name, p in built.model.named_parameters() if p.requires_grad}
     state = Memory(every=True)
-    trainer = engine.Trainer(built.model, splits, 0, settings, 7, CPU, state, Silent(), Phases(CPU))
-    logits = trainer.train().logits
+    watch = engine.Watch(state, Silent())
+    logits = engine.train(subject(built.model, splits, settings), CPU, Phases(CPU), watch).logits
     assert state.history, "no state was saved on the way"
     adapter = [name for name in before if "modules_to_save" not in name]
     changed = [name for name in adapter if not torch.equal(before[name], built.model.get_parameter(name))]

@@ -18,12 +18,14 @@ from peft_tradeoffs.measure.devices import Device
 from peft_tradeoffs.measure.traces import CATEGORIES, MIB, Held, engine_row, kernel_rows, operator_rows, timeline
 from peft_tradeoffs.report.profiles import index_frame, index_text, operators_text
 from peft_tradeoffs.training import methods, profiling
-from peft_tradeoffs.training.step import Settings
+from peft_tradeoffs.training.batches import Data
+from peft_tradeoffs.training.job import ModelFolder, Plan
+from peft_tradeoffs.training.step import Settings, Subject
 from torch.profiler import ProfilerActivity, profile, record_function
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8}
-PLAN = profiling.Plan(warmup_steps=1, timed_steps=2, steps=2)
+COUNTS = profiling.StepCounts(warmup_steps=1, timed_steps=2, steps=2)
 CPU = torch.device("cpu")
 
 
@@ -37,12 +39,15 @@ def texts(rows: int = 90) -> Split:
 
 
 def profiled_steps(folder: Path, peft: dict[str, Any] | None, **changes: Any) -> profiling.ProfiledSteps:
-    built = methods.build(
-        *(folder,), peft=peft, quantization=None, gradient_checkpointing=False, head=None, task="classification",
-        num_labels=2, pad_token_id=0, seed=0, device="cpu",
-    )  # fmt: skip
-    settings = profiling.engine_settings({**tiny.TRAINING, "precision": "fp32", **changes}, "eager")
-    return profiling.ProfiledSteps(built.model, {"train": texts()}, 0, Settings.of(settings), 0, CPU, None, PLAN)
+    built = tiny.build(folder, peft=peft)
+    settings = profiling.engine_plan(plan({**tiny.TRAINING, "precision": "fp32", **changes}), "eager").settings
+    data = Data.of({"train": texts()}, 0, "classification")
+    return profiling.ProfiledSteps(Subject(built.model, data, Settings.of(settings), 0), CPU, COUNTS)
+
+
+def plan(settings: dict[str, Any], results: Path = Path(), manifest: dict[str, Any] | None = None) -> Plan:
+    model = ModelFolder(results / "models/tiny", manifest or {})
+    return Plan(settings, 0, results / "tokens/reviews/tiny.npz", model, {})
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +130,10 @@ def test_self_times_of_every_window_sum_to_it(trace):
     typical, longest = traces.windows(trace)
     assert [typical.name, longest.name] == ["typical", "longest"]
     for window in (typical, longest):
-        assert window.steps == PLAN.steps
+        assert window.steps == COUNTS.steps
         assert sum(row.cpu_us for row in window.rows) == pytest.approx(window.us, rel=1e-6)
         rows = {(row.kind, row.name): row for row in window.rows}
-        assert rows["operator", "aten::_fused_adamw_"].calls == 2 * PLAN.steps  # matrices, vectors
+        assert rows["operator", "aten::_fused_adamw_"].calls == 2 * COUNTS.steps  # matrices, vectors
         assert 0 < window.cpu_share("Python") < 1
         assert {name for kind, name in rows if kind == "Python"} >= {"forward", "optimizer", "step"}
 
@@ -250,10 +255,10 @@ def test_categories_sum_to_the_total_and_are_what_tensors_take(steps, memory):
     parts = memory[[f"{name}_MiB" for name in CATEGORIES]]
     assert (parts >= 0).all(axis=None)
     assert np.allclose(parts.sum(axis=1), memory["total_MiB"], rtol=0, atol=1e-9)
-    known = methods.training_bytes(steps.model)
+    known = methods.training_bytes(steps.prepared.subject.model)
     for name in ("weights", "optimizer", "gradients"):
         assert memory[f"{name}_MiB"].max() * MIB == pytest.approx(known[name])
-    saved = steps.progress.probe["activations_MiB"]  # counted another way: tensors saved for the backward pass
+    saved = steps.prepared.progress.probe["activations_MiB"]  # counted another way: tensors saved for the backward pass
     assert saved <= memory["activations_MiB"].max() < 1.1 * saved
     assert list(memory["phase"].drop_duplicates()) == ["between", "forward", "backward", "optimizer"]
 
@@ -266,13 +271,13 @@ def test_a_step_gives_back_all_that_it_took(memory):
 
 def test_gradients_of_an_adapter_in_parts(tiny_bert):
     steps = profiled_steps(tiny_bert, LORA, gradient_accumulation_steps=2)
-    before = {name: p.detach().clone() for name, p in steps.model.named_parameters()}
+    before = {name: p.detach().clone() for name, p in steps.prepared.subject.model.named_parameters()}
     rows = pd.DataFrame(timeline(*steps.memory(), "cpu"))
-    known = methods.training_bytes(steps.model)["gradients"]
+    known = methods.training_bytes(steps.prepared.subject.model)["gradients"]
     assert rows["gradients_MiB"].max() * MIB == known < 0.2 * rows["weights_MiB"].max() * MIB
     second = rows[rows["phase"] == "forward"]
     assert (second["gradients_MiB"] > 0).any() and (second["gradients_MiB"] == 0).any()  # the first part's are kept
-    assert all(torch.equal(before[name], p) for name, p in steps.model.named_parameters())
+    assert all(torch.equal(before[name], p) for name, p in steps.prepared.subject.model.named_parameters())
 
 
 def test_the_total_of_a_gpu_is_the_allocator_s():
@@ -347,9 +352,8 @@ def test_an_engine_that_cannot_is_a_row_that_says_why(profiled, tmp_path, monkey
     results = profiled / "results"
     settings = json.loads((results / "profiles/reviews/tiny/full/env.json").read_text())["settings"]
     manifest = json.loads((results / "models/tiny.json").read_text())
-    source = (manifest, results / "models/tiny", results / "tokens/reviews/tiny.npz")
     device = Device(CPU, None, "no GPU", None, None, None, 0.0)
-    arm = profiling.ArmProfile(settings, 0, source, device, PLAN)
+    arm = profiling.ArmProfile(plan(settings, results, manifest), device, COUNTS)
     arm.add(engine, tmp_path)
     arm.write(tmp_path, {}, 1)
     engines = pd.read_csv(tmp_path / "engines.csv")

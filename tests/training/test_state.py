@@ -21,8 +21,8 @@ from peft_tradeoffs.measure.phases import process_age_s
 from peft_tradeoffs.runs import attempts
 from peft_tradeoffs.runs.attempts import NO_WORD, Attempts, wall_s
 from peft_tradeoffs.runs.interruption import Interruption
-from peft_tradeoffs.training import state_file
-from peft_tradeoffs.training.job import TrainingProcess
+from peft_tradeoffs.training import state
+from peft_tradeoffs.training.job import Job
 from peft_tradeoffs.training.state import RunDirectory
 from safetensors.torch import save_file
 
@@ -53,7 +53,7 @@ def test_a_flipped_bit_anywhere_in_a_state_is_seen(run: RunDirectory, capsys: py
     """Of every part of the file: zip headers, the pickle, weights, the directory at the end, the checksum itself."""
     content = checkpoint(run).read_bytes()
     places = random.Random(0).sample(range(8 * len(content)), 120)
-    ends = [*range(40), *range(8 * len(content) - 8 * state_file.TRAILER, 8 * len(content), 23)]
+    ends = [*range(40), *range(8 * len(content) - 8 * state.TRAILER, 8 * len(content), 23)]
     for place in [*places, *ends]:
         flipped = bytearray(content)
         flipped[place // 8] ^= 1 << place % 8
@@ -68,8 +68,8 @@ def test_a_flipped_bit_anywhere_in_a_state_is_seen(run: RunDirectory, capsys: py
         lambda content: b"",
         lambda content: content[:10],
         lambda content: content[:-1],
-        lambda content: content[: -state_file.TRAILER],
-        lambda content: content[state_file.TRAILER :],
+        lambda content: content[: -state.TRAILER],
+        lambda content: content[state.TRAILER :],
         lambda content: content + b"\0",
         lambda content: content + content,
         lambda content: b"\0" + content,
@@ -100,7 +100,7 @@ def test_a_state_that_is_sealed_but_not_ours_is_not_taken(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for value in ({"fingerprint": run.fingerprint, "bomb": Bomb()}, [1, 2], {"no": "fingerprint"}):
-        state_file.write(value, checkpoint(run))
+        state.write_state(value, checkpoint(run))
         assert run.load() is None
         assert BEGINS_ANEW in capsys.readouterr().err
     assert not (tmp_path / "exploded").exists()
@@ -137,7 +137,7 @@ def test_attempts_of_a_version_without_checksums_are_forgotten(
 def test_a_full_disk_is_one_error_that_names_the_file(tmp_path: Path) -> None:
     for part in (STATE, {"weights": torch.zeros(2_000_000)}):
         with pytest.raises(OSError) as caught:
-            state_file.write(part, Path("/dev/full"))
+            state.write_state(part, Path("/dev/full"))
         assert caught.value.errno == errno.ENOSPC
     with pytest.raises(OSError) as caught, files.atomic(tmp_path / "checkpoint.pt"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -371,7 +371,7 @@ def test_a_process_does_not_begin_on_tokens_or_a_model_that_changed(tmp_path: Pa
     os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
     arguments = argparse.Namespace(tokens=path, model=model, threads=1)
     with contextlib.ExitStack() as locks, pytest.raises(InputError, match=target.name):
-        TrainingProcess(arguments, Interruption(), locks).device({"device": "cpu"})
+        Job(arguments, Interruption(), locks).device({"device": "cpu"})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"sha256": 3}', "[" * 200_000])

@@ -24,7 +24,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.report import imported, tracking
 from peft_tradeoffs.runs import lock, tuning
 from peft_tradeoffs.runs.status import grid_status, table, tuning_status
-from peft_tradeoffs.training.batch_search import KeptPeaks
+from peft_tradeoffs.training.search import KeptPeaks
 
 RUNS = [synthetic.summary("full", None, seed) for seed in (0, 1)]
 DEEP = "[" * 200_000

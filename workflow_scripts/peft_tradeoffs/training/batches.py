@@ -1,14 +1,36 @@
-"""Batches of tokenised splits."""
+"""What a model is trained and evaluated on: tokenised splits, their targets to scale, their batches."""
 
+import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from peft_tradeoffs.inputs.tokens import Split
+from peft_tradeoffs.tasks.task import TASKS, Scale
 
 MULTIPLE = 8  # tokens that a batch's length is padded to a multiple of
 GROUP = 50  # batches that are sorted by length together
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a data set by name, as they are and as a model is trained on them."""
+
+    splits: dict[str, Split]
+    scaled: dict[str, Split]  # with labels as they are learned
+    scale: Scale | None  # None: as they are
+    pad_token_id: int
+
+    @classmethod
+    def of(cls, splits: dict[str, Split], pad_token_id: int, task: str) -> "Data":
+        """The data of a task. Raises InputError for targets that cannot be scaled."""
+        scale = TASKS[task].scale(splits["train"].labels)
+        if scale is None:
+            return cls(splits, splits, None, pad_token_id)
+        scaled = {name: dataclasses.replace(s, labels=scale.scaled(s.labels)) for name, s in splits.items()}
+        return cls(splits, scaled, scale, pad_token_id)
 
 
 class ResidentSplit:

@@ -1,10 +1,14 @@
-"""Trains and evaluates a model, and what a resume needs of it. Knows no method by name."""
+"""Trains and evaluates a model a step at a time, and what a resume needs of it. Knows no method by name."""
 
+import contextlib
 import dataclasses
+import enum
 import functools
 import gc
 import math
-from collections.abc import Callable
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,24 +16,498 @@ import numpy as np
 import torch
 from torch import nn
 
-from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.devices import free_memory
 from peft_tradeoffs.measure.phases import MASK, PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.attention import MASKS, Mask, choose_kernels, choose_mask
 from peft_tradeoffs.training.batches import ResidentSplit, epoch_batches, evaluation_batches, padded_length
-from peft_tradeoffs.training.capture import CapturedSteps, CaptureError, EagerSteps
 from peft_tradeoffs.training.probe import Probe, probe
 from peft_tradeoffs.training.step import (
     BlockGenerators,
+    CapturedSteps,
+    CaptureError,
+    EagerSteps,
     Settings,
+    Shape,
+    Subject,
     TrainingStep,
     adamw,
     allocate_state,
     autocast,
     linear_schedule,
 )
+
+
+@dataclass
+class Progress:
+    """Where a run is; with the weights, the optimizer and the generators all that a resume needs."""
+
+    step: int = 0  # optimizer steps done
+    stopped: bool = False  # by early stopping
+    losses: list[float] = field(default_factory=list)  # since the last evaluation
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of metrics.csv
+    step_s: list[float] = field(default_factory=list)
+    samples: int = 0
+    tokens: int = 0
+    capture_s: float = 0.0
+    compile_s: float = 0.0
+    best: float = -math.inf
+    epochs_without_better: int = 0
+    phases: dict[str, Any] = field(default_factory=dict)  # Phases.totals()
+    probe: dict[str, Any] = field(default_factory=dict)
+    mask: str = "padding_mask"  # of attention.MASKS
+    engine_reason: str | None = None  # why the engine is not the one asked for
+    captured_steps: int = 0  # done before that
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has come to, also where memory ended it."""
+
+    progress: Progress
+    logits: np.ndarray | None  # [n, k] of the test split after the last step; None if it was not reached
+    diverged_step: int | None  # from 1
+    probe: Probe
+    engine: str  # that ran
+    data_bytes: int | None  # of the train split on the device
+    heldout_logits: np.ndarray | None = None  # of the heldout split after the last step, where there is one
+
+
+class State(Protocol):
+    """Keeps a run's state between attempts."""
+
+    def load(self) -> dict[str, Any] | None: ...
+    def begin(self, step: int) -> None: ...
+    def reached(self, step: int, total: int) -> None: ...
+    def interrupted(self) -> str | None: ...
+    def due(self) -> bool: ...
+    def save(self, state: dict[str, Any]) -> None: ...
+
+
+class Reporter(Protocol):
+    """Tells a person how far a run is."""
+
+    def due(self) -> bool: ...
+    def step(self, step: int, total: int, epoch: int, epochs: int, loss: float) -> None: ...
+    def evaluation(self, row: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who keeps a run's state, and who tells how far it is."""
+
+    state: State
+    reporter: Reporter
+
+
+def train(
+    subject: Subject,
+    device: torch.device,
+    phases: Phases,
+    watch: Watch,
+    reached: Callable[[Callable[[], Result]], None] = lambda result: None,
+) -> Result:
+    """Probe a model, train it on the split train and evaluate it on the others after every epoch.
+
+    The split heldout is evaluated after the last step alone. The result is that of the last step. Resumes from the
+    state that was saved, to the same weights on the same device. `reached` is told, once the probe is done and again
+    later, whom to ask for what the run has come to, should memory run out. Raises Interrupted, the state saved, if the
+    process must end.
+    """
+    start = begin(subject, device, phases, watch.state.load)
+    reached(functools.partial(start.result, subject.settings, phases))
+    loop = Loop(Prepared.of(subject, start, device, phases), watch)
+    reached(loop.result)
+    loop.resume()
+    while not loop.ended:
+        loop.advance()
+    phases.switch(None)
+    return loop.result()
+
+
+@dataclass
+class Start:
+    """Where a run begins, or goes on: its progress, and the rest of the state that it was saved with."""
+
+    progress: Progress
+    saved: dict[str, Any] | None = None  # a `snapshot`; None of a run that begins
+
+    def result(self, settings: Settings, phases: Phases) -> Result:
+        """What a run has come to that was probed and no more."""
+        progress = dataclasses.replace(self.progress, phases=phases.totals())
+        return Result(progress, None, None, Probe(**progress.probe), settings.engine, None)
+
+
+def begin(
+    subject: Subject,
+    device: torch.device,
+    phases: Phases,
+    load: Callable[[], dict[str, Any] | None] = lambda: None,
+) -> Start:
+    """Take up the state that `load` gives, or probe the model."""
+    phases.switch(STATE)
+    saved = load()
+    if saved:
+        progress = Progress(**saved["progress"])
+        phases.restore(progress.phases)
+        return Start(progress, saved)
+    progress = probed(subject, device, phases)
+    phases.switch(PREPARE)
+    return Start(progress)
+
+
+def probed(subject: Subject, device: torch.device, phases: Phases) -> Progress:
+    """The progress of a run that begins: its probe, and the mask that all its steps take."""
+    progress = Progress()
+    if device.type == "cuda":  # on a CPU nothing waits
+        phases.switch(MASK)
+        progress.mask = _choose_mask(subject, device).__name__
+    phases.switch("probe")
+    mask = MASKS[progress.mask]
+    choose_kernels(mask)
+    subject.model.train()
+    progress.probe = dataclasses.asdict(probe(subject, device, mask))
+    return progress
+
+
+def _choose_mask(subject: Subject, device: torch.device) -> Mask:
+    splits, settings = subject.data.splits, subject.settings
+    longest = max(padded_length(split.lengths) for split in splits.values())
+    ids = torch.from_numpy(np.resize(splits["train"].input_ids, longest)).long().to(device)
+    context = functools.partial(autocast, settings.precision, device)
+    return choose_mask(subject.model, ids, subject.data.pad_token_id, settings.dtype, context)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many steps a run has, and the learning rate of each."""
+
+    per_epoch: int
+    total: int
+    rates: list[float]
+
+    @classmethod
+    def of(cls, settings: Settings, texts: int) -> "Schedule":
+        """The schedule of a training split of so many texts."""
+        per_epoch = math.ceil(texts / settings.batch_size)
+        total = settings.max_steps or settings.epochs * per_epoch
+        warmup = math.ceil(settings.warmup_ratio * total)
+        return cls(
+            per_epoch, total, [settings.learning_rate * linear_schedule(step, warmup, total) for step in range(total)]
+        )
+
+
+@dataclass
+class Prepared:
+    """A model with all that its steps need, on the device: what the loop and a profile of it share."""
+
+    subject: Subject
+    device: torch.device
+    phases: Phases
+    progress: Progress
+    schedule: Schedule
+    mask: Mask
+    optimizer: torch.optim.AdamW
+    data: dict[str, ResidentSplit]
+    step: TrainingStep
+    steps: CapturedSteps | EagerSteps  # the engine that takes it
+
+    @classmethod
+    def of(cls, subject: Subject, start: Start, device: torch.device, phases: Phases) -> "Prepared":
+        """Put optimizer, saved state and data in place."""
+        settings, generators, progress = subject.settings, subject.generators, start.progress
+        schedule = Schedule.of(settings, len(subject.data.splits["train"]))
+        mask = MASKS[progress.mask]
+        choose_kernels(mask)
+        parameters = subject.parameters
+        optimizer = adamw(parameters, settings, device)
+        allocate_state(optimizer)
+        torch.manual_seed(subject.seed)  # dropout
+        if generators is not None:
+            generators.load([])
+        if start.saved:
+            restore(start.saved, parameters, optimizer, generators)
+            start.saved = None  # a second copy of the weights
+        free_memory(device)
+
+        phases.switch(PREPARE)
+        pad = subject.data.pad_token_id
+        data = {name: ResidentSplit(split, pad, device) for name, split in subject.data.scaled.items()}
+        step = TrainingStep(subject, data["train"], mask, optimizer, schedule.rates)
+        if settings.compile:
+            step.compile()
+        captured = settings.engine == "captured" and progress.engine_reason is None
+        steps = (CapturedSteps if captured else EagerSteps)(step, settings.compile, generators)
+        return cls(subject, device, phases, progress, schedule, mask, optimizer, data, step, steps)
+
+    def make_ready(self, shapes: list[Shape], stop: Callable[[], object] = lambda: None) -> None:
+        """Compile or capture what steps of these shapes need; an arm that cannot be captured goes on eagerly.
+
+        Nothing more is made once `stop` gives a value.
+        """
+        self.phases.switch(PREPARE)
+        self.subject.model.train()
+        try:
+            self.steps.prepare(shapes, stop)
+            return
+        except CaptureError as error:
+            self.progress.engine_reason = f"capture failed: {error}"
+            self.progress.captured_steps = self.progress.step
+        self.progress.capture_s += self.steps.capture_s
+        self.progress.compile_s += self.steps.compile_s
+        self.steps = EagerSteps(self.step, self.subject.settings.compile, self.subject.generators)
+        gc.collect()  # the failed capture and its pool
+        torch.cuda.empty_cache()
+        self.steps.prepare(shapes, stop)
+
+
+class Event(enum.Enum):
+    """What a call of `Loop.advance` came to."""
+
+    STEPPED = enum.auto()
+    EVALUATED = enum.auto()  # after the last step of an epoch
+    FINISHED = enum.auto()  # evaluated after the last step of all
+    DIVERGED = enum.auto()  # a loss, or what the model gives, is not finite
+
+
+class Loop:
+    """The training of a prepared model, a step at a time."""
+
+    def __init__(self, prepared: Prepared, watch: Watch) -> None:
+        self._prepared, self._state, self._reporter = prepared, watch.state, watch.reporter
+        self._settings, self._schedule, self._data = prepared.subject.settings, prepared.schedule, prepared.subject.data
+        self._lengths = self._data.splits["train"].lengths
+        self._progress = prepared.progress
+        self._timer = StepTimer(prepared.device, self._progress.step_s)
+        self._batches: deque[tuple[np.ndarray, Shape]] = deque()  # of the epoch that are to come
+        self._epoch_began = self._progress.step  # the steps done before the epoch
+        self._read = 0  # batches of the epoch whose loss has been read
+        self._saved = self._progress.step  # the step of the last saved state
+        self._logits: dict[str, np.ndarray] = {}  # of the last evaluation, by split
+        self._diverged_step: int | None = None
+
+    def resume(self) -> None:
+        """Begin, or go on after the last step done. From here on a signal waits for `advance` to ask."""
+        self._state.begin(self._progress.step)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to do: the last step is done and evaluated, or a loss was not finite."""
+        if self._diverged_step is not None:
+            return True
+        return (self._progress.step == self._schedule.total or self._progress.stopped) and not self._evaluation_due()
+
+    def advance(self) -> Event:
+        """Take the next step, or do the evaluation that is due after the last one; then save the state if it is time.
+
+        An evaluation may be due at the start: a state that was saved because the process had to end may be that of a
+        step whose evaluation did not come to its end. Raises Interrupted, the state saved, if the process must end.
+        """
+        try:
+            event = self._evaluate() if self._evaluation_due() else self._step()
+            goes_on = not self.ended and not self._evaluation_due()
+            if goes_on and self._progress.step > self._saved and self._state.due():
+                self._save()
+        except _NotFinite as error:
+            self._diverged_step = error.step
+            event = Event.DIVERGED
+        return event
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a resume needs, as plain values and tensors."""
+        progress = dataclasses.asdict(self._measured())
+        subject = self._prepared.subject
+        return snapshot(progress, subject.parameters, self._prepared.optimizer, subject.generators)
+
+    def result(self) -> Result:
+        """What the run has come to, also where memory ended it."""
+        logits = self._logits if self.ended and self._diverged_step is None else {}
+        prepared = self._prepared
+        return Result(
+            progress=self._measured(),
+            logits=logits.get("test"),
+            diverged_step=self._diverged_step,
+            probe=Probe(**self._progress.probe),
+            engine=prepared.steps.name,
+            data_bytes=prepared.data["train"].bytes,
+            heldout_logits=logits.get("heldout"),
+        )
+
+    def _step(self) -> Event:
+        if not self._batches:
+            self._begin_epoch()
+        indices, shape = self._batches.popleft()
+        self._timer.start()
+        self._prepared.steps(shape)
+        self._timer.stop()
+        progress, total = self._progress, self._schedule.total
+        progress.step += 1
+        progress.samples += len(indices)
+        progress.tokens += int(self._lengths[indices].sum())
+        self._state.reached(progress.step, total)
+        if self._reporter.due():
+            self._read_losses()
+            epoch = math.ceil(progress.step / self._schedule.per_epoch)
+            self._reporter.step(progress.step, total, epoch, self._settings.epochs, progress.losses[-1])
+        self._poll()
+        return Event.STEPPED
+
+    def _begin_epoch(self) -> None:
+        """Order the batches of the epoch that the next step is of, and make ready what is left of them."""
+        progress, settings, prepared = self._progress, self._settings, self._prepared
+        epoch, done = divmod(progress.step, self._schedule.per_epoch)
+        batches = epoch_batches(self._lengths, settings.batch_size, prepared.subject.seed, epoch)
+        todo = batches[done : done + self._schedule.total - progress.step]
+        shapes = [(len(indices), padded_length(self._lengths[indices])) for indices in todo]
+        prepared.step.begin(batches, done, progress.step)
+        self._epoch_began, self._read = progress.step - done, done
+        prepared.make_ready(shapes, self._state.interrupted)
+        self._poll()
+        prepared.phases.switch("train")
+        self._batches.extend(zip(todo, shapes, strict=True))
+
+    def _evaluation_due(self) -> bool:
+        """Whether the step done is one after which the model is evaluated, and was not yet."""
+        step, rows = self._progress.step, self._progress.rows
+        ends = step > 0 and (step % self._schedule.per_epoch == 0 or step == self._schedule.total)
+        return ends and (rows[-1]["step"] if rows else 0) < step
+
+    def _evaluate(self) -> Event:
+        """Append one row per split to the progress, and decide on early stopping."""
+        self._read_losses()
+        progress, settings, splits = self._progress, self._settings, self._data.splits
+        self._prepared.phases.switch("evaluate")
+        logits = {name: self._predict(name) for name in ("validation", "test") if name in splits}
+        scores = {name: self._scores(name, values) for name, values in logits.items()}
+        stopping = settings.early_stopping
+        watched = self._watch(scores["validation"][settings.metric], stopping) if stopping else {}
+        if "heldout" in splits and (progress.step == self._schedule.total or watched.get("stopped")):
+            logits["heldout"] = self._predict("heldout")
+            scores["heldout"] = self._scores("heldout", logits["heldout"])
+        self._prepared.phases.switch(None)
+        progress.step_s = self._timer.seconds()
+        scale = self._data.scale
+        for name in logits:
+            progress.rows.append(
+                {
+                    "epoch": progress.step / self._schedule.per_epoch,
+                    "step": progress.step,
+                    "split": name,
+                    "train_loss": float(np.mean(progress.losses)) * (scale.sd**2 if scale else 1),
+                    "learning_rate": self._schedule.rates[progress.step - 1],
+                    "train_s": sum(progress.step_s),
+                    **scores[name],
+                }
+            )
+        progress.losses = []
+        for key, value in watched.items():
+            setattr(progress, key, value)
+        self._logits = logits
+        self._reporter.evaluation(progress.rows[-1])
+        return Event.FINISHED if self.ended else Event.EVALUATED
+
+    def _scores(self, name: str, logits: np.ndarray) -> dict[str, float | None]:
+        """Loss and metrics of a split's logits, in the data's units. Raises _NotFinite where these are not."""
+        if not np.isfinite(logits).all():
+            raise _NotFinite(self._progress.step)  # in the last update, which no loss has seen
+        task, split = TASKS[self._settings.task], self._data.splits[name]
+        return task.evaluate(task.predicted(split.rows, split.labels, logits))
+
+    def _watch(self, value: float | None, stopping: dict[str, Any]) -> dict[str, Any]:
+        """What early stopping makes of the validation split's metric: the fields of Progress that change."""
+        progress = self._progress
+        if value is not None and value > progress.best + stopping["min_delta"]:
+            return {"best": value, "epochs_without_better": 0}
+        waited = progress.epochs_without_better + 1
+        return {
+            "epochs_without_better": waited,
+            "stopped": waited >= stopping["patience"] and progress.step < self._schedule.total,
+        }
+
+    def _predict(self, name: str) -> np.ndarray:
+        """Logits [n, k] of a split, in the data's units."""
+        prepared, lengths = self._prepared, self._data.splits[name].lengths
+        model, data = prepared.subject.model, prepared.data[name]
+        logits = predict(model, data, lengths, prepared.mask, self._settings, self._poll)
+        return logits if self._data.scale is None else self._data.scale.own_units(logits)
+
+    def _poll(self) -> None:
+        """Save what is not saved yet and raise Interrupted if the process must end."""
+        signal_name = self._state.interrupted()
+        if signal_name is None:
+            return
+        if self._progress.step > self._saved:
+            self._save()
+        raise Interrupted(signal_name, f"after step {self._progress.step} of {self._schedule.total}")
+
+    def _read_losses(self) -> None:
+        """Take the losses of the steps done from the device; raises _NotFinite."""
+        progress = self._progress
+        end = progress.step - self._epoch_began
+        losses = self._prepared.step.losses(self._read, end)
+        for index, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise _NotFinite(progress.step - len(losses) + index + 1)
+        progress.losses += losses
+        self._read = end
+
+    def _save(self) -> None:
+        self._read_losses()
+        phases = self._prepared.phases
+        phase = phases.current
+        phases.switch(STATE)
+        self._state.save(self.snapshot())
+        self._saved = self._progress.step
+        phases.switch(phase)
+
+    def _measured(self) -> Progress:
+        """The progress with the times of all steps, captures and phases so far."""
+        steps, progress = self._prepared.steps, self._progress
+        return dataclasses.replace(
+            progress,
+            step_s=self._timer.seconds(),
+            phases=self._prepared.phases.totals(),
+            capture_s=progress.capture_s + steps.capture_s,
+            compile_s=progress.compile_s + steps.compile_s,
+        )
+
+
+class _NotFinite(Exception):
+    """A loss, or what the model gives, is not finite after `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the training loss is not finite at step {step}")
+        self.step = step
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    data: ResidentSplit,
+    lengths: np.ndarray,
+    mask: Mask,
+    settings: Settings,
+    poll: Callable[[], None] = lambda: None,
+) -> np.ndarray:
+    """Logits float32 [n, k] of a split, in its order; `lengths` [n] are its texts' tokens.
+
+    `poll` is called between batches; what it raises ends the evaluation.
+    """
+    model.eval()
+    device = data.lengths.device
+    logits = None
+    for indices in evaluation_batches(lengths, settings.evaluation_batch_size):
+        poll()
+        rows = torch.from_numpy(indices).to(device)
+        length = padded_length(lengths[indices])
+        inputs, sizes, _ = data.gather(rows, length)
+        with autocast(settings.precision, device):
+            output = model(**inputs, attention_mask=mask(sizes, length, settings.dtype)).logits
+        if logits is None:
+            logits = torch.empty(len(lengths), output.shape[1], device=device)
+        logits[rows] = output.float()
+    return logits.cpu().numpy()
 
 
 def snapshot(
@@ -74,366 +552,35 @@ def _on_gpu(parameters: dict[str, nn.Parameter]) -> bool:
     return any(parameter.is_cuda for parameter in parameters.values())
 
 
-@dataclass
-class Progress:
-    """Where a run is; with the weights, the optimizer and the generators all that a resume needs."""
-
-    step: int = 0  # optimizer steps done
-    stopped: bool = False  # by early stopping
-    losses: list[float] = field(default_factory=list)  # since the last evaluation
-    rows: list[dict[str, Any]] = field(default_factory=list)  # of metrics.csv
-    step_s: list[float] = field(default_factory=list)
-    samples: int = 0
-    tokens: int = 0
-    capture_s: float = 0.0
-    compile_s: float = 0.0
-    best: float = -math.inf
-    epochs_without_better: int = 0
-    phases: dict[str, Any] = field(default_factory=dict)  # Phases.totals()
-    probe: dict[str, Any] = field(default_factory=dict)
-    mask: str = "padding_mask"  # of attention.MASKS
-    engine_reason: str | None = None  # why the engine is not the one asked for
-    captured_steps: int = 0  # done before that
-
-
 @dataclass(frozen=True)
-class Result:
-    progress: Progress
-    logits: np.ndarray | None  # [n, k] of the test split after the last step; None if it was not reached
-    diverged_step: int | None  # from 1
-    probe: Probe
-    engine: str  # that ran
-    data_bytes: int | None  # of the train split on the device
-    heldout_logits: np.ndarray | None = None  # of the heldout split after the last step, where there is one
+class Randomness:
+    """The states of the process's generators, which a run leaves as it found them."""
 
+    torch_cpu: torch.Tensor
+    torch_cuda: torch.Tensor | None  # of the run's GPU
+    numpy: dict[str, Any] | tuple[Any, ...]
+    python: tuple[Any, ...]
 
-class State(Protocol):
-    """Keeps a run's state between attempts."""
+    @classmethod
+    def now(cls, device: torch.device) -> "Randomness":
+        """As they are, of a run on `device`."""
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
 
-    def load(self) -> dict[str, Any] | None: ...
-    def begin(self, step: int) -> None: ...
-    def reached(self, step: int, total: int) -> None: ...
-    def interrupted(self) -> str | None: ...
-    def due(self) -> bool: ...
-    def save(self, state: dict[str, Any]) -> None: ...
+    def restore(self, device: torch.device) -> None:
+        """Put them back."""
+        torch.set_rng_state(self.torch_cpu)
+        if self.torch_cuda is not None:
+            torch.cuda.set_rng_state(self.torch_cuda, device)
+        np.random.set_state(self.numpy)
+        random.setstate(self.python)
 
-
-class Reporter(Protocol):
-    """Tells a person how far a run is."""
-
-    def due(self) -> bool: ...
-    def step(self, step: int, total: int, epoch: int, epochs: int, loss: float) -> None: ...
-    def evaluation(self, row: dict[str, Any]) -> None: ...
-
-
-class Diverged(Exception):
-    """A training loss that is not finite."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"the training loss is not finite at step {step}")
-        self.step = step
-
-
-class Trainer:
-    """One run: probes a model, trains it on splits["train"] and evaluates it on the others after every epoch.
-
-    The split heldout is evaluated after the last step alone.
-
-    `train` does it; `result` is what the run has come to, also when memory ran out on the way. It is that of the last
-    step. Resumes from `state`, to the same weights on the same device.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        splits: dict[str, Split],
-        pad_token_id: int,
-        settings: Settings,
-        seed: int,
-        device: torch.device,
-        state: State,
-        reporter: Reporter,
-        phases: Phases,
-        generators: BlockGenerators | None = None,
-    ) -> None:
-        """`generators` are those of a model with gradient checkpointing on a GPU that is not compiled."""
-        self.model, self.settings, self.seed, self.device = model, settings, seed, device
-        self.state, self.reporter, self.phases, self.generators = state, reporter, phases, generators
-        self.splits, self.pad_token_id = splits, pad_token_id
-        self.task = TASKS[settings.task]
-        self.scale = scale = self.task.scale(splits["train"].labels)
-        self.scaled = splits
-        if scale is not None:
-            self.scaled = {name: dataclasses.replace(s, labels=scale.scaled(s.labels)) for name, s in splits.items()}
-        self.lengths = splits["train"].lengths
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.progress: Progress | None = None
-        self.timer = StepTimer(device, [])
-        self.data: dict[str, ResidentSplit] = {}
-        self.steps: CapturedSteps | EagerSteps | None = None
-        self.per_epoch = math.ceil(len(self.lengths) / settings.batch_size)
-        self.total = settings.max_steps or settings.epochs * self.per_epoch
-        warmup = math.ceil(settings.warmup_ratio * self.total)
-        factors = (linear_schedule(step, warmup, self.total) for step in range(self.total))
-        self.rates = [settings.learning_rate * factor for factor in factors]
-
-    def _begin(self) -> None:
-        """Probe the model, or take up a saved state, and put what training needs on the device."""
-        settings, generators, phases = self.settings, self.generators, self.phases
-        phases.switch(STATE)
-        saved = self.state.load()
-        if saved:
-            self.progress = Progress(**saved["progress"])
-            phases.restore(self.progress.phases)
-            self.timer = StepTimer(self.device, self.progress.step_s)
-        else:
-            self.progress = self.probed()
-            phases.switch(PREPARE)
-        self.mask = MASKS[self.progress.mask]
-        choose_kernels(self.mask)
-        self.optimizer = adamw(self.parameters, settings, self.device)
-        allocate_state(self.optimizer)
-        torch.manual_seed(self.seed)  # dropout
-        if generators is not None:
-            generators.load([])
-        if saved:
-            restore(saved, self.parameters, self.optimizer, generators)
-        del saved  # a second copy of the weights
-        free_memory(self.device)
-
-        phases.switch(PREPARE)
-        self.data = {name: ResidentSplit(split, self.pad_token_id, self.device) for name, split in self.scaled.items()}
-        self.step = TrainingStep(
-            *(self.model, self.data["train"], self.mask, self.parameters, self.optimizer, self.rates, settings),
-            generators,
-        )
-        if settings.compile:
-            self.step.compile()
-        captured = settings.engine == "captured" and self.progress.engine_reason is None
-        self.steps = CapturedSteps(self.step, settings.compile, generators) if captured else self._eager()
-        self.epoch_began = self.progress.step  # the steps done before the epoch
-        self.read = 0  # batches of the epoch whose loss has been read
-        self.saved = self.progress.step  # the step of the last saved state
-
-    def train(self) -> Result:
-        """Train to the end, or until the loss is not finite. Raises Interrupted, the state saved, if it must end."""
-        self._begin()
+    @classmethod
+    @contextlib.contextmanager
+    def kept(cls, device: torch.device) -> Iterator[None]:
+        """Within it a run may seed and draw; afterwards all is as before."""
+        before = cls.now(device)
         try:
-            logits, diverged_step = self._run(), None
-        except Diverged as diverged:
-            logits, diverged_step = None, diverged.step
-        self.phases.switch(None)
-        return self.result(logits, diverged_step)
-
-    def result(self, logits: dict[str, np.ndarray] | None = None, diverged_step: int | None = None) -> Result | None:
-        """What the run has come to, also of one that memory ended; None before the end of its probe."""
-        if self.progress is None:
-            return None
-        engine = self.steps.name if self.steps else self.settings.engine
-        data_bytes = self.data["train"].bytes if self.data else None
-        test, heldout = ((logits or {}).get(split) for split in ("test", "heldout"))
-        found = Probe(**self.progress.probe)
-        return Result(self._measured(), test, diverged_step, found, engine, data_bytes, heldout)
-
-    def _run(self) -> dict[str, np.ndarray]:
-        """Train to the end; the last evaluation's logits by split. Raises Diverged."""
-        progress, settings = self.progress, self.settings
-        self.state.begin(progress.step)
-        # A state saved because the process had to end may be that of a step whose evaluation did not come to its end.
-        evaluated = progress.rows[-1]["step"] if progress.rows else 0
-        logits = self._evaluate() if self._evaluates() and evaluated < progress.step else {}
-        while progress.step < self.total and not progress.stopped:
-            epoch, done = divmod(progress.step, self.per_epoch)
-            batches = epoch_batches(self.lengths, settings.batch_size, self.seed, epoch)
-            todo = batches[done : done + self.total - progress.step]
-            shapes = [(len(indices), padded_length(self.lengths[indices])) for indices in todo]
-            self.step.begin(batches, done, progress.step)
-            self.epoch_began, self.read = progress.step - done, done
-            self._prepare(shapes)
-            self.phases.switch("train")
-            for indices, shape in zip(todo, shapes, strict=True):
-                self.timer.start()
-                self.steps(shape)
-                self.timer.stop()
-                progress.step += 1
-                progress.samples += len(indices)
-                progress.tokens += int(self.lengths[indices].sum())
-                self.state.reached(progress.step, self.total)
-                if self.reporter.due():
-                    self._read_losses()
-                    self.reporter.step(progress.step, self.total, epoch + 1, settings.epochs, progress.losses[-1])
-                self._poll()
-                if self._evaluates():
-                    self._read_losses()
-                    logits = self._evaluate()
-                if self.state.due() and progress.step < self.total and not progress.stopped:
-                    self._checkpoint()
-                if progress.stopped:
-                    break
-        return logits
-
-    def _evaluates(self) -> bool:
-        """Whether the step done is one after which the model is evaluated."""
-        step = self.progress.step
-        return step > 0 and (step % self.per_epoch == 0 or step == self.total)
-
-    def _poll(self) -> None:
-        """Save what is not saved yet and raise Interrupted if the process must end."""
-        signal_name = self.state.interrupted()
-        if signal_name is None:
-            return
-        if self.progress.step > self.saved:
-            self._checkpoint()
-        raise Interrupted(signal_name, f"after step {self.progress.step} of {self.total}")
-
-    def probed(self) -> Progress:
-        """The progress of a run that begins: its probe, and the mask that all its steps take."""
-        progress = Progress()
-        if self.device.type == "cuda":  # on a CPU nothing waits
-            self.phases.switch(MASK)
-            progress.mask = self._choose_mask().__name__
-        self.phases.switch("probe")
-        choose_kernels(MASKS[progress.mask])
-        self.model.train()
-        train, mask = self.scaled["train"], MASKS[progress.mask]
-        found = probe(self.model, train, self.pad_token_id, self.settings, self.device, mask, self.generators)
-        progress.probe = dataclasses.asdict(found)
-        return progress
-
-    def _choose_mask(self) -> Mask:
-        longest = max(padded_length(split.lengths) for split in self.splits.values())
-        ids = torch.from_numpy(np.resize(self.splits["train"].input_ids, longest)).long().to(self.device)
-        context = functools.partial(autocast, self.settings.precision, self.device)
-        return choose_mask(self.model, ids, self.pad_token_id, self.settings.dtype, context)
-
-    def _eager(self) -> EagerSteps:
-        return EagerSteps(self.step, self.settings.compile, self.generators)
-
-    def _prepare(self, shapes: list[tuple[int, int]]) -> None:
-        """Compile or capture what the coming batches need; an arm that cannot be captured goes on eagerly."""
-        self.phases.switch(PREPARE)
-        self.model.train()
-        try:
-            self.steps.prepare(shapes, self.state.interrupted)
-            return self._poll()
-        except CaptureError as error:
-            self.progress.engine_reason = f"capture failed: {error}"
-            self.progress.captured_steps = self.progress.step
-        self.progress.capture_s += self.steps.capture_s
-        self.progress.compile_s += self.steps.compile_s
-        self.steps = self._eager()
-        gc.collect()  # the failed capture and its pool
-        torch.cuda.empty_cache()
-        self.steps.prepare(shapes, self.state.interrupted)
-        self._poll()
-
-    def _read_losses(self) -> None:
-        """Take the losses of the steps done from the device; raises Diverged."""
-        progress = self.progress
-        end = progress.step - self.epoch_began
-        losses = self.step.losses(self.read, end)
-        for index, loss in enumerate(losses):
-            if not math.isfinite(loss):
-                raise Diverged(progress.step - len(losses) + index + 1)
-        progress.losses += losses
-        self.read = end
-
-    def _checkpoint(self) -> None:
-        self._read_losses()
-        phase = self.phases.current
-        self.phases.switch(STATE)
-        progress = dataclasses.asdict(self._measured())
-        self.state.save(snapshot(progress, self.parameters, self.optimizer, self.generators))
-        self.saved = self.progress.step
-        self.phases.switch(phase)
-
-    def _measured(self) -> Progress:
-        """The progress with the times of all steps, captures and phases so far."""
-        return dataclasses.replace(
-            self.progress,
-            step_s=self.timer.seconds(),
-            phases=self.phases.totals(),
-            capture_s=self.progress.capture_s + (self.steps.capture_s if self.steps else 0.0),
-            compile_s=self.progress.compile_s + (self.steps.compile_s if self.steps else 0.0),
-        )
-
-    def _evaluate(self) -> dict[str, np.ndarray]:
-        """Append one row per split to progress.rows, decide on early stopping; returns the logits by split."""
-        progress, settings = self.progress, self.settings
-        self.phases.switch("evaluate")
-        logits = {name: self._predict(name) for name in ("validation", "test") if name in self.splits}
-        scores = {name: self._scores(name, values) for name, values in logits.items()}
-        watched = self._watch(scores["validation"][settings.metric]) if settings.early_stopping else {}
-        if "heldout" in self.splits and (progress.step == self.total or watched.get("stopped")):
-            logits["heldout"] = self._predict("heldout")
-            scores["heldout"] = self._scores("heldout", logits["heldout"])
-        self.phases.switch(None)
-        progress.step_s = self.timer.seconds()
-        for name in logits:
-            progress.rows.append(
-                {
-                    "epoch": progress.step / self.per_epoch,
-                    "step": progress.step,
-                    "split": name,
-                    "train_loss": float(np.mean(progress.losses)) * (self.scale.sd**2 if self.scale else 1),
-                    "learning_rate": self.rates[progress.step - 1],
-                    "train_s": sum(progress.step_s),
-                    **scores[name],
-                }
-            )
-        progress.losses = []
-        for key, value in watched.items():
-            setattr(progress, key, value)
-        self.reporter.evaluation(progress.rows[-1])
-        return logits
-
-    def _scores(self, name: str, logits: np.ndarray) -> dict[str, float | None]:
-        """Loss and metrics of a split's logits, in the data's units. Raises Diverged where these are not finite."""
-        if not np.isfinite(logits).all():
-            raise Diverged(self.progress.step)  # in the last update, which no loss has seen
-        return self.task.evaluate(self.task.predicted(self.splits[name].rows, self.splits[name].labels, logits))
-
-    def _watch(self, value: float | None) -> dict[str, Any]:
-        """What early stopping makes of the validation split's metric: the fields of Progress that change."""
-        progress, stopping = self.progress, self.settings.early_stopping
-        if value is not None and value > progress.best + stopping["min_delta"]:
-            return {"best": value, "epochs_without_better": 0}
-        waited = progress.epochs_without_better + 1
-        return {
-            "epochs_without_better": waited,
-            "stopped": waited >= stopping["patience"] and progress.step < self.total,
-        }
-
-    def _predict(self, name: str) -> np.ndarray:
-        """Logits [n, k] of a split, in the data's units."""
-        of = (self.model, self.data[name], self.splits[name].lengths, self.mask, self.settings, self._poll)
-        return predict(*of) if self.scale is None else self.scale.own_units(predict(*of))
-
-
-@torch.no_grad()
-def predict(
-    model: nn.Module,
-    data: ResidentSplit,
-    lengths: np.ndarray,
-    mask: Mask,
-    settings: Settings,
-    poll: Callable[[], None] = lambda: None,
-) -> np.ndarray:
-    """Logits float32 [n, k] of a split, in its order; `lengths` [n] are its texts' tokens.
-
-    `poll` is called between batches; what it raises ends the evaluation.
-    """
-    model.eval()
-    device = data.lengths.device
-    logits = None
-    for indices in evaluation_batches(lengths, settings.evaluation_batch_size):
-        poll()
-        rows = torch.from_numpy(indices).to(device)
-        length = padded_length(lengths[indices])
-        inputs, sizes, _ = data.gather(rows, length)
-        with autocast(settings.precision, device):
-            output = model(**inputs, attention_mask=mask(sizes, length, settings.dtype)).logits
-        if logits is None:
-            logits = torch.empty(len(lengths), output.shape[1], device=device)
-        logits[rows] = output.float()
-    return logits.cpu().numpy()
+            yield
+        finally:
+            before.restore(device)

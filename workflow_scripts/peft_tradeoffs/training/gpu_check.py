@@ -21,10 +21,18 @@ from peft_tradeoffs.measure.devices import Device, open_device
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 from peft_tradeoffs.training import methods
 from peft_tradeoffs.training.attention import additive_mask, choose_kernels, padding_mask
-from peft_tradeoffs.training.batches import ResidentSplit, longest_text
-from peft_tradeoffs.training.capture import CapturedSteps, CaptureError, EagerSteps
+from peft_tradeoffs.training.batches import Data, ResidentSplit, longest_text
 from peft_tradeoffs.training.methods import hold_as_computed
-from peft_tradeoffs.training.step import Settings, TrainingStep, adamw, allocate_state
+from peft_tradeoffs.training.step import (
+    CapturedSteps,
+    CaptureError,
+    EagerSteps,
+    Settings,
+    Subject,
+    TrainingStep,
+    adamw,
+    allocate_state,
+)
 
 STEPS = 20
 ROWS, LENGTH, TOKENS = 16, 24, 100  # of each batch; size of the vocabulary
@@ -99,29 +107,18 @@ def _steps(folder: Path, arm: dict[str, Any], device: torch.device, precision: s
     """Train the model in `folder` from its weights on."""
     dtype = "bfloat16" if precision == "bf16" else "float32"
     quantization = arm["quantization"] and {**arm["quantization"], "bnb_4bit_compute_dtype": dtype}
-    built = methods.build(
-        folder,
-        peft=copy.deepcopy(arm["peft"]),
-        quantization=quantization,
-        gradient_checkpointing=False,
-        head=None,
-        task=DEFAULT,
-        num_labels=2,
-        pad_token_id=0,
-        seed=0,
-        device=str(device),
-    )
+    recipe = methods.Recipe(copy.deepcopy(arm["peft"]), quantization, False, None, DEFAULT)
+    built = methods.build(folder, recipe, methods.Outputs(2, 0), 0, str(device))
     texts = _texts()
     hold_as_computed(built.model, precision, device, longest_text(texts))
     built.model.train()
-    parameters = {name: p for name, p in built.model.named_parameters() if p.requires_grad}
     settings = _settings(precision)
-    optimizer = adamw(parameters, settings, device)
+    subject = Subject(built.model, Data.of({"train": texts}, 0, settings.task), settings, 0)
+    optimizer = adamw(subject.parameters, settings, device)
     allocate_state(optimizer)
     mask = additive_mask if device.type == "cuda" else padding_mask
     choose_kernels(mask)
-    data = ResidentSplit(texts, 0, device)
-    step = TrainingStep(built.model, data, mask, parameters, optimizer, [1e-3] * STEPS, settings)
+    step = TrainingStep(subject, ResidentSplit(texts, 0, device), mask, optimizer, [1e-3] * STEPS)
     steps = (CapturedSteps if captured else EagerSteps)(step, False, None)
     step.begin([np.arange(ROWS)] * STEPS, 0, 0)
     steps.prepare([(ROWS, LENGTH)])

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft_tradeoffs.core import code, files, seal, slurm
 from peft_tradeoffs.core.errors import InputError
@@ -19,6 +19,9 @@ from peft_tradeoffs.measure.environment import versions
 from peft_tradeoffs.runs.interruption import Interruption
 from peft_tradeoffs.training.state import RunDirectory
 
+if TYPE_CHECKING:
+    from peft_tradeoffs.measure.devices import Device
+
 SCRIPT = SCRIPTS / "train.py"  # a run is of this code, whatever script trains it
 
 
@@ -29,6 +32,35 @@ class Run:
     folder: Path
     seed: int
     settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model as fetch_model.py left it: its folder, and the manifest beside it."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path) -> "ModelFolder":
+        """The model in the folder `path`. Raises InputError for a manifest that is missing or none."""
+        return cls(path, _read_manifest(path))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides the result of a run."""
+
+    settings: dict[str, Any]
+    seed: int
+    tokens: Path
+    model: ModelFolder
+    conditions: dict[str, Any]  # of every run of a job: SHA-256 of data, model and code; versions
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it."""
+        return code.digest({"seed": self.seed, "settings": self.settings, **self.conditions})
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
@@ -83,30 +115,31 @@ def _read_rate(tuned: Path) -> float:
 
 
 @contextlib.contextmanager
-def process(arguments: argparse.Namespace) -> Iterator["TrainingProcess"]:
-    """A `TrainingProcess` from the options of `add_training`; the exit status is 75 if a signal ends it."""
+def process(arguments: argparse.Namespace) -> Iterator["Job"]:
+    """A `Job` from the options of `add_training`; the exit status is 75 if a signal ends it."""
     interruption = Interruption()
     with interruption.answered(), contextlib.ExitStack() as locks:
-        yield TrainingProcess(arguments, interruption, locks)
+        yield Job(arguments, interruption, locks)
 
 
-class TrainingProcess:
+class Job:
     """Trains runs on the same data and model; imports and the GPU are had once, for the first run that is missing."""
 
     def __init__(self, arguments: argparse.Namespace, interruption: Interruption, locks: contextlib.ExitStack) -> None:
         """`locks` lets the runs go when the process ends."""
         self._arguments, self._interruption, self._locks = arguments, interruption, locks
-        self.manifest = _read_manifest(arguments.model)
-        tokens = read_description(arguments.tokens)
-        self._tokens_sha256 = tokens["sha256"]
+        self.model = ModelFolder.of(arguments.model)
+        self.tokens = read_description(arguments.tokens)
         self.conditions = {  # of every run: what decides a result beside its seed and settings
-            "data_sha256": tokens["sha256"],
-            "model_sha256": self.manifest["sha256"],
+            "data_sha256": self.tokens["sha256"],
+            "model_sha256": self.model.manifest["sha256"],
             "code_sha256": code.fingerprint(SCRIPT),
             "versions": versions(),
         }
-        self._device: Any = None
+        self._device: Device | None = None  # until the first run that is missing
         self._apart_s = 0.0
+        self._began = False  # its first run
+        self._compiled = False  # in a run
 
     def train(self, runs: list[Run]) -> None:
         """Train those of the runs that are missing. Raises Interrupted if the process must end before that."""
@@ -130,24 +163,9 @@ class TrainingProcess:
         for directory in directories.values():
             directory.clear_state(keep_summary=waited)
 
-    def _train(self, run: Run, directory: RunDirectory) -> None:
-        with directory.attempts.under_way():
-            device = self.device(run.settings, directory.attempts.waiting())
-            from peft_tradeoffs.training.run import run as train_run
-
-            train_run(
-                directory,
-                run.seed,
-                {"settings": run.settings, **self.conditions},
-                self.manifest,
-                self._arguments.model,
-                self._arguments.tokens,
-                self._arguments.threads,
-                device,
-                self._apart_s,
-                bool(self._arguments.keep_weights),
-            )
-        self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
+    def plan(self, seed: int, settings: dict[str, Any]) -> Plan:
+        """The plan of a run on this job's data and model."""
+        return Plan(settings, seed, self._arguments.tokens, self.model, self.conditions)
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
@@ -158,15 +176,17 @@ class TrainingProcess:
         finally:
             self._apart_s += time.monotonic() - began
 
-    def device(self, settings: dict[str, Any], waiting: contextlib.AbstractContextManager[None] | None = None) -> Any:
-        """The `Device` that the runs compute on; `waiting`: entered while other jobs have the GPU.
+    def device(
+        self, settings: dict[str, Any], waiting: contextlib.AbstractContextManager[None] | None = None
+    ) -> "Device":
+        """What the runs compute on; `waiting`: entered while other jobs have the GPU.
 
         Raises InputError for tokens or a model whose files are no longer those that the runs' fingerprints are of.
         """
         if self._device is None:
             with self.apart():
-                check_tokens(self._arguments.tokens, self._tokens_sha256)
-                check_manifest(self._arguments.model, self.manifest)
+                check_tokens(self._arguments.tokens, self.tokens["sha256"])
+                check_manifest(self._arguments.model, self.model.manifest)
             # The GPU is idle while torch and the others are imported.
             idle = IdlePower() if settings["device"] == "cuda" else None
             from peft_tradeoffs.training.run import prepare_process
@@ -175,8 +195,34 @@ class TrainingProcess:
             self._device = prepare_process(settings, threads, idle, waiting or contextlib.nullcontext())
         return self._device
 
+    def _train(self, run: Run, directory: RunDirectory) -> None:
+        with directory.attempts.under_way():
+            device = self.device(run.settings, directory.attempts.waiting())
+            from peft_tradeoffs.training.run import run as train_run
+            from peft_tradeoffs.training.summary import Bench
+
+            bench = Bench(
+                device,
+                threads=self._arguments.threads,
+                keep_weights=bool(self._arguments.keep_weights),
+                startup_s=self._startup_s(device),
+                compiled_before=self._compiled,
+            )
+            self._compiled |= train_run(self.plan(run.seed, run.settings), bench, directory)
+        self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
+
+    def _startup_s(self, device: "Device") -> float | None:
+        """Seconds from the start of the process to its first run; None for the runs after it.
+
+        Without those in which it waited for a GPU or for another writer of its runs, or did what belongs to no run.
+        """
+        from peft_tradeoffs.measure.phases import process_age_s
+
+        first, self._began = not self._began, True
+        return max(0.0, process_age_s() - device.waited_s - self._apart_s) if first else None
+
     def _directory(self, run: Run) -> RunDirectory:
-        fingerprint = code.digest({"seed": run.seed, "settings": run.settings, **self.conditions})
+        fingerprint = self.plan(run.seed, run.settings).fingerprint
         return RunDirectory(run.folder, fingerprint, self._arguments.checkpoint_interval, self._interruption)
 
 

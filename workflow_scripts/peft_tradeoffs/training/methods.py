@@ -1,6 +1,7 @@
 """Builds the model of an arm: weights, quantisation, adapter, head, the precision of what is frozen."""
 
 import contextlib
+import dataclasses
 import logging
 import re
 import warnings
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
@@ -31,11 +33,12 @@ from peft_tradeoffs.inputs.model_files import check_layers, check_patterns, chec
 from peft_tradeoffs.measure.devices import refused_bytes
 from peft_tradeoffs.measure.phases import dense_parts
 from peft_tradeoffs.tasks.task import TASKS, Scale
-from peft_tradeoffs.training.scaling import in_own_units
 from peft_tradeoffs.training.step import autocast
 
 # What PEFT raises for settings that it cannot use on a model; it does not check them all itself.
 REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError, re.error)
+
+CLOSE = 1e-3  # of a standard deviation: what rounding may change where the weights give the data's units
 
 # On its import it advises a package that we do not take: its kernels compute otherwise, and come from the hub.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
@@ -67,42 +70,65 @@ class Built:
     is_peft: bool
 
 
-def build(
-    folder: Path,
-    *,
-    peft: dict[str, Any] | None,
-    quantization: dict[str, Any] | None,
-    gradient_checkpointing: bool,
-    head: list[str] | None,
-    task: str,
-    num_labels: int,
-    pad_token_id: int,
-    seed: int,
-    device: str,
-    dtype: str = "float32",
-    gradient_checkpointing_kwargs: dict[str, Any] | None = None,
-    labels: list[str] | None = None,
-) -> Built:
-    """Load the model in `folder` and make it the arm's.
-
-    `labels`: the names of the classes in the order of their indices; its configuration gets them in place of those
-    of the checkpoint, which are another task's.
+@dataclass(frozen=True)
+class Recipe:
+    """What an arm makes of a checkpoint; described in schemas/config.schema.yaml.
 
     `dtype` (float32 or, with `peft` and under autocast alone, bfloat16) is what frozen weights are held in, of a
     quantised model those that are not quantised. What is trained is float32, whatever `dtype`.
-    `gradient_checkpointing_kwargs` are laid over {"use_reentrant": False}.
+    """
+
+    peft: dict[str, Any] | None
+    quantization: dict[str, Any] | None
+    gradient_checkpointing: bool
+    head: list[str] | None  # None: as the architecture has it
+    task: str
+    dtype: str = "float32"
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> "Recipe":
+        """Take from a run's settings those that the model needs."""
+        return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the data ask of a model."""
+
+    num_labels: int
+    pad_token_id: int
+    labels: list[str] | None = None  # names of the classes in the order of their indices
+
+    @classmethod
+    def of(cls, description: dict[str, Any]) -> "Outputs":
+        """Take them from the description of tokenised splits."""
+        return cls(description["num_labels"], description["pad_token_id"], description["labels"])
+
+
+def build(
+    folder: Path,
+    recipe: Recipe,
+    outputs: Outputs,
+    seed: int,
+    device: str,
+    checkpoint_arguments: dict[str, Any] | None = None,
+) -> Built:
+    """Load the model in `folder` and make it the arm's.
+
+    Its configuration gets the names of the classes in place of those of the checkpoint, which are another task's.
+    `checkpoint_arguments` of gradient checkpointing are laid over {"use_reentrant": False}.
 
     The head is drawn from `seed` alone, so every arm of a seed starts with the same one; it is trained in
     full and never quantised. Raises InputError for a checkpoint that lacks backbone weights, a head module
     that does not exist, or target modules that match nothing.
     """
-    of = TASKS[task]
-    config = load_config(folder, **of.model_fields(num_labels), pad_token_id=pad_token_id)
-    name_outputs(config, of.output_names(labels))
+    task, peft, quantization, dtype = TASKS[recipe.task], recipe.peft, recipe.quantization, recipe.dtype
+    config = load_config(folder, **task.model_fields(outputs.num_labels), pad_token_id=outputs.pad_token_id)
+    name_outputs(config, task.output_names(outputs.labels))
     if dtype != "float32" and not peft:
         raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
-    empty = empty_model(config, of)
-    head = of.head(empty, head)
+    empty = empty_model(config, task)
+    head = task.head(empty, recipe.head)
     with _saying_why():
         model, info = _keeping_in_float32(type(empty), head).from_pretrained(
             folder,
@@ -121,13 +147,13 @@ def build(
     _draw_head(model, missing, head, seed)
     logical = logical_sizes(model)
     model.config.use_cache = False
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False, **(gradient_checkpointing_kwargs or {})})
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False, **(checkpoint_arguments or {})})
     if quantization:
         _treat_as_linear(model)
     if peft:
         torch.manual_seed(seed)  # the adapter's draw
-        model = add_adapter(model, peft, head, of.peft_task_type)
+        model = add_adapter(model, peft, head, task.peft_task_type)
     return Built(model, _count(model, logical, head), head, is_peft=bool(peft))
 
 
@@ -246,6 +272,34 @@ def save(
             write_json(folder / HEAD, saved_head(config))
     shared(folder)
     return targets
+
+
+@contextlib.contextmanager
+def in_own_units(
+    model: nn.Module, head: list[str], scale: Scale, forward: Callable[[], torch.Tensor]
+) -> Iterator[bool]:
+    """Within it the model gives the data's units: its last linear layer, if it has a bias, is scaled and moved.
+
+    Yields whether it does. It does not where that layer has no bias, as a decoder's, and where float32 cannot tell the
+    targets apart as they are: a standard deviation of 1 about 1e9. Checked on what `forward` gives, the model's output
+    of some text. The weights are as before afterwards.
+    """
+    layer = _last_layer(model, head)
+    states = None if layer is None else _input_of(layer, forward)
+    if states is None:
+        yield False
+        return
+    kept = layer.weight.data, layer.bias.data
+    try:
+        expected = scale.own_units(_output(layer, states))
+        layer.weight.data = (kept[0].double() * scale.sd).float()
+        layer.bias.data = (kept[1].double() * scale.sd + scale.mean).float()
+        fits = bool(np.abs(_output(layer, states) - expected).max() < CLOSE * scale.sd)  # not for nan either
+        if not fits:
+            layer.weight.data, layer.bias.data = kept
+        yield fits
+    finally:
+        layer.weight.data, layer.bias.data = kept
 
 
 def _targeted_feedforward(model: PreTrainedModel, targets: list[str]) -> list[str]:
@@ -488,3 +542,31 @@ def _outputs(model: nn.Module, precision: str, device: torch.device, ids: torch.
         return None
     finally:
         model.train(training)
+
+
+def _last_layer(model: nn.Module, head: list[str]) -> nn.Module | None:
+    """The one trained linear layer of the head that has a single output, and a bias; None if there is none."""
+    found = []
+    for name, module in model.named_modules():
+        within = in_head(f"{name.removeprefix('base_model.model.')}.", head)
+        if within and isinstance(module, nn.Linear) and module.weight.requires_grad and module.out_features == 1:
+            found.append(module)
+    return found[0] if len(found) == 1 and found[0].bias is not None else None
+
+
+def _input_of(layer: nn.Module, forward: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+    """What the layer is given in a forward pass; None unless what it makes of it is what the model gives."""
+    seen = []
+    hook = layer.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    try:
+        logits = forward()
+    finally:
+        hook.remove()
+    return seen[0][0] if len(seen) == 1 and torch.isin(logits, seen[0][1]).all() else None
+
+
+@torch.no_grad()
+def _output(layer: nn.Module, states: torch.Tensor) -> np.ndarray:
+    """The layer's output of `states` as float32, whatever precision matrices are multiplied in here."""
+    output = states.double() @ layer.weight.double().T + layer.bias.double()
+    return output.float().double().cpu().numpy()

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.devices import requested_bytes
 from peft_tradeoffs.measure.phases import MIB, StepTimer, dense_parts
 from peft_tradeoffs.training.attention import Mask
 from peft_tradeoffs.training.batches import ResidentSplit, longest_rows, padded_length
-from peft_tradeoffs.training.step import BlockGenerators, Settings, TrainingStep, adamw
+from peft_tradeoffs.training.step import Subject, TrainingStep, adamw
 
 TIMED_STEPS = 30  # on a GPU
 WARM_STEPS = 5  # before them, on a batch that the passes for memory have seen
@@ -34,27 +33,19 @@ class Probe:
     activations_measured_MiB: float | None
 
 
-def probe(
-    model: nn.Module,
-    split: Split,
-    pad_token_id: int,
-    settings: Settings,
-    device: torch.device,
-    mask: Mask,
-    generators: BlockGenerators | None,
-) -> Probe:
-    """Train `model` for some steps with a learning rate of 0 and an optimizer of its own."""
+def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
+    """Train the model for some steps with a learning rate of 0 and an optimizer of its own."""
+    split, settings = subject.data.scaled["train"], subject.settings
     rows = longest_rows(split.lengths, settings.batch_size)
-    worst = ResidentSplit(split.take(rows), pad_token_id, device)
+    worst = ResidentSplit(split.take(rows), subject.data.pad_token_id, device)
     shape = len(rows), padded_length(split.lengths[rows])
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = adamw(parameters, settings, device)
+    optimizer = adamw(subject.parameters, settings, device)
     count = WARM_STEPS + TIMED_STEPS if device.type == "cuda" else CPU_STEPS
-    step = TrainingStep(model, worst, mask, parameters, optimizer, [0.0] * count, settings, generators)
+    step = TrainingStep(subject, worst, mask, optimizer, [0.0] * count)
     step.begin([torch.arange(len(rows)).numpy()] * count, 0, 0)
 
     part = torch.arange(math.ceil(shape[0] / settings.gradient_accumulation_steps), device=device)
-    saved = _SavedTensors(model)
+    saved = _SavedTensors(subject.model)
     with torch.autograd.graph.saved_tensors_hooks(saved.count, lambda tensor: tensor):
         loss, _ = step.forward(part, shape[1])
     del loss

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from peft_tradeoffs.core.csv_text import rows_to_csv
 from peft_tradeoffs.core.files import write_json, write_text
-from peft_tradeoffs.inputs.tokens import Split, load_tokens
+from peft_tradeoffs.inputs.tokens import load_tokens
 from peft_tradeoffs.measure import environment, traces
 from peft_tradeoffs.measure.devices import Device, free_memory, refused_bytes
 from peft_tradeoffs.measure.phases import Phases, StepTimer
@@ -40,16 +39,16 @@ from peft_tradeoffs.measure.traces import (
 )
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.batches import epoch_batches, longest_rows, padded_length
-from peft_tradeoffs.training.capture import Shape
-from peft_tradeoffs.training.run import build_arm
-from peft_tradeoffs.training.step import BlockGenerators, Settings, TrainingStep
+from peft_tradeoffs.training.job import Plan
+from peft_tradeoffs.training.run import Arm, Tokens
+from peft_tradeoffs.training.step import Shape, Subject, TrainingStep
 
 TYPICAL, LONGEST = "typical", "longest"
 KEPT_CUPTI = {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}  # as torch.profiler sets for CUDA graphs
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepCounts:
     """How many steps of each batch are done before, without and under the profiler."""
 
     warmup_steps: int
@@ -71,97 +70,88 @@ def batches(lengths: np.ndarray, batch_size: int, seed: int) -> dict[str, np.nda
     return {TYPICAL: whole[len(whole) // 2], LONGEST: longest_rows(lengths, batch_size)}
 
 
-def engine_settings(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    """The settings of an arm for the engine eager, captured, compiled or captured-compiled.
+def engine_plan(plan: Plan, name: str) -> Plan:
+    """The plan of an arm for the engine eager, captured, compiled or captured-compiled.
 
     The learning rate is 0, so that every step computes the same.
     """
     launch = "captured" if name.startswith("captured") else "eager"
-    return {**settings, "engine": launch, "compile": name.endswith("compiled"), "learning_rate": 0.0}
+    changes = {"engine": launch, "compile": name.endswith("compiled"), "learning_rate": 0.0}
+    return dataclasses.replace(plan, settings={**plan.settings, **changes})
 
 
-class ProfiledSteps(engine.Trainer):
+class ProfiledSteps:
     """A run prepared as for training, probe included, that does the steps it is asked for."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        splits: dict[str, Split],
-        pad_token_id: int,
-        settings: Settings,
-        seed: int,
-        device: torch.device,
-        generators: BlockGenerators | None,
-        plan: Plan,
-    ) -> None:
+    def __init__(self, subject: Subject, device: torch.device, counts: StepCounts) -> None:
         """Raises NotCaptured if the steps cannot be a CUDA graph."""
         phases = Phases(device)
-        super().__init__(model, splits, pad_token_id, settings, seed, device, _Unsaved(), None, phases, generators)
-        self._plan, self._wanted = plan, settings.engine
-        self.batches = batches(self.lengths, settings.batch_size, seed)
+        lengths, batch_size = subject.data.splits["train"].lengths, subject.settings.batch_size
+        self._device, self._counts = device, counts
+        self.batches = batches(lengths, batch_size, subject.seed)
         self.shapes: dict[str, Shape] = {
-            name: (len(rows), padded_length(self.lengths[rows])) for name, rows in self.batches.items()
+            name: (len(rows), padded_length(lengths[rows])) for name, rows in self.batches.items()
         }
-        self._begin()
+        self.prepared = engine.Prepared.of(subject, engine.begin(subject, device, phases), device, phases)
         self._load(LONGEST)
-        self._prepare(list(self.shapes.values()))
+        self.prepared.make_ready(list(self.shapes.values()))
         phases.switch(None)
-        if self.progress.engine_reason is not None:
-            raise NotCaptured(self.progress.engine_reason)
+        if self.prepared.progress.engine_reason is not None:
+            raise NotCaptured(self.prepared.progress.engine_reason)
 
     @property
     def prepared_s(self) -> dict[str, float]:
         """Seconds that capturing and compiling both batches took."""
-        return {"capture_s": self.steps.capture_s, "compile_s": self.steps.compile_s}
+        return {"capture_s": self.prepared.steps.capture_s, "compile_s": self.prepared.steps.compile_s}
 
     def timed(self) -> dict[str, float]:
         """Median ms of a step of each batch without the profiler, after the warm-up."""
         return {name: self._time(name) for name in self.batches}
 
     def trace(self) -> dict[str, Any]:
-        """A trace with a window of the plan's steps of each batch."""
-        with _annotated(self.step), _profile(self.device) as recorded:
+        """A trace with a window of the steps that count of each batch."""
+        with _annotated(self.prepared.step), _profile(self._device) as recorded:
             self._load(TYPICAL)
-            self.steps(self.shapes[TYPICAL])  # the profiler's warm-up, which it drops
+            self.prepared.steps(self.shapes[TYPICAL])  # the profiler's warm-up, which it drops
             self._wait()
             recorded.begin()
             for name in self.batches:
                 self._load(name)
-                self._window(name, self._plan.steps)
+                self._window(name, self._counts.steps)
         return recorded.trace
 
     def memory(self) -> tuple[dict[str, Any], str, Held]:
         """A trace of one eager step on the longest texts with its allocations, its window, and what was held before."""
-        state = [value for values in self.optimizer.state.values() for value in values.values()]
-        weights, optimizer = methods.training_bytes(self.model)["weights"], _bytes(state)
+        state = [value for values in self.prepared.optimizer.state.values() for value in values.values()]
+        weights, optimizer = methods.training_bytes(self.prepared.subject.model)["weights"], _bytes(state)
         gradients: list[set[int]] = []
-        with _annotated(self.step, gradients), _profile(self.device, memory=True) as recorded:
+        with _annotated(self.prepared.step, gradients), _profile(self._device, memory=True) as recorded:
             self._load(LONGEST)
-            self.steps(self.shapes[LONGEST])
+            self.prepared.steps(self.shapes[LONGEST])
             self._wait()
             gradients.clear()
-            total = weights + optimizer + sum(split.bytes for split in self.data.values())
-            if self.device.type == "cuda":
-                total = torch.cuda.memory_allocated(self.device)
+            total = weights + optimizer + sum(split.bytes for split in self.prepared.data.values())
+            if self._device.type == "cuda":
+                total = torch.cuda.memory_allocated(self._device)
             recorded.begin()
             self._window(LONGEST, 1)
         return recorded.trace, WINDOW + LONGEST, Held(weights, optimizer, total, gradients)
 
     def _time(self, name: str) -> float:
         self._load(name)
-        for _ in range(self._plan.warmup_steps):
-            self.steps(self.shapes[name])
-        timer = StepTimer(self.device, [])
-        for _ in range(self._plan.timed_steps):
+        for _ in range(self._counts.warmup_steps):
+            self.prepared.steps(self.shapes[name])
+        timer = StepTimer(self._device, [])
+        for _ in range(self._counts.timed_steps):
             timer.start()
-            self.steps(self.shapes[name])
+            self.prepared.steps(self.shapes[name])
             timer.stop()
         return 1000 * statistics.median(timer.seconds())
 
     def _load(self, name: str) -> None:
-        """Have the next steps, as many as the plan needs at most, take this batch."""
-        self.model.train()
-        self.step.begin([self.batches[name]] * self._plan.most, 0, 0)
+        """Have the next steps, as many as are needed at most, take this batch."""
+        self.prepared.subject.model.train()
+        self.prepared.step.begin([self.batches[name]] * self._counts.most, 0, 0)
 
     def _window(self, name: str, count: int) -> None:
         """Do `count` steps, annotated, from an idle device to an idle device."""
@@ -169,26 +159,16 @@ class ProfiledSteps(engine.Trainer):
         with record_function(WINDOW + name):
             for _ in range(count):
                 with record_function(STEP):
-                    self.steps(self.shapes[name])
+                    self.prepared.steps(self.shapes[name])
             self._wait()
 
     def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
 
 class NotCaptured(Exception):
     """The engine that was asked for cannot capture the steps; the message says why."""
-
-
-class _Unsaved:
-    """The state of a run that keeps none."""
-
-    def load(self) -> None:
-        return None
-
-    def interrupted(self) -> None:
-        return None
 
 
 class _Recorder:
@@ -248,17 +228,13 @@ def _bytes(tensors: list[torch.Tensor]) -> int:
 class ArmProfile:
     """Collects an arm's profile, one engine at a time."""
 
-    def __init__(
-        self, settings: dict[str, Any], seed: int, source: tuple[dict[str, Any], Path, Path], device: Device, plan: Plan
-    ) -> None:
-        """`source`: the model's manifest and folder, and the tokens."""
-        self._settings, self._seed, self._device, self._plan = settings, seed, device, plan
-        self._manifest, self._folder, tokens = source
-        self._splits, self._description = load_tokens(tokens)
-        lengths = self._splits["train"].lengths
+    def __init__(self, plan: Plan, device: Device, counts: StepCounts) -> None:
+        self._plan, self._device, self._counts = plan, device, counts
+        self._tokens = Tokens(*load_tokens(plan.tokens))
+        lengths = self._tokens.splits["train"].lengths
         self._shapes = {
             name: (len(rows), padded_length(lengths[rows]))
-            for name, rows in batches(lengths, settings["batch_size"], seed).items()
+            for name, rows in batches(lengths, plan.settings["batch_size"], plan.seed).items()
         }
         self._engines: list[dict[str, Any]] = []
         self._operators: list[dict[str, Any]] = []
@@ -286,7 +262,7 @@ class ArmProfile:
 
     def write(self, folder: Path, conditions: dict[str, Any], threads: int) -> None:
         """Write all but the traces into `folder`; `conditions` go into env.json."""
-        settings = self._settings
+        settings = self._plan.settings
         tables = {
             "engines": (self._engines, ENGINES),
             "operators": (self._operators, OPERATORS),
@@ -296,17 +272,14 @@ class ArmProfile:
         for name, (rows, columns) in tables.items():
             write_text(folder / f"{name}.csv", rows_to_csv(rows, columns))
         described = environment.describe(settings["device"], threads, self._device.gpu, self._device.no_gpu)
-        own = {"seed": self._seed, "plan": dataclasses.asdict(self._plan), "batches": self._shapes}
-        own |= {"problems": self._problems, "model": self._manifest, "settings": settings}
+        own = {"seed": self._plan.seed, "plan": dataclasses.asdict(self._counts), "batches": self._shapes}
+        own |= {"problems": self._problems, "model": self._plan.model.manifest, "settings": settings}
         write_json(folder / "env.json", {**described, **conditions, **own})
 
     def _add(self, engine: str, folder: Path) -> None:
-        settings, device = engine_settings(self._settings, engine), self._device.torch
-        splits, description = self._splits, self._description
-        build = (settings, self._seed, self._manifest, self._folder, splits["train"], description, device)
-        built, generators, _ = build_arm(*build)
-        own = (built.model, splits, description["pad_token_id"], Settings.of(settings), self._seed, device, generators)
-        steps = ProfiledSteps(*own, self._plan)
+        plan, device = engine_plan(self._plan, engine), self._device.torch
+        arm = Arm.of(plan, self._tokens, device)
+        steps = ProfiledSteps(arm.subject(plan, self._tokens.data(plan.settings["task"])), device, self._counts)
         p50 = steps.timed()
         trace = steps.trace()
         found = windows(trace)

@@ -8,8 +8,9 @@ import json
 import shutil
 import warnings
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -22,18 +23,17 @@ from peft_tradeoffs.inputs.tokens import Split, load_tokens
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
 from peft_tradeoffs.measure.energy import IdlePower
-from peft_tradeoffs.measure.gpu import Clocks
-from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE, Phases, process_age_s
+from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE
 from peft_tradeoffs.runs.progress import TerminalReporter
 from peft_tradeoffs.tasks.metrics import said
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.attention import check_padding, choose_kernels, no_mask
-from peft_tradeoffs.training.batches import longest_text, padded_length, shortest_texts
-from peft_tradeoffs.training.methods import hold_as_computed
+from peft_tradeoffs.training.batches import Data, longest_text, padded_length, shortest_texts
+from peft_tradeoffs.training.job import Plan
 from peft_tradeoffs.training.state import RunDirectory
-from peft_tradeoffs.training.step import BlockGenerators, autocast
-from peft_tradeoffs.training.summary import Outcome, check, summarise
+from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject, autocast
+from peft_tradeoffs.training.summary import Bench, Outcome, check, summarise
 
 PADDED = 8  # texts by which a model shows whether it reads padding
 WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
@@ -64,46 +64,30 @@ def prepare_process(
     return open_device(settings["device"], settings["allow_shared_gpu"], idle, waiting)
 
 
-def run(
-    directory: RunDirectory,
-    seed: int,
-    conditions: dict[str, Any],
-    manifest: dict[str, Any],
-    model_folder: Path,
-    tokens: Path,
-    threads: int,
-    device: Device,
-    apart_s: float,
-    keep_weights: bool = True,
-) -> None:
+def run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     """Train one seed of an arm, or go on with it, and publish its results in `directory`.
 
-    `apart_s`: seconds before its first run that the process waited for another writer of its runs, or did what belongs
-    to none of them. `keep_weights`: where the settings save weights, save them. Running out of memory and a loss that
-    is not finite are results too. Raises Interrupted, the state saved, if the process must end.
+    Running out of memory and a loss that is not finite are results too. The process's random generators are left as
+    they were. Returns whether torch.compile made something. Raises Interrupted, the state saved, if the process must
+    end.
     """
-    settings = conditions["settings"]
-    reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {seed}")
+    with engine.Randomness.kept(bench.device.torch):
+        return _run(plan, bench, directory)
+
+
+def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
+    settings, device, phases = plan.settings, bench.device, bench.phases
+    reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {plan.seed}")
     gpu_name = environment.device_name("cuda") if device.torch.type == "cuda" else None
-    startup_s = _startup_s(device.waited_s + apart_s)
     directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name)
-    free_memory(device.torch)
-    device.isolation.begin()
-    energy, clocks = device.energy_meter(), Clocks(device.gpu)
-    meters = {"train": {"energy": energy, "clocks": clocks, "isolation": device.isolation}}
-    phases = Phases(device.torch, device.isolation.process_MiB, meters)
     phases.switch("load")
-    splits, description = load_tokens(tokens)
+    tokens = Tokens(*load_tokens(plan.tokens))
     results = directory.results
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     outcome = Outcome()
-    saved = settings["save_weights"] and keep_weights
     try:
-        _train(
-            *(outcome, settings, seed, manifest, model_folder, splits, description, directory, device, phases),
-            *(reporter, saved),
-        )
+        _train(plan, bench, directory, reporter, tokens, outcome)
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         ran_out, outcome.oom_bytes = refused_bytes(error)
         if not ran_out:
@@ -119,10 +103,7 @@ def run(
     directory.interruption.hold()  # a few seconds more, and nothing of the run is to be done again
     attempts = directory.attempts.end(outcome.status)
 
-    summary = summarise(
-        *(settings, seed, description, manifest["pretrained"], outcome, phases, energy, device, startup_s),
-        *(_compiled_before(outcome), attempts, directory.fingerprint),
-    )
+    summary = summarise(plan, bench, tokens.description, outcome, attempts)
     _write_csv(results / "summary.csv", [{**summary, "null_reasons": json.dumps(summary["null_reasons"])}])
     rows = outcome.trained.progress.rows if outcome.trained else []
     for row in rows:
@@ -131,120 +112,120 @@ def run(
     files.write_json(
         results / "env.json",
         {
-            **environment.describe(settings["device"], threads, device.gpu, device.no_gpu),
-            "under_load": clocks.totals() if device.gpu else None,
+            **environment.describe(settings["device"], bench.threads, device.gpu, device.no_gpu),
+            "under_load": bench.clocks.totals() if device.gpu else None,
             "other_processes": device.isolation.others(),
             "attempts": attempts,
             "attention_mask": outcome.trained.progress.mask if outcome.trained else None,
             "head": outcome.head,
             "targets": outcome.targets,
-            "seed": seed,
-            "fingerprint": directory.fingerprint,
-            **{key: conditions[key] for key in ("data_sha256", "model_sha256", "code_sha256")},
-            "model": manifest,
+            "seed": plan.seed,
+            "fingerprint": plan.fingerprint,
+            **{key: plan.conditions[key] for key in ("data_sha256", "model_sha256", "code_sha256")},
+            "model": plan.model.manifest,
             "settings": settings,
         },
     )
     directory.publish(summary)
     reporter.done(_last_line(summary))
+    return bool(outcome.trained and outcome.trained.progress.compile_s)
 
 
-def build_arm(
-    settings: dict[str, Any],
-    seed: int,
-    manifest: dict[str, Any],
-    model_folder: Path,
-    train: Split,
-    description: dict[str, Any],
-    device: torch.device,
-) -> tuple[methods.Built, BlockGenerators | None, str | None]:
-    """The model of an arm on `device`, its generators of dropout, and what its frozen linear layers are held in."""
-    # torch.compile recomputes dropout by itself, and cannot trace generators of our own.
-    own = device.type == "cuda" and settings["gradient_checkpointing"] and not settings["compile"]
-    generators = BlockGenerators(seed) if own else None
-    choose_kernels(no_mask)  # as when the process began: an earlier seed may have left some out
-    built = methods.build(
-        model_folder,
-        peft=settings["peft"],
-        quantization=settings["quantization"],
-        gradient_checkpointing=settings["gradient_checkpointing"],
-        gradient_checkpointing_kwargs=generators.checkpoint_arguments() if generators else None,
-        head=settings["head"],
-        task=settings["task"],
-        num_labels=description["num_labels"],
-        pad_token_id=description["pad_token_id"],
-        seed=seed,
-        device=str(device),
-        dtype=settings["dtype"],
-        labels=description["labels"],
-    )
-    if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
-        adapter = built.model.peft_config["default"]
-        adapter.base_model_name_or_path, adapter.revision = manifest["path"], manifest["revision"]
-    held = hold_as_computed(built.model, settings["precision"], device, longest_text(train))
-    free_memory(device)  # the workspaces of its forward pass are no weights
-    return built, generators, held
+class Tokens(NamedTuple):
+    """Tokenised splits by name, and their description."""
+
+    splits: dict[str, Split]
+    description: dict[str, Any]
+
+    def data(self, task: str) -> Data:
+        """What a model of this task is trained on. Raises InputError for targets that cannot be scaled."""
+        return Data.of(self.splits, self.description["pad_token_id"], task)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The model of an arm on the device."""
+
+    built: methods.Built
+    generators: BlockGenerators | None  # of its dropout
+    frozen_linear_dtype: str | None  # what most of its frozen linear layers are held in
+
+    @classmethod
+    def of(cls, plan: Plan, tokens: Tokens, device: torch.device) -> "Arm":
+        """Build the model that a plan asks for."""
+        settings = plan.settings
+        # torch.compile recomputes dropout by itself, and cannot trace generators of our own.
+        own = device.type == "cuda" and settings["gradient_checkpointing"] and not settings["compile"]
+        generators = BlockGenerators(plan.seed) if own else None
+        choose_kernels(no_mask)  # as when the process began: an earlier seed may have left some out
+        built = methods.build(
+            plan.model.path,
+            methods.Recipe.of(settings),
+            methods.Outputs.of(tokens.description),
+            plan.seed,
+            str(device),
+            generators.checkpoint_arguments() if generators else None,
+        )
+        manifest = plan.model.manifest
+        if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
+            adapter = built.model.peft_config["default"]
+            adapter.base_model_name_or_path, adapter.revision = manifest["path"], manifest["revision"]
+        held = methods.hold_as_computed(
+            built.model, settings["precision"], device, longest_text(tokens.splits["train"])
+        )
+        free_memory(device)  # the workspaces of its forward pass are no weights
+        return cls(built, generators, held)
+
+    def subject(self, plan: Plan, data: Data) -> Subject:
+        """What is trained by the settings of a plan."""
+        return Subject(self.built.model, data, Settings.of(plan.settings), plan.seed, self.generators)
 
 
 def _train(
-    outcome: Outcome,
-    settings: dict[str, Any],
-    seed: int,
-    manifest: dict[str, Any],
-    model_folder: Path,
-    splits: dict[str, Any],
-    description: dict[str, Any],
-    directory: RunDirectory,
-    device: Device,
-    phases: Phases,
-    reporter: TerminalReporter,
-    save_weights: bool,
+    plan: Plan, bench: Bench, directory: RunDirectory, reporter: TerminalReporter, tokens: Tokens, outcome: Outcome
 ) -> None:
     """Build, train and save; `outcome` keeps what was reached should memory run out."""
-    cuda = device.torch.type == "cuda"
+    settings, device = plan.settings, bench.device.torch
+    cuda = device.type == "cuda"
     outcome.held_before = requested_bytes() if cuda else None
-    built, generators, outcome.frozen_linear_dtype = build_arm(
-        settings, seed, manifest, model_folder, splits["train"], description, device.torch
-    )
+    arm = Arm.of(plan, tokens, device)
+    built, outcome.frozen_linear_dtype = arm.built, arm.frozen_linear_dtype
     outcome.parameters, outcome.head = built.parameters, methods.head_facts(built)
     outcome.training_bytes = methods.training_bytes(built.model)
-    if cuda:
+    if outcome.held_before is not None:
         outcome.weights_measured = requested_bytes() - outcome.held_before
     _check_space(directory.path, built)
     try:
-        _check_padding(built.model, splits["train"], description["pad_token_id"], settings["precision"], device.torch)
+        _check_padding(built.model, tokens, settings["precision"], device)
     except methods.REFUSALS as error:  # that PEFT raises only where the model computes
         if not built.is_peft or refused_bytes(error)[0]:
             raise
         kind = settings["peft"]["peft_type"] + (" on a quantised model" if settings["quantization"] else "")
         raise InputError(f"{kind} cannot compute: {methods.said(error)}; choose another peft_type") from error
-    free_memory(device.torch)
-    trainer = engine.Trainer(
-        *(built.model, splits, description["pad_token_id"], engine.Settings.of(settings), seed, device.torch),
-        *(directory, reporter, phases, generators),
-    )
-    outcome.reached = trainer.result
-    outcome.trained = trained = trainer.train()
+    free_memory(device)
+    data = tokens.data(settings["task"])
+    watch = engine.Watch(directory, reporter)
+    outcome.trained = trained = engine.train(arm.subject(plan, data), device, bench.phases, watch, outcome.ask)
     if trained.logits is None:
         outcome.status, outcome.failed_phase = "diverged", "train"
         return
-    phases.switch("save")
+    bench.phases.switch("save")
     directory.confirm()
-    task = TASKS[settings["task"]]
-    test = task.predicted(splits["test"].rows, splits["test"].labels, trained.logits)
+    task, split = TASKS[settings["task"]], tokens.splits["test"]
+    test = task.predicted(split.rows, split.labels, trained.logits)
     outcome.prediction_spread = task.spread(test)
-    if save_weights:
+    if settings["save_weights"] and bench.keep_weights:
         weights = directory.results / WEIGHTS[built.is_peft]
-        forward = functools.partial(
-            _logits, built.model, longest_text(splits["train"]), settings["precision"], device.torch
-        )
-        outcome.targets = methods.save(built, weights, trainer.scale, forward)
+        text = longest_text(tokens.splits["train"])
+        forward = functools.partial(_logits, built.model, text, settings["precision"], device)
+        outcome.targets = methods.save(built, weights, data.scale, forward)
         if not built.is_peft:
-            for name in tokenizer_files(set(manifest["files"])):
-                shutil.copyfile(model_folder / name, weights / name)
+            for name in tokenizer_files(set(plan.model.manifest["files"])):
+                shutil.copyfile(plan.model.path / name, weights / name)
     task.write(directory.results / "predictions.csv", test)
     if trained.heldout_logits is not None:
-        heldout = task.predicted(splits["heldout"].rows, splits["heldout"].labels, trained.heldout_logits)
+        split = tokens.splits["heldout"]
+        heldout = task.predicted(split.rows, split.labels, trained.heldout_logits)
         task.write(directory.results / "predictions_heldout.csv", heldout)
 
 
@@ -257,13 +238,12 @@ def _logits(model: torch.nn.Module, text: torch.Tensor, precision: str, device: 
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 
 
-def _check_padding(
-    model: torch.nn.Module, split: Split, pad_token_id: int, precision: str, device: torch.device
-) -> None:
+def _check_padding(model: torch.nn.Module, tokens: Tokens, precision: str, device: torch.device) -> None:
     """Raise InputError for a model that reads the padding beside a text."""
+    split = tokens.splits["train"]
     texts = [text.to(device) for text in shortest_texts(split, PADDED)]
     context = functools.partial(autocast, precision, device)
-    check_padding(model, texts, padded_length(split.lengths), pad_token_id, context)
+    check_padding(model, texts, padded_length(split.lengths), tokens.description["pad_token_id"], context)
 
 
 def _last_line(summary: dict[str, Any]) -> str:
@@ -274,27 +254,6 @@ def _last_line(summary: dict[str, Any]) -> str:
         return f"diverged: loss not finite at step {summary['diverged_step']}"
     value = "undefined" if summary["metric_value"] is None else f"{summary['metric_value']:.4f}"
     return f"{said(summary)} {value}  {summary['train_s']:.1f} s of training"
-
-
-_first_run = True  # of this process
-
-
-_compiled = False  # by a run of this process
-
-
-def _compiled_before(outcome: Outcome) -> bool:
-    """Whether an earlier run of this process compiled what this one trained with."""
-    global _compiled
-    before = _compiled
-    _compiled |= bool(outcome.trained and outcome.trained.progress.compile_s)
-    return before
-
-
-def _startup_s(waited_s: float) -> float | None:
-    """Seconds from the start of the process to its first run, but for those waited; None for the runs after it."""
-    global _first_run
-    first, _first_run = _first_run, False
-    return max(0.0, process_age_s() - waited_s) if first else None
 
 
 def _check_space(folder: Path, built: methods.Built) -> None:

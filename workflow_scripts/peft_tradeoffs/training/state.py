@@ -1,12 +1,21 @@
-"""A run's directory: state while it trains, results when it is done. Cheap to import."""
+"""A run's directory: state while it trains, results when it is done. Cheap to import: torch comes with a state.
+
+A state is as torch writes it, with the SHA-256 of all its bytes behind them: no part of it can change unseen. The zip
+file's own checksums do not cover its headers, and torch does not ask for them.
+"""
 
 import errno
+import hashlib
+import os
 import pickle
+import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError
@@ -24,6 +33,9 @@ STATE_ERRORS = (
     AttributeError,
     pickle.UnpicklingError,
 )
+PREFIX, DIGITS = b"\nsha256 ", 64
+TRAILER = len(PREFIX) + DIGITS  # bytes
+CHUNK = 2**20  # bytes
 
 
 class RunDirectory:
@@ -100,7 +112,6 @@ class RunDirectory:
         One that is not as it was written (a node or a disk that failed) is reported on stderr, and the run begins anew.
         """
         from peft_tradeoffs.measure.devices import refused_bytes
-        from peft_tradeoffs.training import state_file
 
         self._saved_at = time.monotonic()
         for left in self._state.glob(f".{self._checkpoint.name}.*.tmp"):  # by a process that was killed
@@ -109,8 +120,8 @@ class RunDirectory:
             return None
         try:
             if self.attempts.damaged:
-                raise state_file.Damaged("attempts.json beside it, which belongs to it, is damaged")
-            state = state_file.read(self._checkpoint)
+                raise Damaged("attempts.json beside it, which belongs to it, is damaged")
+            state = read_state(self._checkpoint)
             return state if state["fingerprint"] == self.fingerprint else None
         except STATE_ERRORS as error:
             # EINVAL is what torch makes of a file that ends too early.
@@ -118,7 +129,7 @@ class RunDirectory:
             if of_system or refused_bytes(error)[0]:
                 raise
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        except state_file.Damaged as damage:
+        except Damaged as damage:
             reason = str(damage)
         print(
             f"{self._checkpoint}: the saved state cannot be used, so the run begins anew ({reason})",
@@ -147,11 +158,9 @@ class RunDirectory:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state; the one before stays until this one is whole. Raises LockLost if the run is another's."""
-        from peft_tradeoffs.training import state_file
-
         self._lock.confirm()
         with files.atomic(self._checkpoint) as temporary:
-            state_file.write({"fingerprint": self.fingerprint, **state}, temporary)
+            write_state({"fingerprint": self.fingerprint, **state}, temporary)
         self.attempts.write_status()
         self._saved_at = time.monotonic()
 
@@ -191,6 +200,76 @@ class RunDirectory:
         return _fingerprint(summary) == self.fingerprint
 
 
+class Damaged(Exception):
+    """The file is not what was written; the message says in what way."""
+
+
+def write_state(state: dict[str, Any], path: Path) -> None:
+    """Write `state` (tensors and plain values) to `path`. Raises OSError, for a full disk say."""
+    import torch
+
+    with path.open("wb") as file, ThreadPoolExecutor(1) as pool:
+        hashing = _Hashing(file, pool)
+        try:
+            torch.save(state, hashing)
+        except (RuntimeError, OSError):
+            if hashing.error is not None:
+                raise hashing.error from None
+            raise
+        file.write(PREFIX + hashing.hexdigest().encode())
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state in `path`, its tensors on the CPU. Raises Damaged if it is not, byte by byte, what was written."""
+    import torch
+
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END) - TRAILER
+        if size < 0:
+            raise Damaged("it is cut off")
+        file.seek(size)
+        trailer = file.read()
+        if not re.fullmatch(re.escape(PREFIX) + rb"[0-9a-f]{%d}" % DIGITS, trailer):
+            raise Damaged("it does not end in its SHA-256: it is cut off, or not a state of this version")
+        file.seek(0)
+        if _sha256(file.read, size) != trailer[len(PREFIX) :].decode():
+            raise Damaged("its content is not that of its SHA-256")
+        file.seek(0)
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+class _Hashing:
+    """An open file that hashes what is written to it, large parts while they are written, and keeps the disk's error.
+
+    torch may answer a write that failed with an error of its own, which does not name it.
+    """
+
+    def __init__(self, file: BinaryIO, pool: ThreadPoolExecutor) -> None:
+        self._file, self._pool = file, pool
+        self._hash = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, part: bytes | memoryview) -> int:
+        large = len(part) >= CHUNK
+        hashed: Future[None] | None = self._pool.submit(self._hash.update, part) if large else None
+        try:
+            return self._file.write(part)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        finally:
+            if hashed is None:
+                self._hash.update(part)
+            else:
+                hashed.result()  # the memory is torch's again after this
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
 def _fingerprint(summary: Path) -> Any:
     """What a summary gives as its fingerprint; None if it is not there, or no summary."""
     try:
@@ -205,3 +284,11 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _sha256(read: Callable[[int], bytes], size: int) -> str:
+    digest = hashlib.sha256()
+    while size > 0 and (part := read(min(size, CHUNK))):
+        digest.update(part)
+        size -= len(part)
+    return digest.hexdigest()

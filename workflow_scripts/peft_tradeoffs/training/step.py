@@ -1,8 +1,12 @@
-"""One optimizer step that finds all it needs on the device, so that a CUDA graph can hold it."""
+"""One optimizer step that finds all it needs on the device, and the engines that take it.
+
+Eagerly, or each padded length as one CUDA graph.
+"""
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +16,17 @@ from torch import nn
 
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.attention import Mask
-from peft_tradeoffs.training.batches import ResidentSplit
+from peft_tradeoffs.training.batches import Data, ResidentSplit
+
+WARM_UP = 2  # passes before a capture: libraries allocate, kernels are compiled and chosen
 
 Pair = tuple[torch.Generator, torch.Generator]
+Shape = tuple[int, int]  # texts, padded length
+Weight = int | torch.Tensor  # what a mean loss is a mean over: a count, or [] on the device
 
 
 class BlockGenerators:
-    """A pair of CUDA generators a checkpointed block, taken in the order in which the blocks run."""
+    """A pair of CUDA generators per checkpointed block, taken in the order in which the blocks run."""
 
     def __init__(self, seed: int) -> None:
         torch.cuda.init()  # makes the default generators
@@ -120,6 +128,22 @@ class Settings:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is trained, and all that decides what becomes of it."""
+
+    model: nn.Module
+    data: Data
+    settings: Settings
+    seed: int
+    generators: BlockGenerators | None = None  # of gradient checkpointing on a GPU, where it is not compiled
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Those that are trained, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+
 class TrainingStep:
     """Gather a batch, forward, backward, clip, update; called with the batch's shape alone.
 
@@ -128,29 +152,26 @@ class TrainingStep:
 
     def __init__(
         self,
-        model: nn.Module,
+        subject: Subject,
         data: ResidentSplit,
         mask: Mask,
-        parameters: dict[str, nn.Parameter],
         optimizer: torch.optim.Optimizer,
         rates: list[float],
-        settings: Settings,
-        generators: BlockGenerators | None = None,
     ) -> None:
-        """`rates`: the learning rate of every step; `generators`: of checkpointed blocks, on a GPU."""
+        """`data`: what batches are taken from; `rates`: the learning rate of every step."""
         device = data.lengths.device
         # fused AdamW reads fp32 rates on a GPU; on a CPU the rate is used as it is
         kind = torch.float64 if device.type == "cpu" else torch.float32
-        self.parameters = parameters
-        self._forward: Callable[..., Any] = model
-        self._data, self._mask, self._settings, self._device = data, mask, settings, device
-        self._optimizer, self._generators = optimizer, generators
-        self._task = TASKS[settings.task]
+        self.parameters = subject.parameters
+        self._forward: Callable[..., Any] = subject.model
+        self._data, self._mask, self._settings, self._device = data, mask, subject.settings, device
+        self._optimizer, self._generators = optimizer, subject.generators
+        self._task = TASKS[subject.settings.task]
         self._run_rates = torch.tensor(rates, dtype=kind, device=device)
         self._rates = self._run_rates[:0]  # of the epoch's batches
         self._rate = torch.zeros((), dtype=kind, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)  # in the epoch
-        self._order = torch.zeros(0, settings.batch_size, dtype=torch.int64, device=device)
+        self._order = torch.zeros(0, subject.settings.batch_size, dtype=torch.int64, device=device)
         self._losses = torch.zeros(0, device=device)
         for group in optimizer.param_groups:
             group["lr"] = self._rate
@@ -184,28 +205,35 @@ class TrainingStep:
         self._place += 1
 
     def backward(self, rows: int, length: int) -> torch.Tensor:
-        """Gradients of the batch's mean loss, which is returned; parts count by their weight in the whole batch."""
+        """Gradients of the batch's mean loss, which is returned; parts count by their weight in that of the batch.
+
+        A batch in one part is left as it is.
+        """
         indices = self._order.index_select(0, self._place)[0, :rows]
-        parts = torch.tensor_split(indices, min(rows, self._settings.gradient_accumulation_steps))
-        whole = self._task.weight(self._data.labels, indices)
+        whole = self._weight(indices)
         losses = []
+        parts = torch.tensor_split(indices, min(rows, self._settings.gradient_accumulation_steps))
         for part in parts:
             loss, weight = self.forward(part, length)
-            if len(parts) > 1:  # a single part is left untouched
+            if len(parts) > 1:
                 loss = loss * (weight / whole)
             loss.backward()
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def forward(self, part: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor | int]:
-        """Mean loss of the texts `part` [b], and its weight."""
+    def forward(self, part: torch.Tensor, length: int) -> tuple[torch.Tensor, Weight]:
+        """Mean loss of the texts `part` [b], and the weight of that mean."""
         if self._generators is not None:
             self._generators.begin()
         inputs, sizes, labels = self._data.gather(part, length)
         mask = self._mask(sizes, length, self._settings.dtype)
         with autocast(self._settings.precision, self._device):
             output = self._forward(**inputs, attention_mask=mask, labels=labels)
-            return self._task.loss(output), self._task.weight(self._data.labels, part)
+            return self._task.loss(output), self._weight(part)
+
+    def _weight(self, rows: torch.Tensor) -> Weight:
+        """What the mean loss of the texts `rows` [b] is a mean over. Known before any forward pass."""
+        return self._task.weight(self._data.labels, rows)
 
     def drop_gradients(self) -> None:
         """Free the gradients; the next backward pass makes new ones instead of adding to them."""
@@ -215,6 +243,95 @@ class TrainingStep:
     def losses(self, start: int, end: int) -> list[float]:
         """Losses of the epoch's batches `start` to `end`; waits for the device."""
         return self._losses[start:end].tolist()
+
+
+class EagerSteps:
+    """Launches every kernel from Python."""
+
+    name = "eager"
+    capture_s = 0.0
+
+    def __init__(self, step: TrainingStep, compiled: bool, generators: BlockGenerators | None) -> None:
+        self._step, self._compiled, self._generators = step, compiled, generators
+        self._seen: set[Shape] = set()
+        self.compile_s = 0.0
+
+    def prepare(self, shapes: Iterable[Shape], stop: Callable[[], object] = lambda: None) -> None:
+        """Compile for shapes not seen yet, longest first, outside the timed steps; none after `stop` gives a value."""
+        if not self._compiled:
+            return
+        with _kept(self._generators):
+            for shape in _longest_first(set(shapes) - self._seen):
+                if stop():
+                    return
+                began = time.perf_counter()
+                _warm_up(self._step, shape)
+                self.compile_s += time.perf_counter() - began
+                self._seen.add(shape)
+
+    def __call__(self, shape: Shape) -> None:
+        self._step(*shape)
+
+
+class CapturedSteps:
+    """Replays one CUDA graph per shape, all in one memory pool; the same kernels in the same order as eager steps."""
+
+    name = "captured"
+
+    def __init__(self, step: TrainingStep, compiled: bool, generators: BlockGenerators | None) -> None:
+        self._step, self._compiled, self._generators = step, compiled, generators
+        self._graphs: dict[Shape, torch.cuda.CUDAGraph] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+        self.capture_s = self.compile_s = 0.0
+
+    def prepare(self, shapes: Iterable[Shape], stop: Callable[[], object] = lambda: None) -> None:
+        """Capture shapes not seen yet, longest first so that the pool serves them all; none after `stop` gives a value.
+
+        Raises CaptureError, with the state of the device as it was, if a step cannot be captured, or not in the memory
+        that there is: graphs take more than the steps themselves.
+        """
+        with _kept(self._generators):
+            for shape in _longest_first(set(shapes) - set(self._graphs)):
+                if stop():
+                    return
+                began = time.perf_counter()
+                try:
+                    self._stream.wait_stream(torch.cuda.current_stream())
+                    with torch.cuda.stream(self._stream):
+                        _warm_up(self._step, shape)
+                    torch.cuda.current_stream().wait_stream(self._stream)
+                except torch.OutOfMemoryError as error:
+                    self._step.drop_gradients()
+                    raise CaptureError(str(error).splitlines()[0]) from None
+                warm = time.perf_counter()
+                self._graphs[shape] = self._capture(shape)
+                self.capture_s += time.perf_counter() - (warm if self._compiled else began)
+                self.compile_s += warm - began if self._compiled else 0.0
+
+    def __call__(self, shape: Shape) -> None:
+        self._graphs[shape].replay()
+
+    def _capture(self, shape: Shape) -> torch.cuda.CUDAGraph:
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        untouched = generator.clone_state()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        if self._generators is not None:
+            self._generators.register(graph)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                self._step(*shape)
+        except RuntimeError as error:
+            generator.graphsafe_set_state(untouched)  # a broken capture leaves the generator unusable
+            self._step.drop_gradients()
+            torch.cuda.set_stream(stream)  # a capture that fails to end leaves its own
+            reason = str(error.__context__ or error).strip().splitlines()[0]  # leaving the capture raises a second one
+            raise CaptureError(reason) from None
+        return graph
+
+
+class CaptureError(Exception):
+    """A step that cannot be a CUDA graph; the message says why."""
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
@@ -260,3 +377,33 @@ def linear_schedule(step: int, warmup: int, total: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return (total - step) / max(1, total - warmup)
+
+
+def _longest_first(shapes: set[Shape]) -> list[Shape]:
+    return sorted(shapes, key=lambda shape: (-shape[0] * shape[1], shape))
+
+
+@contextlib.contextmanager
+def _kept(generators: BlockGenerators | None) -> Iterator[None]:
+    """Put the blocks' generators back at the end; anew after a broken capture, which leaves them unusable."""
+    before = generators.state() if generators is not None else []
+    try:
+        yield
+    except CaptureError:
+        if generators is not None:
+            generators.renew(before)
+        raise
+    if generators is not None:
+        generators.load(before)
+
+
+def _warm_up(step: TrainingStep, shape: Shape) -> None:
+    """Forward and backward passes that leave weights, optimizer and random state as they were."""
+    device = next(iter(step.parameters.values())).device
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        for _ in range(WARM_UP):
+            step.backward(*shape)
+            step.drop_gradients()
+    if cuda:
+        torch.cuda.synchronize()

@@ -1,4 +1,7 @@
-"""summary.json of a run, whether it was completed or not; schemas/summary.schema.json describes every key."""
+"""What a run is measured with, what it came to, and summary.json of both.
+
+Of every run, whether it was completed or not; schemas/summary.schema.json describes every key.
+"""
 
 import datetime
 from collections.abc import Callable
@@ -10,13 +13,14 @@ import numpy as np
 
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.measure import environment
-from peft_tradeoffs.measure.devices import Device
-from peft_tradeoffs.measure.energy import EnergyMeter
+from peft_tradeoffs.measure.devices import Device, free_memory
+from peft_tradeoffs.measure.gpu import Clocks
 from peft_tradeoffs.measure.phases import MASK, MIB, NO_GPU, PREPARE, STATE, Phases, step_percentiles
 from peft_tradeoffs.runs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
+from peft_tradeoffs.training.job import Plan
 from peft_tradeoffs.training.probe import WARM_STEPS
 
 SETTINGS = (
@@ -29,6 +33,26 @@ OF_ONE_ENGINE = (
 )
 NO_HELDOUT = "the data set has no heldout split"
 TIMED = ("load", MASK, "probe", PREPARE, "evaluate", "save", STATE)
+
+
+class Bench:
+    """What a run is done and measured with: a device, and meters of its own."""
+
+    def __init__(
+        self, device: Device, *, threads: int, keep_weights: bool, startup_s: float | None, compiled_before: bool
+    ) -> None:
+        """Clear the device for the run, and begin to watch it.
+
+        `keep_weights`: where the settings save weights, save them. `startup_s`: seconds from the start of the process
+        to its first run; None for the runs after it. `compiled_before`: by an earlier run of the process.
+        """
+        self.device, self.threads, self.keep_weights = device, threads, keep_weights
+        self.startup_s, self.compiled_before = startup_s, compiled_before
+        free_memory(device.torch)
+        device.isolation.begin()
+        self.energy, self.clocks = device.energy_meter(), Clocks(device.gpu)
+        meters = {"train": {"energy": self.energy, "clocks": self.clocks, "isolation": device.isolation}}
+        self.phases = Phases(device.torch, device.isolation.process_MiB, meters)
 
 
 @dataclass
@@ -47,24 +71,22 @@ class Outcome:
     held_before: int | None = None  # CUDA bytes
     weights_measured: int | None = None  # CUDA bytes
     trained: engine.Result | None = None
-    reached: Callable[[], engine.Result | None] | None = None  # of a training that has begun
+    reached: Callable[[], engine.Result] | None = None  # of a training that has begun
+
+    def ask(self, reached: Callable[[], engine.Result]) -> None:
+        """Have `reached` say what was reached, should memory run out."""
+        self.reached = reached
 
 
 def summarise(
-    settings: dict[str, Any],
-    seed: int,
-    description: dict[str, Any],
-    pretrained: bool,
-    outcome: Outcome,
-    phases: Phases,
-    energy: EnergyMeter,
-    device: Device,
-    startup_s: float | None,
-    compiled_before: bool,
-    attempts: list[dict[str, Any]],
-    fingerprint: str,
+    plan: Plan, bench: Bench, description: dict[str, Any], outcome: Outcome, attempts: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The summary of a run. Raises jsonschema.ValidationError, or ValueError for a null without a reason."""
+    """The summary of a run on tokens of this description, after these attempts at it.
+
+    Raises jsonschema.ValidationError, or ValueError for a null without a reason.
+    """
+    settings, pretrained = plan.settings, plan.model.manifest["pretrained"]
+    device, phases = bench.device, bench.phases
     memory, reasons = phases.summary()
     trained, cuda, task = outcome.trained, device.torch.type == "cuda", TASKS[settings["task"]]
     shared, no_shared = device.isolation.shared()
@@ -74,7 +96,7 @@ def summarise(
         "oom_bytes": outcome.oom_bytes,
         "diverged_step": trained.diverged_step if trained else None,
         **{key: settings[key] for key in SETTINGS},
-        "seed": seed,
+        "seed": plan.seed,
         "positive_class": task.positive_class(description["labels"]),
         "pretrained": pretrained,
         "engine": trained.engine if trained else settings["engine"],
@@ -87,7 +109,7 @@ def summarise(
         **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
         "heldout_rows": description["rows"].get("heldout"),
         **{f"truncated_{split}": description["truncated"][split] for split in ("train", "test")},
-        "startup_s": startup_s,
+        "startup_s": bench.startup_s,
         **{f"{phase}_s": phases.seconds.get(phase) for phase in TIMED},
         **memory,
         "held_before_MiB": _mib(outcome.held_before),
@@ -97,7 +119,7 @@ def summarise(
         "wall_s": wall_s(attempts),
         "queue_s": queue_s(attempts),
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "fingerprint": fingerprint,
+        "fingerprint": plan.fingerprint,
         **(_counts(outcome.parameters) if outcome.parameters else {}),
         **({"frozen_linear_dtype": outcome.frozen_linear_dtype} if outcome.parameters else {}),
     }
@@ -125,10 +147,10 @@ def summarise(
         reasons |= dict.fromkeys(("held_before_MiB", "weights_measured_MiB"), NO_GPU)
     if trained is not None:
         progress = trained.progress
-        meter, no_energy = energy.summary(progress.samples, device.idle_power_W, device.no_idle_power)
+        meter, no_energy = bench.energy.summary(progress.samples, device.idle_power_W, device.no_idle_power)
         for found, why in (
             _training(trained),
-            _compiling(progress, settings["compile"], compiled_before),
+            _compiling(progress, settings["compile"], bench.compiled_before),
             _quality(trained, settings, pretrained, outcome.prediction_spread),
             (meter, no_energy),
             _of_two_engines(progress),
