@@ -16,7 +16,8 @@ AXES = ("dataset", "model", "arm", "seed")
 @functools.cache
 def json_schema(name: str) -> dict[str, Any]:
     """A schema of schemas/ that is written as JSON: "summary", "peft", "metrics" and others. Not to be changed."""
-    return json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    schema: dict[str, Any] = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    return schema
 
 
 def add_grid(parser: argparse.ArgumentParser) -> None:

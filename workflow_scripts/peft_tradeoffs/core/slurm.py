@@ -61,9 +61,9 @@ def queued_s() -> float | None:
         return None if found is None else 0.0
     try:
         done = command("scontrol", "show", "job", str(found["job_id"]), "--oneliner", timeout_s=30)
-        times = [re.search(rf"{key}=(\S+)", done.stdout)[1] for key in (r"\bEligibleTime", r"\bStartTime")]
-        eligible, start = map(datetime.datetime.fromisoformat, times)
-    except (OSError, subprocess.TimeoutExpired, TypeError, ValueError):  # no scontrol, no answer, "Unknown"
+        times = [re.search(rf"{key}=(\S+)", done.stdout) for key in (r"\bEligibleTime", r"\bStartTime")]
+        eligible, start = (datetime.datetime.fromisoformat(time[1]) for time in times if time)
+    except (OSError, subprocess.TimeoutExpired, ValueError):  # no scontrol, no answer, "Unknown"
         return None
     queued_s = (start - eligible).total_seconds()
     if queued_s < 0:  # the controller's clock was set back meanwhile

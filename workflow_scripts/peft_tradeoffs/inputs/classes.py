@@ -91,7 +91,7 @@ def classify(
     if among:
         for split, names in spelled.items():
             _miss(names, tables[split], label, faults[split], among)
-    classes: dict[Hashable, Found] = defaultdict(Found)
+    classes: dict[tuple[str, Any], Found] = defaultdict(Found)
     for split, names in spelled.items():
         for name, count in Counter(names).items():
             if name:
@@ -153,7 +153,7 @@ def _keys(names: set[str]) -> dict[str, tuple[str, Any]]:
     scientific = all(
         NUMBER.fullmatch(text) or SCIENTIFIC.fullmatch(text) or text.lower() in MISSING for text in cleaned.values()
     )
-    keys = {}
+    keys: dict[str, tuple[str, Any]] = {}
     for name, text in cleaned.items():
         if text.lower() in BOOLEANS:
             keys[name] = ("boolean", BOOLEANS[text.lower()])

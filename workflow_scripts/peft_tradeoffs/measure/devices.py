@@ -91,7 +91,8 @@ def free_memory(device: torch.device) -> None:
 
 def requested_bytes() -> int:
     """CUDA bytes in use as asked for: without the up to 1 MiB that the allocator leaves unsplit at a block's end."""
-    return torch.cuda.memory_stats()["requested_bytes.all.current"]
+    requested: int = torch.cuda.memory_stats()["requested_bytes.all.current"]
+    return requested
 
 
 def _in_use(index: int) -> bool:

@@ -68,7 +68,8 @@ class Gpu:
     @property
     def name(self) -> str:
         """The card's name; of a MIG instance too."""
-        return self._call("nvmlDeviceGetName", self._card)
+        name: str = self._call("nvmlDeviceGetName", self._card)
+        return name
 
     def energy_J(self) -> tuple[float | None, str | None]:
         """Energy since the driver was loaded, which moves every 100 ms; or None and why."""
@@ -152,7 +153,7 @@ class Gpu:
 
     def _mig_mode(self) -> bool:
         """Whether the card's MIG mode is on now."""
-        return self._call("nvmlDeviceGetMigMode", self._card)[0] == self._nvml.NVML_DEVICE_MIG_ENABLE
+        return bool(self._call("nvmlDeviceGetMigMode", self._card)[0] == self._nvml.NVML_DEVICE_MIG_ENABLE)
 
     def _is_split(self) -> bool:
         """The same; False of a card that knows no MIG."""
@@ -208,8 +209,9 @@ def _nvml() -> ModuleType:
         import pynvml
     except ImportError as error:
         raise Unavailable(f"nvidia-ml-py is not installed ({error})") from error
-    _call(pynvml, "nvmlInit")
-    return pynvml
+    nvml: ModuleType = pynvml
+    _call(nvml, "nvmlInit")
+    return nvml
 
 
 CLOCKS = ("sm_clock_MHz", "memory_clock_MHz")

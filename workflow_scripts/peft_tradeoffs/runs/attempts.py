@@ -162,7 +162,8 @@ class Attempts:
 
     def _waited_s(self) -> float:
         since = self._waits_since  # another thread may end the wait
-        return self._all[-1]["waited_s"] + (0.0 if since is None else time.monotonic() - since)
+        waited_s: float = self._all[-1]["waited_s"]
+        return waited_s + (0.0 if since is None else time.monotonic() - since)
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._began_s
@@ -234,12 +235,14 @@ def mixed_gpus(attempts: list[dict[str, Any]]) -> bool:
 def wall_s(attempts: list[dict[str, Any]]) -> float:
     """Seconds from the start to the end of each attempt (or its last sign of life), those for a GPU left out."""
     timed = [attempt for attempt in attempts if attempt["elapsed_s"] is not None]
-    return sum(max(0.0, attempt["elapsed_s"] - attempt["waited_s"]) for attempt in timed)
+    seconds: float = sum(max(0.0, attempt["elapsed_s"] - attempt["waited_s"]) for attempt in timed)
+    return seconds
 
 
 def stood_still_s(attempts: list[dict[str, Any]]) -> float:
     """Seconds for which the attempts were suspended while they trained."""
-    return sum(attempt["stood_still_s"] for attempt in attempts)
+    seconds: float = sum(attempt["stood_still_s"] for attempt in attempts)
+    return seconds
 
 
 def queue_s(attempts: list[dict[str, Any]]) -> float | None:

@@ -91,7 +91,7 @@ async def ask(source: str, name: str) -> dict[str, str]:
 
 def read(listing: str) -> dict[str, str]:
     """States by id of a listing with a line `id|state` for each job; tasks of arrays each by its own."""
-    found = {}
+    found: dict[str, str] = {}
     for line in listing.splitlines():
         job, bar, state = line.strip().partition("|")
         if bar and state:
@@ -286,6 +286,16 @@ class Wait:
     why: str = ""  # it does not wait any longer
 
 
+class Submission(threading.local):
+    """What the plugin said of the submission that this thread is at."""
+
+    def __init__(self) -> None:
+        self.hears = False  # whether it is at one
+        self.said = ""
+        self.taken = False  # the last error was kept for the next try
+        self.refused: list[Any] = []  # jobs
+
+
 if TYPE_CHECKING:
 
     class Plugin:
@@ -360,7 +370,7 @@ class Outlasting(Plugin):
         self._told_at = 0.0
         self._looked_at = time.monotonic()
         self._unlisted: set[str] = set()
-        self._submission = threading.local()
+        self._submission = Submission()
         self._ending = threading.Event()
 
     def __post_init__(self, *arguments: Any, **options: Any) -> None:
@@ -572,15 +582,15 @@ class Outlasting(Plugin):
     def _take(self, message: str) -> bool:
         """Whether an error that is logged is one of a submission that is tried again."""
         own = self._submission
-        own.taken = getattr(own, "hears", False) and passes(message)
-        own.said = message if own.taken else getattr(own, "said", "")
+        own.taken = own.hears and passes(message)
+        own.said = message if own.taken else own.said
         return own.taken
 
     def _report_job_error_threadsafe(self, job_info: Any, msg: str) -> None:
         """Keep what is tried again to `_attempt`: the plugin reports here that sbatch refused."""
         own = self._submission
-        of_array = msg.startswith("Part of failed array") and getattr(own, "taken", False)
-        if getattr(own, "hears", False) and (of_array or passes(msg)):
+        of_array = msg.startswith("Part of failed array") and own.taken
+        if own.hears and (of_array or passes(msg)):
             own.said = own.said or msg
             own.refused.append(job_info.job)
         else:

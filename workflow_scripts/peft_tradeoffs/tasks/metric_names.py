@@ -1,7 +1,6 @@
 """What readers see of a metric: its name, which says of which class F1 is, its unit; what a margin may be."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from peft_tradeoffs.core.errors import InputError
 
@@ -16,7 +15,13 @@ NAMES = {
 }
 LONGEST = 40  # characters of a class name that are shown
 
-Row = Mapping[str, Any]  # or a pandas Series, with `metric` and `positive_class`
+
+class Row(Protocol):
+    """A row with `metric` and `positive_class`: a dict, or a pandas Series."""
+
+    def get(self, key: str, /) -> Any: ...
+    def __getitem__(self, key: str, /) -> Any: ...
+    def __contains__(self, key: object, /) -> bool: ...
 
 
 def metric_of(rows: "pd.DataFrame") -> dict[str, Any]:
@@ -43,7 +48,7 @@ def metric_name(row: Row) -> str:
 
 def said(row: Row) -> str:
     """The metric in a line of a log: by its name in the configuration, and of which class F1 is."""
-    return metric_name(row) if row["metric"] == "f1" else row["metric"]
+    return metric_name(row) if row["metric"] == "f1" else str(row["metric"])
 
 
 def metric_unit(row: Row) -> str:

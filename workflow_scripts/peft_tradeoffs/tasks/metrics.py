@@ -53,8 +53,8 @@ def of_confusion(confusion: np.ndarray) -> dict[str, float]:
 def metric_of(labels: np.ndarray, predicted: np.ndarray, metric: str, classes: int) -> float:
     """A metric of predictions [n], as a run has it."""
     if metric in ("pearson", "spearman"):
-        correlation = stats.pearsonr if metric == "pearson" else stats.spearmanr
-        return float(correlation(labels, predicted).statistic)
+        found = stats.pearsonr(labels, predicted) if metric == "pearson" else stats.spearmanr(labels, predicted)
+        return float(found.statistic)
     return of_confusion(_confusion(labels, predicted, classes))[metric]
 
 
@@ -67,7 +67,7 @@ def pseudo_values(labels: np.ndarray, predicted: np.ndarray, metric: str, classe
     """
     count = len(labels)
     if metric == "accuracy":
-        return (labels == predicted).astype(float)
+        return np.asarray(labels == predicted, dtype=float)
     if metric in ("pearson", "spearman"):
         if metric == "spearman":
             labels, predicted = stats.rankdata(labels), stats.rankdata(predicted)
