@@ -32,7 +32,7 @@ from peft_tradeoffs.config.preflight import (
     check_planned,
     check_reference,
 )
-from peft_tradeoffs.runs.slurm_resources import check_commands, check_resources
+from peft_tradeoffs.core.slurm import check_commands, check_resources
 from peft_tradeoffs.report.tracking import NONE, not_installed, project_name
 from peft_tradeoffs.report.tracking import failed_attempts
 from peft_tradeoffs.config.experiment import factors

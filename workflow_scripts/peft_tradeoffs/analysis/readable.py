@@ -20,8 +20,7 @@ from peft_tradeoffs.analysis.tables import (
     memory_key,
     random_weights,
 )
-from peft_tradeoffs.core.csv_text import to_csv
-from peft_tradeoffs.core.files import write_text
+from peft_tradeoffs.core.files import to_csv, write_text
 from peft_tradeoffs.core.text import arm_label, inert, one_line, plain
 from peft_tradeoffs.tasks.metric_names import heldout_label, metric_label, metric_of
 

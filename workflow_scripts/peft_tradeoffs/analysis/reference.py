@@ -14,8 +14,8 @@ from peft_tradeoffs.analysis.reference_files import ENV, NOISE, RUNS, checksums,
 from peft_tradeoffs.analysis.run_files import predictions_sha256, weights_sha256
 from peft_tradeoffs.analysis.tables import ARM, COLUMNS, IDENTITY, TEXT, WHOLE, read_table
 from peft_tradeoffs.core import files
-from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import AXES, run_folder
 
 # Of a run's env.json: what decides its result or its cost, and does not change from job to job.

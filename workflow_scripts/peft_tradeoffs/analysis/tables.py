@@ -12,8 +12,8 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.finished import read_summary
 from peft_tradeoffs.core import files
-from peft_tradeoffs.core.csv_text import restored
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import restored
 from peft_tradeoffs.core.seal import KEYS as SEAL
 from peft_tradeoffs.core.text import sort_runs
 from peft_tradeoffs.tasks.metric_names import metric_name

@@ -14,8 +14,8 @@ from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.finished import verified
 from peft_tradeoffs.analysis.tables import SETTINGS
 from peft_tradeoffs.core import files
-from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import AXES, json_schema, run_folder
 
 Field = dict[str, Any]

@@ -12,7 +12,7 @@ from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.positive_class import of_labels
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device
-from peft_tradeoffs.measure.energy import EnergyMeter
+from peft_tradeoffs.measure.gpu import EnergyMeter
 from peft_tradeoffs.measure.phases import MASK, MIB, NO_GPU, PREPARE, STATE, Phases, step_percentiles
 from peft_tradeoffs.runs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.tasks import metrics
