@@ -206,7 +206,7 @@ NO_WEIGHTS = "" if EXPERIMENT.keep_weights else "--no-keep-weights"
 
 
 def check_reference_key(wildcards):
-    """Before anything is trained for it: is there a reference? Its files are no input, lest they be made anew."""
+    """Before anything is trained for it: is there a reference? Its files are no input, so that Snakemake does not rebuild them."""
     run(lambda: check_reference(EXPERIMENT))
     return []
 

@@ -25,7 +25,7 @@ def read_env(folder: Path) -> dict[str, Any]:
     Raises InputError for a file that is missing, broken or changed; of runs.csv it names the runs that it lost.
     """
     path = folder / ENV
-    kinds = dict.fromkeys(("common", "arms", "checksums", "files"), (dict,))
+    kinds: dict[str, tuple[type, ...]] = dict.fromkeys(("common", "arms", "checksums", "files"), (dict,))
     what = "of a reference of this version"
     try:
         env = files.read_object(path, kinds, what, STORE)

@@ -1,4 +1,4 @@
-"""Errors a user can fix, without their secrets, and how a script ends on one. Cheap to import."""
+"""Errors a user can fix, without their secrets, and how a script ends on one."""
 
 import errno
 import os

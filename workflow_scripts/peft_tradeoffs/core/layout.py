@@ -1,4 +1,4 @@
-"""Where things stand, and the options by which scripts are told of a grid of runs. Cheap to import."""
+"""Where things stand, and the options by which scripts are told of a grid of runs."""
 
 import argparse
 import functools

@@ -1,4 +1,4 @@
-"""Slurm's commands, its queue, this process's job, and resources that no submission would survive. Cheap to import."""
+"""Slurm's commands, its queue, this process's job, and resources that no submission would survive."""
 
 import ast
 import builtins

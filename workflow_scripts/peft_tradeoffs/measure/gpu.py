@@ -1,4 +1,4 @@
-"""The GPU of a job as NVML knows it: what it is, who is on it, its clocks, its energy and power. Cheap to import."""
+"""The GPU of a job as NVML knows it: what it is, who is on it, its clocks, its energy and power."""
 
 import os
 import time

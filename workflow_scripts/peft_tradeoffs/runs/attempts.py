@@ -1,4 +1,4 @@
-"""The attempts at a run, kept beside its state, and its status while one is under way. Cheap to import."""
+"""The attempts at a run, kept beside its state, and its status while one is under way."""
 
 import contextlib
 import datetime
@@ -16,7 +16,7 @@ from peft_tradeoffs.core import files, seal, slurm
 from peft_tradeoffs.core.errors import InputError, LockLost
 from peft_tradeoffs.runs.interruption import Interrupted
 
-NO_WORD = "ended without a word"
+NO_WORD = "ended without giving a reason"
 
 
 class Attempts:

@@ -1,4 +1,4 @@
-"""How far each run of a grid and each arm's tuning is, from folders and Slurm's queue. Cheap to import."""
+"""How far each run of a grid and each arm's tuning is, from folders and Slurm's queue."""
 
 import contextlib
 import itertools
