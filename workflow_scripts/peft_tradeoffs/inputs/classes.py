@@ -4,7 +4,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -246,7 +246,7 @@ def _counted(rows: Mapping[str, int]) -> str:
     return ", ".join(said[:-1]) + " and " + said[-1]
 
 
-def _merged(named: Mapping[tuple, str], classes: Mapping[Hashable, Found]) -> list[str]:
+def _merged(named: Mapping[tuple[str, Any], str], classes: Mapping[tuple[str, Any], Found]) -> list[str]:
     """A sentence for each class of several spellings, but for outer spaces."""
     kinds = {"number": "the same number", "boolean": "the same boolean"}
     text = "the same text but for invisible characters or composed letters"
@@ -292,7 +292,9 @@ def _loosest(name: str) -> str:
     return AS_NUMBER.get(name, _value(name))
 
 
-def _alike(named: Mapping[tuple, str], classes: Mapping[Hashable, Found], doubtful: set[str]) -> list[str]:
+def _alike(
+    named: Mapping[tuple[str, Any], str], classes: Mapping[tuple[str, Any], Found], doubtful: set[str]
+) -> list[str]:
     """A sentence for each group of classes that look alike, and for one in `doubtful`, which may be a missing value."""
     rows = {name: sum(classes[key].rows.values()) for key, name in named.items()}
     groups: dict[str, list[str]] = defaultdict(list)

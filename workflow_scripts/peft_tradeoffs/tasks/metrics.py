@@ -80,7 +80,7 @@ def pseudo_values(labels: np.ndarray, predicted: np.ndarray, metric: str, classe
         confusion[cell] -= 1
         without[cell] = of_confusion(confusion)[metric]
         confusion[cell] += 1
-    return count * whole - (count - 1) * without[labels, predicted]
+    return np.asarray(count * whole - (count - 1) * without[labels, predicted])
 
 
 def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
