@@ -16,12 +16,12 @@ RUN := PATH="$$PWD/.venv/bin:$$PATH" python -m
 PIP_INSTALL := .venv/bin/python -m pip install -c envs/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint floors fuzz clean
+.PHONY: help env demo test lint floors types fuzz clean
 
 help:
 	@echo "make env    make the environment .venv from envs/ (Python 3.11 or newer; PYTHON=python3.12 picks another)"
 	@echo "make demo   make env, then run the workflow on a small example, no GPU or hub needed: $(DEMO_OUTPUT)"
-	@echo "make lint   make env, then ruff, snakefmt, snakemake --lint and which module may import which"
+	@echo "make lint   make env, then ruff, snakefmt, snakemake --lint, mypy and which module may import which"
 	@echo "make test   make lint, then the tests, WORKERS=3 files at a time (one of them waits for Slurm most of its time)"
 	@echo "make fuzz   an hour of broken data files, configs, runs, states and models, none of which may end in a traceback"
 	@echo "make clean  remove .venv and caches; results/ and .snakemake/ (the record of how they were made) stay"
@@ -43,17 +43,22 @@ lint: .venv/.installed-dev
 	$(RUN) snakefmt --check Snakefile rules
 	$(RUN) snakemake --lint
 	$(MAKE) floors
+	$(MAKE) types
 
 # Which module may import which: .importlinter.
 floors: .venv/.installed-dev
 	PYTHONPATH=workflow_scripts .venv/bin/python -c 'from importlinter.cli import lint_imports_command as run; run()'
+
+# pyproject.toml says which rooms are checked how strictly; the first call takes about a minute, later ones seconds.
+types: .venv/.installed-dev
+	$(RUN) mypy
 
 # Not part of `make test`. Inputs that fail are kept in fuzz-findings/.
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/fuzz:tests/helpers:workflow_scripts .venv/bin/python tests/fuzz/fuzz.py $(FUZZ)
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
 	find workflow_scripts tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "kept: results/ and .snakemake/; remove both together, for without .snakemake/ a changed setting reruns nothing"
 

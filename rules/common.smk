@@ -39,7 +39,7 @@ from peft_tradeoffs.config.preflight import (
     check_planned,
     check_reference,
 )
-from peft_tradeoffs.runs.slurm_resources import check_commands, check_resources
+from peft_tradeoffs.core.slurm import check_commands, check_resources
 from peft_tradeoffs.report.tracking import NONE, not_installed, project_name
 from peft_tradeoffs.report.tracking import failed_attempts
 from peft_tradeoffs.config.experiment import factors
@@ -189,7 +189,7 @@ NO_WEIGHTS = "" if EXPERIMENT.keep_weights else "--no-keep-weights"
 
 
 def check_reference_key(wildcards):
-    """Before anything is trained for it: is there a reference? Its files are no input, lest they be made anew."""
+    """Before anything is trained for it: is there a reference? Its files are no input, so that Snakemake does not rebuild them."""
     run(lambda: check_reference(EXPERIMENT))
     return []
 

@@ -9,8 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError, run
+from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import add_keep_weights, add_runs
 
 

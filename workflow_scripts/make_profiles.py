@@ -9,8 +9,8 @@ import itertools
 import json
 from pathlib import Path
 
-from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.files import to_csv
 
 REMEDY = "delete the folder, and Snakemake profiles that arm again"
 

@@ -7,8 +7,8 @@ for bit, how far apart they are if not, and the spread of the metric, of time, m
 import argparse
 from pathlib import Path
 
-from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import run
+from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import AXES, add_grid, run_folder, summaries
 
 

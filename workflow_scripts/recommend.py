@@ -8,8 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
-from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError, run
+from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import add_contract, add_data, add_noise, add_runs
 
 LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}

@@ -7,7 +7,7 @@ import pytest
 from markdown_it import MarkdownIt
 from peft_tradeoffs.analysis import comparison, readable
 from peft_tradeoffs.analysis.tables import read_table
-from peft_tradeoffs.core.csv_text import marked, rows_to_csv, to_csv, unmarked
+from peft_tradeoffs.core.files import marked, rows_to_csv, to_csv, unmarked
 from peft_tradeoffs.core.text import inert
 from peft_tradeoffs.report import imported
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gpu_runs import ARMS, SCRIPTS, command, prepare, settings, step, summaries
-from peft_tradeoffs.measure.energy import EnergyMeter
-from peft_tradeoffs.measure.gpu import Gpu
+from peft_tradeoffs.measure.gpu import EnergyMeter, Gpu
 from peft_tradeoffs.measure.phases import Phases
 
 pytestmark = [

@@ -5,9 +5,8 @@ import json
 import pynvml
 import pytest
 import recorded_nvml
-from peft_tradeoffs.measure import energy
-from peft_tradeoffs.measure.energy import NO_GPU, EnergyMeter, IdlePower
-from peft_tradeoffs.measure.gpu import Gpu
+from peft_tradeoffs.measure import gpu as module
+from peft_tradeoffs.measure.gpu import NO_GPU, EnergyMeter, Gpu, IdlePower
 from recorded_nvml import MIB, OTHER_UUID, UUID, Device
 
 
@@ -18,7 +17,7 @@ class World:
         self.device = Device()
         self.nvml = recorded_nvml.install(monkeypatch, Device(f"GPU-{OTHER_UUID}"), self.device)
         self.s = 1000.0
-        monkeypatch.setattr(energy, "perf_counter", lambda: self.s)
+        monkeypatch.setattr(module, "perf_counter", lambda: self.s)
 
     def go(self, seconds: float, watts: float) -> None:
         self.s += seconds
@@ -42,10 +41,10 @@ def gpu(world) -> Gpu:
 
 def all_null(meter: EnergyMeter, reason: str) -> None:
     values, reasons = meter.summary(100)
-    assert set(values) == {*energy.KEYS, "idle_power_W"}
+    assert set(values) == {*module.KEYS, "idle_power_W"}
     assert set(reasons) == set(values)
-    assert {values[key] for key in energy.KEYS} == {None}
-    assert {reasons[key] for key in energy.KEYS} == {reason}
+    assert {values[key] for key in module.KEYS} == {None}
+    assert {reasons[key] for key in module.KEYS} == {reason}
 
 
 def test_stretches_add_up_and_what_lies_between_does_not(world, gpu):

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import yaml
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.runs.slurm_resources import check_commands, check_resources
+from peft_tradeoffs.core.slurm import check_commands, check_resources
 from snakemake.resources import Resources
 
 

@@ -61,7 +61,7 @@ def read_grid(
     damages: list[str] = []
     for dataset in grid["dataset"]:
         for model in grid["model"]:
-            arms = {}
+            arms: Runs = {}
             for arm in grid["arm"]:
                 arms[arm], broken = [], len(damages)
                 for seed in grid["seed"]:

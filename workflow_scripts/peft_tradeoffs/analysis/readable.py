@@ -21,8 +21,7 @@ from peft_tradeoffs.analysis.tables import (
     random_weights,
 )
 from peft_tradeoffs.core import quantities
-from peft_tradeoffs.core.csv_text import to_csv
-from peft_tradeoffs.core.files import write_text
+from peft_tradeoffs.core.files import to_csv, write_text
 from peft_tradeoffs.core.text import arm_label, inert, one_line, plain, plural
 from peft_tradeoffs.tasks.metrics import METRICS, heldout_label, metric_called, metric_label, metric_of
 from peft_tradeoffs.tasks.recorded import LABEL, NOTE

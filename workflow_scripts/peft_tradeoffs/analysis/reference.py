@@ -14,8 +14,8 @@ from peft_tradeoffs.analysis.finished import check_all, predictions_sha256, veri
 from peft_tradeoffs.analysis.finished import read_env as read_env_json
 from peft_tradeoffs.analysis.tables import ARM, IDENTITY, KINDS, NUMBERS, read_table
 from peft_tradeoffs.core import files
-from peft_tradeoffs.core.csv_text import to_csv
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import AXES, run_folder
 
 RUNS, NOISE, ENV = "runs.csv", "noise.csv", "env.json"
@@ -159,7 +159,7 @@ def read_env(folder: Path) -> dict[str, Any]:
     Raises InputError for a file that is missing, broken or changed; of runs.csv it names the runs that it lost.
     """
     path = folder / ENV
-    kinds = dict.fromkeys(("common", "arms", "checksums", "files"), (dict,))
+    kinds: dict[str, tuple[type, ...]] = dict.fromkeys(("common", "arms", "checksums", "files"), (dict,))
     what = "of a reference of this version"
     try:
         env = files.read_object(path, kinds, what, STORE)

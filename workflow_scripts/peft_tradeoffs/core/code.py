@@ -205,37 +205,42 @@ class _Module:
             text: Whether texts count, which they do not in an exception.
             typed: Whether annotations count, which they do in the body of a class.
         """
-        kind = type(node)
-        if kind is list:
+        if isinstance(node, list):
             out.append("[")
             for item in node:
                 self._node(item, bound, out, own, text=text, typed=typed)
             out.append("]")
-        elif kind is ast.Constant:
+        elif isinstance(node, ast.Constant):
             out.append("text" if isinstance(node.value, str) and not text else repr(node.value))
         elif not isinstance(node, ast.AST):
             out.append(repr(node))
-        elif kind in _IMPORTS or kind is ast.Pass or _is_text(node) or _is_for_types(node):
+        elif isinstance(node, _NOTHING) or _is_text(node) or _is_for_types(node):
             return
-        elif kind is ast.JoinedStr and not text:
+        elif isinstance(node, ast.JoinedStr) and not text:
             out.append("text")
-        elif kind in (ast.Name, ast.Attribute) and (target := self._target(node, bound, own)):
+        elif isinstance(node, ast.Name | ast.Attribute) and (target := self._target(node, bound, own)):
             out.extend(target)
         else:
-            if kind is ast.AnnAssign and not typed and node.value is not None:
-                kind, node = ast.Assign, ast.Assign(targets=[node.target], value=node.value)
-            within = own | _own_names(node) if kind in _SCOPES else own
-            out.append(kind.__name__)
-            text = text and kind is not ast.Raise
-            for field in node._fields:
-                if field in NO_MEANING or (field == "annotation" and not typed):
-                    continue
-                names = within
-                if field in ("args", "decorator_list"):  # of the scope around a function
-                    names = own
-                elif typed and field in ("target", "targets"):  # what a class assigns is its own
-                    names = own | _assigned(node)
-                self._node(getattr(node, field, None), bound, out, names, text=text, typed=kind is ast.ClassDef)
+            if isinstance(node, ast.AnnAssign) and not typed and node.value is not None:
+                node = ast.Assign(targets=[node.target], value=node.value)
+            self._fields(node, bound, out, own, text=text and not isinstance(node, ast.Raise), typed=typed)
+
+    def _fields(
+        self, node: ast.AST, bound: dict[str, str], out: list[Token], own: frozenset[str], *, text: bool, typed: bool
+    ) -> None:
+        """Add the node's kind and what it consists of; arguments as `_node`'s."""
+        within = own | _own_names(node) if isinstance(node, _SCOPES) else own
+        out.append(type(node).__name__)
+        for field in node._fields:
+            if field in NO_MEANING or (field == "annotation" and not typed):
+                continue
+            names = within
+            if field in ("args", "decorator_list"):  # of the scope around a function
+                names = own
+            elif typed and field in ("target", "targets"):  # what a class assigns is its own
+                names = own | _assigned(node)
+            value = getattr(node, field, None)
+            self._node(value, bound, out, names, text=text, typed=isinstance(node, ast.ClassDef))
 
     def _target(self, node: ast.Name | ast.Attribute, bound: dict[str, str], own: frozenset[str]) -> tuple[Token, ...]:
         """What a dotted name stands for, where its first part is imported or defined in this module."""
@@ -269,6 +274,9 @@ class _Module:
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, *_COMPREHENSIONS)
 _IMPORTS = (ast.Import, ast.ImportFrom)
+_NOTHING = (*_IMPORTS, ast.Pass)
+_Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+_Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | _Comprehension
 _DEFINES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
@@ -300,7 +308,7 @@ def _names(statement: ast.stmt) -> Iterator[str]:
             yield node.id
 
 
-def _own_names(scope: ast.AST) -> frozenset[str]:
+def _own_names(scope: _Scope) -> frozenset[str]:
     """Names that a function, lambda or comprehension binds for itself: arguments and what it assigns.
 
     Not what it imports, nor what it declares global.

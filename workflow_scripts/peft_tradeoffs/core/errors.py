@@ -1,4 +1,4 @@
-"""Errors a user can fix, without their secrets, and how a script ends on one. Cheap to import."""
+"""Errors a user can fix, without their secrets, and how a script ends on one."""
 
 import errno
 import os
@@ -124,7 +124,7 @@ def run(main: Callable[[], Result]) -> Result:
             errno.EISDIR: "a folder where a file must be: move it away",
             errno.ELOOP: "a link that leads to itself: remove it",
             errno.EIO: "the disk cannot read or write it: put it on another one; what is finished stays",
-        }.get(error.errno)
+        }.get(error.errno or 0)
         if remedy is None:
             raise
         sys.exit(f"error: {error.filename or 'output'}: {remedy}")

@@ -1,4 +1,4 @@
-"""Where things stand, and the options by which scripts are told of a grid of runs. Cheap to import."""
+"""Where things stand, and the options by which scripts are told of a grid of runs."""
 
 import argparse
 import functools
@@ -19,7 +19,8 @@ HEAD = "head.json"  # beside an adapter: what Transformers must be given, beside
 @functools.cache
 def json_schema(name: str) -> dict[str, Any]:
     """A schema of schemas/ that is written as JSON: "summary", "peft", "metrics" and others. Not to be changed."""
-    return json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    schema: dict[str, Any] = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    return schema
 
 
 def add_grid(parser: argparse.ArgumentParser) -> None:

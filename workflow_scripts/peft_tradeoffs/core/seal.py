@@ -1,4 +1,4 @@
-"""The seal of a run: its summary names what was published beside it, each file by its SHA-256. Cheap to import.
+"""The seal of a run: its summary names what was published beside it, each file by its SHA-256.
 
 Whoever reads a run can so tell whether its files are still those that the summary was made with.
 """

@@ -45,6 +45,11 @@ def method_order(methods: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(methods), key=lambda method: method != FULL)
 
 
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows by the names of its columns, which are texts."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
 def sort_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Rows in the order of tables and figures, with a fresh index.
 

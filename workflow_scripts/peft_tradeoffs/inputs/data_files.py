@@ -72,11 +72,14 @@ def read_records(
     After such a one, but for the header, reading goes on with the next line.
     """
     csv.field_size_limit(FIELD_LIMIT)
-    quoting = csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE
     start, ended, header = first_line, False, False
     while not ended:
         reader = csv.reader(
-            text, delimiter=dialect.separator, quoting=quoting, skipinitialspace=dialect.skip_spaces, strict=True
+            text,
+            delimiter=dialect.separator,
+            quoting=csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE,
+            skipinitialspace=dialect.skip_spaces,
+            strict=True,
         )
         line = start
         try:
@@ -108,7 +111,8 @@ def read(path: Path, text: str, separator: str | None, faults: Faults) -> tuple[
     dialect, hint = own_dialect(path, separator, text[:16])
     first_line = 2 if hint else 1
     text = text[hint:]
-    parsed, notes = None, []
+    parsed: Parsed | None = None
+    notes: list[str] = []
     if not dialect.quoted:
         parsed, notes = _plain(path, text, dialect, first_line)
     if parsed is None:

@@ -349,6 +349,8 @@ def _download(kind: str, path: str, revision: str, wanted: Wanted) -> Path:
         if broken:
             folder = _fetch(kind, path, revision, broken, anew=True)
         fresh |= missing | broken
+    if folder is None:  # nothing was wanted
+        raise InputError(f"{where}: the repository has none of the files that are needed")
     if still := damaged(folder, fresh, tree):
         _refuse_damaged(where, still, "it came so from the network: run again, or check the proxy or mirror in between")
     return folder

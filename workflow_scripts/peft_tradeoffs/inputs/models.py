@@ -360,12 +360,12 @@ def _config(fields: dict[str, Any]) -> "PreTrainedConfig":
         known = f"did you mean {close[0]}?" if close else "it is that of a model's config.json, such as bert or llama"
         raise InputError(f"{where}.model_type: Transformers knows no {kind!r}; {known}")
     config_class = CONFIG_MAPPING[kind]
-    known = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map)
-    known = {name for name in known if not name.startswith("_")}.difference(OF_THE_TASK)
+    named = {field.name for field in dataclasses.fields(config_class)} | set(config_class.attribute_map)
+    own = {name for name in named if not name.startswith("_")}.difference(OF_THE_TASK)
     for name in fields.keys() - {"model_type"}:
-        if name not in known:  # Transformers would keep it and build the model without it
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known fields: {', '.join(sorted(known))}"
+        if name not in own:  # Transformers would keep it and build the model without it
+            close = difflib.get_close_matches(name, own, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known fields: {', '.join(sorted(own))}"
             raise InputError(f"{where}.{name}: {config_class.__name__} has no such field to set; {hint}")
     values = {"dtype": DTYPES[0], **{name: value for name, value in fields.items() if name != "model_type"}}
     if values["dtype"] not in DTYPES:

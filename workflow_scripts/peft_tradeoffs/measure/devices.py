@@ -11,8 +11,7 @@ import torch
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.measure import lease
-from peft_tradeoffs.measure.energy import NO_GPU, EnergyMeter, IdlePower
-from peft_tradeoffs.measure.gpu import Gpu, Isolation, Unavailable, visible_uuids
+from peft_tradeoffs.measure.gpu import NO_GPU, EnergyMeter, Gpu, IdlePower, Isolation, Unavailable, visible_uuids
 
 LEAVING_S = 10.0  # a process that gave up its lease may still be taking down its CUDA context
 WAITED_S = 0.5  # taking a free GPU takes less
@@ -91,7 +90,8 @@ def free_memory(device: torch.device) -> None:
 
 def requested_bytes() -> int:
     """CUDA bytes in use as asked for: without the up to 1 MiB that the allocator leaves unsplit at a block's end."""
-    return torch.cuda.memory_stats()["requested_bytes.all.current"]
+    requested: int = torch.cuda.memory_stats()["requested_bytes.all.current"]
+    return requested
 
 
 def _in_use(index: int) -> bool:

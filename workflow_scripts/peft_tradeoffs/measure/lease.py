@@ -1,6 +1,8 @@
 """Which GPU of a machine a job takes, so that two never share one: Snakemake counts GPUs but does not assign them.
 
 A job that finds all of them taken waits, its imports done, so that a GPU is idle for no job's start.
+
+Not by the library filelock, whose locks (4.2) refuse a file of another user's in /tmp: here all users share one.
 """
 
 import contextlib

@@ -28,7 +28,8 @@ Event = dict[str, Any]
 def read(path: Path) -> dict[str, Any]:
     """The trace in a .json or .json.gz file."""
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        return json.load(file)
+        trace: dict[str, Any] = json.load(file)
+    return trace
 
 
 def write(path: Path, trace: dict[str, Any]) -> None:
@@ -48,7 +49,7 @@ def with_overlaps_apart(trace: dict[str, Any]) -> dict[str, Any]:
         if event.get("ph") == "X" and event.get("cat") in GPU_KINDS and not _problem(event):
             streams[event["pid"], event["tid"]].append(event)
     tracks: dict[int, str] = {}  # by an event's identity
-    arrows: dict[tuple[Any, Any, float], str | None] = {}  # by where a flow ends: at the first event then
+    arrows: dict[tuple[Any, Any, Any], str | None] = {}  # by where a flow ends: at the first event then
     added: dict[tuple[Any, str], Any] = {}
     for (pid, stream), own in streams.items():
         for event, track in _tracks(own):
@@ -210,9 +211,9 @@ class _Slice:
     @property
     def ours(self) -> bool:
         """Whether it annotates what no operator is."""
-        name = self.event["name"]
+        name: str = self.event["name"]
         own = name == STEP or name in PHASES or name.startswith((WINDOW, OPTIMIZER))
-        return own and self.event["cat"] == "user_annotation"
+        return own and bool(self.event["cat"] == "user_annotation")
 
 
 def windows(trace: dict[str, Any]) -> list[Window]:
@@ -393,10 +394,10 @@ def timeline(trace: dict[str, Any], window: str, held: Held, device: str) -> lis
     sizes = {"weights": held.weights, "optimizer": held.optimizer, "gradients": 0, "activations": 0}
     total = held.total
     rows = [_moment(0.0, BETWEEN, sizes, total)]
-    for event, block in zip(changes, of_changes, strict=True):
+    for event, changed in zip(changes, of_changes, strict=True):
         size, time = event["args"]["Bytes"], event["ts"]
-        if block is not None and block.category in sizes:
-            sizes[block.category] += size
+        if changed is not None and changed.category in sizes:
+            sizes[changed.category] += size
         total = event["args"]["Total Allocated"] if device == "cuda" else total + size
         phase = next((name for name, spans in phases.items() if any(a <= time <= b for a, b in spans)), BETWEEN)
         rows.append(_moment((time - start) / 1000, phase, sizes, total))

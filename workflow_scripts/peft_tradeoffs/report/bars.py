@@ -399,7 +399,7 @@ def validation(sweep: Sweep) -> pd.Series:
     if sweep.curves.empty or sweep.metric not in sweep.curves:
         return pd.Series(dtype=float)
     rows = sweep.curves[sweep.curves["split"] == "validation"].dropna(subset=sweep.metric)
-    last = rows.sort_values("step").groupby(["arm", "seed"])[sweep.metric].last()
+    last = rows.sort_values("step").groupby(["arm", "seed"])[str(sweep.metric)].last()
     return last.groupby(level="arm").mean()
 
 

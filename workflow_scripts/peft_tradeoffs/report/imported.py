@@ -69,7 +69,7 @@ def read_result(path: Path) -> dict[str, Any]:
         (("meta_info",), dict),
     ):
         value = _at(result, *keys)
-        if not isinstance(value, kind) or (kind is str and not value.strip()):
+        if not isinstance(value, kind) or (isinstance(value, str) and not value.strip()):
             raise InputError(f"{path}: no {'.'.join(keys)}, so it is not {WHAT}; name one, or take the file out")
     return result
 
@@ -77,7 +77,8 @@ def read_result(path: Path) -> dict[str, Any]:
 def row(label: str, path: Path) -> dict[str, Any]:
     """A result as a row of the table, columns as in COLUMNS; what it does not state is None, with a reason."""
     result = read_result(path)
-    values, reasons = {}, {}
+    values: dict[str, Any] = {}
+    reasons: dict[str, Missing] = {}
     for column, read in COLUMNS.items():
         value = read(result)
         if isinstance(value, Missing):
@@ -140,7 +141,7 @@ def _method(result: dict[str, Any]) -> str | Missing:
     return _text("run_info", "peft_config", "peft_type")(result) if peft else FULL
 
 
-def _rank(result: dict[str, Any]) -> int | Missing:
+def _rank(result: dict[str, Any]) -> float | Missing:
     """By the field that this version of PEFT has for it: some types carry an `r` that they do not use."""
     method = _method(result)
     if method == FULL:

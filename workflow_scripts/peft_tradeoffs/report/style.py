@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import pandas as pd
@@ -133,7 +133,7 @@ def sizes(ranks: Iterable[int]) -> dict[int, float]:
     return {rank: (4 + index * step) ** 2 for index, rank in enumerate(ordered)}
 
 
-def grid_along(axes: Axes, grid: str) -> None:
+def grid_along(axes: Axes, grid: Literal["both", "x", "y"]) -> None:
     """Keep the grid of one axis ("x" or "y") or of "both"."""
     axes.grid(False)
     axes.grid(True, axis=grid)
@@ -152,8 +152,8 @@ def mark_cut(axes: Axes, axis: str) -> None:
     if low <= 0 <= high:
         return
     for points in (5, 7.5):
-        along = (points / 72, 0) if axis == "x" else (0, points / 72)
-        place = axes.transAxes + ScaledTranslation(*along, axes.figure.dpi_scale_trans)
+        across, up = (points / 72, 0.0) if axis == "x" else (0.0, points / 72)
+        place = axes.transAxes + ScaledTranslation(across, up, axes.figure.dpi_scale_trans)
         stroke = [(-0.5, -1), (0.5, 1)] if axis == "x" else [(-1, -0.5), (1, 0.5)]
         axes.plot(
             [0], [0], marker=stroke, markersize=4.5, markeredgewidth=0.7, color="black", transform=place, clip_on=False,

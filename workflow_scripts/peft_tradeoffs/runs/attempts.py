@@ -1,4 +1,4 @@
-"""The attempts at a run, kept beside its state, and its status while one is under way. Cheap to import."""
+"""The attempts at a run, kept beside its state, and its status while one is under way."""
 
 import contextlib
 import datetime
@@ -16,7 +16,7 @@ from peft_tradeoffs.core import files, seal, slurm
 from peft_tradeoffs.core.errors import InputError, LockLost
 from peft_tradeoffs.runs.interruption import Interrupted
 
-NO_WORD = "ended without a word"
+NO_WORD = "ended without giving a reason"
 
 
 class Attempts:
@@ -162,7 +162,8 @@ class Attempts:
 
     def _waited_s(self) -> float:
         since = self._waits_since  # another thread may end the wait
-        return self._all[-1]["waited_s"] + (0.0 if since is None else time.monotonic() - since)
+        waited_s: float = self._all[-1]["waited_s"]
+        return waited_s + (0.0 if since is None else time.monotonic() - since)
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._began_s
@@ -234,12 +235,14 @@ def mixed_gpus(attempts: list[dict[str, Any]]) -> bool:
 def wall_s(attempts: list[dict[str, Any]]) -> float:
     """Seconds from the start to the end of each attempt (or its last sign of life), those for a GPU left out."""
     timed = [attempt for attempt in attempts if attempt["elapsed_s"] is not None]
-    return sum(max(0.0, attempt["elapsed_s"] - attempt["waited_s"]) for attempt in timed)
+    seconds: float = sum(max(0.0, attempt["elapsed_s"] - attempt["waited_s"]) for attempt in timed)
+    return seconds
 
 
 def stood_still_s(attempts: list[dict[str, Any]]) -> float:
     """Seconds for which the attempts were suspended while they trained."""
-    return sum(attempt["stood_still_s"] for attempt in attempts)
+    seconds: float = sum(attempt["stood_still_s"] for attempt in attempts)
+    return seconds
 
 
 def queue_s(attempts: list[dict[str, Any]]) -> float | None:

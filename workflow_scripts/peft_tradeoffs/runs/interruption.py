@@ -1,4 +1,4 @@
-"""Signals that ask a job to end: SLURM's before a time limit or a preemption, a person's Ctrl-C. Cheap to import.
+"""Signals that ask a job to end: SLURM's before a time limit or a preemption, a person's Ctrl-C.
 
 A script that trains imports this first. From then on a signal ends its process with EXIT_STATUS: at once until the
 process has anything to tidy up; then by an exception; once a run has done a step of its own, when the training loop

@@ -1,4 +1,4 @@
-"""Makes one process a run's only writer, on one machine or on several that share its folder. Cheap to import.
+"""Makes one process a run's only writer, on one machine or on several that share its folder.
 
 The lock of `seed0` is a file beside it, `.seed0.lock.N`, that only one process can create; N is one above the highest
 there is, so the lock of a dead owner is taken over by whoever creates the next one first. The owner touches its file
@@ -268,7 +268,7 @@ def holds(pid: int, path: Path) -> bool | None:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether there is such a process, of another user, whom /proc does not show to us (hidepid)."""
+    """Whether there is such a process, owned by another user and hidden by hidepid."""
     if Path(f"/proc/{pid}").exists():
         return False
     try:

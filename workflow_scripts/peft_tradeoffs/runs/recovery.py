@@ -25,7 +25,7 @@ def record() -> None:
 def living(folder: Path) -> int | None:
     """The process id of a Snakemake that works in `folder` on this machine; not those that Snakemake starts itself."""
     for owner in _recorded(folder):
-        if owner.machine == machine() and process_started(owner.pid) == owner.started:
+        if _lives(owner):
             return owner.pid
     for process in psutil.process_iter():
         try:
@@ -71,6 +71,11 @@ def is_snakemake(words: list[str]) -> bool:
     return False
 
 
+def _lives(owner: Owner) -> bool:
+    """Whether the process runs, on this machine."""
+    return owner.machine == machine() and process_started(owner.pid) == owner.started
+
+
 def _recorded(folder: Path) -> list[Owner]:
     owners = map(read_owner, (folder / LOCKS).glob("*.json"))
     return [owner for owner in owners if owner is not None]
@@ -98,11 +103,12 @@ def at_work(folder: Path) -> list[Orphan]:
     """
     found = []
     for path in sorted(_run_locks(folder)):
-        owner = read_owner(path)
-        alive = owner and owner.machine == machine() and process_started(owner.pid) == owner.started
-        held = alive and holds(owner.pid, path)
-        if held is not False and alive:
-            name = path.parent / LOCK.fullmatch(path.name)[1]
+        owner, lock = read_owner(path), LOCK.fullmatch(path.name)
+        if owner is None or lock is None or not _lives(owner):
+            continue
+        held = holds(owner.pid, path)
+        if held is not False:
+            name = path.parent / lock[1]
             name = name.relative_to(folder) if name.is_relative_to(folder) else name
             found.append(Orphan(name, owner, known=held is True))
     return found

@@ -1,4 +1,4 @@
-"""How far each run of a grid and each arm's tuning is, from folders and Slurm's queue. Cheap to import."""
+"""How far each run of a grid and each arm's tuning is, from folders and Slurm's queue."""
 
 import contextlib
 import itertools
@@ -57,13 +57,14 @@ def grid_status(
         live = {seed: read_live(folder) for seed, folder in folders.items()}
         job = {seed: _job_of(jobs, names, seed, live[seed]) for seed in folders}
         alive = [seed for seed in folders if is_alive(folders[seed], live[seed], job[seed], unfinished)]
-        trained = {job[seed].comment: seed for seed in alive if job[seed]}  # now, by jobs of that name
+        trained = {own.comment: seed for seed in alive if (own := job[seed])}  # now, by jobs of that name
         for seed, folder in folders.items():
-            if seed in alive:
-                state, detail = "running", progress(live[seed], job[seed])
+            last, own = live[seed], job[seed]
+            if last is not None and seed in alive:
+                state, detail = "running", progress(last, own)
             else:
-                before = trained.get(job[seed].comment) if job[seed] else None
-                state, detail = _status(folder, _log(output, names, seed), live[seed], job[seed], before)
+                before = trained.get(own.comment) if own else None
+                state, detail = _status(folder, _log(output, names, seed), last, own, before)
             found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, seed, state, detail))
     return found
 
@@ -273,7 +274,7 @@ def _tuned_status(
     counted, folders = f"{tried} of {len(rates)} rates tried", sorted(trials.glob("lr*"))
     for folder in folders:
         live = read_live(folder)
-        if is_alive(folder, live, job, unfinished):
+        if live is not None and is_alive(folder, live, job, unfinished):
             return "running", f"{counted}, {folder.name.removeprefix('lr')} at {progress(live, job)}"
     if job is not None:
         return ("queued", f"job {job.id}, {job.reason}") if job.waits else ("running", f"{counted}, job {job.id}")

@@ -1,4 +1,4 @@
-"""Which learning rate the trials of a grid choose. Cheap to import."""
+"""Which learning rate the trials of a grid choose."""
 
 from pathlib import Path
 from typing import Any

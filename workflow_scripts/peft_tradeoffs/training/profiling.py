@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from peft_tradeoffs.core.csv_text import rows_to_csv
-from peft_tradeoffs.core.files import write_json, write_text
+from peft_tradeoffs.core.files import rows_to_csv, write_json, write_text
 from peft_tradeoffs.inputs.tokens import load_tokens
 from peft_tradeoffs.measure import environment, traces
 from peft_tradeoffs.measure.devices import Device, free_memory, refused_bytes

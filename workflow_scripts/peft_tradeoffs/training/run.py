@@ -16,13 +16,13 @@ import torch
 import transformers
 
 from peft_tradeoffs.core import files
-from peft_tradeoffs.core.csv_text import marked
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import marked
 from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
-from peft_tradeoffs.measure.energy import IdlePower
+from peft_tradeoffs.measure.gpu import IdlePower
 from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE
 from peft_tradeoffs.runs.progress import TerminalReporter
 from peft_tradeoffs.tasks.metrics import said
