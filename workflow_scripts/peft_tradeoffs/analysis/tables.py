@@ -13,6 +13,7 @@ import pandas as pd
 from peft_tradeoffs.analysis.finished import read_summary
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import restored
 from peft_tradeoffs.core.quantities import ANYWHERE, COMPLETED, PARTS, PEAKS, SAME_DEVICE
 from peft_tradeoffs.core.seal import KEYS as SEAL
 from peft_tradeoffs.core.text import sort_runs

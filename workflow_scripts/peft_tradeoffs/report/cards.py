@@ -26,6 +26,7 @@ from peft_tradeoffs.analysis.readable import (
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.text import arm_label, fenced, literal, masked, one_line, plural, without_paths
 from peft_tradeoffs.report.export import described
 from peft_tradeoffs.tasks.metrics import METRICS, Metric, metric_name, with_unit

@@ -13,6 +13,7 @@ from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.finished import METRICS, read_evaluations, verified
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.quantities import UNREACHED, Quantity, Type
 from peft_tradeoffs.tasks.recorded import EVALUATION, QUANTITIES
