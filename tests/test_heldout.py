@@ -37,7 +37,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     source["splits"] = {split: str(folder / name) for split, name in source["splits"].items()}
     config["training"]["epochs"] = 2
     experiment = resolve(config)
-    call("fetch_dataset.py", "--source", json.dumps(experiment.datasets["reviews"].to_dict()), "--output-dir", folder / "data")
+    call(
+        "fetch_dataset.py",
+        "--source",
+        json.dumps(experiment.datasets["reviews"].to_dict()),
+        "--output-dir",
+        folder / "data",
+    )
     model = json.dumps({"source": "folder", "path": str(tiny_bert)})
     call("fetch_model.py", "--source", model, "--output", folder / "models/tiny.json")
     tokens = folder / "tokens.npz"

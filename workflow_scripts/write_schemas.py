@@ -14,8 +14,9 @@ from peft_tradeoffs.core.layout import SCHEMAS
 
 HEADER = "# Written by workflow_scripts/write_schemas.py of peft_tradeoffs/config/model.py. Edit that.\n"
 # Blocks that several places, or a mapping of any names, refer to; all others stand where they are used.
-REFERRED = ("Name", "Revision", "Dataset", "Model", "Tokenizer", "Requirement", "Subfolder", "Sha256", "Method")
-REFERRED += ("Training",)
+REFERRED = (
+    *("Name", "Revision", "Dataset", "Model", "Tokenizer", "Requirement", "Subfolder", "Sha256", "Method", "Training"),
+)
 NULL = {"type": "null"}
 FIRST = ("description", "type", "additionalProperties", "required", "minimum", "exclusiveMinimum")
 LAST = ("default", "items", "properties", "allOf")

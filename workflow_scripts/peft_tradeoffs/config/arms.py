@@ -60,7 +60,7 @@ def _method_arms(name: str, methods: Methods, tune: Tune) -> list[Arm]:
         method=name,
         rank=None,
         learning_rate=method.learning_rate if isinstance(method.learning_rate, int | float) else None,
-        quantization=method.quantization and method.quantization.to_dict(),
+        quantization=method.quantization.to_dict() if method.quantization else None,
         gradient_checkpointing=method.gradient_checkpointing,
         dtype=method.dtype,
         peft=None,
@@ -73,7 +73,7 @@ def _method_arms(name: str, methods: Methods, tune: Tune) -> list[Arm]:
     fields = _peft_fields(f"methods.{name}", method, method.peft)
     rank_field, alpha_field = fields["x-rank-field"], fields["x-alpha-field"]
     arms = []
-    for rank in method.ranks or [None]:
+    for rank in method.each_rank:
         block = dict(method.peft)
         if rank is not None:
             block[rank_field] = rank
@@ -197,7 +197,7 @@ def check_tuning(tune: Tune, methods: Methods, seeds: list[int]) -> dict[str, li
                 f"{len(grids[first])}; give every method as many trials"
             )
     _check_tuned_ranks(tune, [methods[name].ranks or [] for name in grids])
-    arms = [(name, rank) for name in grids for rank in methods[name].ranks or [None]]
+    arms = [(name, rank) for name in grids for rank in methods[name].each_rank]
     deciding = {arm: grids[name] for name, rank in arms if (arm := tuned_as(name, rank, methods, tune))}
     checking = {f"{name}-r{rank}": grids[name] for name, rank in arms if rank in tune.check_ranks}
     return {**deciding, **{arm: rates for arm, rates in checking.items() if arm not in deciding}}

@@ -79,7 +79,7 @@ class Experiment:
 
     def trial_settings(self, dataset: str, model: str, arm: str) -> RunSettings:
         """The same of a trial in the tuning of an arm, but for its learning rate."""
-        own = {"epochs": self.tune.epochs, "max_steps": self.tune.max_steps}
+        own: dict[str, Any] = {"epochs": self.tune.epochs, "max_steps": self.tune.max_steps}
         if self.tune.epochs is None:
             own = {key: count for key, count in own.items() if count is not None}
         settings = self.run_settings(dataset, model, arm)
@@ -166,8 +166,8 @@ def _typed(config: Mapping[str, Any], command_line: Mapping[str, Any]) -> Config
     expand_paths(own)
     try:
         return Config.model_validate(own)
-    except ValidationError as error:  # the schema was written of other types
-        first = error.errors(include_url=False)[0]
+    except ValidationError as refused:  # the schema was written of other types
+        first = refused.errors(include_url=False)[0]
         raise InputError(f"{key_of(map(str, first['loc']))}: {first['msg']}") from None
 
 

@@ -63,7 +63,8 @@ def check_file(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(", ".join(filter(None, (error.context, error.problem))).split())
-        raise InputError(f"{path}, line {mark.line + 1}: broken YAML: {said}; fix that line or one before") from error
+        line = mark.line + 1 if mark else 1
+        raise InputError(f"{path}, line {line}: broken YAML: {said}; fix that line or one before") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: broken YAML: {reason}; correct that value, or put it in quotes") from error
@@ -108,7 +109,7 @@ def _check_events(path: Path, text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             raise InputError(f"{path}, line {line}: nested more than {DEEPEST} levels deep; a configuration needs 6")
 
 
@@ -153,7 +154,7 @@ class _Nodes:
             merged = "object" in kinds(schema)  # << with a list of mappings
             for index, value in enumerate(node.value):
                 self._walk(value, schema if merged else inner(schema, index), keys if merged else [*keys, str(index)])
-        elif node.tag != f"{STANDARD}null" and (read := _read(node)):
+        elif isinstance(node, yaml.ScalarNode) and node.tag != f"{STANDARD}null" and (read := _read(node)):
             if _is_text(schema):
                 raise InputError(
                     f"{key_of(keys)}: YAML reads {node.value} as {read}, and a text must stand there; put "
@@ -248,7 +249,7 @@ def retype(config: dict[str, Any], given: Mapping[str, Any]) -> None:
     for name in given:
         if name in config:
             config[name] = _retyped(config[name], given[name], inner(config_schema(), name))
-    methods = config.get("methods")
+    methods: Any = config.get("methods")
     for name, method in (given.get("methods") or {}).items() if isinstance(given.get("methods"), Mapping) else ():
         peft = methods[name].get("peft") if isinstance(methods[name], dict) else None
         if isinstance(method, Mapping) and isinstance(method.get("peft"), Mapping) and isinstance(peft, dict):
@@ -304,7 +305,7 @@ def _value(text: str, schema: Schema) -> Any:
     wanted, listed = kinds(schema), values(schema)
     if text in listed:
         return text
-    number = None
+    number: int | float | None = None
     if re.fullmatch(r"[-+]?[0-9]+", text):
         number = int(text)
     elif re.fullmatch(r"[-+0-9.eE]+", text) and is_number(text):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, WrapValidator, model_validator
 from pydantic.annotated_handlers import GetJsonSchemaHandler
-from typing_extensions import TypeAliasType
+from typing_extensions import TypeAliasType  # of Python 3.12
 
 METRICS = {"classification": ["accuracy", "f1", "mcc"], "regression": ["pearson", "spearman"]}  # the default first
 SPLITS = ("train", "validation", "test", "heldout")
@@ -189,7 +189,7 @@ def _none_of(*keys: str, **others: Any) -> dict[str, Any]:
 class Dataset(Block):
     source: Literal["hub", "files", "docstrings"]
     path: str | None = absent("Hub id of the data set.", min_length=1)
-    config: str | None = Field(None, description="Hub configuration (subset).")
+    config: str | None = Field(default=None, description="Hub configuration (subset).")
     revision: Revision | None = absent()
     packages: Annotated[list[Package], Field(min_length=2), Unique()] | None = absent(
         "Installed packages whose docstrings are the texts; the label is the package."
@@ -199,14 +199,14 @@ class Dataset(Block):
         "last step, compares the arms on more examples."
     )
     fractions: Annotated[dict[str, Carved], PerSplit(*SPLITS[1:])] = Field(
-        {}, description="Share of train carved off for a split that has no file or hub split of its own."
+        default={}, description="Share of train carved off for a split that has no file or hub split of its own."
     )
     limit: Annotated[dict[str, Rows], PerSplit(*SPLITS)] = Field(
-        {}, description="Rows kept of a split, drawn stratified by label."
+        default={}, description="Rows kept of a split, drawn stratified by label."
     )
-    split_seed: int = Field(0, ge=0)
+    split_seed: int = Field(default=0, ge=0)
     separator: str | None = Field(
-        None,
+        default=None,
         description="Field separator of CSV or TSV files. Quotes enclose fields in .csv files; in .tsv files only "
         "where the whole file shows it.",
     )
@@ -349,16 +349,21 @@ class Method(Block):
     quantization: Quantization | None = absent()
     gradient_checkpointing: bool = False
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32",
+        default="float32",
         description="Precision in which the frozen base weights are held; of a quantised base those that are not "
         "quantised. bfloat16 needs peft and precision bf16. Adapter and head are always trained in float32.",
     )
     varies: Annotated[list[str], Unique()] = Field(
-        [],
+        default=[],
         description="Facts of the contract, by the names of tables/contract.md, in which this method's arms differ "
         "from the baseline (adapter and scaling: from other methods of the same peft_type) on purpose. Not data, "
         "model, metric, trained_head and reported_step, which no arm may have otherwise.",
     )
+
+    @property
+    def each_rank(self) -> list[int | None]:
+        """Its ranks; None alone where it has none."""
+        return [*self.ranks] if self.ranks else [None]
 
     @property
     def rates(self) -> list[float]:
@@ -370,7 +375,7 @@ class EarlyStopping(Block):
     """Ends a run on the validation split, never on test. Epochs without a better metric."""
 
     patience: int = Field(ge=1)
-    min_delta: NonNegative = Field(0.0, description="Gain that counts as better.")
+    min_delta: NonNegative = Field(default=0.0, description="Gain that counts as better.")
 
 
 class Training(Block):
@@ -381,28 +386,28 @@ class Training(Block):
         description="bf16 is autocast. The weights are fp32 but for frozen ones of a method with dtype bfloat16."
     )
     engine: Literal["captured", "eager"] | None = Field(
-        None,
+        default=None,
         description="captured replays the step from CUDA graphs, eager issues its kernels one by one. Default, "
         "captured on cuda and eager on cpu.",
     )
     compile: bool = Field(
-        False,
+        default=False,
         description="Train with torch.compile. It costs a minute or two once and pays on models of a billion "
         "parameters.",
     )
     allow_shared_gpu: bool = Field(
-        False,
+        default=False,
         description="Train although another process uses the GPU. It is an error otherwise, for it spoils the figures. "
         "Jobs of this workflow that see the same GPU take turns on it all the same, under SLURM too.",
     )
-    epochs: int = Field(3, ge=1)
-    max_steps: int | None = Field(None, ge=1, description="Optimizer steps after which a run ends.")
-    batch_size: int = Field(32, ge=1, description="Rows an optimizer step.")
+    epochs: int = Field(default=3, ge=1)
+    max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps after which a run ends.")
+    batch_size: int = Field(default=32, ge=1, description="Rows an optimizer step.")
     gradient_accumulation_steps: int = Field(
-        1, ge=1, description="Parts that a batch is computed in; the batch size stays what it is."
+        default=1, ge=1, description="Parts that a batch is computed in; the batch size stays what it is."
     )
-    evaluation_batch_size: int = Field(64, ge=1)
-    max_length: int = Field(128, ge=4, description="Tokens; longer texts are truncated and counted.")
+    evaluation_batch_size: int = Field(default=64, ge=1)
+    max_length: int = Field(default=128, ge=4, description="Tokens; longer texts are truncated and counted.")
     warmup_ratio: Share = 0.1
     weight_decay: NonNegative = 0.01
     adam_beta1: BelowOne = 0.9
@@ -426,32 +431,32 @@ class Tune(Block):
     it, with a seed of its own; the rate of the best trial is that of the final runs, which train on all of train."""
 
     by: Literal["method", "arm"] = Field(
-        "method",
+        default="method",
         description="method tunes a method at one rank and gives all its ranks that rate; arm tunes every arm.",
     )
     rank: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="The rank that methods with ranks are tuned at. Default, the middle one of each (the lower of "
         "two).",
     )
     check_ranks: Annotated[list[Rank], Unique()] = Field(
-        [],
+        default=[],
         description="Ranks at which the grid is tried too, to see whether the rate of the tuned rank holds there. They "
         "decide nothing.",
     )
-    seed: Seed = Field(1000, description="The seed of every trial; no final run may have it.")
+    seed: Seed = Field(default=1000, description="The seed of every trial; no final run may have it.")
     fraction: Annotated[float, Field(gt=0, le=0.5), AsWritten] = Field(
-        0.1, description="Share of train carved off as the dev split."
+        default=0.1, description="Share of train carved off as the dev split."
     )
-    epochs: int | None = Field(None, ge=1, description="Of a trial. Default, those of the final runs.")
+    epochs: int | None = Field(default=None, ge=1, description="Of a trial. Default, those of the final runs.")
     max_steps: int | None = Field(
-        None, ge=1, description="Optimizer steps of a trial. Default, those of the final runs."
+        default=None, ge=1, description="Optimizer steps of a trial. Default, those of the final runs."
     )
     extend: bool = Field(
-        False, description="Where the best rate is the grid's lowest or highest, try further ones beyond it."
+        default=False, description="Where the best rate is the grid's lowest or highest, try further ones beyond it."
     )
-    max_extensions: int = Field(3, ge=1, description="Rates added so at most.")
+    max_extensions: int = Field(default=3, ge=1, description="Rates added so at most.")
 
     def tuned_rank(self, ranks: list[int]) -> int:
         """The rank that a method of these ranks is tuned at, where one rate is for all of them."""
@@ -465,12 +470,12 @@ class Comparison(Block):
     """What arms are compared with, and what difference counts as none."""
 
     baseline: str | None = Field(
-        None,
+        default=None,
         description="The arm that the others are compared with. Default, the first that trains all weights, else the "
         "first.",
     )
     margin: Positive = Field(
-        0.01,
+        default=0.01,
         description="An arm is equivalent where its difference is proven smaller than this, in the metric's unit (0.01 "
         "of accuracy is one point). At most 0.2.",
     )
@@ -481,7 +486,7 @@ class Contract(Block):
     the baseline's; what a method's `varies` names may differ."""
 
     strict: bool = Field(
-        True,
+        default=True,
         description="true refuses to print tables and figures of arms that differ otherwise; false prints what "
         "differs.",
     )
@@ -491,8 +496,8 @@ class Budgets(Block):
     """For the view of equal time or energy: the metric that each arm has reached by then. Default, what the cheapest
     arm and the dearest take to their ends."""
 
-    train_s: Annotated[list[Positive], Unique()] = Field([], description="Seconds of training steps per run.")
-    energy_J: Annotated[list[Positive], Unique()] = Field([], description="Energy of training steps per run.")
+    train_s: Annotated[list[Positive], Unique()] = Field(default=[], description="Seconds of training steps per run.")
+    energy_J: Annotated[list[Positive], Unique()] = Field(default=[], description="Energy of training steps per run.")
 
 
 class EqualMemory(Block):
@@ -500,9 +505,9 @@ class EqualMemory(Block):
 
     caps_GiB: Annotated[list[Positive], Field(min_length=1), Unique()] = Field(description="Peak memory of the probe.")
     arms: Arms | None = absent("Default, all.")
-    largest_batch_size: int = Field(1024, ge=1, description="The search ends there.")
+    largest_batch_size: int = Field(default=1024, ge=1, description="The search ends there.")
     learning_rate_rule: Literal["sqrt", "linear", "constant"] = Field(
-        "sqrt",
+        default="sqrt",
         description="How the learning rate follows a batch k times training.batch_size: times the square root of k "
         "(sqrt; Malladi et al., 2022, for Adam), times k, or not at all.",
     )
@@ -515,14 +520,14 @@ class EqualMemory(Block):
 class Recommendation(Block):
     """What an arm must keep to be recommended; comparison.margin is what it may lose. Not set, no limit."""
 
-    memory_GiB: Positive | None = Field(None, description="Peak memory of the probe.")
-    train_s: Positive | None = Field(None, description="Seconds of training steps per run.")
-    energy_J: Positive | None = Field(None, description="Energy of training steps per run.")
+    memory_GiB: Positive | None = Field(default=None, description="Peak memory of the probe.")
+    train_s: Positive | None = Field(default=None, description="Seconds of training steps per run.")
+    energy_J: Positive | None = Field(default=None, description="Energy of training steps per run.")
     cheapest: Literal["memory", "time", "energy"] = Field(
-        "memory", description="What decides between arms that qualify."
+        default="memory", description="What decides between arms that qualify."
     )
     split: Literal["test", "heldout"] = Field(
-        "test",
+        default="test",
         description="The split on which an arm is judged; heldout where a data set has it and test is too small.",
     )
 
@@ -531,7 +536,7 @@ class Noise(Block):
     """The same arms with the same seed again, to see what of a result and of its cost is noise."""
 
     arms: Arms | None = absent("Default, the baseline.")
-    repeats: int = Field(3, ge=2, description="Runs per arm.")
+    repeats: int = Field(default=3, ge=2, description="Runs per arm.")
     seed: Seed | None = absent("Default, the first of seeds.")
 
     def settled(self, baseline: str, seeds: list[int]) -> Self:
@@ -548,9 +553,9 @@ class Profiles(Block):
         "Beside eager and the one that training takes, which are always there. compiled launches what torch.compile "
         "makes kernel by kernel, captured-compiled replays it. Default, captured and compiled on cuda."
     )
-    steps: int = Field(5, ge=1, description="Recorded, of each batch with each engine.")
-    warmup_steps: int = Field(3, ge=1, description="Done before anything is measured.")
-    timed_steps: int = Field(20, ge=1, description="Done without the profiler, for the median time of a step.")
+    steps: int = Field(default=5, ge=1, description="Recorded, of each batch with each engine.")
+    warmup_steps: int = Field(default=3, ge=1, description="Done before anything is measured.")
+    timed_steps: int = Field(default=20, ge=1, description="Done without the profiler, for the median time of a step.")
 
     def settled(self, arms: list[str], training: Training) -> Self:
         """With all `arms` unless some are named, and the engines of settled `training` beside those asked for."""
@@ -564,7 +569,7 @@ class Config(Block):
     """The experiment. Site settings (partitions, accounts, cores) belong to profiles/."""
 
     output: str = Field(
-        "results",
+        default="results",
         min_length=1,
         description="Folder for all that the workflow writes, relative to the working directory.",
     )
@@ -579,7 +584,7 @@ class Config(Block):
     tune: Tune = block(Tune)
     contract: Contract = block(Contract)
     attribution: dict[Name, Annotated[list[str], Field(min_length=4), Unique()]] = Field(
-        {},
+        default={},
         description="Factorials by name, each a list of arms that between them have every combination of two or more "
         "settings, as bf16 or NF4 with and without gradient checkpointing.",
     )
@@ -589,20 +594,20 @@ class Config(Block):
     noise: Noise | None = None
     profiles: Profiles = block(Profiles)
     reference: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         description="Folder of an earlier sweep's reference, with which the target check_reference compares this one. "
         "A change of the metric above comparison.margin never passes.",
     )
     imported: dict[Name, Annotated[list[Text], Field(min_length=1), Unique()]] = Field(
-        {},
+        default={},
         description="Published results of PEFT's method_comparison, shown in a table of their own and compared with "
         "nothing: paths or patterns (results/*.json) of its JSON files, by a label of your choice.",
     )
     tracking: Literal[
         "none", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
     ] = Field(
-        "none",
+        default="none",
         description="Experiment tracker, of those that accelerate knows, that finished runs are sent to. You install "
         "and log in to it yourself; unless its own environment variables say otherwise, it stays offline and writes "
         "below output/tracking.",
@@ -611,11 +616,11 @@ class Config(Block):
         description="One run per seed and arm. A seed decides head, adapter, batch order and dropout."
     )
     seeds_per_job: Literal["all", 1] = Field(
-        "all",
+        default="all",
         description="all trains the seeds of an arm one after another in one process; 1 gives each its own job.",
     )
     keep_weights: bool = Field(
-        True,
+        default=True,
         description="false: runs save no weights, and finished runs whose weights are gone (a study brought home "
         "without them) are taken as they are. Nothing else of a run changes; weights cannot be exported then.",
     )

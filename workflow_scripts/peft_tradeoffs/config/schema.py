@@ -61,7 +61,8 @@ def kinds(schema: Schema) -> set[str]:
 
 def options(schema: Schema) -> Iterable[Schema]:
     """The schemas of which a value must fit one."""
-    return schema.get("anyOf", schema.get("oneOf", []))
+    found: list[Schema] = schema.get("anyOf", schema.get("oneOf", []))
+    return found
 
 
 def values(schema: Schema) -> list[Any]:
@@ -86,24 +87,23 @@ def first_error(schema: dict[str, Any], value: Any) -> jsonschema.ValidationErro
 def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
     """One line that names the key, the value and what would be right."""
     path = [*([prefix] if prefix else []), *map(str, error.absolute_path)]
+    schema: Any = error.schema
+    wanted: Any = error.validator_value
     match error.validator:
         case "additionalProperties":
             return _unknown_key(error, path)
         case "required":
             return _missing_key(error, path)
         case "type" | "enum" | "anyOf" if error.instance is None:
-            said = f"nothing stands there; must be {choices(error.schema)}"
+            said = f"nothing stands there; must be {choices(schema)}"
         case "pattern":
-            pattern = error.schema.get("description", f"it must match {error.validator_value}")
+            pattern = schema.get("description", f"it must match {wanted}")
             said = f"{error.instance!r} is not allowed: {pattern}"
         case "type":
             said = _wrong_type(error)
         case rule if rule in _WRONG:
-            wanted = error.validator_value
             words = {"wanted": wanted, "value": error.instance, "seen": _seen(error.instance)}
-            allowed = (
-                choices(wanted if rule == "propertyNames" else error.schema) if "{allowed}" in _WRONG[rule] else ""
-            )
+            allowed = choices(wanted if rule == "propertyNames" else schema) if "{allowed}" in _WRONG[rule] else ""
             said = _WRONG[rule].format(**words, shown=_shown(wanted), allowed=allowed)
         case _:
             said = f"{_seen(error.instance)} is not allowed: {' '.join(error.message.split())[:200]}"
@@ -111,8 +111,10 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
 
 
 def _unknown_key(error: jsonschema.ValidationError, path: list[str]) -> str:
-    known, refused = error.schema.get("properties", {}), error.schema.get("x-excluded-fields", {})
-    unknown = sorted(set(error.instance) - set(known))[0]
+    schema: Any = error.schema
+    known, refused = schema.get("properties", {}), schema.get("x-excluded-fields", {})
+    given: Any = error.instance
+    unknown = min(set(given) - set(known))
     where = key_of([*path, unknown])
     if unknown in refused:
         return f"{where}: cannot be set: {refused[unknown]}; remove it"
@@ -120,14 +122,19 @@ def _unknown_key(error: jsonschema.ValidationError, path: list[str]) -> str:
 
 
 def _missing_key(error: jsonschema.ValidationError, path: list[str]) -> str:
-    missing = next(key for key in error.validator_value if key not in error.instance)
-    about = error.schema.get("properties", {}).get(missing, {})
+    schema: Any = error.schema
+    wanted: Any = error.validator_value
+    given: Any = error.instance
+    missing = next(key for key in wanted if key not in given)
+    about = schema.get("properties", {}).get(missing, {})
     kind = f": it must be {choices(about)}" if {"type", "enum", "anyOf"} & set(about) else ""
     return f"{key_of([*path, missing])}: missing; add it{kind}"
 
 
 def _wrong_type(error: jsonschema.ValidationError) -> str:
-    value, kinds, allowed = error.instance, _listed(error.validator_value), choices(error.schema)
+    schema: Any = error.schema
+    wanted: Any = error.validator_value
+    value, kinds, allowed = error.instance, _listed(wanted), choices(schema)
     if isinstance(value, str) and is_number(value) and {"number", "integer"} & set(kinds):
         how = "without quotes" if set("eE.").isdisjoint(value) else "without quotes and with a point, as 5.0e-4"
         return f"{value!r} is a text; must be {allowed}: write it {how}"
