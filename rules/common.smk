@@ -154,6 +154,11 @@ def script(name):
     return lambda wildcards, threads: str(SCRIPTS / name)
 
 
+def as_json(asked):
+    """A part of the experiment as JSON, for a script's option."""
+    return json.dumps(asked, default=lambda block: block.to_dict())
+
+
 def code(script):
     """What a script's code means, as a param: an edit of it reruns what depends on it, one of its comments does not."""
     return fingerprint(SCRIPTS / script)[:16]
@@ -166,11 +171,11 @@ def summaries():
 def repeated():
     """The runs that measure the noise floor repeats, as a grid."""
     noise = EXPERIMENT.noise
-    return GRID | {"arm": noise["arms"], "seed": [noise["seed"]]}
+    return GRID | {"arm": noise.arms, "seed": [noise.seed]}
 
 
 def repeats():
-    numbers = range(1, EXPERIMENT.noise["repeats"] + 1)
+    numbers = range(1, EXPERIMENT.noise.repeats + 1)
     return expand(f"{REPEAT}/seed{{seed}}/summary.json", repeat=numbers, **repeated())
 
 
@@ -309,12 +314,12 @@ def figures_in_report(files):
 
 def source_files(block):
     """Files of the user that a data set or model is read from; their content is a param, so their dates do not count."""
-    if block["source"] == "files":
-        return ancient(list(block["splits"].values()))
-    if block["source"] == "random":
-        return source_files(block["tokenizer"])
-    if block["source"] == "folder":
-        names = (str(path) for path in Path(block["path"]).iterdir() if path.is_file())
+    if block.source == "files":
+        return ancient(list(block.splits.values()))
+    if block.source == "random":
+        return source_files(block.tokenizer)
+    if block.source == "folder":
+        names = (str(path) for path in Path(block.path).iterdir() if path.is_file())
         return ancient(sorted(name for name in names if not set(name) & set("{}")))
     return []
 

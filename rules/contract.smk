@@ -20,10 +20,10 @@ rule check_contract:
         code=lambda w: code("check_contract.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
-        baseline=lambda w: EXPERIMENT.comparison["baseline"],
+        baseline=lambda w: EXPERIMENT.comparison.baseline,
         declared=json.dumps({name: arm.varies for name, arm in EXPERIMENT.arms.items()}),
         tunings=lambda w: f"{OUT}/tune/best",
-        strict="--strict" if EXPERIMENT.contract["strict"] else "",
+        strict="--strict" if EXPERIMENT.contract.strict else "",
         weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
     shell:

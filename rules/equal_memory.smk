@@ -21,20 +21,18 @@ rule train_at_equal_memory:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        gpu=int(EXPERIMENT.training["device"] == "cuda"),
+        gpu=int(EXPERIMENT.training.device == "cuda"),
         checkpoint_interval_s=60,
     params:
         script=script("train_at_equal_memory.py"),
         code=lambda w: code("train_at_equal_memory.py"),
-        settings=lambda w: json.dumps(
-            EXPERIMENT.run_settings(w.dataset, w.model, w.arm)
-        ),
+        settings=lambda w: as_json(EXPERIMENT.run_settings(w.dataset, w.model, w.arm)),
         model=subpath(input.model, strip_suffix=".json"),
         runs=f"{OUT}/equal_memory/runs/{{dataset}}/{{model}}/{{arm}}",
         seeds=GRID["seed"],
-        caps=lambda w: EXPERIMENT.equal_memory["caps_GiB"],
-        largest=lambda w: EXPERIMENT.equal_memory["largest_batch_size"],
-        rule=lambda w: EXPERIMENT.equal_memory["learning_rate_rule"],
+        caps=lambda w: EXPERIMENT.equal_memory.caps_GiB,
+        largest=lambda w: EXPERIMENT.equal_memory.largest_batch_size,
+        rule=lambda w: EXPERIMENT.equal_memory.learning_rate_rule,
     shell:
         # exec: no shell stands between a signal and the training process.
         "exec python {params.script:q} --settings {params.settings:q} --seeds {params.seeds}"
@@ -50,7 +48,7 @@ rule make_equal_memory:
             AT_CAPS,
             dataset=GRID["dataset"],
             model=GRID["model"],
-            arm=EXPERIMENT.equal_memory["arms"] if EXPERIMENT.equal_memory else [],
+            arm=EXPERIMENT.equal_memory.arms if EXPERIMENT.equal_memory else [],
         ),
         contract=f"{OUT}/tables/contract.csv",
         models=expand(f"{OUT}/models/{{model}}.json", model=GRID["model"]),

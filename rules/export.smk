@@ -50,7 +50,7 @@ rule write_cards:
         code=lambda w: code("write_cards.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
-        datasets=lambda w: json.dumps(EXPERIMENT.datasets),
+        datasets=lambda w: as_json(EXPERIMENT.datasets),
         data=lambda w, input: str(Path(input.data[0]).parents[1]),
         tokens=lambda w, input: str(Path(input.tokens[0]).parents[1]),
         weights=NO_WEIGHTS,

@@ -18,8 +18,8 @@ rule fetch_model:
     params:
         script=script("fetch_model.py"),
         code=lambda w: code("fetch_model.py"),
-        source=lambda w: json.dumps(EXPERIMENT.models[w.model]),
-        content=lambda w: content(EXPERIMENT.models[w.model]),
+        source=lambda w: as_json(EXPERIMENT.models[w.model]),
+        content=lambda w: content(EXPERIMENT.models[w.model].to_dict()),
     shell:
         "python {params.script:q} --source {params.source:q} --output {output:q} 2> {log:q}"
 
@@ -38,8 +38,8 @@ rule fetch_dataset:
     params:
         script=script("fetch_dataset.py"),
         code=lambda w: code("fetch_dataset.py"),
-        source=lambda w: json.dumps(EXPERIMENT.datasets[w.dataset]),
-        content=lambda w: content(EXPERIMENT.datasets[w.dataset]),
+        source=lambda w: as_json(EXPERIMENT.datasets[w.dataset]),
+        content=lambda w: content(EXPERIMENT.datasets[w.dataset].to_dict()),
         folder=subpath(output[0], parent=True),
     shell:
         "python {params.script:q} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q} && cat {log:q} >&2"

@@ -16,13 +16,13 @@ rule gpu_check:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        gpu=int(EXPERIMENT.training["device"] == "cuda"),
+        gpu=int(EXPERIMENT.training.device == "cuda"),
     params:
         script=script("check_gpu.py"),
         code=lambda w: code("check_gpu.py"),
-        device=EXPERIMENT.training["device"],
-        precision=EXPERIMENT.training["precision"],
-        shared="--allow-shared-gpu" * EXPERIMENT.training["allow_shared_gpu"],
+        device=EXPERIMENT.training.device,
+        precision=EXPERIMENT.training.precision,
+        shared="--allow-shared-gpu" * EXPERIMENT.training.allow_shared_gpu,
         report=GPU_REPORT,
     shell:
         "python {params.script:q} --device {params.device} --precision {params.precision} {params.shared}"

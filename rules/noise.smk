@@ -7,12 +7,12 @@ if EXPERIMENT.noise:
 
     use rule train as repeat with:
         output:
-            update(f"{REPEAT}/seed{EXPERIMENT.noise['seed']}/summary.json"),
+            update(f"{REPEAT}/seed{EXPERIMENT.noise.seed}/summary.json"),
         log:
             f"{OUT}/logs/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}.log",
         params:
             arm=REPEAT,
-            seeds=EXPERIMENT.noise["seed"],
+            seeds=EXPERIMENT.noise.seed,
 
     rule measure_noise:
         input:
@@ -28,7 +28,7 @@ if EXPERIMENT.noise:
             code=lambda w: code("measure_noise.py"),
             noise=lambda w: f"{OUT}/noise",
             grid=json.dumps(repeated()),
-            repeats=EXPERIMENT.noise["repeats"],
+            repeats=EXPERIMENT.noise.repeats,
             folder=subpath(output[0], parent=True),
         shell:
             "python {params.script:q} --noise-dir {params.noise:q} --grid {params.grid:q} --repeats {params.repeats}"

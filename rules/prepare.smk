@@ -17,7 +17,7 @@ rule tokenize:
         code=lambda w: code("tokenize_dataset.py"),
         data=subpath(input.data, parent=True),
         model=subpath(input.model, strip_suffix=".json"),
-        max_length=EXPERIMENT.training["max_length"],
+        max_length=EXPERIMENT.training.max_length,
     shell:
         "python {params.script:q} --data-dir {params.data:q} --model {params.model:q}"
         " --max-length {params.max_length} --output {output.tokens:q} 2> {log:q}"

@@ -12,7 +12,7 @@ PROFILE_SHOWN = ["operators.md", "memory.svg", "memory.pdf", "memory.png"]
 PROFILED = {
     "dataset": GRID["dataset"],
     "model": GRID["model"],
-    "arm": EXPERIMENT.profiles["arms"],
+    "arm": EXPERIMENT.profiles.arms,
 }
 
 
@@ -33,22 +33,22 @@ rule profile:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        gpu=int(EXPERIMENT.training["device"] == "cuda"),
+        gpu=int(EXPERIMENT.training.device == "cuda"),
     params:
         script=script("profile_arm.py"),
         code=lambda w: code("profile_arm.py"),
         # No rate: time and memory do not depend on it, and nothing is tuned for a profile.
         settings=lambda w: json.dumps(
-            EXPERIMENT.run_settings(w.dataset, w.model, w.arm)
+            EXPERIMENT.run_settings(w.dataset, w.model, w.arm).to_dict()
             | {"learning_rate": None}
         ),
         model=subpath(input.model, strip_suffix=".json"),
         folder=PROFILE,
         seed=GRID["seed"][0],
-        engines=EXPERIMENT.profiles["engines"],
-        steps=EXPERIMENT.profiles["steps"],
-        warmup_steps=EXPERIMENT.profiles["warmup_steps"],
-        timed_steps=EXPERIMENT.profiles["timed_steps"],
+        engines=EXPERIMENT.profiles.engines,
+        steps=EXPERIMENT.profiles.steps,
+        warmup_steps=EXPERIMENT.profiles.warmup_steps,
+        timed_steps=EXPERIMENT.profiles.timed_steps,
     shell:
         # exec: no shell stands between a signal and the process.
         "exec python {params.script:q} --settings {params.settings:q} --seed {params.seed}"

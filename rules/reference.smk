@@ -51,7 +51,7 @@ rule check_reference:
         grid=json.dumps(GRID),
         noise=noise_option,
         weights=NO_WEIGHTS,
-        margin=EXPERIMENT.comparison["margin"],
+        margin=EXPERIMENT.comparison.margin,
         report=f"{OUT}/check_reference.md",
     shell:
         "python {params.script:q} --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"

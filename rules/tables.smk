@@ -46,8 +46,8 @@ rule compare_arms:
         code=lambda w: code("compare_arms.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
-        baseline=lambda w: EXPERIMENT.comparison["baseline"],
-        margin=EXPERIMENT.comparison["margin"],
+        baseline=lambda w: EXPERIMENT.comparison.baseline,
+        margin=EXPERIMENT.comparison.margin,
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:

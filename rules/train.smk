@@ -17,16 +17,14 @@ rule train:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        gpu=int(EXPERIMENT.training["device"] == "cuda"),
+        gpu=int(EXPERIMENT.training.device == "cuda"),
         checkpoint_interval_s=60,
         # No param: a study whose weights are no longer kept is not trained again.
         keep_weights=int(EXPERIMENT.keep_weights),
     params:
         script=script("train.py"),
         code=lambda w: code("train.py"),
-        settings=lambda w: json.dumps(
-            EXPERIMENT.run_settings(w.dataset, w.model, w.arm)
-        ),
+        settings=lambda w: as_json(EXPERIMENT.run_settings(w.dataset, w.model, w.arm)),
         model=subpath(input.model, strip_suffix=".json"),
         arm=f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}",
         seeds=job_seeds,

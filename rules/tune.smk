@@ -14,8 +14,8 @@ rule carve_dev:
     params:
         script=script("carve_dev.py"),
         code=lambda w: code("carve_dev.py"),
-        fraction=EXPERIMENT.tune["fraction"],
-        seed=EXPERIMENT.tune["seed"],
+        fraction=EXPERIMENT.tune.fraction,
+        seed=EXPERIMENT.tune.seed,
     shell:
         "python {params.script:q} --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
         " --output {output.tokens:q} 2> {log:q}"
@@ -34,19 +34,17 @@ rule tune:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        gpu=int(EXPERIMENT.training["device"] == "cuda"),
+        gpu=int(EXPERIMENT.training.device == "cuda"),
         checkpoint_interval_s=60,
     params:
         script=script("tune.py"),
         code=lambda w: code("tune.py"),
-        settings=lambda w: json.dumps(
-            EXPERIMENT.trial_settings(w.dataset, w.model, w.arm)
-        ),
+        settings=lambda w: as_json(EXPERIMENT.trial_settings(w.dataset, w.model, w.arm)),
         model=subpath(input.model, strip_suffix=".json"),
         trials=f"{OUT}/tune/trials/{{dataset}}/{{model}}/{{arm}}",
         rates=lambda w: EXPERIMENT.trials[w.arm],
-        seed=EXPERIMENT.tune["seed"],
-        extensions=EXPERIMENT.tune["max_extensions"] * EXPERIMENT.tune["extend"],
+        seed=EXPERIMENT.tune.seed,
+        extensions=EXPERIMENT.tune.max_extensions * EXPERIMENT.tune.extend,
     shell:
         # exec: no shell stands between a signal and the training process.
         "exec python {params.script:q} --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"

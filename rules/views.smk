@@ -22,7 +22,7 @@ rule compare_at_budgets:
         code=lambda w: code("compare_at_budgets.py"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
-        budgets=json.dumps(EXPERIMENT.budgets),
+        budgets=as_json(EXPERIMENT.budgets),
         folder=subpath(output[0], parent=True),
     shell:
         "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
@@ -73,7 +73,7 @@ rule recommend:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         noise=noise_option,
-        limits=json.dumps(EXPERIMENT.recommendation),
+        limits=as_json(EXPERIMENT.recommendation),
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:

@@ -8,11 +8,12 @@ import argparse
 import json
 from pathlib import Path
 
+from peft_tradeoffs.config.model import Recommendation
 from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import add_contract, add_data, add_noise, add_runs
 
-LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
+LIMITS = Recommendation().to_dict()
 
 
 def arguments() -> argparse.Namespace:
@@ -28,8 +29,7 @@ def arguments() -> argparse.Namespace:
         type=json.loads,
         default={},
         metavar="JSON",
-        help='{"memory_GiB": null, "train_s": null, "energy_J": null, "cheapest": "memory", "split": "test"}: null is '
-        "no limit; cheapest is memory, time or energy",
+        help=f"{json.dumps(LIMITS)}: null is no limit; cheapest is memory, time or energy",
     )
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()

@@ -446,7 +446,7 @@ def test_a_margin_in_points_is_refused(margin, meant):
     said = str(caught.value)
     assert said.startswith(f"config key comparison.margin: {margin} is not above 0 and at most 0.2; ")
     assert "accuracy is a fraction" in said and said.endswith(meant)
-    assert resolve(tiny.config(Path(), comparison={"margin": 0.2})).comparison["margin"] == 0.2
+    assert resolve(tiny.config(Path(), comparison={"margin": 0.2})).comparison.margin == 0.2
 
 
 def test_random_weights_are_not_compared(tmp_path):

@@ -37,13 +37,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     source["splits"] = {split: str(folder / name) for split, name in source["splits"].items()}
     config["training"]["epochs"] = 2
     experiment = resolve(config)
-    call("fetch_dataset.py", "--source", json.dumps(experiment.datasets["reviews"]), "--output-dir", folder / "data")
+    call(
+        "fetch_dataset.py",
+        "--source",
+        json.dumps(experiment.datasets["reviews"].to_dict()),
+        "--output-dir",
+        folder / "data",
+    )
     model = json.dumps({"source": "folder", "path": str(tiny_bert)})
     call("fetch_model.py", "--source", model, "--output", folder / "models/tiny.json")
     tokens = folder / "tokens.npz"
     words = ["--data-dir", folder / "data", "--model", folder / "models/tiny"]
     call("tokenize_dataset.py", *words, "--max-length", 32, "--output", tokens)
-    settings = json.dumps(experiment.run_settings("reviews", "tiny", "full"))
+    settings = json.dumps(experiment.run_settings("reviews", "tiny", "full").to_dict())
     words = ["--settings", settings, "--seeds", 0, 1, "--tokens", tokens, "--model", folder / "models/tiny"]
     call("train.py", *words, "--output-dir", folder / "runs/reviews/tiny/full")
     return folder

@@ -35,14 +35,14 @@ def test_the_command_line_may_have_numbers_in_lists_and_mappings():
     update_config(settings, given)
     found = resolve(settings, given)
     assert found.seeds == [0, 3]
-    assert (found.training["epochs"], found.training["weight_decay"]) == (2, 0.01)
-    assert found.training["compile"] is True
-    assert found.training["early_stopping"] is None
+    assert (found.training.epochs, found.training.weight_decay) == (2, 0.01)
+    assert found.training.compile is True
+    assert found.training.early_stopping is None
     assert [*found.arms] == ["full", "lora-r2", "lora-r8", "qlora-r4"]
     assert found.arms["full"].settings["learning_rate"] == 5e-4
     assert found.arms["lora-r2"].settings["peft"]["lora_dropout"] == 0
-    assert (found.comparison["baseline"], found.comparison["margin"]) == ("full", 0.02)
-    assert found.contract["strict"] is False
+    assert (found.comparison.baseline, found.comparison.margin) == ("full", 0.02)
+    assert found.contract.strict is False
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_names_on_the_command_line_stay_texts():
     settings = json.loads(json.dumps(tiny.config(Path())))
     settings["datasets"] = {"true": {**settings["datasets"]["reviews"], "label": "1", "text": ["0"]}}
     found = resolve(settings, {"datasets": settings["datasets"]})
-    assert found.datasets["true"]["label"] == "1"
+    assert found.datasets["true"].label == "1"
 
 
 # Values
@@ -84,9 +84,9 @@ def test_whole_numbers_with_a_point():
     settings = json.loads(json.dumps(tiny.config(Path(), seeds=[1.0], training=training)))
     settings["methods"]["lora"] |= {"ranks": [8.0], "peft": {**tiny.LORA, "lora_alpha": 32.0}}
     found = resolve(settings)
-    assert json.dumps([found.seeds, *(found.training[key] for key in ("batch_size", "epochs"))]) == "[[1], 16, 2]"
+    assert json.dumps([found.seeds, found.training.batch_size, found.training.epochs]) == "[[1], 16, 2]"
     assert json.dumps(found.arms["lora-r8"].settings["peft"]["lora_alpha"]) == "32"
-    assert isinstance(found.training["weight_decay"], float)
+    assert isinstance(found.training.weight_decay, float)
 
 
 @pytest.mark.parametrize("value", [10**400, -(2**63), 2**64])

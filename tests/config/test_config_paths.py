@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 import tiny
 from peft_tradeoffs.config.experiment import resolve
-from peft_tradeoffs.config.paths import check_splits, expanded
+from peft_tradeoffs.config.file import check_splits, expanded
 from peft_tradeoffs.core.errors import InputError
 
 TOKENIZER = {"source": "folder", "path": "model"}
 RANDOM = {"source": "random", "config": {"model_type": "bert"}, "tokenizer": TOKENIZER}
 PLACES = {
     "output": lambda found: found.output,
-    "datasets.reviews.splits.train": lambda found: found.datasets["reviews"]["splits"]["train"],
-    "datasets.reviews.splits.validation": lambda found: found.datasets["reviews"]["splits"]["validation"],
-    "datasets.reviews.splits.heldout": lambda found: found.datasets["reviews"]["splits"]["heldout"],
-    "models.tiny.path": lambda found: found.models["tiny"]["path"],
-    "models.shape.tokenizer.path": lambda found: found.models["shape"]["tokenizer"]["path"],
+    "datasets.reviews.splits.train": lambda found: found.datasets["reviews"].splits["train"],
+    "datasets.reviews.splits.validation": lambda found: found.datasets["reviews"].splits["validation"],
+    "datasets.reviews.splits.heldout": lambda found: found.datasets["reviews"].splits["heldout"],
+    "models.tiny.path": lambda found: found.models["tiny"].path,
+    "models.shape.tokenizer.path": lambda found: found.models["shape"].tokenizer.path,
     "reference": lambda found: found.reference,
     "imported.peft.0": lambda found: found.imported["peft"][0],
 }
@@ -70,7 +70,7 @@ def test_variables_are_written_out(written, found):
 def test_ids_of_the_hub_are_no_paths():
     config = settings()
     config["models"]["tiny"] = {"source": "hub", "path": "~me/$x", "revision": "0" * 40}
-    assert resolve(config).models["tiny"]["path"] == "~me/$x"
+    assert resolve(config).models["tiny"].path == "~me/$x"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_two_splits_that_are_one_file(tmp_path, one, other, how):
         other: named.get(how, "folder/rows.tsv" if how == "folder's link" else "other.tsv"),
     }
     with pytest.raises(InputError) as caught:
-        check_splits("datasets.reviews", {"source": "files", "splits": splits})
+        check_splits("datasets.reviews", "files", splits)
     assert any(f"config key datasets.reviews.splits.{split}: " in str(caught.value) for split in (one, other))
     assert any(f" is {split} too" in str(caught.value) for split in (one, other))
 

@@ -23,7 +23,7 @@ def settings(arm: str, **changes: Any) -> dict[str, Any]:
     """Resolved settings of an arm, as the workflow hands them to train.py."""
     config = tiny.config(Path(), training=TRAINING)
     config["methods"]["qlora"]["quantization"] = tiny.NF4_BF16
-    return {**resolve(config).run_settings("reviews", "tiny", arm), **changes}
+    return {**resolve(config).run_settings("reviews", "tiny", arm).to_dict(), **changes}
 
 
 def step(script: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -122,7 +122,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     assert done.returncode == 0
     from peft_tradeoffs.config.experiment import resolve
 
-    (folder / "settings.json").write_text(json.dumps(resolve(settings).run_settings("reviews", "tiny", "lora-r4")))
+    chosen = resolve(settings).run_settings("reviews", "tiny", "lora-r4")
+    (folder / "settings.json").write_text(json.dumps(chosen.to_dict()))
     return folder
 
 

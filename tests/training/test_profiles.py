@@ -386,7 +386,7 @@ def test_training_knows_nothing_of_profiles():
 def test_engines_that_are_profiled(training, profiles, engines):
     settings = tiny.config(Path(), profiles=profiles)
     settings["training"].update(training)
-    found = resolve(settings).profiles
+    found = resolve(settings).profiles.to_dict()
     assert found == {"arms": ["full", "lora-r4", "qlora-r4"], "engines": engines} | {
         "steps": 5, "warmup_steps": 3, "timed_steps": 20,
     }  # fmt: skip

@@ -191,7 +191,7 @@ def test_the_budget_of_trials():
     settings["training"] |= {"max_steps": 50}
     for tune, expected in (({}, (1, 50)), ({"epochs": 2}, (2, None)), ({"max_steps": 5}, (1, 5))):
         found = resolve({**settings, "tune": tune}).trial_settings("reviews", "tiny", "full")
-        assert (found["epochs"], found["max_steps"]) == expected
+        assert (found.epochs, found.max_steps) == expected
 
 
 @pytest.fixture(scope="module")

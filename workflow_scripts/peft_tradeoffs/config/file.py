@@ -1,9 +1,11 @@
-"""A configuration file before anything acts on it: one mapping, each key once, what YAML made of words."""
+"""A configuration as it is written: a file of one mapping, each key once, what YAML made of words, and its paths."""
 
 import datetime
 import json
 import math
+import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from peft_tradeoffs.config.model import Config
 from peft_tradeoffs.config.schema import (
     Schema,
     config_schema,
@@ -60,7 +63,8 @@ def check_file(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(", ".join(filter(None, (error.context, error.problem))).split())
-        raise InputError(f"{path}, line {mark.line + 1}: broken YAML: {said}; fix that line or one before") from error
+        line = mark.line + 1 if mark else 1
+        raise InputError(f"{path}, line {line}: broken YAML: {said}; fix that line or one before") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: broken YAML: {reason}; correct that value, or put it in quotes") from error
@@ -105,7 +109,7 @@ def _check_events(path: Path, text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             raise InputError(f"{path}, line {line}: nested more than {DEEPEST} levels deep; a configuration needs 6")
 
 
@@ -150,7 +154,7 @@ class _Nodes:
             merged = "object" in kinds(schema)  # << with a list of mappings
             for index, value in enumerate(node.value):
                 self._walk(value, schema if merged else inner(schema, index), keys if merged else [*keys, str(index)])
-        elif node.tag != f"{STANDARD}null" and (read := _read(node)):
+        elif isinstance(node, yaml.ScalarNode) and node.tag != f"{STANDARD}null" and (read := _read(node)):
             if _is_text(schema):
                 raise InputError(
                     f"{key_of(keys)}: YAML reads {node.value} as {read}, and a text must stand there; put "
@@ -245,7 +249,7 @@ def retype(config: dict[str, Any], given: Mapping[str, Any]) -> None:
     for name in given:
         if name in config:
             config[name] = _retyped(config[name], given[name], inner(config_schema(), name))
-    methods = config.get("methods")
+    methods: Any = config.get("methods")
     for name, method in (given.get("methods") or {}).items() if isinstance(given.get("methods"), Mapping) else ():
         peft = methods[name].get("peft") if isinstance(methods[name], dict) else None
         if isinstance(method, Mapping) and isinstance(method.get("peft"), Mapping) and isinstance(peft, dict):
@@ -301,7 +305,7 @@ def _value(text: str, schema: Schema) -> Any:
     wanted, listed = kinds(schema), values(schema)
     if text in listed:
         return text
-    number = None
+    number: int | float | None = None
     if re.fullmatch(r"[-+]?[0-9]+", text):
         number = int(text)
     elif re.fullmatch(r"[-+0-9.eE]+", text) and is_number(text):
@@ -312,3 +316,129 @@ def _value(text: str, schema: Schema) -> Any:
     if (isinstance(word, bool) and "boolean" in wanted) or (word is None and "null" in wanted):
         return word
     return text
+
+
+# Paths ----------------------------------------------------------------------------------------------------------------
+
+VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
+REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+UNSEEN = ("Cc", "Zl", "Zp")  # control characters, line and paragraph separators
+
+
+def expand_paths(config: dict[str, Any]) -> None:
+    """Write out `~`, `$NAME` and `${NAME}` in every path of a configuration that fits the schema, in place.
+
+    Raises InputError, naming the key, for a variable that is not set and for a path that Snakemake or a shell would
+    read as something else. Ids of the hub are no paths.
+    """
+    if "output" in config:
+        config["output"] = _output(expanded("output", config["output"], there=False))
+    for name, dataset in config["datasets"].items():
+        if dataset["source"] == "files":
+            splits = dataset["splits"]
+            splits.update({split: expanded(f"datasets.{name}.splits.{split}", splits[split]) for split in splits})
+    output = config.get("output", Config.model_fields["output"].default)
+    for name, model in config["models"].items():
+        for key, block in ((f"models.{name}", model), (f"models.{name}.tokenizer", model.get("tokenizer", {}))):
+            if block.get("source") == "folder":
+                block["path"] = expanded(f"{key}.path", block["path"])
+                _refuse_within(f"config key {key}.path", block["path"], output)
+    if config.get("reference") is not None:
+        config["reference"] = _no_option("reference", expanded("reference", config["reference"]))
+    for label, paths in config.get("imported", {}).items():
+        paths[:] = [expanded(f"imported.{label}.{index}", path) for index, path in enumerate(paths)]
+
+
+def expanded(key: str, path: str, there: bool = True) -> str:
+    """A path with `~` and variables written out; one that is `there` as it is written, with a $ in its name, stays."""
+    where = f"config key {key}"
+    _refuse_signs(where, path, path)
+    if there and "$" in path and not path.startswith("~") and os.path.lexists(path):
+        found = path
+    else:
+        found = VARIABLE.sub(lambda match: _variable(where, path, match[1] or match[2]), path)
+        if path.startswith("~"):
+            found = os.path.expanduser(found)  # noqa: PTH111  (a Path would take ./ and // out)
+            if found.startswith("~"):
+                raise InputError(f"{where}: {path!r}: there is no such user; write the folder out, or ./{path}")
+    if set(found) & set("{}"):
+        remedy = "rename the file or folder, or give it a link without them" if there else "leave them out"
+        raise InputError(f"{where}: {path!r} has braces, which are wildcards in Snakemake; {remedy}")
+    _refuse_signs(where, path, found)
+    return found
+
+
+def _variable(where: str, path: str, name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        how = "is empty" if value == "" else "is not set"
+        raise InputError(f"{where}: {path!r}: the environment variable {name} {how}; set it, or write the path out")
+    return value
+
+
+def _refuse_signs(where: str, path: str, found: str) -> None:
+    shown = repr(path) if path == found else f"{path!r}, which is {found!r},"
+    if any(unicodedata.category(sign) in UNSEEN for sign in found):
+        raise InputError(f"{where}: {shown} has a line break or another sign that cannot be seen; take it out")
+    if found != found.strip():
+        raise InputError(f"{where}: {shown} begins or ends with a blank; take it out, or rename the file")
+    if REMOTE.match(found):
+        raise InputError(
+            f"{where}: {shown} is an address, and files must be on a disk here; download it first (what is on the "
+            "Hugging Face hub has source: hub)"
+        )
+    if any(len(os.fsencode(part)) > 255 for part in found.split("/")) or len(os.fsencode(found)) > 4000:
+        raise InputError(f"{where}: {shown[:100]}… is too long for a path; write a shorter one")
+
+
+def _no_option(key: str, path: str) -> str:
+    if path.startswith("-"):
+        raise InputError(f"config key {key}: {path!r} begins with -, as an option does; rename it")
+    return path
+
+
+def _output(folder: str) -> str:
+    """The output folder as paths in rules begin with it: without ./, // or / at its end."""
+    folder = os.path.normpath(folder)
+    if folder == os.curdir:
+        raise InputError(
+            "config key output: the working folder itself cannot be it; name a folder in it, as results/mine"
+        )
+    if folder in (os.sep, os.sep * 2):
+        raise InputError("config key output: / is the whole disk; name a folder, as results/mine")
+    return _no_option("output", folder)
+
+
+def _refuse_within(where: str, folder: str, output: str) -> None:
+    """Raise InputError for an output that lies in a model's folder, all files of which are the model's."""
+    if Path(folder).resolve() in (Path("/"), Path("~").expanduser().resolve()):  # which would be searched for minutes
+        raise InputError(f"{where}: {folder} has all your files in it; name the folder of the model")
+    if Path(output).resolve().is_relative_to(Path(folder).resolve()):
+        raise InputError(
+            f"{where}: the output folder {output} lies in it, so results would be files of the model; set `output` to "
+            "another folder"
+        )
+
+
+def check_splits(key: str, source: str, splits: Mapping[str, str]) -> None:
+    """Raise InputError for two splits of a data set that are one file, under whatever names, or one hub split."""
+    ordered = sorted(splits.items(), key=lambda item: item[0] != "train")
+    same = _one_file if source == "files" else str.__eq__
+    for index, (split, named) in enumerate(ordered):
+        for other, earlier in ordered[:index]:
+            if same(named, earlier):
+                also = "" if os.path.normpath(named) == os.path.normpath(earlier) else f" ({earlier})"
+                what = "file" if source == "files" else "split of the hub"
+                raise InputError(
+                    f"config key {key}.splits.{split}: {named} is {other} too{also}, and every split needs rows of "
+                    f"its own; name another {what}, or use fractions"
+                )
+
+
+def _one_file(path: str, other: str) -> bool:
+    if os.path.normpath(path) == os.path.normpath(other):
+        return True
+    try:
+        return os.path.samefile(path, other)  # noqa: PTH121
+    except OSError:
+        return False  # one is not there, which the check of the disk says

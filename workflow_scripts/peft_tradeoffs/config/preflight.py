@@ -12,7 +12,9 @@ from typing import Any
 from peft_tradeoffs.analysis.contract import DIFFERS, NOT_STRICT, Finding, compare, or_declare, unlike_text
 from peft_tradeoffs.analysis.facts import FACTS, TUNING, Recorded
 from peft_tradeoffs.analysis.reference import read_env
-from peft_tradeoffs.config.experiment import Arm, Experiment
+from peft_tradeoffs.config.arms import Arm
+from peft_tradeoffs.config.experiment import Experiment
+from peft_tradeoffs.config.model import Model, Tokenizer
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_object
 from peft_tradeoffs.core.seal import is_weight
@@ -39,16 +41,16 @@ def check_paths(experiment: Experiment) -> None:
     Of a data file it reads the head alone; what its rows hold is the data set's own job.
     """
     for name, dataset in experiment.datasets.items():
-        if dataset["source"] == "files":
-            for split, path in dataset["splits"].items():
+        if dataset.source == "files":
+            for split, path in dataset.splits.items():
                 key = f"config key datasets.{name}.splits.{split}"
                 if not Path(path).exists():
                     raise InputError(f"{key}: no such file: {path} (relative paths start at {Path.cwd()})")
                 try:
-                    check_head(Path(path), [*dataset["text"], dataset["label"]], dataset["separator"])
+                    check_head(Path(path), [*dataset.text, dataset.label], dataset.separator)
                 except InputError as error:
                     raise InputError(f"{key}: {error}") from None
-            _check_distinct_files(f"config key datasets.{name}.splits", dataset["splits"])
+            _check_distinct_files(f"config key datasets.{name}.splits", dataset.splits)
     for name, model in experiment.models.items():
         _check_model_folder(f"config key models.{name}", model)
     output = Path(experiment.output)
@@ -87,16 +89,16 @@ def check_reference(experiment: Experiment) -> None:
         raise InputError(f"config key reference: {error}") from None
 
 
-def _check_model_folder(key: str, block: dict[str, Any], tokenizer_alone: bool = False) -> None:
-    if block["source"] == "random":
-        _check_model_folder(f"{key}.tokenizer", block["tokenizer"], tokenizer_alone=True)
-    if block["source"] != "folder":
+def _check_model_folder(key: str, block: Model | Tokenizer) -> None:
+    if isinstance(block, Model) and block.tokenizer:
+        _check_model_folder(f"{key}.tokenizer", block.tokenizer)
+    if block.source != "folder":
         return
-    folder = Path(block["path"])
+    folder = Path(block.path)
     if not folder.is_dir():
         raise InputError(f"{key}.path: no such folder: {folder} (a model on the hub has source: hub)")
     try:
-        if tokenizer_alone:
+        if isinstance(block, Tokenizer):
             refuse_no_tokenizer(str(folder), folder_files(folder))
         else:
             check_folder(str(folder), folder)
@@ -114,31 +116,29 @@ def check_arms(experiment: Experiment) -> None:
         if not path.exists():
             continue
         manifest = read_object(path, MANIFEST, "a model's manifest", "delete it, and the model is fetched again")
-        origin = model.get("path", model.get("requirement"))
         if (manifest["source"], manifest["path"], manifest["revision"], manifest.get("config")) != (
-            model["source"],
-            origin,
-            model.get("revision"),
-            model.get("config"),
+            model.source,
+            model.path or model.requirement,
+            model.revision,
+            model.config,
         ):
             continue  # of an earlier configuration
         for arm in experiment.arms.values():
             try:
-                peft = arm.settings["peft"] or {}
-                check_targets(peft.get("target_modules"), manifest["modules"], manifest["linear"])
+                check_targets((arm.peft or {}).get("target_modules"), manifest["modules"], manifest["linear"])
             except InputError as error:
                 raise InputError(f"config key methods.{arm.method}.peft.{error} (model {name})") from None
 
 
 def check_planned(experiment: Experiment) -> None:
     """Raise InputError, one line per method and fact, for what a strict contract would refuse after the runs."""
-    if not experiment.contract["strict"]:
+    if not experiment.contract.strict:
         return
     runs = {name: [_planned(experiment, arm)] for name, arm in experiment.arms.items()}
     facts = [fact for fact in FACTS.values() if fact.key]
     declared = {name: arm.varies for name, arm in experiment.arms.items()}
     lines: dict[tuple[str, str], str] = {}
-    for found in compare(runs, experiment.comparison["baseline"], declared, facts):
+    for found in compare(runs, experiment.comparison.baseline, declared, facts):
         if found.verdict == DIFFERS:
             method, fact = experiment.arms[found.arm].method, FACTS[found.fact]
             # A method's ranks have the same value, but for scaling: its first line says it.

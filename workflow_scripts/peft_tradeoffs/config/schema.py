@@ -61,7 +61,8 @@ def kinds(schema: Schema) -> set[str]:
 
 def options(schema: Schema) -> Iterable[Schema]:
     """The schemas of which a value must fit one."""
-    return schema.get("anyOf", schema.get("oneOf", []))
+    found: list[Schema] = schema.get("anyOf", schema.get("oneOf", []))
+    return found
 
 
 def values(schema: Schema) -> list[Any]:
@@ -86,61 +87,79 @@ def first_error(schema: dict[str, Any], value: Any) -> jsonschema.ValidationErro
 def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
     """One line that names the key, the value and what would be right."""
     path = [*([prefix] if prefix else []), *map(str, error.absolute_path)]
-    value, schema, wanted = error.instance, error.schema, error.validator_value
-    where = key_of(path)
+    schema: Any = error.schema
+    wanted: Any = error.validator_value
     match error.validator:
         case "additionalProperties":
-            known, refused = schema.get("properties", {}), schema.get("x-excluded-fields", {})
-            unknown = sorted(set(value) - set(known))[0]
-            where = key_of([*path, unknown])
-            if unknown in refused:
-                return f"{where}: cannot be set: {refused[unknown]}; remove it"
-            return f"{where}: unknown key; {suggestion(unknown, known, 'known keys: ')}"
+            return _unknown_key(error, path)
         case "required":
-            missing = next(key for key in wanted if key not in value)
-            about = schema.get("properties", {}).get(missing, {})
-            kind = f": it must be {choices(about)}" if {"type", "enum", "anyOf"} & set(about) else ""
-            return f"{key_of([*path, missing])}: missing; add it{kind}"
-        case "not":
-            return f"{where}: this key does not belong to this source; remove it"
-        case "pattern" if "description" in schema:
-            return f"{where}: {value!r} is not allowed: {schema['description']}"
+            return _missing_key(error, path)
+        case "type" | "enum" | "anyOf" if error.instance is None:
+            said = f"nothing stands there; must be {choices(schema)}"
         case "pattern":
-            return f"{where}: {value!r} is not allowed: it must match {wanted}"
-        case "type" | "enum" | "anyOf" if value is None:
-            return f"{where}: nothing stands there; must be {choices(schema)}"
-        case "type" if isinstance(value, str) and is_number(value) and {"number", "integer"} & set(_listed(wanted)):
-            how = "without quotes" if set("eE.").isdisjoint(value) else "without quotes and with a point, as 5.0e-4"
-            return f"{where}: {value!r} is a text; must be {choices(schema)}: write it {how}"
-        case "type" if isinstance(value, int | float) and "string" in _listed(wanted):
-            return f"{where}: {_seen(value)} has the wrong type; must be {choices(schema)}: put a text in quotes"
+            pattern = schema.get("description", f"it must match {wanted}")
+            said = f"{error.instance!r} is not allowed: {pattern}"
         case "type":
-            return f"{where}: {_seen(value)} has the wrong type; must be {choices(schema)}"
-        case "enum":
-            return f"{where}: {_seen(value)} is unknown; must be {choices(schema)}"
-        case "const":
-            return f"{where}: {_seen(value)} is not allowed; must be {_shown(wanted)}"
-        case "uniqueItems":
-            return f"{where}: {value} has an entry twice; remove one"
-        case "minItems" | "minProperties" | "minLength":
-            return f"{where}: {value!r} is too short; at least {wanted} must stand there"
-        case "maxItems":
-            return f"{where}: {value} is too long; at most {wanted} may stand there"
-        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
-            return f"{where}: {value} is not allowed; must be {_BOUNDS[error.validator]} {wanted}"
-        case "anyOf" | "oneOf":
-            return f"{where}: {_seen(value)} is not allowed; must be {choices(schema)}"
-        case "propertyNames":
-            return f"{where}: a name in it is not allowed; must be {choices(wanted)}"
-    return f"{where}: {_seen(value)} is not allowed: {' '.join(error.message.split())[:200]}"
+            said = _wrong_type(error)
+        case rule if rule in _WRONG:
+            words = {"wanted": wanted, "value": error.instance, "seen": _seen(error.instance)}
+            allowed = choices(wanted if rule == "propertyNames" else schema) if "{allowed}" in _WRONG[rule] else ""
+            said = _WRONG[rule].format(**words, shown=_shown(wanted), allowed=allowed)
+        case _:
+            said = f"{_seen(error.instance)} is not allowed: {' '.join(error.message.split())[:200]}"
+    return f"{key_of(path)}: {said}"
+
+
+def _unknown_key(error: jsonschema.ValidationError, path: list[str]) -> str:
+    schema: Any = error.schema
+    known, refused = schema.get("properties", {}), schema.get("x-excluded-fields", {})
+    given: Any = error.instance
+    unknown = min(set(given) - set(known))
+    where = key_of([*path, unknown])
+    if unknown in refused:
+        return f"{where}: cannot be set: {refused[unknown]}; remove it"
+    return f"{where}: unknown key; {suggestion(unknown, known, 'known keys: ')}"
+
+
+def _missing_key(error: jsonschema.ValidationError, path: list[str]) -> str:
+    schema: Any = error.schema
+    wanted: Any = error.validator_value
+    given: Any = error.instance
+    missing = next(key for key in wanted if key not in given)
+    about = schema.get("properties", {}).get(missing, {})
+    kind = f": it must be {choices(about)}" if {"type", "enum", "anyOf"} & set(about) else ""
+    return f"{key_of([*path, missing])}: missing; add it{kind}"
+
+
+def _wrong_type(error: jsonschema.ValidationError) -> str:
+    schema: Any = error.schema
+    wanted: Any = error.validator_value
+    value, kinds, allowed = error.instance, _listed(wanted), choices(schema)
+    if isinstance(value, str) and is_number(value) and {"number", "integer"} & set(kinds):
+        how = "without quotes" if set("eE.").isdisjoint(value) else "without quotes and with a point, as 5.0e-4"
+        return f"{value!r} is a text; must be {allowed}: write it {how}"
+    quotes = ": put a text in quotes" if isinstance(value, int | float) and "string" in kinds else ""
+    return f"{_seen(value)} has the wrong type; must be {allowed}{quotes}"
 
 
 LONGEST = 100  # characters of a value that a message shows
-_BOUNDS = {
-    "minimum": "at least",
-    "maximum": "at most",
-    "exclusiveMinimum": "above",
-    "exclusiveMaximum": "below",
+_SHORT = "{value!r} is too short; at least {wanted} must stand there"
+_WRONG = {
+    "not": "this key does not belong to this source; remove it",
+    "enum": "{seen} is unknown; must be {allowed}",
+    "const": "{seen} is not allowed; must be {shown}",
+    "uniqueItems": "{value} has an entry twice; remove one",
+    "minItems": _SHORT,
+    "minProperties": _SHORT,
+    "minLength": _SHORT,
+    "maxItems": "{value} is too long; at most {wanted} may stand there",
+    "minimum": "{value} is not allowed; must be at least {wanted}",
+    "maximum": "{value} is not allowed; must be at most {wanted}",
+    "exclusiveMinimum": "{value} is not allowed; must be above {wanted}",
+    "exclusiveMaximum": "{value} is not allowed; must be below {wanted}",
+    "anyOf": "{seen} is not allowed; must be {allowed}",
+    "oneOf": "{seen} is not allowed; must be {allowed}",
+    "propertyNames": "a name in it is not allowed; must be {allowed}",
 }
 _KINDS = {
     "object": "a mapping (lines of `key: value`)",

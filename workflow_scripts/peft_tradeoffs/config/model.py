@@ -1,0 +1,627 @@
+"""The configuration as types: every key with what it means, its bounds and its default.
+
+`workflow_scripts/write_schemas.py` makes schemas/config.schema.yaml of it. A configuration is checked against that
+schema, of which the messages are worded; these models then hold its values and the defaults. A default that depends on
+other keys is in a function `settled`.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, WrapValidator, model_validator
+from pydantic.annotated_handlers import GetJsonSchemaHandler
+from typing_extensions import TypeAliasType  # of Python 3.12
+
+from peft_tradeoffs.tasks.task import TASKS
+
+SPLITS = ("train", "validation", "test", "heldout")
+
+
+# How fields are declared ----------------------------------------------------------------------------------------------
+
+
+class Unique:
+    """Of a list whose entries differ."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), "uniqueItems": True}
+
+
+class OneOf:
+    """Of a text that must be one of these names, which other rooms list."""
+
+    def __init__(self, names: Iterable[str]):
+        self.names = list(names)
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": self.names}
+
+
+class PerSplit:
+    """Of a mapping whose keys are these splits."""
+
+    def __init__(self, *splits: str, required: tuple[str, ...] = ()):
+        self.splits, self.required = splits, required
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        found = handler(core)
+        needed = {"required": list(self.required)} if self.required else {}
+        properties = dict.fromkeys(self.splits, found["additionalProperties"])
+        return {"type": "object", "additionalProperties": False, **needed, "properties": properties}
+
+
+class Exactly:
+    """Of a value whose schema is written out here, because JSON says it better than a type."""
+
+    def __init__(self, **schema: Any):
+        self.schema = schema
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return dict(self.schema)
+
+
+def _as_written(value: Any, handler: Callable[[Any], Any]) -> Any:
+    handler(value)
+    return value
+
+
+AsWritten = WrapValidator(_as_written)  # 1 stays 1 where a float may stand: settings are hashed as they are written
+NonNegative = Annotated[float, Field(ge=0), AsWritten]
+Positive = Annotated[float, Field(gt=0), AsWritten]
+BelowOne = Annotated[float, Field(ge=0, lt=1), AsWritten]
+Share = Annotated[float, Field(ge=0, le=1), AsWritten]
+Carved = Annotated[float, Field(gt=0, le=0.9), AsWritten]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Rank = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+Rows = Annotated[int, Field(ge=2)]
+Arms = Annotated[list[str], Field(min_length=1), Unique()]
+END = r"$(?!\n)"  # Python's $ alone stands before a last line break too
+Name = TypeAliasType(
+    "Name",
+    Annotated[
+        str,
+        Field(
+            description="letters, digits, '.', '_' and '-', starting with a letter or digit, at most 64",
+            pattern=f"^[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}{END}",
+        ),
+    ],
+)
+Revision = TypeAliasType(
+    "Revision",
+    Annotated[
+        str,
+        Field(
+            description="a full commit hash (40 hexadecimal digits), so that the run can be repeated",
+            pattern=f"^[0-9a-f]{{40}}{END}",
+        ),
+    ],
+)
+Requirement = TypeAliasType(
+    "Requirement",
+    Annotated[
+        str,
+        Field(description="Pinned wheel (name==version).", pattern=f"^[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+{END}"),
+    ],
+)
+Subfolder = TypeAliasType(
+    "Subfolder", Annotated[str, Field(description="Folder of the model inside the wheel.", min_length=1)]
+)
+_Checksum = Annotated[
+    str,
+    Field(
+        description="must be 64 hexadecimal digits in lower case, as sha256sum prints them",
+        pattern=f"^[0-9a-f]{{64}}{END}",
+    ),
+]
+Sha256 = TypeAliasType(
+    "Sha256",
+    Annotated[dict[str, _Checksum], Field(description="Expected checksum of a file; a mismatch is an error.")],
+)
+Package = Annotated[str, Field(pattern=f"^[A-Za-z_][A-Za-z0-9_]*{END}")]
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    schema.pop("default")
+    alternatives = [option for option in schema.pop("anyOf", []) if option != {"type": "null"}]
+    schema.update(*alternatives)
+
+
+def absent(description: str | None = None, **bounds: Any) -> Any:
+    """A key that may be left out and cannot be null; its value is None then."""
+    return Field(default=None, description=description, exclude_if=_is_none, json_schema_extra=_without_null, **bounds)
+
+
+def block(kind: "type[Block]") -> Any:
+    """A block that stands with its defaults where it is not given."""
+    return Field(default_factory=kind, json_schema_extra={"default": {}})
+
+
+class Block(BaseModel):
+    """A mapping of the configuration."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, defer_build=True, regex_engine="python-re", protected_namespaces=()
+    )
+    conditions: ClassVar[list[dict[str, Any]]] = []  # which keys go with which others, in the words of JSON schema
+    _written: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_order(cls, value: Any, handler: Callable[[Any], Self]) -> Self:
+        found = handler(value)
+        if isinstance(value, dict):
+            found._written = tuple(value)  # noqa: SLF001  (of this class)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The block as rules and scripts take it: keys as they were written, then the defaults of others."""
+        left = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name not in self._written and not (field.exclude_if and field.exclude_if(getattr(self, name)))
+        ]
+        return {name: _plain(getattr(self, name)) for name in (*self._written, *left)}
+
+    def but(self, **changes: Any) -> Self:
+        """The block with other values."""
+        return self.model_copy(update=changes)
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, Block) else value
+
+
+def _if(key: str, value: str) -> dict[str, Any]:
+    return {"properties": {key: {"const": value}}}
+
+
+def _none_of(*keys: str, **others: Any) -> dict[str, Any]:
+    return {"properties": {**{key: {"not": {}} for key in keys}, **others}}
+
+
+# Data and models ------------------------------------------------------------------------------------------------------
+
+
+class Dataset(Block):
+    source: Literal["hub", "files", "docstrings"]
+    path: str | None = absent("Hub id of the data set.", min_length=1)
+    config: str | None = Field(default=None, description="Hub configuration (subset).")
+    revision: Revision | None = absent()
+    packages: Annotated[list[Package], Field(min_length=2), Unique()] | None = absent(
+        "Installed packages whose docstrings are the texts; the label is the package."
+    )
+    splits: Annotated[dict[str, Text], PerSplit(*SPLITS, required=("train",))] | None = absent(
+        "Hub split name or file of each split. test is the reported one; heldout, evaluated once per run, after its "
+        "last step, compares the arms on more examples."
+    )
+    fractions: Annotated[dict[str, Carved], PerSplit(*SPLITS[1:])] = Field(
+        default={}, description="Share of train carved off for a split that has no file or hub split of its own."
+    )
+    limit: Annotated[dict[str, Rows], PerSplit(*SPLITS)] = Field(
+        default={}, description="Rows kept of a split, drawn stratified by label."
+    )
+    split_seed: int = Field(default=0, ge=0)
+    separator: str | None = Field(
+        default=None,
+        description="Field separator of CSV or TSV files. Quotes enclose fields in .csv files; in .tsv files only "
+        "where the whole file shows it.",
+    )
+    text: Annotated[list[Text], Field(min_length=1, max_length=2), Unique()] | None = absent(
+        "One text column, or two for sentence pairs."
+    )
+    label: str | None = absent("Label column.", min_length=1)
+    task: Annotated[str, OneOf(TASKS)] = next(iter(TASKS))
+    metric: Annotated[str, OneOf(name for task in TASKS.values() for name in task.metrics)] | None = absent(
+        "The reported metric; the others of the task are recorded beside it."
+    )
+    positive_class: Annotated[Any, Exactly(type=["string", "number", "boolean"])] = absent(
+        "The class that F1 is of, of two. Default, the second in order; of several classes F1 is macro F1."
+    )
+    conditions = [
+        {
+            "if": _if("source", "hub"),
+            "then": {"required": ["path", "revision", "splits", "text", "label"]},
+            "else": _none_of("path", "revision"),
+        },
+        {"if": _if("source", "files"), "then": {"required": ["splits", "text", "label"]}},
+        {
+            "if": _if("source", "docstrings"),
+            "then": {"required": ["packages"], **_none_of("splits", "text", "label", separator={"const": None})},
+            "else": _none_of("packages"),
+        },
+    ]
+
+    def settled(self) -> Self:
+        """With the first metric of its task unless another is named."""
+        return self if self.metric else self.but(metric=TASKS[self.task].metrics[0])
+
+    def all_splits(self) -> set[str]:
+        """Names of the splits that it has of its own or carved."""
+        return {*(self.splits or {"train": ""}), *self.fractions}
+
+
+ORIGIN = [  # the keys that say where the files of a source are
+    {
+        "if": _if("source", "hub"),
+        "then": {"required": ["path", "revision"]},
+        "else": _none_of("revision"),
+    },
+    {"if": _if("source", "folder"), "then": {"required": ["path"]}},
+    {
+        "if": _if("source", "wheel"),
+        "then": {"required": ["requirement", "subfolder"], **_none_of("path")},
+        "else": _none_of("requirement", "subfolder"),
+    },
+]
+
+
+class Tokenizer(Block):
+    source: Literal["hub", "folder", "wheel"]
+    path: str | None = absent("Hub id or folder.", min_length=1)
+    revision: Revision | None = absent()
+    requirement: Requirement | None = absent()
+    subfolder: Subfolder | None = absent()
+    sha256: Sha256 | None = absent()
+    conditions = ORIGIN
+
+
+class Model(Block):
+    source: Literal["hub", "folder", "wheel", "random"] = Field(
+        description="random draws weights from seed 0. Such a model shows speed and memory, never accuracy."
+    )
+    path: str | None = absent("Hub id or folder.", min_length=1)
+    revision: Revision | None = absent()
+    requirement: Requirement | None = absent()
+    subfolder: Subfolder | None = absent()
+    sha256: Sha256 | None = absent()
+    config: (
+        Annotated[
+            dict[str, Any],
+            Exactly(
+                type="object",
+                required=["model_type"],
+                properties={
+                    "model_type": {"description": "As in a model's config.json.", "type": "string", "minLength": 1},
+                    "dtype": {"enum": ["float32", "bfloat16"]},
+                },
+            ),
+        ]
+        | None
+    ) = absent("Fields of the Transformers config of a random model. dtype is what its weights are stored in.")
+    tokenizer: Tokenizer | None = absent(
+        "Where a random model's tokenizer comes from; of that model tokenizer files alone are taken."
+    )
+    head: Annotated[list[Text], Field(min_length=1)] | None = absent(
+        "Modules trained in full in every arm. Default, what stands outside the base model, and its pooler."
+    )
+    conditions = [
+        *ORIGIN,
+        {
+            "if": _if("source", "random"),
+            "then": {"required": ["config", "tokenizer"], **_none_of("path", "sha256")},
+            "else": _none_of("config", "tokenizer"),
+        },
+    ]
+
+
+# Methods and their training -------------------------------------------------------------------------------------------
+
+
+class Quantization(Block):
+    """Fields of transformers.BitsAndBytesConfig. The head is never quantised."""
+
+    load_in_4bit: Literal[True]
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    bnb_4bit_use_double_quant: bool = True
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16"]
+
+
+class Method(Block):
+    """Full fine-tuning without peft; any PEFT method by its configuration."""
+
+    learning_rate: Annotated[
+        Any,
+        Exactly(
+            type=["number", "array", "string"],
+            exclusiveMinimum=0,
+            minItems=2,
+            uniqueItems=True,
+            items={"type": "number", "exclusiveMinimum": 0},
+        ),
+    ] = Field(
+        description="A number; or a list, the grid that is tuned (as many rates for every method, see tune); or the "
+        "name of a method with such a list, whose tuned rate is taken."
+    )
+    ranks: Annotated[list[Rank], Field(min_length=1), Unique()] | None = absent(
+        "One arm a rank. Alpha is twice the rank unless peft sets it."
+    )
+    peft: (
+        Annotated[
+            dict[str, Any],
+            Exactly(type="object", required=["peft_type"], properties={"peft_type": {"type": "string"}}),
+        ]
+        | None
+    ) = absent("PEFT configuration by its own field names, checked against schemas/peft.schema.json.")
+    quantization: Quantization | None = absent()
+    gradient_checkpointing: bool = False
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="Precision in which the frozen base weights are held; of a quantised base those that are not "
+        "quantised. bfloat16 needs peft and precision bf16. Adapter and head are always trained in float32.",
+    )
+    varies: Annotated[list[str], Unique()] = Field(
+        default=[],
+        description="Facts of the contract, by the names of tables/contract.md, in which this method's arms differ "
+        "from the baseline (adapter and scaling: from other methods of the same peft_type) on purpose. Not data, "
+        "model, metric, trained_head and reported_step, which no arm may have otherwise.",
+    )
+
+    @property
+    def each_rank(self) -> list[int | None]:
+        """Its ranks; None alone where it has none."""
+        return [*self.ranks] if self.ranks else [None]
+
+    @property
+    def rates(self) -> list[float]:
+        """The grid that is tuned, ascending; empty for a rate, and for another method's."""
+        return sorted(self.learning_rate) if isinstance(self.learning_rate, list) else []
+
+
+class EarlyStopping(Block):
+    """Ends a run on the validation split, never on test. Epochs without a better metric."""
+
+    patience: int = Field(ge=1)
+    min_delta: NonNegative = Field(default=0.0, description="Gain that counts as better.")
+
+
+class Training(Block):
+    """The same for every arm."""
+
+    device: Literal["cpu", "cuda"] = Field(description="A missing GPU is an error; nothing falls back to the CPU.")
+    precision: Literal["fp32", "bf16"] = Field(
+        description="bf16 is autocast. The weights are fp32 but for frozen ones of a method with dtype bfloat16."
+    )
+    engine: Literal["captured", "eager"] | None = Field(
+        default=None,
+        description="captured replays the step from CUDA graphs, eager issues its kernels one by one. Default, "
+        "captured on cuda and eager on cpu.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Train with torch.compile. It costs a minute or two once and pays on models of a billion "
+        "parameters.",
+    )
+    allow_shared_gpu: bool = Field(
+        default=False,
+        description="Train although another process uses the GPU. It is an error otherwise, for it spoils the figures. "
+        "Jobs of this workflow that see the same GPU take turns on it all the same, under SLURM too.",
+    )
+    epochs: int = Field(default=3, ge=1)
+    max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps after which a run ends.")
+    batch_size: int = Field(default=32, ge=1, description="Rows an optimizer step.")
+    gradient_accumulation_steps: int = Field(
+        default=1, ge=1, description="Parts that a batch is computed in; the batch size stays what it is."
+    )
+    evaluation_batch_size: int = Field(default=64, ge=1)
+    max_length: int = Field(default=128, ge=4, description="Tokens; longer texts are truncated and counted.")
+    warmup_ratio: Share = 0.1
+    weight_decay: NonNegative = 0.01
+    adam_beta1: BelowOne = 0.9
+    adam_beta2: BelowOne = 0.999
+    adam_epsilon: Positive = 1e-8
+    max_grad_norm: Positive = 1.0
+    early_stopping: EarlyStopping | None = None
+
+    def settled(self) -> Self:
+        """With the fastest engine of its device unless one is named."""
+        return self if self.engine else self.but(engine="captured" if self.device == "cuda" else "eager")
+
+    @property
+    def engine_trained_with(self) -> str:
+        """Its engine as profiles name it, once it is settled."""
+        return "-".join(["captured"] * (self.engine == "captured") + ["compiled"] * self.compile) or "eager"
+
+
+class Tune(Block):
+    """How learning rates that are lists are tuned: every rate is a trial, trained on train less a dev split carved from
+    it, with a seed of its own; the rate of the best trial is that of the final runs, which train on all of train."""
+
+    by: Literal["method", "arm"] = Field(
+        default="method",
+        description="method tunes a method at one rank and gives all its ranks that rate; arm tunes every arm.",
+    )
+    rank: int | None = Field(
+        default=None,
+        ge=1,
+        description="The rank that methods with ranks are tuned at. Default, the middle one of each (the lower of "
+        "two).",
+    )
+    check_ranks: Annotated[list[Rank], Unique()] = Field(
+        default=[],
+        description="Ranks at which the grid is tried too, to see whether the rate of the tuned rank holds there. They "
+        "decide nothing.",
+    )
+    seed: Seed = Field(default=1000, description="The seed of every trial; no final run may have it.")
+    fraction: Annotated[float, Field(gt=0, le=0.5), AsWritten] = Field(
+        default=0.1, description="Share of train carved off as the dev split."
+    )
+    epochs: int | None = Field(default=None, ge=1, description="Of a trial. Default, those of the final runs.")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Optimizer steps of a trial. Default, those of the final runs."
+    )
+    extend: bool = Field(
+        default=False, description="Where the best rate is the grid's lowest or highest, try further ones beyond it."
+    )
+    max_extensions: int = Field(default=3, ge=1, description="Rates added so at most.")
+
+    def tuned_rank(self, ranks: list[int]) -> int:
+        """The rank that a method of these ranks is tuned at, where one rate is for all of them."""
+        return self.rank if self.rank in ranks else sorted(ranks)[(len(ranks) - 1) // 2]
+
+
+# What is asked of the runs --------------------------------------------------------------------------------------------
+
+
+class Comparison(Block):
+    """What arms are compared with, and what difference counts as none."""
+
+    baseline: str | None = Field(
+        default=None,
+        description="The arm that the others are compared with. Default, the first that trains all weights, else the "
+        "first.",
+    )
+    margin: Positive = Field(
+        default=0.01,
+        description="An arm is equivalent where its difference is proven smaller than this, in the metric's unit (0.01 "
+        "of accuracy is one point). At most 0.2.",
+    )
+
+
+class Contract(Block):
+    """What must be equal between the arms of a data set and model. After the runs the recorded facts are compared with
+    the baseline's; what a method's `varies` names may differ."""
+
+    strict: bool = Field(
+        default=True,
+        description="true refuses to print tables and figures of arms that differ otherwise; false prints what "
+        "differs.",
+    )
+
+
+class Budgets(Block):
+    """For the view of equal time or energy: the metric that each arm has reached by then. Default, what the cheapest
+    arm and the dearest take to their ends."""
+
+    train_s: Annotated[list[Positive], Unique()] = Field(default=[], description="Seconds of training steps per run.")
+    energy_J: Annotated[list[Positive], Unique()] = Field(default=[], description="Energy of training steps per run.")
+
+
+class EqualMemory(Block):
+    """For the view of equal memory, arms trained again at the largest batch whose peak stays under a cap."""
+
+    caps_GiB: Annotated[list[Positive], Field(min_length=1), Unique()] = Field(description="Peak memory of the probe.")
+    arms: Arms | None = absent("Default, all.")
+    largest_batch_size: int = Field(default=1024, ge=1, description="The search ends there.")
+    learning_rate_rule: Literal["sqrt", "linear", "constant"] = Field(
+        default="sqrt",
+        description="How the learning rate follows a batch k times training.batch_size: times the square root of k "
+        "(sqrt; Malladi et al., 2022, for Adam), times k, or not at all.",
+    )
+
+    def settled(self, arms: list[str]) -> Self:
+        """With all `arms` unless some are named."""
+        return self if self.arms else self.but(arms=arms)
+
+
+class Recommendation(Block):
+    """What an arm must keep to be recommended; comparison.margin is what it may lose. Not set, no limit."""
+
+    memory_GiB: Positive | None = Field(default=None, description="Peak memory of the probe.")
+    train_s: Positive | None = Field(default=None, description="Seconds of training steps per run.")
+    energy_J: Positive | None = Field(default=None, description="Energy of training steps per run.")
+    cheapest: Literal["memory", "time", "energy"] = Field(
+        default="memory", description="What decides between arms that qualify."
+    )
+    split: Literal["test", "heldout"] = Field(
+        default="test",
+        description="The split on which an arm is judged; heldout where a data set has it and test is too small.",
+    )
+
+
+class Noise(Block):
+    """The same arms with the same seed again, to see what of a result and of its cost is noise."""
+
+    arms: Arms | None = absent("Default, the baseline.")
+    repeats: int = Field(default=3, ge=2, description="Runs per arm.")
+    seed: Seed | None = absent("Default, the first of seeds.")
+
+    def settled(self, baseline: str, seeds: list[int]) -> Self:
+        """With the baseline and the first of the seeds unless others are named."""
+        return self.but(arms=self.arms or [baseline], seed=seeds[0] if self.seed is None else self.seed)
+
+
+class Profiles(Block):
+    """What the target profiles records of an arm: a few steps under torch.profiler, apart from all that is
+    benchmarked."""
+
+    arms: Arms | None = absent("Default, all.")
+    engines: Annotated[list[Literal["eager", "captured", "compiled", "captured-compiled"]], Unique()] | None = absent(
+        "Beside eager and the one that training takes, which are always there. compiled launches what torch.compile "
+        "makes kernel by kernel, captured-compiled replays it. Default, captured and compiled on cuda."
+    )
+    steps: int = Field(default=5, ge=1, description="Recorded, of each batch with each engine.")
+    warmup_steps: int = Field(default=3, ge=1, description="Done before anything is measured.")
+    timed_steps: int = Field(default=20, ge=1, description="Done without the profiler, for the median time of a step.")
+
+    def settled(self, arms: list[str], training: Training) -> Self:
+        """With all `arms` unless some are named, and the engines of settled `training` beside those asked for."""
+        defaults = ["captured", "compiled"] if training.device == "cuda" else []
+        asked = defaults if self.engines is None else self.engines
+        engines = list(dict.fromkeys(["eager", *asked, training.engine_trained_with]))
+        return self.but(arms=self.arms or arms, engines=engines)
+
+
+class Config(Block):
+    """The experiment. Site settings (partitions, accounts, cores) belong to profiles/."""
+
+    output: str = Field(
+        default="results",
+        min_length=1,
+        description="Folder for all that the workflow writes, relative to the working directory.",
+    )
+    datasets: dict[Name, Dataset] = Field(min_length=1)
+    models: dict[Name, Model] = Field(min_length=1)
+    methods: dict[Name, Method] = Field(
+        min_length=1,
+        description="A method with ranks gives one arm per rank (lora-r8); any other gives one arm of its own name.",
+    )
+    training: Training
+    comparison: Comparison = block(Comparison)
+    tune: Tune = block(Tune)
+    contract: Contract = block(Contract)
+    attribution: dict[Name, Annotated[list[str], Field(min_length=4), Unique()]] = Field(
+        default={},
+        description="Factorials by name, each a list of arms that between them have every combination of two or more "
+        "settings, as bf16 or NF4 with and without gradient checkpointing.",
+    )
+    budgets: Budgets = block(Budgets)
+    equal_memory: EqualMemory | None = None
+    recommendation: Recommendation = block(Recommendation)
+    noise: Noise | None = None
+    profiles: Profiles = block(Profiles)
+    reference: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of an earlier sweep's reference, with which the target check_reference compares this one. "
+        "A change of the metric above comparison.margin never passes.",
+    )
+    imported: dict[Name, Annotated[list[Text], Field(min_length=1), Unique()]] = Field(
+        default={},
+        description="Published results of PEFT's method_comparison, shown in a table of their own and compared with "
+        "nothing: paths or patterns (results/*.json) of its JSON files, by a label of your choice.",
+    )
+    tracking: Literal[
+        "none", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
+    ] = Field(
+        default="none",
+        description="Experiment tracker, of those that accelerate knows, that finished runs are sent to. You install "
+        "and log in to it yourself; unless its own environment variables say otherwise, it stays offline and writes "
+        "below output/tracking.",
+    )
+    seeds: Annotated[list[Seed], Field(min_length=1), Unique()] = Field(
+        description="One run per seed and arm. A seed decides head, adapter, batch order and dropout."
+    )
+    seeds_per_job: Literal["all", 1] = Field(
+        default="all",
+        description="all trains the seeds of an arm one after another in one process; 1 gives each its own job.",
+    )
+    keep_weights: bool = Field(
+        default=True,
+        description="false: runs save no weights, and finished runs whose weights are gone (a study brought home "
+        "without them) are taken as they are. Nothing else of a run changes; weights cannot be exported then.",
+    )

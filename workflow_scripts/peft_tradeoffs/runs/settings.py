@@ -1,0 +1,66 @@
+"""What decides the result of a run beside its seed, data, weights and code."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from peft_tradeoffs.core.errors import InputError
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings of a run as its env.json has them; schemas/config.schema.yaml says what each means.
+
+    They are part of the run's fingerprint, so `to_dict` gives back every value and the order of keys as `of` took them.
+    """
+
+    dataset: str
+    model: str
+    arm: str
+    method: str
+    rank: int | None  # None where the method has none
+    task: str
+    metric: str
+    head: list[str] | None  # modules trained in full; None: what stands outside the base model
+    learning_rate: float | None  # None: tuned, and not known yet
+    quantization: Fields | None  # of transformers.BitsAndBytesConfig
+    gradient_checkpointing: bool
+    dtype: str  # of frozen base weights
+    peft: Fields | None  # None: full fine-tuning
+    device: str
+    precision: str
+    engine: str
+    compile: bool
+    allow_shared_gpu: bool
+    epochs: int
+    max_steps: int | None
+    batch_size: int
+    gradient_accumulation_steps: int
+    evaluation_batch_size: int
+    max_length: int
+    warmup_ratio: float
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    max_grad_norm: float
+    early_stopping: Fields | None  # patience (epochs), min_delta
+    tuned_as: str | None  # the arm whose tuning gives this one its learning rate
+    save_weights: bool
+    order: tuple[str, ...] = field(default=(), compare=False, repr=False)  # of the keys, as they were given
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "RunSettings":
+        """Settings from a mapping, as --settings and env.json have them; raises InputError for other keys."""
+        known = [name.name for name in fields(cls) if name.name != "order"]
+        if missing := [name for name in known if name not in settings]:
+            raise InputError(f"settings of a run lack {', '.join(missing)}; take all of env.json's `settings`")
+        if unknown := [name for name in settings if name not in known]:
+            raise InputError(f"settings of a run have no {', '.join(unknown)}; take env.json's `settings` alone")
+        return cls(**settings, order=tuple(settings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as a dict, for JSON."""
+        return {name: getattr(self, name) for name in self.order or [one.name for one in fields(self)[:-1]]}
