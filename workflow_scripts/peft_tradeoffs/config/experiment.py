@@ -97,7 +97,8 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
     training = asked.training.settled()
     _check_training(training, datasets)
     _check_precision(training, asked.methods)
-    check_margin(
+    metrics = [dataset.metric for dataset in datasets.values()]
+    check_margin("config key comparison.margin", asked.comparison.margin, metrics)
         "config key comparison.margin", asked.comparison.margin, [dataset.metric for dataset in datasets.values()]
     )
     baseline = _baseline(asked.comparison, arms)
