@@ -99,8 +99,6 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
     _check_precision(training, asked.methods)
     metrics = [dataset.metric for dataset in datasets.values()]
     check_margin("config key comparison.margin", asked.comparison.margin, metrics)
-        "config key comparison.margin", asked.comparison.margin, [dataset.metric for dataset in datasets.values()]
-    )
     baseline = _baseline(asked.comparison, arms)
     noise = asked.noise and asked.noise.settled(baseline, asked.seeds)
     memory = asked.equal_memory and asked.equal_memory.settled(list(arms))
