@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -536,3 +537,21 @@ def test_it_is_installed_once(original, monkeypatch):
     assert registered.executor is first and first.outlasts
     registry.plugins.clear()
     slurm_executor.install()
+
+
+def test_what_stands_before_the_plugins_says_what_it_does_without():
+    ours = vars(slurm_executor.Outlasting)
+    overrides = [name for name, of in ours.items() if callable(of) and hasattr(plugin.Executor, name)]
+    opens = [slurm_executor._open_states, slurm_executor._open_wildcards]
+    assert "check_active_jobs" in overrides and "run_job" in overrides
+    silent = [
+        each.__name__ for each in (*map(ours.get, overrides), *opens) if "plugin" not in (each.__doc__ or "").lower()
+    ]
+    assert not silent
+
+
+@pytest.mark.parametrize(
+    "reason", ["180 s", "SQUEUE_STATES", "for ever", "a second time", "CANCELLED by", "within a second"]
+)
+def test_no_reason_is_lost(reason):
+    assert reason in Path(slurm_executor.__file__).read_text()

@@ -1,4 +1,8 @@
-"""The executor of snakemake-executor-plugin-slurm, made to outlast a Slurm that does not answer."""
+"""The executor of snakemake-executor-plugin-slurm, made to outlast a Slurm that does not answer.
+
+Each method of `Outlasting` that stands before one of the plugin's, and each function that opens one of its functions,
+says what the plugin does without it.
+"""
 
 import asyncio
 import contextlib
@@ -84,8 +88,7 @@ async def ask(source: str, name: str) -> dict[str, str]:
                 process.kill()
                 await process.wait()
     if process.returncode:
-        said = " ".join(err.decode(errors="replace").split()) or f"exit status {process.returncode}"
-        raise NoAnswer(said if said.startswith(source) else f"{source}: {said}")
+        raise NoAnswer(slurm.said_by(source, err.decode(errors="replace"), process.returncode))
     return read(out.decode(errors="replace"))
 
 
@@ -95,7 +98,8 @@ def read(listing: str) -> dict[str, str]:
     for line in listing.splitlines():
         job, bar, state = line.strip().partition("|")
         if bar and state:
-            found |= dict.fromkeys(expand(job), state.split()[0])  # sacct: CANCELLED by 0
+            # sacct: "CANCELLED by 0", a state that the plugin does not know, so that it waits for such jobs
+            found |= dict.fromkeys(expand(job), state.split()[0])
     return found
 
 
@@ -360,9 +364,9 @@ class Outlasting(Plugin):
         super().__init__(*arguments, **options)
 
     def _set_up(self) -> None:
-        for name in os.environ.keys() - slurm.neutral(os.environ).keys():  # the plugin's commands inherit them
+        """Take out a user's SQUEUE_STATES and the like, which hide jobs from the commands that the plugin starts."""
+        for name in os.environ.keys() - slurm.neutral(os.environ).keys():
             del os.environ[name]
-        self._ended: set[int] = set()
         self._submitted = False
         self._ids: set[str] = set()  # of the jobs that were submitted
         self._silence: dict[str, str] = {}  # what sources said that could not answer, in the last round
@@ -383,11 +387,12 @@ class Outlasting(Plugin):
     async def check_active_jobs(self, active_jobs: list[Any]) -> AsyncIterator[Any]:
         """Yield every job whose end was not reported, those of a round without an answer too.
 
-        The plugin yields none then, so that nobody looks at them any more and Snakemake waits for ever.
+        The plugin yields none then, so that nobody looks at them any more and Snakemake waits for ever. It asks one
+        command alone, for ever, and does not show what that says; here squeue and sacct stand in for each other. Its
+        pause between rounds grows to 180 s, whatever `seconds-between-status-checks` says.
         """
         if not active_jobs:  # the executor may not be whole yet
             return
-        self._ended.clear()
         ids = [job.external_jobid for job in active_jobs]
         first = self.get_status_command() or SOURCES[0]
         sources = sources_from(first)
@@ -411,18 +416,8 @@ class Outlasting(Plugin):
         longest = self.workflow.remote_execution_settings.seconds_between_status_checks
         self.next_seconds_between_status_checks = min(self.next_seconds_between_status_checks, longest)
 
-    def report_job_success(self, job_info: Any) -> None:
-        """Note that the job's end is reported."""
-        self._ended.add(id(job_info))
-        super().report_job_success(job_info)
-
-    def report_job_error(self, job_info: Any, *arguments: Any, **options: Any) -> None:
-        """Note that the job's end is reported."""
-        self._ended.add(id(job_info))
-        super().report_job_error(job_info, *arguments, **options)
-
     def _forgotten(self, unlisted: set[str]) -> set[str]:
-        """Jobs that no source listed in two looks, `FORGOTTEN_S` apart."""
+        """Jobs that no source listed in two looks, `FORGOTTEN_S` apart: for those the plugin waits for ever."""
         if time.monotonic() - self._looked_at < FORGOTTEN_S or self._submitted_job_clusters:
             return set()
         self._looked_at = time.monotonic()
@@ -464,7 +459,7 @@ class Outlasting(Plugin):
     async def _wait_for_jobs(self) -> None:
         """Look at jobs until shutdown, which ends a pause at once, or a signal while Slurm does not answer.
 
-        The plugin sleeps through both.
+        The plugin sleeps through both, for 40 s at first, even where no job was submitted.
         """
         looking = asyncio.ensure_future(super()._wait_for_jobs())
         while self.wait and not looking.done():
@@ -487,7 +482,7 @@ class Outlasting(Plugin):
         )
 
     def cancel(self) -> None:
-        """End the jobs and submit no more: what the plugin's threads have still to submit would come after."""
+        """End the jobs and submit no more: what the plugin's threads still submit after Ctrl-C stays in the queue."""
         self._ending.set()
         self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
         super().cancel()
@@ -516,7 +511,7 @@ class Outlasting(Plugin):
                     super().clean_old_logs()
 
     def report_job_submission(self, job_info: Any, *arguments: Any, **options: Any) -> None:
-        """Note that this call submitted the job."""
+        """Note that this call submitted the job, for `clean_old_logs` and `_arrived`; the plugin does the rest."""
         self._submitted = True
         self._ids.add(job_info.external_jobid)
         super().report_job_submission(job_info, *arguments, **options)
@@ -526,7 +521,8 @@ class Outlasting(Plugin):
     def run_job(self, job: Any) -> None:
         """Submit a job; wait out what passes by itself, and do not submit what slurmctld has.
 
-        The plugin fails the job at the first refusal, which counts as an attempt of it.
+        The plugin fails the job at the first refusal, a momentary error or a limit on the number of jobs too, and its
+        retries go within a second. Where an answer is lost, it submits the job a second time.
         """
         from snakemake_executor_plugin_slurm.utils import get_job_wildcards
 
@@ -541,7 +537,10 @@ class Outlasting(Plugin):
                     return self._found(job, arrived[0], wildcards)
 
     def run_array_jobs(self, jobs: list[Any]) -> None:
-        """Submit a job array as `run_job` does a job; one that meets a limit on their number becomes single jobs."""
+        """Submit a job array as `run_job` does a job; one that meets a limit on their number becomes single jobs.
+
+        The plugin fails all of its jobs then.
+        """
         wait = Wait(f"An array of {len(jobs)} jobs")
         token = _of_array.set(True)
         try:
