@@ -193,9 +193,17 @@ def test_jobs_are_those_that_snakemake_submitted_from_the_folder(tmp_path, fake_
     assert str(found[0]) == "7 train reviews_tiny_full: PENDING Priority"
 
 
-def test_a_slurm_that_does_not_answer_is_said(tmp_path, fake_squeue):
-    fake_squeue.write_text("#!/bin/sh\necho slurm_load_jobs error: Unable to contact slurm controller >&2\nexit 1\n")
-    with pytest.raises(slurm.NoAnswer, match="squeue: slurm_load_jobs error: Unable to contact"):
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("slurm_load_jobs error: Unable to contact", "squeue: slurm_load_jobs error: Unable to contact"),
+        ("squeue: error: no configuration", "squeue: error: no configuration"),
+        ("", "squeue: exit status 1"),
+    ],
+)
+def test_a_slurm_that_does_not_answer_is_said(said, shown, tmp_path, fake_squeue):
+    fake_squeue.write_text(f"#!/bin/sh\necho {said} >&2\nexit 1\n")
+    with pytest.raises(slurm.NoAnswer, match=f"^{shown}$"):
         slurm.jobs(tmp_path)
 
 

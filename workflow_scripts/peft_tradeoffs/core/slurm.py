@@ -150,8 +150,14 @@ def _run(*words: str) -> str:
     except subprocess.TimeoutExpired:
         raise NoAnswer(f"{words[0]}: no answer within {TIMEOUT_S:.0f} s") from None
     if done.returncode:
-        raise NoAnswer(f"{words[0]}: {' '.join(done.stderr.split()) or f'exit status {done.returncode}'}")
+        raise NoAnswer(said_by(words[0], done.stderr, done.returncode))
     return done.stdout
+
+
+def said_by(name: str, stderr: str, status: int) -> str:
+    """What a command that failed said, on one line that begins with its name, once."""
+    said = " ".join(stderr.split()) or f"exit status {status}"
+    return said if said.startswith(f"{name}:") else f"{name}: {said}"
 
 
 TEXTS = ("slurm_partition", "slurm_account", "qos", "constraint", "gres", "gpu_model", "slurm_extra", "clusters")
