@@ -39,7 +39,7 @@ COLUMNS = (
 )  # fmt: skip
 NUMBERS = ("jobs_sd_percent", "value", "low", "high", "percent")
 SUMMARY_KEY = {ENERGY: "energy_J_per_sample"}  # of a quantity that has another name here
-Cell = tuple[int, ...]  # 0 or 1 a factor
+Cell = tuple[int, ...]  # 0 or 1 per factor
 
 
 def attribution_frame(
@@ -47,14 +47,14 @@ def attribution_frame(
 ) -> pd.DataFrame:
     """One row per (data set, model, factorial, quantity, effect), columns as in COLUMNS.
 
-    `factorials` are what `factorial.factorial` gives, by name. Effects: the base cell's mean, where every factor is
+    `factorials` are what `experiment.factors` gives, by name. Effects: the base cell's mean, where every factor is
     off; each factor alone (that one on, the others off, less the base); the interactions, which are what factors change
     together beyond what they, and fewer of them together, change (inclusion and exclusion over their subsets, the other
     factors off, where a main effect would average over the other factors); the total, all on less the base. Factors and
-    interactions add up to the total. Each is the mean of its value a seed over the n seeds
+    interactions add up to the total. Each is the mean of its value per seed over the n seeds
     that all cells with values share (of n_seeds), with a 95 % t interval (none for one seed), in the quantity's unit
     and in per cent of the base. That of time and energy counts, by the noise table `noise`, how far jobs differ
-    (jobs_sd_percent of a mean; none where every seed had a job of its own): `job_noise.over_jobs`. `jobs` are the most
+    (jobs_sd_percent of a mean; none where every seed had a job of its own): `stats.over_jobs`. `jobs` are the most
     processes that trained a cell. `failed` says which runs of the arms failed, `differs` which arms break the contract
     or differ as declared. `arm` is the cell's of a base, a factor and the total. What a null means is in `reason`;
     `learning_rates` are given where the arms' differ.

@@ -309,7 +309,7 @@ SPREAD = {
 
 
 def check_readable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `reference_check.check` of one data set and model as text, those that fail the check first."""
+    """The rows of `gate.check` of one data set and model as text, those that fail the check first."""
     first = rows["verdict"].isin(FAILING)
     return pd.DataFrame([_cells(row) for row in pd.concat([rows[first], rows[~first]]).to_dict("records")])
 

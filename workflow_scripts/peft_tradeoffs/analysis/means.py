@@ -71,8 +71,8 @@ def interval(
 ) -> tuple[float, float] | None:
     """The 95 % interval of an arm's mean over other seeds, and for time, energy and throughput over other jobs.
 
-    `noise` is the noise table (`job_noise.over_jobs`). Of a metric: on these test examples. None for fewer than
-    FEWEST_SEEDS, where there is no mean (`seed_values.by_seed`), and of a time where seeds shared a job and how far
+    `noise` is the noise table (`stats.over_jobs`). Of a metric: on these test examples. None for fewer than
+    FEWEST_SEEDS, where there is no mean (`by_seed`), and of a time where seeds shared a job and how far
     jobs differ is not known.
     """
     if key in WITHOUT:
