@@ -327,7 +327,8 @@ def pooled(arms: pd.DataFrame) -> JobNoise | None:
 def over_jobs(values: np.ndarray, parts: list[np.ndarray], jobs: list[int], noise: JobNoise | None) -> Estimate | None:
     """Mean of one value per seed [s] made of `parts`, each an arm's measurement [s]: other seeds and other jobs.
 
-    values are sums of parts with signs, jobs how many processes trained each part. Where every seed had a job of its
+    values are sums of parts with signs, jobs how many processes trained each part. Seeds that one process trained share
+    what makes it slow, so that their spread says nothing of another job. Where every seed had a job of its
     own the spread over seeds has that of jobs in it. Else the variance is that of the mean over seeds, and for each
     part (cv · mean)² / jobs more; degrees of freedom are the fewer of the two. The interval of a part alone is one of
     its logarithm, for it is positive and jobs differ by a share; a difference can be negative and has a symmetric one.

@@ -1,4 +1,7 @@
-"""Models and data sets from the Hugging Face hub, at a pinned revision: the cache first, then the network."""
+"""Models and data sets from the Hugging Face hub, at a pinned revision: the cache first, then the network.
+
+A filled cache is only read, so it may belong to somebody else. Nothing that is fetched is executed.
+"""
 
 import errno
 import fnmatch
@@ -51,7 +54,8 @@ HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 def damaged(folder: Path, names: Iterable[str], tree: Mapping[str, RepoFile]) -> dict[str, str]:
     """What is wrong with those of the files `names` in snapshot `folder` that are not as the hub says, by name.
 
-    `tree` is the revision's listing, as far as it is known. A file of which nothing is known is not damaged.
+    All of this is known offline: the cache keeps a revision's listing, and a blob is named by its content. `tree` is
+    the listing, as far as it is known. A file of which nothing is known is not damaged.
     """
     found = {}
     for name in sorted(names):

@@ -1,4 +1,8 @@
-"""Traces of training steps: read and checked, where their time goes, what memory holds, and the rows of a profile."""
+"""Traces of training steps: read and checked, where their time goes, what memory holds, and the rows of a profile.
+
+Traces are in the trace-event format ("Trace Event Format", Google, 2016), which Perfetto and chrome://tracing open; its
+times are in µs.
+"""
 
 import bisect
 import gzip
@@ -217,7 +221,14 @@ class _Slice:
 
 
 def windows(trace: dict[str, Any]) -> list[Window]:
-    """The windows of a trace, in their order."""
+    """The windows of a trace, in their order.
+
+    A window is an annotation whose name begins with WINDOW, on the thread that launches, from one moment at which the
+    device has nothing to do to another. On the CPU's side every moment of it belongs to one row: to the innermost
+    operator or call of CUDA that runs, on a thread of the backward pass first; to Python, by the annotation it is
+    in, where none runs. On the GPU's side it belongs to a kernel or copy, or to the row of the idle GPU. So the
+    self times of either side sum to the window, but for what runs at the same time twice.
+    """
     events = [event for event in trace["traceEvents"] if event.get("ph") == "X"]
     marks = [event for event in events if event["name"].startswith(WINDOW) and event["cat"] == "user_annotation"]
     return [_window(mark, events) for mark in sorted(marks, key=lambda mark: mark["ts"])]
@@ -371,7 +382,13 @@ class _Block:
 def timeline(trace: dict[str, Any], window: str, held: Held, device: str) -> list[dict[str, Any]]:
     """A row when the window begins and after every allocation and release in it, columns as in COLUMNS.
 
-    `window` is the annotation's whole name; `device` is cpu or cuda.
+    `window` is the annotation's whole name; `device` is cpu or cuda. A block that the allocator gives within the step
+    is a gradient if a parameter's gradient is stored in it when a backward pass has ended; an activation if a
+    forward pass allocated it and it is still held when that pass ends; other if neither: temporaries, what gradient
+    checkpointing computes again, data, what kernels work in. Weights and optimizer state are held throughout, by
+    their tensors' sizes. The total on a GPU is what the allocator reports as allocated, and what of it no category
+    explains is other. On a CPU torch does not know what was allocated before the trace, so the total is weights,
+    optimizer state and data by their sizes, and the step's own allocations; it is not the process's resident set.
     """
     events = trace["traceEvents"]
     marks = [event for event in events if event.get("ph") == "X" and event.get("cat") == "user_annotation"]

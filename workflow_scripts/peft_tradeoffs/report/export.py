@@ -102,7 +102,11 @@ def reason_fields() -> list[Field]:
 
 
 def table_schema(fields: list[Field], key: tuple[str, ...]) -> dict[str, Any]:
-    """The Table Schema of these fields; the columns of `key` name a row."""
+    """The Table Schema of these fields; the columns of `key` name a row.
+
+    Table Schema is of Frictionless Data (https://datapackage.org/standard/table-schema/): a field has name, type,
+    description and constraints, and here `unit`, where it has one.
+    """
     profile = "https://datapackage.org/profiles/2.0/tableschema.json"
     return {"$schema": profile, "fields": fields, "missingValues": [""], "primaryKey": list(key)}
 

@@ -16,7 +16,10 @@ MODULE = re.compile(r"-[bBdEhiIOPqRsSuvVx]*m(.*)")  # python's option -m, behind
 
 
 def record() -> None:
-    """This process is the Snakemake that has locked its working folder; nothing with --nolock."""
+    """This process is the Snakemake that has locked its working folder; nothing with --nolock.
+
+    Snakemake's own lock does not name its owner. This file stands beside it, and goes when it goes.
+    """
     folder, owner = Path(LOCKS), Owner.here()
     if any(folder.glob("*.lock")):
         files.write_json(folder / f"{owner.host}.{owner.pid}.json", asdict(owner))

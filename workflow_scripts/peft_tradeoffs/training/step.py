@@ -26,7 +26,11 @@ Weight = int | torch.Tensor  # what a mean loss is a mean over: a count, or [] o
 
 
 class BlockGenerators:
-    """A pair of CUDA generators per checkpointed block, taken in the order in which the blocks run."""
+    """A pair of CUDA generators per checkpointed block, taken in the order in which the blocks run.
+
+    torch.utils.checkpoint copies the generator's state to the CPU and back, which a capture forbids. Here one generator
+    of a pair is for the forward pass, and one in step with it for the pass that computes it again.
+    """
 
     def __init__(self, seed: int) -> None:
         torch.cuda.init()  # makes the default generators
