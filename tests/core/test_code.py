@@ -1,7 +1,8 @@
 """The checksum of a script's code changes with what the code means, and with nothing else."""
 
+import ast
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -364,3 +365,127 @@ def test_what_stands_far_from_the_script_counts(old, new, counts, tmp_path):
     (place,) = copy.rglob("step.py")
     edit(place.name, old, new)(place.parent)
     assert (fingerprint(copy / "train.py") != fingerprint(scripts / "train.py")) == counts
+
+
+# Constructs that the checksum cannot follow, as `file: code`, and why each is harmless.
+BLIND = {
+    "peft_tradeoffs/core/code.py: json_schema(asked, self._root.parent / SCHEMAS.name)": "it makes the checksum",
+    "peft_tradeoffs/training/summary.py: json_schema(schema)": "it refuses what a run wrote, and makes no number",
+    "peft_tradeoffs/inputs/datasets.py: getattr(rows.features[found[-1]], 'names', None)": "a data set's feature",
+    "peft_tradeoffs/report/figures.py: getattr(modules[module], name)": "names the modules, which then count whole",
+    "peft_tradeoffs/report/tracking.py: importlib.import_module": "imports a tracker's library, none of ours",
+    "peft_tradeoffs/training/run.py: importlib.import_module": "imports libraries, none of ours",
+    "write_schemas.py: vars(model)": "no rule runs it, and a test compares what it writes",
+}
+# Decorators of libraries that keep what they decorate under its name, and register it nowhere.
+DECORATORS = {
+    "abc.abstractmethod", "classmethod", "contextlib.contextmanager", "contextmanager", "dataclass",
+    "functools.cache", "functools.cached_property", "functools.lru_cache", "functools.wraps", "model_validator",
+    "property", "staticmethod", "torch.no_grad",
+}  # fmt: skip
+NAMES = {"globals", "locals", "vars", "eval", "exec", "__import__"}
+ATTRIBUTES = {"importlib.import_module", "sys.modules", "functools.singledispatch", "functools.singledispatchmethod"}
+
+
+def blind(tree: ast.Module, root: str) -> Iterator[ast.AST]:
+    """Constructs by which code of the package `root` is reached, or does something, unseen by `fingerprint`."""
+    bound: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            bound |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            bound |= {alias.asname or alias.name.partition(".")[0]: alias.name for alias in node.names}
+
+    def ours(name: str) -> bool:
+        return bound.get(name, name).partition(".")[0] == root
+
+    def root_of(node: ast.AST) -> ast.AST:
+        while isinstance(node, ast.Attribute | ast.Call):
+            node = node.value if isinstance(node, ast.Attribute) else node.func
+        return node
+
+    defined = {name for node in tree.body for name in [getattr(node, "name", None)] if name}
+    for statement in tree.body:
+        if isinstance(statement, ast.If | ast.With | ast.Try | ast.For | ast.While):
+            if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+                yield from (each for each in statement.orelse if not ast.unparse(each).endswith(" = object"))
+                continue
+            inner = (each for each in ast.walk(statement) if isinstance(each, ast.Import | ast.ImportFrom))
+            yield from (each for each in inner if ast.unparse(each).split()[1].partition(".")[0] == root)
+        elif isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "_":
+            yield statement
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(names=[ast.alias(name="*")]) | ast.FunctionDef(name="__init_subclass__"):
+                yield node
+            case ast.Attribute(attr="__subclasses__"):
+                yield node
+            case ast.Attribute() if ast.unparse(node) in ATTRIBUTES:
+                yield node
+            case ast.Name() if bound.get(node.id) in ATTRIBUTES:
+                yield node
+            case ast.Call(func=ast.Name(id=name)) if name in NAMES:
+                yield node
+            case ast.Call(func=ast.Name(id="getattr"), args=[ast.Subscript(), *_]):
+                yield node
+            case ast.Call(func=ast.Name(id="getattr"), args=[ast.Name(id=name), *_]) if ours(name):
+                yield node
+            case ast.Call(func=ast.Name(id="json_schema") | ast.Attribute(attr="json_schema"), args=[asked, *_]):
+                if not isinstance(asked, ast.Constant):
+                    yield node
+            case ast.FunctionDef() | ast.ClassDef():
+                for each in node.decorator_list:
+                    name = root_of(each)
+                    own = isinstance(name, ast.Name) and (name.id in defined or ours(name.id))
+                    if not own and ast.unparse(each).partition("(")[0] not in DECORATORS:
+                        yield each
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if here:\n    from pkg.a import f",
+        "with quiet():\n    import pkg.a",
+        "try:\n    from pkg.a import f\nexcept ImportError:\n    f = None",
+        "class Base:\n    def __init_subclass__(cls):\n        FOUND.append(cls)",
+        "Base.__subclasses__()",
+        "globals()[name]()",
+        "import importlib\nimportlib.import_module('pkg.a')",
+        "from importlib import import_module\nimport_module('pkg.a')",
+        "import sys\nsys.modules['pkg.a']",
+        "import pkg.a\ngetattr(pkg, 'a')",
+        "from pkg import a\ngetattr(a, 'f')",
+        "getattr(modules['a'], 'f')",
+        "from pkg.a import *",
+        "import functools\n@functools.singledispatch\ndef f(x): ...",
+        "import torch\n@torch.library.custom_op('m::k')\ndef f(x): ...",
+        "_ = torch.set_default_dtype(torch.float64)",
+        "if TYPE_CHECKING:\n    X = 1\nelse:\n    X = 2",
+        "json_schema(name)",
+    ],
+)
+def test_what_the_checksum_cannot_follow_is_found(text):
+    assert [*blind(ast.parse(text), "pkg")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from pkg.a import f\n@f\ndef g(): ...",
+        "def f():\n    from pkg import a\n    return a.g()",
+        "if here:\n    import json",
+        "getattr(torch, 'float32')",
+        "json_schema('peft')",
+    ],
+)
+def test_what_the_checksum_follows_is_allowed(text):
+    assert not [*blind(ast.parse(text), "pkg")]
+
+
+def test_no_script_hides_code_from_its_checksum():
+    found = set()
+    for path in SCRIPTS.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        place = path.relative_to(SCRIPTS).as_posix()
+        found |= {f"{place}: {ast.unparse(node)}" for node in blind(tree, "peft_tradeoffs")}
+    assert found == BLIND.keys()
