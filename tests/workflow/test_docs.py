@@ -158,3 +158,19 @@ def test_pages_name_files_that_are_there(there):
     files = there[2]
     written = "\n".join(page.read_text(encoding="utf-8") for page in PAGES if page.name != "CHANGELOG.md")
     assert not [name for name in re.findall(r"\b\w+\.py\b", written) if name not in files]
+
+
+SHARE = r"(?:an?|one|[Jsk]|ms|\w+econds) (?:\w+ )?an? (?:method|seed|run|job|arm|row|step|sample|million)"
+EACH = re.compile(rf", an? \w+ each\b|\b{SHARE}\b")
+
+
+@pytest.mark.parametrize(
+    "text", ["9 arms, a job each;", "learning curves; a sweep a method;", "J a sample", "one row an arm"]
+)
+def test_a_share_without_per_is_found(text):
+    assert EACH.search(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_shares_are_said_with_per(page):
+    assert not EACH.findall(page.read_text(encoding="utf-8")) or page.name == "CHANGELOG.md"
