@@ -181,6 +181,12 @@ def _mcc(sums: np.ndarray) -> float:
     return float((hits.sum() * count - true @ found) / np.sqrt(spread)) if spread else 0.0
 
 
+def _balanced_accuracy(sums: np.ndarray) -> float | None:
+    hits, true, _ = sums.reshape(3, -1)
+    occurs = true > 0
+    return float((hits[occurs] / true[occurs]).mean()) if occurs.any() else None
+
+
 ROUNDING = 1e-12  # of a sum of squares: a spread below it is none
 
 
@@ -271,6 +277,20 @@ _ALL = (
         bounds=(-1.0, 1.0),
         on_terminal=True,
         hub_id="matthews_correlation",
+    ),
+    Metric(
+        name="balanced_accuracy",
+        label="Balanced accuracy",
+        noun="balanced accuracy",
+        about="Mean over the classes that occur of the share of their test rows predicted right.",
+        task=CLASSIFICATION,
+        statistic=class_counts,
+        value=_balanced_accuracy,
+        variance=_of_share,
+        bounds=(0.0, 1.0),
+        scale=100.0,
+        unit="%",
+        decimals=2,
     ),
     Metric(
         name="pearson",
