@@ -62,6 +62,8 @@ def refuse(faults: Sequence[Faults]) -> None:
 FIELD_LIMIT = 2**31 - 1  # characters; the csv module's own limit is 131,072
 HINT = re.compile(r'"?sep=(.)"?(?:\r\n?|\n)', re.IGNORECASE)  # a first line that Excel writes and reads
 JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"')
+BREAK = re.compile(r"\r\n?|\n")
+PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 ESCAPED = re.compile(r'"(?:[^"\\]|\\.)*\\"(?:[^"\\]|\\.)*"', re.DOTALL)  # a field with \" inside its quotes
 
 
@@ -87,10 +89,11 @@ class Parsed:
 
 
 class Reading(NamedTuple):
-    """How a file was read where its name does not say it, and sentences of warning where that was not certain."""
+    """How a file was read where its name does not say it, warnings where that was not certain, and the separator."""
 
     how: str | None
     warnings: list[str]
+    separator: str = ","
 
 
 def own_dialect(path: Path, separator: str | None, start: str) -> tuple[Dialect, int]:
@@ -170,7 +173,7 @@ def read(path: Path, text: str, separator: str | None, faults: Faults) -> tuple[
         )
         if so
     ]
-    reading = Reading(f"{path}: {'; '.join(unusual)}." if unusual else None, notes)
+    reading = Reading(f"{path}: {'; '.join(unusual)}." if unusual else None, notes, dialect.separator)
     if parsed.records:
         if decoded:  # what is no text has no columns
             check_parted(path, parsed.records[0][1], dialect.separator)
@@ -269,6 +272,39 @@ def _blank_note(path: Path, parsed: Parsed) -> list[str]:
 
 def _enclosed_behind_blank(value: str) -> bool:
     return value[:1].isspace() and _enclosed(value.strip())
+
+
+def _swallowed(path: Path, text: str, rows: Sequence[tuple[int, list[str]]], label: int, separator: str) -> list[str]:
+    """A sentence for each field of several lines most of which are rows of their own: a stray quote opens it.
+
+    A line is a row of its own if it has as many fields as a row, and in the column `label`, an index, what other rows
+    have there, or a number if all of them have numbers. Lines of prose have neither.
+    """
+    spans = {line: breaks for line, fields in rows if (breaks := sum(len(BREAK.findall(value)) for value in fields))}
+    if not spans:
+        return []
+    width = len(rows[0][1])
+    known = {fields[label] for line, fields in rows if line not in spans}
+    numbers = bool(known) and all(PLAIN_NUMBER.fullmatch(value) for value in known)
+
+    def is_row(raw: str) -> bool:
+        fields = raw.rstrip("\r\n").split(separator)
+        return len(fields) == width and (
+            fields[label] in known or (numbers and PLAIN_NUMBER.fullmatch(fields[label]) is not None)
+        )
+
+    lines = list(io.StringIO(text, newline=""))
+    said = []
+    for line, breaks in spans.items():
+        inner = lines[line : line + breaks - 1]  # the first line and the last have parts of other fields
+        if 2 * sum(map(is_row, inner)) > len(inner) or (not inner and all(map(is_row, lines[line - 1 : line + 1]))):
+            said.append(
+                f"{path}, line {line}: the quote that opens there closes in line {line + breaks}, so {breaks + 1} "
+                "lines are one row, and most of them look like rows of their own; take the quote out or double it if "
+                "they are."
+            )
+    more = [f"{path}: {len(said) - NAMED_PLACES} more rows of that kind."] if len(said) > NAMED_PLACES else []
+    return said[:NAMED_PLACES] + more
 
 
 def _values(parsed: Parsed) -> Iterator[str]:
@@ -467,7 +503,8 @@ def _text(path: Path, faults: Faults) -> str:
 
 def _delimited(path: Path, columns: Sequence[str], separator: str | None) -> Table:
     faults = Faults(str(path), "line")
-    records, reading = read(path, _text(path, faults), separator, faults)
+    text = _text(path, faults)
+    records, reading = read(path, text, separator, faults)
     if not records:
         refuse([faults])
         raise InputError(f"{path}: empty; a line with column names and at least 2 rows are needed")
@@ -479,6 +516,7 @@ def _delimited(path: Path, columns: Sequence[str], separator: str | None) -> Tab
             faults.add(line, "the header again, as in files that were joined", "take the line out")
     refuse([faults])
     indices = [header.index(name) for name in names]
+    reading.warnings.extend(_swallowed(path, text, rows, indices[-1], reading.separator))
     values = {column: [fields[i] for _, fields in rows] for column, i in zip(columns, indices, strict=True)}
     return Table(str(path), values, [line for line, _ in rows], "line", None, reading)
 
