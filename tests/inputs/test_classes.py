@@ -73,7 +73,9 @@ TWO = {
     "leading zeros": (["007", "7", "8"], "'007' (4 rows) and '7' (4 rows) differ in leading zeros alone"),
     "versions": (["1.1", "1.9", "1.10"], "'1.1' (4 rows) and '1.10' (4 rows) differ in zeros at the end alone"),
     "a boolean and a number": ([True, 1, 0], "'1' (4 rows) and 'True' (4 rows) may be one value"),
-    "a full stop": (["pos", "pos.", "x"], "differ in the full stop, comma or colon at their end alone"),
+    "a full stop": (["pos", "pos.", "x"], "differ in the punctuation at their end alone"),
+    "an exclamation mark": (["no", "no!", "x"], "'no' (4 rows) and 'no!' (4 rows) differ in the punctuation at their"),
+    "case and a question mark": (["No", "no?", "x"], "look alike; they are two classes"),
     "hyphens": (["semi-final", "semi_final", "x"], "differ in hyphens, underscores and spaces alone"),
     "Cyrillic": (["p\u043es", "pos", "x"], r"'p\u043es' (4 rows) differ in letters or signs that look the same"),
     "spaces before a sign": (["10 %", "10%", "x"], "differ in spaces alone"),
@@ -179,3 +181,51 @@ def test_bad_targets_are_listed():
     with pytest.raises(InputError, match="line 3: 'label' is a number too large for a float"):
         classes([1, 10**400, 2], task="regression")
     assert classes(["1\u200b", " 2.5"], ["3", "4"], task="regression")[1] == [[1, 2.5], [3, 4]]
+
+
+RARE = {  # train, test, what is said
+    "an entity": (["r&d", "r&amp;d", "x"], ["r&d", "x"], "The class 'r&amp;d' has 2 training rows and no test row; it"),
+    "mojibake": (["café", "cafÃ©", "x"], ["café", "x"], "The class 'cafÃ©' has 2 training rows and no test row; it"),
+    "short for it": (["yes", "y", "no"], ["yes", "no"], "The class 'y' has 2 training rows and no test row; it may be"),
+}
+
+
+@pytest.mark.parametrize("case", RARE)
+def test_a_class_that_no_test_row_has(case):
+    train, test, message = RARE[case]
+    names, _, warnings = classes(train * 2, test)
+    assert set(names) == set(train)
+    assert len(warnings) == 1 and warnings[0].startswith(message), warnings
+    assert warnings[0].endswith("it may be another class misspelt.")
+
+
+def test_a_class_of_a_single_training_row():
+    assert classes(["x", "y", "z"] * 4 + ["w"], ["w", "w", "x", "y", "z"])[2] == [
+        "The class 'w' has 1 training row and 2 test rows; it may be another class misspelt."
+    ]
+    assert classes(["x", "y"] * 4 + ["w"], ["x", "y"])[2] == [
+        "The class 'w' has 1 training row and no test row; it may be another class misspelt."
+    ]
+    assert classes(["x", "y"] * 2, ["x", "y"])[2] == []
+
+
+def test_many_rare_classes_are_one_line():
+    rare = [f"c{i}" for i in range(9)]
+    (said,) = classes(["x", "y"] * 20 + rare[:7] + rare[7:] * 3, ["x", "y", "c0", "c0"])[2]
+    assert said == (
+        "9 classes have no test row or a single training row: 'c0' (1 training row, 2 test rows), 'c1' (1 training "
+        "row, no test row), 'c2' (1 training row, no test row), 'c3' (1 training row, no test row), 'c4' (1 training "
+        "row, no test row) and 4 more; they may be other classes misspelt."
+    )
+
+
+def test_a_limit_counts_what_is_left():
+    labels = [c for c in "abc" for _ in range(10)]
+    assert classes(labels, ["a", "b", "c"], limit={"train": 3})[2][0].startswith(
+        "3 classes have no test row or a single"
+    )
+    assert classes(labels, ["a", "b", "c"], limit={"train": 9})[2] == []
+
+
+def test_targets_have_no_classes():
+    assert classes([0.5, 1, 2], [0.5, 1.5], task="regression")[2] == []

@@ -326,6 +326,7 @@ class TestCommand:
         said = [
             "The labels 'Pos' (1 row) and 'pos' (5 rows) differ in case alone; they are two classes.",
             "1 of 2 test rows (50 %) has the text of a training row.",
+            "The class 'Pos' has 1 training row and no test row; it may be another class misspelt.",
         ]
         assert (done.returncode, done.stdout) == (0, "")
         assert done.stderr.splitlines() == [

@@ -35,6 +35,7 @@ LOOKALIKES = str.maketrans(  # Cyrillic and Greek letters, lower case, dashes an
     "aeopcyxijsdhqwkoaepuvikt-------'''",
 )
 QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e"
+AT_THE_END = ".,;:!?"
 SENTENCE = "The labels {} are {} and one class, {!r}."
 
 
@@ -270,7 +271,7 @@ DIFFERENCES = (  # how classes may differ that look alike, and what they have in
     ("differ in leading zeros alone", lambda name: re.sub(r"^([+-]?)0+(?=\d)", r"\1", name)),
     ("differ in zeros at the end alone", lambda name: _value(name)),
     ("may be one value, as a number and as a boolean", lambda name: AS_NUMBER.get(name.lower(), _value(name))),
-    ("differ in the full stop, comma or colon at their end alone", lambda name: name.rstrip(".,;:") or name),
+    ("differ in the punctuation at their end alone", lambda name: name.rstrip(AT_THE_END) or name),
     ("differ in hyphens, underscores and spaces alone", lambda name: JOINT.sub("", name)),
     ("differ in letters or signs that look the same", lambda name: name.lower().translate(LOOKALIKES)),
 )
@@ -288,7 +289,7 @@ def _loosest(name: str) -> str:
     name = "".join(unicodedata.normalize("NFKC", clean(name)).casefold().translate(LOOKALIKES).split())
     name = name.strip(QUOTES) or name
     if not LOOSE_NUMBER.fullmatch(name):
-        name = JOINT.sub("", name).rstrip(".,;:") or name
+        name = JOINT.sub("", name).rstrip(AT_THE_END) or name
     return AS_NUMBER.get(name, _value(name))
 
 

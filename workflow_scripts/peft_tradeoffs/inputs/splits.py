@@ -20,6 +20,7 @@ from peft_tradeoffs.inputs.classes import classify, clean, encodable
 from peft_tradeoffs.inputs.data_files import Faults, Table, refuse
 
 Texts = tuple[str, ...]
+NAMED_CLASSES = 5  # that a warning spells out
 ALIKE = "case, spaces or the Unicode form"
 
 
@@ -93,6 +94,31 @@ def _folded(texts: Sequence[str]) -> Texts:
     return tuple(" ".join(clean(text).casefold().split()) for text in texts)
 
 
+def class_warnings(splits: Mapping[str, "Split"], names: Sequence[str]) -> list[str]:
+    """One sentence on the classes, by the names of their indices, that no test row or a single training row has."""
+    train, test = (np.bincount(splits[name].labels, minlength=len(names)) for name in ("train", "test"))
+    rare = [
+        (f"{name!r:.80}", _counted(train[i], "training row"), _counted(test[i], "test row"))
+        for i, name in enumerate(names)
+        if train[i] == 1 or not test[i]
+    ]
+    if not rare:
+        return []
+    if len(rare) == 1:
+        name, in_train, in_test = rare[0]
+        return [f"The class {name} has {in_train} and {in_test}; it may be another class misspelt."]
+    shown = ", ".join(f"{name} ({in_train}, {in_test})" for name, in_train, in_test in rare[:NAMED_CLASSES])
+    more = f" and {len(rare) - NAMED_CLASSES} more" if len(rare) > NAMED_CLASSES else ""
+    return [
+        f"{len(rare)} classes have no test row or a single training row: {shown}{more}; they may be other classes "
+        "misspelt."
+    ]
+
+
+def _counted(rows: int, unit: str) -> str:
+    return f"{rows or 'no'} {unit}{'s' if rows > 1 else ''}"
+
+
 SPLITS = ("train", "validation", "test", "heldout")
 CARVED = ("test", "validation", "heldout")  # in this order, so that a later one changes none of those before
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
@@ -162,6 +188,8 @@ def make_splits(
         splits[split] = _limited(split, splits[split], names, rows, seed)
     splits = {split: splits[split] for split in SPLITS if split in splits}
     warnings += overlap_warnings(splits)
+    if names is not None:
+        warnings += class_warnings(splits, names)
     return splits, names
 
 
