@@ -109,7 +109,16 @@ APART = {
             "1 of 2 validation rows (50 %) has the text of a training row.",
             "1 of 2 heldout rows (50 %) has the text of a training row.",
             "1 of 2 test rows (50 %) has the text of a validation row.",
+            "1 of 2 heldout rows (50 %) has the text of a test row.",
         ],
+    ),
+    "heldout rows in test": (
+        {"train": split("ab"), "test": split("cdefg"), "heldout": split("hcD")},
+        ["1 of 3 heldout rows (33 %) has the text of a test row; 2 (67 %) if case"],
+    ),
+    "heldout is part of test": (
+        {"train": split("ab"), "validation": split("xy"), "test": split("cdef"), "heldout": split("cd")},
+        ["2 of 2 heldout rows (100 %) have the text of a test row; this split is no second test."],
     ),
     "heldout rows in validation": (
         {"train": split("ab"), "validation": split("cde"), "test": split("fg"), "heldout": split("hcd")},

@@ -54,15 +54,15 @@ def shared(split: "Split", known: set[Texts]) -> int:
 
 
 def overlap_warnings(splits: Mapping[str, "Split"]) -> list[str]:
-    """A sentence for each split with rows whose texts a training row, or a validation row, has too."""
+    """A sentence for each split with rows whose texts a training or validation row has too, or for heldout a test row."""
     said = []
-    for other in ("train", "validation"):
+    for other in ("train", "validation", "test"):
         if other not in splits:
             continue
         known = set(splits[other].texts)
         folded = {_folded(texts) for texts in known}
         for name, split in splits.items():
-            if name in ("train", other):
+            if name in ("train", other) or (other == "test" and name != "heldout"):
                 continue
             exact = shared(split, known)
             near = sum(_folded(texts) in folded for texts in split.texts)
@@ -77,7 +77,11 @@ def _sentence(name: str, other: str, exact: int, near: int, rows: int) -> str:
         return f"{near} of {rows} {name} rows ({share(near, rows)}) {have} the text of a {other} row but for {ALIKE}."
     more = f"; {near} ({share(near, rows)}) if {ALIKE} does not count" if near > exact else ""
     if exact == rows:
-        more = "; this split shows nothing that is new to the model"
+        more = (
+            "; this split shows nothing that is new to the model"
+            if other != "test"
+            else "; this split is no second test"
+        )
     return f"{exact} of {rows} {name} rows ({share(exact, rows)}) {have} the text of a {other} row{more}."
 
 
