@@ -54,7 +54,7 @@ def shared(split: "Split", known: set[Texts]) -> int:
 
 
 def overlap_warnings(splits: Mapping[str, "Split"]) -> list[str]:
-    """A sentence for each split with rows whose texts a training or validation row has too, or for heldout a test row."""
+    """A sentence per split with rows whose texts a training or validation row has too; heldout: or a test row."""
     said = []
     for other in ("train", "validation", "test"):
         if other not in splits:
@@ -121,6 +121,49 @@ def class_warnings(splits: Mapping[str, "Split"], names: Sequence[str]) -> list[
 
 def _counted(rows: int, unit: str) -> str:
     return f"{rows or 'no'} {unit}{'s' if rows > 1 else ''}"
+
+
+def contradictions(
+    splits: Mapping[str, "Split"], names: Sequence[str] | None, tables: Mapping[str, Table]
+) -> list[str]:
+    """A sentence for each split in which a text, to a reader, has more than one label.
+
+    Without `names` labels are values, which several people may have given: they differ by more than a standard
+    deviation of train then. `tables` has what splits are of, train at least.
+    """
+    said = []
+    apart = 0 if names is not None else _deviation(splits["train"].labels)
+    differ = "different labels" if names is not None else f"labels more than a standard deviation ({apart:.3g}) apart"
+    for split, part in splits.items():
+        groups: dict[Texts, list[int]] = {}
+        for index, texts in enumerate(part.texts):
+            groups.setdefault(_folded(texts), []).append(index)
+        many = (rows for rows in groups.values() if len(rows) > 1)
+        found = [rows for rows in many if _width(part.labels[rows]) > apart]
+        if not found:
+            continue
+        labels = part.labels[found[0]]
+        pair = [found[0][int(np.argmin(labels))], found[0][int(np.argmax(labels))]]
+        own = [f"{names[part.labels[i]]!r:.80}" if names is not None else f"{part.labels[i]:g}" for i in pair]
+        table, where = tables.get(split, tables["train"]), " and ".join(own)
+        count, rows = sum(map(len, found)), len(part.rows)
+        said.append(
+            f"{count} of {rows} {split} rows ({share(count, rows)}) have the text of another {split} row, and these "
+            f"have {differ}, as {where} in {table.at(part.rows[pair].tolist())} ({part.texts[pair[0]][0]!r:.80})."
+        )
+    return said
+
+
+def _deviation(values: np.ndarray) -> float:
+    """Standard deviation; infinite where it is beyond what float64 holds."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = float(np.std(values))
+    return found if math.isfinite(found) else math.inf
+
+
+def _width(values: np.ndarray) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.ptp(values.astype(np.float64)))
 
 
 SPLITS = ("train", "validation", "test", "heldout")
@@ -194,6 +237,7 @@ def make_splits(
     warnings += overlap_warnings(splits)
     if names is not None:
         warnings += class_warnings(splits, names)
+    warnings += contradictions(splits, names, tables)
     return splits, names
 
 
