@@ -82,7 +82,7 @@ def _reason(error: BaseException) -> str:
 
 def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> "Table":
     """The `columns`, the label last, of one split of a `datasets.DatasetDict`."""
-    from peft_tradeoffs.inputs.data_files import Table, find_columns
+    from peft_tradeoffs.inputs.data_files import Table, find_columns, labelled
 
     if split not in loaded:
         raise InputError(f"data set {path!r}: no split {split!r}; its splits are {', '.join(loaded)}")
@@ -90,14 +90,14 @@ def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> "Table"
     found = find_columns(name, rows.column_names, columns)
     values = {column: rows[own][:] for column, own in zip(columns, found, strict=True)}
     classes = getattr(rows.features[found[-1]], "names", None)
+    table = Table(name, values, range(1, len(rows) + 1), "row", classes)
     if classes:
-        labels = values[columns[-1]]
-        if -1 in labels:
-            raise InputError(f"{name}: labels are -1, so it is not labelled; take another split")
+        table = labelled(table, columns[-1])
+        labels = table.columns[columns[-1]]
         if negative := [label for label in labels if label is not None and label < 0]:
             raise InputError(f"{name}: a label is {negative[0]}, which is no class; pin another revision")
-        values[columns[-1]] = [None if label is None else classes[label] for label in labels]
-    return Table(name, values, range(1, len(rows) + 1), "row", classes)
+        table.columns[columns[-1]] = [None if label is None else classes[label] for label in labels]
+    return table
 
 
 LOADERS: dict[str, Callable[[Block, Path], Loaded]] = {

@@ -84,6 +84,9 @@ TWO = {
     "several": (["Very Good", "very-good", "x"], "look alike; they are two classes"),
     "what UCI writes": (["1", "2", "?"], "The label '?' (4 rows) may stand for a missing value; it is a class."),
     "what MySQL writes": (["a", "b", r"\N"], r"The label '\\N' (4 rows) may stand for a missing value; it is a class."),
+    "minus one": (["0", "1", "-1"], "The label '-1' (4 rows) may stand for a missing value; it is a class."),
+    "minus one as JSON has it": ([1, 2, -1.0], "The label '-1' (4 rows) may stand for a missing value; it is a class."),
+    "what questionnaires write": (["1", "2", "99"], "The label '99' (4 rows) may stand for a missing value"),
     "not a number": (
         ["nan", "mild", "severe"],
         "The label 'nan' (4 rows) may stand for a missing value; it is a class.",
@@ -108,6 +111,7 @@ def test_many_warnings_are_counted():
 
 FLAGS = ["🏴\U000e0067\U000e0062\U000e0065\U000e006e", "🏴\U000e0067\U000e0062\U000e0073"]  # two countries' tags
 PLAIN = [["none", "mild", "severe"], ["A", "A+", "A-"], ["C", "C++", "C#"], ["+", "-", "?"], [":)", ":("]]
+PLAIN += [["0", "5", "-1"], ["-2", "-1", "0", "1"], ["x", "0", "-1"], [str(i) for i in range(100)]]
 PLAIN += [["1000", "1e3", "x"], ["-1", "1"], ["NA", "EU"], FLAGS]
 
 
@@ -229,3 +233,52 @@ def test_a_limit_counts_what_is_left():
 
 def test_targets_have_no_classes():
     assert classes([0.5, 1, 2], [0.5, 1.5], task="regression")[2] == []
+
+
+def targets(train: list, test: list, **settings) -> list[str]:
+    return classes(train, test, task="regression", **settings)[2]
+
+
+TENTHS = [i / 10 for i in range(30)]
+
+
+@pytest.mark.parametrize("value", [-1, -99, -999, -9999, 9999])
+def test_targets_that_may_be_missing(value):
+    said = "stands apart from the others, 0 to 2.9; it may stand for a missing value and is a number here."
+    train = [*TENTHS[:3], value, *TENTHS[3:], str(value)]
+    assert targets(train, TENTHS[::4]) == [f"The target {value} (2 rows, the first is train.csv, line 5) {said}"]
+    assert targets(TENTHS, [*TENTHS[::4], value]) == [
+        f"The target {value} (1 row, the first is test.csv, line 10) {said}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [-1, 0, 1],
+        [-1, -0.4, 0.3, 1],
+        [-1, 0.5, -3, 7],
+        [0, 40, 99, 101],
+        [20, 9999, 8000, 12000],
+        [-999, -500, 20],
+        [-1, 1],
+        [1e308, -1e308, 0],
+    ],
+)
+def test_targets_that_are_what_they_seem(values):
+    assert targets(values * 4, values * 3) == []
+
+
+def test_targets_of_another_unit():
+    assert targets(TENTHS, [100 * i for i in range(8)]) == [
+        "The targets of test are 0 to 700 and those of train 0 to 2.9; convert them if they are in different units."
+    ]
+    assert len(targets([1000 * i for i in TENTHS], TENTHS)) == 1
+    assert targets(TENTHS, [36.5, 40])[0].startswith("The targets of test are 36.5 to 40 and those of train 0 to 2.9")
+    assert targets([*TENTHS, -999, -999], [100 * i for i in range(8)])[1].startswith("The targets of test are 0 to 700")
+
+
+def test_targets_of_the_same_unit():
+    assert targets(TENTHS, [1.4, 1.5]) == []
+    assert targets([*TENTHS, 1000], TENTHS[::3]) == []
+    assert targets([0] * 30 + [1, 5], [0, 1, 0, 2, 1, 0]) == []

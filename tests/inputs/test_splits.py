@@ -449,12 +449,32 @@ class TestHub:
             with pytest.raises(InputError, match=message):
                 load(block)
 
+    def test_rows_without_a_label_are_left_out_and_counted(self, block, load, tmp_path):
+        path = next(tmp_path.glob("snapshot/sst2/dev-*"))
+        labels = [0, -1, 1, 1, -1, 0]
+        pd.DataFrame({"sentence": [f"dev {i}" for i in range(6)], "label": labels}).to_parquet(path)
+        warnings: list[str] = []
+        splits, names = make_splits(load(block)[0], ["sentence"], "label", warnings=warnings)
+        assert names == ["worse", "better"]
+        assert splits["test"].texts == [("dev 0",), ("dev 2",), ("dev 3",), ("dev 5",)]
+        assert splits["test"].labels.tolist() == [0, 1, 1, 0]
+        assert splits["test"].rows.tolist() == [0, 2, 3, 5]  # of the source
+        assert warnings == [
+            "data set 'owner/name', split 'dev': 2 of 6 labels are -1, no class; these rows are left out."
+        ]
+
+    def test_a_split_with_few_labels_is_refused(self, block, load, tmp_path):
+        path = next(tmp_path.glob("snapshot/sst2/dev-*"))
+        pd.DataFrame({"sentence": list("abcde"), "label": [0, -1, 1, -1, -1]}).to_parquet(path)
+        with pytest.raises(InputError, match=r"split 'dev': 3 of 5 labels are -1, so it is not labelled"):
+            load(block)
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"splits": {"train": "trian"}}, r"no split 'trian'; its splits are train, dev, hidden"),
             ({"text": ["text"]}, r"no column 'text'; its columns are 'sentence', 'label'"),
-            ({"splits": {"test": "hidden"}}, r"split 'hidden': labels are -1, so it is not labelled"),
+            ({"splits": {"test": "hidden"}}, r"split 'hidden': 2 of 2 labels are -1, so it is not labelled; take"),
         ],
     )
     def test_bad_names(self, block, load, change, message):

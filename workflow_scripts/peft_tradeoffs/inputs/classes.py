@@ -23,6 +23,7 @@ MISSING = {"nan", "na", "n/a", "none", "null", "<na>", "nat", "#n/a", "-nan"}  #
 AMONG_NUMBERS = {"-", "?", "."}  # hardly a class there
 CLASS_AMONG_NUMBERS = "none"  # spelled so by hand: programs that mean a missing value write None
 NOT_A_NUMBER = {"nan", "-nan", "<na>", "nat", "#n/a", r"\n"}  # hardly a class among texts either
+SENTINELS = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999)  # a missing value, where nothing else is so far
 SHOWN_PAIRS = 5  # warnings of one kind that are written out
 SHOWN_NAMES = 20
 AS_NUMBER = {"true": "1", "false": "0"}
@@ -110,7 +111,7 @@ def classify(
     order = _order(named.values(), declared)
     index = {name: i for i, name in enumerate(order)}
     warnings += _merged(named, classes) + _alike(
-        named, classes, NOT_A_NUMBER | ({CLASS_AMONG_NUMBERS, *AMONG_NUMBERS} if among else set())
+        named, classes, NOT_A_NUMBER | ({CLASS_AMONG_NUMBERS, *AMONG_NUMBERS, *_apart(named)} if among else set())
     )
     return order, {
         split: np.array([index[named[keys[name]]] for name in names], dtype=np.int64)
@@ -186,6 +187,15 @@ def _miss(names: list[str | None], table: Table, label: str, faults: Faults, amo
             kind = f"no {label!r} ({name!r} among {among} is a missing value)"
             faults.add(table.places[i], kind, "fill in or remove")
             names[i] = None
+
+
+def _apart(named: Mapping[tuple, str]) -> set[str]:
+    """The classes that programs write for a missing value, -1 say, where the others are counted from 0 or 1."""
+    numbers = {key[1]: name for key, name in named.items() if key[0] == "number"}
+    rest = sorted(set(numbers) - set(SENTINELS))
+    if len(numbers) < len(named) or len(rest) < 2 or rest[0] not in (0, 1) or rest[-1] - rest[0] != len(rest) - 1:
+        return set()
+    return {name for number, name in numbers.items() if number in SENTINELS and number != rest[-1] + 1}
 
 
 def _name(key: tuple[str, Any], spellings: Counter[str]) -> str:

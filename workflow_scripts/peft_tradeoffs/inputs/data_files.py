@@ -383,9 +383,33 @@ class Table:
     def __len__(self) -> int:
         return len(self.places)
 
-    def at(self, indices: Sequence[int]) -> str:
-        """The rows with these 0-based indices, as an error names them: `a.tsv, lines 3, 7`."""
-        return listed(self.name, self.unit, [self.places[index] for index in indices])
+    def rows(self) -> Sequence[int]:
+        """Each row's 0-based number in the source, of which rows may be left out where the unit is "row"."""
+        return range(len(self)) if self.unit == "line" else [place - 1 for place in self.places]
+
+    def at(self, rows: Sequence[int]) -> str:
+        """The rows with these 0-based numbers in the source, as an error names them: `a.tsv, lines 3, 7`."""
+        return listed(self.name, self.unit, [self.places[row] if self.unit == "line" else row + 1 for row in rows])
+
+
+def labelled(table: Table, label: str) -> Table:
+    """`table` without the rows whose `label` is -1, which data sets of the hub write where there is none.
+
+    A warning counts them. Raises InputError if they are more than half of all.
+    """
+    kept = [index for index, value in enumerate(table.columns[label]) if value != -1]
+    lost = len(table) - len(kept)
+    if not lost:
+        return table
+    said = f"{table.name}: {lost} of {len(table)} labels are -1"
+    if 2 * lost > len(table):
+        raise InputError(f"{said}, so it is not labelled; take another split")
+    return replace(
+        table,
+        columns={name: [values[index] for index in kept] for name, values in table.columns.items()},
+        places=[table.places[index] for index in kept],
+        reading=Reading(None, [f"{said}, no class; these rows are left out."]),
+    )
 
 
 def read_table(path: Path, columns: Sequence[str], separator: str | None = None) -> Table:

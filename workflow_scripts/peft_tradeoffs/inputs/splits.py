@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import atomic, sha256, write_json
-from peft_tradeoffs.inputs.classes import classify, clean, encodable
+from peft_tradeoffs.inputs.classes import SENTINELS, classify, clean, encodable
 from peft_tradeoffs.inputs.data_files import Faults, Table, refuse
 
 Texts = tuple[str, ...]
+OTHER_UNIT = 10  # times as far as those of train spread targets that are in another unit
+LEAST_SPREAD_ROWS = 5  # whose spread tells something
 NAMED_CLASSES = 5  # that a warning spells out
 ALIKE = "case, spaces or the Unicode form"
 
@@ -154,6 +156,48 @@ def contradictions(
     return said
 
 
+def value_warnings(splits: Mapping[str, "Split"], tables: Mapping[str, Table]) -> list[str]:
+    """A sentence for each value that may stand for a missing one, and for each split in other units than train.
+
+    Labels are numbers, not classes. `tables` has what splits are of, train at least.
+    """
+    everything = np.concatenate([part.labels for part in splits.values()])
+    rest = everything[~np.isin(everything, SENTINELS)]
+    if not len(rest):
+        return []
+    low, high, width = float(rest.min()), float(rest.max()), _width(rest)
+    said, missing = [], []
+    for value in SENTINELS:
+        apart = low >= 0 and high > 1 if value == -1 else not low - width <= value <= high + width
+        if apart and width > 0 and value in everything:
+            missing.append(value)
+            count = np.count_nonzero(everything == value)
+            split, part = next((name, part) for name, part in splits.items() if value in part.labels)
+            first = tables.get(split, tables["train"]).at([int(part.rows[part.labels == value][0])])
+            said.append(
+                f"The target {value} ({_counted(count, 'row')}, the first is {first}) stands apart from the others, "
+                f"{low:g} to {high:g}; it may stand for a missing value and is a number here."
+            )
+    train = splits["train"].labels[~np.isin(splits["train"].labels, missing)]
+    for split, part in splits.items():
+        own = part.labels[~np.isin(part.labels, missing)]
+        if split != "train" and len(own) and len(train) and _other_unit(own, train):
+            said.append(
+                f"The targets of {split} are {own.min():g} to {own.max():g} and those of train {train.min():g} to "
+                f"{train.max():g}; convert them if they are in different units."
+            )
+    return said
+
+
+def _other_unit(some: np.ndarray, others: np.ndarray) -> bool:
+    """Whether values have no range in common, or spread ten times as far as the others; single ones aside."""
+    if some.min() > others.max() or some.max() < others.min():
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow, wide = sorted(_width(np.quantile(values, (0.05, 0.95))) for values in (some, others))
+    return min(len(some), len(others)) >= LEAST_SPREAD_ROWS and 0 < narrow <= wide / OTHER_UNIT < math.inf
+
+
 def _deviation(values: np.ndarray) -> float:
     """Standard deviation; infinite where it is beyond what float64 holds."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -223,7 +267,7 @@ def make_splits(
     refuse(list(faults.values()))
     splits = {}
     for split, table in tables.items():
-        splits[split] = Split(texts[split], labels[split], np.arange(len(table), dtype=np.int64))
+        splits[split] = Split(texts[split], labels[split], np.array(table.rows(), dtype=np.int64))
         _check_rows(f"split {split!r} ({table.name})", splits[split], names)
     if fractions:
         splits |= _carve(splits["train"], names, fractions, seed)
@@ -237,6 +281,8 @@ def make_splits(
     warnings += overlap_warnings(splits)
     if names is not None:
         warnings += class_warnings(splits, names)
+    else:
+        warnings += value_warnings(splits, tables)
     warnings += contradictions(splits, names, tables)
     return splits, names
 
