@@ -167,9 +167,9 @@ def test_all_that_is_wrong_is_listed_at_once():
         classes(["x", "", "y", "\ud800"], ["x", "X", "z", "z", "y"])
     assert str(raised.value) == (
         "train.csv, line 3: no 'label'; fill in or remove; also train.csv, line 5: 'label' has half of a surrogate "
-        "pair; correct the escapes; also test.csv, line 3: 'label' is 'X', which no training row has; also test.csv, "
-        "lines 4, 5: 'label' is 'z', which no training row has; training rows have x, y; correct it or add training "
-        "rows"
+        "pair; correct the escapes; also test.csv, line 3: 'label' is 'X', which no training row has (did you mean "
+        "'x'?); also test.csv, lines 4, 5: 'label' is 'z', which no training row has; training rows have x, y; correct "
+        "it or add training rows"
     )
 
 
@@ -282,3 +282,29 @@ def test_targets_of_the_same_unit():
     assert targets(TENTHS, [1.4, 1.5]) == []
     assert targets([*TENTHS, 1000], TENTHS[::3]) == []
     assert targets([0] * 30 + [1, 5], [0, 1, 0, 2, 1, 0]) == []
+
+
+NEAR = {
+    "case": (["pos", "neg"], "Pos", "(did you mean 'pos'?)"),
+    "spaces": (["very good", "bad"], "verygood", "(did you mean 'very good'?)"),
+    "quotes": (["pos", "neg"], "'pos'", "(did you mean 'pos'?)"),
+    "a number": (["1", "2"], "01", "(did you mean '1'?)"),
+    "a sign": (["yes", "no"], "No!", "(did you mean 'no'?)"),
+    "a boolean": (["True", "False"], "1", "(did you mean 'True'?)"),
+    "two of them": (["Pos", "pos", "neg"], "POS", "(did you mean 'Pos' or 'pos'?)"),
+    "none": (["pos", "neg"], "other", "which no training row has; training rows have neg, pos;"),
+}
+
+
+@pytest.mark.parametrize("case", NEAR)
+def test_an_unknown_label_comes_with_what_was_meant(case):
+    train, test, message = NEAR[case]
+    with pytest.raises(InputError) as raised:
+        classes(train * 4, [*train, test])
+    assert f"'label' is {test!r}, which no training row has" in str(raised.value)
+    assert message in str(raised.value)
+
+
+def test_the_classes_that_a_source_fixes_are_meant_too():
+    with pytest.raises(InputError, match=r"is 'Yes', which no training row has \(did you mean 'yes'\?\)"):
+        classes(["yes", "no"] * 4, ["no", "Yes"], declared=["no", "yes", "Yes"])

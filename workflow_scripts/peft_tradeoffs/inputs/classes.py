@@ -26,6 +26,7 @@ NOT_A_NUMBER = {"nan", "-nan", "<na>", "nat", "#n/a", r"\n"}  # hardly a class a
 SENTINELS = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999)  # a missing value, where nothing else is so far
 SHOWN_PAIRS = 5  # warnings of one kind that are written out
 SHOWN_NAMES = 20
+SHOWN_NEAR = 3  # classes that a label may have meant
 AS_NUMBER = {"true": "1", "false": "0"}
 JOINT = re.compile(r"(?<=[^\W_])[\s_\-]+(?=[^\W_])")  # between letters or digits
 # Characters that show nothing and are not of the category Cf; tags, which tell flags apart, are kept.
@@ -219,8 +220,13 @@ def _order(names: Any, declared: Sequence[str] | None) -> list[str]:
 def _add_unknown(table: Table, unknown: list[tuple[int, str]], label: str, order: list[str], faults: Faults) -> None:
     known = ", ".join(order[:SHOWN_NAMES]) + (", …" if len(order) > SHOWN_NAMES else "")
     remedy = f"training rows have {known}; correct it or add training rows"
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in order:
+        alike[_loosest(name)].append(name)
     for i, name in unknown:
-        faults.add(table.places[i], f"{label!r} is {name!r}, which no training row has", remedy)
+        near = alike.get(_loosest(name), [])
+        meant = f" (did you mean {' or '.join(map(repr, near[:SHOWN_NEAR]))}?)" if near else ""
+        faults.add(table.places[i], f"{label!r} is {name!r}, which no training row has{meant}", remedy)
 
 
 def _check_count(table: Table, label: str, found: set[str]) -> None:
