@@ -335,6 +335,28 @@ class TestCommand:
         ]
         assert json.loads((tmp_path / "reviews" / "dataset.json").read_text())["warnings"] == said
 
+    def test_what_is_read_but_odd_stands_in_the_description(self, tmp_path):
+        rows = [f"row {i},{'ab'[i % 2]}" for i in range(40)]
+        rows[10], rows[30] = '"row 10,a', 'row 30",a'
+        (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows, "row 1,a", "one,c"]) + "\n")
+        (tmp_path / "b.csv").write_text("text,label\nnew 0,a\nnew 1,b\n")
+        (tmp_path / "c.csv").write_text("text,label\nnew 0,a\nnew 2,b\n")
+        splits = {"train": "a.csv", "test": "b.csv", "heldout": "c.csv"}
+        done = fetch(
+            {"source": "files", "splits": splits, "text": ["text"], "label": "label"}, tmp_path / "reviews", tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        said = json.loads((tmp_path / "reviews" / "dataset.json").read_text())["warnings"]
+        assert done.stderr.splitlines() == [f"warning: data set reviews: {one}" for one in said]
+        starts = [
+            "a.csv, line 12: the quote that opens there closes in line 32, so 21 lines are one row",
+            "1 of 2 heldout rows (50 %) has the text of a test row.",
+            "The class 'c' has 1 training row and no test row",
+            "2 of 22 train rows (9 %) have the text of another train row, and these have different labels, as 'a' and "
+            "'b' in a.csv, lines 42, 3 ('row 1').",
+        ]
+        assert len(said) == 4 and all(one.startswith(start) for one, start in zip(said, starts, strict=True)), said
+
     def test_what_is_wrong_in_each_file_stands_in_one_line(self, tmp_path):
         (tmp_path / "a.csv").write_text("text,label\na\nb,1,2\n")
         (tmp_path / "b.csv").write_bytes(b"\x1f\x8b\x08")

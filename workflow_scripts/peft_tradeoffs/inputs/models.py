@@ -21,6 +21,7 @@ from peft_tradeoffs.inputs.file_kind import refuse_pointer
 from peft_tradeoffs.inputs.model_check import (
     bare_tokenizer,
     check_folder,
+    refuse_nan,
     listed,
     load_empty,
     notes,
@@ -235,6 +236,7 @@ def _describe(source: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The manifest of the model in `folder`, once its files are complete and have the hashes of `source`."""
     where = f"model {_origin(source) or source['source']}"
     files = check_folder(where, folder)
+    refuse_nan(folder, files)
     kind = model_type(folder)
     found = {name: sha256(folder / name) for name in sorted(files)}
     _check_sha256(source, where, folder, found)
