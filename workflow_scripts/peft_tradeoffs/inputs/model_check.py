@@ -122,7 +122,7 @@ BITS = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a header; `dtype` as safetensors names it, F32 say; its bytes are `begins` to `ends` of the file."""
+    """One tensor of a header; `dtype` as safetensors names it, F32 say; `begins` and `ends`: bytes of the file."""
 
     dtype: str
     shape: tuple[int, ...]
