@@ -21,12 +21,12 @@ from peft_tradeoffs.inputs.file_kind import refuse_pointer
 from peft_tradeoffs.inputs.model_check import (
     bare_tokenizer,
     check_folder,
-    refuse_nan,
     listed,
     load_empty,
     notes,
     number_of_embeddings,
     refuse_closed,
+    refuse_nan,
 )
 from peft_tradeoffs.inputs.model_files import folder_files, model_type, refuse_no_tokenizer, tokenizer_files
 from peft_tradeoffs.inputs.network import check_hub_variables
