@@ -477,7 +477,7 @@ class TestHub:
         labels = [0, -1, 1, 1, -1, 0]
         pd.DataFrame({"sentence": [f"dev {i}" for i in range(6)], "label": labels}).to_parquet(path)
         warnings: list[str] = []
-        splits, names = make_splits(load(block)[0], ["sentence"], "label", warnings=warnings)
+        splits, names = tiny.splits(load(block)[0], ["sentence"], warnings=warnings)
         assert names == ["worse", "better"]
         assert splits["test"].texts == [("dev 0",), ("dev 2",), ("dev 3",), ("dev 5",)]
         assert splits["test"].labels.tolist() == [0, 1, 1, 0]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from peft_tradeoffs.core.errors import Faults, InputError, listed, refuse
+from peft_tradeoffs.core.errors import NAMED_PLACES, Faults, InputError, listed, refuse
 from peft_tradeoffs.inputs.file_kind import check_kind
 
 FIELD_LIMIT = 2**31 - 1  # characters; the csv module's own limit is 131,072
