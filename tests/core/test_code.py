@@ -8,6 +8,7 @@ import pytest
 import tiny
 from peft_tradeoffs.core.code import dependencies, fingerprint
 
+SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 SCRIPT = '''
 """A script."""
 import math
@@ -274,9 +275,77 @@ def test_a_relative_import_is_refused(tmp_path):
         written(tmp_path, edit("pkg/steps.py", "from pkg.noise import add", "from .noise import add"))
 
 
+READER = "def json_schema(name):\n    return open(name)\n"
+KNOWN = '{"required": ["a"], "properties": {"a": {"description": "What it is.", "minimum": 0}}}'
+
+
+@pytest.mark.parametrize(
+    ("asked", "old", "new", "counts"),
+    [
+        ('json_schema("known")', "What it is.", "Other words.", False),
+        ('json_schema("known")', '"minimum": 0', '"minimum": 1', True),
+        ('json_schema("known")', '": [', '":  [', False),
+        ('layout.json_schema("known")["properties"].get("a")', '"minimum": 0', '"minimum": 1', True),
+        ('json_schema("known")["properties"][rates]', '["a"]', '["b"]', False),
+        ('json_schema("known")["required"][0]', '"minimum": 0', '"minimum": 1', False),
+        ('json_schema("known")["required"]', '["a"]', '["a", "b"]', True),
+        ('json_schema("other")', '["a"]', '["b"]', False),
+    ],
+)
+def test_what_is_read_of_a_schema_counts(asked, old, new, counts, tmp_path):
+    def using(text: str) -> Callable[[Path], None]:
+        def do(folder: Path) -> None:
+            (folder / "pkg/layout.py").write_text(READER)
+            edit("pkg/steps.py", "    step = Step()\n", f"    step = Step()\n    {asked}\n")(folder)
+            edit("pkg/steps.py", "from math", "from pkg import layout\nfrom pkg.layout import json_schema\nfrom math")(
+                folder
+            )
+            (folder.parent / "schemas").mkdir()
+            (folder.parent / "schemas/known.schema.json").write_text(text)
+            (folder.parent / "schemas/other.schema.json").write_text("{}")
+
+        return do
+
+    assert old in KNOWN
+    before = written(tmp_path / "before/scripts", using(KNOWN))
+    assert (written(tmp_path / "after/scripts", using(KNOWN.replace(old, new))) != before) == counts
+
+
+@pytest.mark.parametrize(
+    ("schema", "old", "new", "scripts", "others"),
+    [
+        (
+            "peft",
+            '"x-rank-field": "r"',
+            '"x-rank-field": "rank"',
+            {"check_contract.py", "make_imported.py"},
+            {"train.py", "make_figures.py"},
+        ),
+        ("summary", '"minimum": 0', '"minimum": 1', {"make_tables.py", "export_results.py"}, {"train.py"}),
+        ("summary", '"description": "', '"description": "Also ', set(), {"train.py", "tune.py", "make_tables.py"}),
+        ("summary", '"failed_phase",', '"failed_phase", "new",', {"train.py", "make_tables.py"}, {"fetch_dataset.py"}),
+    ],
+)
+def test_who_decides_by_a_schema_runs_again_when_it_is_edited(schema, old, new, scripts, others, tmp_path):
+    """No description of what a run records trains it again: of the summary's schema training asks for the keys."""
+    copy = workflow(tmp_path)
+    file = tmp_path / f"schemas/{schema}.schema.json"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    names = scripts | others
+    changed = {name for name in names if fingerprint(copy / name) != fingerprint(SCRIPTS / name)}
+    assert changed == scripts
+
+
+def workflow(folder: Path) -> Path:
+    """A copy of the scripts and of the schemas beside them."""
+    shutil.copytree(tiny.REPOSITORY / "schemas", folder / "schemas")
+    return shutil.copytree(SCRIPTS, folder / "scripts")
+
+
 def test_a_copy_of_the_workflow_elsewhere_has_the_same_fingerprints(tmp_path):
-    scripts = tiny.REPOSITORY / "workflow_scripts"
-    copy = shutil.copytree(scripts, tmp_path / "scripts")
+    scripts, copy = SCRIPTS, workflow(tmp_path)
     for name in ("train.py", "make_report.py"):
         assert fingerprint(copy / name) == fingerprint(scripts / name)
         assert len(dependencies(copy / name)) == len(dependencies(scripts / name)) > 20
@@ -291,8 +360,7 @@ def test_a_copy_of_the_workflow_elsewhere_has_the_same_fingerprints(tmp_path):
     ],
 )
 def test_what_stands_far_from_the_script_counts(old, new, counts, tmp_path):
-    scripts = tiny.REPOSITORY / "workflow_scripts"
-    copy = shutil.copytree(scripts, tmp_path / "scripts")
+    scripts, copy = SCRIPTS, workflow(tmp_path)
     (place,) = copy.rglob("step.py")
     edit(place.name, old, new)(place.parent)
     assert (fingerprint(copy / "train.py") != fingerprint(scripts / "train.py")) == counts

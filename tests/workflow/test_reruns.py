@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from peft_tradeoffs.core.layout import PAGE
 
 ARMS = ["full", "lora-r4", "qlora-r4"]
 TABLES = {name: 1 for name in ("check_contract", "make_tables", "compare_arms", "compare_at_budgets", "recommend")}
@@ -117,6 +118,20 @@ def test_edited_code_runs_what_depends_on_it(folder, script, expected):
     assert plan(folder) == expected
     path.write_text(f"# a comment\n{original}\n\ndef not_called():\n    return 1\n")
     assert plan(folder) == {"train": []}
+
+
+def test_an_edited_schema_runs_what_decides_by_it(folder):
+    path = folder / "workflow/schemas/peft.schema.json"
+    schema = json.loads(path.read_text())
+    schema["$defs"]["LORA"]["x-alpha-field"] = "alpha"
+    path.write_text(json.dumps(schema))
+    planned = plan(folder)
+    assert planned["train"] == [] and planned["check_contract"] == 1
+
+
+@pytest.mark.parametrize("path", sorted(tiny.REPOSITORY.glob("report/page/*")), ids=lambda path: path.name)
+def test_every_file_of_the_page_counts(path):
+    assert path.name in PAGE
 
 
 def test_an_edited_page_is_made_again(folder):

@@ -3,7 +3,9 @@
 What decides a number counts: constants, operators, defaults, callees, the order of statements, and the name of every
 function, attribute and library that is called. What does not: comments, docstrings, layout, annotations outside
 classes, the texts of exceptions, and the names and places of our modules. So an edited comment or a function that moves
-retrains nothing. A module is followed only if it is imported by name.
+retrains nothing. A module is followed only if it is imported by name. Of a schema
+that part counts, without its texts, which a definition asks for: all of `json_schema("peft")`, one list of
+`json_schema("summary")["required"]`.
 """
 
 import ast
@@ -15,6 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from peft_tradeoffs.core.layout import SCHEMAS, json_schema
 
 # Fields of syntax nodes that say nothing of what they do.
 NO_MEANING = {"ctx", "type_comment", "type_ignores", "kind", "returns", "simple", "lineno"}
@@ -177,9 +181,25 @@ class _Module:
 
     def _write(self, statement: ast.stmt) -> list[Token]:
         inside = dict(_bindings(self._inside(statement)))
-        out: list[Token] = []
-        self._node(statement, {**self._bound, **inside} if inside else self._bound, out, frozenset())
+        bound = {**self._bound, **inside} if inside else self._bound
+        out: list[Token] = [*self._contents(statement, bound)]
+        self._node(statement, bound, out, frozenset())
         return out
+
+    def _contents(self, statement: ast.stmt, bound: dict[str, str]) -> Iterator[str]:
+        """Checksums of what a statement asks of schemas whose names are written out."""
+        seen: set[ast.AST] = set()
+        for node in ast.walk(statement):  # what is around comes first
+            if node in seen:
+                continue
+            call, keys = _subscripted(node)
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name | ast.Attribute):
+                continue
+            match self._target(call.func, bound, frozenset()), call.args:
+                case (Definition(name=json_schema.__name__),), [ast.Constant(value=str(asked))]:
+                    schema = json_schema(asked, self._root.parent / SCHEMAS.name)
+                    yield digest(functools.reduce(lambda part, key: part[key], keys, schema))
+                    seen.update(ast.walk(node))
 
     def _inside(self, statement: ast.stmt) -> list[ast.Import | ast.ImportFrom]:
         lines = range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
@@ -346,6 +366,16 @@ def _at_once(node: ast.AST) -> Iterator[ast.AST]:
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, ast.AST):
                 yield from _at_once(item)
+
+
+def _subscripted(node: ast.AST) -> tuple[ast.AST, list[Any]]:
+    """What a chain of subscripts begins with, and the keys that are written out, up to the first that is not."""
+    keys: list[ast.expr] = []
+    while isinstance(node, ast.Subscript):
+        keys.insert(0, node.slice)
+        node = node.value
+    constants = itertools.takewhile(lambda key: isinstance(key, ast.Constant), keys)
+    return node, [key.value for key in constants if isinstance(key, ast.Constant)]
 
 
 def _joined(tokens: Iterable[Token]) -> tuple[Token, ...]:

@@ -10,17 +10,31 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[3]
 SCRIPTS = REPOSITORY / "workflow_scripts"
 SCHEMAS = REPOSITORY / "schemas"
+TEXTS = ("$comment", "title", "description")  # keywords of a JSON schema that decide nothing
 AXES = ("dataset", "model", "arm", "seed")
-# What report.html is made of, in the folder report/page: the template, the style, and the scripts in their order.
-PAGE = ("page.html.j2", "page.css", "page.js", "charts.js", "table.js", "main.js")
+# What report.html is made of, in report/page: template, style, scripts in their order, licences of what it takes in.
+PAGE = ("page.html.j2", "page.css", "page.js", "charts.js", "table.js", "main.js", "licences.txt")
 HEAD = "head.json"  # beside an adapter: what Transformers must be given, beside the base model, to make its head
 
 
 @functools.cache
-def json_schema(name: str) -> dict[str, Any]:
-    """A schema of schemas/ that is written as JSON: "summary", "peft", "metrics" and others. Not to be changed."""
-    schema: dict[str, Any] = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
-    return schema
+def json_schema(name: str, folder: Path = SCHEMAS) -> dict[str, Any]:
+    """A schema that is written as JSON, "summary", "peft" or "metrics", without its texts. Not to be changed.
+
+    What it says counts as code where the name is written out (core/code.py). Texts are published from
+    core/quantities.py, so that none in a schema's file runs anything again.
+    """
+    schema = json.loads((folder / f"{name}.schema.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = _without_texts(schema)
+    return found
+
+
+def _without_texts(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_texts(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _without_texts(of) for key, of in schema.items() if not (key in TEXTS and isinstance(of, str))}
 
 
 def add_grid(parser: argparse.ArgumentParser) -> None:
