@@ -154,7 +154,7 @@ def test_the_card_says_how_a_value_is_had():
 def test_predictions_are_written_as_they_are(tmp_path: Path):
     splits = targets(1, 1e9)
     values = splits["test"].labels[:, None] + 1e-6
-    runs._write_predictions(tmp_path / "p.csv", splits["test"], values, {"task": "regression"})
+    runs._write_predictions(tmp_path / "p.csv", splits["test"], values, "regression")
     rows = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()[1:]]
     assert [[float(row[1]), float(row[2]), float(row[3])] for row in rows] == [
         [label, value, value] for label, value in zip(splits["test"].labels, values[:, 0], strict=True)
