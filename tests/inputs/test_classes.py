@@ -73,7 +73,9 @@ TWO = {
     "leading zeros": (["007", "7", "8"], "'007' (4 rows) and '7' (4 rows) differ in leading zeros alone"),
     "versions": (["1.1", "1.9", "1.10"], "'1.1' (4 rows) and '1.10' (4 rows) differ in zeros at the end alone"),
     "a boolean and a number": ([True, 1, 0], "'1' (4 rows) and 'True' (4 rows) may be one value"),
-    "a full stop": (["pos", "pos.", "x"], "differ in the full stop, comma or colon at their end alone"),
+    "a full stop": (["pos", "pos.", "x"], "differ in the punctuation at their end alone"),
+    "an exclamation mark": (["no", "no!", "x"], "'no' (4 rows) and 'no!' (4 rows) differ in the punctuation at their"),
+    "case and a question mark": (["No", "no?", "x"], "look alike; they are two classes"),
     "hyphens": (["semi-final", "semi_final", "x"], "differ in hyphens, underscores and spaces alone"),
     "Cyrillic": (["p\u043es", "pos", "x"], r"'p\u043es' (4 rows) differ in letters or signs that look the same"),
     "spaces before a sign": (["10 %", "10%", "x"], "differ in spaces alone"),
@@ -82,6 +84,9 @@ TWO = {
     "several": (["Very Good", "very-good", "x"], "look alike; they are two classes"),
     "what UCI writes": (["1", "2", "?"], "The label '?' (4 rows) may stand for a missing value; it is a class."),
     "what MySQL writes": (["a", "b", r"\N"], r"The label '\\N' (4 rows) may stand for a missing value; it is a class."),
+    "minus one": (["0", "1", "-1"], "The label '-1' (4 rows) may stand for a missing value; it is a class."),
+    "minus one as JSON has it": ([1, 2, -1.0], "The label '-1' (4 rows) may stand for a missing value; it is a class."),
+    "what questionnaires write": (["1", "2", "99"], "The label '99' (4 rows) may stand for a missing value"),
     "not a number": (
         ["nan", "mild", "severe"],
         "The label 'nan' (4 rows) may stand for a missing value; it is a class.",
@@ -106,6 +111,7 @@ def test_many_warnings_are_counted():
 
 FLAGS = ["🏴\U000e0067\U000e0062\U000e0065\U000e006e", "🏴\U000e0067\U000e0062\U000e0073"]  # two countries' tags
 PLAIN = [["none", "mild", "severe"], ["A", "A+", "A-"], ["C", "C++", "C#"], ["+", "-", "?"], [":)", ":("]]
+PLAIN += [["0", "5", "-1"], ["-2", "-1", "0", "1"], ["x", "0", "-1"], [str(i) for i in range(100)]]
 PLAIN += [["1000", "1e3", "x"], ["-1", "1"], ["NA", "EU"], FLAGS]
 
 
@@ -161,9 +167,9 @@ def test_all_that_is_wrong_is_listed_at_once():
         classes(["x", "", "y", "\ud800"], ["x", "X", "z", "z", "y"])
     assert str(raised.value) == (
         "train.csv, line 3: no 'label'; fill in or remove; also train.csv, line 5: 'label' has half of a surrogate "
-        "pair; correct the escapes; also test.csv, line 3: 'label' is 'X', which no training row has; also test.csv, "
-        "lines 4, 5: 'label' is 'z', which no training row has; training rows have x, y; correct it or add training "
-        "rows"
+        "pair; correct the escapes; also test.csv, line 3: 'label' is 'X', which no training row has (did you mean "
+        "'x'?); also test.csv, lines 4, 5: 'label' is 'z', which no training row has; training rows have x, y; correct "
+        "it or add training rows"
     )
 
 
@@ -179,3 +185,126 @@ def test_bad_targets_are_listed():
     with pytest.raises(InputError, match="line 3: 'label' is a number too large for a float"):
         classes([1, 10**400, 2], task="regression")
     assert classes(["1\u200b", " 2.5"], ["3", "4"], task="regression")[1] == [[1, 2.5], [3, 4]]
+
+
+RARE = {  # train, test, what is said
+    "an entity": (["r&d", "r&amp;d", "x"], ["r&d", "x"], "The class 'r&amp;d' has 2 training rows and no test row; it"),
+    "mojibake": (["café", "cafÃ©", "x"], ["café", "x"], "The class 'cafÃ©' has 2 training rows and no test row; it"),
+    "short for it": (["yes", "y", "no"], ["yes", "no"], "The class 'y' has 2 training rows and no test row; it may be"),
+}
+
+
+@pytest.mark.parametrize("case", RARE)
+def test_a_class_that_no_test_row_has(case):
+    train, test, message = RARE[case]
+    names, _, warnings = classes(train * 2, test)
+    assert set(names) == set(train)
+    assert len(warnings) == 1 and warnings[0].startswith(message), warnings
+    assert warnings[0].endswith("it may be another class misspelt.")
+
+
+def test_a_class_of_a_single_training_row():
+    assert classes(["x", "y", "z"] * 4 + ["w"], ["w", "w", "x", "y", "z"])[2] == [
+        "The class 'w' has 1 training row and 2 test rows; it may be another class misspelt."
+    ]
+    assert classes(["x", "y"] * 4 + ["w"], ["x", "y"])[2] == [
+        "The class 'w' has 1 training row and no test row; it may be another class misspelt."
+    ]
+    assert classes(["x", "y"] * 2, ["x", "y"])[2] == []
+
+
+def test_many_rare_classes_are_one_line():
+    rare = [f"c{i}" for i in range(9)]
+    (said,) = classes(["x", "y"] * 20 + rare[:7] + rare[7:] * 3, ["x", "y", "c0", "c0"])[2]
+    assert said == (
+        "9 classes have no test row or a single training row: 'c0' (1 training row, 2 test rows), 'c1' (1 training "
+        "row, no test row), 'c2' (1 training row, no test row), 'c3' (1 training row, no test row), 'c4' (1 training "
+        "row, no test row) and 4 more; they may be other classes misspelt."
+    )
+
+
+def test_a_limit_counts_what_is_left():
+    labels = [c for c in "abc" for _ in range(10)]
+    assert classes(labels, ["a", "b", "c"], limit={"train": 3})[2][0].startswith(
+        "3 classes have no test row or a single"
+    )
+    assert classes(labels, ["a", "b", "c"], limit={"train": 9})[2] == []
+
+
+def test_targets_have_no_classes():
+    assert classes([0.5, 1, 2], [0.5, 1.5], task="regression")[2] == []
+
+
+def targets(train: list, test: list, **settings) -> list[str]:
+    return classes(train, test, task="regression", **settings)[2]
+
+
+TENTHS = [i / 10 for i in range(30)]
+
+
+@pytest.mark.parametrize("value", [-1, -99, -999, -9999, 9999])
+def test_targets_that_may_be_missing(value):
+    said = "stands apart from the others, 0 to 2.9; it may stand for a missing value and is a number here."
+    train = [*TENTHS[:3], value, *TENTHS[3:], str(value)]
+    assert targets(train, TENTHS[::4]) == [f"The target {value} (2 rows, the first is train.csv, line 5) {said}"]
+    assert targets(TENTHS, [*TENTHS[::4], value]) == [
+        f"The target {value} (1 row, the first is test.csv, line 10) {said}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [-1, 0, 1],
+        [-1, -0.4, 0.3, 1],
+        [-1, 0.5, -3, 7],
+        [0, 40, 99, 101],
+        [20, 9999, 8000, 12000],
+        [-999, -500, 20],
+        [-1, 1],
+        [1e308, -1e308, 0],
+    ],
+)
+def test_targets_that_are_what_they_seem(values):
+    assert targets(values * 4, values * 3) == []
+
+
+def test_targets_of_another_unit():
+    assert targets(TENTHS, [100 * i for i in range(8)]) == [
+        "The targets of test are 0 to 700 and those of train 0 to 2.9; convert them if they are in different units."
+    ]
+    assert len(targets([1000 * i for i in TENTHS], TENTHS)) == 1
+    assert targets(TENTHS, [36.5, 40])[0].startswith("The targets of test are 36.5 to 40 and those of train 0 to 2.9")
+    assert targets([*TENTHS, -999, -999], [100 * i for i in range(8)])[1].startswith("The targets of test are 0 to 700")
+
+
+def test_targets_of_the_same_unit():
+    assert targets(TENTHS, [1.4, 1.5]) == []
+    assert targets([*TENTHS, 1000], TENTHS[::3]) == []
+    assert targets([0] * 30 + [1, 5], [0, 1, 0, 2, 1, 0]) == []
+
+
+NEAR = {
+    "case": (["pos", "neg"], "Pos", "(did you mean 'pos'?)"),
+    "spaces": (["very good", "bad"], "verygood", "(did you mean 'very good'?)"),
+    "quotes": (["pos", "neg"], "'pos'", "(did you mean 'pos'?)"),
+    "a number": (["1", "2"], "01", "(did you mean '1'?)"),
+    "a sign": (["yes", "no"], "No!", "(did you mean 'no'?)"),
+    "a boolean": (["True", "False"], "1", "(did you mean 'True'?)"),
+    "two of them": (["Pos", "pos", "neg"], "POS", "(did you mean 'Pos' or 'pos'?)"),
+    "none": (["pos", "neg"], "other", "which no training row has; training rows have neg, pos;"),
+}
+
+
+@pytest.mark.parametrize("case", NEAR)
+def test_an_unknown_label_comes_with_what_was_meant(case):
+    train, test, message = NEAR[case]
+    with pytest.raises(InputError) as raised:
+        classes(train * 4, [*train, test])
+    assert f"'label' is {test!r}, which no training row has" in str(raised.value)
+    assert message in str(raised.value)
+
+
+def test_the_classes_that_a_source_fixes_are_meant_too():
+    with pytest.raises(InputError, match=r"is 'Yes', which no training row has \(did you mean 'yes'\?\)"):
+        classes(["yes", "no"] * 4, ["no", "Yes"], declared=["no", "yes", "Yes"])

@@ -188,3 +188,76 @@ def test_all_bad_lines_stand_in_one_error(tmp_path, case):
         read_table(path, COLUMNS)
     assert [part for part in parts if part not in str(raised.value)] == [], raised.value
     assert "\n" not in str(raised.value)
+
+
+def reviews(count: int, labels: str = "ab") -> list[str]:
+    return [f"w{i} of {i % 7},{labels[i % len(labels)]}" for i in range(count)]
+
+
+def open_quote(rows: list[str], first: int, last: int) -> list[str]:
+    """Rows between a quote that begins row `first` and one that ends the text of row `last`."""
+    marked = list(rows)
+    marked[first] = '"' + marked[first]
+    marked[last] = marked[last].replace(",", '",', 1)
+    return marked
+
+
+SWALLOWED = {
+    "360 rows": (open_quote(reviews(400), 20, 380), 22, 382),
+    "two rows": (open_quote(reviews(9), 3, 4), 5, 6),
+    "three rows": (open_quote(reviews(9), 3, 5), 5, 7),
+    "numbers that all differ": (open_quote([f"w{i},{i}.5" for i in range(30)], 4, 20), 6, 22),
+    "some with a comma more": (
+        open_quote([f"{row[:2]}, {row}" if 5 < i < 9 else row for i, row in enumerate(reviews(30))], 4, 20),
+        6,
+        22,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SWALLOWED)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_rows_between_two_stray_quotes_are_told(tmp_path, case, end):
+    rows, first, last = SWALLOWED[case]
+    content = end.join(["text,label", *rows, ""])
+    table = read(tmp_path, "a.csv", content)
+    assert len(table) == len(pd.read_csv(tmp_path / "a.csv")) == len(rows) - (last - first)
+    assert [text.partition("a.csv, ")[2] for text in table.reading.warnings] == [
+        f"line {first}: the quote that opens there closes in line {last}, so {last - first + 1} lines are one row, and "
+        "most of them look like rows of their own; take the quote out or double it if they are."
+    ]
+
+
+def test_stray_quotes_where_the_label_stands_first_and_in_a_tsv(tmp_path):
+    rows = [f"{'ab'[i % 2]}\tw{i}" for i in range(30)]
+    rows[4], rows[20] = 'a\t"w4', 'b\tw20"'
+    table = read(tmp_path, "a.csv", "\n".join(["label\ttext", *rows, ""]), separator="\t")
+    assert len(table) == 14
+    assert "a.csv, line 6: the quote that opens there closes in line 22, so 17" in table.reading.warnings[0]
+
+
+def test_many_stray_quotes_are_counted(tmp_path):
+    rows = reviews(80)
+    for first in range(0, 80, 10):
+        rows = open_quote(rows, first, first + 4)
+    warnings = read(tmp_path, "a.csv", "\n".join(["text,label", *rows, ""])).reading.warnings
+    assert len(warnings) == 6
+    assert warnings[-1].endswith("a.csv: 3 more rows of that kind.")
+
+
+PROSE = {
+    "a poem": "Roses are red, violets are blue\nSugar is sweet, and so are you\nThis is a line, this one too",
+    "a letter": "Dear all,\n\nthank you, very much\nbest wishes, Ann",
+    "two lines with commas": "Good, bad\nugly, or not",
+    "a list": "flour, 200\nsugar, 1\nbutter, 50\neggs, 3",
+    "one line that is like a row": "We said\nso,a\nand this\nand that",
+}
+
+
+@pytest.mark.parametrize("labels", ["ab", "01"])
+@pytest.mark.parametrize("case", PROSE)
+def test_texts_of_several_lines_are_no_warning(tmp_path, case, labels):
+    content = "\n".join(["text,label", *reviews(6, labels), f'"{PROSE[case]}",{labels[0]}', *reviews(6, labels), ""])
+    table = read(tmp_path, "a.csv", content)
+    assert table.columns["text"][6] == PROSE[case]
+    assert table.reading.warnings == []

@@ -4,12 +4,13 @@ import json
 import os
 import struct
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 
 import pytest
 import small_model
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.model_check import check_folder, read_header
+from peft_tradeoffs.inputs.model_check import check_folder, read_header, refuse_nan
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.inputs.models import fetch_model
 
@@ -172,6 +173,108 @@ def test_every_cut_and_every_flipped_length_of_weights_is_found(tmp_path):
         path.write_bytes(struct.pack("<Q", struct.unpack("<Q", whole[:8])[0] ^ (1 << bit)) + whole[8:])
         with pytest.raises(InputError, match="no whole safetensors file"):
             read_header(path)
+
+
+ORDER: small_model.Shapes = {  # as bytes stand in the file
+    "a.weight": ("F32", (64, 8)),
+    "a.bias": ("F32", (64,)),
+    "b.weight": ("F32", (32, 8)),
+    "b.bias": ("F32", (32,)),
+    "c.weight": ("F32", (4, 8)),
+}
+BYTES = {name: 4 * prod(shape) for name, (_, shape) in ORDER.items()}
+WHOLE = small_model.safetensors(ORDER)
+
+
+def zero_end(count: int, content: bytes = WHOLE) -> bytes:
+    return content[: len(content) - count] + bytes(count)
+
+
+C_B, BOTH_B = BYTES["c.weight"], BYTES["c.weight"] + BYTES["b.bias"]
+
+
+@pytest.mark.parametrize(
+    ("count", "whole"),
+    [
+        (1, True),
+        (C_B, True),  # a new head
+        (C_B - 40, True),
+        (BOTH_B, True),  # with biases
+        (BOTH_B - 30, True),
+        (BOTH_B + 32, True),  # and a row of padding
+        (BOTH_B + BYTES["b.weight"], True),  # two whole ones
+        (BOTH_B + 33, False),
+        (BOTH_B + 500, False),
+        (BOTH_B + BYTES["b.weight"] + 60, False),
+        (BOTH_B + BYTES["b.weight"] + BYTES["a.bias"], True),
+        (sum(BYTES.values()) // 2, False),
+        (sum(BYTES.values()) - 1, False),
+        (sum(BYTES.values()), False),
+    ],
+)
+def test_an_end_that_was_never_written(tmp_path, count, whole):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(zero_end(count))
+    if whole:
+        assert list(read_header(path)) == list(ORDER)
+        return
+    with pytest.raises(
+        InputError, match=r"model\.safetensors: no whole safetensors file: it is zero from byte"
+    ) as raised:
+        read_header(path)
+    assert f"from byte {len(WHOLE) - count} to its end at {len(WHOLE)}" in str(raised.value)
+
+
+def test_zero_biases_alone_and_a_large_end_that_is_zero(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(zero_end(200, small_model.safetensors({"bias": ("F32", (50,))})))
+    assert list(read_header(path)) == ["bias"]
+    path.write_bytes(zero_end(5_000_000, small_model.safetensors({"a": ("F16", (2000, 2000)), "b": ("F16", (9, 9))})))
+    with pytest.raises(InputError, match="it is zero from byte"):
+        read_header(path)
+
+
+def test_a_folder_whose_weights_end_in_zeros_is_refused(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(zero_end(308, content))  # biases, norms, the pooler and half a square
+    for look in (lambda: check_folder(str(folder), folder), lambda: fetch(folder)):
+        with pytest.raises(InputError, match="it is zero from byte"):
+            look()
+
+
+NAN = {"F64": "<d", "F32": "<f", "F16": "<e"}
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+@pytest.mark.parametrize("index", [0, 299_999])
+def test_nan_among_the_weights(tmp_path, dtype, index):
+    sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+    shapes = {"before": ("F32", (3,)), "w": ("F16", (500, 600)), "after": ("I64", (2,))}
+    content = bytearray(small_model.safetensors({**shapes, "w": (dtype, (500, 600))}))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    refuse_nan(tmp_path, ["model.safetensors", "config.json"])
+    size = sizes[dtype]
+    place = len(content) - 16 - 300_000 * size + index * size
+    for text, nan in (("inf", False), ("-inf", False), ("nan", True)):
+        value = float(text)
+        bits = struct.pack("<f", value)[2:] if dtype == "BF16" else struct.pack(NAN[dtype], value)
+        content[place : place + size] = bits
+        path.write_bytes(content)
+        if nan:
+            with pytest.raises(InputError, match=r"model\.safetensors: tensor w holds NaN"):
+                refuse_nan(tmp_path, ["model.safetensors"])
+        else:
+            refuse_nan(tmp_path, ["model.safetensors"])
+
+
+def test_a_model_with_nan_is_not_fetched(folder):
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-4:] = struct.pack("<f", float("nan"))
+    (folder / "model.safetensors").write_bytes(content)
+    check_folder(str(folder), folder)  # which reads no weights
+    with pytest.raises(InputError, match=r"tensor \S+\.bias holds NaN"):
+        fetch(folder)
 
 
 def fetch(folder: Path, **block: object) -> dict:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.data_files import Table
-from peft_tradeoffs.inputs.splits import Split, check_distinct, overlap_warnings, share
+from peft_tradeoffs.inputs.splits import Split, check_distinct, contradictions, overlap_warnings, share
 
 
 def split(texts, labels=None) -> Split:
@@ -109,7 +109,16 @@ APART = {
             "1 of 2 validation rows (50 %) has the text of a training row.",
             "1 of 2 heldout rows (50 %) has the text of a training row.",
             "1 of 2 test rows (50 %) has the text of a validation row.",
+            "1 of 2 heldout rows (50 %) has the text of a test row.",
         ],
+    ),
+    "heldout rows in test": (
+        {"train": split("ab"), "test": split("cdefg"), "heldout": split("hcD")},
+        ["1 of 3 heldout rows (33 %) has the text of a test row; 2 (67 %) if case"],
+    ),
+    "heldout is part of test": (
+        {"train": split("ab"), "validation": split("xy"), "test": split("cdef"), "heldout": split("cd")},
+        ["2 of 2 heldout rows (100 %) have the text of a test row; this split is no second test."],
     ),
     "heldout rows in validation": (
         {"train": split("ab"), "validation": split("cde"), "test": split("fg"), "heldout": split("hcd")},
@@ -134,3 +143,46 @@ def test_single_rows_are_reported(case):
 def test_share():
     shares = [share(part, 10_000) for part in (1, 12, 99, 5000, 9960, 9999, 10_000)]
     assert shares == ["below 0.1 %", "0.1 %", "1.0 %", "50 %", "99.6 %", "99.9 %", "100 %"]
+
+
+def contradicted(splits: dict[str, Split], names: list[str] | None = None) -> list[str]:
+    return contradictions(splits, names, tables(splits)[0])
+
+
+def test_a_text_with_two_labels():
+    splits = {"train": split(["a", "b", "a", "c", "A "], [0, 1, 1, 0, 1]), "test": split("xy")}
+    assert contradicted(splits, ["neg", "pos"]) == [
+        "3 of 5 train rows (60 %) have the text of another train row, and these have different labels, as 'neg' and "
+        "'pos' in T.train, lines 0, 2 ('a')."
+    ]
+
+
+def test_texts_with_two_labels_in_each_split_and_in_pairs():
+    splits = {
+        "train": split([("a", "b"), ("b", "a"), ("a", "c")], [0, 1, 1]),
+        "test": split([("a", "b"), ("q", "r"), ("a", "b"), ("Q", "R")], [1, 0, 0, 0]),
+    }
+    (said,) = contradicted(splits, ["no", "yes"])
+    assert said.startswith("2 of 4 test rows (50 %) have the text of another test row") and "T.test, lines 2, 0" in said
+
+
+def test_a_text_that_has_its_label_again_is_none():
+    assert contradicted({"train": split(["a", "a", "b", "B"], [0, 0, 1, 1]), "test": split("xy")}, ["n", "p"]) == []
+
+
+def test_a_carved_split_names_the_lines_of_train():
+    part = Split([("a",), ("a",), ("b",)], np.array([0, 1, 1]), np.array([7, 3, 4]))
+    splits = {"train": split([f"t{i}" for i in range(8)]), "test": part}
+    made = tables({"train": split(ROWS)})[0]
+    assert "T.train, lines 7, 3 ('a')" in contradictions(splits, ["n", "p"], made)[0]
+
+
+def test_values_of_one_text_may_differ_by_what_people_differ():
+    values = [0.0, 5.0, 2.0, 2.5, 3.0]
+    alike = {"train": split(["a", "b", "c", "C", "c"], values), "test": split("xy", [0.0, 1.0])}
+    assert contradicted(alike) == []
+    apart = {"train": split(["a", "b", "c", "C", "a"], values), "test": split("xy", [0.0, 1.0])}
+    assert contradicted(apart) == [
+        "2 of 5 train rows (40 %) have the text of another train row, and these have labels more than a standard "
+        "deviation (1.61) apart, as 0 and 3 in T.train, lines 0, 4 ('a')."
+    ]

@@ -327,6 +327,7 @@ class TestCommand:
         said = [
             "The labels 'Pos' (1 row) and 'pos' (5 rows) differ in case alone; they are two classes.",
             "1 of 2 test rows (50 %) has the text of a training row.",
+            "The class 'Pos' has 1 training row and no test row; it may be another class misspelt.",
         ]
         assert (done.returncode, done.stdout) == (0, "")
         assert done.stderr.splitlines() == [
@@ -334,6 +335,28 @@ class TestCommand:
             *(f"warning: data set reviews: {one}" for one in said),
         ]
         assert json.loads((tmp_path / "reviews" / "dataset.json").read_text())["warnings"] == said
+
+    def test_what_is_read_but_odd_stands_in_the_description(self, tmp_path):
+        rows = [f"row {i},{'ab'[i % 2]}" for i in range(40)]
+        rows[10], rows[30] = '"row 10,a', 'row 30",a'
+        (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows, "row 1,a", "one,c"]) + "\n")
+        (tmp_path / "b.csv").write_text("text,label\nnew 0,a\nnew 1,b\n")
+        (tmp_path / "c.csv").write_text("text,label\nnew 0,a\nnew 2,b\n")
+        splits = {"train": "a.csv", "test": "b.csv", "heldout": "c.csv"}
+        done = fetch(
+            {"source": "files", "splits": splits, "text": ["text"], "label": "label"}, tmp_path / "reviews", tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        said = json.loads((tmp_path / "reviews" / "dataset.json").read_text())["warnings"]
+        assert done.stderr.splitlines() == [f"warning: data set reviews: {one}" for one in said]
+        starts = [
+            "a.csv, line 12: the quote that opens there closes in line 32, so 21 lines are one row",
+            "1 of 2 heldout rows (50 %) has the text of a test row.",
+            "The class 'c' has 1 training row and no test row",
+            "2 of 22 train rows (9 %) have the text of another train row, and these have different labels, as 'a' and "
+            "'b' in a.csv, lines 42, 3 ('row 1').",
+        ]
+        assert len(said) == 4 and all(one.startswith(start) for one, start in zip(said, starts, strict=True)), said
 
     def test_what_is_wrong_in_each_file_stands_in_one_line(self, tmp_path):
         (tmp_path / "a.csv").write_text("text,label\na\nb,1,2\n")
@@ -449,12 +472,32 @@ class TestHub:
             with pytest.raises(InputError, match=message):
                 load(block)
 
+    def test_rows_without_a_label_are_left_out_and_counted(self, block, load, tmp_path):
+        path = next(tmp_path.glob("snapshot/sst2/dev-*"))
+        labels = [0, -1, 1, 1, -1, 0]
+        pd.DataFrame({"sentence": [f"dev {i}" for i in range(6)], "label": labels}).to_parquet(path)
+        warnings: list[str] = []
+        splits, names = tiny.splits(load(block)[0], ["sentence"], warnings=warnings)
+        assert names == ["worse", "better"]
+        assert splits["test"].texts == [("dev 0",), ("dev 2",), ("dev 3",), ("dev 5",)]
+        assert splits["test"].labels.tolist() == [0, 1, 1, 0]
+        assert splits["test"].rows.tolist() == [0, 2, 3, 5]  # of the source
+        assert warnings == [
+            "data set 'owner/name', split 'dev': 2 of 6 labels are -1, no class; these rows are left out."
+        ]
+
+    def test_a_split_with_few_labels_is_refused(self, block, load, tmp_path):
+        path = next(tmp_path.glob("snapshot/sst2/dev-*"))
+        pd.DataFrame({"sentence": list("abcde"), "label": [0, -1, 1, -1, -1]}).to_parquet(path)
+        with pytest.raises(InputError, match=r"split 'dev': 3 of 5 labels are -1, so it is not labelled"):
+            load(block)
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"splits": {"train": "trian"}}, r"no split 'trian'; its splits are train, dev, hidden"),
             ({"text": ["text"]}, r"no column 'text'; its columns are 'sentence', 'label'"),
-            ({"splits": {"test": "hidden"}}, r"split 'hidden': labels are -1, so it is not labelled"),
+            ({"splits": {"test": "hidden"}}, r"split 'hidden': 2 of 2 labels are -1, so it is not labelled; take"),
         ],
     )
     def test_bad_names(self, block, load, change, message):

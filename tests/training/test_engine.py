@@ -1,6 +1,8 @@
 """Batches, schedule, accumulation, early stopping and the metrics."""
 
+import copy
 import dataclasses
+import random
 from typing import Any
 
 import numpy as np
@@ -73,8 +75,6 @@ class Memory:
         return self.every
 
     def save(self, state: dict) -> None:
-        import copy
-
         self.history.append(copy.deepcopy(state))
 
 
@@ -226,6 +226,70 @@ def test_every_stretch_of_training_has_steps(saving):
     phases = Phases(CPU, meters={"train": {"counts": counts}})
     engine.train(subject(model, data), CPU, phases, engine.Watch(Memory(every=saving), Silent()))
     assert counts.stretches == ([1] * 3 * 7 if saving else [7, 7, 7])
+
+
+def prepared(model: nn.Module, state: Memory) -> engine.Loop:
+    phases, taught = Phases(CPU), subject(model, {"train": split(50), "test": split(11, seed=1)})
+    start = engine.begin(taught, CPU, phases, state.load)
+    return engine.Loop(engine.Prepared.of(taught, start, CPU, phases), engine.Watch(state, Silent()))
+
+
+def test_the_loop_goes_a_step_at_a_time_and_on_from_any_snapshot():
+    model, other = Bag(), Bag()
+    loop = prepared(model, Memory())
+    loop.resume()
+    events, snapshots = [], []
+    while not loop.ended:
+        events.append(loop.advance().name)
+        snapshots.append(copy.deepcopy(loop.snapshot()))
+        assert (loop.result().logits is None) is (not loop.ended)
+    assert events == 2 * ([*["STEPPED"] * 7, "EVALUATED"]) + [*["STEPPED"] * 7, "FINISHED"]
+    for place in (3, 6, 7):  # in the first epoch; before its evaluation; after it
+        again = prepared(other, Memory(snapshots[place]))
+        again.resume()
+        following = []
+        while not again.ended:
+            following.append(again.advance().name)
+        assert following == events[place + 1 :]
+        assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in other.state_dict().items())
+        assert curve(again.result()) == curve(loop.result())
+
+
+def curve(result: engine.Result) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key != "train_s"} for row in result.progress.rows]
+
+
+def test_a_run_leaves_the_generators_as_it_found_them():
+    def draw() -> list[float]:
+        return [float(torch.rand(1)), float(np.random.rand()), random.random()]
+
+    with engine.Randomness.kept(CPU):
+        expected = draw()
+    with pytest.raises(KeyError), engine.Randomness.kept(CPU):
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        assert draw() != expected
+        raise KeyError
+    assert draw() == expected
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_parts_count_by_their_weight_and_a_single_one_is_left_alone(monkeypatch, parts):
+    """As tokens will weigh, which are counted on the device."""
+    data, model = split(8), Bag()
+    settings = dataclasses.replace(SETTINGS, gradient_accumulation_steps=parts)
+    resident, counts = ResidentSplit(data, 0, CPU), torch.from_numpy(data.lengths)
+    taught = subject(model, {"train": data}, settings)
+    step = TrainingStep(taught, resident, padding_mask, adamw(taught.parameters, settings, CPU), [0.0])
+    step.begin([np.arange(8)], 0, 0)
+    monkeypatch.setattr(step, "_weight", lambda rows: counts[rows].sum() if parts > 1 else 1 / torch.zeros(1))
+    pieces = torch.tensor_split(torch.arange(8), parts)
+    losses = [step.forward(piece, 24)[0] for piece in pieces]
+    shares = [float(counts[piece].sum() / counts.sum()) for piece in pieces]
+    whole = sum(loss * share for loss, share in zip(losses, shares, strict=True)) if parts > 1 else losses[0]
+    expected = torch.autograd.grad(whole, list(model.parameters()))
+    torch.testing.assert_close(step.backward(8, 24), whole.detach())
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_max_steps_ends_in_mid_epoch_with_an_evaluation():

@@ -17,12 +17,13 @@ import torch
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import load_tokens
+from peft_tradeoffs.measure.devices import open_device
 from peft_tradeoffs.measure.phases import process_age_s
 from peft_tradeoffs.runs import attempts
 from peft_tradeoffs.runs.attempts import NO_WORD, Attempts, wall_s
 from peft_tradeoffs.runs.interruption import Interruption
 from peft_tradeoffs.training import state
-from peft_tradeoffs.training.job import Job
+from peft_tradeoffs.training.job import Job, Run
 from peft_tradeoffs.training.state import RunDirectory
 from safetensors.torch import save_file
 
@@ -372,6 +373,29 @@ def test_a_process_does_not_begin_on_tokens_or_a_model_that_changed(tmp_path: Pa
     arguments = argparse.Namespace(tokens=path, model=model, threads=1)
     with contextlib.ExitStack() as locks, pytest.raises(InputError, match=target.name):
         Job(arguments, Interruption(), locks).device({"device": "cpu"})
+
+
+def test_the_start_is_the_first_runs_and_compilation_that_of_the_run_that_did_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each job, also where a process has two."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    hashes = {"config.json": files.sha256(tmp_path / "model/config.json")}
+    (tmp_path / "model.json").write_text(json.dumps({"files": hashes, "sha256": "a" * 64}))
+    arguments = argparse.Namespace(tokens=tokens(tmp_path), model=tmp_path / "model", threads=1)
+    arguments.checkpoint_interval, arguments.keep_weights = 60.0, 1
+    device, benches = open_device("cpu", False, None), []
+    monkeypatch.setattr("peft_tradeoffs.training.run.prepare_process", lambda *_: device)
+    monkeypatch.setattr("peft_tradeoffs.training.run.run", lambda plan, bench, directory: benches.append(bench) or True)
+    for _ in range(2):
+        with contextlib.ExitStack() as locks:
+            job = Job(arguments, Interruption(), locks)
+            for seed in (0, 1):
+                one = Run(tmp_path / f"runs/seed{seed}", seed, {"device": "cpu"})
+                job._train(one, job._directory(one))
+    assert [bench.startup_s is None for bench in benches] == [False, True] * 2
+    assert [bench.compiled_before for bench in benches] == [False, True] * 2
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"sha256": 3}', "[" * 200_000])

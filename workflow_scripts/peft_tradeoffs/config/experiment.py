@@ -1,5 +1,6 @@
 """The experiment that a configuration asks for: checked, its defaults written out, expanded into arms."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -56,6 +57,10 @@ class Experiment:
     seeds_per_job: Literal["all", 1]
     keep_weights: bool  # no setting of a run: its results are the same
 
+    @functools.cached_property
+    def _training(self) -> dict[str, Any]:
+        return self.training.to_dict()
+
     def run_settings(self, dataset: str, model: str, arm: str) -> RunSettings:
         """All that decides the result of a run but its seed, data, weights and code."""
         chosen = self.arms[arm]
@@ -70,7 +75,7 @@ class Experiment:
                 "metric": self.datasets[dataset].metric,
                 "head": self.models[model].head,
                 **chosen.settings,
-                **self.training.to_dict(),
+                **self._training,
                 "tuned_as": chosen.tuned_as,
                 "save_weights": True,
             }

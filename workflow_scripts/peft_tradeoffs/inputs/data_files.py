@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from peft_tradeoffs.core.errors import Faults, InputError, listed, refuse
+from peft_tradeoffs.core.errors import NAMED_PLACES, Faults, InputError, listed, refuse
 from peft_tradeoffs.inputs.file_kind import check_kind
 
 FIELD_LIMIT = 2**31 - 1  # characters; the csv module's own limit is 131,072
 HINT = re.compile(r'"?sep=(.)"?(?:\r\n?|\n)', re.IGNORECASE)  # a first line that Excel writes and reads
 JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"')
+BREAK = re.compile(r"\r\n?|\n")
+PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 ESCAPED = re.compile(r'"(?:[^"\\]|\\.)*\\"(?:[^"\\]|\\.)*"', re.DOTALL)  # a field with \" inside its quotes
 
 
@@ -43,10 +45,11 @@ class Parsed:
 
 
 class Reading(NamedTuple):
-    """How a file was read where its name does not say it, and sentences of warning where that was not certain."""
+    """How a file was read where its name does not say it, warnings where that was not certain, and the separator."""
 
     how: str | None
     warnings: list[str]
+    separator: str = ","
 
 
 def own_dialect(path: Path, separator: str | None, start: str) -> tuple[Dialect, int]:
@@ -130,7 +133,7 @@ def read(path: Path, text: str, separator: str | None, faults: Faults) -> tuple[
         )
         if so
     ]
-    reading = Reading(f"{path}: {'; '.join(unusual)}." if unusual else None, notes)
+    reading = Reading(f"{path}: {'; '.join(unusual)}." if unusual else None, notes, dialect.separator)
     if parsed.records:
         if decoded:  # what is no text has no columns
             check_parted(path, parsed.records[0][1], dialect.separator)
@@ -231,6 +234,39 @@ def _enclosed_behind_blank(value: str) -> bool:
     return value[:1].isspace() and _enclosed(value.strip())
 
 
+def _swallowed(path: Path, text: str, rows: Sequence[tuple[int, list[str]]], label: int, separator: str) -> list[str]:
+    """A sentence for each field of several lines most of which are rows of their own: a stray quote opens it.
+
+    A line is a row of its own if it has as many fields as a row, and in the column `label`, an index, what other rows
+    have there, or a number if all of them have numbers. Lines of prose have neither.
+    """
+    spans = {line: breaks for line, fields in rows if (breaks := sum(len(BREAK.findall(value)) for value in fields))}
+    if not spans:
+        return []
+    width = len(rows[0][1])
+    known = {fields[label] for line, fields in rows if line not in spans}
+    numbers = bool(known) and all(PLAIN_NUMBER.fullmatch(value) for value in known)
+
+    def is_row(raw: str) -> bool:
+        fields = raw.rstrip("\r\n").split(separator)
+        return len(fields) == width and (
+            fields[label] in known or (numbers and PLAIN_NUMBER.fullmatch(fields[label]) is not None)
+        )
+
+    lines = list(io.StringIO(text, newline=""))
+    said = []
+    for line, breaks in spans.items():
+        inner = lines[line : line + breaks - 1]  # the first line and the last have parts of other fields
+        if 2 * sum(map(is_row, inner)) > len(inner) or (not inner and all(map(is_row, lines[line - 1 : line + 1]))):
+            said.append(
+                f"{path}, line {line}: the quote that opens there closes in line {line + breaks}, so {breaks + 1} "
+                "lines are one row, and most of them look like rows of their own; take the quote out or double it if "
+                "they are."
+            )
+    more = [f"{path}: {len(said) - NAMED_PLACES} more rows of that kind."] if len(said) > NAMED_PLACES else []
+    return said[:NAMED_PLACES] + more
+
+
 def _values(parsed: Parsed) -> Iterator[str]:
     return (value for _, fields in parsed.records for value in fields)
 
@@ -307,9 +343,33 @@ class Table:
     def __len__(self) -> int:
         return len(self.places)
 
-    def at(self, indices: Sequence[int]) -> str:
-        """The rows with these 0-based indices, as an error names them: `a.tsv, lines 3, 7`."""
-        return listed(self.name, self.unit, [self.places[index] for index in indices])
+    def rows(self) -> Sequence[int]:
+        """Each row's 0-based number in the source, of which rows may be left out where the unit is "row"."""
+        return range(len(self)) if self.unit == "line" else [place - 1 for place in self.places]
+
+    def at(self, rows: Sequence[int]) -> str:
+        """The rows with these 0-based numbers in the source, as an error names them: `a.tsv, lines 3, 7`."""
+        return listed(self.name, self.unit, [self.places[row] if self.unit == "line" else row + 1 for row in rows])
+
+
+def labelled(table: Table, label: str) -> Table:
+    """`table` without the rows whose `label` is -1, which data sets of the hub write where there is none.
+
+    A warning counts them. Raises InputError if they are more than half of all.
+    """
+    kept = [index for index, value in enumerate(table.columns[label]) if value != -1]
+    lost = len(table) - len(kept)
+    if not lost:
+        return table
+    said = f"{table.name}: {lost} of {len(table)} labels are -1"
+    if 2 * lost > len(table):
+        raise InputError(f"{said}, so it is not labelled; take another split")
+    return replace(
+        table,
+        columns={name: [values[index] for index in kept] for name, values in table.columns.items()},
+        places=[table.places[index] for index in kept],
+        reading=Reading(None, [f"{said}, no class; these rows are left out."]),
+    )
 
 
 def read_table(path: Path, columns: Sequence[str], separator: str | None = None) -> Table:
@@ -427,7 +487,8 @@ def _text(path: Path, faults: Faults) -> str:
 
 def _delimited(path: Path, columns: Sequence[str], separator: str | None) -> Table:
     faults = Faults(str(path), "line")
-    records, reading = read(path, _text(path, faults), separator, faults)
+    text = _text(path, faults)
+    records, reading = read(path, text, separator, faults)
     if not records:
         refuse([faults])
         raise InputError(f"{path}: empty; a line with column names and at least 2 rows are needed")
@@ -439,6 +500,7 @@ def _delimited(path: Path, columns: Sequence[str], separator: str | None) -> Tab
             faults.add(line, "the header again, as in files that were joined", "take the line out")
     refuse([faults])
     indices = [header.index(name) for name in names]
+    reading.warnings.extend(_swallowed(path, text, rows, indices[-1], reading.separator))
     values = {column: [fields[i] for _, fields in rows] for column, i in zip(columns, indices, strict=True)}
     return Table(str(path), values, [line for line, _ in rows], "line", None, reading)
 

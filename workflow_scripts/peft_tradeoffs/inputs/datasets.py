@@ -17,7 +17,7 @@ import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import sha256
-from peft_tradeoffs.inputs.data_files import Table, find_columns, read_table
+from peft_tradeoffs.inputs.data_files import Table, find_columns, labelled, read_table
 from peft_tradeoffs.inputs.network import check_hub_variables
 from peft_tradeoffs.inputs.splits import SPLITS, Draw, check_distinct, make_splits, write_splits
 from peft_tradeoffs.tasks.classes import encodable
@@ -125,14 +125,14 @@ def hub_table(path: str, loaded: Any, split: str, columns: list[str]) -> Table:
     found = find_columns(name, rows.column_names, columns)
     values = {column: rows[own][:] for column, own in zip(columns, found, strict=True)}
     classes = getattr(rows.features[found[-1]], "names", None)
+    table = Table(name, values, range(1, len(rows) + 1), "row", classes)
     if classes:
-        labels = values[columns[-1]]
-        if -1 in labels:
-            raise InputError(f"{name}: labels are -1, so it is not labelled; take another split")
+        table = labelled(table, columns[-1])
+        labels = table.columns[columns[-1]]
         if negative := [label for label in labels if label is not None and label < 0]:
             raise InputError(f"{name}: a label is {negative[0]}, which is no class; pin another revision")
-        values[columns[-1]] = [None if label is None else classes[label] for label in labels]
-    return Table(name, values, range(1, len(rows) + 1), "row", classes)
+        table.columns[columns[-1]] = [None if label is None else classes[label] for label in labels]
+    return table
 
 
 LOADERS: dict[str, Callable[[Block, Path], Loaded]] = {

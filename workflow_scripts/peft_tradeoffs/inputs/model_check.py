@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.file_kind import foreign_content, refuse_pointer
@@ -107,6 +107,8 @@ def _by_id(item: tuple[str, int]) -> int:
 HEADER_LIMIT = 100_000_000  # bytes; the format's own
 LENGTH = struct.Struct("<Q")  # the header's length, which stands before it
 FLOATS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}  # dtype: bits
+INFINITE = {"F16": 0x7C00, "BF16": 0x7F80}  # the bits of infinity; what is above is no number
+CHUNK = 1 << 20  # bytes that are read at once
 BITS = {
     **FLOATS,
     **dict.fromkeys(("C64", "I64", "U64"), 64),
@@ -120,10 +122,12 @@ BITS = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a header; `dtype` as safetensors names it, F32 say."""
+    """One tensor of a header; `dtype` as safetensors names it, F32 say; `begins` and `ends`: bytes of the file."""
 
     dtype: str
     shape: tuple[int, ...]
+    begins: int
+    ends: int
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
@@ -155,7 +159,73 @@ def read_header(path: Path) -> dict[str, Tensor]:
         end = ends
     if (expected := LENGTH.size + length + end) != size:
         raise _damaged(path, f"it has {size} bytes, its header speaks of {expected}")
-    return {name: Tensor(value["dtype"], tuple(value["shape"])) for name, value in header.items()}
+    before = LENGTH.size + length
+    found = {
+        name: Tensor(header[name]["dtype"], tuple(header[name]["shape"]), before + begins, before + ends)
+        for begins, ends, name in spans
+    }
+    _refuse_unwritten(path, list(found.values()), before)
+    return {name: found[name] for name in header}
+
+
+def _refuse_unwritten(path: Path, tensors: list[Tensor], before: int) -> None:
+    """Raise InputError for weights whose end was never written, as of a download into a file of the full size.
+
+    `tensors` stand in the order of their bytes, which begin at `before`. Such an end is zero from amid a tensor and
+    through two of two dimensions, or half of the file: a new head, biases, an adapter's B or rows of padding are less.
+    """
+    size = tensors[-1].ends if tensors else before
+    zero = _zero_from(path, before, size)
+    if zero == size:
+        return
+    amid = any(tensor.begins < zero < tensor.ends for tensor in tensors)
+    tables = [
+        tensor
+        for tensor in tensors
+        if len(tensor.shape) > 1
+        and tensor.ends > zero
+        and (tensor.begins >= zero or (tensor.ends - zero) * tensor.shape[0] > tensor.ends - tensor.begins)
+    ]
+    if (amid and len(tables) > 1) or (tables and 2 * (size - zero) >= size - before):
+        raise _damaged(path, f"it is zero from byte {zero} to its end at {size}, as if it was never written there")
+
+
+def _zero_from(path: Path, begins: int, ends: int) -> int:
+    """Where the zero bytes at the end, between these two places of the file, begin."""
+    with path.open("rb") as file:
+        while ends > begins:
+            start = max(begins, ends - CHUNK)
+            file.seek(start)
+            if written := file.read(ends - start).rstrip(b"\0"):
+                return start + len(written)
+            ends = start
+    return begins
+
+
+def refuse_nan(folder: Path, files: Iterable[str]) -> None:
+    """Raise InputError for a NaN in one of the weights `files`; reads all of them, about 1 GiB per second."""
+    for path in (folder / name for name in sorted(files) if name.endswith(".safetensors")):
+        with path.open("rb") as file:
+            for name, tensor in read_header(path).items():
+                if tensor.dtype in FLOATS and _has_nan(file, tensor):
+                    raise InputError(
+                        f"{path}: tensor {name} holds NaN, which no training gets rid of; download it again, or take a "
+                        "checkpoint from before the training that made it diverged"
+                    )
+
+
+def _has_nan(file: BinaryIO, tensor: Tensor) -> bool:
+    import numpy as np  # planning does without
+
+    file.seek(tensor.begins)
+    for start in range(tensor.begins, tensor.ends, CHUNK):
+        part = file.read(min(CHUNK, tensor.ends - start))
+        if tensor.dtype in INFINITE:  # numpy has no BF16, and is slow with F16
+            if ((np.frombuffer(part, "<u2") & 0x7FFF) > INFINITE[tensor.dtype]).any():
+                return True
+        elif np.isnan(np.frombuffer(part, "<f4" if tensor.dtype == "F32" else "<f8")).any():
+            return True
+    return False
 
 
 def _span(path: Path, name: str, value: Any) -> tuple[int, int, str]:

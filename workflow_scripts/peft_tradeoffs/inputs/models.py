@@ -26,6 +26,7 @@ from peft_tradeoffs.inputs.model_check import (
     notes,
     number_of_embeddings,
     refuse_closed,
+    refuse_nan,
 )
 from peft_tradeoffs.inputs.model_files import folder_files, model_type, refuse_no_tokenizer, tokenizer_files
 from peft_tradeoffs.inputs.network import check_hub_variables
@@ -236,6 +237,7 @@ def _describe(source: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The manifest of the model in `folder`, once its files are complete and have the hashes of `source`."""
     where = f"model {_origin(source) or source['source']}"
     files = check_folder(where, folder)
+    refuse_nan(folder, files)
     kind = model_type(folder)
     found = {name: sha256(folder / name) for name in sorted(files)}
     _check_sha256(source, where, folder, found)

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,14 @@ import pyarrow.parquet as pq
 from peft_tradeoffs.core.errors import Faults, InputError, refuse
 from peft_tradeoffs.core.files import atomic, sha256, write_json
 from peft_tradeoffs.inputs.data_files import Table
-from peft_tradeoffs.tasks.classes import clean, encodable
+from peft_tradeoffs.tasks.classes import SENTINELS, clean, encodable
 from peft_tradeoffs.tasks.scored import Column, Names
 from peft_tradeoffs.tasks.task import Task
 
 Texts = tuple[str, ...]
+OTHER_UNIT = 10  # times as far as those of train spread targets that are in another unit
+LEAST_SPREAD_ROWS = 5  # whose spread tells something
+NAMED_CLASSES = 5  # that a warning spells out
 ALIKE = "case, spaces or the Unicode form"
 
 
@@ -53,15 +57,15 @@ def shared(split: "Split", known: set[Texts]) -> int:
 
 
 def overlap_warnings(splits: Mapping[str, "Split"]) -> list[str]:
-    """A sentence for each split with rows whose texts a training row, or a validation row, has too."""
+    """A sentence per split with rows whose texts a training or validation row has too; heldout: or a test row."""
     said = []
-    for other in ("train", "validation"):
+    for other in ("train", "validation", "test"):
         if other not in splits:
             continue
         known = set(splits[other].texts)
         folded = {_folded(texts) for texts in known}
         for name, split in splits.items():
-            if name in ("train", other):
+            if name in ("train", other) or (other == "test" and name != "heldout"):
                 continue
             exact = shared(split, known)
             near = sum(_folded(texts) in folded for texts in split.texts)
@@ -76,7 +80,11 @@ def _sentence(name: str, other: str, exact: int, near: int, rows: int) -> str:
         return f"{near} of {rows} {name} rows ({share(near, rows)}) {have} the text of a {other} row but for {ALIKE}."
     more = f"; {near} ({share(near, rows)}) if {ALIKE} does not count" if near > exact else ""
     if exact == rows:
-        more = "; this split shows nothing that is new to the model"
+        more = (
+            "; this split shows nothing that is new to the model"
+            if other != "test"
+            else "; this split is no second test"
+        )
     return f"{exact} of {rows} {name} rows ({share(exact, rows)}) {have} the text of a {other} row{more}."
 
 
@@ -91,6 +99,116 @@ def share(part: int, whole: int) -> str:
 def _folded(texts: Sequence[str]) -> Texts:
     """Texts without what a reader hardly sees: case, spaces and the Unicode form, invisible characters among it."""
     return tuple(" ".join(clean(text).casefold().split()) for text in texts)
+
+
+def class_warnings(splits: Mapping[str, "Split"], names: Sequence[str]) -> list[str]:
+    """One sentence on the classes, by the names of their indices, that no test row or a single training row has."""
+    train, test = (np.bincount(splits[name].labels, minlength=len(names)) for name in ("train", "test"))
+    rare = [
+        (f"{name!r:.80}", _counted(train[i], "training row"), _counted(test[i], "test row"))
+        for i, name in enumerate(names)
+        if train[i] == 1 or not test[i]
+    ]
+    if not rare:
+        return []
+    if len(rare) == 1:
+        name, in_train, in_test = rare[0]
+        return [f"The class {name} has {in_train} and {in_test}; it may be another class misspelt."]
+    shown = ", ".join(f"{name} ({in_train}, {in_test})" for name, in_train, in_test in rare[:NAMED_CLASSES])
+    more = f" and {len(rare) - NAMED_CLASSES} more" if len(rare) > NAMED_CLASSES else ""
+    return [
+        f"{len(rare)} classes have no test row or a single training row: {shown}{more}; they may be other classes "
+        "misspelt."
+    ]
+
+
+def _counted(rows: int, unit: str) -> str:
+    return f"{rows or 'no'} {unit}{'s' if rows > 1 else ''}"
+
+
+def contradictions(
+    splits: Mapping[str, "Split"], names: Sequence[str] | None, tables: Mapping[str, Table]
+) -> list[str]:
+    """A sentence for each split in which a text, to a reader, has more than one label.
+
+    Without `names` labels are values, which several people may have given: they differ by more than a standard
+    deviation of train then. `tables` has what splits are of, train at least.
+    """
+    said = []
+    apart = 0 if names is not None else _deviation(splits["train"].labels)
+    differ = "different labels" if names is not None else f"labels more than a standard deviation ({apart:.3g}) apart"
+    for split, part in splits.items():
+        groups: dict[Texts, list[int]] = {}
+        for index, texts in enumerate(part.texts):
+            groups.setdefault(_folded(texts), []).append(index)
+        many = (rows for rows in groups.values() if len(rows) > 1)
+        found = [rows for rows in many if _width(part.labels[rows]) > apart]
+        if not found:
+            continue
+        labels = part.labels[found[0]]
+        pair = [found[0][int(np.argmin(labels))], found[0][int(np.argmax(labels))]]
+        own = [f"{names[part.labels[i]]!r:.80}" if names is not None else f"{part.labels[i]:g}" for i in pair]
+        table, where = tables.get(split, tables["train"]), " and ".join(own)
+        count, rows = sum(map(len, found)), len(part.rows)
+        said.append(
+            f"{count} of {rows} {split} rows ({share(count, rows)}) have the text of another {split} row, and these "
+            f"have {differ}, as {where} in {table.at(part.rows[pair].tolist())} ({part.texts[pair[0]][0]!r:.80})."
+        )
+    return said
+
+
+def value_warnings(splits: Mapping[str, "Split"], tables: Mapping[str, Table]) -> list[str]:
+    """A sentence for each value that may stand for a missing one, and for each split in other units than train.
+
+    Labels are numbers, not classes. `tables` has what splits are of, train at least.
+    """
+    everything = np.concatenate([part.labels for part in splits.values()])
+    rest = everything[~np.isin(everything, SENTINELS)]
+    if not len(rest):
+        return []
+    low, high, width = float(rest.min()), float(rest.max()), _width(rest)
+    said, missing = [], []
+    for value in SENTINELS:
+        apart = low >= 0 and high > 1 if value == -1 else not low - width <= value <= high + width
+        if apart and width > 0 and value in everything:
+            missing.append(value)
+            count = np.count_nonzero(everything == value)
+            split, part = next((name, part) for name, part in splits.items() if value in part.labels)
+            first = tables.get(split, tables["train"]).at([int(part.rows[part.labels == value][0])])
+            said.append(
+                f"The target {value} ({_counted(count, 'row')}, the first is {first}) stands apart from the others, "
+                f"{low:g} to {high:g}; it may stand for a missing value and is a number here."
+            )
+    train = splits["train"].labels[~np.isin(splits["train"].labels, missing)]
+    for split, part in splits.items():
+        own = part.labels[~np.isin(part.labels, missing)]
+        if split != "train" and len(own) and len(train) and _other_unit(own, train):
+            said.append(
+                f"The targets of {split} are {own.min():g} to {own.max():g} and those of train {train.min():g} to "
+                f"{train.max():g}; convert them if they are in different units."
+            )
+    return said
+
+
+def _other_unit(some: np.ndarray, others: np.ndarray) -> bool:
+    """Whether values have no range in common, or spread ten times as far as the others; single ones aside."""
+    if some.min() > others.max() or some.max() < others.min():
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow, wide = sorted(_width(np.quantile(values, (0.05, 0.95))) for values in (some, others))
+    return min(len(some), len(others)) >= LEAST_SPREAD_ROWS and 0 < narrow <= wide / OTHER_UNIT < math.inf
+
+
+def _deviation(values: np.ndarray) -> float:
+    """Standard deviation; infinite where it is beyond what float64 holds."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = float(np.std(values))
+    return found if math.isfinite(found) else math.inf
+
+
+def _width(values: np.ndarray) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.ptp(values.astype(np.float64)))
 
 
 SPLITS = ("train", "validation", "test", "heldout")
@@ -149,7 +267,7 @@ def make_splits(
     of = _Labels(task, names)
     splits = {}
     for split, table in tables.items():
-        splits[split] = Split(texts[split], labels[split], np.arange(len(table), dtype=np.int64))
+        splits[split] = Split(texts[split], labels[split], np.array(table.rows(), dtype=np.int64))
         _check_rows(f"split {split!r} ({table.name})", splits[split], of)
     if draw.fractions:
         splits |= _carve(splits["train"], of, draw)
@@ -161,6 +279,11 @@ def make_splits(
         splits[split] = _limited(split, splits[split], of, rows, draw.seed)
     splits = {split: splits[split] for split in SPLITS if split in splits}
     warnings += overlap_warnings(splits)
+    if names is not None:
+        warnings += class_warnings(splits, names)
+    else:
+        warnings += value_warnings(splits, tables)
+    warnings += contradictions(splits, names, tables)
     return splits, names
 
 

@@ -1,5 +1,6 @@
 """What decides the result of a run beside its seed, data, weights and code."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -54,7 +55,7 @@ class RunSettings:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "RunSettings":
         """Settings from a mapping, as --settings and env.json have them; raises InputError for other keys."""
-        known = [name.name for name in fields(cls) if name.name != "order"]
+        known = _names()
         if missing := [name for name in known if name not in settings]:
             raise InputError(f"settings of a run lack {', '.join(missing)}; take all of env.json's `settings`")
         if unknown := [name for name in settings if name not in known]:
@@ -63,4 +64,10 @@ class RunSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as a dict, for JSON."""
-        return {name: getattr(self, name) for name in self.order or [one.name for one in fields(self)[:-1]]}
+        return {name: getattr(self, name) for name in self.order or _names()}
+
+
+@functools.cache
+def _names() -> dict[str, None]:
+    """Names of the settings, in order."""
+    return dict.fromkeys(one.name for one in fields(RunSettings) if one.name != "order")

@@ -23,8 +23,10 @@ MISSING = {"nan", "na", "n/a", "none", "null", "<na>", "nat", "#n/a", "-nan"}  #
 AMONG_NUMBERS = {"-", "?", "."}  # hardly a class there
 CLASS_AMONG_NUMBERS = "none"  # spelled so by hand: programs that mean a missing value write None
 NOT_A_NUMBER = {"nan", "-nan", "<na>", "nat", "#n/a", r"\n"}  # hardly a class among texts either
+SENTINELS = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999)  # a missing value, where nothing else is so far
 SHOWN_PAIRS = 5  # warnings of one kind that are written out
 SHOWN_NAMES = 20
+SHOWN_NEAR = 3  # classes that a label may have meant
 AS_NUMBER = {"true": "1", "false": "0"}
 JOINT = re.compile(r"(?<=[^\W_])[\s_\-]+(?=[^\W_])")  # between letters or digits
 # Characters that show nothing and are not of the category Cf; tags, which tell flags apart, are kept.
@@ -36,6 +38,7 @@ LOOKALIKES = str.maketrans(  # Cyrillic and Greek letters, lower case, dashes an
 )
 QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e"
 Key = tuple[str, Any]  # what is the same for spellings of one class: a kind, and the value
+AT_THE_END = ".,;:!?"
 SENTENCE = "The labels {} are {} and one class, {!r}."
 
 
@@ -106,7 +109,7 @@ def classify(label: str, columns: Mapping[str, Column], warnings: list[str]) -> 
     order = _order(named.values(), declared)
     index = {name: i for i, name in enumerate(order)}
     warnings += _merged(named, classes) + _alike(
-        named, classes, NOT_A_NUMBER | ({CLASS_AMONG_NUMBERS, *AMONG_NUMBERS} if among else set())
+        named, classes, NOT_A_NUMBER | ({CLASS_AMONG_NUMBERS, *AMONG_NUMBERS, *_apart(named)} if among else set())
     )
     return order, {
         split: np.array([index[named[keys[name]]] for name in names if name], dtype=np.int64)
@@ -184,6 +187,15 @@ def _miss(names: list[str | None], column: Column, label: str, among: str) -> No
             names[i] = None
 
 
+def _apart(named: Mapping[Key, str]) -> set[str]:
+    """The classes that programs write for a missing value, -1 say, where the others are counted from 0 or 1."""
+    numbers = {key[1]: name for key, name in named.items() if key[0] == "number"}
+    rest = sorted(set(numbers) - set(SENTINELS))
+    if len(numbers) < len(named) or len(rest) < 2 or rest[0] not in (0, 1) or rest[-1] - rest[0] != len(rest) - 1:
+        return set()
+    return {name for number, name in numbers.items() if number in SENTINELS and number != rest[-1] + 1}
+
+
 def _name(key: Key, spellings: Counter[str]) -> str:
     """The class's name, of its spellings in train."""
     kind, value = key
@@ -206,8 +218,13 @@ def _order(names: Any, declared: Sequence[str] | None) -> list[str]:
 def _add_unknown(column: Column, unknown: list[tuple[int, str]], label: str, order: list[str]) -> None:
     known = ", ".join(order[:SHOWN_NAMES]) + (", …" if len(order) > SHOWN_NAMES else "")
     remedy = f"training rows have {known}; correct it or add training rows"
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in order:
+        alike[_loosest(name)].append(name)
     for i, name in unknown:
-        column.faults.add(column.places[i], f"{label!r} is {name!r}, which no training row has", remedy)
+        near = alike.get(_loosest(name), [])
+        meant = f" (did you mean {' or '.join(map(repr, near[:SHOWN_NEAR]))}?)" if near else ""
+        column.faults.add(column.places[i], f"{label!r} is {name!r}, which no training row has{meant}", remedy)
 
 
 def _check_count(column: Column, label: str, found: set[str]) -> None:
@@ -269,7 +286,7 @@ DIFFERENCES = (  # how classes may differ that look alike, and what they have in
     ("differ in leading zeros alone", lambda name: re.sub(r"^([+-]?)0+(?=\d)", r"\1", name)),
     ("differ in zeros at the end alone", lambda name: _value(name)),
     ("may be one value, as a number and as a boolean", lambda name: AS_NUMBER.get(name.lower(), _value(name))),
-    ("differ in the full stop, comma or colon at their end alone", lambda name: name.rstrip(".,;:") or name),
+    ("differ in the punctuation at their end alone", lambda name: name.rstrip(AT_THE_END) or name),
     ("differ in hyphens, underscores and spaces alone", lambda name: JOINT.sub("", name)),
     ("differ in letters or signs that look the same", lambda name: name.lower().translate(LOOKALIKES)),
 )
@@ -287,7 +304,7 @@ def _loosest(name: str) -> str:
     name = "".join(unicodedata.normalize("NFKC", clean(name)).casefold().translate(LOOKALIKES).split())
     name = name.strip(QUOTES) or name
     if not LOOSE_NUMBER.fullmatch(name):
-        name = JOINT.sub("", name).rstrip(".,;:") or name
+        name = JOINT.sub("", name).rstrip(AT_THE_END) or name
     return AS_NUMBER.get(name, _value(name))
 
 

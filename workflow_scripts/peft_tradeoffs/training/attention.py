@@ -1,6 +1,8 @@
 """Attention masks that need no look at their content, which would make the GPU wait and forbid a CUDA graph."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from torch import nn
 from peft_tradeoffs.core.errors import InputError
 
 Mask = Callable[[torch.Tensor, int, torch.dtype], torch.Tensor | None]
+Context = Callable[[], AbstractContextManager[Any]]  # makes that of a forward pass
 
 
 def padding_mask(lengths: torch.Tensor, length: int, dtype: torch.dtype) -> torch.Tensor:
@@ -39,9 +42,7 @@ WINDOWS = ("sliding_window", "local_attention", "attention_window")  # in a conf
 
 
 @torch.no_grad()
-def choose_mask(
-    model: nn.Module, ids: torch.Tensor, pad_token_id: int, dtype: torch.dtype, autocast: Callable[[], object]
-) -> Mask:
+def choose_mask(model: nn.Module, ids: torch.Tensor, pad_token_id: int, dtype: torch.dtype, autocast: Context) -> Mask:
     """The cheapest mask under which `model` computes the same as under a padding mask.
 
     Tried on `ids` int64 [length], as many as any text has, and on their first tokens beside them, by the hidden states
@@ -77,10 +78,14 @@ def choose_mask(
     model.eval()
     try:
         expected = hidden(padding_mask)
-        masks = (no_mask, additive_mask) if _is_causal(model) else (additive_mask,)
+        masks: tuple[Mask, ...] = (no_mask, additive_mask) if _is_causal(model) else (additive_mask,)
         for mask in masks if expected else ():
             found = hidden(mask)
-            if found and all(_alike(*pair, real.cpu(), TOLERANCE[dtype]) for pair in zip(found, expected, strict=True)):
+            if (
+                found
+                and expected
+                and all(_alike(*pair, real.cpu(), TOLERANCE[dtype]) for pair in zip(found, expected, strict=True))
+            ):
                 return mask
         return padding_mask
     finally:
@@ -89,7 +94,7 @@ def choose_mask(
 
 @torch.no_grad()
 def check_padding(
-    model: nn.Module, texts: list[torch.Tensor], length: int, pad_token_id: int, autocast: Callable[[], object]
+    model: nn.Module, texts: list[torch.Tensor], length: int, pad_token_id: int, autocast: Context
 ) -> None:
     """Raise InputError for a model whose logits of a text depend on the padding beside it.
 
@@ -102,7 +107,8 @@ def check_padding(
         ids = torch.nn.functional.pad(text, (0, size - len(text)), value=pad_token_id)[None]
         mask = padding_mask(torch.tensor([len(text)], device=text.device), size, torch.float32)
         with autocast():
-            return model(input_ids=ids, attention_mask=mask).logits.float()
+            output: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits.float()
+        return output
 
     training = model.training
     model.eval()
@@ -117,8 +123,9 @@ def check_padding(
         model.train(training)
     changed = ((padded - alone).norm() / alone.norm()).item()
     if changed > CHANGED:
+        config: Any = model.config
         raise InputError(
-            f"config key models: {model.config.model_type} reads the padding beside a text (its logits change by "
+            f"config key models: {config.model_type} reads the padding beside a text (its logits change by "
             f"{100 * changed:.0f} %), so its results would depend on which texts share a batch: choose a model that "
             "heeds the attention mask of texts padded on the right"
         )

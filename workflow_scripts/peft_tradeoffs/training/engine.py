@@ -271,6 +271,14 @@ class Event(enum.Enum):
     DIVERGED = enum.auto()  # a loss, or what the model gives, is not finite
 
 
+class Diverged(Exception):
+    """A loss, or what the model gives, is not finite after `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the training loss is not finite at step {step}")
+        self.step = step
+
+
 class Loop:
     """The training of a prepared model, a step at a time."""
 
@@ -309,13 +317,14 @@ class Loop:
             goes_on = not self.ended and not self._evaluation_due()
             if goes_on and self._progress.step > self._saved and self._state.due():
                 self._save()
-        except _NotFinite as error:
+        except Diverged as error:
             self._diverged_step = error.step
             event = Event.DIVERGED
         return event
 
     def snapshot(self) -> dict[str, Any]:
-        """All that a resume needs, as plain values and tensors."""
+        """All that a resume needs, as plain values and tensors. Raises Diverged."""
+        self._read_losses()
         progress = dataclasses.asdict(self._measured())
         subject = self._prepared.subject
         return snapshot(progress, subject.parameters, self._prepared.optimizer, subject.generators)
@@ -378,7 +387,8 @@ class Loop:
         self._read_losses()
         progress, settings, splits = self._progress, self._settings, self._data.splits
         self._prepared.phases.switch("evaluate")
-        logits = {name: self._predict(name) for name in ("validation", "test") if name in splits}
+        evaluated: list[str] = [name for name in ("validation", "test") if name in splits]
+        logits = {name: self._predict(name) for name in evaluated}
         scores = {name: self._scores(name, values) for name, values in logits.items()}
         stopping = settings.early_stopping
         watched = self._watch(scores["validation"][settings.metric], stopping) if stopping else {}
@@ -408,9 +418,9 @@ class Loop:
         return Event.FINISHED if self.ended else Event.EVALUATED
 
     def _scores(self, name: str, logits: np.ndarray) -> dict[str, float | None]:
-        """Loss and metrics of a split's logits, in the data's units. Raises _NotFinite where these are not."""
+        """Loss and metrics of a split's logits, in the data's units. Raises Diverged where these are not."""
         if not np.isfinite(logits).all():
-            raise _NotFinite(self._progress.step)  # in the last update, which no loss has seen
+            raise Diverged(self._progress.step)  # in the last update, which no loss has seen
         task, split = TASKS[self._settings.task], self._data.splits[name]
         return task.evaluate(task.predicted(split.rows, split.labels, logits))
 
@@ -442,13 +452,13 @@ class Loop:
         raise Interrupted(signal_name, f"after step {self._progress.step} of {self._schedule.total}")
 
     def _read_losses(self) -> None:
-        """Take the losses of the steps done from the device; raises _NotFinite."""
+        """Take the losses of the steps done from the device; raises Diverged."""
         progress = self._progress
         end = progress.step - self._epoch_began
         losses = self._prepared.step.losses(self._read, end)
         for index, loss in enumerate(losses):
             if not math.isfinite(loss):
-                raise _NotFinite(progress.step - len(losses) + index + 1)
+                raise Diverged(progress.step - len(losses) + index + 1)
         progress.losses += losses
         self._read = end
 
@@ -473,14 +483,6 @@ class Loop:
         )
 
 
-class _NotFinite(Exception):
-    """A loss, or what the model gives, is not finite after `step`."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"the training loss is not finite at step {step}")
-        self.step = step
-
-
 @torch.no_grad()
 def predict(
     model: nn.Module,
@@ -496,7 +498,7 @@ def predict(
     """
     model.eval()
     device = data.lengths.device
-    logits = None
+    logits: torch.Tensor | None = None
     for indices in evaluation_batches(lengths, settings.evaluation_batch_size):
         poll()
         rows = torch.from_numpy(indices).to(device)
@@ -507,6 +509,8 @@ def predict(
         if logits is None:
             logits = torch.empty(len(lengths), output.shape[1], device=device)
         logits[rows] = output.float()
+    if logits is None:
+        raise ValueError("a split without texts")
     return logits.cpu().numpy()
 
 

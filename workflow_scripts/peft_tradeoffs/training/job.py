@@ -96,7 +96,9 @@ def read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Settings given as JSON or as the path of a JSON file, with the learning rate that was tuned."""
     text = arguments.settings
     try:
-        settings = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+        settings: dict[str, Any] = json.loads(
+            text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
+        )
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--settings: neither JSON nor a file of it: {error}") from error
     if arguments.learning_rate_from:
@@ -107,7 +109,8 @@ def read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _read_rate(tuned: Path) -> float:
     """The learning rate that tune.py wrote; InputError if the file is missing or no longer what it wrote."""
     try:
-        return seal.read_signed(tuned)["learning_rate"]
+        rate: float = seal.read_signed(tuned)["learning_rate"]
+        return rate
     except FileNotFoundError:
         raise InputError(f"{tuned}: no such file; tune.py writes it") from None
     except InputError as error:
@@ -229,7 +232,7 @@ class Job:
 def _read_manifest(model: Path) -> dict[str, Any]:
     path = model.with_name(f"{model.name}.json")
     try:
-        manifest = files.read_json(path, "delete it and run again")
+        manifest: dict[str, Any] = files.read_json(path, "delete it and run again")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; fetch_model.py writes it beside the model") from None
     if missing := [key for key in ("sha256", "files") if not isinstance(manifest, dict) or key not in manifest]:

@@ -129,8 +129,9 @@ def build(
         raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
     empty = empty_model(config, task)
     head = task.head(empty, recipe.head)
+    loader: Any = _keeping_in_float32(type(empty), head)
     with _saying_why():
-        model, info = _keeping_in_float32(type(empty), head).from_pretrained(
+        model, info = loader.from_pretrained(
             folder,
             config=config,
             dtype=getattr(torch, dtype),
@@ -170,11 +171,11 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str], t
     targets, linear = peft.get("target_modules"), linear_names(model)
     check_targets(targets, [name for name, _ in model.named_modules()], linear)
     try:
-        config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft["peft_type"])](
-            task_type=TaskType[task_type], modules_to_save=list(head), **fields
-        )
-        wrapped = get_peft_model(model, config)
-        PeftConfig.from_peft_type(**config.to_dict())  # as whoever loads the adapter will
+        kind: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft["peft_type"])]
+        config = kind(task_type=TaskType[task_type], modules_to_save=list(head), **fields)
+        wrapped: nn.Module = get_peft_model(model, config)
+        # As whoever loads the adapter will:
+        PeftConfig.from_peft_type(**config.to_dict())  # type: ignore[no-untyped-call] # PEFT has no types for it
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise InputError(
@@ -256,18 +257,21 @@ def save(
     `forward`), its configuration has the mean and standard deviation that its outputs are to be scaled by. Returns
     both and whether they are in the weights; None without a scale.
     """
-    config = built.model.config
+    model: Any = built.model
+    config = model.config
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(system_errors(folder))
         warnings.filterwarnings("ignore", message="Could not find a config file")
         targets = None
         if scale is not None:
+            if forward is None:
+                raise ValueError("a scale, and no forward pass to check it by")
             own = stack.enter_context(in_own_units(built.model, built.head, scale, forward))
             targets = {"mean": scale.mean, "sd": scale.sd, "in_weights": own}
             if not own:
                 config.target_mean, config.target_sd = scale.mean, scale.sd
-        built.model.save_pretrained(folder)
+        model.save_pretrained(folder)
         if built.is_peft:
             write_json(folder / HEAD, saved_head(config))
     shared(folder)
@@ -286,7 +290,7 @@ def in_own_units(
     """
     layer = _last_layer(model, head)
     states = None if layer is None else _input_of(layer, forward)
-    if states is None:
+    if layer is None or states is None:
         yield False
         return
     kept = layer.weight.data, layer.bias.data
@@ -344,7 +348,7 @@ def _quantization_config(
         for name, module in empty.named_modules()
         if is_linear(module) and any(name == part or name.startswith(f"{part}.") for part in head)
     ]
-    return BitsAndBytesConfig(
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call] # Transformers has no types for it
         **{**quantization, "bnb_4bit_compute_dtype": getattr(torch, quantization["bnb_4bit_compute_dtype"])},
         llm_int8_skip_modules=skip,
     )
@@ -357,7 +361,8 @@ def _draw_head(model: PreTrainedModel, missing: set[str], head: list[str], seed:
     with torch.no_grad():
         for name, module in model.named_modules():
             if name in lacking:
-                model._init_weights(module.float())  # noqa: SLF001 # what a checkpoint lacks comes in the dtype of the rest
+                # What a checkpoint lacks comes in the dtype of the rest.
+                model._init_weights(module.float())  # type: ignore[no-untyped-call] # noqa: SLF001
 
 
 @contextlib.contextmanager
@@ -390,8 +395,9 @@ def _treat_as_linear(model: nn.Module) -> None:
     """Let quantised layers do under autocast, in training and evaluation, what any linear layer does."""
     import bitsandbytes
 
+    linear_4bit: Any = bitsandbytes.nn.Linear4bit  # type: ignore[attr-defined] # which it does not list in __all__
     for module in model.modules():
-        if not isinstance(module, bitsandbytes.nn.Linear4bit):
+        if not isinstance(module, linear_4bit):
             continue
         module.register_forward_pre_hook(_round_input)
         if hasattr(module, "support_avx512bf16_for_cpu"):  # weights repacked for a CPU kernel that has no gradients
@@ -478,7 +484,11 @@ def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Ten
     for state in packed:
         state.dtype = torch.bfloat16
     found = _outputs(model, precision, device, text) if expected else None
-    same = bool(found) and all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    same = (
+        found is not None
+        and expected is not None
+        and all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    )
     for parameter, values in zip(trained, start, strict=True):
         parameter.data = values
     if not same:
@@ -493,7 +503,7 @@ def _packed(model: nn.Module) -> list[Any]:
 
     Of layers that compute in bfloat16 alone: the backward pass casts to the precision of the gradient, which is theirs.
     """
-    weights = {
+    weights: dict[int, Any] = {
         id(module.weight): module.weight
         for module in model.modules()
         if is_linear(module) and getattr(module, "compute_dtype", None) == torch.bfloat16
@@ -544,7 +554,7 @@ def _outputs(model: nn.Module, precision: str, device: torch.device, ids: torch.
         model.train(training)
 
 
-def _last_layer(model: nn.Module, head: list[str]) -> nn.Module | None:
+def _last_layer(model: nn.Module, head: list[str]) -> nn.Linear | None:
     """The one trained linear layer of the head that has a single output, and a bias; None if there is none."""
     found = []
     for name, module in model.named_modules():
@@ -554,7 +564,7 @@ def _last_layer(model: nn.Module, head: list[str]) -> nn.Module | None:
     return found[0] if len(found) == 1 and found[0].bias is not None else None
 
 
-def _input_of(layer: nn.Module, forward: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+def _input_of(layer: nn.Linear, forward: Callable[[], torch.Tensor]) -> torch.Tensor | None:
     """What the layer is given in a forward pass; None unless what it makes of it is what the model gives."""
     seen = []
     hook = layer.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
@@ -566,7 +576,7 @@ def _input_of(layer: nn.Module, forward: Callable[[], torch.Tensor]) -> torch.Te
 
 
 @torch.no_grad()
-def _output(layer: nn.Module, states: torch.Tensor) -> np.ndarray:
+def _output(layer: nn.Linear, states: torch.Tensor) -> np.ndarray:
     """The layer's output of `states` as float32, whatever precision matrices are multiplied in here."""
     output = states.double() @ layer.weight.double().T + layer.bias.double()
     return output.float().double().cpu().numpy()

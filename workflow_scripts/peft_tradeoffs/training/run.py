@@ -58,8 +58,8 @@ def prepare_process(
             importlib.import_module(library)  # start-up, not loading
     gc.freeze()  # the libraries' half a million objects: 0.3 s per collection
     torch.set_num_threads(threads)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call] # as Transformers has it
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call] # as Transformers has it
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     return open_device(settings["device"], settings["allow_shared_gpu"], idle, waiting)
 
@@ -168,7 +168,8 @@ class Arm:
         )
         manifest = plan.model.manifest
         if built.is_peft and manifest["source"] == "hub":  # so that the adapter is found its base model anywhere
-            adapter = built.model.peft_config["default"]
+            configurations: Any = built.model.peft_config
+            adapter = configurations["default"]
             adapter.base_model_name_or_path, adapter.revision = manifest["path"], manifest["revision"]
         held = methods.hold_as_computed(
             built.model, settings["precision"], device, longest_text(tokens.splits["train"])
@@ -235,7 +236,8 @@ def _logits(model: torch.nn.Module, text: torch.Tensor, precision: str, device: 
     ids = text.to(device)[None]
     model.eval()
     with autocast(precision, device):
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        logits: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    return logits
 
 
 def _check_padding(model: torch.nn.Module, tokens: Tokens, precision: str, device: torch.device) -> None:

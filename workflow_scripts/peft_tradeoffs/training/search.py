@@ -188,7 +188,7 @@ class KeptPeaks:
     def __init__(self, path: Path, conditions: dict[str, Any], measure: Callable[[int], float | None]) -> None:
         """`conditions` are all that decides a peak beside the size: under others the file at `path` says nothing."""
         self._path, self._fingerprint, self._measure = path, code.digest(conditions), measure
-        self._known = {peak["batch_size"]: peak["peak_MiB"] for peak in self._kept()}
+        self._known: dict[int, float | None] = {peak["batch_size"]: peak["peak_MiB"] for peak in self._kept()}
 
     def __call__(self, size: int) -> float | None:
         """The peak at a batch size, measured if it is not known."""
@@ -206,7 +206,8 @@ class KeptPeaks:
         except InputError as error:
             print(f"{error}; its peaks are measured again", file=sys.stderr, flush=True)
             return []
-        return kept["peaks"] if kept["fingerprint"] == self._fingerprint else []
+        peaks: list[dict[str, Any]] = kept["peaks"]
+        return peaks if kept["fingerprint"] == self._fingerprint else []
 
     def known(self) -> list[dict[str, Any]]:
         """All of them, ascending by size: batch_size, peak_MiB."""
@@ -289,23 +290,24 @@ def largest_batches(
 ) -> list[Fit]:
     """The largest of `sizes` under each cap.
 
-    `peak_MiB` measures a batch size, None where memory ran out; it is taken to grow with the size, and asked once a
+    `peak_MiB` measures a batch size, None where memory ran out; it is taken to grow with the size, and asked once per
     size. From the size nearest `start` the search doubles until one does not fit, then bisects: it ends after
-    2 log2(n) measurements a cap at most.
+    2 log2(n) measurements per cap at most.
     """
-    known: dict[int, float | None] = {}
+    known: dict[int | None, float | None] = {}
 
     def fits(place: int, cap: float) -> bool:
         size = sizes[place]
         if size not in known:
             known[size] = peak_MiB(size)
-        return known[size] is not None and known[size] <= cap
+        peak = known[size]
+        return peak is not None and peak <= cap
 
     return [_largest(fits, cap, sizes, start, known) for cap in caps_MiB]
 
 
 def _largest(
-    fits: Callable[[int, float], bool], cap: float, sizes: list[int], start: int, known: dict[int, float | None]
+    fits: Callable[[int, float], bool], cap: float, sizes: list[int], start: int, known: dict[int | None, float | None]
 ) -> Fit:
     low, high = -1, len(sizes)  # what fits, what does not
     place = max((i for i, size in enumerate(sizes) if size <= start), default=0)
@@ -330,4 +332,5 @@ def scaled_rate(learning_rate: float, factor: float, rule: str) -> float:
 
     sqrt: Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, NeurIPS 2022.
     """
-    return learning_rate * {"sqrt": factor**0.5, "linear": factor, "constant": 1.0}[rule]
+    factors: dict[str, float] = {"sqrt": factor**0.5, "linear": factor, "constant": 1.0}
+    return learning_rate * factors[rule]

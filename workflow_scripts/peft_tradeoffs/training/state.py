@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError
@@ -197,7 +197,7 @@ class RunDirectory:
                 _remove(path)
 
     def _matches(self, summary: Path) -> bool:
-        return _fingerprint(summary) == self.fingerprint
+        return bool(_fingerprint(summary) == self.fingerprint)
 
 
 class Damaged(Exception):
@@ -211,7 +211,7 @@ def write_state(state: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file, ThreadPoolExecutor(1) as pool:
         hashing = _Hashing(file, pool)
         try:
-            torch.save(state, hashing)
+            torch.save(state, cast(IO[bytes], hashing))  # it writes and flushes, no more
         except (RuntimeError, OSError):
             if hashing.error is not None:
                 raise hashing.error from None
@@ -235,7 +235,8 @@ def read_state(path: Path) -> dict[str, Any]:
         if _sha256(file.read, size) != trailer[len(PREFIX) :].decode():
             raise Damaged("its content is not that of its SHA-256")
         file.seek(0)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return state
 
 
 class _Hashing:

@@ -33,7 +33,7 @@ class BlockGenerators:
     """
 
     def __init__(self, seed: int) -> None:
-        torch.cuda.init()  # makes the default generators
+        torch.cuda.init()  # type: ignore[no-untyped-call] # as torch has it; makes the default generators
         self._default = torch.cuda.default_generators[torch.cuda.current_device()]
         self._seed = seed
         self._pairs: list[Pair] = []
@@ -72,7 +72,7 @@ class BlockGenerators:
         self._pairs = []
         self.load(states)
 
-    def _contexts(self) -> tuple[contextlib.AbstractContextManager, contextlib.AbstractContextManager]:
+    def _contexts(self) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
         if self._next == len(self._pairs):
             self._pairs.append(self._new_pair(self._next))
         forward, recomputed = self._pairs[self._next]
@@ -221,7 +221,7 @@ class TrainingStep:
             loss, weight = self.forward(part, length)
             if len(parts) > 1:
                 loss = loss * (weight / whole)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call] # as torch has it
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
@@ -286,7 +286,7 @@ class CapturedSteps:
         self._step, self._compiled, self._generators = step, compiled, generators
         self._graphs: dict[Shape, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # as torch has it
         self.capture_s = self.compile_s = 0.0
 
     def prepare(self, shapes: Iterable[Shape], stop: Callable[[], object] = lambda: None) -> None:
@@ -338,7 +338,7 @@ class CaptureError(Exception):
     """A step that cannot be a CUDA graph; the message says why."""
 
 
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """bf16 autocast, or nothing for fp32. Its cache is off: it would hold tensors of one graph for another."""
     if precision == "fp32":
         return contextlib.nullcontext()

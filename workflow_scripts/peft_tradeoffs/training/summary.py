@@ -15,7 +15,7 @@ from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, free_memory
 from peft_tradeoffs.measure.gpu import Clocks
-from peft_tradeoffs.measure.phases import MASK, MIB, NO_GPU, PREPARE, STATE, Phases, step_percentiles
+from peft_tradeoffs.measure.phases import MASK, MIB, NO_GPU, PREPARE, STATE, Meters, Phases, step_percentiles
 from peft_tradeoffs.runs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.task import TASKS
@@ -51,7 +51,7 @@ class Bench:
         free_memory(device.torch)
         device.isolation.begin()
         self.energy, self.clocks = device.energy_meter(), Clocks(device.gpu)
-        meters = {"train": {"energy": self.energy, "clocks": self.clocks, "isolation": device.isolation}}
+        meters: Meters = {"train": {"energy": self.energy, "clocks": self.clocks, "isolation": device.isolation}}
         self.phases = Phases(device.torch, device.isolation.process_MiB, meters)
 
 
