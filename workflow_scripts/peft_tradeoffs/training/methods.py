@@ -175,7 +175,7 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str], t
         config = kind(task_type=TaskType[task_type], modules_to_save=list(head), **fields)
         wrapped: nn.Module = get_peft_model(model, config)
         # As whoever loads the adapter will:
-        PeftConfig.from_peft_type(**config.to_dict())  # type: ignore[no-untyped-call] # PEFT has no types for it
+        PeftConfig.from_peft_type(**config.to_dict())
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise InputError(
@@ -348,7 +348,7 @@ def _quantization_config(
         for name, module in empty.named_modules()
         if is_linear(module) and any(name == part or name.startswith(f"{part}.") for part in head)
     ]
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call] # Transformers has no types for it
+    return BitsAndBytesConfig(
         **{**quantization, "bnb_4bit_compute_dtype": getattr(torch, quantization["bnb_4bit_compute_dtype"])},
         llm_int8_skip_modules=skip,
     )
@@ -362,7 +362,7 @@ def _draw_head(model: PreTrainedModel, missing: set[str], head: list[str], seed:
         for name, module in model.named_modules():
             if name in lacking:
                 # What a checkpoint lacks comes in the dtype of the rest.
-                model._init_weights(module.float())  # type: ignore[no-untyped-call] # noqa: SLF001
+                model._init_weights(module.float())  # noqa: SLF001
 
 
 @contextlib.contextmanager
@@ -395,7 +395,7 @@ def _treat_as_linear(model: nn.Module) -> None:
     """Let quantised layers do under autocast, in training and evaluation, what any linear layer does."""
     import bitsandbytes
 
-    linear_4bit: Any = bitsandbytes.nn.Linear4bit  # type: ignore[attr-defined] # which it does not list in __all__
+    linear_4bit: Any = bitsandbytes.nn.Linear4bit
     for module in model.modules():
         if not isinstance(module, linear_4bit):
             continue

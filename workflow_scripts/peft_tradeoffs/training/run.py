@@ -58,8 +58,8 @@ def prepare_process(
             importlib.import_module(library)  # start-up, not loading
     gc.freeze()  # the libraries' half a million objects: 0.3 s per collection
     torch.set_num_threads(threads)
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call] # as Transformers has it
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call] # as Transformers has it
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     return open_device(settings["device"], settings["allow_shared_gpu"], idle, waiting)
 

@@ -33,7 +33,7 @@ class BlockGenerators:
     """
 
     def __init__(self, seed: int) -> None:
-        torch.cuda.init()  # type: ignore[no-untyped-call] # as torch has it; makes the default generators
+        torch.cuda.init()  # makes the default generators
         self._default = torch.cuda.default_generators[torch.cuda.current_device()]
         self._seed = seed
         self._pairs: list[Pair] = []
@@ -221,7 +221,7 @@ class TrainingStep:
             loss, weight = self.forward(part, length)
             if len(parts) > 1:
                 loss = loss * (weight / whole)
-            loss.backward()  # type: ignore[no-untyped-call] # as torch has it
+            loss.backward()
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
@@ -286,7 +286,7 @@ class CapturedSteps:
         self._step, self._compiled, self._generators = step, compiled, generators
         self._graphs: dict[Shape, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # as torch has it
+        self._stream = torch.cuda.Stream()
         self.capture_s = self.compile_s = 0.0
 
     def prepare(self, shapes: Iterable[Shape], stop: Callable[[], object] = lambda: None) -> None:
