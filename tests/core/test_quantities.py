@@ -113,6 +113,14 @@ def test_a_quantity_is_one_line(copy):
     assert done.stdout == "Speed of the fan. Null: no fan.\n", done.stderr
 
 
-def test_a_word_about_a_quantity_retrains_nothing(copy):
-    scripts = [folder / "workflow_scripts/train.py" for folder in (REPOSITORY, copy)]
-    assert len({fingerprint(script) for script in scripts}) == 1
+def test_a_new_quantity_trains_anew_and_a_word_about_one_does_not(copy, tmp_path):
+    """Every run must have what tables ask of it; how it is described is no part of what a run is."""
+    reworded = tmp_path / "reworded"
+    for name in ("workflow_scripts", "schemas"):
+        shutil.copytree(copy / name, reworded / name, ignore=shutil.ignore_patterns("__pycache__"))
+    registry = reworded / "workflow_scripts/peft_tradeoffs/core/quantities.py"
+    registry.write_text(registry.read_text(encoding="utf-8").replace("Speed of the fan.", "How fast the fan turns."))
+    call(reworded, "write_schemas.py")
+    assert "How fast the fan turns." in (reworded / "schemas/summary.schema.json").read_text(encoding="utf-8")
+    before, added, said = (fingerprint(tree / "workflow_scripts/train.py") for tree in (REPOSITORY, copy, reworded))
+    assert before != added == said

@@ -343,13 +343,13 @@ def test_isolation_without_nvml():
 
 REAL = """
 import json, time
-from peft_tradeoffs.measure import gpu, isolation
+from peft_tradeoffs.measure import gpu
 first = {found.uuid: found.processes() for found in gpu.machine_gpus()}
 import torch
 found = gpu.Gpu(0)
 uuids = gpu.visible_uuids()
 before = found.processes()
-watch = isolation.Isolation(found, None, allow_shared=True)
+watch = gpu.Isolation(found, None, allow_shared=True)
 start_J, _ = found.energy_J()
 x = torch.zeros(2**27, device="cuda")  # 512 MiB
 torch.cuda.synchronize()

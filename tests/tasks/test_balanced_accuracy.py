@@ -15,7 +15,7 @@ from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.comparison import comparison_notes, comparison_readable
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
 from peft_tradeoffs.config.experiment import resolve
-from peft_tradeoffs.core.layout import json_schema
+from peft_tradeoffs.core.layout import SCHEMAS
 from peft_tradeoffs.report import export
 from peft_tradeoffs.report.page_data import pair_data
 from peft_tradeoffs.report.sweep import load
@@ -60,7 +60,7 @@ def test_it_is_scikit_learns(classes):
 def test_a_configuration_may_ask_for_it():
     asked = tiny.config(Path())
     asked["datasets"]["reviews"]["metric"] = NAME
-    assert resolve(asked).datasets["reviews"]["metric"] == NAME
+    assert resolve(asked).datasets["reviews"].metric == NAME
 
 
 def test_it_is_recorded_by_every_run(finished):
@@ -75,7 +75,7 @@ def test_it_is_recorded_by_every_run(finished):
 
 def test_the_schema_of_a_summary_knows_it(study):
     run = study[1][0]
-    schema = json_schema("summary")
+    schema = json.loads((SCHEMAS / "summary.schema.json").read_text(encoding="utf-8"))
     assert schema["properties"][NAME]["description"] == METRICS[NAME].about
     jsonschema.validate(run, schema)
     for wrong in ({NAME: 1.01}, {NAME: -0.01}):
