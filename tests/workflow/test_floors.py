@@ -63,3 +63,20 @@ def test_every_module_has_a_room_and_every_room_a_line_that_says_what_it_is_for(
     assert rooms == sorted(["analysis", "config", "core", "inputs", "measure", "report", "runs", "tasks", "training"])
     for path in package.glob("*/__init__.py"):
         assert path.read_text().startswith('"""') and path.read_text().count("\n") == 1
+
+
+def test_every_room_has_its_tests_and_no_test_stands_outside_a_room():
+    tests = tiny.REPOSITORY / "tests"
+    assert [path.name for path in tests.glob("*.py")] == ["conftest.py"]
+    for room in (tiny.REPOSITORY / "workflow_scripts/peft_tradeoffs").glob("*/__init__.py"):
+        assert list((tests / room.parent.name).glob("test_*.py")), room.parent.name
+    others = {path.parent.name for path in tests.glob("*/test_*.py")} - {
+        path.parent.name for path in (tiny.REPOSITORY / "workflow_scripts/peft_tradeoffs").glob("*/__init__.py")
+    }
+    assert others == {"workflow", "gpu", "slurm"}
+
+
+def test_no_module_is_longer_than_a_thought():
+    modules = list((tiny.REPOSITORY / "workflow_scripts/peft_tradeoffs").rglob("*.py"))
+    longest = max(modules, key=lambda path: path.read_text(encoding="utf-8").count("\n"))
+    assert longest.read_text(encoding="utf-8").count("\n") <= 750, longest
