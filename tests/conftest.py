@@ -21,6 +21,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those of Slurm first: they wait most of their time, and one worker takes them all."""
+    items.sort(key=lambda item: "tests/slurm/" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random two-layer BERT."""

@@ -174,3 +174,14 @@ def test_a_share_without_per_is_found(text):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_shares_are_said_with_per(page):
     assert not EACH.findall(page.read_text(encoding="utf-8")) or page.name == "CHANGELOG.md"
+
+
+def test_the_map_has_every_module_with_what_it_says_of_itself() -> None:
+    said = re.findall(
+        r"^- `(\w+/\w+\.py)`: (.+)$", (ROOT / "docs/architecture.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    package = ROOT / "workflow_scripts/peft_tradeoffs"
+    modules = [path for path in package.glob("*/*.py") if path.name != "__init__.py"]
+    docstrings = {path: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for path in modules}
+    own = {path.relative_to(package).as_posix(): (text or "").split("\n")[0] for path, text in docstrings.items()}
+    assert dict(said) == own

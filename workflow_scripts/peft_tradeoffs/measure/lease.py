@@ -1,4 +1,4 @@
-"""Which GPU of a machine a job takes, so that two never share one: Snakemake counts GPUs but does not assign them.
+"""Which GPU of a machine each job takes, so that two never share one: Snakemake counts GPUs but does not assign them.
 
 A job that finds all of them taken waits, its imports done, so that a GPU is idle for no job's start.
 

@@ -1,4 +1,4 @@
-"""Makes one process a run's only writer, on one machine or on several that share its folder.
+"""One writer per run: one process, on one machine or on several that share its folder.
 
 The lock of `seed0` is a file beside it, `.seed0.lock.N`, that only one process can create; N is one above the highest
 there is, so the lock of a dead owner is taken over by whoever creates the next one first. The owner touches its file

@@ -1,4 +1,4 @@
-"""Trains and evaluates a model a step at a time, and what a resume needs of it. Knows no method by name."""
+"""Trains and evaluates a model step by step, and what a resume needs of it. Knows no method by name."""
 
 import contextlib
 import dataclasses
