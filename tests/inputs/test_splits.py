@@ -318,6 +318,14 @@ class TestCommand:
         assert one["splits"]["test"]["rows"] == 12
         assert one["source"]["files"]["train"]["path"] == "all.csv"
 
+    def test_a_task_that_is_none(self, tmp_path):
+        (tmp_path / "a.csv").write_text("text,label\na,x\nb,y\n")
+        splits = {"train": "a.csv", "test": "a.csv"}
+        block = {"source": "files", "splits": splits, "text": ["text"], "label": "label", "task": "regresion"}
+        done = fetch(block, tmp_path / "reviews", cwd=tmp_path)
+        assert done.stderr == "error: task 'regresion': one of classification, regression is known\n"
+        assert done.returncode == 1
+
     def test_warnings_stand_in_the_log_and_in_the_description(self, tmp_path):
         rows = [f"row {i}\t{['pos', 'neg'][i % 2]}" for i in range(8)]
         (tmp_path / "a.tsv").write_text("\n".join(["text\tlabel", *rows, '"say ""hi"""\tPos']) + "\n")

@@ -187,6 +187,15 @@ def test_a_model_or_split_that_changed_since_it_was_fetched(tmp_path, tokenize):
         tokenize(folder, model, 8, tmp_path / "m.npz")
 
 
+def test_a_description_of_a_task_that_is_none(tmp_path, tokenize):
+    folder, model = data(tmp_path / "data", ["a", "b"]), bert(tmp_path / "m")
+    described = json.loads((folder / "dataset.json").read_text()) | {"task": "regresion"}
+    (folder / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"dataset\.json: no task 'regresion'; delete it"):
+        tokenize(folder, model, 8, tmp_path / "m.npz")
+    assert not (tmp_path / "m.npz").exists()
+
+
 def only_config(folder: Path) -> Path:
     for path in bert(folder).iterdir():
         if path.name != "config.json":

@@ -223,3 +223,12 @@ def test_importing_them_brings_neither_scipy_nor_pandas_nor_torch():
     folder = tiny.REPOSITORY / "workflow_scripts"
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_sums_over_classes_are_those_of_their_rows(classes):
+    random = np.random.default_rng(classes)
+    for rows in (1, 5, 500):
+        scored = metrics.Answers(random.integers(0, classes, rows), random.integers(0, classes, rows), classes)
+        whole = metrics.class_counts(scored).sum(axis=0, dtype=float)
+        assert metrics.class_sums(scored).tolist() == whole.tolist()

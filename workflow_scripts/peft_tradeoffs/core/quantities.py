@@ -1,8 +1,8 @@
 """Every recorded quantity, once: what summary.json, the tables, the page and the exports know of it.
 
 One line here is one key of summary.json and one column of the tables. `tasks/recorded.py` puts the metrics beside them;
-schemas, tables, page and exports read that. Nothing that trains reads it, so a better word here retrains nothing: a run
-knows its keys from schemas/summary.schema.json, which write_schemas.py makes from here.
+schemas, tables, page and exports read that. A run knows its keys from schemas/summary.schema.json, which
+write_schemas.py makes from here: a better word here retrains nothing, a new quantity trains every run anew.
 """
 
 from collections.abc import Sequence

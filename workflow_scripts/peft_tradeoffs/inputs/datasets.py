@@ -51,7 +51,9 @@ def fetch_dataset(block: Block, folder: Path) -> None:
             print(f"note: data set {folder.name}: {table.reading.how}", file=sys.stderr)
     text, label = (["text"], "label") if source == "docstrings" else (block["text"], block["label"])
     tables = {split: tables[split] for split in SPLITS if split in tables}
-    task = TASKS[block.get("task", DEFAULT)]  # a name that the configuration has checked
+    if (name := block.get("task", DEFAULT)) not in TASKS:
+        raise InputError(f"task {name!r}: one of {', '.join(TASKS)} is known")
+    task = TASKS[name]
     draw = Draw(block.get("fractions") or {}, block.get("limit") or {}, block.get("split_seed", 0))
     said: list[str] = []
     try:

@@ -132,6 +132,8 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
     if not model.is_dir():
         raise InputError(f"{model}: no such folder; make it with fetch_model.py")
     dataset = read_object(described, DATASET, "a data set's description", "delete it, and the data set is read again")
+    if dataset["task"] not in TASKS:
+        raise InputError(f"{described}: no task {dataset['task']!r}; delete it, and the data set is read again")
     about = read_object(manifest, MANIFEST, "a model's manifest", "delete it, and the model is fetched again")
     check_manifest(model, about)
     tokenizer = load_tokenizer(model)

@@ -240,7 +240,7 @@ def _send(
     """
     runs = list(earlier)
     while runs:
-        error = "the process that sent it ended without a word"
+        error = "the process that sent it ended without giving a reason"
         with contextlib.closing(_sent(account, runs, earlier, limit_s)) as words:
             for said in words:
                 if "sent" in said:

@@ -54,7 +54,7 @@ class RunSettings:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "RunSettings":
-        """Settings from a mapping, as --settings and env.json have them; raises InputError for other keys."""
+        """Settings from a mapping with the keys that env.json has; raises InputError for others."""
         known = _names()
         if missing := [name for name in known if name not in settings]:
             raise InputError(f"settings of a run lack {', '.join(missing)}; take all of env.json's `settings`")

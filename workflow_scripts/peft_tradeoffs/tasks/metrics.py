@@ -70,6 +70,7 @@ class Metric:
     of_class: bool = False  # of two classes that of the positive one, of more a macro average
     on_terminal: bool = False  # in the line of an evaluation
     hub_id: str = ""  # on Hugging Face's hub, if not the name
+    sums: Callable[[Answered], np.ndarray] | None = None  # the statistic's [k], where a row per example takes memory
     # Where sums would round otherwise than what runs have recorded: the metric, and (the metric, the metric without
     # each example [n]), as they have always been taken.
     recorded: Callable[[Answered], float | None] | None = None
@@ -77,7 +78,9 @@ class Metric:
 
     def of(self, scored: Answered) -> float | None:
         """The metric of predictions, as a run records it; None where it is not defined."""
-        return self.recorded(scored) if self.recorded else self.value(self.statistic(scored).sum(axis=0, dtype=float))
+        if self.recorded:
+            return self.recorded(scored)
+        return self.value(self.sums(scored) if self.sums else self.statistic(scored).sum(axis=0, dtype=float))
 
     def contributions(self, scored: Answered) -> np.ndarray:
         """Tukey's jackknife pseudo-values [n]: n times the metric, less n - 1 times it without that example.
@@ -145,6 +148,13 @@ def class_counts(scored: Answered) -> np.ndarray:
     found[row, 1, scored.target] = 1
     found[row, 2, scored.prediction] = 1
     return found.reshape(count, -1)
+
+
+def class_sums(scored: Answered) -> np.ndarray:
+    """The sums [3 · classes] of `class_counts`: whole numbers, so that they are exact."""
+    same = scored.target == scored.prediction
+    parts = (scored.target[same], scored.target, scored.prediction)
+    return np.concatenate([np.bincount(part, minlength=scored.classes) for part in parts]).astype(float)
 
 
 def moments(scored: Answered) -> np.ndarray:
@@ -261,6 +271,7 @@ _ALL = (
         about="F1 of positive_class for two classes, macro average over the classes that occur for more.",
         task=CLASSIFICATION,
         statistic=class_counts,
+        sums=class_sums,
         value=_f1,  # 0 where not defined
         variance=_of_share,
         bounds=(0.0, 1.0),
@@ -272,6 +283,7 @@ _ALL = (
         about="Matthews correlation coefficient (Gorodkin's for several classes).",
         task=CLASSIFICATION,
         statistic=class_counts,
+        sums=class_sums,
         value=_mcc,  # of k classes: Gorodkin, Computational Biology and Chemistry 28, 2004; 0 for a constant
         variance=_of_correlation,  # it is that of two classes
         bounds=(-1.0, 1.0),
@@ -285,6 +297,7 @@ _ALL = (
         about="Mean over the classes that occur of the share of their test rows predicted right.",
         task=CLASSIFICATION,
         statistic=class_counts,
+        sums=class_sums,
         value=_balanced_accuracy,
         variance=_of_share,
         bounds=(0.0, 1.0),
