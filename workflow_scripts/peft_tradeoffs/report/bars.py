@@ -279,7 +279,7 @@ def draw_counts(axes: Axes, sweep: Sweep, arms: pd.DataFrame, key: str, form: Ca
 @styled
 def accuracy_gain_per_million_by_arm(sweep: Sweep) -> Figure:
     """Accuracy gained over the majority class for each million trainable parameters."""
-    title = "Accuracy gain over the majority class a million trainable parameters"
+    title = "Accuracy gain over the majority class per million trainable parameters"
     done = sweep.runs[sweep.runs["status"] == COMPLETED]
     if done[ACCURACY.name].isna().all():
         return message(sweep, title, no_metric(sweep) or reason(sweep.runs, ACCURACY.name))
@@ -293,7 +293,7 @@ def accuracy_gain_per_million_by_arm(sweep: Sweep) -> Figure:
         dataclasses.replace(sweep, runs=runs),
         title,
         lambda _: ACCURACY.name,
-        lambda _: "Accuracy gain, points a million trainable parameters",
+        lambda _: "Accuracy gain, points per million trainable parameters",
         f"Gain: {ACCURACY.noun} on the test split less the share there of its most frequent class, "
         f"{100 * share:.1f} %.",
         HEAD,
