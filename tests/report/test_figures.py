@@ -409,7 +409,7 @@ def test_accuracy_gain_is_over_the_majority_class_of_the_test_split(tmp_path):
     row = sweep.runs[sweep.runs["arm"] == "full"].iloc[0]
     expected = 100 * (row["accuracy"] - 444 / 872) / (row["trainable_parameters"] / 1e6)
     assert axes.patches[0].get_width() == pytest.approx(expected)
-    assert axes.get_xlabel() == "Accuracy gain, points per million trainable parameters"
+    assert axes.get_xlabel() == "Gain, points per million trainable parameters"
     assert any("most frequent class, 50.9 %" in text for text in texts(axes.figure))
     (sweep.runs_dir / "full" / "seed0" / "predictions.csv").unlink()
     with pytest.raises(InputError, match=r"predictions\.csv: missing, though"):

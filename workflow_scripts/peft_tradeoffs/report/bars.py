@@ -293,7 +293,7 @@ def accuracy_gain_per_million_by_arm(sweep: Sweep) -> Figure:
         dataclasses.replace(sweep, runs=runs),
         title,
         lambda _: ACCURACY.name,
-        lambda _: "Accuracy gain, points per million trainable parameters",
+        lambda _: "Gain, points per million trainable parameters",
         f"Gain: {ACCURACY.noun} on the test split less the share there of its most frequent class, "
         f"{100 * share:.1f} %.",
         HEAD,

@@ -264,7 +264,7 @@ def _numbers(subject: Subject) -> str:
         ("Peak memory, MiB", memory_key(run["device"])),
         ("Training time, s", "train_s"),
         ("Energy, J", "energy_J"),
-        ("Energy, J a row", "energy_J_per_sample"),
+        ("Energy, J per row", "energy_J_per_sample"),
         ("Trained weights", "trainable_parameters"),
     ):
         mean = mean_sd(arm, key) if f"{key}_mean" in arm else ""
