@@ -187,7 +187,7 @@ def no_answer(queue) -> None:
 def test_a_slurm_that_does_not_answer_is_in_the_way_of_no_folder_that_never_submitted(folder, no_answer) -> None:
     process = recover(folder)
     said = process.communicate(timeout=60)[0]
-    assert "Slurm does not answer (squeue: squeue: error: no cluster configured): no job was ever submitted" in said
+    assert "Slurm does not answer (squeue: error: no cluster configured): no job was ever submitted" in said
     assert (process.returncode, locked(folder)) == (0, False)
 
 
