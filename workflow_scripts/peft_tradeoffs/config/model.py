@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, WrapValidator, m
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from typing_extensions import TypeAliasType  # of Python 3.12
 
+from peft_tradeoffs.tasks.metrics import ABOUT_MARGIN
 from peft_tradeoffs.tasks.task import TASKS
 
 SPLITS = ("train", "validation", "test", "heldout")
@@ -272,7 +273,7 @@ class Tokenizer(Block):
 
 class Model(Block):
     source: Literal["hub", "folder", "wheel", "random"] = Field(
-        description="random draws weights from seed 0. Such a model shows speed and memory, never accuracy."
+        description="random draws weights from seed 0. Such a model shows speed and memory, never quality."
     )
     path: str | None = absent("Hub id or folder.", min_length=1)
     revision: Revision | None = absent()
@@ -477,8 +478,7 @@ class Comparison(Block):
     )
     margin: Positive = Field(
         default=0.01,
-        description="An arm is equivalent where its difference is proven smaller than this, in the metric's unit (0.01 "
-        "of accuracy is one point). At most 0.2.",
+        description=f"An arm is equivalent where its difference is proven smaller than this, {ABOUT_MARGIN}.",
     )
 
 
