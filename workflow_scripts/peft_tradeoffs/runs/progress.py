@@ -10,6 +10,7 @@ from peft_tradeoffs.tasks.metrics import METRICS
 
 INTERVAL_S = 5.0
 WIDTH = 160  # characters of a line about a job
+LISTS = re.compile(r" *(input|output|reason): ")  # resources, which a user sets, stay whole
 
 
 class TerminalReporter:
@@ -57,7 +58,9 @@ class BriefJobs(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = self._inner.format(record)
         about_a_job = str(getattr(record, "event", "")).rpartition(".")[2].lower() in ("job_info", "group_info")
-        return "\n".join(map(shortened, text.split("\n"))) if about_a_job else text
+        if not about_a_job:
+            return text
+        return "\n".join(shortened(line) if LISTS.match(line) else line for line in text.split("\n"))
 
 
 def shortened(line: str) -> str:
