@@ -165,7 +165,7 @@ EACH = re.compile(rf", an? \w+ each\b|\b{SHARE}\b")
 
 
 @pytest.mark.parametrize(
-    "text", ["9 arms, a job each;", "learning curves; a sweep a method;", "J a sample", "one row an arm"]
+    "text", ["9 arms, a job each;", "learning curves; a sweep a method;", "J a sample", "one pass a step"]
 )
 def test_a_share_without_per_is_found(text):
     assert EACH.search(text)
