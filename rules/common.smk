@@ -19,9 +19,8 @@ os.environ.update(
 
 from snakemake.logging import logger
 
-from peft_tradeoffs.runs import progress, recovery, slurm_executor
+from peft_tradeoffs.runs import lock, slurm_executor, status
 from peft_tradeoffs.core.code import fingerprint
-from peft_tradeoffs.inputs.content import content, content_of
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.file import check_file
 from peft_tradeoffs.core.errors import run
@@ -38,15 +37,18 @@ from peft_tradeoffs.config.preflight import (
     check_paths,
     check_planned,
     check_reference,
+    check_written,
+    content,
+    content_of,
+    warn_of_missing,
 )
 from peft_tradeoffs.core.slurm import check_commands, check_resources
 from peft_tradeoffs.report.tracking import NONE, not_installed, project_name
 from peft_tradeoffs.report.tracking import failed_attempts
 from peft_tradeoffs.config.experiment import factors
-from peft_tradeoffs.config.preflight import check_written, warn_of_missing
 
 slurm_executor.install()
-progress.say_briefly(logger)
+status.say_briefly(logger)
 
 
 report: "../report/workflow.rst"
@@ -59,7 +61,7 @@ onstart:
         # At its end Snakemake removes every lock in the folder, those of a call that is still at work too.
         workflow.persistence.unlock = workflow.persistence.noop
     else:
-        recovery.record()
+        lock.record()
 
 
 def experiment():

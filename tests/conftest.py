@@ -21,6 +21,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(config))
+
+
+class FailuresAtOnce:
+    """Names a test when it fails, so that a session that is ended early has said which ones did."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            said = crash.message.split("\n")[0][:200] if crash else ""
+            terminal.write_line(f"\nFAILED at {report.when}: {report.nodeid}: {said}")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those of Slurm first: they wait most of their time, and one worker takes them all."""
     items.sort(key=lambda item: "tests/slurm/" not in item.nodeid)

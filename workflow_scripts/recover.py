@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from peft_tradeoffs.core import slurm
 from peft_tradeoffs.core.errors import InputError, run
-from peft_tradeoffs.runs import recovery
+from peft_tradeoffs.runs import lock
 
 Answer = TypeVar("Answer")
 SLURM_LOGS = ".snakemake/slurm_logs"  # the plugin's, and the profile's
@@ -54,18 +54,18 @@ def main() -> None:
     end_jobs(folder, args)
     end_processes(folder, args)
     refuse_living(folder, args.not_running)  # one that began meanwhile
-    shutil.rmtree(folder / recovery.LOCKS, ignore_errors=True)  # what `snakemake --unlock` does
+    shutil.rmtree(folder / lock.LOCKS, ignore_errors=True)  # what `snakemake --unlock` does
     print(f"unlocked: {folder}")
 
 
 def refuse_living(folder: Path, not_running: bool) -> None:
     """Raise InputError if a Snakemake works in the folder, or began on another machine and is not known to be gone."""
-    if pid := recovery.living(folder):
+    if pid := lock.living(folder):
         raise InputError(
             f"Snakemake works in {folder} (process {pid}): wait for its end, or end it with `kill -INT {pid}`, which "
             "cancels its jobs too"
         )
-    if not not_running and (owner := recovery.elsewhere(folder)):
+    if not not_running and (owner := lock.elsewhere(folder)):
         raise InputError(
             f"Snakemake locked {folder} on another machine, {owner.host} (process {owner.pid}, since {owner.since}): "
             "run this there, or, if it cannot run any more, here with --not-running"
@@ -129,7 +129,7 @@ def asked(ask: Callable[[], Answer], args: argparse.Namespace, meanwhile: str) -
 
 def end_processes(folder: Path, args: argparse.Namespace) -> None:
     """Wait for the training processes of this machine, or end them: on SIGTERM they save their state."""
-    left = recovery.at_work(folder)
+    left = lock.at_work(folder)
     if not left:
         print("no training process left on this machine")
         return
@@ -145,7 +145,7 @@ def end_processes(folder: Path, args: argparse.Namespace) -> None:
                 os.kill(pid, signal.SIGTERM)
     while left:
         time.sleep(args.interval)
-        now = recovery.at_work(folder)
+        now = lock.at_work(folder)
         for orphan in left:
             if orphan not in now:
                 print(f"{orphan.run}: process {orphan.owner.pid} is done with it", flush=True)

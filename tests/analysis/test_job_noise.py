@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import synthetic
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.means import interval, interval_notes
 from peft_tradeoffs.analysis.stats import (
     UNKNOWN_SPREAD,
     JobNoise,
+    interval,
+    interval_notes,
     job_noise,
     noise_notes,
     over_jobs,

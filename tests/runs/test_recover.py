@@ -15,8 +15,7 @@ import pytest
 import tiny
 from peft_tradeoffs.core import slurm
 from peft_tradeoffs.runs import lock
-from peft_tradeoffs.runs.lock import Owner
-from peft_tradeoffs.runs.recovery import LOCKS, is_snakemake
+from peft_tradeoffs.runs.lock import LOCKS, Owner, is_snakemake
 from test_lock import holder
 
 UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
@@ -254,11 +253,11 @@ def test_cancel_ends_no_process_that_a_forged_lock_names(folder, no_slurm, snake
 
 def test_cancel_leaves_a_process_that_it_cannot_look_into(folder, monkeypatch) -> None:
     """Another user's, whose open files /proc does not show."""
-    from peft_tradeoffs.runs import recovery
+    from peft_tradeoffs.runs import lock
 
     forged(folder / "results/runs/d/m/full/seed0", os.getpid())
-    monkeypatch.setattr(recovery, "holds", lambda pid, path: None)
-    (orphan,) = recovery.at_work(folder)
+    monkeypatch.setattr(lock, "holds", lambda pid, path: None)
+    (orphan,) = lock.at_work(folder)
     assert not orphan.known
     sys.path.insert(0, str(tiny.REPOSITORY / "workflow_scripts"))
     import recover as script

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from peft_tradeoffs.core.errors import Faults, InputError
-from peft_tradeoffs.tasks.scored import Column, Scored
+from peft_tradeoffs.tasks.classes import Column
+from peft_tradeoffs.tasks.metrics import Scored
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 
 CLASSES, NUMBERS = TASKS["classification"], TASKS["regression"]

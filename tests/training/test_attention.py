@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.training.attention import additive_mask, check_padding, choose_mask, no_mask, padding_mask
+from peft_tradeoffs.training.batches import additive_mask, check_padding, choose_mask, no_mask, padding_mask
 from transformers import (
     AutoModelForSequenceClassification,
     BartConfig,

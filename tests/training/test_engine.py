@@ -13,8 +13,14 @@ from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.phases import Phases, step_percentiles
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.training import engine, summary
-from peft_tradeoffs.training.attention import padding_mask
-from peft_tradeoffs.training.batches import Data, ResidentSplit, epoch_batches, longest_rows, padded_length
+from peft_tradeoffs.training.batches import (
+    Data,
+    ResidentSplit,
+    epoch_batches,
+    longest_rows,
+    padded_length,
+    padding_mask,
+)
 from peft_tradeoffs.training.step import (
     CaptureError,
     Settings,

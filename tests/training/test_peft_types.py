@@ -18,8 +18,7 @@ from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.measure.phases import Phases, dense_parts
 from peft_tradeoffs.training import engine, methods
-from peft_tradeoffs.training.attention import padding_mask
-from peft_tradeoffs.training.batches import ResidentSplit, longest_text
+from peft_tradeoffs.training.batches import ResidentSplit, longest_text, padding_mask
 from peft_tradeoffs.training.methods import hold_as_computed
 from test_engine import CPU, SETTINGS, Memory, Silent, split, subject
 from test_methods import NF4

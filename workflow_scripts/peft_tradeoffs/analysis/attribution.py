@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.comparison import with_interval
-from peft_tradeoffs.analysis.means import by_seed, failures, incomparable
 from peft_tradeoffs.analysis.readable import (
     NULL,
     PROBE,
@@ -20,6 +19,9 @@ from peft_tradeoffs.analysis.readable import (
 from peft_tradeoffs.analysis.stats import (
     UNKNOWN_SPREAD,
     JobNoise,
+    by_seed,
+    failures,
+    incomparable,
     job_noise,
     noise_notes,
     over_jobs,
@@ -27,6 +29,7 @@ from peft_tradeoffs.analysis.stats import (
     processes,
 )
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key, random_weights
+from peft_tradeoffs.core.text import records
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label, metric_name
 from peft_tradeoffs.tasks.recorded import LABEL, MEASURED_AS, NOTE
 
@@ -165,7 +168,7 @@ def attribution_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `attribution_frame` of one factorial as text; quantities of which nothing is known are left out."""
     known = _known(rows) or list(rows["quantity"].unique())
     cells = []
-    for row in rows[rows["quantity"].isin(known)].to_dict("records"):
+    for row in records(rows[rows["quantity"].isin(known)]):
         base, quantity = row["kind"] == BASE, row["quantity"]
         percent = NULL if base or quantity == METRIC or pd.isna(row["percent"]) else _percent(row["percent"])
         cells.append(
@@ -285,7 +288,7 @@ def _sentence(rows: pd.DataFrame, quantity: str) -> str:
     places = _places(total, scale)
     single = (own["kind"] == INTERACTION).sum() == 1
     parts, lacking, untold = [], [], []
-    for row in own[own["kind"].isin((FACTOR, INTERACTION))].to_dict("records"):
+    for row in records(own[own["kind"].isin((FACTOR, INTERACTION))]):
         interaction = "their interaction" if single else f"the interaction {row['effect']}"
         effect = f"{row['effect']} alone" if row["kind"] == FACTOR else interaction
         if pd.isna(row["value"]):

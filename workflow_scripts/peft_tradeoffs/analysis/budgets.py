@@ -10,13 +10,12 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.comparison import with_interval
 from peft_tradeoffs.analysis.finished import verified
-from peft_tradeoffs.analysis.means import by_seed, failures
 from peft_tradeoffs.analysis.readable import NULL, unlike
-from peft_tradeoffs.analysis.stats import over_seeds
+from peft_tradeoffs.analysis.stats import by_seed, failures, over_seeds
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import REMEDY
-from peft_tradeoffs.core.text import arm_label
+from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.tasks.metrics import Metric, metric_called, metric_name, with_unit
 
 UNITS = {"train_s": "s", "energy_J": "J"}
@@ -62,10 +61,7 @@ def budgets_frame(
     rows = []
     for _, own in runs.groupby(["dataset", "model"], sort=False):
         if not random_weights(own):
-            curves = {
-                (run["arm"], run["seed"]): evaluations(run)
-                for run in own[own["status"] == COMPLETED].to_dict("records")
-            }
+            curves = {(run["arm"], run["seed"]): evaluations(run) for run in records(own[own["status"] == COMPLETED])}
             for kind in UNITS:
                 rows += _of_kind(own, kind, budgets[kind], curves)
     types = dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(NUMBERS, float)
@@ -141,7 +137,7 @@ def budgets_readable(rows: pd.DataFrame) -> pd.DataFrame:
     metric = metric_called(rows["metric"].iloc[0])
     name = metric_name(rows.iloc[0])
     cells: dict[str, dict[str, str]] = {}
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         line = cells.setdefault(row["arm"], {"Arm": arm_label(row["method"], row["rank"])})
         line[with_unit(f"{name} by {_amount(row['budget'], row['kind'])}", row)] = _reached_text(row, metric)
     return pd.DataFrame(list(cells.values()))
@@ -166,7 +162,7 @@ def budgets_notes(rows: pd.DataFrame) -> list[str]:
         lines.append("One seed gives no interval.")
     failed = rows.dropna(subset="failed").drop_duplicates("arm")
     if len(failed):
-        ways = (f"{arm_label(row['method'], row['rank'])} ({row['failed']})" for row in failed.to_dict("records"))
+        ways = (f"{arm_label(row['method'], row['rank'])} ({row['failed']})" for row in records(failed))
         lines.append(f"Failed runs are left out, so those that are shown may flatter the arm: {', '.join(ways)}.")
     kinds = rows.groupby("kind", sort=False)["set"].first()
     unset = [WHAT[kind] for kind, was_set in kinds.items() if not was_set]
@@ -177,7 +173,7 @@ def budgets_notes(rows: pd.DataFrame) -> list[str]:
     elif not rows.empty:
         lines.append("No view of equal energy: none was measured.")
     named: dict[str, list[str]] = {}
-    for row in rows[rows["mean"].isna()].to_dict("records"):
+    for row in records(rows[rows["mean"].isna()]):
         names = named.setdefault(row["reason"], [])
         if (name := arm_label(row["method"], row["rank"])) not in names:
             names.append(name)

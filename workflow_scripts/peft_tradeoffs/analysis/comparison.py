@@ -34,7 +34,7 @@ from peft_tradeoffs.analysis.stats import (
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weights, read_table
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import REMEDY
-from peft_tradeoffs.core.text import arm_label, plural
+from peft_tradeoffs.core.text import arm_label, plural, records
 from peft_tradeoffs.tasks.metrics import (
     METRICS,
     difference_unit,
@@ -184,7 +184,7 @@ def _compared(
 
 def _arm(runs: pd.DataFrame, predictions: Callable[[dict[str, Any], str], Predicted]) -> Runs:
     done = runs[(runs["status"] == COMPLETED) & runs["metric_value"].notna()]
-    return {run["seed"]: (run["metric_value"], predictions(run, run["split"])) for run in done.to_dict("records")}
+    return {run["seed"]: (run["metric_value"], predictions(run, run["split"])) for run in records(done)}
 
 
 def _left_out(runs: pd.DataFrame) -> str | None:
@@ -359,7 +359,7 @@ def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `comparison_frame` of one data set, model and split as text, units in the header."""
     metric = metric_called(rows["metric"].iloc[0])
     cells = []
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
         ends = (row[key] for key in ("difference", "difference_low", "difference_high"))
         difference = with_interval(*ends, metric.scale, sign=True)
@@ -392,7 +392,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
     lines.append("Means over the n completed runs (seeds) that have a metric.")
     if rows["left_out"].notna().any():
         ways = (
-            f"{', '.join(map(label, arms.to_dict('records')))} ({failed_counts(left_out)}{' each' * (len(arms) > 1)})"
+            f"{', '.join(map(label, records(arms)))} ({failed_counts(left_out)}{' each' * (len(arms) > 1)})"
             for left_out, arms in rows.groupby("left_out", sort=False)
         )
         lines.append(f"Runs without one are left out: {', '.join(ways)}.")
@@ -426,7 +426,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
         )
     what = rows["low"].notna().map({True: "No test of a difference", False: "No interval or test"})
     for (reason, missing), arms in rows.groupby(["reason", what], sort=False):
-        lines.append(f"{missing} for {', '.join(map(label, arms.to_dict('records')))}: {reason}.")
+        lines.append(f"{missing} for {', '.join(map(label, records(arms)))}: {reason}.")
     return lines
 
 
@@ -446,7 +446,7 @@ def _bounded(rows: pd.DataFrame, baseline: str) -> list[str]:
         if len(own):
             half = number(metric.scale * least[own.index[0]], metric.decimals - 1)
             lines.append(
-                f"{', '.join(map(label, own.to_dict('records')))}: {what}, and the interval of {of}, ± "
+                f"{', '.join(map(label, records(own)))}: {what}, and the interval of {of}, ± "
                 f"{half} {metric.apart}, is what {own['test_rows'].iloc[0]:,.0f} examples "
                 "leave possible where none shows it (Clopper and Pearson); only more examples narrow it."
             )

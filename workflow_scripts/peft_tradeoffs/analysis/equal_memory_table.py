@@ -16,7 +16,7 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, arms_frame, memory_ke
 from peft_tradeoffs.core import seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.quantities import LARGEST, LIBRARIES, ROWS
-from peft_tradeoffs.core.text import arm_label, sort_runs
+from peft_tradeoffs.core.text import arm_label, records, sort_runs
 from peft_tradeoffs.tasks.metrics import metric_called, metric_label
 from peft_tradeoffs.tasks.recorded import LABEL, NOTE
 
@@ -141,7 +141,7 @@ def equal_memory_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of one data set and model as text, units in the header."""
     metric, energy = metric_called(rows["metric"].iloc[0]), rows["energy_J_per_sample_mean"].notna().any()
     cells = []
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         failed = failed_counts(row["failures"])
         low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
         value = with_interval(row["mean"], low, high, metric.scale)
@@ -194,7 +194,7 @@ def equal_memory_notes(rows: pd.DataFrame) -> list[str]:
         (LARGEST, "before the cap was reached for {}: raise equal_memory.largest_batch_size."),
         (ROWS, "at the number of training rows, before the cap was reached, for {}."),
     ):
-        ended = rows[rows["ended_at"] == end].to_dict("records")
+        ended = records(rows[rows["ended_at"] == end])
         if names := list(dict.fromkeys(arm_label(row["method"], row["rank"]) for row in ended)):
             lines.append(f"The search ended {what.format(', '.join(names))}")
     for cap, own in rows.groupby("cap_GiB", sort=False):

@@ -12,7 +12,7 @@ from peft_tradeoffs.analysis.readable import NULL, markdown, memory_keys, number
 from peft_tradeoffs.analysis.reference import Sweep, arm_name, run_name
 from peft_tradeoffs.analysis.stats import pooled, processes
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, SPLIT, memory_key
-from peft_tradeoffs.core.text import arm_label
+from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label
 from peft_tradeoffs.tasks.recorded import LABEL
 
@@ -235,7 +235,7 @@ def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep, margin: float) -> 
     open_rows = rows[rows["verdict"].isna()]
     metrics = int((open_rows["quantity"] == METRIC).sum())
     known, found = _arms(reference.runs), _arms(now.runs)
-    for index, row in zip(open_rows.index, open_rows.to_dict("records"), strict=True):
+    for index, row in zip(open_rows.index, records(open_rows), strict=True):
         own = known[arm_name(row)], found[arm_name(row)]
         of_metric = row["quantity"] == METRIC
         spread = spread_of_metric(row, reference) if of_metric else spread_of_cost(row, reference, now)
@@ -288,8 +288,7 @@ def differences(reference: Sweep, now: Sweep) -> list[tuple[str, list[Any], list
 def identical(reference: Sweep, now: Sweep, what: str) -> tuple[int, list[str]]:
     """How many runs that both completed have the same "weights" or "predictions" bit for bit, and which have not."""
     done = [
-        {run_name(run) for run in sweep.runs[sweep.runs["status"] == COMPLETED].to_dict("records")}
-        for sweep in (reference, now)
+        {run_name(run) for run in records(sweep.runs[sweep.runs["status"] == COMPLETED])} for sweep in (reference, now)
     ]
     both = [
         run
@@ -311,7 +310,7 @@ SPREAD = {
 def check_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `gate.check` of one data set and model as text, those that fail the check first."""
     first = rows["verdict"].isin(FAILING)
-    return pd.DataFrame([_cells(row) for row in pd.concat([rows[first], rows[~first]]).to_dict("records")])
+    return pd.DataFrame([_cells(row) for row in records(pd.concat([rows[first], rows[~first]]))])
 
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
@@ -366,7 +365,7 @@ def check_notes(rows: pd.DataFrame) -> list[str]:
     costs, metric = rows[rows["quantity"] != METRIC], rows[rows["quantity"] == METRIC]
     for source, own in costs.groupby("source", sort=False):
         if source in SPREAD:
-            which = "; ".join(dict.fromkeys(map(_quantity, own.to_dict("records"))))
+            which = "; ".join(dict.fromkeys(map(_quantity, records(own))))
             lines.append(
                 f"Tolerance of {which}: what noise explains, half the prediction interval of the change, by "
                 f"{SPREAD[source]}, as a share of the mean pooled over arms ({own['df'].min()} degrees of freedom); at "
@@ -380,7 +379,7 @@ def check_notes(rows: pd.DataFrame) -> list[str]:
             f"least); at least {LEAST_EXAMPLES} test examples, at most the comparison's margin."
         )
     for reason, own in rows.dropna(subset="reason").groupby("reason", sort=False):
-        names = dict.fromkeys(arm_label(row["method"], row["rank"]) for row in own.to_dict("records"))
+        names = dict.fromkeys(arm_label(row["method"], row["rank"]) for row in records(own))
         lines.append(f"{own['verdict'].iloc[0].capitalize()} ({', '.join(names)}): {reason}.")
     return lines
 
@@ -423,7 +422,7 @@ def _level(rows: pd.DataFrame) -> str:
         lines.append("But not where seeds stand in for a noise floor: a process that is slower is an alarm there.")
     loud = rows[rows["explained"] > rows["tolerance"]]
     if len(loud):
-        found = loud.to_dict("records")
+        found = records(loud)
         which = "; ".join(dict.fromkeys(_quantity(row).partition(",")[0] for row in found))
         arms = _listed(list(dict.fromkeys(arm_label(row["method"], row["rank"]) for row in found)))
         lines.append(

@@ -28,7 +28,7 @@ from peft_tradeoffs.analysis.readable import (
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights, runs_frame
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.text import arm_label
+from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.tasks.metrics import metric_called, metric_label
 from peft_tradeoffs.tasks.recorded import LABEL
 
@@ -65,7 +65,7 @@ def noise_frame(runs: pd.DataFrame, folder: Callable[[dict[str, Any]], Path]) ->
     for _, own in runs.groupby(ARM, sort=False):
         _check_alike(own)
         done = own[own["status"] == COMPLETED]
-        said = _of_arm(own, done, [folder(run) for run in done.to_dict("records")])
+        said = _of_arm(own, done, [folder(run) for run in records(done)])
         found = [said | _of_quantity(done, key) for key in _keys(own)]
         rows += found if len(done) else [said | {"reason": "no repeat completed"}]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -149,7 +149,7 @@ def _of_quantity(done: pd.DataFrame, key: str) -> dict[str, Any]:
 def noise_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `noise_frame` of one data set and model as text, one line per quantity, units in its name."""
     cells = []
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         scale = metric_called(row["metric"]).scale if row["quantity"] == METRIC else 1.0
         places = supported_decimals(row["sd"] * scale) if row["sd"] > 0 else None
         cells.append(
@@ -169,7 +169,7 @@ def noise_readable(rows: pd.DataFrame) -> pd.DataFrame:
 
 def noise_notes(rows: pd.DataFrame) -> list[str]:
     """What the repeats showed of each arm, and what a reader must know: one sentence each."""
-    arms = rows.drop_duplicates("arm").to_dict("records")
+    arms = records(rows.drop_duplicates("arm"))
     lines = [
         "The same arm with the same seed, each repeat in a job of its own. SD: sample standard deviation; range: "
         "highest less lowest; over the n completed repeats that have the quantity.",
@@ -182,7 +182,7 @@ def noise_notes(rows: pd.DataFrame) -> list[str]:
         if row["shared_gpu"]:
             lines.append(f"Another process was on the GPU in some repeats of {name} (shared_gpu).")
     for reason, own in rows.dropna(subset=["quantity", "reason"]).groupby("reason", sort=False):
-        which = [f"{arm_label(row['method'], row['rank'])} ({_quantity(row)})" for row in own.to_dict("records")]
+        which = [f"{arm_label(row['method'], row['rank'])} ({_quantity(row)})" for row in records(own)]
         lines.append(f"No spread of {', '.join(which)}: {reason}.")
     if rows["quantity"].eq("energy_J_per_sample").any() and rows["energy_window_short"].any():
         lines.append(f"{SHORT}: measured over less than 30 s.")

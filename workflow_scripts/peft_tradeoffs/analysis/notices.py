@@ -10,7 +10,7 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
-from peft_tradeoffs.core.text import and_list, arm_label, visible
+from peft_tradeoffs.core.text import and_list, arm_label, records, visible
 from peft_tradeoffs.tasks.metrics import ACCURACY
 from peft_tradeoffs.tasks.task import TASKS
 
@@ -54,7 +54,7 @@ def prediction_warnings(runs: pd.DataFrame, runs_dir: Path, classes: list[Any] |
     for _, own in runs.groupby(ARM, sort=False):
         found = own[flat[own.index]]
         if len(found):
-            answers = {_answer(run, runs_dir, classes) for run in found.to_dict("records")}
+            answers = {_answer(run, runs_dir, classes) for run in records(found)}
             said = answers.pop() if len(answers) == 1 else TASKS[own["task"].iloc[0]].answer(None, classes)
             count = (len(found), int(own["status"].eq(COMPLETED).sum()))
             same.setdefault((said, *count), []).append(arm_label(own["method"].iloc[0], own["rank"].iloc[0]))

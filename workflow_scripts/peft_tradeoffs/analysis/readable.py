@@ -22,7 +22,7 @@ from peft_tradeoffs.analysis.tables import (
 )
 from peft_tradeoffs.core import quantities
 from peft_tradeoffs.core.files import to_csv, write_text
-from peft_tradeoffs.core.text import arm_label, inert, one_line, plain, plural
+from peft_tradeoffs.core.text import arm_label, inert, one_line, plain, plural, records
 from peft_tradeoffs.tasks.metrics import METRICS, heldout_label, metric_called, metric_label, metric_of
 from peft_tradeoffs.tasks.recorded import LABEL, NOTE
 
@@ -207,7 +207,7 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
     metric = None if random_weights(arms) else metric_of(arms)
     keys, settings, some_failed = cost_keys(arms), differing(arms), arms["n_failed"].any()
     rows = []
-    for row in arms.to_dict("records"):
+    for row in records(arms):
         cells = {"Arm": arm_label(row["method"], row["rank"]), "n": str(row["n"])}
         if some_failed:
             cells["Failed"] = failed_counts(row["failures"])
@@ -232,7 +232,7 @@ def runs_readable(runs: pd.DataFrame) -> pd.DataFrame:
     metric = None if random_weights(runs) else metric_of(runs)
     keys, settings = cost_keys(runs), differing(runs)
     rows = []
-    for index, row in enumerate(runs.to_dict("records")):
+    for index, row in enumerate(records(runs)):
         cells = {"Arm": arm_label(row["method"], row["rank"]), "Seed": str(row["seed"])}
         done = row["status"] == COMPLETED
         cells["Status"] = COMPLETED if done else failure(runs.iloc[[index]])
@@ -255,7 +255,7 @@ def memory_readable(arms: pd.DataFrame) -> pd.DataFrame:
     gpu = arms[[f"{key}_mean" for key in MEASURED_SPLIT]].notna().any(axis=None)
     some_failed = arms["n_failed"].any()
     rows = []
-    for row in arms.to_dict("records"):
+    for row in records(arms):
         cells = {"Arm": arm_label(row["method"], row["rank"]), "n": str(row["n"])}
         if some_failed:
             cells["Failed"] = failed_counts(row["failures"])
@@ -570,7 +570,7 @@ def cost_readable(rows: pd.DataFrame) -> pd.DataFrame:
     hours = f"{'GPU' if rows['device'].eq('cuda').all() else 'Machine'} hours"
     several = rows["device_name"].nunique() > 1
     cells = []
-    for row in [*rows.to_dict("records"), total]:
+    for row in [*records(rows), total]:
         arm = arm_label(row["method"], row["rank"]) if "method" in row else "All"
         line = {"Arm": arm, "Runs": f"{row['n_runs']:.0f}", "Attempts": f"{row['attempts']:.0f}"}
         line |= {hours: number(row["hours"]), "In steps, %": number(_share(row))}

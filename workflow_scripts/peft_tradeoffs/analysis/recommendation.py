@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.comparison import ALPHA
-from peft_tradeoffs.analysis.means import by_seed, failures, incomparable
 from peft_tradeoffs.analysis.notices import constant
 from peft_tradeoffs.analysis.stats import (
     MOST_SEEDS,
     Estimate,
     JobNoise,
+    by_seed,
+    failures,
+    incomparable,
     job_noise,
     over_jobs,
     over_seeds,

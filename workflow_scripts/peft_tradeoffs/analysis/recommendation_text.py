@@ -21,7 +21,7 @@ from peft_tradeoffs.analysis.readable import (
 from peft_tradeoffs.analysis.recommendation import COSTS, LIMITS, NO, TESTS, UNKNOWN, YES
 from peft_tradeoffs.analysis.stats import MOST_EXAMPLES, MOST_SEEDS, noise_notes
 from peft_tradeoffs.analysis.tables import memory_key
-from peft_tradeoffs.core.text import and_list, arm_label, plural
+from peft_tradeoffs.core.text import and_list, arm_label, plural, records
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_words
 from peft_tradeoffs.tasks.recorded import NOTE
 
@@ -217,7 +217,7 @@ def recommendation_markdown(
     """One section per (data set, model) of `recommendation_frame`; `limits` are those that it was made with."""
     parts = []
     for title, section in sections(frame):
-        rows = section.astype(object).where(section.notna(), None).to_dict("records")
+        rows = records(section.astype(object).where(section.notna(), None))
         points = "".join(f"- {line}\n" for line in _points(rows, limits))
         table, box = grid(_table(rows)), warnings_box(of_rows(warnings or {}, section))
         notes = " ".join(_notes(rows, limits))

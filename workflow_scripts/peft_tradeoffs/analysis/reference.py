@@ -17,6 +17,7 @@ from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import AXES, run_folder
+from peft_tradeoffs.core.text import records
 
 RUNS, NOISE, ENV = "runs.csv", "noise.csv", "env.json"
 AGAIN = "put back what is missing, or store the reference again"
@@ -54,7 +55,7 @@ def of_runs(runs: pd.DataFrame, runs_dir: Path, noise: Path | None, keep_weights
     """
     facts: dict[str, Facts] = {}
     checksums = {}
-    for run in runs.to_dict("records"):
+    for run in records(runs):
         folder = run_folder(runs_dir, *(run[axis] for axis in AXES))
         summary = verified(folder)
         check_all(folder, summary, keep_weights)

@@ -16,7 +16,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import restored
 from peft_tradeoffs.core.quantities import ANYWHERE, COMPLETED, PARTS, PEAKS, SAME_DEVICE
 from peft_tradeoffs.core.seal import KEYS as SEAL
-from peft_tradeoffs.core.text import sort_runs
+from peft_tradeoffs.core.text import records, sort_runs
 from peft_tradeoffs.tasks.metrics import metric_name
 from peft_tradeoffs.tasks.recorded import QUANTITIES
 
@@ -155,7 +155,7 @@ def check(runs: pd.DataFrame) -> None:
         name = "/".join(str(value) for value in twice.iloc[0][[*ARM, "seed"]])
         raise InputError(f"run {name} is given twice: list each summary once")
     known = runs.dropna(subset="metric")
-    named = pd.Series([metric_name(row) for row in known.to_dict("records")], known.index, dtype=object)
+    named = pd.Series([metric_name(row) for row in records(known)], known.index, dtype=object)
     metrics = named.groupby([known["dataset"], known["model"]], sort=False).unique()
     for (dataset, model), names in metrics.items():
         if len(names) > 1:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.readable import number
 from peft_tradeoffs.analysis.tables import ARM, read_table
-from peft_tradeoffs.core.text import arm_label, sort_runs
+from peft_tradeoffs.core.text import arm_label, records, sort_runs
 from peft_tradeoffs.tasks.metrics import metric_called, metric_name, with_unit
 
 COLUMNS = (
@@ -71,7 +71,7 @@ def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
     scale, decimals = metric_called(metric).scale, metric_called(metric).decimals
     on_dev = with_unit(f"{metric_name(rows.iloc[0])} on dev", rows.iloc[0])
     cells = []
-    for row in rows.to_dict("records"):
+    for row in records(rows):
         chosen = ("chosen" if row["decides"] else "best here") if row["chosen"] else "tied" if row["tied"] else ""
         mark = " (added)" if row["added"] else " (earlier grid)" if row["earlier"] else ""
         cells.append(
@@ -141,8 +141,8 @@ def _checks(rows: pd.DataFrame) -> list[str]:
     best = rows[rows["chosen"]]
     for method, own in best.groupby("method", sort=False):
         decided = own[own["decides"]]
-        for row in own[~own["decides"]].to_dict("records"):
-            for other in decided.to_dict("records"):
+        for row in records(own[~own["decides"]]):
+            for other in records(decided):
                 here, there = (arm_label(method, one["rank"]) for one in (row, other))
                 tried = rows[(rows["arm"] == row["arm"]) & (rows["learning_rate"] == other["learning_rate"])]
                 if row["learning_rate"] == other["learning_rate"]:

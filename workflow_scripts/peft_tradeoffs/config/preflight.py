@@ -1,11 +1,20 @@
-"""What can be checked on disk before any job starts: inputs, and what earlier calls wrote."""
+"""What can be checked on disk before any job starts: inputs, what is in them, and what earlier calls wrote.
 
+The content of a file decides what is run again, whatever its date. Checksums of large files are remembered beside
+Snakemake's own records, so that a plan reads no gigabytes twice.
+"""
+
+import contextlib
 import filecmp
+import functools
+import hashlib
 import itertools
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +24,24 @@ from peft_tradeoffs.analysis.reference import read_env
 from peft_tradeoffs.config.arms import Arm
 from peft_tradeoffs.config.experiment import Experiment
 from peft_tradeoffs.config.model import Model, Tokenizer
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_object
 from peft_tradeoffs.core.seal import is_weight
-from peft_tradeoffs.inputs.content import checksum
 from peft_tradeoffs.inputs.data_files import check_head
 from peft_tradeoffs.inputs.model_check import check_folder
-from peft_tradeoffs.inputs.model_files import check_targets, folder_files, refuse_no_tokenizer
+from peft_tradeoffs.inputs.model_files import (
+    check_targets,
+    folder_files,
+    refuse_no_tokenizer,
+    required_files,
+    tokenizer_files,
+)
 
+REMEMBERED = Path(".snakemake/peft_tradeoffs_checksums.json")
+SMALL = 2**20  # bytes; such a file is read in a millisecond
+SLOW = 2 * 2**30  # bytes; it takes seconds
+SETTLED_S = 2.0  # a file that changed later than this may change again without another time
 # What is read of a model's manifest, with the types that it has.
 MANIFEST: dict[str, tuple[type, ...]] = {
     **{
@@ -264,3 +283,75 @@ def _listed(summary: Path) -> list[str]:
         return sorted(map(str, listed))
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return []  # what reads the summary says what is wrong with it
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, remembered as long as its size, times and inode are the same; "" for no regular file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    if not path.is_file():
+        return ""
+    if found.st_size <= SMALL:
+        return files.sha256(path)
+    known, key = _remembered(Path.cwd()), str(path.absolute())
+    state = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
+    if key in known and known[key][0] == state:
+        return known[key][1]
+    if found.st_size > SLOW:
+        print(f"reading {path} ({found.st_size / 2**30:.1f} GiB) for its checksum, once", file=sys.stderr)
+    digest = files.sha256(path)
+    if time.time() - max(found.st_mtime, found.st_ctime) > SETTLED_S:
+        known[key] = [state, digest]
+        _remember(known)
+    return digest
+
+
+def content(block: dict[str, Any]) -> str:
+    """A SHA-256 over the files that a data set or model is read from; "" where they are not on this disk."""
+    match block["source"]:
+        case "files":
+            named = {split: Path(path) for split, path in block["splits"].items()}
+        case "folder":
+            named = _model_files(Path(block["path"]))
+        case "random":
+            tokenizer = block["tokenizer"]
+            if tokenizer["source"] != "folder":
+                return ""
+            folder = Path(tokenizer["path"])
+            named = {name: folder / name for name in tokenizer_files(folder_files(folder))}
+        case _:
+            return ""
+    return content_of(named.items())
+
+
+def content_of(named: Iterable[tuple[str, Path]]) -> str:
+    """A SHA-256 over the contents of files, by the names given."""
+    digest = hashlib.sha256()
+    for name, path in sorted(named):
+        digest.update(f"{name}\0{checksum(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _model_files(folder: Path) -> dict[str, Path]:
+    """What loading the model reads; of what else stands beside it, that it is there."""
+    required, _ = required_files(folder, folder_files(folder))
+    beside = {path.name for path in folder.iterdir() if path.is_file()} - required
+    return {name: folder / name for name in required} | {f"beside\0{name}": folder / "" for name in beside}
+
+
+@functools.cache
+def _remembered(folder: Path) -> dict[str, Any]:
+    """By absolute path, a file's [size, times, inode, device] and its checksum."""
+    try:
+        found = json.loads((folder / REMEMBERED).read_text(encoding="utf-8"))
+        return {key: [state, digest] for key, (state, digest) in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _remember(known: dict[str, Any]) -> None:
+    there = {key: value for key, value in known.items() if os.path.exists(key)}  # noqa: PTH110
+    with contextlib.suppress(OSError):  # it is read again next time
+        files.write_json(REMEMBERED, there)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.tasks.scored import Names
+from peft_tradeoffs.tasks.classes import Names
 from peft_tradeoffs.tasks.task import Task
 
 # What Transformers raises for values of a config.json that make no model, or that want a package that is not there.

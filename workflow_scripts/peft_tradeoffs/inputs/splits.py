@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from peft_tradeoffs.core.errors import Faults, InputError, refuse
 from peft_tradeoffs.core.files import atomic, sha256, write_json
 from peft_tradeoffs.inputs.data_files import Table
-from peft_tradeoffs.tasks.classes import SENTINELS, clean, encodable
-from peft_tradeoffs.tasks.scored import Column, Names
+from peft_tradeoffs.tasks.classes import SENTINELS, Column, Names, clean, encodable
 from peft_tradeoffs.tasks.task import Task
 
 Texts = tuple[str, ...]

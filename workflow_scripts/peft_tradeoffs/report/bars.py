@@ -20,10 +20,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.finished import REMEDY, verified
-from peft_tradeoffs.analysis.means import incomparable, interval, seed_values
+from peft_tradeoffs.analysis.stats import incomparable, interval, seed_values
 from peft_tradeoffs.analysis.tables import COMPLETED, QUALITY, SPLIT, memory_key
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.text import arm_label
+from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.style import (
     absent,
@@ -128,7 +128,7 @@ def draw_rows(axes: Axes, sweep: Sweep, runs: pd.DataFrame, key: str) -> None:
     arms = tables.arms_frame(runs)
     labels = names(arms)
     rows = Rows(sweep)
-    for y, row in enumerate(arms.to_dict("records")):
+    for y, row in enumerate(records(arms)):
         own = runs[runs["arm"] == row["arm"]]
         values = seed_values(own, key, scale)
         text = readable.mean_metric(row, "test") if key == "metric_value" else readable.mean_sd(row, key)
@@ -206,7 +206,7 @@ def memory_split_by_arm(sweep: Sweep) -> Figure:
     height = rows_height(labels) + 0.5 + legend_height(handles, style.SINGLE, left)
     figure = canvas(sweep, title, height, notes)
     axes = figure.subplots()
-    for y, row in enumerate(sweep.arms.to_dict("records")):
+    for y, row in enumerate(records(sweep.arms)):
         parts = [row[key] for key in means]
         if any(map(math.isnan, parts)):
             draw_gap(axes, y, reason(sweep.runs[sweep.runs["arm"] == row["arm"]], *SPLIT), labels)
@@ -253,7 +253,7 @@ def trainable_parameters_by_arm(sweep: Sweep) -> Figure:
     draw_counts(left, sweep, arms, "trainable_parameters", lambda value: readable.number(value, 0))
     draw_counts(right, sweep, arms, "trainable_percent", lambda value: f"{readable.number(value)} %")
     right.set_xlim(right=min(right.get_xlim()[1], 140))  # of all parameters no more than all
-    for y, row in enumerate(arms.to_dict("records")):
+    for y, row in enumerate(records(arms)):
         if pd.isna(row["trainable_parameters"]):
             draw_gap(left, y, reason(sweep.runs[sweep.runs["arm"] == row["arm"]], "trainable_parameters"), labels)
     name_rows(left, labels)
@@ -469,7 +469,7 @@ def draw_panel(axes: Axes, sweep: Sweep, arms: pd.DataFrame, runs: pd.DataFrame,
         axes.set_xticks([])
         return
     rows = Rows(sweep)
-    for y, row in enumerate(arms.to_dict("records")):
+    for y, row in enumerate(records(arms)):
         own = runs[runs["arm"] == row["arm"]]
         values = seed_values(own, key, scale)
         if not len(values):

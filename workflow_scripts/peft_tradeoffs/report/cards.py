@@ -27,7 +27,7 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import to_csv
-from peft_tradeoffs.core.text import arm_label, fenced, literal, masked, one_line, plural, without_paths
+from peft_tradeoffs.core.text import arm_label, fenced, literal, masked, one_line, plural, records, without_paths
 from peft_tradeoffs.report.export import described
 from peft_tradeoffs.tasks.metrics import METRICS, Metric, metric_name, with_unit
 from peft_tradeoffs.tasks.task import TASKS, Task
@@ -394,8 +394,8 @@ def publish(
     if unknown := set(runs["dataset"]) - set(datasets):
         raise InputError(f"--datasets: no block of the data set {min(unknown)}; give that of the configuration")
     rows = []
-    of_arm = {tuple(row[key] for key in ARM): row for row in arms.to_dict("records")}
-    for run in runs[[*ARM, "seed"]].to_dict("records"):
+    of_arm = {tuple(row[key] for key in ARM): row for row in records(arms)}
+    for run in records(runs[[*ARM, "seed"]]):
         names = [*(run[key] for key in ARM), f"seed{run['seed']}"]
         folder = folders.runs.joinpath(*names)
         summary = verified(folder)
@@ -472,4 +472,4 @@ def _reason(summary: dict[str, Any], there: bool) -> str | None:
 
 def _compared(comparison: pd.DataFrame, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     own = comparison[(comparison[ARM] == [run[key] for key in ARM]).all(axis=1)]
-    return {row["split"]: row for row in own.to_dict("records")}
+    return {row["split"]: row for row in records(own)}

@@ -16,6 +16,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.quantities import UNREACHED, Quantity, Type
+from peft_tradeoffs.core.text import records
 from peft_tradeoffs.tasks.recorded import EVALUATION, QUANTITIES
 
 Field = dict[str, Any]
@@ -168,7 +169,7 @@ def read_metrics(runs: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
     fields = metric_fields()
     names = [field["name"] for field in fields]
     rows: list[dict[str, Any]] = []
-    for run in runs.to_dict("records"):
+    for run in records(runs):
         folder = run_folder(runs_dir, *(run[axis] for axis in AXES))
         found = read_evaluations(folder, verified(folder))
         own = {name: run[name] for name in IDENTITY}
@@ -186,7 +187,7 @@ def null_reasons(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per null that a run gives a reason for."""
     rows = [
         {**{name: run[name] for name in IDENTITY}, "column": column, "reason": reason}
-        for run in runs.to_dict("records")
+        for run in records(runs)
         for column, reason in json.loads(run["null_reasons"]).items()
     ]
     return pd.DataFrame(rows, columns=[*IDENTITY, "column", "reason"]).astype({"rank": "Int64", "seed": "Int64"})

@@ -16,7 +16,7 @@ from peft_tradeoffs.analysis.readable import NULL, number, setting
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
-from peft_tradeoffs.core.text import SPELLING
+from peft_tradeoffs.core.text import SPELLING, records
 from peft_tradeoffs.tasks.metrics import metric_called, metric_label
 
 MIB = 2**20
@@ -280,7 +280,7 @@ def imported_frame(files: dict[str, Iterable[str]]) -> pd.DataFrame:
 
 def imported_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of one data set, model and source as text, a few columns, units in the header."""
-    return pd.DataFrame([_cells(row, rows) for row in rows.to_dict("records")])
+    return pd.DataFrame([_cells(row, rows) for row in records(rows)])
 
 
 def _cells(row: dict[str, Any], rows: pd.DataFrame) -> dict[str, str]:

@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.means import incomparable, interval, seed_values
+from peft_tradeoffs.analysis.stats import incomparable, interval, seed_values
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
 from peft_tradeoffs.analysis.tuning_table import outcome, ruined
-from peft_tradeoffs.core.text import FULL, arm_label, method_label
+from peft_tradeoffs.core.text import FULL, arm_label, method_label, records
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.style import (
     absent,
@@ -255,7 +255,7 @@ def failed(trials: pd.DataFrame) -> list[str]:
     lost = trials[trials["value"].isna()]
     names = [
         f"{arm_label(row['method'], row['rank'])} at {row['learning_rate']:.3g} ({outcome(row)})"
-        for row in lost.to_dict("records")
+        for row in records(lost)
     ]
     return [f"Not shown: {', '.join(names)}."] if names else []
 
@@ -379,7 +379,7 @@ def draw_lines(axes: Axes, sweep: Sweep, key: str, label: str) -> None:
         axes.set(xticks=[], yticks=[], ylabel=label)
         return
     gap = float(np.diff(np.log2(ranks)).min()) if len(ranks) > 1 else 1.0
-    for row in sweep.arms[sweep.arms["rank"].isna()].to_dict("records"):
+    for row in records(sweep.arms[sweep.arms["rank"].isna()]):
         draw_rankless(axes, sweep, row, key, scale)
     draw_methods(axes, sweep, key, scale, gap)
     axes.set_ylabel(label)
@@ -432,7 +432,7 @@ def draw_methods(axes: Axes, sweep: Sweep, key: str, scale: float, gap: float) -
     means, seeds = [], []
     ends: dict[str, list[dict[str, Any]]] = {}
     for shift, (method, arms) in zip(shifts, methods.items(), strict=True):
-        for row in arms.to_dict("records"):
+        for row in records(arms):
             own = sweep.runs[sweep.runs["arm"] == row["arm"]]
             place = {"x": row["rank"] * 2.0**shift, "method": method}
             if f"{key}_mean" in row:

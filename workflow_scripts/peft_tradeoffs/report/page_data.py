@@ -9,12 +9,12 @@ import pandas as pd
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.attribution import NAMES
 from peft_tradeoffs.analysis.comparison import with_interval
-from peft_tradeoffs.analysis.means import WITHOUT, counted, interval, interval_notes
 from peft_tradeoffs.analysis.readable import NULL
+from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval, interval_notes
 from peft_tradeoffs.analysis.tables import OF_SPLIT, SPLIT
 from peft_tradeoffs.analysis.tuning_table import ruined
 from peft_tradeoffs.core.quantities import LOW, Quantity
-from peft_tradeoffs.core.text import arm_label, method_label
+from peft_tradeoffs.core.text import arm_label, method_label, records
 from peft_tradeoffs.report.sweep import Sweep, conditions, no_metric
 from peft_tradeoffs.tasks import recorded
 from peft_tradeoffs.tasks.metrics import Row, difference_unit, heldout_label, metric_called, metric_label, metric_of
@@ -76,7 +76,7 @@ def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataF
     at = text.columns.get_loc(header) + 1
     name = f"Difference{where}, {difference_unit(metric)}"
     bounds = ("difference", "difference_low", "difference_high")
-    shown = [with_interval(*(row[key] for key in bounds), scale, sign=True) for row in rows.to_dict("records")]
+    shown = [with_interval(*(row[key] for key in bounds), scale, sign=True) for row in records(rows)]
     text.insert(at, name, shown)
     text.insert(at + 1, f"Verdict{where}", rows["verdict"].fillna(NULL).to_list())
     by[name] = rows["difference"].reset_index(drop=True)
@@ -194,7 +194,7 @@ def _arms(
 ) -> list[dict[str, Any]]:
     splits = {keys[0]: split for split, keys in OF_SPLIT.items()}
     found = []
-    for position, row in enumerate(arms.to_dict("records")):
+    for position, row in enumerate(records(arms)):
         own = runs[runs["arm"] == row["arm"]]
         values = {}
         for key in (axis["key"] for axis in axes):
@@ -230,7 +230,7 @@ def _runs(sweep: Sweep, runs: pd.DataFrame, axes: list[dict]) -> list[dict[str, 
     """One row per seed: the values that the means are taken over."""
     values: dict[tuple[str, int], dict[str, Any]] = {}
     for key in (axis["key"] for axis in axes):
-        for row in counted(runs, key).to_dict("records"):
+        for row in records(counted(runs, key)):
             values.setdefault((row["arm"], row["seed"]), {})[key] = number(row[key] * _scale(sweep, key))
     return [{"arm": arm, "seed": int(seed), "values": own} for (arm, seed), own in values.items()]
 
@@ -252,7 +252,7 @@ def _curves(sweep: Sweep) -> list[dict[str, Any]]:
             "train_s": number(row["train_s"]),
             "value": number(row[sweep.metric] * sweep.scale),
         }
-        for row in own.to_dict("records")
+        for row in records(own)
     ]
 
 
@@ -273,13 +273,13 @@ def _trials(sweep: Sweep) -> list[dict[str, Any]]:
             "chosen": bool(row["chosen"] and row["decides"]),
             "status": row["status"],
         }
-        for row in trials.to_dict("records")
+        for row in records(trials)
     ]
 
 
 def _memory(arms: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
-    for row in arms.to_dict("records"):
+    for row in records(arms):
         peak = tables.memory_key(row["device"])
         for order, (part, key) in enumerate(zip(readable.PARTS, SPLIT, strict=True)):
             if (size := number(row[f"{key}_mean"])) is not None:
@@ -298,7 +298,7 @@ def _memory(arms: pd.DataFrame) -> list[dict[str, Any]]:
 def _attribution(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The change of each quantity by each factor, in percent of the base."""
     found = []
-    for row in rows[rows["kind"] != "base"].to_dict("records"):
+    for row in records(rows[rows["kind"] != "base"]):
         if row["quantity"] == "metric_value" or pd.isna(row["percent"]):
             continue
         share = row["percent"] / row["value"] if row["value"] else 0.0
@@ -346,5 +346,5 @@ def imported_data(rows: pd.DataFrame) -> list[dict[str, Any]]:
             "peak_memory_MiB": number(row["peak_memory_MiB"]),
             "train_s": number(row["train_s"]),
         }
-        for row in rows.to_dict("records")
+        for row in records(rows)
     ]

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from peft_tradeoffs.analysis.readable import NULL, escape_pipes, number
+from peft_tradeoffs.core.text import records
 from peft_tradeoffs.measure.traces import CATEGORIES, OPERATOR
 from peft_tradeoffs.report import style
 
@@ -53,7 +54,7 @@ def _top(rows: pd.DataFrame, by: str) -> str:
     """The rows that take most, what the rest takes, and the sum, which is the window."""
     ordered = rows[rows[f"{by}_ms"].notna()].sort_values(f"{by}_ms", ascending=False, kind="stable")
     shown, rest = ordered.head(TOP), ordered.iloc[TOP:]
-    cells = [_cells(row["operator"], row["kind"], row["calls"], row, by) for row in shown.to_dict("records")]
+    cells = [_cells(row["operator"], row["kind"], row["calls"], row, by) for row in records(shown)]
     if len(rest):
         cells.append(_cells(f"{len(rest)} others", "", math.nan, rest.sum(numeric_only=True).to_dict(), by))
     cells.append(_cells("Sum", "", math.nan, ordered.sum(numeric_only=True).to_dict(), by))
@@ -75,7 +76,7 @@ def index_frame(arms: Iterable[tuple[dict[str, str], pd.DataFrame, pd.DataFrame,
     rows = []
     for place, engines, operators, memory in arms:
         folder = "/".join(place.values())
-        for engine in engines.to_dict("records"):
+        for engine in records(engines):
             own = operators[(operators["engine"] == engine["engine"]) & (operators["batch"] == engine["batch"])]
             traced = not own.empty
             with_peak = engine["engine"] == "eager" and engine["batch"] == "longest" and len(memory)
@@ -102,7 +103,7 @@ def index_text(frame: pd.DataFrame) -> str:
     header += ["GPU busy", "Kernels", "Launches"] * gpu + ["Takes most", "Peak, MiB", "Files"]
     for (dataset, model), rows in frame.groupby(["dataset", "model"], sort=False):
         cells = []
-        for row in rows.to_dict("records"):
+        for row in records(rows):
             on_gpu = [share(row["gpu_busy_share"]), number(row["kernels"]), number(row["launches"])] if gpu else []
             most = row["top_gpu"] if gpu and pd.notna(row["top_gpu"]) else row["top_cpu"]
             failed = pd.isna(row["trace"])

@@ -17,9 +17,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.means import interval
+from peft_tradeoffs.analysis.stats import interval
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
-from peft_tradeoffs.core.text import arm_label, method_label
+from peft_tradeoffs.core.text import arm_label, method_label, records
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.style import (
     absent,
@@ -216,7 +216,7 @@ def draw_scatter(axes: Axes, sweep: Sweep, panel: Panel, arms: pd.DataFrame) -> 
     cost = arms["x"].to_numpy(dtype=float)
     gain = arms["metric_value_mean"].to_numpy(dtype=float) * sweep.scale
     seeds = []
-    for row, across, up in zip(arms.to_dict("records"), cost, gain, strict=True):
+    for row, across, up in zip(records(arms), cost, gain, strict=True):
         cross = {"color": sweep.styles[row["method"]].colour, "alpha": 0.5, "linewidth": 0.8, "zorder": 2}
         own = panel.runs[panel.runs["arm"] == row["arm"]]
         if f"{panel.x}_mean" in row and (bar := interval(own, panel.x, sweep.noise)):

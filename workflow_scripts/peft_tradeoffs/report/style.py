@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from matplotlib.transforms import ScaledTranslation
 
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.means import interval, interval_notes, seed_values
+from peft_tradeoffs.analysis.stats import interval, interval_notes, seed_values
 from peft_tradeoffs.core.files import atomic
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.report.sweep import Sweep, reason

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from peft_tradeoffs.core.errors import NAMED_PLACES, InputError, refuse
-from peft_tradeoffs.tasks.scored import Column
+from peft_tradeoffs.core.errors import NAMED_PLACES, Faults, InputError, refuse
 
 ORDERED = re.compile(r"-?\d+(\.\d+)?", re.ASCII)  # class names that are ordered by value
 NUMBER = re.compile(r"[+-]?(?:0|[1-9]\d*|0?(?=\.\d))(?:\.\d*)?", re.ASCII)  # 007 is none, it may be a code
@@ -40,6 +39,20 @@ QUOTES = "\"'\u2018\u2019\u201c\u201d\u201e"
 Key = tuple[str, Any]  # what is the same for spellings of one class: a kind, and the value
 AT_THE_END = ".,;:!?"
 SENTENCE = "The labels {} are {} and one class, {!r}."
+
+
+Names = list[str] | None  # of classes, in the order of their indices; None of a task without classes
+
+
+@dataclass(frozen=True)
+class Column:
+    """The labels of one split as its source has them, n of them."""
+
+    table: str  # what an error calls the table
+    values: Sequence[Any]
+    places: Sequence[int]  # [n] 1-based lines or rows
+    faults: Faults  # takes what is wrong at a place
+    declared: Sequence[str] | None = None  # class names in their order, where the source fixes them
 
 
 @dataclass

@@ -17,9 +17,8 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import HEAD
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.classes import classify, clean
-from peft_tradeoffs.tasks.metrics import names_of
-from peft_tradeoffs.tasks.scored import Column, Names, Scored
+from peft_tradeoffs.tasks.classes import Column, Names, classify, clean
+from peft_tradeoffs.tasks.metrics import Scored, names_of
 
 if TYPE_CHECKING:
     import torch

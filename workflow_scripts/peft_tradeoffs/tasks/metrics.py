@@ -36,6 +36,21 @@ class Answered(Protocol):
 
 
 @dataclass(frozen=True)
+class Scored:
+    """One run on one split, n examples, as its predictions file says."""
+
+    rows: np.ndarray  # int64 [n], in the source
+    target: np.ndarray  # [n] class indices, or values
+    prediction: np.ndarray  # [n] likewise
+    logits: np.ndarray  # [n, k] what the model gives, in the data's units
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; 1 for values."""
+        return int(self.logits.shape[1])
+
+
+@dataclass(frozen=True)
 class Answers:
     """Labels and predictions alone."""
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from peft_tradeoffs.tasks.classes import Column, Names
 from peft_tradeoffs.tasks.labels import Classification, Regression
-from peft_tradeoffs.tasks.scored import Column, Names, Scored
+from peft_tradeoffs.tasks.metrics import Scored
 
 if TYPE_CHECKING:
     import torch

@@ -20,14 +20,22 @@ from peft_tradeoffs.measure.devices import free_memory
 from peft_tradeoffs.measure.phases import MASK, PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.tasks.task import TASKS
-from peft_tradeoffs.training.attention import MASKS, Mask, choose_kernels, choose_mask
-from peft_tradeoffs.training.batches import ResidentSplit, epoch_batches, evaluation_batches, padded_length
-from peft_tradeoffs.training.probe import Probe, probe
+from peft_tradeoffs.training.batches import (
+    MASKS,
+    Mask,
+    ResidentSplit,
+    choose_kernels,
+    choose_mask,
+    epoch_batches,
+    evaluation_batches,
+    padded_length,
+)
 from peft_tradeoffs.training.step import (
     BlockGenerators,
     CapturedSteps,
     CaptureError,
     EagerSteps,
+    Probe,
     Settings,
     Shape,
     Subject,
@@ -36,6 +44,7 @@ from peft_tradeoffs.training.step import (
     allocate_state,
     autocast,
     linear_schedule,
+    probe,
 )
 
 
@@ -56,7 +65,7 @@ class Progress:
     epochs_without_better: int = 0
     phases: dict[str, Any] = field(default_factory=dict)  # Phases.totals()
     probe: dict[str, Any] = field(default_factory=dict)
-    mask: str = "padding_mask"  # of attention.MASKS
+    mask: str = "padding_mask"  # of batches.MASKS
     engine_reason: str | None = None  # why the engine is not the one asked for
     captured_steps: int = 0  # done before that
 

@@ -20,8 +20,14 @@ from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, open_device
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 from peft_tradeoffs.training import methods
-from peft_tradeoffs.training.attention import additive_mask, choose_kernels, padding_mask
-from peft_tradeoffs.training.batches import Data, ResidentSplit, longest_text
+from peft_tradeoffs.training.batches import (
+    Data,
+    ResidentSplit,
+    additive_mask,
+    choose_kernels,
+    longest_text,
+    padding_mask,
+)
 from peft_tradeoffs.training.methods import hold_as_computed
 from peft_tradeoffs.training.step import (
     CapturedSteps,

@@ -24,12 +24,19 @@ from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
 from peft_tradeoffs.measure.gpu import IdlePower
 from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE
-from peft_tradeoffs.runs.progress import TerminalReporter
+from peft_tradeoffs.runs.status import TerminalReporter
 from peft_tradeoffs.tasks.metrics import said
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
-from peft_tradeoffs.training.attention import check_padding, choose_kernels, no_mask
-from peft_tradeoffs.training.batches import Data, longest_text, padded_length, shortest_texts
+from peft_tradeoffs.training.batches import (
+    Data,
+    check_padding,
+    choose_kernels,
+    longest_text,
+    no_mask,
+    padded_length,
+    shortest_texts,
+)
 from peft_tradeoffs.training.job import Plan
 from peft_tradeoffs.training.state import RunDirectory
 from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject, autocast

@@ -21,7 +21,7 @@ from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.job import Plan
-from peft_tradeoffs.training.probe import WARM_STEPS
+from peft_tradeoffs.training.step import WARM_STEPS
 
 SETTINGS = (
     *("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "tuned_as"),

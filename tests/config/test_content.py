@@ -9,9 +9,10 @@ import pytest
 import tiny
 from peft_tradeoffs.config import preflight
 from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.config.preflight import content
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs import content, data_files
+from peft_tradeoffs.inputs import data_files
 
 OLD = (1_600_000_000, 1_600_000_000)
 
@@ -19,7 +20,7 @@ OLD = (1_600_000_000, 1_600_000_000)
 @pytest.fixture(autouse=True)
 def _here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    content._remembered.cache_clear()
+    preflight._remembered.cache_clear()
 
 
 @pytest.fixture
@@ -35,96 +36,96 @@ def test_other_content_with_an_old_date_is_another_data_set(tmp_path):
     block = {"source": "files", "splits": {"train": "train.tsv", "test": "test.tsv"}}
     tiny.write_tsv(tmp_path / "train.tsv", tiny.sentences(4))
     tiny.write_tsv(tmp_path / "test.tsv", tiny.sentences(2))
-    before = content.content(block)
+    before = content(block)
     os.utime("train.tsv", OLD)
-    assert content.content(block) == before
+    assert content(block) == before
     tiny.write_tsv(tmp_path / "train.tsv", tiny.sentences(4, seed=1))
     os.utime("train.tsv", OLD)
-    assert content.content(block) != before
+    assert content(block) != before
 
 
 def test_two_files_that_change_places_are_another_data_set(tmp_path):
     tiny.write_tsv(tmp_path / "a.tsv", tiny.sentences(4))
     tiny.write_tsv(tmp_path / "b.tsv", tiny.sentences(2))
-    one = content.content({"source": "files", "splits": {"train": "a.tsv", "test": "b.tsv"}})
-    assert content.content({"source": "files", "splits": {"train": "b.tsv", "test": "a.tsv"}}) != one
+    one = content({"source": "files", "splits": {"train": "a.tsv", "test": "b.tsv"}})
+    assert content({"source": "files", "splits": {"train": "b.tsv", "test": "a.tsv"}}) != one
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_another_file_of_a_model_is_another_model(model, name):
     block = {"source": "folder", "path": "model"}
-    before = content.content(block)
+    before = content(block)
     (model / name).write_text("other")
     os.utime(model / name, OLD)
-    assert content.content(block) != before
+    assert content(block) != before
 
 
 def test_what_a_model_does_not_read(model):
     """A README may change; that an adapter lies there now is another folder."""
     block = {"source": "folder", "path": "model"}
-    before = content.content(block)
+    before = content(block)
     (model / "README.md").write_text("other")
-    assert content.content(block) == before
+    assert content(block) == before
     (model / "adapter_config.json").write_text("{}")
-    assert content.content(block) != before
+    assert content(block) != before
 
 
 def test_the_tokenizer_of_a_random_model(model):
     block = {"source": "random", "config": {}, "tokenizer": {"source": "folder", "path": "model"}}
-    before = content.content(block)
+    before = content(block)
     (model / "model.safetensors").write_text("other")
-    assert content.content(block) == before
+    assert content(block) == before
     (model / "tokenizer.json").write_text("other")
-    assert content.content(block) != before
+    assert content(block) != before
 
 
 def test_what_is_on_the_hub_has_no_files_here():
-    assert content.content({"source": "hub", "path": "a/b"}) == ""
+    assert content({"source": "hub", "path": "a/b"}) == ""
 
 
 def test_large_files_are_read_once(tmp_path, monkeypatch):
     """As long as nothing of them changes; a date that was set back is a change of the inode's."""
     path = tmp_path / "large"
-    path.write_bytes(b"x" * (content.SMALL + 1))
-    monkeypatch.setattr(content, "SETTLED_S", -1)
+    path.write_bytes(b"x" * (preflight.SMALL + 1))
+    monkeypatch.setattr(preflight, "SETTLED_S", -1)
     (tmp_path / ".snakemake").mkdir()
-    first = content.checksum(path)
+    first = preflight.checksum(path)
     assert first == files.sha256(path)
-    content._remembered.cache_clear()
+    preflight._remembered.cache_clear()
     monkeypatch.setattr(files, "sha256", lambda path: "read again")
-    assert content.checksum(path) == first
+    assert preflight.checksum(path) == first
     found = path.stat()
-    path.write_bytes(b"y" * (content.SMALL + 1))
+    path.write_bytes(b"y" * (preflight.SMALL + 1))
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
-    assert content.checksum(path) == "read again"
+    assert preflight.checksum(path) == "read again"
 
 
 def test_a_file_that_changed_just_now_is_not_remembered(tmp_path):
-    (tmp_path / "large").write_bytes(b"x" * (content.SMALL + 1))
-    content.checksum(tmp_path / "large")
-    assert not content.REMEMBERED.exists()
+    (tmp_path / "large").write_bytes(b"x" * (preflight.SMALL + 1))
+    preflight.checksum(tmp_path / "large")
+    assert not preflight.REMEMBERED.exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": [1]}', '{"a": [null, null]}', "null"])
 def test_damaged_memory_is_none(tmp_path, text):
     path = tmp_path / "large"
-    path.write_bytes(b"x" * (content.SMALL + 1))
-    content.REMEMBERED.parent.mkdir()
-    content.REMEMBERED.write_text(text)
-    assert content.checksum(path) == files.sha256(path)
+    path.write_bytes(b"x" * (preflight.SMALL + 1))
+    preflight.REMEMBERED.parent.mkdir()
+    preflight.REMEMBERED.write_text(text)
+    assert preflight.checksum(path) == files.sha256(path)
 
 
 def test_memory_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     path = tmp_path / "large"
-    path.write_bytes(b"x" * (content.SMALL + 1))
-    monkeypatch.setattr(content, "SETTLED_S", -1)
-    content.REMEMBERED.parent.write_text("a file")
-    assert content.checksum(path) == files.sha256(path)
+    path.write_bytes(b"x" * (preflight.SMALL + 1))
+    monkeypatch.setattr(preflight, "SETTLED_S", -1)
+    preflight.REMEMBERED.parent.write_text("a file")
+    assert preflight.checksum(path) == files.sha256(path)
 
 
 def test_what_is_no_file_has_no_checksum(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    assert content.checksum(tmp_path / "pipe") == content.checksum(tmp_path / "absent") == ""
+    assert preflight.checksum(tmp_path / "pipe") == preflight.checksum(tmp_path / "absent") == ""
 
 
 # What earlier calls wrote

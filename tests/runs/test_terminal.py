@@ -3,7 +3,7 @@
 import io
 import logging
 
-from peft_tradeoffs.runs.progress import WIDTH, say_briefly, shortened
+from peft_tradeoffs.runs.status import WIDTH, say_briefly, shortened
 
 
 def test_a_list_is_cut_between_its_entries_and_the_rest_is_counted() -> None:
