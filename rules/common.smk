@@ -25,7 +25,7 @@ from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.file import check_file
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.files import sha256
-from peft_tradeoffs.core.layout import PAGE
+from peft_tradeoffs.core import layout
 from peft_tradeoffs.report.figures import (
     FIGURES,
     TUNING_FIGURES,
@@ -118,18 +118,10 @@ ASKED_FOR = {
 VIEWS = ["equal_cost", *(name for name, block in ASKED_FOR.items() if block)]
 SWEEPS = list(sweep_figures((arm.method, arm.rank) for arm in EXPERIMENT.arms.values()))
 DRAWN = [*FIGURES, *SWEEPS, *(TUNING_FIGURES if EXPERIMENT.trials else [])]
-# Tables by where Snakemake's report lists them.
+# Where Snakemake's report lists each table.
 SUBJECTS = {
-    "Decision": ["recommendation"],
-    "Results": TABLES,
-    "Comparisons": [
-        *COMPARISONS,
-        "equal_cost",
-        "equal_memory",
-        "attribution",
-        "imported",
-    ],
-    "Checks": [*CONTRACT, "tuning", "noise"],
+    "recommendation": "Decision",
+    **{name: subject for name, (_, subject) in layout.TABLES.items()},
 }
 GRID = {
     "dataset": list(EXPERIMENT.datasets),
@@ -240,7 +232,7 @@ def profiles_option():
 
 def page_content(wildcards):
     """A checksum of the page's template, style and script."""
-    paths = [f"report/page/{name}" for name in PAGE]
+    paths = [f"report/page/{name}" for name in layout.PAGE]
     return content_of((path, REPOSITORY / path) for path in paths)[:16]
 
 
@@ -285,11 +277,10 @@ def in_report(path, category, subcategory, caption=None):
 
 def tables_in_report(files):
     """Outputs: the report has each table once, as CSV with all its digits, and the words of the recommendation."""
-    subjects = {name: subject for subject, names in SUBJECTS.items() for name in names}
     shown = {"recommendation": ".md"}
     return [
         (
-            in_report(path, "Tables", subjects[Path(path).stem])
+            in_report(path, "Tables", SUBJECTS[Path(path).stem])
             if path.endswith(shown.get(Path(path).stem, ".csv"))
             else path
         )

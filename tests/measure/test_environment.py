@@ -78,22 +78,22 @@ echo "JobId=$3 SubmitTime=2026-01-01T10:00:00 EligibleTime=2026-01-01T10:01:00 L
 
 
 def test_how_long_the_slurm_job_was_queued(tmp_path, monkeypatch):
-    monkeypatch.setattr(slurm, "_told", False)
+    queued = slurm.Queued()
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert slurm.queued_s() is None
+    assert queued.seconds() is None
     monkeypatch.setenv("SLURM_JOB_ID", "42")
     monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert slurm.queued_s() is None  # no scontrol
+    assert queued.seconds() is None  # no scontrol
     (tmp_path / "scontrol").write_text(SCONTROL, encoding="utf-8")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("MORE", "StartTime=Unknown")
-    assert slurm.queued_s() is None
+    assert queued.seconds() is None
     monkeypatch.setenv("MORE", "StartTime=2026-01-01T09:51:30")  # slurmctld's clock was set back
-    assert slurm.queued_s() is None
+    assert queued.seconds() is None
     monkeypatch.setenv("MORE", "StartTime=2026-01-01T10:01:30 EndTime=2026-01-01T11:00:00")
-    assert slurm.queued_s() == 30.0
-    assert slurm.queued_s() == 0.0  # the job's later runs did not wait
+    assert queued.seconds() == 30.0
+    assert queued.seconds() == 0.0  # the job's later runs did not wait
 
 
 def test_hours_and_queue_of_several_attempts():

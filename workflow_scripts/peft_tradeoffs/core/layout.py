@@ -14,6 +14,22 @@ TEXTS = ("$comment", "title", "description")  # keywords of a JSON schema that d
 AXES = ("dataset", "model", "arm", "seed")
 # What report.html is made of, in report/page: template, style, scripts in their order, licences of what it takes in.
 PAGE = ("page.html.j2", "page.css", "page.js", "charts.js", "table.js", "main.js", "licences.txt")
+# Every table of a sweep, in the page's order: the title of its section, and where Snakemake's report lists it.
+TABLES = {
+    "comparison": ("Differences to the baseline, with tests", "Comparisons"),
+    "arms": ("Arms", "Results"),
+    "runs": ("Runs", "Results"),
+    "memory": ("What memory went to", "Results"),
+    "attribution": ("What each factor of the factorial changes", "Comparisons"),
+    "equal_cost": ("The metric at equal time or energy", "Comparisons"),
+    "equal_memory": ("Each arm at the largest batch under a cap", "Comparisons"),
+    "tuning": ("Learning rates tried", "Checks"),
+    "noise": ("How far identical runs lie apart", "Checks"),
+    "cost": ("What it all cost", "Results"),
+    "profiles": ("Profiles: eager, captured and compiled steps side by side", "Checks"),
+    "imported": ("Published elsewhere, not measured here", "Comparisons"),
+    "contract": ("Contract: what all arms have alike, and what differs", "Checks"),
+}
 HEAD = "head.json"  # beside an adapter: what Transformers must be given, beside the base model, to make its head
 
 

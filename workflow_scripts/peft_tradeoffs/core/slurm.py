@@ -51,29 +51,31 @@ def job() -> dict[str, Any] | None:
     return {"job_id": int(number), **found}
 
 
-_told = False
+class Queued:
+    """How long this process's job waited in Slurm's queue. It is told once, for later runs of the job did not wait."""
 
+    def __init__(self) -> None:
+        self._told = False
 
-def queued_s() -> float | None:
-    """Seconds from when this process's job could have started to when it did, as sacct's Planned; then always 0.
+    def seconds(self) -> float | None:
+        """Seconds from when the job could have started to when it did, as sacct's Planned; then always 0.
 
-    None outside SLURM, or where scontrol does not say.
-    """
-    global _told
-    found = job()
-    if found is None or _told:
-        return None if found is None else 0.0
-    try:
-        done = command("scontrol", "show", "job", str(found["job_id"]), "--oneliner", timeout_s=30)
-        times = [re.search(rf"{key}=(\S+)", done.stdout) for key in (r"\bEligibleTime", r"\bStartTime")]
-        eligible, start = (datetime.datetime.fromisoformat(time[1]) for time in times if time)
-    except (OSError, subprocess.TimeoutExpired, ValueError):  # no scontrol, no answer, "Unknown"
-        return None
-    queued_s = (start - eligible).total_seconds()
-    if queued_s < 0:  # the controller's clock was set back meanwhile
-        return None
-    _told = True
-    return queued_s
+        None outside SLURM, or where scontrol does not say.
+        """
+        found = job()
+        if found is None or self._told:
+            return None if found is None else 0.0
+        try:
+            done = command("scontrol", "show", "job", str(found["job_id"]), "--oneliner", timeout_s=30)
+            times = [re.search(rf"{key}=(\S+)", done.stdout) for key in (r"\bEligibleTime", r"\bStartTime")]
+            eligible, start = (datetime.datetime.fromisoformat(time[1]) for time in times if time)
+        except (OSError, subprocess.TimeoutExpired, ValueError):  # no scontrol, no answer, "Unknown"
+            return None
+        seconds = (start - eligible).total_seconds()
+        if seconds < 0:  # the controller's clock was set back meanwhile
+            return None
+        self._told = True
+        return seconds
 
 
 FORMAT = "%i|%j|%T|%r|%N|%k|%Z"

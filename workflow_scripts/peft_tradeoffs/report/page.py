@@ -20,7 +20,7 @@ from peft_tradeoffs.analysis.notices import warnings_by_pair
 from peft_tradeoffs.analysis.tables import COMPLETED, read_table
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
-from peft_tradeoffs.core.layout import PAGE, REPOSITORY, run_folder
+from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, run_folder
 from peft_tradeoffs.core.text import and_list, method_label, plural
 from peft_tradeoffs.report.page_data import AXES, LABEL, imported_data, method_data, pair_data
 from peft_tradeoffs.report.sweep import colours, load
@@ -145,22 +145,7 @@ def _text(value: Any, key: str) -> str | None:
     return None if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-# Every table a report can hold, in its order, by the title of its section.
-TITLES = {
-    "comparison": "Differences to the baseline, with tests",
-    "arms": "Arms",
-    "runs": "Runs",
-    "memory": "What memory went to",
-    "attribution": "What each factor of the factorial changes",
-    "equal_cost": "The metric at equal time or energy",
-    "equal_memory": "Each arm at the largest batch under a cap",
-    "tuning": "Learning rates tried",
-    "noise": "How far identical runs lie apart",
-    "cost": "What it all cost",
-    "profiles": "Profiles: eager, captured and compiled steps side by side",
-    "imported": "Published elsewhere, not measured here",
-    "contract": "Contract: what all arms have alike, and what differs",
-}
+TITLES = {name: title for name, (title, _) in TABLES.items()}
 VERDICT = "recommendation"
 MADE_AGAIN = "delete it, and Snakemake makes it again"
 # Columns of a table that the page reads itself, and those of them that hold numbers.

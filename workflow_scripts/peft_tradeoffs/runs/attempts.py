@@ -30,10 +30,20 @@ class Attempts:
     something else is damaged.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, confirm: Callable[[], None] = lambda: None) -> None:
-        """`confirm` is called before attempts.json is written; it raises LockLost if the run is another's by then."""
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        confirm: Callable[[], None] = lambda: None,
+        queued: slurm.Queued | None = None,
+    ) -> None:
+        """`confirm` is called before attempts.json is written; it raises LockLost if the run is another's by then.
+
+        `queued` is that of the process, which all of its runs share.
+        """
         self._path, self._status = folder / "attempts.json", folder / "status.json"
         self._fingerprint, self._confirm = fingerprint, confirm
+        self._queued = queued or slurm.Queued()
         self.damaged = False  # attempts.json, when this process began
         self._began_s = 0.0  # time.monotonic() then
         self._all: list[dict[str, Any]] = []
@@ -51,7 +61,7 @@ class Attempts:
         earlier = self._read()
         if earlier and earlier[-1]["reason"] is None:
             earlier[-1] |= {"reason": NO_WORD, **self._last_sign(earlier[-1])}
-        where = {"host": socket.gethostname(), "slurm": slurm.job(), "queued_s": slurm.queued_s()}
+        where = {"host": socket.gethostname(), "slurm": slurm.job(), "queued_s": self._queued.seconds()}
         where |= {"gpu_uuid": None, "gpu_name": None, "waited_s": 0.0}
         steps = {"first_step": None, "last_step": None, "stood_still_s": 0.0}
         when = {"started_at": now(), "ended_at": None, "elapsed_s": None}

@@ -143,6 +143,7 @@ class Job:
         self._apart_s = 0.0
         self._began = False  # its first run
         self._compiled = False  # in a run
+        self._queued = slurm.Queued()
 
     def train(self, runs: list[Run]) -> None:
         """Train those of the runs that are missing. Raises Interrupted if the process must end before that."""
@@ -226,7 +227,8 @@ class Job:
 
     def _directory(self, run: Run) -> RunDirectory:
         fingerprint = self.plan(run.seed, run.settings).fingerprint
-        return RunDirectory(run.folder, fingerprint, self._arguments.checkpoint_interval, self._interruption)
+        interval_s = self._arguments.checkpoint_interval
+        return RunDirectory(run.folder, fingerprint, interval_s, self._interruption, self._queued)
 
 
 def _read_manifest(model: Path) -> dict[str, Any]:

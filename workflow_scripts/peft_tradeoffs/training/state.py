@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core import files, seal, slurm
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.runs.attempts import Attempts
 from peft_tradeoffs.runs.interruption import Interruption
@@ -47,13 +47,19 @@ class RunDirectory:
     """
 
     def __init__(
-        self, path: Path, fingerprint: str, interval_s: float, interruption: Interruption | None = None
+        self,
+        path: Path,
+        fingerprint: str,
+        interval_s: float,
+        interruption: Interruption | None = None,
+        queued: slurm.Queued | None = None,
     ) -> None:
+        """`interruption` and `queued` are those of the process, which all of its runs share."""
         self.path = path
         self.fingerprint = fingerprint
         self.interruption = interruption or Interruption()
         self._state = path / "state"
-        self.attempts = Attempts(self._state, fingerprint, self.confirm)
+        self.attempts = Attempts(self._state, fingerprint, self.confirm, queued)
         self._checkpoint = self._state / "checkpoint.pt"
         self._summary = self._state / "summary.json"
         self._interval_s = interval_s
