@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import synthetic
 from peft_tradeoffs.core.code import fingerprint
-from peft_tradeoffs.core.quantities import ANYWHERE, RULES, UNREACHED, Quantity, with_metrics
+from peft_tradeoffs.core.quantities import ANYWHERE, RULES, UNREACHED, Missing, Quantity, with_metrics, without_missing
 from peft_tradeoffs.tasks.recorded import EVALUATION, QUANTITIES, evaluation_schema, summary_schema
 from tiny import REPOSITORY
 
@@ -124,3 +124,12 @@ def test_a_new_quantity_trains_anew_and_a_word_about_one_does_not(copy, tmp_path
     assert "How fast the fan turns." in (reworded / "schemas/summary.schema.json").read_text(encoding="utf-8")
     before, added, said = (fingerprint(tree / "workflow_scripts/train.py") for tree in (REPOSITORY, copy, reworded))
     assert before != added == said
+
+
+def test_what_is_missing_becomes_null_with_its_reason_and_nothing_else_does():
+    values, reasons = without_missing(
+        {"energy_J": Missing("no counter"), "oom_bytes": None, "steps": 0, "shared": False}
+    )
+    assert values == {"energy_J": None, "oom_bytes": None, "steps": 0, "shared": False}
+    assert reasons == {"energy_J": "no counter"}
+    assert not Missing("no counter")

@@ -5,6 +5,7 @@ import json
 import pynvml
 import pytest
 import recorded_nvml
+from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.measure.gpu import Clocks, Gpu
 from recorded_nvml import UUID, Device
 
@@ -68,11 +69,11 @@ def test_what_the_driver_refuses_is_null_with_its_reason(device):
 
 
 def test_without_a_gpu():
-    clocks = Clocks(None)
+    clocks = Clocks(Missing("no driver"))
     clocks.stop()
     totals = clocks.totals()
     assert totals["readings"] == 0 and totals["clock_event_reasons"] is None
     assert set(totals["reasons"].values()) == {"no stretch of training has ended"}
-    resumed = Clocks(None)
+    resumed = Clocks(Missing("no driver"))
     resumed.restore(totals)
     assert resumed.totals() == totals

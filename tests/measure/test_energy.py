@@ -5,6 +5,7 @@ import json
 import pynvml
 import pytest
 import recorded_nvml
+from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.measure import gpu as module
 from peft_tradeoffs.measure.gpu import NO_GPU, EnergyMeter, Gpu, IdlePower
 from recorded_nvml import MIB, OTHER_UUID, UUID, Device
@@ -40,11 +41,7 @@ def gpu(world) -> Gpu:
 
 
 def all_null(meter: EnergyMeter, reason: str) -> None:
-    values, reasons = meter.summary(100)
-    assert set(values) == {*module.KEYS, "idle_power_W"}
-    assert set(reasons) == set(values)
-    assert {values[key] for key in module.KEYS} == {None}
-    assert {reasons[key] for key in module.KEYS} == {reason}
+    assert meter.summary(100) == dict.fromkeys(module.KEYS, Missing(reason))
 
 
 def test_stretches_add_up_and_what_lies_between_does_not(world, gpu):
@@ -52,22 +49,19 @@ def test_stretches_add_up_and_what_lies_between_does_not(world, gpu):
     world.train(meter, 20, 300)
     world.go(100, 120)  # evaluation
     world.train(meter, 10, 600)
-    values, reasons = meter.summary(400, idle_power_W=72.5)
-    assert values == {
+    assert meter.summary(400) == {
         "energy_J": 12_000.0,
         "energy_J_per_sample": 30.0,
         "mean_power_W": 400.0,
         "energy_window_s": 30.0,
         "energy_window_short": False,
-        "idle_power_W": 72.5,
     }
-    assert reasons == {}
 
 
 def test_a_short_window_is_marked(world, gpu):
     meter = EnergyMeter(gpu)
     world.train(meter, 29.9, 300)
-    values, _ = meter.summary(1)
+    values = meter.summary(1)
     assert values["energy_window_short"] is True
     assert values["mean_power_W"] == pytest.approx(300)
 
@@ -81,19 +75,17 @@ def test_a_resumed_run_counts_its_earlier_attempts(world, gpu):
     second = EnergyMeter(gpu)
     second.restore(totals)
     world.train(second, 20, 100)
-    values, reasons = second.summary(1, idle_power_W=70.0)
+    values = second.summary(1)
     assert values["energy_J"] == 8000.0
     assert values["energy_window_s"] == 40.0
-    assert reasons == {}
 
 
 def test_an_attempt_with_nothing_left_to_train_keeps_the_energy(world, gpu):
     first = EnergyMeter(gpu)
     world.train(first, 20, 300)
-    second = EnergyMeter(None, "no driver")
+    second = EnergyMeter(Missing("no driver"))
     second.restore(first.totals())
-    values, _ = second.summary(1)
-    assert values["energy_J"] == 6000.0
+    assert second.summary(1)["energy_J"] == 6000.0
 
 
 def test_a_stretch_that_an_exception_left_open_does_not_count(world, gpu):
@@ -101,19 +93,18 @@ def test_a_stretch_that_an_exception_left_open_does_not_count(world, gpu):
     world.train(meter, 20, 300)
     meter.start()
     world.go(20, 300)
-    assert meter.summary(1)[0]["energy_J"] == 6000.0
+    assert meter.summary(1)["energy_J"] == 6000.0
 
 
 def test_on_a_cpu():
-    meter = EnergyMeter(None)
+    meter = EnergyMeter(NO_GPU)
     meter.start()
     meter.stop()
-    all_null(meter, NO_GPU)
-    assert meter.summary(100)[1]["idle_power_W"] == NO_GPU
+    all_null(meter, NO_GPU.reason)
 
 
 def test_a_gpu_that_nvml_does_not_have():
-    meter = EnergyMeter(None, "NVML, nvmlInit: Driver Not Loaded")
+    meter = EnergyMeter(Missing("NVML, nvmlInit: Driver Not Loaded"))
     meter.start()
     meter.stop()
     all_null(meter, "NVML, nvmlInit: Driver Not Loaded")
@@ -140,18 +131,18 @@ def test_on_a_card_in_mig_mode_that_cuda_gave_by_the_cards_uuid(world, gpu, mode
     world.train(meter, 40, 300)
     reason = "MIG mode is on: the energy counter is the whole card's, not this job's instance's"
     if whole:
-        assert meter.summary(1)[0]["energy_J"] == 12_000.0
-        assert idle.finish(gpu) == (300.0, None)
+        assert meter.summary(1)["energy_J"] == 12_000.0
+        assert idle.finish(gpu) == 300.0
     else:
         all_null(meter, reason)
-        assert idle.finish(gpu) == (None, reason)
+        assert idle.finish(gpu) == Missing(reason)
 
 
 def test_a_card_that_knows_no_mig_has_its_energy(world, gpu):
     world.device.refused["nvmlDeviceGetMigMode"] = pynvml.NVML_ERROR_NOT_SUPPORTED
     meter = EnergyMeter(gpu)
     world.train(meter, 40, 300)
-    assert meter.summary(1)[0]["energy_J"] == 12_000.0
+    assert meter.summary(1)["energy_J"] == 12_000.0
 
 
 def test_a_counter_that_fails_midway_gives_no_part_of_the_energy(world, gpu):
@@ -162,14 +153,13 @@ def test_a_counter_that_fails_midway_gives_no_part_of_the_energy(world, gpu):
     meter.stop()
     world.device.refused.clear()
     world.train(meter, 20, 300)
-    values, reasons = meter.summary(1)
-    assert values["energy_J"] is None
-    assert reasons["energy_J"].startswith("measured in a part of the run only: no energy counter")
-    assert reasons["energy_J"].endswith("GPU is lost")
+    missing = meter.summary(1)["energy_J"]
+    assert missing.reason.startswith("measured in a part of the run only: no energy counter")
+    assert missing.reason.endswith("GPU is lost")
 
 
 def test_an_attempt_that_was_not_measured_spoils_the_run(world, gpu):
-    first = EnergyMeter(None, "no driver")
+    first = EnergyMeter(Missing("no driver"))
     first.start()
     first.stop()
     second = EnergyMeter(gpu)
@@ -199,7 +189,7 @@ def test_a_last_stretch_shorter_than_the_counters_tick_spoils_nothing(world, gpu
     meter = EnergyMeter(gpu)
     world.train(meter, 40, 300)
     world.train(meter, 0.05, 0)
-    assert meter.summary(1)[0]["energy_J"] == 12_000.0
+    assert meter.summary(1)["energy_J"] == 12_000.0
 
 
 def test_a_counter_that_stood_still_in_one_stretch(world, gpu):
@@ -219,15 +209,15 @@ def test_nothing_was_trained(world, gpu):
     all_null(EnergyMeter(gpu), "no stretch of training was measured")
     meter = EnergyMeter(gpu)
     world.train(meter, 40, 300)
-    values, reasons = meter.summary(0, idle_power_W=70.0)
+    values = meter.summary(0)
     assert values["energy_J"] == 12_000.0
-    assert reasons == {"energy_J_per_sample": "no sample was trained on"}
+    assert values["energy_J_per_sample"] == Missing("no sample was trained on")
 
 
 def test_idle_power_of_the_gpu_that_is_used(world, gpu):
     idle = IdlePower()
     world.go(8, 72.5)
-    assert idle.finish(gpu) == (72.5, None)
+    assert idle.finish(gpu) == 72.5
 
 
 @pytest.mark.parametrize(
@@ -240,7 +230,7 @@ def test_idle_power_of_the_gpu_that_is_used(world, gpu):
 def test_idle_power_that_cannot_be_told(world, gpu, seconds, watts, reason):
     idle = IdlePower()
     world.go(seconds, watts)
-    assert idle.finish(gpu) == (None, reason)
+    assert idle.finish(gpu) == Missing(reason)
 
 
 @pytest.mark.parametrize("when", ["first", "last"])
@@ -249,24 +239,20 @@ def test_a_gpu_in_use_is_not_idle(world, gpu, when):
     idle = IdlePower()
     world.go(8, 72)
     world.device.processes = [(77, MIB)] if when == "last" else []
-    assert idle.finish(gpu) == (None, "another process was on the GPU")
+    assert idle.finish(gpu) == Missing("another process was on the GPU")
 
 
 def test_idle_power_where_processes_are_not_listed(world, gpu):
     world.device.refused["nvmlDeviceGetComputeRunningProcesses"] = pynvml.NVML_ERROR_NO_PERMISSION
     idle = IdlePower()
     world.go(8, 72)
-    watts, reason = idle.finish(gpu)
-    assert watts is None
-    assert reason.startswith("whether the GPU was idle is not known")
+    assert idle.finish(gpu).reason.startswith("whether the GPU was idle is not known")
 
 
 def test_idle_power_without_a_counter_or_a_first_reading(world, gpu):
     world.nvml.refused["nvmlInit"] = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
     idle = IdlePower()
     world.go(8, 72)
-    assert idle.finish(gpu) == (None, "NVML, nvmlInit: Driver Not Loaded")
+    assert idle.finish(gpu) == Missing("NVML, nvmlInit: Driver Not Loaded")
     world.device.refused["nvmlDeviceGetTotalEnergyConsumption"] = pynvml.NVML_ERROR_NOT_SUPPORTED
-    watts, reason = IdlePower().finish(gpu)
-    assert watts is None
-    assert reason.startswith("no energy counter")
+    assert IdlePower().finish(gpu).reason.startswith("no energy counter")

@@ -11,6 +11,7 @@ import recorded_nvml
 import tiny
 import torch
 from peft_tradeoffs.core import slurm
+from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.gpu import Gpu
 from peft_tradeoffs.runs.attempts import queue_s, wall_s
@@ -45,7 +46,7 @@ def test_a_gpu(on_a_gpu, monkeypatch):
 
 def test_a_gpu_that_nvml_does_not_have(on_a_gpu, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = environment.describe("cuda", 4, None, "no driver")
+    found = environment.describe("cuda", 4, Missing("no driver"))
     assert found["gpu"] == {"reasons": {"gpu": "no driver"}}
     assert found["cuda_visible_devices"] is None
 

@@ -13,6 +13,7 @@ import recorded_nvml
 import tiny
 import torch
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.measure import gpu
 from peft_tradeoffs.measure.gpu import Gpu, Isolation, Unavailable, check_alone, new_pids
 from recorded_nvml import MIB, MIG_UUID, OTHER_UUID, OWN_BYTES, UUID, Device
@@ -57,23 +58,21 @@ def test_a_uuid_with_or_without_its_prefix(nvml, uuid):
 def test_a_uuid_that_nvml_does_not_have(nvml):
     with pytest.raises(Unavailable, match=rf"no GPU and no MIG instance of UUID {MIG_UUID} .*Not Found"):
         Gpu(MIG_UUID)
-    found, reason = Gpu.find(MIG_UUID)
-    assert found is None
-    assert MIG_UUID in reason
+    found = Gpu.find(MIG_UUID)
+    assert not found and MIG_UUID in found.reason
 
 
 def test_without_a_driver(nvml):
     nvml.refused["nvmlInit"] = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
-    assert Gpu.find(UUID) == (None, "NVML, nvmlInit: NVML Shared Library Not Found")
+    assert Gpu.find(UUID) == Missing("NVML, nvmlInit: NVML Shared Library Not Found")
     with pytest.raises(Unavailable):
         gpu.machine_gpus()
 
 
 def test_without_pynvml(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    found, reason = Gpu.find(UUID)
-    assert found is None
-    assert reason.startswith("nvidia-ml-py is not installed")
+    found = Gpu.find(UUID)
+    assert not found and found.reason.startswith("nvidia-ml-py is not installed")
 
 
 def test_gpus_that_may_not_be_asked_are_left_out(nvml):
@@ -82,23 +81,20 @@ def test_gpus_that_may_not_be_asked_are_left_out(nvml):
 
 
 def test_energy(nvml, device):
-    assert Gpu(UUID).energy_J() == (16_966.932, None)
+    assert Gpu(UUID).energy_J() == 16_966.932
     device.refused["nvmlDeviceGetTotalEnergyConsumption"] = pynvml.NVML_ERROR_NOT_SUPPORTED
-    energy_J, reason = Gpu(UUID).energy_J()
-    assert energy_J is None
-    assert reason.startswith("no energy counter")
-    assert reason.endswith("Not Supported")
+    energy_J = Gpu(UUID).energy_J()
+    assert energy_J.reason.startswith("no energy counter")
+    assert energy_J.reason.endswith("Not Supported")
 
 
 def test_processes(nvml, device):
     assert Gpu(UUID).processes() == []
     device.processes = [(904, OWN_BYTES), (17, None)]
     assert Gpu(UUID).processes() == [(904, 612.0), (17, None)]
-    assert Gpu(UUID).process_MiB(904) == (612.0, None)
-    assert Gpu(UUID).process_MiB(17) == (None, "the driver lists this process without its memory")
-    size, reason = Gpu(UUID).process_MiB(5)
-    assert size is None
-    assert "does not list this process" in reason
+    assert Gpu(UUID).process_MiB(904) == 612.0
+    assert Gpu(UUID).process_MiB(17) == Missing("the driver lists this process without its memory")
+    assert "does not list this process" in Gpu(UUID).process_MiB(5).reason
 
 
 def test_a_process_listed_twice_counts_once_with_all_its_memory(nvml, device):
@@ -182,7 +178,7 @@ def test_a_mig_instance_has_memory_of_its_own_and_no_energy(nvml, device):
     instance.processes, device.processes = [(904, OWN_BYTES)], [(904, OWN_BYTES), (5, MIB)]
     found = Gpu(MIG_UUID)
     assert found.uuid == f"MIG-{MIG_UUID}"
-    assert found.energy_J() == (None, "MIG instance: the energy counter is the whole card's")
+    assert found.energy_J() == Missing("MIG instance: the energy counter is the whole card's")
     assert found.processes() == [(904, 612.0)]
     facts = found.facts()
     assert facts["reasons"] == {}
@@ -247,27 +243,27 @@ def test_which_process_is_ours(nvml, device, before, after, own):
 
 
 def test_a_job_alone_in_a_container(nvml, device):
-    watch = Isolation(Gpu(UUID), None, allow_shared=False)
+    watch = Isolation(Gpu(UUID), allow_shared=False)
     device.processes = [(904, OWN_BYTES)]
     watch.context_made()
-    assert watch.process_MiB() == (612.0, None)
-    assert watch.shared() == (False, None)
+    assert watch.process_MiB() == 612.0
+    assert watch.shared() is False
     assert watch.others() == []
 
 
 def test_a_process_that_is_leaving_is_waited_for(nvml, device, monkeypatch):
     device.processes = [(STRANGER, 300 * MIB)]
     monkeypatch.setattr(gpu.time, "sleep", lambda seconds: device.processes.clear())
-    watch = Isolation(Gpu(UUID), None, allow_shared=False, patience_s=10.0)
+    watch = Isolation(Gpu(UUID), allow_shared=False, patience_s=10.0)
     assert watch.others() == []
     device.processes = [(STRANGER, 300 * MIB)]
     monkeypatch.setattr(gpu.time, "sleep", lambda seconds: None)
     with pytest.raises(InputError, match=f"pid {STRANGER}"):
-        Isolation(Gpu(UUID), None, allow_shared=False, patience_s=0.2)
+        Isolation(Gpu(UUID), allow_shared=False, patience_s=0.2)
 
 
 def test_a_training_stretch_that_another_process_joined_is_an_error_at_its_end(nvml, device):
-    watch = Isolation(Gpu(UUID), None, allow_shared=False)
+    watch = Isolation(Gpu(UUID), allow_shared=False)
     device.processes = [(os.getpid(), OWN_BYTES)]
     watch.context_made()
     watch.begin()
@@ -279,23 +275,23 @@ def test_a_training_stretch_that_another_process_joined_is_an_error_at_its_end(n
 
 def test_a_resumed_run_keeps_whom_it_met_and_the_next_seed_does_not(nvml, device):
     device.processes = [(STRANGER, 300 * MIB)]
-    watch = Isolation(Gpu(UUID), None, allow_shared=True)
+    watch = Isolation(Gpu(UUID), allow_shared=True)
     totals = watch.totals()
     device.processes = []
     watch.begin()
     assert watch.others() == []
     watch.restore(totals)
-    assert watch.shared() == (True, None) and watch.others()[0]["pid"] == STRANGER
+    assert watch.shared() is True and watch.others()[0]["pid"] == STRANGER
 
 
 def test_a_busy_gpu_is_refused_before_a_context_is_made(nvml, device):
     device.processes = [(STRANGER, MIB)]
     with pytest.raises(InputError, match=f"pid {STRANGER}"):
-        Isolation(Gpu(UUID), None, allow_shared=False)
+        Isolation(Gpu(UUID), allow_shared=False)
 
 
 def test_a_process_that_comes_later_is_found(nvml, device):
-    watch = Isolation(Gpu(UUID), None, allow_shared=False)
+    watch = Isolation(Gpu(UUID), allow_shared=False)
     device.processes = [(os.getpid(), OWN_BYTES)]
     watch.context_made()
     device.processes.append((STRANGER, MIB))
@@ -305,38 +301,35 @@ def test_a_process_that_comes_later_is_found(nvml, device):
 
 def test_an_allowed_process_stays_recorded_after_it_left(nvml, device):
     device.processes = [(STRANGER, MIB)]
-    watch = Isolation(Gpu(UUID), None, allow_shared=True)
+    watch = Isolation(Gpu(UUID), allow_shared=True)
     device.processes = [(STRANGER, MIB), (904, OWN_BYTES)]
     watch.context_made()
     device.processes = [(904, OWN_BYTES)]
     watch.check()
-    assert watch.shared() == (True, None)
+    assert watch.shared() is True
     assert [other["pid"] for other in watch.others()] == [STRANGER]
-    assert watch.process_MiB() == (612.0, None)
+    assert watch.process_MiB() == 612.0
 
 
 def test_a_driver_that_hides_this_process_may_hide_others(nvml):
-    watch = Isolation(Gpu(UUID), None, allow_shared=False)
+    watch = Isolation(Gpu(UUID), allow_shared=False)
     watch.context_made()
-    assert watch.shared() == (None, gpu.HIDDEN)
-    size, reason = watch.process_MiB()
-    assert size is None
-    assert "does not list" in reason
+    assert watch.shared() == Missing(gpu.HIDDEN)
+    assert "does not list" in watch.process_MiB().reason
 
 
 def test_a_driver_that_lists_no_processes(nvml, device):
     device.refused["nvmlDeviceGetComputeRunningProcesses"] = pynvml.NVML_ERROR_NOT_SUPPORTED
-    watch = Isolation(Gpu(UUID), None, allow_shared=False)
+    watch = Isolation(Gpu(UUID), allow_shared=False)
     watch.context_made()
-    for value, reason in (watch.shared(), watch.process_MiB()):
-        assert value is None
-        assert reason.endswith("Not Supported")
+    for missing in (watch.shared(), watch.process_MiB()):
+        assert missing.reason.endswith("Not Supported")
 
 
 def test_isolation_without_nvml():
-    watch = Isolation(None, "no driver", allow_shared=False)
+    watch = Isolation(Missing("no driver"), allow_shared=False)
     watch.context_made()
-    assert watch.shared() == watch.process_MiB() == (None, "no driver")
+    assert watch.shared() == watch.process_MiB() == Missing("no driver")
 
 
 # the real NVML; in a process of its own, which has no CUDA context at first
@@ -349,13 +342,13 @@ import torch
 found = gpu.Gpu(0)
 uuids = gpu.visible_uuids()
 before = found.processes()
-watch = gpu.Isolation(found, None, allow_shared=True)
-start_J, _ = found.energy_J()
+watch = gpu.Isolation(found, allow_shared=True)
+start_J = found.energy_J()
 x = torch.zeros(2**27, device="cuda")  # 512 MiB
 torch.cuda.synchronize()
 watch.context_made()
 time.sleep(2)
-end_J, _ = found.energy_J()
+end_J = found.energy_J()
 print(json.dumps({"first": first.get(found.uuid, before), "before": before, "uuids": uuids, "uuid": found.uuid,
     "J": end_J - start_J, "facts": found.facts(), "MiB": watch.process_MiB(), "shared": watch.shared()}))
 """
@@ -375,7 +368,7 @@ def test_the_real_nvml():
     assert found["before"] == found["first"]  # reading the UUID makes no context
     assert found["uuid"] == f"GPU-{found['uuids'][0]}"
     assert found["J"] > 5
-    assert found["MiB"][0] > 512
-    assert found["shared"] == [bool(found["before"]), None]
+    assert found["MiB"] > 512
+    assert found["shared"] == bool(found["before"])
     assert set(found["facts"]["reasons"]) <= {"mig_mode"}  # not every card knows MIG
     assert found["facts"]["name"] == torch.cuda.get_device_name(0)

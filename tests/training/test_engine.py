@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.phases import Phases, step_percentiles
 from peft_tradeoffs.tasks import metrics
@@ -452,27 +453,25 @@ def test_a_run_that_falls_back_on_its_way_has_no_rates_of_two_engines(monkeypatc
     progress = mixed.progress
     assert (mixed.engine, progress.captured_steps) == ("eager", 2 * progress.step // 8)
     assert progress.engine_reason == "capture failed: CUDA out of memory. Tried to allocate 2.00 GiB."
-    assert summary._training(mixed)[0]["capture_s"] == 1.5
-    values, why = summary._of_two_engines(progress)
-    assert set(values) == set(why) == set(summary.OF_ONE_ENGINE) and set(values.values()) == {None}
-    assert why["samples_per_s"] == "steps of two engines: 14 captured, the others eager"
-    assert summary._of_two_engines(eager.progress) == ({}, {})
+    assert summary._training(mixed)["capture_s"] == 1.5
+    missing = Missing("steps of two engines: 14 captured, the others eager")
+    assert summary._of_two_engines(progress) == dict.fromkeys(summary.OF_ONE_ENGINE, missing)
+    assert summary._of_two_engines(eager.progress) == {}
 
 
 def test_compilation_is_the_seeds_that_paid_it():
     progress = engine.Progress(compile_s=61.0)
-    assert summary._compiling(progress, True, compiled_before=False) == ({"compile_s": 61.0}, {})
-    assert summary._compiling(progress, True, compiled_before=True)[0] == {}
-    assert summary._compiling(engine.Progress(), False, False) == ({}, {"compile_s": "compile was off"})
+    assert summary._compiling(progress, True, compiled_before=False) == 61.0
+    assert not summary._compiling(progress, True, compiled_before=True)
+    assert summary._compiling(engine.Progress(), False, False) == Missing("compile was off")
 
 
 def test_percentiles_leave_out_the_first_steps_and_want_enough():
     steps = [9.0] * 20 + [0.001 * i for i in range(1, 102)]
-    found, reasons = step_percentiles(steps)
+    found = step_percentiles(steps)
     assert found["step_p50_ms"] == pytest.approx(51) and found["step_p99_ms"] == pytest.approx(100)
-    assert not reasons
-    few, reasons = step_percentiles(steps[:39])
-    assert set(few.values()) == {None} and "39 steps" in reasons["step_p95_ms"]
+    (few,) = set(step_percentiles(steps[:39]).values())
+    assert "39 steps" in few.reason
 
 
 def test_peaks_of_one_phase_do_not_show_in_another():
@@ -484,11 +483,11 @@ def test_peaks_of_one_phase_do_not_show_in_another():
     del more
     phases.switch("evaluate")
     phases.switch(None)
-    peaks, reasons = phases.summary()
+    peaks = phases.summary()
     assert 190 < peaks["train_peak_rss_MiB"] - peaks["evaluate_peak_rss_MiB"] < 230, held.size
     assert 190 < peaks["train_peak_rss_MiB"] - peaks["load_peak_rss_MiB"] < 230
-    assert peaks["save_peak_rss_MiB"] is None and reasons["save_peak_rss_MiB"] == "not reached"
-    assert reasons["train_peak_allocated_MiB"] == "the run was on a CPU"
+    assert peaks["save_peak_rss_MiB"] == Missing("not reached")
+    assert peaks["train_peak_allocated_MiB"] == Missing("the run was on a CPU")
 
 
 def test_classification_metrics_by_hand():

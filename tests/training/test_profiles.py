@@ -15,6 +15,7 @@ from peft_tradeoffs.core.code import dependencies
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure import traces
 from peft_tradeoffs.measure.devices import Device
+from peft_tradeoffs.measure.gpu import NO_GPU
 from peft_tradeoffs.measure.traces import CATEGORIES, MIB, Held, engine_row, kernel_rows, operator_rows, timeline
 from peft_tradeoffs.report.profiles import index_frame, index_text, operators_text
 from peft_tradeoffs.training import methods, profiling
@@ -352,7 +353,7 @@ def test_an_engine_that_cannot_is_a_row_that_says_why(profiled, tmp_path, monkey
     results = profiled / "results"
     settings = json.loads((results / "profiles/reviews/tiny/full/env.json").read_text())["settings"]
     manifest = json.loads((results / "models/tiny.json").read_text())
-    device = Device(CPU, None, "no GPU", None, None, None, 0.0)
+    device = Device(CPU, NO_GPU, None, NO_GPU, 0.0)
     arm = profiling.ArmProfile(plan(settings, results, manifest), device, COUNTS)
     arm.add(engine, tmp_path)
     arm.write(tmp_path, {}, 1)

@@ -5,7 +5,7 @@ schemas, tables, page and exports read that. A run knows its keys from schemas/s
 write_schemas.py makes from here: a better word here retrains nothing, a new quantity trains every run anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -41,6 +41,22 @@ PEAKS = ("peak_allocated", "peak_reserved", "process", "peak_rss")
 PARTS = ("weights", "gradients", "optimizer", "activations")  # of memory, as it is drawn
 SPLITS = ("validation", "test", "heldout")  # that are evaluated
 PERCENTILES = (50, 95, 99)  # of a step
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What stands where there is no value: why. It is false."""
+
+    reason: str
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+def without_missing(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values, None for each that is missing, and the reasons of those by key."""
+    reasons = {key: value.reason for key, value in values.items() if isinstance(value, Missing)}
+    return {key: None if key in reasons else value for key, value in values.items()}, reasons
 
 
 @dataclass(frozen=True, eq=False)

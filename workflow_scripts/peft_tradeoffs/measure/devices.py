@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.measure import lease
 from peft_tradeoffs.measure.gpu import NO_GPU, EnergyMeter, Gpu, IdlePower, Isolation, Unavailable, visible_uuids
 
@@ -29,16 +30,14 @@ class Device:
     """A device, and what NVML knows of it."""
 
     torch: torch.device
-    gpu: Gpu | None
-    no_gpu: str | None  # why NVML knows nothing
+    gpu: Gpu | Missing
     isolation: Isolation
-    idle_power_W: float | None
-    no_idle_power: str | None
+    idle_power_W: float | Missing
     waited_s: float  # for other jobs to leave it
 
     def energy_meter(self) -> EnergyMeter:
         """A meter for one run."""
-        return EnergyMeter(self.gpu, self.no_gpu)
+        return EnergyMeter(self.gpu)
 
 
 def open_device(
@@ -53,7 +52,7 @@ def open_device(
     without a GPU, or one that others use than our jobs.
     """
     if kind == "cpu":
-        return Device(torch.device("cpu"), None, NO_GPU, Isolation(None, NO_GPU, allow_shared), None, NO_GPU, 0.0)
+        return Device(torch.device("cpu"), NO_GPU, Isolation(NO_GPU, allow_shared), NO_GPU, 0.0)
     if not torch.cuda.is_available():
         raise InputError(
             "config key training.device: cuda, but torch sees no GPU (CUDA_VISIBLE_DEVICES, driver, or a CPU "
@@ -62,19 +61,21 @@ def open_device(
     began = time.monotonic()
     with waiting or contextlib.nullcontext():
         held = lease.acquire(visible_uuids(), in_use=_in_use)  # until the process ends
-        gpu, no_gpu = Gpu.find(held.index)
-        isolation = Isolation(gpu, no_gpu, allow_shared, patience_s=LEAVING_S)
+        gpu = Gpu.find(held.index)
+        isolation = Isolation(gpu, allow_shared, patience_s=LEAVING_S)
     waited_s = time.monotonic() - began
-    idle_power_W, no_idle_power = (None, no_gpu)
+    idle_power_W: float | Missing
     if waited_s > WAITED_S:
-        no_idle_power = "another job of this workflow was on the GPU while this one started"
-    elif gpu is not None and idle is not None:
-        idle_power_W, no_idle_power = idle.finish(gpu)
+        idle_power_W = Missing("another job of this workflow was on the GPU while this one started")
+    elif gpu:
+        idle_power_W = idle.finish(gpu) if idle else Missing("not taken")
+    else:
+        idle_power_W = gpu
     torch.cuda.set_device(held.index)  # makes the context, as does the first tensor
     torch.zeros(1, device="cuda")
     isolation.context_made()
     where = torch.device("cuda", held.index)
-    return Device(where, gpu, no_gpu, isolation, idle_power_W, no_idle_power, waited_s)
+    return Device(where, gpu, isolation, idle_power_W, waited_s)
 
 
 def free_memory(device: torch.device) -> None:
@@ -96,9 +97,9 @@ def requested_bytes() -> int:
 
 def _in_use(index: int) -> bool:
     """Whether a process is on the GPU that torch calls so, or NVML cannot tell."""
-    gpu, _ = Gpu.find(index)
+    gpu = Gpu.find(index)
     try:
-        return gpu is None or bool(gpu.processes())
+        return not gpu or bool(gpu.processes())
     except Unavailable:
         return True
 

@@ -10,8 +10,10 @@ from typing import Any
 
 from peft_tradeoffs.core import slurm
 from peft_tradeoffs.core.layout import REPOSITORY
-from peft_tradeoffs.core.quantities import LIBRARIES
+from peft_tradeoffs.core.quantities import LIBRARIES, Missing
 from peft_tradeoffs.measure.gpu import Gpu
+
+NOT_ASKED = Missing("NVML was not asked")
 
 
 def versions() -> dict[str, str | None]:
@@ -25,11 +27,8 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def describe(device: str, threads: int, gpu: Gpu | None = None, gpu_reason: str | None = None) -> dict[str, Any]:
-    """Machine, versions and code of this process, for env.json; on a GPU its state now and what decides CUDA's results.
-
-    `gpu_reason`: why there is no `gpu`, where NVML does not have the device.
-    """
+def describe(device: str, threads: int, gpu: Gpu | Missing = NOT_ASKED) -> dict[str, Any]:
+    """Machine, versions and code of this process, for env.json; on a GPU what decides its results."""
     return {
         "versions": versions(),
         "python": platform.python_version(),
@@ -41,17 +40,17 @@ def describe(device: str, threads: int, gpu: Gpu | None = None, gpu_reason: str 
         "threads": threads,
         "device": device,
         "device_name": device_name(device),
-        **({} if device == "cpu" else cuda(gpu, gpu_reason)),
+        **({} if device == "cpu" else cuda(gpu)),
         "git": git_state(),
     }
 
 
-def cuda(gpu: Gpu | None, gpu_reason: str | None = None) -> dict[str, Any]:
+def cuda(gpu: Gpu | Missing) -> dict[str, Any]:
     """The GPU's facts, versions and flags that a CPU run does not have."""
     import torch
 
     return {
-        "gpu": gpu.facts() if gpu else {"reasons": {"gpu": gpu_reason or "NVML was not asked"}},
+        "gpu": gpu.facts() if gpu else {"reasons": {"gpu": gpu.reason}},
         "cuda_runtime_version": torch.version.cuda,
         "cudnn_version": torch.backends.cudnn.version(),
         "flags": flags(),

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType
-from typing import Any
+from typing import Any, final
 
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.quantities import Missing
 
 MIB = 2**20
 CLOCK_EVENT_REASONS = {  # bits of nvmlDeviceGetCurrentClocksEventReasons, as nvidia-smi names them
@@ -24,6 +25,7 @@ CLOCK_EVENT_REASONS = {  # bits of nvmlDeviceGetCurrentClocksEventReasons, as nv
     0x200: "board_limit",
     0x400: "reliability",
 }
+UNLISTED = "NVML does not list this process (a container's process ids?)"
 COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
 
 
@@ -31,6 +33,7 @@ class Unavailable(Exception):
     """NVML cannot answer; the message is a reason for `null_reasons`."""
 
 
+@final
 class Gpu:
     """A GPU, or a MIG instance of one, found in NVML by its UUID.
 
@@ -59,12 +62,12 @@ class Gpu:
             self._card = self._call("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", self._handle)
 
     @classmethod
-    def find(cls, device: int | str) -> tuple["Gpu | None", str | None]:
-        """The GPU, or None and why NVML does not have it."""
+    def find(cls, device: int | str) -> "Gpu | Missing":
+        """The GPU, or why NVML does not have it."""
         try:
-            return cls(device), None
+            return cls(device)
         except Unavailable as error:
-            return None, str(error)
+            return Missing(str(error))
 
     @property
     def name(self) -> str:
@@ -72,16 +75,16 @@ class Gpu:
         name: str = self._call("nvmlDeviceGetName", self._card)
         return name
 
-    def energy_J(self) -> tuple[float | None, str | None]:
-        """Energy since the driver was loaded, which moves every 100 ms; or None and why."""
+    def energy_J(self) -> float | Missing:
+        """Energy since the driver was loaded, which moves every 100 ms."""
         if self.is_mig:
-            return None, "MIG instance: the energy counter is the whole card's"
+            return Missing("MIG instance: the energy counter is the whole card's")
         if self._is_split():  # CUDA may name a card and compute on an instance of it
-            return None, "MIG mode is on: the energy counter is the whole card's, not this job's instance's"
+            return Missing("MIG mode is on: the energy counter is the whole card's, not this job's instance's")
         try:
-            return self._call("nvmlDeviceGetTotalEnergyConsumption", self._handle) / 1000, None
+            return float(self._call("nvmlDeviceGetTotalEnergyConsumption", self._handle) / 1000)
         except Unavailable as error:
-            return None, f"no energy counter: {error}"
+            return Missing(f"no energy counter: {error}")
 
     def processes(self) -> list[tuple[int, float | None]]:
         """Process id and MiB (None where the driver keeps it back) of each process with a CUDA context here.
@@ -96,15 +99,16 @@ class Gpu:
             found[process.pid] = None if size is None or known is None else known + size
         return list(found.items())
 
-    def process_MiB(self, pid: int) -> tuple[float | None, str | None]:
-        """Memory that the driver counts for a process (context, kernels and all allocations); or None and why."""
+    def process_MiB(self, pid: int) -> float | Missing:
+        """Memory that the driver counts for a process: context, kernels and all allocations."""
         try:
             sizes = dict(self.processes())
         except Unavailable as error:
-            return None, str(error)
+            return Missing(str(error))
         if pid not in sizes:
-            return None, "NVML does not list this process (a container's process ids?)"
-        return sizes[pid], None if sizes[pid] is not None else "the driver lists this process without its memory"
+            return Missing(UNLISTED)
+        size = sizes[pid]
+        return Missing("the driver lists this process without its memory") if size is None else size
 
     def facts(self) -> dict[str, Any]:
         """What decides the GPU's speed, as it is now, for env.json; a value that the driver refuses is None.
@@ -223,7 +227,7 @@ NO_READING = "no stretch of training has ended"
 class Clocks:
     """A meter of the training phase: reads the clocks at the end of every stretch, before the GPU slows down again."""
 
-    def __init__(self, gpu: Gpu | None) -> None:
+    def __init__(self, gpu: Gpu | Missing) -> None:
         self._gpu = gpu
         self._lowest: dict[str, float] = {}
         self._events: set[str] | None = None
@@ -235,7 +239,7 @@ class Clocks:
 
     def stop(self) -> None:
         """Read the clocks. The caller has just synchronised the device."""
-        if self._gpu is None:
+        if not self._gpu:
             return
         facts = self._gpu.facts()
         self.restore(
@@ -283,13 +287,12 @@ class Isolation:
     another process has disturbed.
     """
 
-    def __init__(self, gpu: Gpu | None, reason: str | None, allow_shared: bool, patience_s: float = 0.0) -> None:
-        """`reason`: why there is no `gpu`. Raises InputError if another process is there and that is not allowed.
+    def __init__(self, gpu: Gpu | Missing, allow_shared: bool, patience_s: float = 0.0) -> None:
+        """Raises InputError if another process is there and that is not allowed.
 
         `patience_s`: how long that may be a process that is leaving.
         """
-        self._gpu = gpu
-        self._reason = reason
+        self._gpu = gpu  # missing too once NVML does not list its processes
         self._allow_shared = allow_shared
         self._others: dict[int, dict[str, Any]] = {}
         self._own: set[int] | None = None
@@ -306,11 +309,11 @@ class Isolation:
 
     def context_made(self) -> None:
         """Learn which process id is this job's: call it once, as soon as the job has its CUDA context."""
-        if self._gpu is not None and self._reason is None:
+        if self._gpu:
             try:
                 self._own = new_pids(self._gpu, self._before)
             except Unavailable as error:
-                self._reason = str(error)
+                self._gpu = Missing(str(error))
         self.check()
 
     def begin(self) -> None:
@@ -336,12 +339,12 @@ class Isolation:
 
     def check(self) -> None:
         """Look who is on the GPU now; raises InputError for another process, unless that is allowed."""
-        if self._gpu is None or self._reason is not None:
+        if not self._gpu:
             return
         try:
             found = check_alone(self._gpu, self._own or set(), self._allow_shared)
         except Unavailable as error:
-            self._reason = str(error)
+            self._gpu = Missing(str(error))
             return
         if self._own is None:
             self._before = {other["pid"] for other in found}
@@ -351,19 +354,20 @@ class Isolation:
         """Process id, MiB and command of every other process that a check has seen, for env.json."""
         return list(self._others.values())
 
-    def shared(self) -> tuple[bool | None, str | None]:
-        """Whether a check has seen another process; None and why where NVML cannot tell."""
+    def shared(self) -> bool | Missing:
+        """Whether a check has seen another process."""
         if self._others:
-            return True, None
-        reason = self._reason or (HIDDEN if self._own == set() else None)
-        return (False, None) if reason is None else (None, reason)
+            return True
+        if not self._gpu:
+            return self._gpu
+        return Missing(HIDDEN) if self._own == set() else False
 
-    def process_MiB(self) -> tuple[float | None, str | None]:
-        """Memory that the driver counts for this job now; or None and why."""
-        if self._gpu is None or self._reason is not None:
-            return None, self._reason
+    def process_MiB(self) -> float | Missing:
+        """Memory that the driver counts for this job now."""
+        if not self._gpu:
+            return self._gpu
         if not self._own:
-            return None, "NVML does not list this process (a container's process ids?)"
+            return Missing(UNLISTED)
         return self._gpu.process_MiB(*self._own)
 
 
@@ -411,7 +415,7 @@ def _command(pid: int) -> str | None:
         return None
 
 
-NO_GPU = "no GPU: the processor's energy is not measured"
+NO_GPU = Missing("no GPU: the processor's energy is not measured")
 SHORT_S = 30.0  # a shorter window is marked: the counter moves every 0.1 s and power takes seconds to settle
 STILL_S = 1.0  # a counter that moves every 0.1 s and stands still for so long does not work
 IDLE_S = 1.0  # least time over which idle power is taken
@@ -424,10 +428,8 @@ class EnergyMeter:
     The caller has synchronised the device at both ends. A stretch that an exception leaves open does not count.
     """
 
-    def __init__(self, gpu: Gpu | None, reason: str | None = None) -> None:
-        """`reason`: why there is no `gpu`."""
+    def __init__(self, gpu: Gpu | Missing) -> None:
         self._gpu = gpu
-        self._no_gpu = reason or NO_GPU
         self._energy_J = 0.0
         self._window_s = 0.0
         self._reason: str | None = None
@@ -462,38 +464,25 @@ class EnergyMeter:
         if totals["energy_reason"] is not None:
             self._fail(totals["energy_reason"])
 
-    def summary(
-        self, samples: int, idle_power_W: float | None = None, idle_reason: str | None = None
-    ) -> tuple[dict[str, Any], dict[str, str]]:
-        """The summary's energy keys, None where not measured, and why.
-
-        `samples` were trained on in the stretches. `idle_power_W`, `idle_reason`: what IdlePower gave.
-        """
-        reason = self._reason
-        if reason is None and self._energy_J == 0:
-            reason = self._no_gpu if self._gpu is None else self._still()
-        values: dict[str, Any] = dict.fromkeys(KEYS)
-        reasons = dict.fromkeys(KEYS, reason) if reason else {}
-        if reason is None:
-            values |= {
-                "energy_J": self._energy_J,
-                "energy_J_per_sample": self._energy_J / samples if samples else None,
-                "mean_power_W": self._energy_J / self._window_s,
-                "energy_window_s": self._window_s,
-                "energy_window_short": self._window_s < SHORT_S,
-            }
-            if not samples:
-                reasons["energy_J_per_sample"] = "no sample was trained on"
-        values["idle_power_W"] = idle_power_W
-        if idle_power_W is None:
-            reasons["idle_power_W"] = idle_reason or (self._no_gpu if self._gpu is None else "not taken")
-        return values, reasons
+    def summary(self, samples: int) -> dict[str, float | bool | Missing]:
+        """The summary's energy keys; `samples` were trained on in the stretches."""
+        if self._reason is not None:
+            return dict.fromkeys(KEYS, Missing(self._reason))
+        if self._energy_J == 0:
+            return dict.fromkeys(KEYS, Missing(self._still()) if self._gpu else self._gpu)
+        return {
+            "energy_J": self._energy_J,
+            "energy_J_per_sample": self._energy_J / samples if samples else Missing("no sample was trained on"),
+            "mean_power_W": self._energy_J / self._window_s,
+            "energy_window_s": self._window_s,
+            "energy_window_short": self._window_s < SHORT_S,
+        }
 
     def _read(self) -> tuple[float, float] | None:
         """J and s now; None, the reason kept, if they cannot be read."""
-        energy_J, reason = (None, self._no_gpu) if self._gpu is None else self._gpu.energy_J()
-        if energy_J is None:
-            self._fail(str(reason))
+        energy_J = self._gpu.energy_J() if self._gpu else self._gpu
+        if isinstance(energy_J, Missing):
+            self._fail(energy_J.reason)
             return None
         return energy_J, perf_counter()
 
@@ -517,33 +506,33 @@ class IdlePower:
     def __init__(self) -> None:
         """First reading."""
         self._first: dict[str, tuple[float, float, str | None]] = {}  # by UUID: J, s, why it was not idle
-        self._reason = "the GPU could not be read at the process's start"
+        self._missing = Missing("the GPU could not be read at the process's start")
         try:
             gpus = machine_gpus()
         except Unavailable as error:
-            gpus, self._reason = [], str(error)
+            gpus, self._missing = [], Missing(str(error))
         for gpu in gpus:
-            energy_J, _ = gpu.energy_J()
-            if energy_J is not None:
+            energy_J = gpu.energy_J()
+            if not isinstance(energy_J, Missing):
                 self._first[gpu.uuid] = (energy_J, perf_counter(), _busy(gpu))
 
-    def finish(self, gpu: Gpu) -> tuple[float | None, str | None]:
-        """Second reading: mean W since the first, or None and why. Call it before the CUDA context is made."""
-        energy_J, reason = gpu.energy_J()
-        if energy_J is None:
-            return None, reason
+    def finish(self, gpu: Gpu) -> float | Missing:
+        """Second reading: mean W since the first. Call it before the CUDA context is made."""
+        energy_J = gpu.energy_J()
+        if isinstance(energy_J, Missing):
+            return energy_J
         if gpu.uuid not in self._first:
-            return None, self._reason
+            return self._missing
         first_J, first_s, busy = self._first[gpu.uuid]
         seconds = perf_counter() - first_s
         busy = busy or _busy(gpu)
         if busy is not None:
-            return None, busy
+            return Missing(busy)
         if seconds < IDLE_S:
-            return None, f"the imports took {seconds:.2f} s; idle power needs {IDLE_S:.0f} s"
+            return Missing(f"the imports took {seconds:.2f} s; idle power needs {IDLE_S:.0f} s")
         if energy_J <= first_J:
-            return None, f"the energy counter did not move during {seconds:.1f} s"
-        return (energy_J - first_J) / seconds, None
+            return Missing(f"the energy counter did not move during {seconds:.1f} s")
+        return (energy_J - first_J) / seconds
 
 
 def _busy(gpu: Gpu) -> str | None:

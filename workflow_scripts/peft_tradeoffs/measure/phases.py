@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from peft_tradeoffs.core.quantities import PHASES
+from peft_tradeoffs.core.quantities import PHASES, Missing
 
 MIB = 2**20
-NO_GPU = "the run was on a CPU"
+NO_GPU = Missing("the run was on a CPU")
 DROPPED = 20  # steps that percentiles leave out: caches and clocks settle
 PREPARE = "prepare"  # optimizer, data and graphs: their memory is training's, their time and energy are not
 MASK = "mask"  # choosing the form of the attention mask: no other phase's time or memory
@@ -77,15 +77,15 @@ class Phases:
     def __init__(
         self,
         device: torch.device,
-        process_MiB: Callable[[], tuple[float | None, str | None]] | None = None,
+        process_MiB: Callable[[], float | Missing] | None = None,
         meters: Meters | None = None,
     ) -> None:
-        """`process_MiB`: what the driver counts for this process, or None and why."""
+        """`process_MiB`: what the driver counts for this process."""
         self._device, self._process_MiB, self._meters = device, process_MiB, meters or {}
         self.current: str | None = None
         self.seconds: dict[str, float] = {}
         self.peaks: dict[str, float] = {}  # MiB by summary key
-        self._reasons: dict[str, str] = {}
+        self._unknown: dict[str, Missing] = {}  # by name
         self._began = 0.0
 
     def switch(self, phase: str | None) -> None:
@@ -102,7 +102,7 @@ class Phases:
         try:
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, proc(5)
         except OSError:
-            self._reasons["peak_rss_MiB"] = "this system does not let a process reset its peak (clear_refs)"
+            self._unknown["peak_rss_MiB"] = Missing("this system does not let a process reset its peak (clear_refs)")
         self._began = time.perf_counter()
         for meter in self._meters.get(phase, {}).values():
             meter.start()
@@ -122,45 +122,38 @@ class Phases:
         for name, values in totals["meters"].items():
             meters[name].restore(values)
 
-    def summary(self) -> tuple[dict[str, float | None], dict[str, str]]:
-        """MiB by summary key, None where not measured, and why."""
-        values: dict[str, float | None] = {}
-        reasons: dict[str, str] = {}
-        for phase in PHASES:
-            for name in (*GPU_KEYS, "peak_rss_MiB"):
-                key = f"{phase}_{name}"
-                values[key] = self.peaks.get(key)
-                if values[key] is None:
-                    reasons[key] = self._reason(name)
-        return values, reasons
+    def summary(self) -> dict[str, float | Missing]:
+        """MiB by summary key."""
+        names = [(f"{phase}_{name}", name) for phase in PHASES for name in (*GPU_KEYS, "peak_rss_MiB")]
+        return {key: self.peaks[key] if key in self.peaks else self._missing(name) for key, name in names}
 
     def _by_name(self) -> dict[str, Meter]:
         return {name: meter for meters in self._meters.values() for name, meter in meters.items()}
 
-    def _reason(self, name: str) -> str:
+    def _missing(self, name: str) -> Missing:
         if name in GPU_KEYS and self._device.type == "cpu":
             return NO_GPU
-        return self._reasons.get(name, "not reached")
+        return self._unknown.get(name, Missing("not reached"))
 
     def _end(self, phase: str) -> None:
         memory = "train" if phase == PREPARE else phase
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - self._began
         for meter in self._meters.get(phase, {}).values():
             meter.stop()
-        if "peak_rss_MiB" not in self._reasons:
+        if "peak_rss_MiB" not in self._unknown:
             rss = status_MiB("VmHWM")
             if rss is None:
-                self._reasons["peak_rss_MiB"] = "not listed in /proc/self/status"
+                self._unknown["peak_rss_MiB"] = Missing("not listed in /proc/self/status")
             else:
                 self._keep(f"{memory}_peak_rss_MiB", rss)
         if self._device.type == "cuda":
             self._keep(f"{memory}_peak_allocated_MiB", torch.cuda.max_memory_allocated(self._device) / MIB)
             self._keep(f"{memory}_peak_reserved_MiB", torch.cuda.max_memory_reserved(self._device) / MIB)
-            process, reason = self._process_MiB() if self._process_MiB else (None, "not asked for")
-            if process is not None:
+            process = self._process_MiB() if self._process_MiB else Missing("not asked for")
+            if isinstance(process, Missing):
+                self._unknown["process_MiB"] = process
+            else:
                 self._keep(f"{memory}_process_MiB", process)
-            elif reason:
-                self._reasons["process_MiB"] = reason
 
     def _keep(self, key: str, value: float) -> None:
         self.peaks[key] = max(self.peaks.get(key, 0.0), value)
@@ -170,15 +163,13 @@ class Phases:
             torch.cuda.synchronize(self._device)
 
 
-def step_percentiles(
-    seconds: list[float], prefix: str = "step", dropped: int = DROPPED
-) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Median, 95th and 99th percentile of a step in ms without the first `dropped`; None, and why, for too few."""
+def step_percentiles(seconds: list[float], prefix: str = "step", dropped: int = DROPPED) -> dict[str, float | Missing]:
+    """Median, 95th and 99th percentile of a step in ms without the first `dropped`; missing for too few."""
     keys = {f"{prefix}_p{q}_ms": q for q in (50, 95, 99)}
     if len(seconds) < 2 * dropped:
         reason = f"{len(seconds)} steps: percentiles take {2 * dropped}, of which the first {dropped} are dropped"
-        return dict.fromkeys(keys), dict.fromkeys(keys, reason)
-    return {key: float(np.percentile(seconds[dropped:], q)) * 1000 for key, q in keys.items()}, {}
+        return dict.fromkeys(keys, Missing(reason))
+    return {key: float(np.percentile(seconds[dropped:], q)) * 1000 for key, q in keys.items()}
 
 
 def status_MiB(key: str) -> float | None:

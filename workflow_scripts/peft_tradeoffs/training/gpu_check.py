@@ -194,8 +194,8 @@ def _settings(precision: str) -> Settings:
 def _facts(device: Device) -> list[str]:
     if device.torch.type == "cpu":
         return [_row("processor", environment.cpu_name())]
-    if device.gpu is None:
-        return [_row("GPU", f"{torch.cuda.get_device_name()} (NVML: {device.no_gpu})")]
+    if not device.gpu:
+        return [_row("GPU", f"{torch.cuda.get_device_name()} (NVML: {device.gpu.reason})")]
     facts = device.gpu.facts()
     size = "" if facts["memory_MiB"] is None else f", {facts['memory_MiB']:.0f} MiB"
     driver = f"{facts['driver_version']} (CUDA {facts['cuda_driver_version']})"

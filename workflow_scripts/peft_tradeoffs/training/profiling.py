@@ -270,7 +270,7 @@ class ArmProfile:
         }
         for name, (rows, columns) in tables.items():
             write_text(folder / f"{name}.csv", rows_to_csv(rows, columns))
-        described = environment.describe(settings["device"], threads, self._device.gpu, self._device.no_gpu)
+        described = environment.describe(settings["device"], threads, self._device.gpu)
         own = {"seed": self._plan.seed, "plan": dataclasses.asdict(self._counts), "batches": self._shapes}
         own |= {"problems": self._problems, "model": self._plan.model.manifest, "settings": settings}
         write_json(folder / "env.json", {**described, **conditions, **own})

@@ -119,7 +119,7 @@ def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     files.write_json(
         results / "env.json",
         {
-            **environment.describe(settings["device"], bench.threads, device.gpu, device.no_gpu),
+            **environment.describe(settings["device"], bench.threads, device.gpu),
             "under_load": bench.clocks.totals() if device.gpu else None,
             "other_processes": device.isolation.others(),
             "attempts": attempts,

@@ -12,6 +12,7 @@ import jsonschema
 import numpy as np
 
 from peft_tradeoffs.core.layout import json_schema
+from peft_tradeoffs.core.quantities import Missing, without_missing
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, free_memory
 from peft_tradeoffs.measure.gpu import Clocks
@@ -31,7 +32,7 @@ OF_ONE_ENGINE = (
     *("step_p50_ms", "step_p95_ms", "step_p99_ms", "samples_per_s", "tokens_per_s"),
     *("energy_J_per_sample", "mean_power_W"),
 )
-NO_HELDOUT = "the data set has no heldout split"
+NO_HELDOUT = Missing("the data set has no heldout split")
 TIMED = ("load", MASK, "probe", PREPARE, "evaluate", "save", STATE)
 
 
@@ -87,9 +88,7 @@ def summarise(
     """
     settings, pretrained = plan.settings, plan.model.manifest["pretrained"]
     device, phases = bench.device, bench.phases
-    memory, reasons = phases.summary()
     trained, cuda, task = outcome.trained, device.torch.type == "cuda", TASKS[settings["task"]]
-    shared, no_shared = device.isolation.shared()
     values: dict[str, Any] = {
         "status": outcome.status,
         "failed_phase": outcome.failed_phase,
@@ -102,19 +101,19 @@ def summarise(
         "engine": trained.engine if trained else settings["engine"],
         "engine_reason": trained.progress.engine_reason if trained else None,
         "device_name": environment.device_name(settings["device"]),
-        "gpu_uuid": device.gpu.uuid if device.gpu else None,
-        "shared_gpu": shared,
+        "gpu_uuid": device.gpu.uuid if device.gpu else device.gpu,
+        "shared_gpu": device.isolation.shared() if cuda else NO_GPU,
         "mixed_gpus": mixed_gpus(attempts),
         "stood_still_s": stood_still_s(attempts),
         **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
-        "heldout_rows": description["rows"].get("heldout"),
+        "heldout_rows": description["rows"].get("heldout", NO_HELDOUT),
         **{f"truncated_{split}": description["truncated"][split] for split in ("train", "test")},
         "startup_s": bench.startup_s,
         **{f"{phase}_s": phases.seconds.get(phase) for phase in TIMED},
-        **memory,
-        "held_before_MiB": _mib(outcome.held_before),
+        **phases.summary(),
+        "held_before_MiB": _mib(outcome.held_before) if cuda else NO_GPU,
         **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
-        "weights_measured_MiB": _mib(outcome.weights_measured),
+        "weights_measured_MiB": _mib(outcome.weights_measured) if cuda else NO_GPU,
         "attempts": len(attempts),
         "wall_s": wall_s(attempts),
         "queue_s": queue_s(attempts),
@@ -123,7 +122,9 @@ def summarise(
         **(_counts(outcome.parameters) if outcome.parameters else {}),
         **({"frozen_linear_dtype": outcome.frozen_linear_dtype} if outcome.parameters else {}),
     }
-    reasons |= {
+    if not values["heldout_rows"]:
+        values["heldout_metric_value"] = NO_HELDOUT
+    otherwise = {  # why one is null where nothing else says so
         "failed_phase": "the run was completed",
         "oom_bytes": "the allocator's message names no size" if outcome.status == "oom" else "memory sufficed",
         "diverged_step": "no loss that was not finite was seen",
@@ -133,31 +134,18 @@ def summarise(
         "frozen_linear_dtype": "no linear layer is frozen",
         "engine_reason": "the engine that was asked for ran",
         "startup_s": "the process was started for an earlier seed",
-        "gpu_uuid": device.no_gpu or NO_GPU,
         **dict.fromkeys(("truncated_train", "truncated_test"), "of texts carved from train not counted apart"),
         "mask_s": "on a CPU the padding mask is taken unseen",
         "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
-        "shared_gpu": (no_shared or NO_GPU) if cuda else NO_GPU,
-        "heldout_rows": NO_HELDOUT,
-        "constant_prediction": "random weights",
     }
-    if values["heldout_rows"] is None:
-        values["heldout_metric_value"], reasons["heldout_metric_value"] = None, NO_HELDOUT
-    if not cuda:
-        reasons |= dict.fromkeys(("held_before_MiB", "weights_measured_MiB"), NO_GPU)
     if trained is not None:
         progress = trained.progress
-        meter, no_energy = bench.energy.summary(progress.samples, device.idle_power_W, device.no_idle_power)
-        for found, why in (
-            _training(trained),
-            _compiling(progress, settings["compile"], bench.compiled_before),
-            _quality(trained, settings, pretrained, outcome.prediction_spread),
-            (meter, no_energy),
-            _of_two_engines(progress),
-        ):
-            values |= found
-            reasons |= why
-    return _complete(values, reasons)
+        values |= _training(trained)
+        values["compile_s"] = _compiling(progress, settings["compile"], bench.compiled_before)
+        values |= _quality(trained, settings, pretrained, outcome.prediction_spread)
+        values |= {**bench.energy.summary(progress.samples), "idle_power_W": device.idle_power_W}
+        values |= _of_two_engines(progress)
+    return _complete(values, otherwise)
 
 
 def check(schema: str, value: dict[str, Any]) -> None:
@@ -176,87 +164,77 @@ def _counts(counts: methods.Parameters) -> dict[str, Any]:
     }
 
 
-def _training(trained: engine.Result) -> tuple[dict[str, Any], dict[str, str]]:
+def _training(trained: engine.Result) -> dict[str, Any]:
     """What the steps took. Rates are over step time alone, padding not counted."""
     progress, probe = trained.progress, trained.probe
-    steps, too_few = step_percentiles(progress.step_s)
-    eager, reasons = step_percentiles(probe.step_s, "probe_step", WARM_STEPS)
-    cuda = probe.activations_measured_MiB is not None
-    if not cuda:
-        reasons = dict.fromkeys(eager, "on a CPU training itself is eager")
-    measured = {
-        f"{name}_measured_MiB": getattr(probe, f"{name}_measured_MiB")
-        for name in ("gradients", "optimizer", "activations")
-    }
+    eager = step_percentiles(probe.step_s, "probe_step", WARM_STEPS)
+    if probe.activations_measured_MiB is None:
+        eager = dict.fromkeys(eager, Missing("on a CPU training itself is eager"))
+    parts = {name: getattr(probe, f"{name}_measured_MiB") for name in ("gradients", "optimizer", "activations")}
     train_s = sum(progress.step_s)
-    values = {
+    return {
         "steps": progress.step,
         "stopped_early": progress.stopped,
         "train_s": train_s or None,
-        "capture_s": progress.capture_s or None,
+        "capture_s": progress.capture_s or (Missing("the engine was eager") if trained.engine == "eager" else None),
         "samples_per_s": progress.samples / train_s if train_s else None,
         "tokens_per_s": progress.tokens / train_s if train_s else None,
         "activations_MiB": probe.activations_MiB,
         "data_MiB": _mib(trained.data_bytes),
-        **steps,
+        **step_percentiles(progress.step_s),
         **eager,
-        **measured,
+        **{f"{name}_measured_MiB": NO_GPU if size is None else size for name, size in parts.items()},
     }
-    reasons |= too_few | dict.fromkeys(measured, NO_GPU)
-    if trained.engine == "eager":
-        reasons["capture_s"] = "the engine was eager"
-    return values, reasons
 
 
-def _compiling(
-    progress: engine.Progress, compiled: bool, compiled_before: bool
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _compiling(progress: engine.Progress, compiled: bool, compiled_before: bool) -> float | Missing | None:
     """Seconds of torch.compile, which keeps what it made for the seeds that the process trains later."""
     if not compiled:
-        return {}, {"compile_s": "compile was off"}
-    if compiled_before:
-        return {}, {"compile_s": "an earlier seed of the process paid it"}
-    return {"compile_s": progress.compile_s or None}, {}
+        return Missing("compile was off")
+    return Missing("an earlier seed of the process paid it") if compiled_before else progress.compile_s or None
 
 
-def _of_two_engines(progress: engine.Progress) -> tuple[dict[str, Any], dict[str, str]]:
-    """Null for what steps of two engines do not have in common, where a run fell back on its way."""
+def _of_two_engines(progress: engine.Progress) -> dict[str, Missing]:
+    """What steps of two engines do not have in common, where a run fell back on its way."""
     if not progress.captured_steps:
-        return {}, {}
-    why = f"steps of two engines: {progress.captured_steps} captured, the others eager"
-    return dict.fromkeys(OF_ONE_ENGINE), dict.fromkeys(OF_ONE_ENGINE, why)
+        return {}
+    why = Missing(f"steps of two engines: {progress.captured_steps} captured, the others eager")
+    return dict.fromkeys(OF_ONE_ENGINE, why)
 
 
 def _quality(
     trained: engine.Result, settings: dict[str, Any], pretrained: bool, prediction_spread: float | None
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> dict[str, Any]:
     """What the last evaluation of the test split gave, and that of the heldout split where there is one."""
     if trained.logits is None:
-        return {}, {}
+        return {}
     last = {row["split"]: row for row in trained.progress.rows}
     final, heldout = last["test"], last.get("heldout")
     values: dict[str, Any] = {"epochs": final["epoch"]}
     if not pretrained:
         scores = ["metric_value", "test_loss", "prediction_spread", *metrics.NAMES]
         scores += ["heldout_metric_value"] if heldout else []
-        return values, dict.fromkeys(scores, "random weights")
-    reasons, task = {}, TASKS[settings["task"]]
+        return values | dict.fromkeys([*scores, "constant_prediction"], Missing("random weights"))
+    task, other = TASKS[settings["task"]], Missing(f"not for {settings['task']}")
+    undefined = Missing("not defined: all values are the same")
     for name in metrics.NAMES:
-        values[name] = final[name]
-        undefined, other = "not defined: all values are the same", f"not for {settings['task']}"
-        reasons[name] = undefined if name in task.metrics else other
-    values |= {"metric_value": final[settings["metric"]], "test_loss": final["loss"]}
-    values["prediction_spread"], reasons["prediction_spread"] = prediction_spread, f"not for {settings['task']}"
-    reasons["metric_value"] = reasons[settings["metric"]]
+        values[name] = _or(final[name], undefined if name in task.metrics else other)
+    values |= {"metric_value": values[settings["metric"]], "test_loss": final["loss"]}
+    values["prediction_spread"] = _or(prediction_spread, other)
     if heldout:
-        values["heldout_metric_value"] = heldout[settings["metric"]]
-        reasons["heldout_metric_value"] = reasons["metric_value"]
+        values["heldout_metric_value"] = _or(heldout[settings["metric"]], undefined)
     values["constant_prediction"] = bool(np.ptp(task.answers(trained.logits)) == 0)
-    return values, reasons
+    return values
 
 
-def _complete(values: dict[str, Any], reasons: dict[str, str]) -> dict[str, Any]:
+def _or(value: Any, missing: Missing) -> Any:
+    return missing if value is None else value
+
+
+def _complete(found: dict[str, Any], otherwise: dict[str, str]) -> dict[str, Any]:
     """Every key of the schema in its order; a null has its reason."""
+    values, reasons = without_missing(found)
+    reasons = otherwise | reasons
     keys = [key for key in json_schema("summary")["required"] if key != "null_reasons"]
     summary = {key: values.get(key) for key in keys}
     missing = [key for key in keys if summary[key] is None]
