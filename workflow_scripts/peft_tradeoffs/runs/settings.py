@@ -1,10 +1,12 @@
-"""What decides the result of a run beside its seed, data, weights and code."""
+"""What decides the result of a run: its settings; and its plan, which has its seed, data, model and code too."""
 
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+from peft_tradeoffs.core import code, files
 from peft_tradeoffs.core.errors import InputError
 
 Fields = dict[str, Any]
@@ -71,3 +73,43 @@ class RunSettings:
 def _names() -> dict[str, None]:
     """Names of the settings, in order."""
     return dict.fromkeys(one.name for one in fields(RunSettings) if one.name != "order")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model as fetch_model.py left it: its folder, and the manifest beside it."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path) -> "ModelFolder":
+        """The model in the folder `path`. Raises InputError for a manifest that is missing or none."""
+        return cls(path, _read_manifest(path))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides the result of a run."""
+
+    settings: dict[str, Any]
+    seed: int
+    tokens: Path
+    model: ModelFolder
+    conditions: dict[str, Any]  # of every run of a job: SHA-256 of data, model and code; versions
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it."""
+        return code.digest({"seed": self.seed, "settings": self.settings, **self.conditions})
+
+
+def _read_manifest(model: Path) -> dict[str, Any]:
+    path = model.with_name(f"{model.name}.json")
+    try:
+        manifest: dict[str, Any] = files.read_json(path, "delete it and run again")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; fetch_model.py writes it beside the model") from None
+    if missing := [key for key in ("sha256", "files") if not isinstance(manifest, dict) or key not in manifest]:
+        raise InputError(f"{path}: not a model's manifest, no {', '.join(missing)}; delete it and run again")
+    return manifest

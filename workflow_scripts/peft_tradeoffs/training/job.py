@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_tradeoffs.core import code, files, seal, slurm
+from peft_tradeoffs.core import code, seal, slurm
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.inputs.model_files import check_manifest
@@ -17,6 +17,7 @@ from peft_tradeoffs.inputs.tokens import check_tokens, read_description
 from peft_tradeoffs.measure.environment import versions
 from peft_tradeoffs.measure.gpu import IdlePower
 from peft_tradeoffs.runs.interruption import Interruption
+from peft_tradeoffs.runs.settings import ModelFolder, Plan
 from peft_tradeoffs.training.state import RunDirectory
 
 if TYPE_CHECKING:
@@ -32,35 +33,6 @@ class Run:
     folder: Path
     seed: int
     settings: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """A model as fetch_model.py left it: its folder, and the manifest beside it."""
-
-    path: Path
-    manifest: dict[str, Any]
-
-    @classmethod
-    def of(cls, path: Path) -> "ModelFolder":
-        """The model in the folder `path`. Raises InputError for a manifest that is missing or none."""
-        return cls(path, _read_manifest(path))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that decides the result of a run."""
-
-    settings: dict[str, Any]
-    seed: int
-    tokens: Path
-    model: ModelFolder
-    conditions: dict[str, Any]  # of every run of a job: SHA-256 of data, model and code; versions
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all of it."""
-        return code.digest({"seed": self.seed, "settings": self.settings, **self.conditions})
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
@@ -229,14 +201,3 @@ class Job:
         fingerprint = self.plan(run.seed, run.settings).fingerprint
         interval_s = self._arguments.checkpoint_interval
         return RunDirectory(run.folder, fingerprint, interval_s, self._interruption, self._queued)
-
-
-def _read_manifest(model: Path) -> dict[str, Any]:
-    path = model.with_name(f"{model.name}.json")
-    try:
-        manifest: dict[str, Any] = files.read_json(path, "delete it and run again")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; fetch_model.py writes it beside the model") from None
-    if missing := [key for key in ("sha256", "files") if not isinstance(manifest, dict) or key not in manifest]:
-        raise InputError(f"{path}: not a model's manifest, no {', '.join(missing)}; delete it and run again")
-    return manifest

@@ -36,9 +36,9 @@ from peft_tradeoffs.measure.traces import (
     timeline,
     windows,
 )
+from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.batches import epoch_batches, longest_rows, padded_length
-from peft_tradeoffs.training.job import Plan
 from peft_tradeoffs.training.run import Arm, Tokens
 from peft_tradeoffs.training.step import Shape, Subject, TrainingStep
 

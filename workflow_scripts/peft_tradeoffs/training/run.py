@@ -24,6 +24,7 @@ from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
 from peft_tradeoffs.measure.gpu import IdlePower
 from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE
+from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.runs.status import TerminalReporter
 from peft_tradeoffs.tasks.metrics import said
 from peft_tradeoffs.tasks.task import TASKS
@@ -37,7 +38,6 @@ from peft_tradeoffs.training.batches import (
     padded_length,
     shortest_texts,
 )
-from peft_tradeoffs.training.job import Plan
 from peft_tradeoffs.training.state import RunDirectory
 from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject, autocast
 from peft_tradeoffs.training.summary import Bench, Outcome, check, summarise

@@ -12,9 +12,10 @@ from peft_tradeoffs.core import code, files, seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.core.quantities import CAP, LARGEST, ROWS
+from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.runs.tuning import Trial, beyond, chosen
 from peft_tradeoffs.tasks.task import TASKS
-from peft_tradeoffs.training.job import Job, Plan, Run
+from peft_tradeoffs.training.job import Job, Run
 
 if TYPE_CHECKING:
     from peft_tradeoffs.measure.devices import Device

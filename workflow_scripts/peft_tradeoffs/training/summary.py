@@ -18,10 +18,10 @@ from peft_tradeoffs.measure.devices import Device, free_memory
 from peft_tradeoffs.measure.gpu import Clocks
 from peft_tradeoffs.measure.phases import MASK, MIB, NO_GPU, PREPARE, STATE, Meters, Phases, step_percentiles
 from peft_tradeoffs.runs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
+from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
-from peft_tradeoffs.training.job import Plan
 from peft_tradeoffs.training.step import WARM_STEPS
 
 SETTINGS = (
