@@ -29,7 +29,7 @@ from peft_tradeoffs.analysis.stats import (
     processes,
 )
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key, random_weights
-from peft_tradeoffs.core.text import records
+from peft_tradeoffs.core.text import first_record, groups_of, records
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label, metric_name
 from peft_tradeoffs.tasks.recorded import LABEL, MEASURED_AS, NOTE
 
@@ -83,13 +83,12 @@ def _split(runs: pd.DataFrame, name: str, spec: dict[str, Any], noise: pd.DataFr
     """The rows of one factorial of a data set and model."""
     rows = []
     cells = {tuple(cell): arm for arm, cell in spec["arms"].items()}
-    common = runs.iloc[0][["dataset", "model", "pretrained", "metric", "positive_class"]].to_dict() | {
-        "factorial": name
-    }
+    common = first_record(runs[["dataset", "model", "pretrained", "metric", "positive_class"]])
+    common["factorial"] = name
     common["energy_window_short"] = bool(runs["energy_window_short"].eq(True).any())
     common["n_seeds"] = runs["seed"].nunique()
     common["differs"] = " ".join(unlike(runs)) or None
-    ways = {arm: failures(own) for arm, own in runs.groupby("arm", sort=False) if (own["status"] == COMPLETED).any()}
+    ways = {arm: failures(own) for arm, own in groups_of(runs, "arm") if (own["status"] == COMPLETED).any()}
     common["failed"] = ", ".join(f"{arm} ({why})" for arm, why in ways.items() if why) or None
     rates = {arm: runs.loc[runs["arm"] == arm, "learning_rate"].iloc[0] for arm in cells.values()}
     if len(set(rates.values())) > 1:
@@ -143,19 +142,18 @@ def _mean(
     parts: dict[Cell, np.ndarray], signs: dict[Cell, int], jobs: dict[Cell, int], timed: bool, noise: JobNoise | None
 ) -> dict[str, Any]:
     """Mean over seeds of the sum of the cells' values [s] with their signs; `timed`: of time or energy."""
-    values = sum(sign * parts[cell] for cell, sign in signs.items())
+    nothing = np.zeros_like(next(iter(parts.values())))
+    values = sum((sign * parts[cell] for cell, sign in signs.items()), start=nothing)
     found: dict[str, Any] = {"n": len(values), "value": float(values.mean())}
     if len(values) < 2:
         return {**found, "reason": "one seed, which gives no interval"}
-    if not timed:
-        estimate = over_seeds(values)
-    else:
+    if timed:
         found["jobs"] = max(jobs.values())
-        estimate = over_jobs(values, list(parts.values()), list(jobs.values()), noise)
-        if estimate is None:
-            return {**found, "reason": UNKNOWN_SPREAD}
-        if min(jobs.values()) < len(values):
-            found["jobs_sd_percent"] = 100 * noise.cv
+    estimate = over_jobs(values, list(parts.values()), list(jobs.values()), noise) if timed else over_seeds(values)
+    if estimate is None:
+        return {**found, "reason": UNKNOWN_SPREAD}
+    if timed and noise and min(jobs.values()) < len(values):
+        found["jobs_sd_percent"] = 100 * noise.cv
     return {**found, **dict(zip(("low", "high"), estimate.interval(), strict=True))}
 
 

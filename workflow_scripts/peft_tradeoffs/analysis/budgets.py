@@ -15,7 +15,7 @@ from peft_tradeoffs.analysis.stats import by_seed, failures, over_seeds
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import REMEDY
-from peft_tradeoffs.core.text import arm_label, records
+from peft_tradeoffs.core.text import arm_label, first_record, groups_of, records
 from peft_tradeoffs.tasks.metrics import Metric, metric_called, metric_name, with_unit
 
 UNITS = {"train_s": "s", "energy_J": "J"}
@@ -72,10 +72,10 @@ def _of_kind(
     runs: pd.DataFrame, kind: str, budgets: list[float], curves: dict[tuple[str, int], Evaluations]
 ) -> list[dict[str, Any]]:
     """The rows of one data set and model for budgets of time, or of energy."""
-    groups = list(runs.groupby("arm", sort=False))
+    arms = dict(groups_of(runs, "arm"))
     spent: dict[str, dict[int, Evaluations]] = {}  # with a column `spent`
     reasons = {}
-    for arm, own in groups:
+    for arm, own in arms.items():
         values, reasons[arm] = by_seed(own, MEASURED[kind])
         spent[arm] = {
             seed: (curve := curves[arm, seed]).assign(spent=curve["train_s"] * (value if kind == "energy_J" else 1.0))
@@ -84,8 +84,8 @@ def _of_kind(
     chosen = budgets or _ends(spent)
     rows = []
     for budget in sorted(chosen):
-        for arm, own in groups:
-            row = own.iloc[0][[*ARM, "method", "rank", "pretrained", "metric", "positive_class", "differs"]].to_dict()
+        for arm, own in arms.items():
+            row = first_record(own[[*ARM, "method", "rank", "pretrained", "metric", "positive_class", "differs"]])
             row |= {"kind": kind, "budget": budget, "set": bool(budgets), "n": 0}
             row["n_runs"] = len(own)
             row["failed"] = failures(own) if (own["status"] == COMPLETED).any() else None
@@ -164,7 +164,7 @@ def budgets_notes(rows: pd.DataFrame) -> list[str]:
     if len(failed):
         ways = (f"{arm_label(row['method'], row['rank'])} ({row['failed']})" for row in records(failed))
         lines.append(f"Failed runs are left out, so those that are shown may flatter the arm: {', '.join(ways)}.")
-    kinds = rows.groupby("kind", sort=False)["set"].first()
+    kinds = {kind: own["set"].iloc[0] for kind, own in groups_of(rows, "kind")}
     unset = [WHAT[kind] for kind, was_set in kinds.items() if not was_set]
     if unset:
         lines.append(f"Budgets of {' and '.join(unset)}: what the cheapest arm and the dearest take to their ends.")

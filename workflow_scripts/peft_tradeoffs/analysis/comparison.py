@@ -34,7 +34,7 @@ from peft_tradeoffs.analysis.stats import (
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weights, read_table
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import REMEDY
-from peft_tradeoffs.core.text import arm_label, plural, records
+from peft_tradeoffs.core.text import arm_label, first_record, groups_of, plural, records
 from peft_tradeoffs.tasks.metrics import (
     METRICS,
     difference_unit,
@@ -141,19 +141,20 @@ def _compared(
     runs: pd.DataFrame, baseline: str, margin: float, predictions: Callable[[dict[str, Any], str], Predicted]
 ) -> list[dict[str, Any]]:
     """The rows of one data set, model and split."""
-    arms = {str(arm): _arm(own, predictions) for arm, own in runs.groupby("arm", sort=False)}
+    arms = {arm: _arm(own, predictions) for arm, own in groups_of(runs, "arm")}
     _check_examples(runs, arms)
     groups = _groups(arms, runs["metric"].iloc[0])
-    rows, estimates = [], {}
-    for arm, own in runs.groupby("arm", sort=False):
+    rows: list[dict[str, Any]] = []
+    estimates: dict[int, Crossed] = {}
+    for arm, own in groups_of(runs, "arm"):
         known = [*ARM, "split", "method", "rank", "pretrained", "metric", "positive_class", "differs"]
-        row = dict.fromkeys(COLUMNS) | own.iloc[0][known].to_dict()
-        row |= {"baseline": baseline, "margin": margin, "groups": groups.get(str(arm)), "left_out": _left_out(own)}
-        row |= _alone(arms[str(arm)], row["metric"])
+        row: dict[str, Any] = dict.fromkeys(COLUMNS) | first_record(own[known])
+        row |= {"baseline": baseline, "margin": margin, "groups": groups.get(arm), "left_out": _left_out(own)}
+        row |= _alone(arms[arm], row["metric"])
         if arm == baseline:
             row["verdict"] = BASELINE
         else:
-            found, estimate = _against(arms[str(arm)], arms[baseline], row["metric"])
+            found, estimate = _against(arms[arm], arms[baseline], row["metric"])
             reasons = dict.fromkeys(reason for reason in (row["reason"], found.get("reason")) if reason)
             row |= {**found, "reason": "; ".join(reasons) or None}
             if estimate is not None:
@@ -169,8 +170,8 @@ def _compared(
         "p_worse": lambda estimate: estimate.p_worse(margin),
     }
     for name, test in tests.items():
-        found = [test(estimate) for estimate in estimates.values()]
-        for place, p, corrected in zip(estimates, found, holm(np.array(found)), strict=True):
+        values = [test(estimate) for estimate in estimates.values()]
+        for place, p, corrected in zip(estimates, values, holm(np.array(values)), strict=True):
             rows[place] |= {name: p, f"{name}_holm": float(corrected)}
     for place, estimate in estimates.items():
         row = rows[place]
@@ -361,8 +362,8 @@ def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
     cells = []
     for row in records(rows):
         low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
-        ends = (row[key] for key in ("difference", "difference_low", "difference_high"))
-        difference = with_interval(*ends, metric.scale, sign=True)
+        value, least, most = (row[key] for key in ("difference", "difference_low", "difference_high"))
+        difference = with_interval(value, least, most, metric.scale, sign=True)
         if difference != NULL and row["n_paired"] != row["n"]:
             difference += f" (n = {row['n_paired']})"
         cells.append(

@@ -24,7 +24,7 @@ from peft_tradeoffs.analysis.readable import NULL, escape_latex, escape_pipes, l
 from peft_tradeoffs.analysis.tables import ARM, read_summaries, read_table, runs_frame
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import run_folder, summaries
-from peft_tradeoffs.core.text import arm_label, plural
+from peft_tradeoffs.core.text import arm_label, groups_of, plural
 
 EQUAL, DECLARED, DIFFERS, OWN, UNREACHED = "equal", "declared", "differs", "own", "not reached"
 NOT_SET = "not set"
@@ -370,10 +370,10 @@ def differences(frame: pd.DataFrame) -> dict[tuple[str, str, str], str | None]:
     found: dict[tuple[str, str, str], str | None] = {}
     for _, rows in sections(frame):
         labels = _labels(rows)
-        for key, own in rows.groupby(ARM, sort=False):
+        for key, own in groups_of(rows, ARM):
             unlike = _unlike(own)
             parts = []
-            for (other, verdict), same in unlike.groupby(["compared_with", "verdict"], sort=False):
+            for (other, verdict), same in groups_of(unlike, ["compared_with", "verdict"]):
                 whom = "between its seeds" if other == key[2] else f"from {labels.get(other, other)}"
                 as_declared = " (declared)" if verdict == DECLARED else ""
                 parts.append(f"{whom} in {', '.join(same['fact'])}{as_declared}")
@@ -425,13 +425,16 @@ def contract_latex(frame: pd.DataFrame, notes: dict[tuple[str, str], list[str]])
         own = _own(rows)
         each = "; ".join(f"{cells['Arm']}: {', '.join(cells[1:])}" for _, cells in own.iterrows())
         below.append(f"Each arm's own {', '.join(own.columns[1:])}: {each}. All arms have alike: {alike}.")
-        unlike = _unlike(rows)
-        if len(unlike):
-            labels = _labels(rows)
-            parts.append(latex(unlike, lambda own, of=labels: unlike_readable(own, of), lambda _, said=below: said))
+        if len(_unlike(rows)):
+            parts.append(_unlike_latex(rows, below))
         else:
             parts.append(rf"\noindent {escape_latex(' '.join([f'{title}.', *below]))}" + "\n")
     return "\n".join(parts)
+
+
+def _unlike_latex(rows: pd.DataFrame, below: list[str]) -> str:
+    labels = _labels(rows)
+    return latex(_unlike(rows), lambda unlike: unlike_readable(unlike, labels), lambda _: below)
 
 
 def summary_sentence(rows: pd.DataFrame) -> str:
@@ -514,7 +517,7 @@ def _own(rows: pd.DataFrame) -> pd.DataFrame:
 def _alike(rows: pd.DataFrame) -> pd.DataFrame:
     """The facts that all arms have alike, but for those that none has, with their values."""
     cells = []
-    for fact, own in rows.groupby("fact", sort=False):
+    for fact, own in groups_of(rows, "fact"):
         reached = own[own["verdict"] != UNREACHED]
         if len(reached) and (reached["verdict"] == EQUAL).all() and (reached["value"] != NONE).any():
             values = [value for value in reached["value"].unique() if value != NONE]

@@ -116,9 +116,9 @@ def _unlike_at_caps(found: list[dict[str, Any]], runs_dir: Path) -> dict[tuple[A
             runs = [_recorded(folder / f"seed{summary['seed']}", summary) for summary in fit["summaries"]]
             at_cap.setdefault((dataset, model, fit["cap_MiB"]), {})[arm] = runs
     texts: dict[tuple[Any, ...], list[str]] = {}
-    for (dataset, model, cap), runs in at_cap.items():
+    for (dataset, model, cap), of_arms in at_cap.items():
         facts: dict[tuple[str, str], list[str]] = {}
-        for one in compare(runs, next(iter(runs)), {}, [FACTS[name] for name in RAN_ON]):
+        for one in compare(of_arms, next(iter(of_arms)), {}, [FACTS[name] for name in RAN_ON]):
             if one.verdict == DIFFERS:
                 facts.setdefault((one.arm, one.compared_with), []).append(one.fact)
         for (arm, other), differing in facts.items():

@@ -243,7 +243,7 @@ def _adapter(run: Recorded) -> dict[str, Any] | None:
 def _alpha_and_rank(run: Recorded) -> tuple[float, int] | None:
     """None of a method that has not both."""
     peft = run.settings["peft"] or {}
-    fields = _peft_fields().get(peft.get("peft_type"), {})
+    fields = _peft_fields().get(peft.get("peft_type", ""), {})
     alpha, rank = (peft.get(fields.get(f"x-{name}-field")) for name in ("alpha", "rank"))
     return (alpha, rank) if alpha and rank else None
 

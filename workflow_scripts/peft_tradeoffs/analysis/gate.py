@@ -12,7 +12,7 @@ from peft_tradeoffs.analysis.readable import NULL, markdown, memory_keys, number
 from peft_tradeoffs.analysis.reference import Sweep, arm_name, run_name
 from peft_tradeoffs.analysis.stats import pooled, processes
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, SPLIT, memory_key
-from peft_tradeoffs.core.text import arm_label, records
+from peft_tradeoffs.core.text import arm_label, first_record, groups_of, records
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label
 from peft_tradeoffs.tasks.recorded import LABEL
 
@@ -85,7 +85,7 @@ def spread_of_cost(row: dict[str, Any], reference: Sweep, now: Sweep) -> Spread 
 
 def _of_shares(arms: pd.DataFrame, source: str) -> Spread | None:
     found = pooled(arms)
-    return found and Spread(found.cv, found.df, source)
+    return Spread(found.cv, found.df, source) if found else None
 
 
 def _same(frame: pd.DataFrame, row: dict[str, Any]) -> pd.Series:
@@ -140,8 +140,10 @@ def check(reference: Sweep, now: Sweep, margin: float) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     known, found = _arms(reference.runs), _arms(now.runs)
     for name in [*found, *(name for name in known if name not in found)]:
-        if name not in known or name not in found:
-            rows.append(_identity(found.get(name, known.get(name))) | _alone(known.get(name), found.get(name)))
+        if name not in found:
+            rows.append(_alone(known[name], GONE, "no such arm now"))
+        elif name not in known:
+            rows.append(_alone(found[name], NEW, "a new arm"))
         else:
             rows += [_identity(found[name]) | row for row in _compared(known[name], found[name])]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -152,7 +154,7 @@ def check(reference: Sweep, now: Sweep, margin: float) -> pd.DataFrame:
 
 def _arms(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     runs = runs.astype({"seed": int})
-    return {arm_name(own.iloc[0]): own.set_index("seed") for _, own in runs.groupby(ARM, sort=False)}
+    return {arm_name(first_record(own)): own.set_index("seed") for _, own in runs.groupby(ARM, sort=False)}
 
 
 def _identity(runs: pd.DataFrame) -> dict[str, Any]:
@@ -162,11 +164,10 @@ def _identity(runs: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _alone(known: pd.DataFrame | None, found: pd.DataFrame | None) -> dict[str, Any]:
+def _alone(runs: pd.DataFrame, verdict: str, reason: str) -> dict[str, Any]:
     """The row of an arm that one sweep lacks."""
-    if found is None:
-        return {"quantity": RUNS, "reference": len(known), "now": 0, "verdict": GONE, "reason": "no such arm now"}
-    return {"quantity": RUNS, "reference": 0, "now": len(found), "verdict": NEW, "reason": "a new arm"}
+    counts = {"reference": len(runs), "now": 0} if verdict == GONE else {"reference": 0, "now": len(runs)}
+    return _identity(runs) | {"quantity": RUNS, **counts, "verdict": verdict, "reason": reason}
 
 
 def _compared(known: pd.DataFrame, found: pd.DataFrame) -> list[dict[str, Any]]:
@@ -204,7 +205,7 @@ def _of_quantity(key: str, known: pd.DataFrame, found: pd.DataFrame) -> dict[str
         known, found = (runs[~runs["mixed_gpus"].astype(str).eq("True")] for runs in (known, found))
     before, after = (_values(runs, key) for runs in (known, found))
     both = [seed for seed in after.index if seed in before.index]
-    row = {"quantity": key, "n": len(both)}
+    row: dict[str, Any] = {"quantity": key, "n": len(both)}
     if not len(both):
         if not len(before) and not len(after):
             return None
@@ -251,7 +252,7 @@ def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep, margin: float) -> 
         if verdict == UNDECIDED:
             reason = NO_SPREAD if explained is None else TOO_NOISY
         filled = {"tolerance": tolerance, "explained": explained, "verdict": verdict, "reason": reason}
-        filled |= {"df": spread and spread.df, "source": spread and spread.source}
+        filled |= {"df": spread.df, "source": spread.source} if spread else {"df": None, "source": None}
         for key, value in filled.items():
             rows.at[index, key] = value
     return rows
@@ -363,7 +364,7 @@ def check_notes(rows: pd.DataFrame) -> list[str]:
     if len(judged):
         lines.append(f"What the gate sees in every arm is a change of {'; '.join(_seen(judged))}. Less it may miss.")
     costs, metric = rows[rows["quantity"] != METRIC], rows[rows["quantity"] == METRIC]
-    for source, own in costs.groupby("source", sort=False):
+    for source, own in groups_of(costs, "source"):
         if source in SPREAD:
             which = "; ".join(dict.fromkeys(map(_quantity, records(own))))
             lines.append(
@@ -373,9 +374,10 @@ def check_notes(rows: pd.DataFrame) -> list[str]:
                 f"{LARGEST_OF_ENERGY * 100:g} %."
             )
     if metric["tolerance"].notna().any():
+        name, df = _quantity(first_record(metric)), metric["df"].min()
         lines.append(
-            f"Tolerance of {_quantity(metric.iloc[0])}: half the prediction interval of the change, by the spread of "
-            f"the reference's seeds pooled over arms that spread alike ({metric['df'].min()} degrees of freedom at "
+            f"Tolerance of {name}: half the prediction interval of the change, by the spread of "
+            f"the reference's seeds pooled over arms that spread alike ({df} degrees of freedom at "
             f"least); at least {LEAST_EXAMPLES} test examples, at most the comparison's margin."
         )
     for reason, own in rows.dropna(subset="reason").groupby("reason", sort=False):
@@ -388,7 +390,7 @@ def _seen(judged: pd.DataFrame) -> list[str]:
     """Of each quantity the largest tolerance of an arm: "Accuracy beyond 0.93 points"."""
     parts = []
     for _, own in judged.groupby("quantity", sort=False):
-        row = own.loc[own["tolerance"].idxmax()].to_dict()
+        row = max(records(own), key=lambda row: row["tolerance"])
         _, scale, what = _unit(row)
         size = row["tolerance"] * scale
         parts.append(f"{_quantity(row).partition(',')[0]} beyond {number(size, _places(size))} {what}")

@@ -22,7 +22,7 @@ from peft_tradeoffs.analysis.tables import (
 )
 from peft_tradeoffs.core import quantities
 from peft_tradeoffs.core.files import to_csv, write_text
-from peft_tradeoffs.core.text import arm_label, inert, one_line, plain, plural, records
+from peft_tradeoffs.core.text import arm_label, groups_of, inert, one_line, plain, plural, records
 from peft_tradeoffs.tasks.metrics import METRICS, heldout_label, metric_called, metric_label, metric_of
 from peft_tradeoffs.tasks.recorded import LABEL, NOTE
 
@@ -408,7 +408,7 @@ LATEX = str.maketrans(
 def sections(frame: pd.DataFrame, by: str | None = None) -> Iterator[tuple[str, pd.DataFrame]]:
     """Heading and rows of each (data set, model, split) of the frame, in its order; of each value of column `by`."""
     keys = [key for key in ("dataset", "model", "split") if key in frame] + ([by] if by else [])
-    for key, rows in frame.groupby(keys, sort=False):
+    for key, rows in groups_of(frame, keys):
         yield " · ".join([heading(rows), *([key[-1]] if by else [])]), rows
 
 

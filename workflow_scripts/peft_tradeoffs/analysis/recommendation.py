@@ -23,6 +23,7 @@ from peft_tradeoffs.analysis.stats import (
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, first, memory_key, random_weights
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.text import first_record, groups_of
 from peft_tradeoffs.tasks.recorded import MEASURED_AS
 
 YES, NO, UNKNOWN = "yes", "no", "cannot say"
@@ -74,11 +75,12 @@ class Cost:
 
     def less(self, other: "Cost | None", seeds: list[int]) -> Estimate | None:
         """The mean of this cost, less another's if there is one, over these seeds."""
-        parts = [np.array([cost.values[seed] for seed in seeds]) for cost in (self, other) if cost is not None]
+        costs = [self] if other is None else [self, other]
+        parts = [np.array([cost.values[seed] for seed in seeds]) for cost in costs]
         values = parts[0] if other is None else parts[0] - parts[1]
         if self.jobs is None:
             return over_seeds(values)
-        jobs = [cost.jobs for cost in (self, other) if cost is not None]
+        jobs = [cost.jobs for cost in costs if cost.jobs is not None]
         return over_jobs(values, parts, jobs, self.noise)
 
     def shares_jobs(self) -> bool:
@@ -129,8 +131,9 @@ def _judged(
     rows: list[dict[str, Any]] = []
     costs: dict[str, Cost] = {}
     chosen = COSTS[limits["cheapest"]]
-    for arm, own in runs.groupby("arm", sort=False):
-        row = dict.fromkeys(COLUMNS) | own.iloc[0][[*ARM, "method", "rank", "pretrained", "differs"]].to_dict()
+    for arm, own in groups_of(runs, "arm"):
+        row: dict[str, Any] = dict.fromkeys(COLUMNS)
+        row |= first_record(own[[*ARM, "method", "rank", "pretrained", "differs"]])
         row |= {"device": first(own["device"]), "device_name": first(own["device_name"])}
         done = own["status"] == COMPLETED
         row |= {"n": int(done.sum()), "n_failed": int((~done).sum())}
@@ -190,8 +193,8 @@ def _predicted(runs: pd.DataFrame) -> tuple[str | None, str | None]:
 
 
 def _quality(compared: pd.Series) -> dict[str, Any]:
-    found = compared[[*FROM_COMPARISON, "baseline"]].to_dict()
-    found = {key: None if pd.isna(value) else value for key, value in found.items()}
+    known = compared[[*FROM_COMPARISON, "baseline"]].to_dict()
+    found: dict[str, Any] = {str(key): None if pd.isna(value) else value for key, value in known.items()}
     if compared.name == compared["baseline"]:
         why = compared["reason"] if pd.isna(compared["mean"]) else None
         return {**found, "quality": UNKNOWN if why else YES, "quality_why": why}
@@ -225,11 +228,11 @@ def _cost(column: str, cost: Cost, why: str | None, limit: float | None) -> dict
     if estimate is not None:
         low, high = estimate.interval()
         found |= {f"{column}_low": low, f"{column}_high": high}
-        if cost.shares_jobs():
+        if cost.noise and cost.shares_jobs():
             found[f"{column}_jobs_sd_percent"] = 100 * cost.noise.cv
     if limit is None:
         return found
-    if low is None:
+    if low is None or high is None:
         return {**found, f"{column}_kept": UNKNOWN, f"{column}_why": f"{name} not known ({why})"}
     if high <= limit:
         return {**found, f"{column}_kept": YES}

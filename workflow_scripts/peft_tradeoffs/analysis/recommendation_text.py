@@ -57,8 +57,8 @@ def difference_words(row: Row, with_unit: bool = False, on: str = "") -> str:
     if row[f"{on}difference"] is None:
         return NULL
     metric = metric_called(row["metric"])
-    bounds = (row[f"{on}difference{part}"] for part in ("", "_low", "_high"))
-    text = with_interval(*bounds, metric.scale, sign=True)
+    value, low, high = (row[f"{on}difference{part}"] for part in ("", "_low", "_high"))
+    text = with_interval(value, low, high, metric.scale, sign=True)
     return f"{text} {metric.apart}" if with_unit and metric.apart else text
 
 
@@ -67,8 +67,8 @@ def facts_of(best: Row, baseline: Row | None) -> str:
     facts = []
     if best["mean"] is not None:
         metric = metric_called(best["metric"])
-        bounds = (None if best[key] is None else np.clip(best[key], *metric.bounds) for key in ("low", "high"))
-        value = with_interval(best["mean"], *bounds, metric.scale)
+        low, high = (None if best[key] is None else np.clip(best[key], *metric.bounds) for key in ("low", "high"))
+        value = with_interval(best["mean"], low, high, metric.scale)
         facts.append(f"{metric_words(best)} {value} {metric.unit}".rstrip())
     against = baseline if baseline is not best else None
     if against is not None and best["difference"] is not None:
@@ -77,11 +77,9 @@ def facts_of(best: Row, baseline: Row | None) -> str:
         facts[-1] += f", {against_it} (p of non-inferiority {p})"
     for name, column in COSTS.items():
         if best[column] is not None:
-            also = against is not None and against[column] is not None
-            facts.append(
-                f"{NOUN[name]} {cost_words(best, name)}"
-                + (f" ({arm_name(against)} {cost_words(against, name)})" if also else "")
-            )
+            facts.append(f"{NOUN[name]} {cost_words(best, name)}")
+            if against is not None and against[column] is not None:
+                facts[-1] += f" ({arm_name(against)} {cost_words(against, name)})"
     return "; ".join(facts)
 
 
@@ -227,16 +225,16 @@ def recommendation_markdown(
 
 def answer(rows: list[Row], limits: dict[str, Any]) -> str:
     """The recommendation of one data set and model, or why there is none, in a sentence."""
-    by, random = limits["cheapest"], _random(rows)
+    by = limits["cheapest"]
     found = {kind: [row for row in rows if row["qualifies"] == kind] for kind in (YES, UNKNOWN, NO)}
     best = next((row for row in rows if row["cheapest"]), None)
-    baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)
-    if not random and baseline["predictions"] == NO:
+    baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)  # none where weights are random
+    if baseline is not None and baseline["predictions"] == NO:
         return (
             f"No recommendation: {arm_name(baseline)}, the baseline, gives every test row the same answer, so what "
             "other arms lose against it says nothing."
         )
-    if not random and baseline["quality"] != YES:
+    if baseline is not None and baseline["quality"] != YES:
         why = baseline["runs_why"] or baseline["quality_why"]
         return (
             f"No recommendation: {arm_name(baseline)}, the baseline, has no result ({why}), so what other arms lose "
@@ -330,7 +328,7 @@ def _premises(rows: list[Row], limits: dict[str, Any]) -> Iterable[str]:
 def _of_best(best: Row, baseline: Row | None) -> Iterable[str]:
     """The facts of the arm to take."""
     yield f"{arm_name(best)}: {facts_of(best, baseline)}."
-    if best["other_difference"] is not None:
+    if baseline is not None and best["other_difference"] is not None:
         yield f"{on_other_split(best, baseline)}."
     if best["train_process_MiB"] is not None:
         yield (
@@ -347,7 +345,7 @@ def _of_others(rows: list[Row], best: Row | None, baseline: Row | None, limits: 
         yield f"Also {'within the limits' if _random(rows) else 'qualify'}: {apart}."
     disagreed: dict[str, list[Row]] = {}
     for row in others:
-        if proven := disagreement(row, baseline):
+        if baseline is not None and (proven := disagreement(row, baseline)):
             disagreed.setdefault(proven, []).append(row)
     for proven, arms in disagreed.items():
         yield f"The {arms[0]['other_split']} split disagrees on {arm_names(arms)}: proven {proven} there."

@@ -385,7 +385,7 @@ def by_seed(runs: pd.DataFrame, key: str) -> tuple[dict[int, float], str | None]
     values = timed.set_index("seed")[key].astype(float).dropna()
     if values.empty:
         return {}, "; ".join(null_reasons(timed, key)) or "not measured"
-    return {int(seed): float(value) for seed, value in values.items()}, None
+    return {int(seed): float(value) for seed, value in zip(values.index, values, strict=True)}, None
 
 
 def incomparable(runs: pd.DataFrame, key: str) -> str | None:

@@ -154,9 +154,11 @@ def check(runs: pd.DataFrame) -> None:
     if len(twice):
         name = "/".join(str(value) for value in twice.iloc[0][[*ARM, "seed"]])
         raise InputError(f"run {name} is given twice: list each summary once")
-    known = runs.dropna(subset="metric")
-    named = pd.Series([metric_name(row) for row in records(known)], known.index, dtype=object)
-    metrics = named.groupby([known["dataset"], known["model"]], sort=False).unique()
+    metrics: dict[tuple[str, str], list[str]] = {}
+    for row in records(runs.dropna(subset="metric")):
+        names = metrics.setdefault((row["dataset"], row["model"]), [])
+        if (name := metric_name(row)) not in names:
+            names.append(name)
     for (dataset, model), names in metrics.items():
         if len(names) > 1:
             raise InputError(
@@ -209,12 +211,12 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
             values = groups.get_group(arm)[key].dropna().unique()
             settings.at[arm, key] = "; ".join(str(value) for value in values)
 
-    new = [key for key in runs if key not in COLUMNS and runs[key].dtype.kind in "if"]
+    new = [str(key) for key in runs if key not in COLUMNS and runs[key].dtype.kind in "if"]
     keys = [*AVERAGED, *new]
     numbers, on_one = done[keys].astype(float), ~done["mixed_gpus"].eq(True)
     numbers.loc[~on_one, [key for key in keys if key not in QUALITY]] = math.nan
-    values = done[ARM].join(numbers).groupby(ARM, sort=False)[keys]
-    mean, sd, count = (table.reindex(arms.index) for table in (values.mean(), values.std(ddof=1), values.count()))
+    by_arm = done[ARM].join(numbers).groupby(ARM, sort=False)[keys]
+    mean, sd, count = (table.reindex(arms.index) for table in (by_arm.mean(), by_arm.std(ddof=1), by_arm.count()))
     timed = done[on_one]
     machine = timed["device"].astype(str) + " " + timed["device_name"].astype(str)
     for differing, alike in ((machine, QUALITY), (timed["engine"], (*QUALITY, *BEFORE_TRAINING))):
@@ -223,7 +225,7 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
         mean.loc[mixed, dependent] = math.nan
         sd.loc[mixed, dependent] = math.nan
         count.loc[mixed, dependent] = 0
-    measured = {}
+    measured: dict[str, pd.Series] = {}
     for key in keys:
         measured |= {
             f"{key}_mean": mean[key],

@@ -6,7 +6,7 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.readable import number
 from peft_tradeoffs.analysis.tables import ARM, read_table
-from peft_tradeoffs.core.text import arm_label, records, sort_runs
+from peft_tradeoffs.core.text import arm_label, groups_of, records, sort_runs
 from peft_tradeoffs.tasks.metrics import metric_called, metric_name, with_unit
 
 COLUMNS = (
@@ -139,7 +139,7 @@ def _checks(rows: pd.DataFrame) -> list[str]:
     """Whether a method's rate holds at the ranks that check it."""
     lines = []
     best = rows[rows["chosen"]]
-    for method, own in best.groupby("method", sort=False):
+    for method, own in groups_of(best, "method"):
         decided = own[own["decides"]]
         for row in records(own[~own["decides"]]):
             for other in records(decided):

@@ -102,7 +102,7 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
     training = asked.training.settled()
     _check_training(training, datasets)
     _check_precision(training, asked.methods)
-    metrics = [dataset.metric for dataset in datasets.values()]
+    metrics = [dataset.metric for dataset in datasets.values() if dataset.metric]
     check_margin("config key comparison.margin", asked.comparison.margin, metrics)
     baseline = _baseline(asked.comparison, arms)
     noise = asked.noise and asked.noise.settled(baseline, asked.seeds)

@@ -61,6 +61,7 @@ def check_paths(experiment: Experiment) -> None:
     """
     for name, dataset in experiment.datasets.items():
         if dataset.source == "files":
+            assert dataset.splits and dataset.text and dataset.label  # which the schema requires of files
             for split, path in dataset.splits.items():
                 key = f"config key datasets.{name}.splits.{split}"
                 if not Path(path).exists():
@@ -113,6 +114,7 @@ def _check_model_folder(key: str, block: Model | Tokenizer) -> None:
         _check_model_folder(f"{key}.tokenizer", block.tokenizer)
     if block.source != "folder":
         return
+    assert block.path  # which the schema requires of a folder
     folder = Path(block.path)
     if not folder.is_dir():
         raise InputError(f"{key}.path: no such folder: {folder} (a model on the hub has source: hub)")
@@ -153,6 +155,7 @@ def check_planned(experiment: Experiment) -> None:
     """Raise InputError, one line per method and fact, for what a strict contract would refuse after the runs."""
     if not experiment.contract.strict:
         return
+    assert experiment.comparison.baseline is not None  # `resolve` names one where the configuration does not
     runs = {name: [_planned(experiment, arm)] for name, arm in experiment.arms.items()}
     facts = [fact for fact in FACTS.values() if fact.key]
     declared = {name: arm.varies for name, arm in experiment.arms.items()}

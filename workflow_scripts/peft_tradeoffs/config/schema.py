@@ -61,7 +61,7 @@ def kinds(schema: Schema) -> set[str]:
 
 def options(schema: Schema) -> Iterable[Schema]:
     """The schemas of which a value must fit one."""
-    found: list[Schema] = schema.get("anyOf", schema.get("oneOf", []))
+    found: list[Schema] = schema["anyOf"] if "anyOf" in schema else schema.get("oneOf", [])
     return found
 
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
@@ -48,6 +48,16 @@ def method_order(methods: Iterable[str]) -> list[str]:
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """A table's rows by the names of its columns, which are texts."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def first_record(frame: pd.DataFrame) -> dict[str, Any]:
+    """The first row, of a table that has one, by the names of its columns."""
+    return records(frame.iloc[:1])[0]
+
+
+def groups_of(frame: pd.DataFrame, by: str | list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Each value of a column, or each combination of several columns' values, in order of appearance, and its rows."""
+    yield from frame.groupby(by, sort=False)
 
 
 def sort_runs(runs: pd.DataFrame) -> pd.DataFrame:

@@ -160,12 +160,12 @@ def read_header(path: Path) -> dict[str, Tensor]:
     if (expected := LENGTH.size + length + end) != size:
         raise _damaged(path, f"it has {size} bytes, its header speaks of {expected}")
     before = LENGTH.size + length
-    found = {
+    tensors = {
         name: Tensor(header[name]["dtype"], tuple(header[name]["shape"]), before + begins, before + ends)
         for begins, ends, name in spans
     }
-    _refuse_unwritten(path, list(found.values()), before)
-    return {name: found[name] for name in header}
+    _refuse_unwritten(path, list(tensors.values()), before)
+    return {name: tensors[name] for name in header}
 
 
 def _refuse_unwritten(path: Path, tensors: list[Tensor], before: int) -> None:

@@ -121,7 +121,7 @@ def class_warnings(splits: Mapping[str, "Split"], names: Sequence[str]) -> list[
     ]
 
 
-def _counted(rows: int, unit: str) -> str:
+def _counted(rows: int | np.integer, unit: str) -> str:
     return f"{rows or 'no'} {unit}{'s' if rows > 1 else ''}"
 
 

@@ -107,8 +107,14 @@ def _sha256(path: Path, mtime_ns: int, size: int, inode: int) -> str:
 
 
 # What is read of the files of the jobs before, with the types that it has.
-DATASET = {"task": (str,), "pair": (bool,), "labels": (list, type(None)), "splits": (dict,), "sha256": (str,)}
-MANIFEST = {"files": (dict,), "sha256": (str,)}
+DATASET: dict[str, tuple[type, ...]] = {
+    "task": (str,),
+    "pair": (bool,),
+    "labels": (list, type(None)),
+    "splits": (dict,),
+    "sha256": (str,),
+}
+MANIFEST: dict[str, tuple[type, ...]] = {"files": (dict,), "sha256": (str,)}
 CHUNK = 4096  # rows encoded at once
 # the models whose first position is padding_idx + 1, as in RoBERTa
 OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
@@ -179,7 +185,7 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path) -> None:
     splits, description = load_tokens(tokens)
     strata = TASKS[description["task"]].strata(splits["train"].labels)
     train, dev = carve(splits["train"], strata, fraction, seed)
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, split in (("train", train), ("test", dev)):
         fields = {key: getattr(split, key) for key in ("input_ids", "token_type_ids", "offsets", "labels", "rows")}
         arrays |= {f"{name}_{key}": value for key, value in fields.items() if value is not None}
@@ -259,7 +265,7 @@ def encode(
     encoded: dict[str, list[list[int]]] = {"input_ids": []}
     if "token_type_ids" in tokenizer.model_input_names:
         encoded["token_type_ids"] = []
-    lengths = []
+    lengths: list[int] = []
     for start in range(0, len(texts), CHUNK):
         columns = [list(column) for column in zip(*texts[start : start + CHUNK], strict=True)]
         whole = tokenizer(*columns, verbose=False)
@@ -309,6 +315,6 @@ def tokenize_split(
     return arrays, lengths
 
 
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write(path: Path, arrays: dict[str, Any]) -> None:
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)

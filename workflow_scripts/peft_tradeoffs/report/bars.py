@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -75,7 +76,7 @@ def name_rows(axes: Axes, labels: Sequence[str]) -> None:
 def draw_gap(axes: Axes, y: float, why: str, labels: Sequence[str]) -> None:
     """A row without a bar: grey, with as much of the reason as fits from its left to the edge of the figure."""
     axes.axhspan(y - 0.42, y + 0.42, color="#f4f4f4", linewidth=0)
-    room = axes.figure.get_size_inches()[0] - widest(labels, style.SMALL) - OTHERWISE
+    room = style.figure_of(axes).get_size_inches()[0] - widest(labels, style.SMALL) - OTHERWISE
     text = shorten(why, room, style.SMALL)
     place = axes.get_yaxis_transform()
     note = axes.text(
@@ -199,10 +200,12 @@ def memory_split_by_arm(sweep: Sweep) -> Figure:
     notes += absent(sweep, shown, *SPLIT)
     labels = names(sweep.arms)
     left = widest(labels, style.SMALL) + 0.2
-    handles = [Patch(color=colour, label=part) for part, colour in zip(readable.PARTS, COLOURS, strict=True)]
+    handles: list[Artist] = [
+        Patch(color=colour, label=part) for part, colour in zip(readable.PARTS, COLOURS, strict=True)
+    ]
     if peaks:
-        stroke = {"marker": "|", "linestyle": "", "color": "black", "markersize": 8, "markeredgewidth": 1.1}
-        handles += [Line2D([], [], label="Peak allocated", **stroke)]
+        stroke: dict[str, Any] = {"marker": "|", "linestyle": "", "markersize": 8, "markeredgewidth": 1.1}
+        handles += [Line2D([], [], label="Peak allocated", color="black", **stroke)]
     height = rows_height(labels) + 0.5 + legend_height(handles, style.SINGLE, left)
     figure = canvas(sweep, title, height, notes)
     axes = figure.subplots()
@@ -272,8 +275,9 @@ def draw_counts(axes: Axes, sweep: Sweep, arms: pd.DataFrame, key: str, form: Ca
     log_ticks(axes)
     style.grid_along(axes, "x")
     place = axes.get_yaxis_transform()
-    for y, value in values.dropna().items():
-        axes.text(1.01, y, form(value), transform=place, va="center", fontsize=style.SMALL)
+    for y, value in enumerate(values):
+        if not math.isnan(value):
+            axes.text(1.01, y, form(value), transform=place, va="center", fontsize=style.SMALL)
 
 
 @styled

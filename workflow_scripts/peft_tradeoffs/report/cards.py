@@ -300,7 +300,7 @@ def _interval(subject: Subject, split: str) -> tuple[str, list[str]]:
     ):
         if not pd.isna(row[low]):
             bounds = np.clip([row[low], row[high]], *metric.bounds)
-            text = with_interval(row["mean"], *bounds, metric.scale)
+            text = with_interval(row["mean"], bounds[0], bounds[1], metric.scale)
             return text, [f"In brackets: 95 % interval over {over} ({split})."] if "[" in text else []
     return with_interval(row["mean"], None, None, metric.scale), [f"No interval ({split}): {row['reason']}."]
 

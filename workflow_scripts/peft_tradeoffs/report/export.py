@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -129,7 +129,11 @@ def _field(quantity: Quantity) -> Field:
     return field | ({"constraints": constraints} if constraints else {})
 
 
-PANDAS = {"integer": "Int64", "number": "float64", "boolean": "boolean"}
+PANDAS: dict[str, Literal["Int64", "float64", "boolean"]] = {
+    "integer": "Int64",
+    "number": "float64",
+    "boolean": "boolean",
+}
 ARROW = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
 MEDIA = {"csv": "text/csv", "json": "application/json"}
 FORMATS = {
@@ -228,7 +232,8 @@ def arrow_table(table: Table) -> pa.Table:
             for field in table.fields
         ]
     )
-    columns = {field["name"]: _column(table.frame[field["name"]], field["type"]) for field in table.fields}
+    kinds: dict[str, str] = {field["name"]: field["type"] for field in table.fields}
+    columns = {name: _column(table.frame[name], kind) for name, kind in kinds.items()}
     found = pa.Table.from_pandas(pd.DataFrame(columns), schema=schema, preserve_index=False)
     return found.replace_schema_metadata({**found.schema.metadata, "title": table.title})
 

@@ -18,7 +18,7 @@ from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.stats import incomparable, interval, seed_values
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
 from peft_tradeoffs.analysis.tuning_table import outcome, ruined
-from peft_tradeoffs.core.text import FULL, arm_label, method_label, records
+from peft_tradeoffs.core.text import FULL, arm_label, groups_of, method_label, records
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.style import (
     absent,
@@ -88,7 +88,7 @@ def rank_shades(ranks: pd.Series) -> dict[int, float]:
     return dict(zip(ordered, shares, strict=True))
 
 
-def shade(sweep: Sweep, method: str, rank: float | None, shades: dict[int, float]) -> tuple[float, float, float]:
+def shade(sweep: Sweep, method: str, rank: int | None, shades: dict[int, float]) -> tuple[float, float, float]:
     """The colour of an arm: its method's, the lighter the lower the rank."""
     return tint(sweep.styles[method].colour, 1.0 if pd.isna(rank) else shades[rank])
 
@@ -96,9 +96,10 @@ def shade(sweep: Sweep, method: str, rank: float | None, shades: dict[int, float
 def arm_entries(sweep: Sweep, arms: pd.DataFrame, shades: dict[int, float], markers: bool = False) -> list[Line2D]:
     """A legend's entry a row of `arms`, with its method's marker if asked."""
     entries = []
-    for row in arms.itertuples():
-        colour, label = shade(sweep, row.method, row.rank, shades), arm_label(row.method, row.rank)
-        marker = sweep.styles[row.method].marker if markers else ""
+    for row in records(arms):
+        method, rank = row["method"], row["rank"]
+        colour, label = shade(sweep, method, rank, shades), arm_label(method, rank)
+        marker = sweep.styles[method].marker if markers else ""
         entries.append(Line2D([], [], color=colour, label=label, marker=marker, markersize=4))
     return entries
 
@@ -138,7 +139,7 @@ def learning_curves(sweep: Sweep) -> Figure:
             draw_reason(axes, reason(sweep.runs[sweep.runs["method"].isin(names)], "metric_value"))
         style.grid_along(axes, "both")
         style.mark_cut(axes, "y")
-        evaluated = curves[x].unique()
+        evaluated = curves[x].unique().tolist()
         axes.xaxis.set_major_locator(FixedLocator(evaluated) if len(evaluated) == 1 else MaxNLocator(5, integer=True))
     figure.supylabel(sweep.metric_axis, fontsize=style.NORMAL)
     if together or len(shades) > 1:
@@ -154,7 +155,7 @@ def draw_curves(
     own = own.assign(value=own[sweep.metric] * sweep.scale)[["arm", "seed", x, "value"]]
     if own.empty:
         return
-    colours = {row.arm: shade(sweep, row.method, row.rank, shades) for row in arms.itertuples()}
+    colours = {row["arm"]: shade(sweep, row["method"], row["rank"], shades) for row in records(arms)}
     several = own[own.groupby("arm")["seed"].transform("nunique") > 1]
     alone = "o" if own[x].nunique() == 1 else ""  # a line of one point is none
     drawn = {"x": x, "y": "value", "hue": "arm", "palette": colours, "estimator": None, "legend": False, "ax": axes}
@@ -241,13 +242,15 @@ def draw_rates(axes: Axes, trials: pd.DataFrame, sweep: Sweep, shades: dict[int,
     )  # fmt: skip
     axes.set(xlabel=name, ylabel="")
     under = own[own["shown"] < low]
-    foot = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
+    foot: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
     axes.scatter(
         under["learning_rate"], [0.0] * len(under), s=22, c=[colours[arm] for arm in under["arm"]], marker="v", **foot
     )
     best = own[own["chosen"] & own["decides"]]
-    ring = {"s": 60, "facecolors": "none", "edgecolors": [colours[arm] for arm in best["arm"]], "linewidths": 1.1}
-    axes.scatter(best["learning_rate"], best["shown"], zorder=4, **ring)
+    edges = [colours[arm] for arm in best["arm"]]
+    axes.scatter(
+        best["learning_rate"], best["shown"], s=60, facecolors="none", edgecolors=edges, linewidths=1.1, zorder=4
+    )
 
 
 def failed(trials: pd.DataFrame) -> list[str]:
@@ -356,7 +359,7 @@ def comparable(sweep: Sweep, key: str) -> bool:
 def method_entries(sweep: Sweep) -> list[Line2D]:
     """A legend's entry a method."""
     handles = []
-    for method, arms in sweep.arms.groupby("method", sort=False):
+    for method, arms in groups_of(sweep.arms, "method"):
         look, ranked = sweep.styles[method], bool(arms["rank"].notna().any())
         drawn = {"marker": look.marker, "markersize": 4.5, "markeredgewidth": 0} if ranked else {"linestyle": "--"}
         label = method_label(method) + ("" if ranked else " (no rank)")
@@ -426,7 +429,7 @@ def draw_methods(axes: Axes, sweep: Sweep, key: str, scale: float, gap: float) -
 
     `gap`: between the closest ranks, in powers of two. A line is broken where an arm has no mean; a cross is there.
     """
-    methods = dict(list(sweep.arms.dropna(subset="rank").groupby("method", sort=False)))
+    methods = dict(groups_of(sweep.arms.dropna(subset="rank"), "method"))
     shifts = (np.arange(len(methods)) - (len(methods) - 1) / 2) * gap * min(0.1, 0.5 / len(methods))
     colours = {method: sweep.styles[method].colour for method in methods}
     means, seeds = [], []

@@ -21,7 +21,7 @@ from peft_tradeoffs.analysis.tables import COMPLETED, read_table
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, run_folder
-from peft_tradeoffs.core.text import and_list, method_label, plural
+from peft_tradeoffs.core.text import and_list, method_label, plural, records
 from peft_tradeoffs.report.page_data import AXES, LABEL, imported_data, method_data, pair_data
 from peft_tradeoffs.report.sweep import colours, load
 from peft_tradeoffs.tasks.recorded import QUANTITIES
@@ -209,7 +209,7 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None)
 
 def run_folders(runs: pd.DataFrame, runs_dir: Path) -> list[Path]:
     """The folder of every run of runs.csv."""
-    return [run_folder(runs_dir, row.dataset, row.model, row.arm, row.seed) for row in runs.itertuples()]
+    return [run_folder(runs_dir, run["dataset"], run["model"], run["arm"], run["seed"]) for run in records(runs)]
 
 
 def title(methods: Any) -> str:

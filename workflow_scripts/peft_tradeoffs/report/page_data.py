@@ -73,10 +73,12 @@ def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataF
     if header not in text:
         return
     scale = metric_called(metric["metric"]).scale
-    at = text.columns.get_loc(header) + 1
+    at = list(text.columns).index(header) + 1
     name = f"Difference{where}, {difference_unit(metric)}"
-    bounds = ("difference", "difference_low", "difference_high")
-    shown = [with_interval(*(row[key] for key in bounds), scale, sign=True) for row in records(rows)]
+    shown = [
+        with_interval(row["difference"], row["difference_low"], row["difference_high"], scale, sign=True)
+        for row in records(rows)
+    ]
     text.insert(at, name, shown)
     text.insert(at + 1, f"Verdict{where}", rows["verdict"].fillna(NULL).to_list())
     by[name] = rows["difference"].reset_index(drop=True)

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib
@@ -63,7 +63,7 @@ def _top(rows: pd.DataFrame, by: str) -> str:
     return _markdown(header, cells, left=2)
 
 
-def _cells(name: str, kind: str, calls: float, row: dict[str, Any], by: str) -> tuple[str, ...]:
+def _cells(name: str, kind: str, calls: float, row: Mapping[Any, Any], by: str) -> tuple[str, ...]:
     kind = "" if kind in (OPERATOR, "idle") else kind
     return name, kind, number(calls), number(row[f"{by}_ms"]), share(row[f"{by}_share"])
 
@@ -136,7 +136,7 @@ def _first(rows: pd.DataFrame, by: str) -> str | None:
     known = rows[rows[f"{by}_share"].notna()]
     if known.empty:
         return None
-    row = known.loc[known[f"{by}_share"].idxmax()]
+    row = max(records(known), key=lambda row: row[f"{by}_share"])
     kind = "" if row["kind"] == OPERATOR else f"{row['kind']}: "
     return f"{kind}{row['operator']} ({share(row[f'{by}_share'])})"
 
@@ -177,7 +177,7 @@ def memory_figure(memory: pd.DataFrame, title: str, device: str) -> Figure:
         memory = memory.loc[memory.groupby(bins)["total_MiB"].idxmax()]
         parts = [memory[f"{name}_MiB"] for name in CATEGORIES]
         axes.stackplot(memory["ms"], *parts, labels=CATEGORIES, colors=COLOURS, step="post", linewidth=0)
-        top = memory.loc[memory["total_MiB"].idxmax()]
+        top = max(records(memory), key=lambda row: row["total_MiB"])
         axes.plot(top["ms"], top["total_MiB"], "v", color="black", markersize=4)
         axes.annotate(
             f"{top['total_MiB']:,.1f} MiB", (top["ms"], top["total_MiB"]), (0, 5), textcoords="offset points",

@@ -58,12 +58,11 @@ def place_labels(axes: Axes, marks: Marks, names: dict[int, str], direction: flo
     stands best. A label covers a marker or another label only where there is no free place, and keeps clear of the
     path where it can.
     """
-    figure = axes.figure
+    figure = style.figure_of(axes)
     figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
     dot = figure.dpi / 72
     scene = Scene(
-        axes.get_window_extent(renderer),
+        axes.get_window_extent(),
         axes.transData.transform(marks.points),
         marks.radii * dot,
         dense(axes.transData.transform(marks.path), 4 * dot),
@@ -74,7 +73,7 @@ def place_labels(axes: Axes, marks: Marks, names: dict[int, str], direction: flo
         note = axes.annotate(name, marks.points[index], xytext=(0, 0), textcoords="offset points", fontsize=style.SMALL)
         note.set_in_layout(False)
         note.set_path_effects([withStroke(linewidth=2, foreground="white")])
-        extent = note.get_window_extent(renderer)
+        extent = note.get_window_extent()
         centre, radius = scene.markers[index], scene.radii[index]
         places = [
             (
@@ -217,7 +216,8 @@ def draw_scatter(axes: Axes, sweep: Sweep, panel: Panel, arms: pd.DataFrame) -> 
     gain = arms["metric_value_mean"].to_numpy(dtype=float) * sweep.scale
     seeds = []
     for row, across, up in zip(records(arms), cost, gain, strict=True):
-        cross = {"color": sweep.styles[row["method"]].colour, "alpha": 0.5, "linewidth": 0.8, "zorder": 2}
+        colour = sweep.styles[row["method"]].colour
+        cross: dict[str, Any] = {"color": colour, "alpha": 0.5, "linewidth": 0.8, "zorder": 2}
         own = panel.runs[panel.runs["arm"] == row["arm"]]
         if f"{panel.x}_mean" in row and (bar := interval(own, panel.x, sweep.noise)):
             axes.plot(bar, [up] * 2, **cross)
@@ -250,7 +250,7 @@ def draw_scatter(axes: Axes, sweep: Sweep, panel: Panel, arms: pd.DataFrame) -> 
         path[1::2] = [*corners, (axes.get_xlim()[0 if panel.more_is_better else 1], steps[-1, 1])]
         if len(arms) > 1:
             axes.plot(*path.T, color="#555555", linewidth=0.9, zorder=1, scalex=False, scaley=False)
-        names = labels(arms.iloc[members], axes.figure.get_figwidth())
+        names = labels(arms.iloc[members], style.figure_of(axes).get_figwidth())
         marks = Marks(np.column_stack([cost, gain]), radii, path)
         place_labels(axes, marks, dict(zip(members, names, strict=True)), 60 if sign < 0 else 120)
 

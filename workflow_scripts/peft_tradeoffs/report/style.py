@@ -25,7 +25,7 @@ from matplotlib.transforms import ScaledTranslation
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.stats import interval, interval_notes, seed_values
 from peft_tradeoffs.core.files import atomic
-from peft_tradeoffs.core.text import arm_label
+from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.report.sweep import Sweep, reason
 from peft_tradeoffs.tasks.metrics import metric_called, metric_words
 
@@ -222,6 +222,13 @@ def canvas(sweep: Sweep, title: str, height: float, notes: Sequence[str], width:
     return figure
 
 
+def figure_of(axes: Axes) -> Figure:
+    """The figure in which axes stand."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # only axes that were taken out stand in none
+    return figure
+
+
 def message(sweep: Sweep, title: str, text: str) -> Figure:
     """A small figure that says why there is nothing to draw."""
     lines = wrap(f"Nothing to draw: {text}", SINGLE - 0.3, SMALL)
@@ -280,14 +287,15 @@ def absent(sweep: Sweep, shown: pd.Series, *keys: str) -> list[str]:
 
     `shown` holds the arms that the figure shows, `keys` the summary keys it needs.
     """
-    failed, missing = {}, {}
-    for row in sweep.arms.itertuples():
-        name = arm_label(row.method, row.rank)
-        if row.arm not in set(shown):
-            why = reason(sweep.runs[sweep.runs["arm"] == row.arm], *keys)
+    failed: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
+    for row in records(sweep.arms):
+        name = arm_label(row["method"], row["rank"])
+        if row["arm"] not in set(shown):
+            why = reason(sweep.runs[sweep.runs["arm"] == row["arm"]], *keys)
             missing.setdefault(why, []).append(name)
-        elif row.n_failed:
-            failed.setdefault(readable.failed_counts(row.failures), []).append(name)
+        elif row["n_failed"]:
+            failed.setdefault(readable.failed_counts(row["failures"]), []).append(name)
     lines = []
     for lead, named in (("Not shown", missing), ("Without failed runs", failed)):
         if named:
@@ -304,8 +312,10 @@ def interval_note(sweep: Sweep, *keys: str) -> str:
 def draw_reason(axes: Axes, why: str) -> None:
     """Why a panel of a figure is empty, in the panel."""
     text = "\n".join(wrap(why, 1.2, SMALL))
-    place = {"transform": axes.transAxes, "ha": "center", "va": "center", "in_layout": False}
-    axes.text(0.5, 0.5, text, style="italic", fontsize=SMALL, color=GREY, **place)
+    axes.text(
+        0.5, 0.5, text, style="italic", fontsize=SMALL, color=GREY, transform=axes.transAxes, ha="center", va="center",
+        in_layout=False,
+    )  # fmt: skip
 
 
 def draw_intervals(axes: Axes, ends: Sequence[dict[str, Any]], orient: str, **look: Any) -> None:

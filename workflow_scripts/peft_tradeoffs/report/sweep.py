@@ -17,7 +17,7 @@ from peft_tradeoffs.analysis.stats import read_noise
 from peft_tradeoffs.analysis.tables import COMPLETED
 from peft_tradeoffs.analysis.tuning_table import read_tuning
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.text import FULL, method_order, plural
+from peft_tradeoffs.core.text import FULL, method_order, plural, records
 from peft_tradeoffs.tasks.metrics import metric_called, metric_name, metric_of, with_unit
 
 # seaborn's "colorblind" without its palest (pink, yellow) and grey, then three dark ones of Paul Tol's "muted".
@@ -133,11 +133,11 @@ def load(
         pairs = every[["dataset", "model"]].drop_duplicates().agg("/".join, axis=1)
         raise InputError(f"{runs_csv}: no run of {dataset}/{model}; it has {', '.join(pairs) or 'no run'}")
     curves = []
-    for row in runs[runs["status"] == COMPLETED].itertuples():
-        folder = runs_dir / row.arm / f"seed{row.seed}"
-        if verified(folder, "metrics.csv")["fingerprint"] != row.fingerprint:
+    for run in records(runs[runs["status"] == COMPLETED]):
+        folder = runs_dir / run["arm"] / f"seed{run['seed']}"
+        if verified(folder, "metrics.csv")["fingerprint"] != run["fingerprint"]:
             raise InputError(f"{runs_csv}: of another run than {folder} has now; make it again with make_tables.py")
-        curves.append(pd.read_csv(folder / "metrics.csv").assign(arm=row.arm, seed=row.seed))
+        curves.append(pd.read_csv(folder / "metrics.csv").assign(arm=run["arm"], seed=run["seed"]))
     trials = read_tuning(tuning_csv) if tuning_csv else pd.DataFrame(columns=["dataset", "model"])
     own = (trials["dataset"] == dataset) & (trials["model"] == model)
     return Sweep(

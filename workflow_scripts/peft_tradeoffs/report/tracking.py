@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -258,10 +258,10 @@ def _send(
 
 def _sent(
     account: Account, runs: list[Path], earlier: dict[Path, list[str]], limit_s: float
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """What a process that sends the runs says of each; it is ended, with all it started, when it says nothing."""
-    words = ["--tracker", account.tracker, "--project", account.project, "--folder", account.folder, "--runs", *runs]
-    words += ["--earlier", *(",".join(earlier[run]) or "-" for run in runs)]
+    words: list[str | Path] = ["--tracker", account.tracker, "--project", account.project, "--folder", account.folder]
+    words += ["--runs", *runs, "--earlier", *(",".join(earlier[run]) or "-" for run in runs)]
     process = subprocess.Popen(
         [sys.executable, SENDER, *words],
         stdin=subprocess.DEVNULL,

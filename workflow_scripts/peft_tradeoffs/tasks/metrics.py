@@ -6,7 +6,7 @@ A metric is added here alone: one entry of METRICS. Schemas, tables, comparison,
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -402,7 +402,7 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
 
 
 # What readers see.
-Row = Mapping[str, Any]  # or a pandas Series, with `metric` and `positive_class`
+Row: TypeAlias = "Mapping[str, Any] | pd.Series[Any]"  # with `metric` and `positive_class`
 
 
 def metric_of(rows: "pd.DataFrame") -> dict[str, Any]:
