@@ -7,6 +7,8 @@ import pytest
 import small_examples
 import tiny
 
+pytest.register_assert_rewrite("fetched_models", "reloaded")  # what they assert is shown as in a test file
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

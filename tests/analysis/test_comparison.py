@@ -6,16 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+import synthetic_predictions
 import tiny
 from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.comparison import (
-    PREDICTIONS,
     comparison_frame,
     comparison_notes,
     comparison_readable,
@@ -26,62 +25,9 @@ from peft_tradeoffs.analysis.readable import latex, markdown, supported_decimals
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.layout import AXES, run_folder
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
-
-ROWS = 2000
-
-
-def run(arm: tuple[str, int | None], seed: int, wrong: np.ndarray, **changes: Any) -> tuple[dict, dict]:
-    """A run's summary and the columns of its predictions; `wrong` are the examples it gets wrong."""
-    labels = np.arange(ROWS) % 2
-    predicted = labels.copy()
-    predicted[wrong] = 1 - labels[wrong]
-    accuracy = 1 - len(wrong) / ROWS
-    values = {"accuracy": accuracy, "metric_value": accuracy, "test_rows": ROWS, **changes}
-    return synthetic.summary(*arm, seed, **values), {"row": np.arange(ROWS), "label": labels, "prediction": predicted}
-
-
-def write(folder: Path, runs: list[tuple[dict, dict]]) -> Path:
-    """Write the runs as the workflow does; the folder of runs."""
-    synthetic.write(folder, [summary for summary, _ in runs])
-    for summary, columns in runs:
-        place = folder / "runs" / summary["dataset"] / summary["model"] / summary["arm"] / f"seed{summary['seed']}"
-        write_predictions(place / "predictions.csv", columns)
-    synthetic.seal_all(folder / "runs")
-    return folder / "runs"
-
-
-def write_predictions(path: Path, columns: dict) -> None:
-    table = pd.DataFrame(columns)
-    if table["prediction"].dtype == float:
-        table["logit_0"] = table["prediction"]
-    else:
-        for label in range(2):
-            table[f"logit_{label}"] = (table["prediction"] == label).astype(float)
-    table.to_csv(path, index=False)
-
-
-def compared(folder: Path, runs: list[tuple[dict, dict]], margin: float = 0.01, baseline: str = "full") -> pd.DataFrame:
-    where = write(folder, runs)
-    frame = tables.runs_frame([summary for summary, _ in runs])
-
-    def predictions(of: dict[str, Any], split: str):
-        return read_predictions(run_folder(where, *(of[axis] for axis in AXES)) / PREDICTIONS[split], of)
-
-    return comparison_frame(frame, baseline, margin, predictions)
-
-
-def arms(differing: dict[str, int], seeds: int = 5, common: int = 100) -> list[tuple[dict, dict]]:
-    """full gets `common` examples wrong, LoRA r4 and so on as many more, each seed a few of its own besides."""
-    runs = []
-    for name, more in {"full": 0, **differing}.items():
-        method, _, rank = name.partition("-r")
-        for seed in range(seeds):
-            own = [1990 - 3 * seed, 1991 - 3 * seed]
-            runs.append(run((method, int(rank) if rank else None), seed, np.r_[0 : common + more, own]))
-    return runs
+from synthetic_predictions import ROWS, arms, compared, run, write, write_predictions
 
 
 def test_differences_are_those_of_the_same_seeds(tmp_path):
@@ -286,7 +232,7 @@ def test_one_arm_alone_has_its_mean_and_nothing_to_be_compared_with(tmp_path):
 @pytest.mark.parametrize(("rows", "verdict"), [(2000, "equivalent"), (200, "undecided")])
 def test_arms_that_predict_alike_are_equal_only_as_far_as_the_examples_can_say(tmp_path, monkeypatch, rows, verdict):
     """None of 200 examples differs also where 1 % of all do, with a probability of 13 %."""
-    monkeypatch.setattr(sys.modules[__name__], "ROWS", rows)
+    monkeypatch.setattr(synthetic_predictions, "ROWS", rows)
     runs = [
         run((method, rank), seed, np.arange(20)) for method, rank in (("full", None), ("lora", 4)) for seed in (0, 1, 2)
     ]

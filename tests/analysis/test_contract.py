@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import synthetic
+import synthetic_predictions
 import tiny
 import torch
 from peft_tradeoffs.analysis import tables
@@ -618,11 +619,9 @@ def test_without_strict_every_table_and_figure_says_what_differs(tmp_path):
 
 
 def test_the_comparison_says_what_differs(tmp_path):
-    import test_comparison
-
-    pairs = test_comparison.arms({"lora-r4": 10})
+    pairs = synthetic_predictions.arms({"lora-r4": 10})
     every = [summary for summary, _ in pairs]
-    test_comparison.write(tmp_path, pairs)
+    synthetic_predictions.write(tmp_path, pairs)
     words = ["--runs-dir", tmp_path / "runs", "--grid", json.dumps(grid(every)), "--output-dir", tmp_path / "tables"]
     words += ["--baseline", "full", "--margin", "0.01"]
     for differs in ({}, {"lora": "batch_size"}):

@@ -13,7 +13,7 @@ import pages
 import pandas as pd
 import pytest
 import synthetic
-import test_comparison
+import synthetic_predictions
 
 GOLDEN = Path(__file__).parent / "golden"
 ARMS = {"lora-r4": 24, "lora-r8": 0, "qlora-r4": 80, "qlora-r8": -30}
@@ -33,8 +33,8 @@ TABLES = ("contract", "runs", "arms", "memory", "cost", "comparison", "equal_cos
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tables."""
     folder = tmp_path_factory.mktemp("golden")
-    runs = test_comparison.arms(ARMS)
-    runs_dir = test_comparison.write(folder, runs)
+    runs = synthetic_predictions.arms(ARMS)
+    runs_dir = synthetic_predictions.write(folder, runs)
     lost = [failed(*arm, seed) for seed in range(5) for failed, *arm in FAILED]
     synthetic.write(folder, lost)
     described = folder / "data/sst2/dataset.json"

@@ -18,7 +18,7 @@ from peft_tradeoffs.analysis.recommendation import recommendation_frame
 from peft_tradeoffs.analysis.recommendation_text import answer, recommendation_markdown
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import plain
-from test_recommendation import BAD, GOOD, NO_LIMITS, compared
+from synthetic_comparison import BAD, GOOD, NO_LIMITS, compared
 
 PAIR = ("sst2", "distilbert")
 LEAKED = "64 of 64 test rows (100 %) have the text of a training row."

@@ -18,14 +18,13 @@ from peft_tradeoffs.analysis.recommendation_text import answer, recommendation_m
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
 from scipy import stats
+from synthetic_comparison import BAD, GOOD, NO_LIMITS, OPEN, compared
 
-NO_LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
 SPREAD = (-1.0, 0.0, 1.0, -1.0, 1.0)  # of a cost over five seeds: mean 0, standard deviation 1
 HALF = stats.t.ppf(0.975, 4) / np.sqrt(5)
 HIGH = 60 * np.exp(stats.t.ppf(0.975, 4) * np.sqrt(np.log1p((1 / np.sqrt(5) / 60) ** 2)))  # of a time of 60 s
 MEMORY = {"full": 900.0, "lora-r4": 500.0, "lora-r8": 512.0, "qlora-r8": 560.0}
 TIME = {"full": 100.0, "lora-r4": 60.0, "lora-r8": 61.0, "qlora-r8": 90.0}
-GOOD, BAD, OPEN = (-0.001, 0.002, 0.001), (-0.03, 0.004, 1.0), (-0.006, 0.008, 0.3)  # difference, half width, p
 
 
 def pair(arm: str) -> tuple[str, int | None]:
@@ -44,30 +43,6 @@ def runs(arms: list[str], seeds: int = 5, device: str = "cuda", **changes: Any) 
                 synthetic.summary(*pair(arm), seed, device=device, train_s=time, **energy, **memory, **changes)
             )
     return found
-
-
-def compared(quality: dict[str, tuple[float, float, float] | str], **changes: Any) -> pd.DataFrame:
-    """A comparison with full; a text is the reason for which an arm has no test."""
-    rows = []
-    for arm, found in {"full": "", **quality}.items():
-        row = dict.fromkeys(COLUMNS) | {
-            "dataset": "sst2",
-            "model": "distilbert",
-            "arm": arm,
-            "baseline": "full",
-            "split": "test",
-        }
-        row |= {"metric": "accuracy", "margin": 0.01, "test_rows": 872, "mean": 0.9, "low": 0.89, "high": 0.91}
-        if isinstance(found, str):
-            row["reason"] = found or None
-        else:
-            difference, half, p = found
-            row |= {"difference": difference, "difference_low": difference - half, "difference_high": difference + half}
-            beyond = difference + half < -0.01
-            row |= {"p_not_worse_holm": p, "p_worse_holm": 0.001 if beyond else 1.0, "verdict": "undecided"}
-            row |= {"seeds_needed": 9 if p > 0.05 else None}
-        rows.append(row | changes)
-    return pd.DataFrame(rows)
 
 
 def judged(

@@ -15,6 +15,7 @@ import synthetic
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.quantities import PHASES
+from shown_tables import cells, notes
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "workflow_scripts" / "make_tables.py"
@@ -138,16 +139,6 @@ def test_a_key_of_a_later_version_is_kept_and_averaged():
     runs = tables.runs_frame(summaries)
     assert list(runs)[-3:] == ["carbon_g", "note", "null_reasons"]
     assert tables.arms_frame(runs)["carbon_g_mean"][0] == 100.5
-
-
-def cells(summaries: list[dict], of=readable.arms_readable):
-    """The readable table of these runs."""
-    runs = tables.runs_frame(summaries)
-    return of(runs if of is readable.runs_readable else tables.arms_frame(runs))
-
-
-def notes(summaries: list[dict]) -> str:
-    return " ".join(readable.costs_notes(tables.arms_frame(tables.runs_frame(summaries))))
 
 
 def test_what_has_no_value_has_a_reason_below_the_table_once():

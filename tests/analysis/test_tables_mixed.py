@@ -6,7 +6,7 @@ import statistics
 import pytest
 import synthetic
 from peft_tradeoffs.analysis import readable, tables
-from test_tables import cells, notes
+from shown_tables import cells, notes
 
 
 def test_no_mean_of_time_over_different_devices():

@@ -1,6 +1,5 @@
 """On a GPU: the captured engine gives the weights of the eager one; marked gpu, skipped without one."""
 
-import copy
 import dataclasses
 import json
 import os
@@ -19,6 +18,7 @@ from peft_tradeoffs.training import engine, step
 from peft_tradeoffs.training.batches import Data, longest_text
 from peft_tradeoffs.training.methods import hold_as_computed
 from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject
+from small_fits import Memory, Silent
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,41 +38,6 @@ VARIANTS = {
     "accumulation": {"gradient_accumulation_steps": 2},
     "clipping": {"max_grad_norm": 0.05},
 }
-
-
-class Kept:
-    """A state kept in this process, saved at the steps `at`."""
-
-    def __init__(self, given: dict | None = None, at: int | None = None) -> None:
-        self.given, self.at, self.steps = given, at, 0
-        self.saved: dict | None = None
-
-    def load(self) -> dict | None:
-        return self.given
-
-    def begin(self, step: int) -> None:
-        pass
-
-    def reached(self, step: int, total: int) -> None:
-        pass
-
-    def interrupted(self) -> str | None:
-        return None
-
-    def due(self) -> bool:
-        self.steps += 1
-        return self.steps == self.at
-
-    def save(self, state: dict) -> None:
-        self.saved = copy.deepcopy(state)
-
-
-class Silent:
-    def due(self) -> bool:
-        return False
-
-    def evaluation(self, row: dict) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +84,12 @@ def texts(rows: int, seed: int = 0) -> Split:
 
 
 def fit(
-    folder: Path, splits: dict[str, Split], arm: str, state: Kept | None = None, checkpointing: bool = False, **changes
+    folder: Path,
+    splits: dict[str, Split],
+    arm: str,
+    state: Memory | None = None,
+    checkpointing: bool = False,
+    **changes,
 ) -> tuple[dict[str, torch.Tensor], engine.Result]:
     generators = BlockGenerators(0) if checkpointing and not changes.get("compile") else None
     built = tiny.build(
@@ -134,7 +104,7 @@ def fit(
     assert hold_as_computed(built.model, settings.precision, device, longest_text(splits["train"])) == HELD[arm]
     free_memory(device)
     subject = Subject(built.model, Data.of(splits, 0, settings.task), settings, 3, generators)
-    result = engine.train(subject, device, Phases(device), engine.Watch(state or Kept(), Silent()))
+    result = engine.train(subject, device, Phases(device), engine.Watch(state or Memory(), Silent()))
     if generators is not None:
         for forward, recomputed in generators._pairs:
             assert torch.equal(forward.get_state(), recomputed.get_state())
@@ -185,10 +155,10 @@ def test_checkpointing_changes_no_weight(bert, splits):
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(dropping, splits, engine_name, checkpointing):
     options = {"checkpointing": checkpointing, "engine": engine_name, "max_steps": 150}
     straight, _ = fit(dropping, splits, "lora", **options)
-    state = Kept(at=77)
+    state = Memory(due_at=77)
     interrupted, _ = fit(dropping, splits, "lora", state, **options)
     assert state.saved["progress"]["step"] == 77
-    resumed, result = fit(dropping, splits, "lora", Kept(state.saved), **options)
+    resumed, result = fit(dropping, splits, "lora", Memory(state.saved), **options)
     assert_identical(straight, interrupted)
     assert_identical(straight, resumed)
     assert len(result.progress.step_s) == 150
@@ -208,14 +178,14 @@ def test_a_step_that_cannot_be_captured_goes_on_eagerly_and_says_why(dropping, s
     options = {"checkpointing": checkpointing, "max_steps": 60}
     expected, _ = fit(dropping, splits, "lora", engine="eager", **options)
     monkeypatch.setattr(BertForSequenceClassification, "forward", waits)
-    state = Kept(at=31)
+    state = Memory(due_at=31)
     weights, result = fit(dropping, splits, "lora", state, **options)
     assert result.engine == "eager"
     assert (
         result.progress.engine_reason.startswith("capture failed: ") and "captur" in result.progress.engine_reason[16:]
     )
     assert_identical(expected, weights)
-    resumed, again = fit(dropping, splits, "lora", Kept(state.saved), **options)
+    resumed, again = fit(dropping, splits, "lora", Memory(state.saved), **options)
     assert (again.engine, again.progress.engine_reason) == ("eager", result.progress.engine_reason)
     assert_identical(expected, resumed)
 
@@ -290,7 +260,7 @@ def test_mean_accuracy_on_sst2_is_that_of_the_eager_engine(sst2):
             device = torch.device("cuda", 0)
             hold_as_computed(built.model, settings.precision, device, longest_text(splits["train"]))
             subject = Subject(built.model, Data.of(splits, 0, settings.task), settings, seed)
-            result = engine.train(subject, device, Phases(device), engine.Watch(Kept(), Silent()))
+            result = engine.train(subject, device, Phases(device), engine.Watch(Memory(), Silent()))
             assert result.engine == name
             values.append(result.progress.rows[-1]["accuracy"])
     print(json.dumps(accuracies))

@@ -4,6 +4,7 @@ import json
 import struct
 from functools import cache
 from math import prod
+from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -58,3 +59,11 @@ def files() -> dict[str, bytes]:
         "tokenizer_config.json": json.dumps(settings).encode(),
         "vocab.txt": "\n".join(WORDS).encode(),
     }
+
+
+def write(folder: Path, content: dict[str, bytes]) -> Path:
+    """Write files by name below `folder`."""
+    for name, data in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder

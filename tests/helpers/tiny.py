@@ -255,3 +255,10 @@ def summaries(folder: Path) -> dict[str, dict[str, Any]]:
         f"{path.parts[-3]}/{path.parts[-2]}": json.loads(path.read_text())
         for path in sorted(folder.glob("results/runs/*/*/*/seed*/summary.json"))
     }
+
+
+def curve(run: Path) -> list[list[str]]:
+    """metrics.csv without the seconds."""
+    lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
+    seconds = lines[0].index("train_s")
+    return [line[:seconds] + line[seconds + 1 :] for line in lines]

@@ -7,7 +7,8 @@ import pytest
 from peft_tradeoffs.core.layout import HEAD
 from peft_tradeoffs.report import cards
 from peft_tradeoffs.training import methods
-from test_methods import LORA, NF4, build
+from tiny import build
+from tiny_arms import LORA, NF4
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 STRANGE = ["😀 glad", "x" * 300, "1", "01", "1e3", "null", "NaN", "true", "name_or_path", 'a "quote"\nand a line', "é"]

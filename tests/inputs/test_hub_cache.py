@@ -8,8 +8,7 @@ from hub_client import DATASET, MODEL, REVISION, dataset_call, fail, hub, model_
 from hub_server import HubServer
 from huggingface_hub import RepoFile
 from peft_tradeoffs.inputs.hub import damaged
-from small_model import files
-from test_model_check import write
+from small_model import files, write
 
 INDEX = "model.safetensors.index.json"
 

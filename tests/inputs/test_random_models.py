@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from fetched_models import beside, digest, fail, fetch, succeed
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.models import _check_vocabulary, write_random_model
 from safetensors.torch import load_file
-from test_models import beside, digest, fail, fetch, succeed
 from transformers import AutoTokenizer, CanineConfig, Gemma3Config
 
 WORDS = 28  # in the tiny BERT's vocabulary
@@ -116,8 +116,8 @@ def test_a_tokenizer_from_a_wheel_with_its_checksum(tiny_bert, manifest, tmp_pat
 
 
 def test_a_tokenizer_from_the_hub_without_its_weights(tiny_bert, manifest, tmp_path):
+    from hub_client import REVISION
     from hub_server import HubServer
-    from test_models import REVISION
 
     block = {"source": "hub", "path": "tiny/bert", "revision": REVISION}
     home = str(tmp_path / "home")

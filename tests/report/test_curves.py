@@ -4,7 +4,7 @@ import dataclasses
 
 import synthetic
 from peft_tradeoffs.report.lines import learning_curves
-from test_figures import sweep_of
+from synthetic_sweeps import sweep_of
 
 
 def test_seeds_of_one_evaluation_are_points(tmp_path):

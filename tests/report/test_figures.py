@@ -26,36 +26,12 @@ from peft_tradeoffs.report.scatter import pareto
 from peft_tradeoffs.report.style import compact, message
 from peft_tradeoffs.report.sweep import PALETTE, Sweep, colours, load, method_styles
 from scipy import stats
+from synthetic_sweeps import EIGHT, GRIDS, prepare, sweep_of, texts
 
 ROOT = Path(__file__).parents[2]
 FIGURES = drawings()
 METRIC = [name for name in FIGURES if name.startswith(("metric", "accuracy"))] + ["best_by_method", "learning_curves"]
 KNOWN_BEFORE = "trainable_parameters_by_arm"  # needs no run that completed
-EIGHT = ["full", "lora", "qlora", "dora", "rslora", "vera", "oft", "loha", "hra"]
-GRIDS = {
-    1: synthetic.grid(["full"], []),
-    5: synthetic.grid(["full", "lora", "qlora"], [4, 16]),
-    9: synthetic.grid(["full", "lora", "qlora"], [4, 8, 16, 32]),
-    41: synthetic.grid(EIGHT, [2, 4, 8, 16, 32]),
-}
-
-
-def prepare(folder: Path, summaries: list[dict]) -> tuple[Path, Path]:
-    """runs.csv and the runs' folder, as make_tables.py and the workflow leave them."""
-    synthetic.write(folder, summaries)
-    tables.runs_frame(summaries).to_csv(folder / "runs.csv", index=False)
-    return folder / "runs.csv", folder / "runs" / summaries[0]["dataset"] / summaries[0]["model"]
-
-
-def sweep_of(folder: Path, summaries: list[dict]) -> Sweep:
-    runs, runs_dir = prepare(folder, summaries)
-    return load(runs, runs_dir, summaries[0]["dataset"], summaries[0]["model"])
-
-
-def texts(figure) -> list[str]:
-    """What a figure says, lines joined."""
-    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
-    return [text.get_text().replace("\n", " ") for text in found]
 
 
 def points(axes) -> list[tuple[float, float]]:

@@ -9,7 +9,7 @@ import synthetic
 from matplotlib.figure import Figure
 from peft_tradeoffs.analysis.tuning_table import ruined
 from peft_tradeoffs.report.lines import learning_rate_grid
-from test_figures import GRIDS, sweep_of, texts
+from synthetic_sweeps import GRIDS, sweep_of, texts
 
 RUNS = [synthetic.summary(*arm, 0) for arm in GRIDS[9]]
 

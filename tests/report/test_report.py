@@ -19,7 +19,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.report.page import report
 from peft_tradeoffs.report.scatter import pareto
 from playwright.sync_api import Browser, Page
-from test_recommendation import GOOD, NO_LIMITS, compared
+from synthetic_comparison import GOOD, NO_LIMITS, compared
 
 HOSTILE = f"<script>window.hacked = 1</script>\"'`*_&amp;\u202egnirts {'n' * 130}/{'ä' * 60} {'漢' * 40}"
 CHARTS = ("tradeoff", "rank-metric", "rank-memory", "rank-time", "curves", "rates", "memory", "attribution")

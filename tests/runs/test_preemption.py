@@ -19,8 +19,8 @@ from peft_tradeoffs.runs.attempts import NO_WORD, Attempts, mixed_gpus, stood_st
 from peft_tradeoffs.runs.interruption import EXIT_STATUS, Interrupted
 from peft_tradeoffs.training.state import RunDirectory
 from recorded_nvml import UUID
-from test_engine import Memory, fit, split
-from test_resume import curve
+from small_fits import Memory, fit, split
+from tiny import curve
 
 EPOCHS, PER_EPOCH = 40, 24  # 96 rows in batches of 4
 TRAIN = tiny.REPOSITORY / "workflow_scripts/train.py"

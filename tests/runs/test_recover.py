@@ -13,10 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
+from lock_holder import holder
 from peft_tradeoffs.core import slurm
 from peft_tradeoffs.runs import lock
 from peft_tradeoffs.runs.lock import LOCKS, Owner, is_snakemake
-from test_lock import holder
 
 UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
 

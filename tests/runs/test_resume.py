@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from tiny import curve
 
 EPOCHS, STEPS = 3, 3 * 24  # 96 rows in batches of 4
 WEIGHTS = {"full": "checkpoint/model.safetensors"}
@@ -87,10 +88,3 @@ def wait_for_step(checkpoint: Path, process: subprocess.Popen, step: int) -> int
                 return torch.load(checkpoint, weights_only=True)["progress"]["step"]
         time.sleep(0.002)
     raise AssertionError("no state was saved within two minutes")
-
-
-def curve(run: Path) -> list[list[str]]:
-    """metrics.csv without the seconds."""
-    lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
-    seconds = lines[0].index("train_s")
-    return [line[:seconds] + line[seconds + 1 :] for line in lines]

@@ -300,6 +300,11 @@ class Cluster:
         return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60).returncode == 0
 
 
+def ids(cluster: Cluster) -> set[int]:
+    """Jobs that Slurm lists."""
+    return {job.id for job in cluster.jobs()}
+
+
 def contents(folder: Path) -> dict[str, bytes | str | None]:
     """What is in a folder: a file's bytes, where a link points, None for a folder; empty if there is none."""
 

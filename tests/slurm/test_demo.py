@@ -11,8 +11,7 @@ import tiny
 from slurm import workflow
 from slurm.cluster import Cluster
 from slurm.jobs import Job, Use, most_at_once, sharing
-
-ARMS = ("full", "lora-r4", "qlora-r4")
+from slurm.workflow import ARMS
 
 
 @dataclass

@@ -11,8 +11,8 @@ from peft_tradeoffs.core import slurm
 from peft_tradeoffs.runs import slurm_executor
 
 from slurm import workflow
-from slurm.cluster import Cluster, wait_for
-from slurm.test_survival import ARMS, ids
+from slurm.cluster import Cluster, ids, wait_for
+from slurm.workflow import ARMS
 
 WITH_ACCOUNTING = pytest.mark.parametrize("cluster", [True], ids=["accounting_on"], indirect=True)
 NAME = "peft-tradeoffs_13f32f26-3e76-4285-b0bf-0f28cc44a36f"

@@ -7,21 +7,15 @@ import pytest
 import tiny
 
 from slurm import workflow
-from slurm.cluster import ACCOUNTING_OFF_AND_ON, Cluster, wait_for
+from slurm.cluster import ACCOUNTING_OFF_AND_ON, Cluster, ids, wait_for
 from slurm.jobs import Job
-
-ARMS = ("full", "lora-r4", "qlora-r4")
+from slurm.workflow import ARMS
 
 
 def training(cluster: Cluster, before: set[int], state: str = "") -> dict[str, Job]:
     """Training jobs by arm, without those in `before`; the last one of an arm that was submitted again."""
     jobs = [job for job in cluster.jobs() if job.id not in before and job.comment.startswith("rule_train_")]
     return {job.comment.removeprefix("rule_train_wildcards_reviews_tiny_"): job for job in jobs if state in job.state}
-
-
-def ids(cluster: Cluster) -> set[int]:
-    """Jobs that Slurm lists."""
-    return {job.id for job in cluster.jobs()}
 
 
 def wait_training(folder: Path, count: int = 1) -> None:

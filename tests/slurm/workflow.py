@@ -11,6 +11,7 @@ import tiny
 import yaml
 
 PROFILE = tiny.REPOSITORY / "profiles/slurm"
+ARMS = ("full", "lora-r4", "qlora-r4")  # of tiny.config
 FIRST_LOOK_s = 3
 NEXT_LOOK_s = 2
 

@@ -21,7 +21,7 @@ from peft_tradeoffs.report.page_data import pair_data
 from peft_tradeoffs.report.sweep import load
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.metrics import METRICS, Answers
-from test_comparison import compared
+from synthetic_predictions import compared
 
 NAME, LABEL = "balanced_accuracy", "Balanced accuracy, %"
 ROWS, SEEDS = 400, 3

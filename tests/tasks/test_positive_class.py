@@ -18,7 +18,7 @@ from peft_tradeoffs.inputs.splits import Split
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.metrics import METRICS, Answers, metric_words
 from peft_tradeoffs.tasks.task import TASKS
-from test_comparison import ROWS, compared
+from synthetic_predictions import ROWS, compared
 
 LABELS = ["anomaly", "normal", "normal", "normal"] * 5
 

@@ -17,8 +17,9 @@ from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import methods
 from peft_tradeoffs.training import run as runs
 from peft_tradeoffs.training.methods import in_own_units
-from test_engine import Bag, fit, split
-from test_methods import LORA, batch, build
+from small_fits import Bag, fit, split
+from tiny import build
+from tiny_arms import LORA, batch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 

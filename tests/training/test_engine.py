@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from peft_tradeoffs.core.quantities import Missing
-from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.phases import Phases, step_percentiles
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.training import engine, summary
 from peft_tradeoffs.training.batches import (
-    Data,
     ResidentSplit,
     epoch_batches,
     longest_rows,
@@ -24,94 +21,15 @@ from peft_tradeoffs.training.batches import (
 )
 from peft_tradeoffs.training.step import (
     CaptureError,
-    Settings,
-    Subject,
     TrainingStep,
     adamw,
     allocate_state,
     linear_schedule,
 )
+from small_fits import CPU, SETTINGS, Bag, Memory, Silent, fit, split, subject
 from torch import nn
 
-SETTINGS = Settings(
-    **{
-        **tiny.TRAINING,
-        **{"learning_rate": 0.1, "epochs": 3, "evaluation_batch_size": 5, "warmup_ratio": 0.25},
-        **{"precision": "fp32", "engine": "eager"},
-    }
-)
-CPU = torch.device("cpu")
 PROBE_PASSES = 3  # forward passes of the probe on a CPU
-
-
-class Bag(nn.Module):
-    """Mean of embeddings, then a linear layer: the smallest thing with the interface of a classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding = nn.Embedding(30, 6)
-        self.linear = nn.Linear(6, 2)
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor | None = None) -> Any:
-        mask = attention_mask[..., None]
-        logits = self.linear((self.embedding(input_ids) * mask).sum(1) / mask.sum(1))
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        return type("Output", (), {"loss": loss, "logits": logits})
-
-
-class Memory:
-    """A state kept in this process: every one saved, in order."""
-
-    def __init__(self, saved: dict | None = None, every: bool = False) -> None:
-        self.given, self.every, self.history = saved, every, []
-
-    def load(self) -> dict | None:
-        return self.given
-
-    def begin(self, step: int) -> None:
-        pass
-
-    def reached(self, step: int, total: int) -> None:
-        pass
-
-    def interrupted(self) -> str | None:
-        return None
-
-    def due(self) -> bool:
-        return self.every
-
-    def save(self, state: dict) -> None:
-        self.history.append(copy.deepcopy(state))
-
-
-class Silent:
-    def due(self) -> bool:
-        return False
-
-    def evaluation(self, row: dict) -> None:
-        pass
-
-
-def split(rows: int, seed: int = 0) -> Split:
-    random = np.random.default_rng(seed)
-    lengths = random.integers(2, 20, rows)
-    labels = np.arange(rows) % 2
-    tokens = [random.integers(1, 15, n) + 14 * label for n, label in zip(lengths, labels, strict=True)]
-    offsets = np.concatenate([[0], lengths.cumsum()])
-    return Split(np.concatenate(tokens).astype(np.int32), None, offsets, labels, np.arange(rows))
-
-
-def fit(state: Memory | None = None, model: nn.Module | None = None, splits: dict | None = None, **changes: Any):
-    settings = dataclasses.replace(SETTINGS, **changes)
-    model = model or Bag()
-    splits = splits or {"train": split(50), "test": split(11, seed=1)}
-    watch = engine.Watch(state or Memory(), Silent())
-    return model, engine.train(subject(model, splits, settings), CPU, Phases(CPU), watch)
-
-
-def subject(model: nn.Module, splits: dict[str, Split], settings: Settings = SETTINGS) -> Subject:
-    return Subject(model, Data.of(splits, 0, settings.task), settings, 7)
 
 
 def test_batches_hold_every_text_once_and_like_lengths_together():

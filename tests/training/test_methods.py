@@ -6,15 +6,13 @@ from pathlib import Path
 
 import bitsandbytes
 import pytest
-import tiny
 import torch
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.models import write_random_model
 from peft_tradeoffs.training import methods
 from tiny import build
+from tiny_arms import LORA, NF4, batch
 
-LORA = {**tiny.LORA, "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
-NF4 = {**tiny.NF4, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 BFLOAT16 = {"bnb_4bit_compute_dtype": "bfloat16"}
 
 
@@ -25,15 +23,6 @@ def head_weights(built: methods.Built) -> dict[str, torch.Tensor]:
         if parameter.requires_grad and plain.startswith(tuple(built.head)):
             weights[plain] = parameter
     return weights
-
-
-def batch(rows: int = 8) -> dict[str, torch.Tensor]:
-    random = torch.Generator().manual_seed(1)
-    return {
-        "input_ids": torch.randint(5, 20, (rows, 16), generator=random),
-        "attention_mask": torch.ones(rows, 16, dtype=torch.long),
-        "labels": torch.arange(rows) % 2,
-    }
 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -20,9 +20,9 @@ from peft_tradeoffs.measure.phases import Phases, dense_parts
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.batches import ResidentSplit, longest_text, padding_mask
 from peft_tradeoffs.training.methods import hold_as_computed
-from test_engine import CPU, SETTINGS, Memory, Silent, split, subject
-from test_methods import NF4
+from small_fits import CPU, SETTINGS, Memory, Silent, split, subject
 from tiny import build
+from tiny_arms import NF4
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas/peft.schema.json").read_text(encoding="utf-8"))

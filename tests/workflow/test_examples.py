@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import reloaded
 import small_examples
-import test_reload
 import tiny
 import yaml
 from small_examples import EXAMPLES, docstrings, example
@@ -64,7 +64,7 @@ def test_peft_methods_are_configuration(tmp_path, tiny_bert):
     assert len({run["head_parameters"] for run in found.values()}) == 1
     for arm in found:
         run = tmp_path / f"results/runs/docstrings/minilm/{arm}/seed0"
-        test_reload.check(run, docstring_texts(tmp_path), num_labels=5)
+        reloaded.check(run, docstring_texts(tmp_path), num_labels=5)
 
 
 def test_sentence_pairs(tmp_path, tiny_bert):
@@ -83,7 +83,7 @@ def test_sentence_pairs(tmp_path, tiny_bert):
         assert run["metric"] == "f1"
         assert run["metric_value"] == run["f1"]
         pairs = texts(tmp_path / "data/paraphrases/test.csv", ["sentence1", "sentence2"])
-        test_reload.check(tmp_path / f"results/runs/paraphrases/minilm/{name}", pairs, num_labels=2)
+        reloaded.check(tmp_path / f"results/runs/paraphrases/minilm/{name}", pairs, num_labels=2)
 
 
 def test_multi_class(tmp_path, tiny_bert):
@@ -117,7 +117,7 @@ def test_regression(tmp_path, tiny_bert):
         assert -1 <= run["pearson"] <= 1
         assert run["metric_value"] == run["spearman"]
         pairs = texts(tmp_path / "data/similarity/test.parquet", ["sentence1", "sentence2"])
-        test_reload.check(tmp_path / f"results/runs/similarity/minilm/{name}", pairs, num_labels=1)
+        reloaded.check(tmp_path / f"results/runs/similarity/minilm/{name}", pairs, num_labels=1)
 
 
 def test_decoder(tmp_path, tiny_llama):
@@ -128,7 +128,7 @@ def test_decoder(tmp_path, tiny_llama):
     for name, run in tiny.summaries(tmp_path).items():
         assert run["head_parameters"] == 5 * 64  # one row per class, no bias
         path = tmp_path / f"results/runs/docstrings/llama/{name}"
-        test_reload.check(path, docstring_texts(tmp_path), num_labels=5, pad_token_id=1)
+        reloaded.check(path, docstring_texts(tmp_path), num_labels=5, pad_token_id=1)
 
 
 RANDOM = {

@@ -1,9 +1,11 @@
 """`make lint` refuses an import that runs upwards and one that loads what a floor must not load."""
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,21 @@ def test_every_room_has_its_tests_and_no_test_stands_outside_a_room():
         path.parent.name for path in (tiny.REPOSITORY / "workflow_scripts/peft_tradeoffs").glob("*/__init__.py")
     }
     assert others == {"workflow", "gpu", "slurm"}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names of what a file imports, in its functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = f"{node.module or ''}." if isinstance(node, ast.ImportFrom) else ""
+            yield from (f"{module}{alias.name}" for alias in node.names)
+
+
+def test_no_test_file_is_imported():
+    """What several of them use stands in tests/helpers/, or beside them in tests/slurm/."""
+    files = [*tiny.REPOSITORY.glob("tests/**/*.py"), *tiny.REPOSITORY.glob("benchmarks/*.py")]
+    wrong = [f"{path}: {name}" for path in files for name in imported(path) if ".test_" in f".{name}"]
+    assert not wrong
 
 
 def test_no_module_is_longer_than_a_thought():

@@ -1,0 +1,83 @@
+"""What a run saved, loaded with Transformers and PEFT alone in a new process, beside what the run recorded."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import tiny
+
+# Knows nothing of the project: the saved folder, the base model, the texts.
+PREDICT = """
+import json, sys
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
+
+request = json.load(sys.stdin)
+tokenizer = AutoTokenizer.from_pretrained(request["base"])
+if request["adapter"]:
+    from peft import PeftModel
+    quantization = request["quantization"] and BitsAndBytesConfig(
+        **request["quantization"], llm_int8_skip_modules=request["skip"])
+    model = AutoModelForSequenceClassification.from_pretrained(
+        request["base"], num_labels=request["num_labels"], quantization_config=quantization,
+        pad_token_id=request["pad_token_id"])
+    model = PeftModel.from_pretrained(model, request["saved"])
+else:
+    model = AutoModelForSequenceClassification.from_pretrained(request["saved"])
+    tokenizer = AutoTokenizer.from_pretrained(request["saved"])
+model.eval()
+logits = []
+for text in request["texts"]:
+    inputs = tokenizer(*text, truncation=True, max_length=request["max_length"], return_tensors="pt")
+    with torch.no_grad():
+        logits.append(model(**inputs).logits[0].float().tolist())
+json.dump(logits, sys.stdout)
+"""
+
+
+def predict(run: Path, texts: list[list[str]], num_labels: int, pad_token_id: int = 0) -> list[list[float]]:
+    """Logits of `texts` by what `run` saved, from a process that does not know this project."""
+    environment = json.loads((run / "env.json").read_text())
+    settings = environment["settings"]
+    adapter = (run / "adapter").is_dir()
+    request = {
+        "base": str(run.parents[4] / "models" / settings["model"]),
+        "adapter": adapter,
+        "saved": str(run / ("adapter" if adapter else "checkpoint")),
+        "quantization": settings["quantization"],
+        "skip": [name for part in environment["model"]["head"] for name in (part, f"{part}.dense")],
+        "max_length": settings["max_length"],
+        "texts": texts,
+        "num_labels": num_labels,
+        "pad_token_id": pad_token_id,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env=tiny.environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def check(run: Path, texts: list[list[str]] | dict[int, list[str]], num_labels: int, pad_token_id: int = 0) -> None:
+    """Compare every logit and prediction of `run` with those of the saved model."""
+    recorded = pd.read_csv(run / "predictions.csv")
+    columns = [name for name in recorded if name.startswith("logit_")]
+    assert len(columns) == num_labels
+    logits = pd.DataFrame(predict(run, [texts[row] for row in recorded["row"]], num_labels, pad_token_id))
+    # NF4 in evaluation runs in bfloat16 on CPUs that have it, unless told otherwise as the workflow does.
+    tolerance = 0.03 if "qlora" in run.parent.name else 1e-4
+    assert abs(logits.to_numpy() - recorded[columns].to_numpy()).max() < tolerance
+    if num_labels == 1:
+        assert recorded["prediction"].tolist() == recorded["logit_0"].tolist()
+        return
+    ordered = recorded[columns].to_numpy().copy()
+    ordered.sort(axis=1)
+    clear = ordered[:, -1] - ordered[:, -2] > 2 * tolerance
+    assert clear.sum() > len(recorded) / 2
+    assert (logits.to_numpy().argmax(axis=1)[clear] == recorded["prediction"][clear]).all()
