@@ -14,8 +14,11 @@ def test_a_list_is_cut_between_its_entries_and_the_rest_is_counted() -> None:
     assert shortened(text) == text
 
 
-def test_one_long_entry_is_cut_within() -> None:
-    assert shortened("    reason: " + "x" * 500) == "    reason: " + "x" * (WIDTH - 20 - 12) + "…"
+def test_paths_are_never_cut_within() -> None:
+    paths = [f"{'x' * 150}/{name}.tsv" for name in ("train", "test", "heldout")]
+    assert shortened(f"    input: {', '.join(paths[:2])}") == f"    input: {', '.join(paths[:2])}"
+    assert shortened(f"    input: {', '.join(paths)}") == f"    input: {', '.join(paths[:2])} and 1 more"
+    assert shortened(f"    reason: {'x' * 500}") == f"    reason: {'x' * 500}"
 
 
 def test_lines_of_jobs_are_cut_and_no_others() -> None:

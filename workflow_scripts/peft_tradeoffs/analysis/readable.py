@@ -60,12 +60,12 @@ def metric_places(metric: str, mean: float, sd: float, seeds: int, examples: Any
 
     `sd` may be nan, for one seed. `examples` is a number, or several as "872; 800", of which the least counts.
     """
-    from peft_tradeoffs.analysis.stats import Estimate  # loads scipy, which the rules do without
+    from scipy.stats import t  # slow to load, and the rules do without
 
     least = min(int(float(number)) for number in str(examples).split("; "))
     half = NORMAL * sampling_error(metric, mean, least)
     if seeds > 1 and not math.isnan(sd):
-        half = math.hypot(half, Estimate(mean, sd / math.sqrt(seeds), seeds - 1).half_width())
+        half = math.hypot(half, float(t.ppf(0.975, seeds - 1)) * (sd / math.sqrt(seeds)))
     return finer(supported_decimals(half * scale), 0.0 if math.isnan(sd) else sd * scale)
 
 

@@ -348,7 +348,13 @@ def peak_memory_by_arm(sweep: Sweep) -> Figure:
 def samples_per_s_by_arm(sweep: Sweep) -> Figure:
     """Training throughput."""
     notes = readable.fallbacks(sweep.runs)
-    return by_arm(sweep, "Training throughput by arm", lambda _: "samples_per_s", lambda _: "Samples/s", *notes)
+    return by_arm(
+        sweep,
+        "Training throughput by arm",
+        lambda _: "samples_per_s",
+        lambda _: readable.LABEL["samples_per_s"],
+        *notes,
+    )
 
 
 @styled
@@ -363,7 +369,7 @@ def energy_by_arm(sweep: Sweep) -> Figure:
         sweep,
         "Training energy by arm",
         lambda _: "energy_J_per_sample",
-        lambda _: "GPU energy, J/sample",
+        lambda _: readable.LABEL["energy_J_per_sample"],
         *notes,
     )
 
@@ -453,7 +459,7 @@ def best_by_method(sweep: Sweep) -> Figure:
     figure = canvas(sweep, title, rows_height(labels) + 0.6, notes, style.DOUBLE)
     cells = figure.subplots(1, 4, sharey=True)
     panels = ("metric_value", memory, "trainable_parameters", "samples_per_s")
-    titles = (sweep.metric_axis, readable.LABEL[memory], "Trainable parameters (log)", "Samples/s")
+    titles = (sweep.metric_axis, readable.LABEL[memory], "Trainable parameters (log)", readable.LABEL["samples_per_s"])
     for axes, key, label in zip(cells, panels, titles, strict=True):
         draw_panel(axes, sweep, arms, runs, key)
         axes.set_xlabel("\n".join(wrap(label, 1.1, style.NORMAL)))

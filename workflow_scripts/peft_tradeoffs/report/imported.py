@@ -16,6 +16,7 @@ from peft_tradeoffs.analysis.readable import NULL, number, setting
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
+from peft_tradeoffs.core.quantities import Missing, without_missing
 from peft_tradeoffs.core.text import SPELLING, records
 from peft_tradeoffs.tasks.metrics import metric_called, metric_label
 
@@ -77,14 +78,7 @@ def read_result(path: Path) -> dict[str, Any]:
 def row(label: str, path: Path) -> dict[str, Any]:
     """A result as a row of the table, columns as in COLUMNS; what it does not state is None, with a reason."""
     result = read_result(path)
-    values: dict[str, Any] = {}
-    reasons: dict[str, Missing] = {}
-    for column, read in COLUMNS.items():
-        value = read(result)
-        if isinstance(value, Missing):
-            values[column], reasons[column] = None, value
-        else:
-            values[column] = value
+    values, reasons = without_missing({column: read(result) for column, read in COLUMNS.items()})
     return {
         **{
             "source": label,
@@ -95,10 +89,6 @@ def row(label: str, path: Path) -> dict[str, Any]:
         **values,
         "null_reasons": json.dumps(reasons, sort_keys=True, ensure_ascii=False),
     }
-
-
-class Missing(str):
-    """Why a result has no value of a column."""
 
 
 def _at(value: Any, *keys: str) -> Any:

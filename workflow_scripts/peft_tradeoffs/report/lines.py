@@ -294,7 +294,7 @@ def metric_vs_rank(sweep: Sweep) -> Figure:
 def speed_vs_rank(sweep: Sweep) -> Figure:
     """A training step's median and 95th percentile and the throughput against the rank; one row per device."""
     title = "Training step and throughput against rank"
-    panels = {"step_p50_ms": "Step p50, ms", "step_p95_ms": "Step p95, ms", "samples_per_s": "Samples/s"}
+    panels = {key: readable.LABEL[key] for key in ("step_p50_ms", "step_p95_ms", "samples_per_s")}
     ranked = sweep.arms.dropna(subset="rank")
     if not ranked["n"].sum():
         return message(sweep, title, "no completed run has a rank")
@@ -339,9 +339,9 @@ def along_ranks(sweep: Sweep, method: str) -> Figure:
     figure = canvas(sweep, title, 4.0, notes, style.DOUBLE)
     panels = (
         (beside, "metric_value", sweep.metric_axis),
-        (own, "trainable_parameters", "Trainable parameters"),
+        (own, "trainable_parameters", readable.LABEL["trainable_parameters"]),
         (beside, memory, readable.LABEL[memory]),
-        (beside, "samples_per_s", "Samples/s"),
+        (beside, "samples_per_s", readable.LABEL["samples_per_s"]),
     )
     cells = figure.subplots(2, 2)
     for axes, panel in zip(cells.flat, panels, strict=True):

@@ -344,9 +344,9 @@ def metric_vs_memory(sweep: Sweep) -> Figure:
 @styled
 def metric_vs_samples_per_s(sweep: Sweep) -> Figure:
     """The metric against training throughput, where more of both is better."""
-    several = len(devices(sweep)) > 1
+    several, label = len(devices(sweep)) > 1, readable.LABEL["samples_per_s"]
     panels = [
-        Panel(runs, "samples_per_s", f"Samples/s (on {device})" if several else "Samples/s", more_is_better=True)
+        Panel(runs, "samples_per_s", f"{label} (on {device})" if several else label, more_is_better=True)
         for device, runs in devices(sweep)
     ]
     notes = readable.fallbacks(sweep.runs)

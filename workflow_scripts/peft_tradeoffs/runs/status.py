@@ -22,6 +22,7 @@ from peft_tradeoffs.tasks.metrics import METRICS, said
 
 INTERVAL_S = 5.0  # between two lines on a terminal
 WIDTH = 160  # characters of a line about a job
+WHOLE = 2  # entries of a list that are never cut
 LISTS = re.compile(r" *(input|output|reason): ")  # resources, which a user sets, stay whole
 STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
 ALIVE_S = 120.0  # a run under way writes its status every few seconds
@@ -341,16 +342,15 @@ class BriefJobs(logging.Formatter):
 
 
 def shortened(line: str) -> str:
-    """A list "a, b; c" cut to WIDTH characters, and how many of its entries were left out."""
+    """A list "a, b; c" cut to WIDTH characters, and how many of its entries were left out; the first WHOLE are kept."""
     if len(line) <= WIDTH:
         return line
     entries = re.split(r"(?<=[,;]) ", line)
-    kept = 1
+    kept = WHOLE
     while len(" ".join(entries[: kept + 1])) < WIDTH - 20:
         kept += 1
-    text, left = " ".join(entries[:kept]).rstrip(",;"), len(entries) - kept
-    text = text if len(text) <= WIDTH - 20 else text[: WIDTH - 20] + "…"
-    return f"{text} and {left} more" if left else text
+    left = len(entries) - kept
+    return f"{' '.join(entries[:kept]).rstrip(',;')} and {left} more" if left > 0 else line
 
 
 def say_briefly(logger: logging.Logger) -> None:
