@@ -42,9 +42,13 @@ class FailuresAtOnce:
             terminal.write_line(f"\nFAILED at {report.when}: {report.nodeid}: {said}")
 
 
+FIRST = ("tests/slurm/", "tests/workflow/", "tests/runs/", "tests/training/")  # the longest files, by folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those of Slurm first: they wait most of their time, and one worker takes them all."""
-    items.sort(key=lambda item: "tests/slurm/" not in item.nodeid)
+    """The longest first, so that no worker is left alone with them: Slurm's above all, which one worker takes."""
+    places = {folder: place for place, folder in enumerate(FIRST)}
+    items.sort(key=lambda item: next((places[each] for each in FIRST if item.nodeid.startswith(each)), len(FIRST)))
 
 
 @pytest.fixture(scope="session")
