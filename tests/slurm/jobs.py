@@ -60,7 +60,9 @@ def recorded(events: str) -> list[Use]:
         if event == "start":
             uses.append(Use(int(job), float(seconds)))
             continue
-        last = next(use for use in reversed(uses) if use.job == int(job))
+        last = next((use for use in reversed(uses) if use.job == int(job)), None)
+        if last is None:  # an epilog without a prolog: cancelled on its way to the node
+            continue
         if event == "end":
             last.ended_at = float(seconds)
         elif devices:
