@@ -1,9 +1,11 @@
-"""What a run saved, loaded with Transformers and PEFT alone in a new process, beside what the run recorded."""
+"""What runs saved, loaded with Transformers and PEFT alone in a new process, beside what the runs recorded."""
 
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import tiny
@@ -14,35 +16,34 @@ import json, sys
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 
-request = json.load(sys.stdin)
-tokenizer = AutoTokenizer.from_pretrained(request["base"])
-if request["adapter"]:
-    from peft import PeftModel
-    quantization = request["quantization"] and BitsAndBytesConfig(
-        **request["quantization"], llm_int8_skip_modules=request["skip"])
-    model = AutoModelForSequenceClassification.from_pretrained(
-        request["base"], num_labels=request["num_labels"], quantization_config=quantization,
-        pad_token_id=request["pad_token_id"])
-    model = PeftModel.from_pretrained(model, request["saved"])
-else:
-    model = AutoModelForSequenceClassification.from_pretrained(request["saved"])
-    tokenizer = AutoTokenizer.from_pretrained(request["saved"])
-model.eval()
-logits = []
-for text in request["texts"]:
-    inputs = tokenizer(*text, truncation=True, max_length=request["max_length"], return_tensors="pt")
-    with torch.no_grad():
-        logits.append(model(**inputs).logits[0].float().tolist())
-json.dump(logits, sys.stdout)
+def predict(request):
+    tokenizer = AutoTokenizer.from_pretrained(request["base"])
+    if request["adapter"]:
+        from peft import PeftModel
+        quantization = request["quantization"] and BitsAndBytesConfig(
+            **request["quantization"], llm_int8_skip_modules=request["skip"])
+        model = AutoModelForSequenceClassification.from_pretrained(
+            request["base"], num_labels=request["num_labels"], quantization_config=quantization,
+            pad_token_id=request["pad_token_id"])
+        model = PeftModel.from_pretrained(model, request["saved"])
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(request["saved"])
+        tokenizer = AutoTokenizer.from_pretrained(request["saved"])
+    model.eval()
+    for text in request["texts"]:
+        inputs = tokenizer(*text, truncation=True, max_length=request["max_length"], return_tensors="pt")
+        with torch.no_grad():
+            yield model(**inputs).logits[0].float().tolist()
+
+json.dump([list(predict(request)) for request in json.load(sys.stdin)], sys.stdout)
 """
 
 
-def predict(run: Path, texts: list[list[str]], num_labels: int, pad_token_id: int = 0) -> list[list[float]]:
-    """Logits of `texts` by what `run` saved, from a process that does not know this project."""
+def _request(run: Path, texts: list[list[str]], num_labels: int, pad_token_id: int) -> dict[str, Any]:
     environment = json.loads((run / "env.json").read_text())
     settings = environment["settings"]
     adapter = (run / "adapter").is_dir()
-    request = {
+    return {
         "base": str(run.parents[4] / "models" / settings["model"]),
         "adapter": adapter,
         "saved": str(run / ("adapter" if adapter else "checkpoint")),
@@ -53,23 +54,31 @@ def predict(run: Path, texts: list[list[str]], num_labels: int, pad_token_id: in
         "num_labels": num_labels,
         "pad_token_id": pad_token_id,
     }
+
+
+def check(
+    runs: Iterable[Path], texts: list[list[str]] | dict[int, list[str]], num_labels: int, pad_token_id: int = 0
+) -> None:
+    """Compare every logit and prediction of the runs with those of the models they saved."""
+    tables = {run: pd.read_csv(run / "predictions.csv") for run in runs}
+    requests = [
+        _request(run, [texts[row] for row in table["row"]], num_labels, pad_token_id) for run, table in tables.items()
+    ]
     done = subprocess.run(
         [sys.executable, "-c", PREDICT],
-        input=json.dumps(request),
+        input=json.dumps(requests),
         capture_output=True,
         text=True,
         env=tiny.environment(),
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    assert tables and done.returncode == 0, done.stderr
+    for (run, table), logits in zip(tables.items(), json.loads(done.stdout), strict=True):
+        _compare(run, table, pd.DataFrame(logits), num_labels)
 
 
-def check(run: Path, texts: list[list[str]] | dict[int, list[str]], num_labels: int, pad_token_id: int = 0) -> None:
-    """Compare every logit and prediction of `run` with those of the saved model."""
-    recorded = pd.read_csv(run / "predictions.csv")
+def _compare(run: Path, recorded: pd.DataFrame, logits: pd.DataFrame, num_labels: int) -> None:
     columns = [name for name in recorded if name.startswith("logit_")]
     assert len(columns) == num_labels
-    logits = pd.DataFrame(predict(run, [texts[row] for row in recorded["row"]], num_labels, pad_token_id))
     # NF4 in evaluation runs in bfloat16 on CPUs that have it, unless told otherwise as the workflow does.
     tolerance = 0.03 if "qlora" in run.parent.name else 1e-4
     assert abs(logits.to_numpy() - recorded[columns].to_numpy()).max() < tolerance

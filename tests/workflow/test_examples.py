@@ -51,7 +51,7 @@ def test_peft_methods_are_configuration(tmp_path, tiny_bert):
     (tmp_path / "model").symlink_to(tiny_bert)
     settings = docstrings(example("peft-methods"))
     settings["methods"]["vera"]["ranks"] = [16]
-    tiny.snakemake(tmp_path, settings)
+    tiny.snakemake(tmp_path, settings, "tables")
     found = {name.split("/")[0]: run for name, run in tiny.summaries(tmp_path).items()}
     assert set(found) == {"lora-r8", "dora-r8", "rslora-r8", "ia3", "vera-r16", "oft"}
     adapters = {arm: run["adapter_parameters"] for arm, run in found.items()}
@@ -62,9 +62,8 @@ def test_peft_methods_are_configuration(tmp_path, tiny_bert):
     assert adapters["vera-r16"] == layers * 2 * (16 + width)
     assert adapters["oft"] == layers * 2 * (width // 32) * (32 * 31 // 2)  # skew-symmetric blocks
     assert len({run["head_parameters"] for run in found.values()}) == 1
-    for arm in found:
-        run = tmp_path / f"results/runs/docstrings/minilm/{arm}/seed0"
-        reloaded.check(run, docstring_texts(tmp_path), num_labels=5)
+    saved = [tmp_path / f"results/runs/docstrings/minilm/{arm}/seed0" for arm in found]
+    reloaded.check(saved, docstring_texts(tmp_path), num_labels=5)
 
 
 def test_sentence_pairs(tmp_path, tiny_bert):
@@ -78,12 +77,13 @@ def test_sentence_pairs(tmp_path, tiny_bert):
             columns=["sentence1", "sentence2", "label"],
         )
         frame.to_csv(path, index=False)
-    tiny.snakemake(tmp_path, example("sentence-pairs"))
-    for name, run in tiny.summaries(tmp_path).items():
+    tiny.snakemake(tmp_path, example("sentence-pairs"), "tables")
+    found = tiny.summaries(tmp_path)
+    for run in found.values():
         assert run["metric"] == "f1"
         assert run["metric_value"] == run["f1"]
-        pairs = texts(tmp_path / "data/paraphrases/test.csv", ["sentence1", "sentence2"])
-        reloaded.check(tmp_path / f"results/runs/paraphrases/minilm/{name}", pairs, num_labels=2)
+    pairs = texts(tmp_path / "data/paraphrases/test.csv", ["sentence1", "sentence2"])
+    reloaded.check((tmp_path / f"results/runs/paraphrases/minilm/{name}" for name in found), pairs, num_labels=2)
 
 
 def test_multi_class(tmp_path, tiny_bert):
@@ -92,7 +92,7 @@ def test_multi_class(tmp_path, tiny_bert):
     frame["topic"] = [["sport", "art", "news"][i % 3] for i in range(len(frame))]
     (tmp_path / "data").mkdir()
     frame.to_json(tmp_path / "data/topics.jsonl", orient="records", lines=True)
-    tiny.snakemake(tmp_path, example("multi-class"))
+    tiny.snakemake(tmp_path, example("multi-class"), "tables")
     for name, run in tiny.summaries(tmp_path).items():
         assert run["metric_value"] == run["mcc"]
         assert 0 <= run["f1"] <= 1
@@ -111,13 +111,14 @@ def test_regression(tmp_path, tiny_bert):
         frame["score"] = [len(set(a.split()) & set(b.split())) / 3 for (a, _), (b, _) in pairs]
         frame.to_parquet(path)
     tiny.snakemake(tmp_path, example("regression"))
-    for name, run in tiny.summaries(tmp_path).items():
+    found = tiny.summaries(tmp_path)
+    for run in found.values():
         assert run["accuracy"] is None
         assert "accuracy" in run["null_reasons"]
         assert -1 <= run["pearson"] <= 1
         assert run["metric_value"] == run["spearman"]
-        pairs = texts(tmp_path / "data/similarity/test.parquet", ["sentence1", "sentence2"])
-        reloaded.check(tmp_path / f"results/runs/similarity/minilm/{name}", pairs, num_labels=1)
+    pairs = texts(tmp_path / "data/similarity/test.parquet", ["sentence1", "sentence2"])
+    reloaded.check((tmp_path / f"results/runs/similarity/minilm/{name}" for name in found), pairs, num_labels=1)
 
 
 def test_decoder(tmp_path, tiny_llama):
@@ -125,10 +126,10 @@ def test_decoder(tmp_path, tiny_llama):
     (tmp_path / "models/llama").symlink_to(tiny_llama)
     settings = docstrings(example("decoder", source="folder", path="models/llama"))
     tiny.snakemake(tmp_path, settings)
-    for name, run in tiny.summaries(tmp_path).items():
-        assert run["head_parameters"] == 5 * 64  # one row per class, no bias
-        path = tmp_path / f"results/runs/docstrings/llama/{name}"
-        reloaded.check(path, docstring_texts(tmp_path), num_labels=5, pad_token_id=1)
+    found = tiny.summaries(tmp_path)
+    assert {run["head_parameters"] for run in found.values()} == {5 * 64}  # one row per class, no bias
+    saved = (tmp_path / f"results/runs/docstrings/llama/{name}" for name in found)
+    reloaded.check(saved, docstring_texts(tmp_path), num_labels=5, pad_token_id=1)
 
 
 RANDOM = {
@@ -147,7 +148,7 @@ def test_llama_1b_in_small_with_random_weights(tmp_path, tiny_bert, kind):
     settings = docstrings(example("llama-1b", **model))
     assert settings["training"].pop("compile")
     settings["training"].update(device="cpu", max_steps=3)
-    tiny.snakemake(tmp_path, settings)
+    tiny.snakemake(tmp_path, settings, "tables")
     manifest = json.loads((tmp_path / "results/models/llama-1b.json").read_text())
     assert (manifest["pretrained"], manifest["model_type"]) == (False, kind)
     found = tiny.summaries(tmp_path)
