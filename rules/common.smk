@@ -98,7 +98,7 @@ if workflow.is_main_process and (missing := not_installed(EXPERIMENT.tracking)):
         f"warning: config key tracking: {missing}; no run waits for it, and none is sent until it is there",
         file=sys.stderr,
     )
-TABLES = ["runs", "arms", "memory", "cost"]
+RESULTS = ["runs", "arms", "memory", "cost"]
 EXPORTED = ["runs", "arms", "metrics", "null_reasons"]
 COMPARISONS = ["comparison"]
 CONTRACT = ["contract"]
@@ -207,7 +207,7 @@ def descriptions():
     return there if brought else paths
 
 
-def table_files(names=CONTRACT + TABLES + COMPARISONS + VIEWS):
+def table_files(names=CONTRACT + RESULTS + COMPARISONS + VIEWS):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]
     )
@@ -218,7 +218,7 @@ def recommendation_files():
 
 
 def report_tables():
-    names = CONTRACT + TABLES + COMPARISONS + VIEWS + ["recommendation"]
+    names = CONTRACT + RESULTS + COMPARISONS + VIEWS + ["recommendation"]
     return expand(f"{OUT}/tables/{{name}}.csv", name=names)
 
 

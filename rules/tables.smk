@@ -13,7 +13,7 @@ rule make_tables:
         data=descriptions(),
         contract=f"{OUT}/tables/contract.csv",
     output:
-        tables_in_report(table_files(TABLES)),
+        tables_in_report(table_files(RESULTS)),
     log:
         f"{OUT}/logs/make_tables.log",
     conda:

@@ -38,8 +38,8 @@ class FailuresAtOnce:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if report.failed and terminal is not None:
             crash = getattr(report.longrepr, "reprcrash", None)
-            said = crash.message.split("\n")[0][:200] if crash else ""
-            terminal.write_line(f"\nFAILED at {report.when}: {report.nodeid}: {said}")
+            said = crash.message.split("\n")[0] if crash else str(report.longrepr).strip().split("\n")[-1]
+            terminal.write_line(f"\nFAILED at {report.when}: {report.nodeid}: {said[:200]}")
 
 
 FIRST = ("tests/slurm/", "tests/workflow/", "tests/runs/", "tests/training/")  # the longest files, by folder

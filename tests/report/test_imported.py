@@ -80,6 +80,12 @@ def test_a_field_that_is_no_rank_is_not_taken_for_one(tmp_path, kind):
     assert (found["rank"], json.loads(found["null_reasons"])["rank"]) == (None, f"{kind} has no rank")
 
 
+def test_without_a_method_no_rank_is_looked_for(tmp_path):
+    found = row(tmp_path, published.result(**{"run_info.peft_config": {"r": 8}}))
+    assert (found["method"], found["rank"]) == (None, None)
+    assert json.loads(found["null_reasons"])["rank"] == "the file does not say"
+
+
 def test_numbers_that_no_column_holds_are_null(tmp_path):
     found = row(tmp_path, published.result(**{"train_info.num_total_params": 10**400, "train_info.train_time": "9"}))
     assert found["total_parameters"] is found["trainable_percent"] is found["train_s"] is None

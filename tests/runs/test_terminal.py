@@ -1,4 +1,4 @@
-"""What Snakemake says of a job fits a line."""
+"""What Snakemake says of a job is short: lists of files end after a line."""
 
 import io
 import logging

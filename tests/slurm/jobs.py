@@ -61,8 +61,9 @@ def recorded(events: str) -> list[Use]:
             uses.append(Use(int(job), float(seconds)))
             continue
         last = next((use for use in reversed(uses) if use.job == int(job)), None)
-        if last is None:  # an epilog without a prolog: cancelled on its way to the node
+        if last is None and event == "end":  # an epilog without a prolog: cancelled on its way to the node
             continue
+        assert last is not None, f"{line}: of a job that did not start"
         if event == "end":
             last.ended_at = float(seconds)
         elif devices:

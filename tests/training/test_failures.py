@@ -32,6 +32,7 @@ def test_a_diverged_arm_is_a_result_and_the_others_go_on(tmp_path, tiny_bert):
         assert (
             run["metric_value"] is None and run["null_reasons"]["metric_value"] == "not reached: the run ended in train"
         )
+        assert run["null_reasons"]["compile_s"] == "compile was off"
         folder = tmp_path / f"results/runs/reviews/tiny/full/seed{seed}"
         assert not (folder / "predictions.csv").exists() and not (folder / "checkpoint").exists()
         assert json.loads((folder / "env.json").read_text())["fingerprint"] == run["fingerprint"]

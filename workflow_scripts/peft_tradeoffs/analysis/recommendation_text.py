@@ -21,6 +21,7 @@ from peft_tradeoffs.analysis.readable import (
 from peft_tradeoffs.analysis.recommendation import COSTS, LIMITS, NO, TESTS, UNKNOWN, YES
 from peft_tradeoffs.analysis.stats import MOST_EXAMPLES, MOST_SEEDS, noise_notes
 from peft_tradeoffs.analysis.tables import memory_key
+from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import and_list, arm_label, plural, records
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_words
 from peft_tradeoffs.tasks.recorded import NOTE
@@ -229,6 +230,8 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
     found = {kind: [row for row in rows if row["qualifies"] == kind] for kind in (YES, UNKNOWN, NO)}
     best = next((row for row in rows if row["cheapest"]), None)
     baseline = next((row for row in rows if row["arm"] == row["baseline"]), None)  # none where weights are random
+    if baseline is None and not _random(rows):
+        raise InputError("recommendation: the baseline is none of the arms that are judged")
     if baseline is not None and baseline["predictions"] == NO:
         return (
             f"No recommendation: {arm_name(baseline)}, the baseline, gives every test row the same answer, so what "

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.readable import null_reasons, ways_of_failing
 from peft_tradeoffs.analysis.tables import BEFORE_TRAINING, COMPLETED, QUALITY, read_table
 from peft_tradeoffs.core.text import and_list
@@ -409,7 +408,7 @@ def failures(runs: pd.DataFrame) -> str | None:
 def counted(runs: pd.DataFrame, key: str) -> pd.DataFrame:
     """The runs of an arm that its mean of a measurement is taken over (see `tables.arms_frame`)."""
     done = runs[runs["status"] == COMPLETED].dropna(subset=key)
-    return done if key in tables.QUALITY else done[~done["mixed_gpus"].eq(True)]
+    return done if key in QUALITY else done[~done["mixed_gpus"].eq(True)]
 
 
 def seed_values(runs: pd.DataFrame, key: str, scale: float = 1.0) -> np.ndarray:
@@ -422,7 +421,7 @@ def interval(
 ) -> tuple[float, float] | None:
     """The 95 % interval of an arm's mean over other seeds, and for time, energy and throughput over other jobs.
 
-    `noise` is the noise table (`stats.over_jobs`). Of a metric: on these test examples. None for fewer than
+    `noise` is the noise table (`over_jobs`). Of a metric: on these test examples. None for fewer than
     FEWEST_SEEDS, where there is no mean (`by_seed`), and of a time where seeds shared a job and how far
     jobs differ is not known.
     """

@@ -362,7 +362,7 @@ def energy_by_arm(sweep: Sweep) -> Figure:
     """Energy of the GPU over the training phase, for each sample trained on."""
     short = sweep.runs["energy_window_short"].eq(True) & (sweep.runs["status"] == COMPLETED)
     arms = dict.fromkeys(zip(sweep.runs[short]["method"], sweep.runs[short]["rank"], strict=True))
-    notes = readable.fallbacks(sweep.runs)
+    notes = ["Energy of the GPU alone.", *readable.fallbacks(sweep.runs)]
     if arms:
         notes.append(f"Measured over less than 30 s: {', '.join(arm_label(*arm) for arm in arms)}.")
     return by_arm(

@@ -134,6 +134,8 @@ def _method(result: dict[str, Any]) -> str | Missing:
 def _rank(result: dict[str, Any]) -> float | Missing:
     """By the field that this version of PEFT has for it: some types carry an `r` that they do not use."""
     method = _method(result)
+    if isinstance(method, Missing):
+        return method
     if method == FULL:
         return Missing("full fine-tuning has no rank")
     known = json_schema("peft")["$defs"]

@@ -88,8 +88,8 @@ def rank_shades(ranks: pd.Series) -> dict[int, float]:
     return dict(zip(ordered, shares, strict=True))
 
 
-def shade(sweep: Sweep, method: str, rank: int | None, shades: dict[int, float]) -> tuple[float, float, float]:
-    """The colour of an arm: its method's, the lighter the lower the rank."""
+def shade(sweep: Sweep, method: str, rank: Any, shades: dict[int, float]) -> tuple[float, float, float]:
+    """The colour of an arm: its method's, the lighter the lower the rank, which is null where it has none."""
     return tint(sweep.styles[method].colour, 1.0 if pd.isna(rank) else shades[rank])
 
 

@@ -1,4 +1,4 @@
-"""One writer per run: one process, on one machine or on several that share its folder.
+"""One writer per run: one process, on whatever machine; what a killed Snakemake leaves, its lock and its processes.
 
 The lock of `seed0` is a file beside it, `.seed0.lock.N`, that only one process can create; N is one above the highest
 there is, so the lock of a dead owner is taken over by whoever creates the next one first. The owner touches its file
@@ -29,8 +29,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import psutil
 
 from peft_tradeoffs.core import files, slurm
 from peft_tradeoffs.core.errors import InputError, LockLost
@@ -328,6 +326,8 @@ def record() -> None:
 
 def living(folder: Path) -> int | None:
     """The process id of a Snakemake that works in `folder` on this machine; not those that Snakemake starts itself."""
+    import psutil
+
     for owner in _recorded(folder):
         if _lives(owner):
             return owner.pid

@@ -327,7 +327,7 @@ class TerminalReporter:
 
 
 class BriefJobs(logging.Formatter):
-    """Formats as `inner`, but cuts the lists of a job's files, and why it runs, to a line of WIDTH characters."""
+    """Formats as `inner`, but shortens the lists of a job's files, and why it runs."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -342,7 +342,7 @@ class BriefJobs(logging.Formatter):
 
 
 def shortened(line: str) -> str:
-    """A list "a, b; c" cut to WIDTH characters, and how many of its entries were left out; the first WHOLE are kept."""
+    """A list "a, b; c" with as many entries as fit WIDTH characters, at least WHOLE, and how many are left out."""
     if len(line) <= WIDTH:
         return line
     entries = re.split(r"(?<=[,;]) ", line)

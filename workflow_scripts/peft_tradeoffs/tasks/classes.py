@@ -1,4 +1,4 @@
-"""Classes of a data set: spellings that are certainly one class are made one, others that look alike are reported."""
+"""A column of labels, and its classes: spellings of certainly one class are made one, others alike are reported."""
 
 import functools
 import re
