@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY / "tests"))
+sys.path[:0] = [str(REPOSITORY / folder) for folder in ("tests", "tests/helpers", "workflow_scripts")]
 
 import tiny  # noqa: E402
 from slurm import workflow  # noqa: E402

@@ -26,6 +26,13 @@ def numbers(cells: list[str]) -> list[float]:
     return [float(cell.replace(",", "")) for cell in cells]
 
 
+@pytest.mark.parametrize("script", ["contests", "plan", "slurm", "startup", "survival"])
+def test_a_benchmark_that_is_not_run_here_finds_its_modules(script, tmp_path):
+    command = [sys.executable, str(tiny.REPOSITORY / f"benchmarks/{script}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and "usage:" in done.stdout, done.stderr
+
+
 def test_a_large_models_benchmark_has_a_row_an_arm():
     table = rows("large_model.py", "--shape", "tiny", "--batch", "2", "--length", "16")
     assert [row[:2] for row in table] == [[arm, "eager"] for arm in ("full", "LoRA r16", "QLoRA r16")]
