@@ -379,7 +379,7 @@ BLIND = {
 }
 # Decorators of libraries that keep what they decorate under its name, and register it nowhere.
 DECORATORS = {
-    "abc.abstractmethod", "classmethod", "contextlib.contextmanager", "contextmanager", "dataclass",
+    "abc.abstractmethod", "classmethod", "contextlib.contextmanager", "contextmanager", "dataclass", "final",
     "functools.cache", "functools.cached_property", "functools.lru_cache", "functools.wraps", "model_validator",
     "property", "staticmethod", "torch.no_grad",
 }  # fmt: skip
