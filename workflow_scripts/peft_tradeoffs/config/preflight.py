@@ -44,13 +44,11 @@ SLOW = 2 * 2**30  # bytes; it takes seconds
 SETTLED_S = 2.0  # a file that changed later than this may change again without another time
 # What is read of a model's manifest, with the types that it has.
 MANIFEST: dict[str, tuple[type, ...]] = {
-    **{
-        "source": (str,),
-        "path": (str, type(None)),
-        "revision": (str, type(None)),
-        "modules": (list,),
-        "linear": (list,),
-    }
+    "source": (str,),
+    "path": (str, type(None)),
+    "revision": (str, type(None)),
+    "modules": (list,),
+    "linear": (list,),
 }
 
 

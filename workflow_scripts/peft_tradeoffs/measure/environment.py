@@ -28,7 +28,7 @@ def versions() -> dict[str, str | None]:
 
 
 def describe(device: str, threads: int, gpu: Gpu | Missing = NOT_ASKED) -> dict[str, Any]:
-    """Machine, versions and code of this process, for env.json; on a GPU also what it is and decides."""
+    """Machine, versions and code of this process, for env.json; on a GPU also what decides its results."""
     return {
         "versions": versions(),
         "python": platform.python_version(),
