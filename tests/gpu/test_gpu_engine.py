@@ -18,7 +18,7 @@ from peft_tradeoffs.training import engine, step
 from peft_tradeoffs.training.batches import Data, longest_text
 from peft_tradeoffs.training.methods import hold_as_computed
 from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject
-from small_fits import Memory, Silent
+from small_fits import Memory, Silent, split
 
 pytestmark = [
     pytest.mark.gpu,
@@ -75,12 +75,7 @@ def splits() -> dict[str, Split]:
 
 
 def texts(rows: int, seed: int = 0) -> Split:
-    random = np.random.default_rng(seed)
-    lengths = random.integers(4, 60, rows)
-    labels = np.arange(rows) % 2
-    tokens = [random.integers(1, 250, n) + 249 * label for n, label in zip(lengths, labels, strict=True)]
-    offsets = np.concatenate([[0], lengths.cumsum()])
-    return Split(np.concatenate(tokens).astype(np.int32), None, offsets, labels, np.arange(rows))
+    return split(rows, seed, lengths=(4, 60), words=249)
 
 
 def fit(

@@ -82,13 +82,13 @@ class Silent:
         pass
 
 
-def split(rows: int, seed: int = 0) -> Split:
-    """Texts of random lengths, whose words tell their class."""
+def split(rows: int, seed: int = 0, lengths: tuple[int, int] = (2, 20), words: int = 14) -> Split:
+    """Texts of random `lengths` (from, below), whose words tell their class; each of the two has `words` of its own."""
     random = np.random.default_rng(seed)
-    lengths = random.integers(2, 20, rows)
+    sizes = random.integers(*lengths, rows)
     labels = np.arange(rows) % 2
-    tokens = [random.integers(1, 15, n) + 14 * label for n, label in zip(lengths, labels, strict=True)]
-    offsets = np.concatenate([[0], lengths.cumsum()])
+    tokens = [random.integers(1, words + 1, n) + words * label for n, label in zip(sizes, labels, strict=True)]
+    offsets = np.concatenate([[0], sizes.cumsum()])
     return Split(np.concatenate(tokens).astype(np.int32), None, offsets, labels, np.arange(rows))
 
 
