@@ -1,4 +1,10 @@
-"""Learning rates that are tuned: the dev split, and one job per arm, which tries its grid."""
+"""Learning rates that are tuned: the dev splits, and one job per arm, which tries its grid."""
+
+# Of the trials that are made again, a dev split each.
+DEV_AGAIN = [
+    f"{OUT}/tune/tokens/{{dataset}}/retry{number}/{{model}}.npz"
+    for number in range(1, EXPERIMENT.tune.retry + 1)
+]
 
 
 rule carve_dev:
@@ -7,6 +13,8 @@ rule carve_dev:
     output:
         tokens=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.npz",
         description=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.json",
+        again=DEV_AGAIN,
+        described=[path.replace(".npz", ".json") for path in DEV_AGAIN],
     log:
         f"{OUT}/logs/carve_dev/{{dataset}}/{{model}}.log",
     conda:
@@ -18,12 +26,13 @@ rule carve_dev:
         seed=EXPERIMENT.tune.seed,
     shell:
         "python {params.script:q} --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
-        " --output {output.tokens:q} 2> {log:q}"
+        " --output {output.tokens:q} {output.again:q} 2> {log:q}"
 
 
 rule tune:
     input:
         tokens=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.npz",
+        again=DEV_AGAIN,
         model=f"{OUT}/models/{{model}}.json",
     output:
         TUNED,
@@ -48,6 +57,6 @@ rule tune:
     shell:
         # exec: no shell stands between a signal and the training process.
         "exec python {params.script:q} --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"
-        " --extend {params.extensions} --tokens {input.tokens:q} --model {params.model:q}"
+        " --extend {params.extensions} --tokens {input.tokens:q} --again {input.again:q} --model {params.model:q}"
         " --trials-dir {params.trials:q} --output {output:q}"
         " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s} 2> {log:q}"

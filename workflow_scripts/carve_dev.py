@@ -1,7 +1,7 @@
-"""Carve from the train split the dev split on which learning rates are tuned, once for all trials.
+"""Carve from the train split the dev splits on which learning rates are tuned, once for all trials.
 
 Writes tokens as tokenize_dataset.py does, but of train alone: `train` is what is left of it, `test` the dev split. The
-reported test split is not in the file, so tuning cannot look at it.
+reported test split is not in the file, so tuning cannot look at it. Each file gets a dev split of its own.
 """
 
 import argparse
@@ -14,13 +14,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", required=True, type=Path, metavar="NPZ", help="tokenised splits, .json beside it")
     parser.add_argument("--fraction", required=True, type=float, help="share of train's texts carved off")
-    parser.add_argument("--seed", required=True, type=int, help="of the draw")
-    parser.add_argument("--output", required=True, type=Path, metavar="NPZ", help="the .npz to write, .json beside it")
+    parser.add_argument("--seed", required=True, type=int, help="of the first draw; one more for each next")
+    parser.add_argument(
+        "--output", required=True, type=Path, nargs="+", metavar="NPZ", help="the .npz to write, .json beside each"
+    )
     arguments = parser.parse_args()
 
     from peft_tradeoffs.inputs.tokens import carve_dev
 
-    carve_dev(arguments.tokens, arguments.fraction, arguments.seed, arguments.output)
+    for number, output in enumerate(arguments.output):
+        carve_dev(arguments.tokens, arguments.fraction, arguments.seed + number, output)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 A trial is a run like any other, resumed and measured as one, but for its weights, which are not kept. The best has the
 highest metric on the dev split after its last step; of several, the lowest loss. With --extend rates are added beyond
-the grid's edge as long as the best rate is on it. Out of memory and divergence are results of a trial. A trial of an
-earlier grid that still stands is written down too, but never chosen: methods have as many trials each.
+the grid's edge as long as the best rate is on it. Rates that did as well as the best one are tried again with it, once
+on each dev split of --again, and the best mean decides. Out of memory and divergence are results of a trial. A trial of
+an earlier grid that still stands is written down too, but never chosen.
 """
 
 from peft_tradeoffs.runs import signals_first  # noqa: F401
@@ -28,6 +29,9 @@ def main() -> None:
     add_training(parser)
     parser.add_argument("--rates", required=True, type=float, nargs="+", help="the grid")
     parser.add_argument("--seed", required=True, type=int, help="of every trial")
+    parser.add_argument(
+        "--again", type=Path, nargs="*", default=[], metavar="NPZ", help="tokens of the dev splits of further trials"
+    )
     parser.add_argument("--extend", type=int, default=0, metavar="N", help="rates added beyond an edge at most")
     parser.add_argument(
         "--trials-dir", required=True, type=Path, metavar="DIR", help="gets one folder lr{RATE} per trial"
@@ -35,7 +39,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="JSON", help="the chosen rate and all trials")
     arguments = parser.parse_args()
     settings = read_settings(arguments)
-    grid = Grid(sorted(arguments.rates), arguments.extend, arguments.seed, arguments.trials_dir)
+    grid = Grid(sorted(arguments.rates), arguments.extend, arguments.seed, arguments.trials_dir, arguments.again)
     with process(arguments) as job:
         found = tune(job, settings, grid, functools.partial(read_summary, place=False))
     files.write_json(arguments.output, seal.signed(found))

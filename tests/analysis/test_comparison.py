@@ -43,8 +43,10 @@ def test_differences_are_those_of_the_same_seeds(tmp_path):
     }
     # All seeds differ on the same 60 examples: only other examples can change that.
     row, share = frame.loc["lora-r8"], 60 / ROWS
-    se = np.sqrt(share * (1 - share) / (ROWS - 1))
-    half = stats.t.ppf(0.975, ROWS - 1) * se
+    # A row of +1 and one of -1 are added.
+    rows = ROWS + 2
+    variance = (60 + 2) / rows - (60 / rows) ** 2
+    half = stats.t.ppf(0.975, rows - 1) * np.sqrt(variance / (rows - 1))
     assert (row["difference_low"], row["difference_high"]) == pytest.approx((-share - half, -share + half), rel=1e-3)
     assert row["difference_seeds_low"] == pytest.approx(row["difference_seeds_high"])
     p = stats.binomtest(0, 60).pvalue
@@ -64,7 +66,7 @@ def test_holm_counts_the_arms(tmp_path):
 
 
 def test_a_proven_loss_beyond_the_margin_is_a_verdict_of_worse(tmp_path):
-    counts = {f"lora-r{rank}": more for rank, more in ((1, 31), (2, 38), (4, 44), (8, 60), (16, -10))}
+    counts = {f"lora-r{rank}": more for rank, more in ((1, 33), (2, 41), (4, 46), (8, 60), (16, -10))}
     whole = compared(tmp_path, arms(counts))
     assert "without Holm's correction: one can leave out 0" in " ".join(comparison_notes(whole))
     frame = whole.iloc[1:]
@@ -243,7 +245,7 @@ def test_arms_that_predict_alike_are_equal_only_as_far_as_the_examples_can_say(t
     bound = stats.binomtest(0, rows).proportion_ci().high  # Clopper and Pearson
     assert (row["difference_low"], row["difference_high"]) == pytest.approx((-bound, bound))
     notes = " ".join(comparison_notes(frame))
-    assert np.isnan(row["smallest_difference"]) and "is found" not in notes
+    assert bound < row["smallest_difference"] < 2 * bound
     assert (
         "LoRA r4: hardly an answer is unlike full's, and the interval of the difference, "
         f"± {100 * bound:.1f} points, is what {rows:,} examples leave possible"
@@ -344,7 +346,7 @@ def regression(predicted: dict[str, list[np.ndarray]], labels: np.ndarray, metri
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
 def test_a_regression_is_compared_by_its_correlation(tmp_path, metric):
     """Labels with ties, as STS-B's; the difference's error is that of jackknifing the difference itself."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(1)
     labels = np.round(random.uniform(0, 5, 400) * 2) / 2
     shared = random.normal(0, 1, 400)
 

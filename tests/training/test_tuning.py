@@ -22,13 +22,28 @@ def trial(rate, value, loss=1.0, status="completed", added=False):
 
 def test_the_highest_metric_is_chosen():
     found = tuning.chosen([trial(1e-4, 0.8), trial(3e-4, 0.9), trial(1e-3, 0.85)])
-    assert found == {"learning_rate": 3e-4, "tied": [], "edge": None, "reason": None}
+    assert found == {"learning_rate": 3e-4, "edge": None, "reason": None}
 
 
 def test_ties_go_to_the_lower_loss_then_to_the_lower_rate():
     trials = [trial(1e-4, 0.9, loss=0.5), trial(3e-4, 0.9, loss=0.4), trial(1e-3, 0.9, loss=0.4), trial(3e-3, 0.7)]
-    found = tuning.chosen(trials)
-    assert (found["learning_rate"], found["tied"]) == (3e-4, [1e-4, 1e-3])
+    assert tuning.chosen(trials)["learning_rate"] == 3e-4
+
+
+def test_of_rates_that_were_tried_again_the_best_mean_decides():
+    trials = [trial(1e-4, 0.90), trial(3e-4, 0.91), trial(1e-3, 0.95, status="diverged"), trial(3e-3, 0.905)]
+    retries = [trial(1e-4, 0.94), trial(3e-4, 0.90), trial(1e-4, 0.93), trial(3e-4, 0.92)]
+    found = tuning.chosen(trials, retries)
+    assert found == {"learning_rate": 1e-4, "edge": "lowest", "reason": None}
+    assert tuning.retried(trials, retries)[0]["value"] == pytest.approx((0.90 + 0.94 + 0.93) / 3)
+
+
+def test_a_rate_that_fails_with_another_seed_is_not_taken():
+    trials = [trial(1e-4, 0.90), trial(3e-4, 0.91)]
+    retries = [trial(1e-4, 0.91), trial(3e-4, None, None, "diverged")]
+    assert tuning.chosen(trials, retries)["learning_rate"] == 1e-4
+    both = [trial(1e-4, None, None, "oom"), trial(3e-4, None, None, "diverged")]
+    assert tuning.chosen(trials, both)["learning_rate"] == 3e-4  # of the first trials, which is all that is left
 
 
 @pytest.mark.parametrize("status", ["oom", "diverged"])
@@ -103,7 +118,8 @@ GRID = [1e-4, 1e-3]
 
 def test_a_method_is_tuned_at_its_middle_rank_for_all_its_ranks():
     lora = {"ranks": [4, 8, 16, 32], "peft": tiny.LORA}
-    found = resolve(config(full={"learning_rate": GRID}, lora={"learning_rate": GRID, **lora}))
+    asked = config(full={"learning_rate": GRID}, lora={"learning_rate": GRID, **lora})
+    found = resolve({**asked, "tune": {"by": "method"}})
     assert found.trials == {"full": GRID, "lora-r8": GRID}
     assert {name: arm.tuned_as for name, arm in found.arms.items()} == {
         "full": "full",
@@ -119,13 +135,16 @@ def test_checks_and_followers():
         other={"learning_rate": "lora", **lora},
         fixed={"learning_rate": 1e-3},
     )
-    found = resolve({**settings, "tune": {"rank": 4, "check_ranks": [32]}})
+    found = resolve({**settings, "tune": {"by": "method", "rank": 4, "check_ranks": [32]}})
     assert found.trials == {"lora-r4": GRID, "lora-r32": GRID}
     assert found.arms["other-r32"].tuned_as == "lora-r4"
     assert found.arms["fixed"].tuned_as is None
-    found = resolve({**settings, "tune": {"by": "arm"}})
+    found = resolve(settings)
     assert found.trials == {"lora-r4": GRID, "lora-r32": GRID}
     assert found.arms["other-r32"].tuned_as == "lora-r32"
+
+
+NO_TIE = {"tied": [], "gaps": [], "retries": [], "earlier": []}
 
 
 def tunings():
@@ -135,7 +154,7 @@ def tunings():
     four = [trial(1e-4, 0.7), trial(1e-3, 0.9), trial(1e-2, 0.88), trial(1e-1, None, None, "oom", added=True)]
     eight = [trial(1e-4, 0.7), trial(1e-3, 0.8), trial(1e-2, 0.91)]
     return [
-        {**best, "arm": arm, "method": method, "rank": rank, **tuning.chosen(trials), "trials": trials, "earlier": []}
+        {**best, "arm": arm, "method": method, "rank": rank, **tuning.chosen(trials), **NO_TIE, "trials": trials}
         for arm, method, rank, trials in (
             ("full", "full", None, full),
             ("lora-r4", "lora", 4, four),
@@ -161,19 +180,23 @@ def test_the_table_shows_every_trial():
     assert "full: the best rate" not in notes
 
 
-def test_a_tie_is_told_with_what_decided_it():
+def test_a_tie_is_told_with_how_often_the_rates_were_tried():
     full, four, eight = tunings()
-    for loss, said in (
-        (0.5, "the lower loss on dev decided."),
-        (1.0, "the lower loss on dev and, where that is the s"),
-    ):
-        trials = [trial(1e-4, 0.86, loss), trial(1e-3, 0.86), trial(1e-2, 0.86), trial(1e-1, 0.5)]
-        tied = four | tuning.chosen(trials) | {"trials": trials}
-        frame = tuning_frame([full, tied, eight], {"full", "lora-r4"})
-        notes = " ".join(tuning_notes(frame))
-        assert f"LoRA r4: 0.0001 has the same Accuracy on dev as 0.001, 0.01; {said}" in notes
-        assert list(tuning_readable(frame)[""][3:7]) == ["chosen", "tied", "tied", ""]
-    assert "has the same" not in " ".join(tuning_notes(tuning_frame(tunings(), {"full"})))
+    trials = [trial(1e-4, 0.86), trial(1e-3, 0.87), trial(1e-2, 0.85), trial(1e-1, 0.5)]
+    retries = [trial(rate, value) for rate, value in ((1e-4, 0.88), (1e-3, 0.89), (1e-4, 0.84), (1e-3, 0.88))]
+    gaps = [{"learning_rate": 1e-4, "mean": 0.02, "variance": 4e-4, "trials": 3}]
+    tied = four | tuning.chosen(trials, retries) | {"trials": trials, "retries": retries, "tied": [1e-4], "gaps": gaps}
+    frame = tuning_frame([full, tied, eight], {"full", "lora-r4"})
+    notes = " ".join(tuning_notes(frame))
+    assert "LoRA r4: 0.0001 did as well on dev as 0.001, which is taken: after 3 trials each the difference" in notes
+    assert "tried again with it, 2 times, each time with a seed and a dev split of its own" in notes
+    shown = tuning_readable(frame)[3:7]
+    assert list(shown[""]) == ["tied", "chosen", "", ""]
+    assert list(shown["Trials"]) == ["3", "3", "1", "1"]
+    assert list(shown["Accuracy on dev, %"]) == ["86.00", "88.00", "85.00", "50.00"]
+    row = frame[frame["tied"]].iloc[0]
+    assert (row["gap"], row["gap_sd"], row["train_s"]) == (0.02, pytest.approx(0.02), 3.0)
+    assert "did as well" not in " ".join(tuning_notes(tuning_frame(tunings(), {"full"})))
 
 
 def test_a_check_that_did_not_try_the_rate_says_so():
@@ -199,7 +222,9 @@ def tuned(tiny_bert, tmp_path_factory):
     """A finished benchmark with tuning: one rate that cannot learn and one that can."""
     folder = tmp_path_factory.mktemp("tuned")
     tiny.write_inputs(folder, tiny_bert, rows=128)
-    settings = tiny.config(folder, seeds=[0], tune={"fraction": 0.25, "extend": True, "max_extensions": 1})
+    settings = tiny.config(
+        folder, seeds=[0], tune={"by": "method", "fraction": 0.25, "extend": True, "max_extensions": 1}
+    )
     settings["training"]["epochs"] = 4
     settings["methods"] = {
         "full": {"learning_rate": [1e-9, 1e-8, 1e-3]},

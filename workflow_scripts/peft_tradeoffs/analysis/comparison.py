@@ -20,6 +20,7 @@ from peft_tradeoffs.analysis.readable import (
     number,
     supported_decimals,
 )
+from peft_tradeoffs.analysis.seeds import low_seeds
 from peft_tradeoffs.analysis.stats import (
     FEWEST_SEEDS,
     LEVEL,
@@ -28,6 +29,7 @@ from peft_tradeoffs.analysis.stats import (
     holm,
     letter_display,
     mcnemar,
+    of_seeds,
     over_seeds,
     over_seeds_and_examples,
 )
@@ -35,6 +37,7 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weig
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import arm_label, first_record, groups_of, plural, records
+from peft_tradeoffs.runs.ties import NO_ALLOWANCE, Allowance, allowance, as_gaps
 from peft_tradeoffs.tasks.metrics import (
     METRICS,
     difference_unit,
@@ -50,15 +53,18 @@ COLUMNS = (
     *ARM, "split", "method", "rank", "pretrained", "baseline", "metric", "positive_class", "margin", "test_rows",
     "n", "n_paired", "mean", "sd", "seeds_low", "seeds_high", "low", "high",
     "difference", "difference_seeds_low", "difference_seeds_high", "difference_low", "difference_high",
+    "rate", "missed", "missed_sd", "rates_as_good", "edge", "at_best_low", "at_best_high",
     "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "p_not_worse", "p_not_worse_holm",
-    "p_worse", "p_worse_holm", "seeds_needed", "examples_needed", "smallest_difference", "mcnemar", "verdict", "groups",
-    "differs", "left_out", "reason",
+    "p_worse", "p_worse_holm", "seeds_needed", "examples_needed", "smallest_difference", "mcnemar",
+    "verdict_at_rates", "verdict", "groups", "differs", "left_out", "unstable", "reason",
 )  # fmt: skip
 WHOLE = ("rank", "test_rows", "n", "n_paired", "seeds_needed", "examples_needed")
 NO_NUMBERS = (
-    *ARM, "split", "method", "pretrained", "baseline", "metric", "positive_class", "mcnemar", "verdict", "groups",
-    "differs", "left_out", "reason",
+    *ARM, "split", "method", "pretrained", "baseline", "metric", "positive_class", "rate", "rates_as_good", "edge",
+    "mcnemar", "verdict_at_rates", "verdict", "groups", "differs", "left_out", "unstable", "reason",
 )  # fmt: skip
+TUNED, SHARED, GIVEN = "tuned", "shared", "given"  # how an arm came by its learning rate
+FEWEST_OF_CLASS = 10  # test examples; with fewer an interval of an arm alone covers 86 to 87 % in simulation
 UNDEFINED = "undefined"  # the metric of a run that was completed
 PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split
 
@@ -71,6 +77,7 @@ class Predicted:
     labels: np.ndarray  # [n]
     right: np.ndarray | None  # [n] bool; None where no answer is right or wrong
     contributions: np.ndarray  # [n] jackknife pseudo-values of the metric
+    rarest: int  # examples of the rarest class that occurs; of numbers all
 
 
 def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
@@ -91,11 +98,20 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"
         raise InputError(f"{path}: its {metric.name} is {found:.6f}, but {of_summary}; {REMEDY}")
-    return Predicted(scored.rows, scored.target, task.right(scored), metric.contributions(scored))
+    right = task.right(scored)
+    rarest = len(scored.rows) if right is None else int(np.unique(scored.target, return_counts=True)[1].min())
+    return Predicted(scored.rows, scored.target, right, metric.contributions(scored), rarest)
+
+
+Tunings = Callable[[str, str, str], dict[str, Any]]  # of a data set, a model and an arm what tune.py wrote
 
 
 def comparison_frame(
-    runs: pd.DataFrame, baseline: str, margin: float, predictions: Callable[[dict[str, Any], str], Predicted]
+    runs: pd.DataFrame,
+    baseline: str,
+    margin: float,
+    predictions: Callable[[dict[str, Any], str], Predicted],
+    tunings: Tunings | None = None,
 ) -> pd.DataFrame:
     """One row per (data set, model, split, arm), arms in the order of `runs`; none where weights are random.
 
@@ -104,11 +120,20 @@ def comparison_frame(
     `read_predictions` takes it) on a split. In the metric's unit too:
     mean and sd over the n completed runs that have a metric; low and high, its 95 % interval over other seeds and other
     test examples, seeds_low and seeds_high over other seeds alone; difference (the arm's less the baseline's) over the
-    n_paired seeds that both have, its intervals likewise, none of them corrected for the number of arms;
+    n_paired seeds that both have, its intervals likewise, none of them corrected for the number of arms.
+
+    Two statements are kept apart. difference_low and _high are of the two arms at the learning rates that they were
+    trained with, and so is verdict_at_rates. at_best_low and _high, all p values and verdict are of the arms at the
+    best of the rates that their tuning tried: what the choice may have missed (missed and missed_sd, of `runs.ties`, by
+    what `tunings` gives) widens the interval, of the baseline downwards, of the arm upwards. rate is tuned, shared (of
+    the tuning of another rank or method) or given, of which nothing is known of other rates; rates_as_good names those
+    that did as well on dev, edge says that the rate taken is the grid's lowest or highest.
+
     smallest_difference, the true one that the test of a difference finds with a probability of 80 % at Holm's strictest
     level. p_different, p_equivalent, p_not_worse and p_worse are of the t test, of TOST, and of one-sided tests (that
     of non-inferiority, and that of a loss beyond the margin) over seeds and examples, _holm corrected over the arms of
-    the data set, model and split. Of an arm that is not proven not worse: seeds_needed with these examples, or
+    the data set, model and split. unstable names a seed far below the arm's others: no verdict is given of such an arm,
+    nor of any where the baseline is one. Of an arm that is not proven not worse: seeds_needed with these examples, or
     examples_needed with these seeds, to prove it with a probability of 80 % at Holm's strictest level, if the true
     difference is the one found (0 where that is positive); null where there is no such number in reach. mcnemar has
     McNemar's exact p a seed ("seed: p; …"), not corrected. groups are letters: arms that share one cannot be told
@@ -122,7 +147,7 @@ def comparison_frame(
             for split, (metric, examples) in OF_SPLIT.items():
                 if split == "test" or own[examples].notna().any():
                     of_split = own.assign(split=split, metric_value=own[metric], test_rows=own[examples])
-                    rows += _compared(of_split, baseline, margin, predictions)
+                    rows += _compared(of_split, baseline, margin, predictions, tunings)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(set(COLUMNS) - {*WHOLE, *NO_NUMBERS}, float))
 
@@ -138,21 +163,28 @@ Runs = dict[int, tuple[float, Predicted]]  # by seed: the metric and the predict
 
 
 def _compared(
-    runs: pd.DataFrame, baseline: str, margin: float, predictions: Callable[[dict[str, Any], str], Predicted]
+    runs: pd.DataFrame,
+    baseline: str,
+    margin: float,
+    predictions: Callable[[dict[str, Any], str], Predicted],
+    tunings: Tunings | None,
 ) -> list[dict[str, Any]]:
     """The rows of one data set, model and split."""
     arms = {arm: _arm(own, predictions) for arm, own in groups_of(runs, "arm")}
     _check_examples(runs, arms)
-    groups = _groups(arms, runs["metric"].iloc[0])
+    rates = _rates(runs, arms, tunings)
+    missed = {arm: found.missed for arm, found in rates.items()}
+    groups = _groups(arms, runs["metric"].iloc[0], missed)
+    unstable = _unstable(arms, margin)
     rows: list[dict[str, Any]] = []
     estimates: dict[int, Crossed] = {}
     for arm, own in groups_of(runs, "arm"):
         known = [*ARM, "split", "method", "rank", "pretrained", "metric", "positive_class", "differs"]
-        row: dict[str, Any] = dict.fromkeys(COLUMNS) | first_record(own[known])
+        row: dict[str, Any] = dict.fromkeys(COLUMNS) | first_record(own[known]) | rates[arm].columns()
         row |= {"baseline": baseline, "margin": margin, "groups": groups.get(arm), "left_out": _left_out(own)}
-        row |= _alone(arms[arm], row["metric"])
+        row |= {"unstable": unstable.get(arm), **_alone(arms[arm], row["metric"])}
         if arm == baseline:
-            row["verdict"] = BASELINE
+            row["verdict"] = row["verdict_at_rates"] = BASELINE
         else:
             found, estimate = _against(arms[arm], arms[baseline], row["metric"])
             reasons = dict.fromkeys(reason for reason in (row["reason"], found.get("reason")) if reason)
@@ -160,27 +192,92 @@ def _compared(
             if estimate is not None:
                 estimates[len(rows)] = estimate
         rows.append(row)
-    if not estimates:
-        return rows
-    alpha = ALPHA / len(estimates)
+    at_best = {
+        place: replace(estimate, below=missed[baseline], above=missed[rows[place]["arm"]])
+        for place, estimate in estimates.items()
+    }
+    at_rates = _tested(estimates, margin)
+    for place, tests in _tested(at_best, margin).items():
+        row, estimate = rows[place], at_best[place]
+        row |= {**_bounds("at_best", estimate), **tests}
+        row["smallest_difference"] = estimate.smallest_difference(1 - ALPHA / len(estimates))
+        cannot_say = row["arm"] in unstable or baseline in unstable
+        for name, found in (("verdict", tests), ("verdict_at_rates", at_rates[place])):
+            row[name] = UNDECIDED if cannot_say else _verdict(estimate.value, found)
+        if row["p_not_worse_holm"] >= ALPHA:
+            inside = margin + min(estimate.value, 0.0) - estimate.below.mean
+            needed = estimate.needed(inside, ALPHA / len(estimates))
+            row |= dict(zip(("seeds_needed", "examples_needed"), needed, strict=True))
+    return rows
+
+
+def _tested(estimates: dict[int, Crossed], margin: float) -> dict[int, dict[str, float]]:
+    """The p values of each arm's tests, and with Holm's correction over the arms."""
     tests: dict[str, Callable[[Crossed], float]] = {
         "p_different": lambda estimate: estimate.p_different(),
         "p_equivalent": lambda estimate: estimate.p_equivalent(margin),
         "p_not_worse": lambda estimate: estimate.p_not_worse(margin),
         "p_worse": lambda estimate: estimate.p_worse(margin),
     }
+    found: dict[int, dict[str, float]] = {place: {} for place in estimates}
     for name, test in tests.items():
         values = [test(estimate) for estimate in estimates.values()]
         for place, p, corrected in zip(estimates, values, holm(np.array(values)), strict=True):
-            rows[place] |= {name: p, f"{name}_holm": float(corrected)}
-    for place, estimate in estimates.items():
-        row = rows[place]
-        row["smallest_difference"] = estimate.smallest_difference(1 - alpha)
-        row["verdict"] = _verdict(estimate.value, row["p_different_holm"], row["p_equivalent_holm"])
-        if row["p_not_worse_holm"] >= ALPHA:
-            needed = estimate.needed(margin + min(estimate.value, 0.0), alpha)
-            row |= dict(zip(("seeds_needed", "examples_needed"), needed, strict=True))
-    return rows
+            found[place] |= {name: p, f"{name}_holm": float(corrected)}
+    return found
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How an arm came by its learning rate, and what that choice may have missed."""
+
+    how: str  # TUNED, SHARED or GIVEN
+    missed: Allowance = NO_ALLOWANCE
+    as_good: tuple[float, ...] = ()  # other rates, ascending
+    edge: str | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """Of a comparison's row."""
+        found: dict[str, Any] = {
+            "rate": self.how,
+            "edge": self.edge,
+            "rates_as_good": "; ".join(f"{rate:g}" for rate in self.as_good),
+        }
+        if self.how != GIVEN:
+            found |= {"missed": self.missed.mean, "missed_sd": math.sqrt(self.missed.variance)}
+        return found
+
+
+def _rates(runs: pd.DataFrame, arms: dict[str, Runs], tunings: Tunings | None) -> dict[str, Rate]:
+    """By arm."""
+    of_seed = of_seeds(_stacked(seeds) for seeds in arms.values() if seeds)
+    found = {}
+    for arm, own in groups_of(runs, "arm"):
+        tuned_as = own["tuned_as"].iloc[0] if "tuned_as" in own else None
+        found[arm] = Rate(GIVEN)
+        if tunings is not None and not pd.isna(tuned_as):
+            dataset, model = own[["dataset", "model"]].iloc[0]
+            tuning = tunings(dataset, model, tuned_as)
+            if tuning["reason"] is None:  # else no trial had a metric, and nothing was chosen
+                missed = allowance(as_gaps(tuning["gaps"]), of_seed)
+                how = TUNED if tuned_as == arm else SHARED
+                found[arm] = Rate(how, missed, tuple(tuning["tied"]), tuning["edge"])
+    return found
+
+
+def _stacked(runs: Runs) -> np.ndarray:
+    """The contributions of an arm's runs, [s, n]."""
+    return np.stack([of_run.contributions for _, of_run in runs.values()])
+
+
+def _unstable(arms: dict[str, Runs], margin: float) -> dict[str, str]:
+    """By arm the seed that lies far below its others, in words; of arms without one nothing."""
+    values = {arm: {seed: value for seed, (value, _) in runs.items()} for arm, runs in arms.items()}
+    found = {}
+    for arm, low in low_seeds(values, margin).items():
+        others = np.mean([value for seed, value in values[arm].items() if seed != low])
+        found[arm] = f"seed {low}: {values[arm][low]:.4g} where the others have {others:.4g}"
+    return found
 
 
 def _arm(runs: pd.DataFrame, predictions: Callable[[dict[str, Any], str], Predicted]) -> Runs:
@@ -217,10 +314,14 @@ def _alone(runs: Runs, metric: str) -> dict[str, Any]:
     seeds = over_seeds(values)
     if seeds is not None:
         found |= {"sd": float(values.std(ddof=1)), **_bounds("seeds", seeds)}
-    both = _estimate(values, [of_run.contributions for _, of_run in runs.values()], metric)
+    rarest = next(iter(runs.values()))[1].rarest
+    if not METRICS[metric].share and rarest < FEWEST_OF_CLASS:
+        few = f"{rarest} test {plural('example', rarest)} of the rarest class"
+        return {**found, "reason": f"{few}, where {FEWEST_OF_CLASS} or more are needed"}
+    both = over_seeds_and_examples(_stacked(runs))
     if both is None:
         return {**found, "reason": _why_none(len(values))}
-    return {**found, **_bounds("", both)}
+    return {**found, **_bounds("", replace(both, value=float(values.mean()), share_of=_floor(both, metric, rarest)))}
 
 
 def _shared(runs: Runs, others: Runs) -> list[int]:
@@ -228,13 +329,11 @@ def _shared(runs: Runs, others: Runs) -> list[int]:
     return [seed for seed in runs if seed in others]
 
 
-def _estimate(values: np.ndarray, contributions: list[np.ndarray], metric: str) -> Crossed | None:
-    """A metric's mean over seeds, or that of a difference, from its values [s] and a seed's contributions [n] each."""
-    found = over_seeds_and_examples(np.stack(contributions))
-    if found is None:
-        return None
-    examples = len(contributions[0]) if METRICS[metric].share else None
-    return replace(found, value=float(values.mean()), share_of=examples)
+def _floor(found: Crossed, metric: str, rarest: int) -> int | None:
+    """Examples of which none was seen that differs: of a share all, else those of the rarest class if all are alike."""
+    if METRICS[metric].share:
+        return found.examples
+    return rarest if found.se == 0.0 else None
 
 
 def _difference(runs: Runs, others: Runs, metric: str) -> Crossed | None:
@@ -244,19 +343,26 @@ def _difference(runs: Runs, others: Runs, metric: str) -> Crossed | None:
         return None
     values = np.array([one - other for (one, _), (other, _) in pairs])
     with np.errstate(invalid="ignore"):  # infinity less infinity, of a metric that one example decides
-        contributions = [one.contributions - other.contributions for (_, one), (_, other) in pairs]
-    return _estimate(values, contributions, metric)
+        parts = np.stack([one.contributions - other.contributions for (_, one), (_, other) in pairs])
+        steps = [np.abs(of_run.contributions - value).max() for pair in pairs for value, of_run in pair]
+    share = METRICS[metric].share
+    found = over_seeds_and_examples(parts, 1.0 if share else float(max(steps)))
+    if found is None:
+        return None
+    rarest = pairs[0][0][1].rarest
+    alike = rarest if not parts.any() else None  # that none of so many differs is all that is known
+    return replace(found, value=float(values.mean()), share_of=found.examples if share else alike)
 
 
-def _groups(arms: dict[str, Runs], metric: str) -> dict[str, str]:
+def _groups(arms: dict[str, Runs], metric: str, missed: dict[str, Allowance]) -> dict[str, str]:
     """Letters by arm, the best arm's first; those of a pair that cannot be tested share one.
 
     Arms of which no pair can be tested have none.
     """
     pairs = {
-        pair: estimate
-        for pair in itertools.combinations(arms, 2)
-        if (estimate := _difference(arms[pair[0]], arms[pair[1]], metric)) is not None
+        (one, other): replace(estimate, below=missed[other], above=missed[one])
+        for one, other in itertools.combinations(arms, 2)
+        if (estimate := _difference(arms[one], arms[other], metric)) is not None
     }
     if not pairs:
         return {}
@@ -309,11 +415,11 @@ def _bounds(name: str, estimate: Estimate) -> dict[str, float]:
     return {f"{prefix}low": low, f"{prefix}high": high}
 
 
-def _verdict(difference: float, p_different: float, p_equivalent: float) -> str:
-    """What the tests say at 5 %, given p values with Holm's correction."""
-    if p_equivalent < ALPHA:
+def _verdict(difference: float, tests: dict[str, float]) -> str:
+    """What the tests say at 5 %, with Holm's correction."""
+    if tests["p_equivalent_holm"] < ALPHA:
         return EQUIVALENT
-    if p_different < ALPHA:
+    if tests["p_different_holm"] < ALPHA:
         return BETTER if difference > 0 else WORSE
     return UNDECIDED
 

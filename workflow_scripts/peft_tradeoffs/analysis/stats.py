@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_letters
@@ -15,6 +15,7 @@ from scipy import stats
 from peft_tradeoffs.analysis.readable import null_reasons, ways_of_failing
 from peft_tradeoffs.analysis.tables import BEFORE_TRAINING, COMPLETED, QUALITY, read_table
 from peft_tradeoffs.core.text import and_list
+from peft_tradeoffs.runs.ties import NO_ALLOWANCE, Allowance
 from peft_tradeoffs.tasks.metrics import METRICS, unseen
 from peft_tradeoffs.tasks.recorded import MEASURED_AS
 
@@ -28,7 +29,11 @@ ROUNDING = 1e-12  # of a sum of floats; a part of a variance below it is none
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, or a difference of means, with its standard error and the degrees of freedom of its t distribution."""
+    """A mean, or a difference of means, with its standard error and the degrees of freedom of its t distribution.
+
+    `below` and `above` widen a difference on one side each, in its interval and in every test: the true one may be
+    lower by what the second of the two may have missed, and higher by what the first may have.
+    """
 
     value: float
     se: float
@@ -36,24 +41,32 @@ class Estimate:
     share_of: int | None = field(
         default=None, kw_only=True
     )  # examples that it is a share of, or a difference of shares
+    below: Allowance = field(default=NO_ALLOWANCE, kw_only=True)
+    above: Allowance = field(default=NO_ALLOWANCE, kw_only=True)
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """The `level` confidence interval."""
-        half = self.half_width(level)
-        return self.value - half, self.value + half
+        low = self.value - self.below.mean - self._half_width(level, self.below)
+        return low, self.value + self.above.mean + self._half_width(level, self.above)
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Half the width of the `level` confidence interval.
+        """Half the width of the `level` confidence interval, or how far its farther bound is from the value.
 
         Of a share no less than what none in `share_of` leaves possible (Clopper and Pearson, Biometrika 26, 1934), for
         a standard error of examples that hardly differ, or not at all, knows nothing of those not seen.
         """
-        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
+        return max(side.mean + self._half_width(level, side) for side in (self.below, self.above))
+
+    def _half_width(self, level: float, side: Allowance) -> float:
+        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self._se(side)
         return max(half, unseen((1 - level) / 2, self.share_of)) if self.share_of else half
+
+    def _se(self, side: Allowance) -> float:
+        return math.sqrt(self.se**2 + side.variance) if side.variance else self.se
 
     def p_different(self) -> float:
         """p of the t test against 0, two-sided; below 0.05 just where 0 lies outside the 95 % interval."""
-        return float(min(2 * self._p_beyond(abs(self.value)), 1.0))
+        return float(min(2 * min(self.p_not_worse(0.0), self.p_worse(0.0)), 1.0))
 
     def p_equivalent(self, margin: float) -> float:
         """p of two one-sided t tests (TOST) of "at least `margin` away from 0".
@@ -61,41 +74,40 @@ class Estimate:
         Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987. Below 0.05 just where the 90 % interval
         lies within the margin.
         """
-        inside = margin - abs(self.value)
-        return self._p_beyond(inside)
+        return max(self.p_not_worse(margin), self.p_worse(-margin))
 
     def p_not_worse(self, margin: float) -> float:
         """p of a one-sided t test (non-inferiority) of "worse by `margin` or more", where higher is better.
 
         Blackwelder, Controlled Clinical Trials 3, 1982. Better by any amount is not worse; equivalence implies it.
         """
-        inside = margin + self.value
-        return self._p_beyond(inside)
+        return self._p_beyond(margin + self.value - self.below.mean, self._se(self.below))
 
     def p_worse(self, margin: float) -> float:
         """p of a one-sided t test of "worse by `margin` or less, or better", where higher is better.
 
         Below 0.025 just where the 95 % interval lies wholly beyond the margin; then `p_different` is below 0.05.
         """
-        return self._p_beyond(-self.value - margin)
+        return self._p_beyond(-self.value - margin - self.above.mean, self._se(self.above))
 
-    def _p_beyond(self, inside: float) -> float:
+    def _p_beyond(self, inside: float, se: float) -> float:
         """p of a one-sided t test that the true value lies beyond a bound, from which it is `inside` away.
 
         Of a share no less than what none in `share_of` leaves possible.
         """
-        p = float(inside <= 0.0) if self.se == 0.0 else float(stats.t.sf(inside / self.se, self.df))
+        p = float(inside <= 0.0) if se == 0.0 else float(stats.t.sf(inside / se, self.df))
         return max(p, min(max(1 - inside, 0.0), 1.0) ** self.share_of) if self.share_of else p
 
     def smallest_difference(self, level: float = LEVEL, power: float = POWER) -> float:
         """The true difference that a test at 1 - `level` sees with probability `power`, given this standard error.
 
         By the usual approximation with central t quantiles: half the width of the interval and t of the power standard
-        errors. nan where there is none of these.
+        errors, on the wider side. nan where there is none of these.
         """
         if self.se == 0.0:
             return math.nan
-        return self.half_width(level) + float(stats.t.ppf(power, self.df)) * self.se
+        widest = max(self._se(side) for side in (self.below, self.above))
+        return self.half_width(level) + float(stats.t.ppf(power, self.df)) * widest
 
 
 @dataclass(frozen=True)
@@ -107,19 +119,21 @@ class Crossed(Estimate):
     of_seed: float
     of_example: float
     of_both: float
+    added: int = 0  # examples that stand for those not seen: see `over_seeds_and_examples`
 
     def needed(self, inside: float, alpha: float, power: float = POWER) -> tuple[int | None, int | None]:
         """How many seeds, with these examples, or examples, with these seeds, a one-sided t test at `alpha` needs.
 
         It then sees a true value that lies `inside` of its bound with probability `power`, if the variances are those
         estimated here. Of a share what none in so many examples leaves possible must lie inside, too, whatever the
-        seeds. None for more than MOST_SEEDS or MOST_EXAMPLES.
+        seeds. What tuning may have missed (`below`) is as it is. None for more than MOST_SEEDS or MOST_EXAMPLES.
         """
 
         def enough(seeds: int, examples: int) -> bool:
-            both = self.of_both / (seeds * examples)
-            a, extra = self.of_seed / seeds + both, self.of_example / examples
-            df, se = _satterthwaite(a, extra, both, seeds, examples), math.sqrt(a + extra)
+            count = examples + self.added
+            both = self.of_both / (seeds * count)
+            a, extra = self.of_seed / seeds + both, self.of_example / count
+            df, se = _satterthwaite(a, extra, both, seeds, count), math.sqrt(a + extra + self.below.variance)
             least = unseen(alpha, examples) if self.share_of else 0.0
             return inside >= max(stats.t.isf(alpha, df) * se, least) + stats.t.ppf(power, df) * se
 
@@ -159,7 +173,7 @@ def over_seeds(values: np.ndarray) -> Estimate | None:
     return Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1)
 
 
-def over_seeds_and_examples(values: np.ndarray) -> Crossed | None:
+def over_seeds_and_examples(values: np.ndarray, step: float = 0.0) -> Crossed | None:
     """Mean of values [s, n], one row per seed, one column per example: other seeds and other examples.
 
     None for fewer than FEWEST_SEEDS seeds or 2 examples, and for values that are not finite.
@@ -170,21 +184,56 @@ def over_seeds_and_examples(values: np.ndarray) -> Crossed | None:
     freedom: Satterthwaite (Biometrics Bulletin 2, 1946), at least s - 1. Resampling seeds and examples (the pigeonhole
     bootstrap: Owen, Annals of Applied Statistics 1, 2007) counts the interaction three times and has too few seeds to
     resample; benchmarks/interval_coverage.py compares the two.
+
+    `step` is what one example can change. Where it is not 0 the variance is that with two examples more, one of
+    + `step` and one of - `step` in every seed, so that few examples that differ, or none, do not pass for a variance of
+    none (Agresti and Min, Statistics in Medicine 24, 2005, for paired shares). The mean is that of the values alone.
     """
     seeds, examples = values.shape
     if seeds < FEWEST_SEEDS or examples < 2 or not np.isfinite(values).all():
         return None
-    mean, rows, columns = values.mean(), values.mean(axis=1), values.mean(axis=0)
-    residual = values - rows[:, None] - columns + mean
+    mean = values.mean()
+    if step:
+        values = np.column_stack([values, np.full(seeds, step), np.full(seeds, -step)])
+    count = values.shape[1]
+    rows, columns = values.mean(axis=1), values.mean(axis=0)
+    residual = values - rows[:, None] - columns + values.mean()
     a = rows.var(ddof=1) / seeds
     if a < ROUNDING**2 * (values**2).mean():
         a = 0.0
-    b = columns.var(ddof=1) / examples
-    i = (residual**2).sum() / ((seeds - 1) * (examples - 1)) / (seeds * examples)
+    b = columns.var(ddof=1) / count
+    i = (residual**2).sum() / ((seeds - 1) * (count - 1)) / (seeds * count)
     extra = b - i if b - i > ROUNDING * b else 0.0
-    df = _satterthwaite(a, extra, i, seeds, examples)
-    parts = max(a - i, 0.0) * seeds, extra * examples, i * seeds * examples
-    return Crossed(float(mean), math.sqrt(a + extra), df, seeds, examples, *map(float, parts))
+    df = _satterthwaite(a, extra, i, seeds, count)
+    return Crossed(
+        float(mean),
+        math.sqrt(a + extra),
+        df,
+        seeds=seeds,
+        examples=examples,
+        of_seed=float(max(a - i, 0.0) * seeds),
+        of_example=float(extra * count),
+        of_both=float(i * seeds * count),
+        added=count - examples,
+    )
+
+
+def of_seeds(arms: Iterable[np.ndarray]) -> float:
+    """The variance that seeds alone add to a run's metric, pooled over arms' values [s, n]; 0 or more.
+
+    That of the means of rows, less what the interaction of seeds and examples makes of it.
+    """
+    total, freedom = 0.0, 0
+    for values in arms:
+        seeds, examples = values.shape
+        if seeds < 2 or examples < 2 or not np.isfinite(values).all():
+            continue
+        rows = values.mean(axis=1)
+        residual = values - rows[:, None] - values.mean(axis=0) + values.mean()
+        both = (residual**2).sum() / ((seeds - 1) * (examples - 1)) / examples
+        total += (seeds - 1) * (float(rows.var(ddof=1)) - float(both))
+        freedom += seeds - 1
+    return max(total / freedom, 0.0) if freedom else 0.0
 
 
 def _satterthwaite(a: float, extra: float, i: float, seeds: int, examples: int) -> float:

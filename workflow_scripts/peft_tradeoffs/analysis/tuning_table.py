@@ -1,45 +1,74 @@
-"""The trials of tuning as a table: one row per learning rate tried."""
+"""The trials of tuning as a table, one row per learning rate tried, and what a choice of a rate leaves open."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from peft_tradeoffs.analysis.readable import number
 from peft_tradeoffs.analysis.tables import ARM, read_table
-from peft_tradeoffs.core.text import arm_label, groups_of, records, sort_runs
+from peft_tradeoffs.core.text import and_list, arm_label, groups_of, plural, records, sort_runs
+from peft_tradeoffs.runs.tuning import Trial, retried
 from peft_tradeoffs.tasks.metrics import metric_called, metric_name, with_unit
 
 COLUMNS = (
     *ARM, "method", "rank", "decides", "pretrained", "metric", "positive_class", "learning_rate", "added", "earlier",
-    "status", "failed_phase", "diverged_step", "value", "loss", "steps", "train_s", "energy_J", "chosen", "tied",
-    "edge", "reason", "extensions", "seed", "batch_size", "train_rows", "dev_rows",
+    "status", "failed_phase", "diverged_step", "trials", "value", "loss", "steps", "train_s", "energy_J", "chosen",
+    "tied", "gap", "gap_sd", "edge", "reason", "extensions", "seed", "batch_size", "train_rows", "dev_rows",
 )  # fmt: skip
-WHOLE = ("rank", "extensions", "diverged_step", "steps", "seed", "batch_size", "train_rows", "dev_rows")
-NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J")
+WHOLE = ("rank", "extensions", "diverged_step", "trials", "steps", "seed", "batch_size", "train_rows", "dev_rows")
+NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J", "gap", "gap_sd")
 
 
 def tuning_frame(tunings: list[dict[str, Any]], deciding: set[str]) -> pd.DataFrame:
-    """One row per trial of `tunings` (what tune.py wrote), columns as in COLUMNS.
+    """One row per learning rate that `tunings` (what tune.py wrote) tried, columns as in COLUMNS.
 
-    value and loss are those of the dev split after the last step; chosen: the rate that the arm's tuning gives; tied:
-    another with its metric; earlier: of an earlier grid, still standing, but not chosen from; decides: whether final
-    runs take it (`deciding` arms), or it is a check at another rank.
+    value and loss are those of the dev split after the last step, means over the rate's trials; train_s and energy_J
+    are sums over them; steps and seed are of the first. chosen: the rate that the arm's tuning gives; gap: how far the
+    rate lies below it, over the trials that both have, gap_sd its standard error; tied: the gap is no more than two of
+    these; earlier: of an earlier grid, still standing, but not chosen from; decides: whether final runs take it
+    (`deciding` arms), or it is a check at another rank.
     """
     rows = [
         {
             **{key: found.get(key) for key in COLUMNS},
+            "trials": 1,
             **trial,
+            **gaps.get(trial["learning_rate"], {}),
             "decides": found["arm"] in deciding,
             "earlier": earlier,
             "chosen": trial["learning_rate"] == found["learning_rate"],
             "tied": not earlier and trial["learning_rate"] in found["tied"],
         }
         for found in tunings
-        for earlier, trials in ((False, found["trials"]), (True, found["earlier"]))
+        for gaps in [_gaps(found)]
+        for earlier, trials in ((False, _by_rate(found)), (True, found["earlier"]))
         for trial in sorted(trials, key=lambda trial: trial["learning_rate"])
     ]
     frame = sort_runs(pd.DataFrame(rows, columns=list(COLUMNS)))
     return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(NUMBERS, float))
+
+
+def _gaps(found: dict[str, Any]) -> dict[float, dict[str, float]]:
+    return {one["learning_rate"]: {"gap": one["mean"], "gap_sd": one["variance"] ** 0.5} for one in found["gaps"]}
+
+
+def _by_rate(found: dict[str, Any]) -> list[Trial]:
+    """One trial per rate of a grid, where several were made with their means and the sums of what they took."""
+    made = [*found["trials"], *found["retries"]]
+    merged = {
+        trial["learning_rate"]: trial for trial in (*found["trials"], *retried(found["trials"], found["retries"]))
+    }
+    for rate, trial in merged.items():
+        own = [one for one in made if one["learning_rate"] == rate]
+        sums = {key: _sum(one.get(key) for one in own) for key in ("train_s", "energy_J")}
+        merged[rate] = {**trial, **sums, "trials": len(own)}
+    return list(merged.values())
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if any(value is None for value in known) else sum(value for value in known if value is not None)
 
 
 def read_tuning(path: Any) -> pd.DataFrame:
@@ -80,6 +109,7 @@ def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
                 "Learning rate": f"{row['learning_rate']:.3g}{mark}",
                 on_dev: number(row["value"] * scale, decimals),
                 "Loss on dev": number(row["loss"], 4),
+                "Trials": number(row["trials"], 0),
                 "Steps": number(row["steps"], 0),
                 "Status": outcome(row),
                 "": chosen,
@@ -97,6 +127,13 @@ def tuning_notes(rows: pd.DataFrame) -> list[str]:
         f"with seed {first['seed']}, trained on {first['train_rows']:,} rows of train and judged on "
         f"{first['dev_rows']:,} others of it, of which one is {100 / first['dev_rows']:.2g} %; test was not looked at.",
     ]
+    if (rows["trials"] > 1).any():
+        times = int(rows["trials"].max()) - 1
+        lines.append(
+            f"Rates that did as well as the best one of an arm were tried again with it, {times} "
+            f"{plural('time', times)}, each time with a seed and a dev split of its own: their metric and loss are "
+            "means, and the best mean decided."
+        )
     for _, own in rows.groupby("arm", sort=False):
         row = own.iloc[0]
         name, rate = arm_label(row["method"], row["rank"]), own[own["chosen"]]["learning_rate"].iloc[0]
@@ -122,17 +159,14 @@ def tuning_notes(rows: pd.DataFrame) -> list[str]:
 
 
 def _tie(rows: pd.DataFrame) -> str:
-    """Between which rates of an arm the metric did not decide, and what did (`tuning.rank_key`)."""
-    best, others = rows[rows["chosen"]].iloc[0], rows[rows["tied"]]
-    metric = metric_name(best)
-    rates = ", ".join(f"{rate:.3g}" for rate in others["learning_rate"])
-    same_loss = (others["loss"] == best["loss"]).any()
-    by = (
-        "the lower loss on dev and, where that is the same too, the lower rate"
-        if same_loss
-        else "the lower loss on dev"
+    """Which rates of an arm did as well as the one taken, and after how many trials."""
+    tied, best = rows[rows["tied"]], rows[rows["chosen"]].iloc[0]
+    rates, count = [f"{rate:.3g}" for rate in tied["learning_rate"]], int(best["trials"])
+    after = f"{count} {plural('trial', count)}{' each' if count > 1 else ' per rate'}"
+    return (
+        f"{and_list(rates)} did as well on dev as {best['learning_rate']:.3g}, which is taken: after {after} the "
+        "difference is within two standard errors. What the choice may have missed is in the comparison's intervals"
     )
-    return f"{best['learning_rate']:.3g} has the same {metric} on dev as {rates}; {by} decided"
 
 
 def _checks(rows: pd.DataFrame) -> list[str]:

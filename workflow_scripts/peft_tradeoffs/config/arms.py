@@ -187,8 +187,13 @@ def check_tuning(tune: Tune, methods: Methods, seeds: list[int]) -> dict[str, li
     grids = {name: method.rates for name, method in methods.items() if method.rates}
     if not grids:
         return {}
-    if tune.seed in seeds:
-        raise InputError(f"config key tune.seed: {tune.seed} is one of seeds, whose runs would not be fresh; change it")
+    of_trials = range(tune.seed, tune.seed + tune.retry + 1)
+    if both := sorted(set(of_trials) & set(seeds)):
+        own = f"the seeds {tune.seed} to {of_trials[-1]}" if tune.retry else f"the seed {tune.seed}"
+        raise InputError(
+            f"config key tune.seed: trials have {own}, and {both[0]} is one of seeds, whose runs would not be fresh; "
+            "change it"
+        )
     first = next(iter(grids))
     for name, rates in grids.items():
         if len(rates) != len(grids[first]):
@@ -208,7 +213,9 @@ def _check_tuned_ranks(tune: Tune, known: list[list[int]]) -> None:
     if tune.by == "arm":
         for key in ("rank", "check_ranks"):
             if getattr(tune, key):
-                raise InputError(f"config key tune.{key}: with tune.by arm every rank is tuned; remove it")
+                raise InputError(
+                    f"config key tune.{key}: with tune.by arm every rank is tuned; remove it, or set tune.by: method"
+                )
     for key, ranks in (("rank", [tune.rank] if tune.rank else []), ("check_ranks", tune.check_ranks)):
         for rank in ranks:
             if not any(rank in own for own in known):

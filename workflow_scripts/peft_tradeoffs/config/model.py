@@ -433,8 +433,16 @@ class Tune(Block):
     it, with a seed of its own; the rate of the best trial is that of the final runs, which train on all of train."""
 
     by: Literal["method", "arm"] = Field(
-        default="method",
-        description="method tunes a method at one rank and gives all its ranks that rate; arm tunes every arm.",
+        default="arm",
+        description="arm tunes every arm; method tunes a method at one rank and gives all its ranks that rate, which "
+        "takes fewer trials, and compares ranks at a rate that may suit one of them alone.",
+    )
+    retry: int = Field(
+        default=2,
+        ge=0,
+        description="How often rates that did as well as the best one on the dev split are tried again with it, each "
+        "time with a seed and a dev split of their own. 0 takes the rate of one trial; what that choice may have "
+        "missed is in the intervals either way.",
     )
     rank: int | None = Field(
         default=None,

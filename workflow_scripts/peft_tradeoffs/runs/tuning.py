@@ -1,5 +1,6 @@
 """Which learning rate the trials of a grid choose."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ Trial = dict[str, Any]  # learning_rate, added, status, value (the metric on the
 FOUND: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("dataset", "model", "arm", "method", "metric"), (str,)),
     **{"rank": (int, type(None)), "learning_rate": (int, float), "rates": (list,), "tied": (list,)},
-    **{"trials": (list,), "earlier": (list,)},
+    **{"trials": (list,), "retries": (list,), "gaps": (list,), "earlier": (list,)},
 }
 TRIAL: dict[str, tuple[type, ...]] = {
     **{"learning_rate": (int, float), "added": (bool,), "status": (str,)},
     **dict.fromkeys(("value", "loss"), (int, float, type(None))),
+}
+GAP: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("learning_rate", "mean", "variance"), (int, float)),
+    "trials": (int,),
 }
 REMEDY = "delete it, and Snakemake tunes that arm again from its trials"
 
@@ -28,9 +33,9 @@ def read_found(path: Path) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{error}; {REMEDY}") from None
     files.check_object(path, found, FOUND, what, REMEDY)
-    for key in ("trials", "earlier"):
-        for trial in found[key]:
-            files.check_object(path, trial, TRIAL, f"{what} ({key})", REMEDY)
+    for key, kinds in (("trials", TRIAL), ("retries", TRIAL), ("earlier", TRIAL), ("gaps", GAP)):
+        for one in found[key]:
+            files.check_object(path, one, kinds, f"{what} ({key})", REMEDY)
     return found
 
 
@@ -71,18 +76,41 @@ def beyond(trials: list[Trial]) -> float | None:
     return float(f"{rate:.3g}")
 
 
-def chosen(trials: list[Trial]) -> dict[str, Any]:
+def retried(trials: list[Trial], retries: Iterable[Trial]) -> list[Trial]:
+    """The trials whose rates were tried again, each with the means of all that were made of its rate.
+
+    A rate of which one trial failed or has no metric has failed: it does not always learn.
+    """
+    found = []
+    by_rate: dict[float, list[Trial]] = {}
+    for retry in retries:
+        by_rate.setdefault(retry["learning_rate"], []).append(retry)
+    for trial in trials:
+        if trial["learning_rate"] in by_rate:
+            of_rate = [trial, *by_rate[trial["learning_rate"]]]
+            failed = next((one for one in of_rate if one not in eligible(of_rate)), None)
+            means = {key: _mean(one[key] for one in of_rate) for key in ("value", "loss")} if failed is None else {}
+            found.append({**(failed or trial), **means})
+    return found
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return sum(known) / len(known)
+
+
+def chosen(trials: list[Trial], retries: Iterable[Trial] = ()) -> dict[str, Any]:
     """The rate that final runs take and how it was found.
 
-    learning_rate; tied, other rates with the same metric, which the loss decided; edge; reason, why it is not the best
-    of a trial: where none was completed it is the middle of the grid, so that the final runs show what becomes of it.
+    learning_rate: of the best trial, or where rates were tried again, of the best mean among them; edge; reason, why it
+    is not the best of a trial: where none was completed it is the middle of the grid, so that the final runs show what
+    becomes of it.
     """
-    best = best_trial(trials)
+    best = best_trial(retried(trials, retries)) or best_trial(trials)
+    rates = sorted(trial["learning_rate"] for trial in trials)
     if best is None:
-        rates = sorted(trial["learning_rate"] for trial in trials)
         states = ", ".join(sorted({trial["status"] for trial in trials} - {"completed"})) or "no metric"
         reason = f"no trial has a metric ({states}): the middle of the grid"
-        return {"learning_rate": rates[(len(rates) - 1) // 2], "tied": [], "edge": None, "reason": reason}
-    same = [trial["learning_rate"] for trial in eligible(trials) if trial["value"] == best["value"]]
-    tied = sorted(rate for rate in same if rate != best["learning_rate"])
-    return {"learning_rate": best["learning_rate"], "tied": tied, "edge": edge(trials), "reason": None}
+        return {"learning_rate": rates[(len(rates) - 1) // 2], "edge": None, "reason": reason}
+    at = {rates[0]: "lowest", rates[-1]: "highest"}.get(best["learning_rate"])
+    return {"learning_rate": best["learning_rate"], "edge": at, "reason": None}

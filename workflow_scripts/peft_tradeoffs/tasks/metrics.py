@@ -179,7 +179,7 @@ def moments(scored: Answered) -> np.ndarray:
 
 
 def rank_moments(scored: Answered) -> np.ndarray:
-    """As `moments`, of ranks among all examples: those of the others stay when one is left out."""
+    """As `moments`, of ranks among all examples."""
     return moments(_ranked(scored))
 
 
@@ -251,6 +251,29 @@ def _correlations(scored: Answered) -> tuple[float, np.ndarray]:
     with np.errstate(invalid="ignore", divide="ignore"):  # nan where the others are all the same
         without = (xy - own * x * y) / np.sqrt((xx - own * x**2) * (yy - own * y**2))
     return float(xy / np.sqrt(xx * yy)), without
+
+
+def _rank_correlations(scored: Answered) -> tuple[float, np.ndarray]:
+    """Spearman's correlation, and without each example [n], the others ranked anew."""
+    ranks = _ranked(scored)
+    x, y = ranks.target, ranks.prediction
+    count, without = len(x), np.full(len(x), math.nan)
+    for first in range(0, count, step := max(1, AT_ONCE // count)):
+        out = np.arange(first, min(first + step, count))
+        spreads = []
+        for values in (x, y):
+            # Without an example those above it are a rank lower, and those that are equal half a rank.
+            lower = (values > values[out, None]) + 0.5 * (values == values[out, None])
+            own = values - lower - count / 2  # the mean of count - 1 ranks
+            own[np.arange(len(out)), out] = 0.0
+            spreads.append(own)
+        (one, other), sums = spreads, [(own**2).sum(axis=1) for own in spreads]
+        with np.errstate(invalid="ignore", divide="ignore"):  # nan where the others are all the same
+            without[out] = (one * other).sum(axis=1) / np.sqrt(sums[0] * sums[1])
+    return _correlations(ranks)[0], without
+
+
+AT_ONCE = 2_000_000  # ranks of examples left out, times those of the others
 
 
 def _of_share(value: float) -> float:
@@ -345,7 +368,7 @@ _ALL = (
         bounds=(-1.0, 1.0),
         hub_id="spearmanr",
         recorded=_spearman,
-        left_out=lambda scored: _correlations(_ranked(scored)),
+        left_out=_rank_correlations,
     ),
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}

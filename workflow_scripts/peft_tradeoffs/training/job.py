@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import copy
 import json
 import time
 from collections.abc import Iterator
@@ -104,6 +105,7 @@ class Job:
         """`locks` lets the runs go when the process ends."""
         self._arguments, self._interruption, self._locks = arguments, interruption, locks
         self.model = ModelFolder.of(arguments.model)
+        self.tokens_path: Path = arguments.tokens
         self.tokens = read_description(arguments.tokens)
         self.conditions = {  # of every run: what decides a result beside its seed and settings
             "data_sha256": self.tokens["sha256"],
@@ -116,6 +118,14 @@ class Job:
         self._began = False  # its first run
         self._compiled = False  # in a run
         self._queued = slurm.Queued()
+
+    def on(self, tokens: Path) -> "Job":
+        """The same job on other tokens, from here on; this one must train nothing more."""
+        other = copy.copy(self)
+        other.tokens_path, other.tokens = tokens, read_description(tokens)
+        check_tokens(tokens, other.tokens["sha256"])
+        other.conditions = {**self.conditions, "data_sha256": other.tokens["sha256"]}
+        return other
 
     def train(self, runs: list[Run]) -> None:
         """Train those of the runs that are missing. Raises Interrupted if the process must end before that."""
@@ -141,7 +151,7 @@ class Job:
 
     def plan(self, seed: int, settings: dict[str, Any]) -> Plan:
         """The plan of a run on this job's data and model."""
-        return Plan(settings, seed, self._arguments.tokens, self.model, self.conditions)
+        return Plan(settings, seed, self.tokens_path, self.model, self.conditions)
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
@@ -161,7 +171,7 @@ class Job:
         """
         if self._device is None:
             with self.apart():
-                check_tokens(self._arguments.tokens, self.tokens["sha256"])
+                check_tokens(self.tokens_path, self.tokens["sha256"])
                 check_manifest(self._arguments.model, self.model.manifest)
             # The GPU is idle while torch and the others are imported.
             idle = IdlePower() if settings["device"] == "cuda" else None

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from peft_tradeoffs.core import code, files, seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.core.quantities import CAP, LARGEST, ROWS
+from peft_tradeoffs.runs import ties
 from peft_tradeoffs.runs.settings import Plan
-from peft_tradeoffs.runs.tuning import Trial, beyond, chosen
+from peft_tradeoffs.runs.tuning import Trial, best_trial, beyond, chosen, eligible
+from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.job import Job, Run
 
@@ -33,6 +37,7 @@ OF_TRIAL = (
     *("learning_rate", "status", "failed_phase", "diverged_step", "steps", "train_s", "energy_J"),
     *("pretrained", "device_name"),
 )
+PREDICTIONS = "predictions.csv"  # of a trial, on the dev split
 NO_PEAK = ("learning_rate", "batch_size", "save_weights")  # settings that a peak at a given size does not depend on
 
 
@@ -44,27 +49,53 @@ class Grid:
     extensions: int  # added beyond an edge at most
     seed: int  # of every trial
     folder: Path  # gets one folder lr{RATE} per trial
+    again: list[Path]  # tokens of the dev splits on which tied rates are tried again, once each
 
     def run(self, settings: dict[str, Any], rate: float) -> Run:
         """The trial of a rate."""
         return Run(self.folder / f"lr{rate:g}", self.seed, settings | {"learning_rate": rate})
 
+    def retry(self, settings: dict[str, Any], rate: float, number: int) -> Run:
+        """The trial of a rate that is tied, on the dev split `number` of `again`, from 1."""
+        folder = self.folder / f"retry{number}" / f"lr{rate:g}"
+        return Run(folder, self.seed + number, settings | {"learning_rate": rate})
+
 
 def tune(job: Job, settings: dict[str, Any], grid: Grid, read: Read) -> dict[str, Any]:
     """Train one trial per rate, and rates beyond the edge as long as the best one is on it; the best, and all trials.
 
-    A trial of an earlier grid that still stands is listed too, but never chosen. `read` gives a trial's summary.
+    Rates that did as well as the best one (`runs.ties`), and that one, are tried again, each time with a seed and a dev
+    split of its own; the best mean decides among them. A trial of an earlier grid that still stands is listed too, but
+    never chosen. `read` gives a trial's summary.
     """
     job.train([grid.run(settings, rate) for rate in grid.rates])
-    trials = [_trial(read, grid.run(settings, rate).folder, False) for rate in grid.rates]
+    trials = [_trial(read, grid.run(settings, rate), False) for rate in grid.rates]
     while sum(trial["added"] for trial in trials) < grid.extensions and (rate := beyond(trials)):
         job.train([grid.run(settings, rate)])
-        trials.append(_trial(read, grid.run(settings, rate).folder, True))
+        trials.append(_trial(read, grid.run(settings, rate), True))
     earlier = _earlier(job, settings, grid, {trial["learning_rate"] for trial in trials}, read)
+    tried = _Tried(job, settings, grid)
+    best = best_trial(trials)
+    first = {} if best is None else tried.gaps(best, trials, [])
+    again = [rate for rate, found in first.items() if found.tied]
+    retries: list[Trial] = []
+    retrying = job
+    for number, tokens in enumerate(grid.again if best and again else [], 1):
+        retrying = retrying.on(tokens)
+        runs = [grid.retry(settings, rate, number) for rate in sorted([*again, (best or {})["learning_rate"]])]
+        retrying.train(runs)
+        retries += [{**_trial(read, run, False), "retry": number} for run in runs]
+    found = chosen(trials, retries)
+    gaps = {}
+    if found["reason"] is None:
+        taken = next(trial for trial in trials if trial["learning_rate"] == found["learning_rate"])
+        gaps = tried.gaps(taken, trials, retries)
     return {
         **{key: settings[key] for key in ("dataset", "model", "arm", "method", "rank", "metric")},
         "positive_class": TASKS[job.tokens["task"]].positive_class(job.tokens["labels"]),
-        **chosen(trials),
+        **found,
+        "tied": sorted(rate for rate, one in gaps.items() if one.tied),
+        "gaps": [{"learning_rate": rate, **dataclasses.asdict(gaps[rate])} for rate in sorted(gaps)],
         "rates": grid.rates,
         "extensions": grid.extensions,
         "seed": grid.seed,
@@ -75,8 +106,56 @@ def tune(job: Job, settings: dict[str, Any], grid: Grid, read: Read) -> dict[str
         "code_sha256": job.conditions["code_sha256"],
         "versions": job.conditions["versions"],
         "trials": sorted(trials, key=lambda trial: trial["learning_rate"]),
+        "retries": retries,
         "earlier": earlier,
     }
+
+
+class _Tried:
+    """What the dev predictions of an arm's trials say."""
+
+    def __init__(self, job: Job, settings: dict[str, Any], grid: Grid) -> None:
+        self._metric, self._task = METRICS[settings["metric"]], TASKS[job.tokens["task"]]
+        self._settings, self._grid = settings, grid
+        self._read: dict[Path, np.ndarray] = {}
+
+    def gaps(self, best: Trial, trials: list[Trial], retries: list[Trial]) -> dict[float, ties.Gap]:
+        """By rate, ascending: how far the others with a metric lie below `best`, over the trials that both have."""
+        own = self._of_rate(best["learning_rate"], trials, retries)
+        found = {}
+        for rate in sorted(trial["learning_rate"] for trial in eligible(trials)):
+            others = self._of_rate(rate, trials, retries)
+            shared = [number for number in own if number in others]
+            if rate == best["learning_rate"] or not shared or self._failed(rate, retries):
+                continue
+            values = [(own[number]["value"], others[number]["value"]) for number in shared]
+            parts = [(self._parts(best["learning_rate"], number), self._parts(rate, number)) for number in shared]
+            found[rate] = ties.gap(values, parts, self._metric.share)
+        return found
+
+    @staticmethod
+    def _of_rate(rate: float, trials: list[Trial], retries: list[Trial]) -> dict[int, Trial]:
+        """The trials of a rate that have a metric, by the number of the retry; 0 is the first one."""
+        made = [trial for trial in (*trials, *retries) if trial["learning_rate"] == rate]
+        return {trial.get("retry", 0): trial for trial in eligible(made)}
+
+    @staticmethod
+    def _failed(rate: float, retries: list[Trial]) -> bool:
+        """Whether a trial that was made again of a rate gave no metric."""
+        made = [trial for trial in retries if trial["learning_rate"] == rate]
+        return len(eligible(made)) < len(made)
+
+    def _parts(self, rate: float, number: int) -> np.ndarray:
+        """What each dev row adds to the metric of a trial, [n]."""
+        grid, settings = self._grid, self._settings
+        folder = (grid.retry(settings, rate, number) if number else grid.run(settings, rate)).folder
+        if folder not in self._read:
+            path = folder / PREDICTIONS
+            table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+            with path.open(encoding="utf-8") as file:
+                columns = dict(zip(file.readline().strip().split(","), table.T, strict=True))
+            self._read[folder] = self._metric.contributions(self._task.read(path, columns, len(table)))
+        return self._read[folder]
 
 
 def _earlier(job: Job, settings: dict[str, Any], grid: Grid, rates: set[float], read: Read) -> list[Trial]:
@@ -93,15 +172,18 @@ def _earlier(job: Job, settings: dict[str, Any], grid: Grid, rates: set[float], 
             continue
         same = job.plan(grid.seed, settings | {"learning_rate": trial["learning_rate"]})
         if trial["fingerprint"] == same.fingerprint:
-            found.append(_trial(read, summary.parent, False))
+            rate = trial["learning_rate"]
+            found.append(_trial(read, grid.run(settings, rate), False))
     return sorted(found, key=lambda trial: trial["learning_rate"])
 
 
-def _trial(read: Read, folder: Path, added: bool) -> Trial:
+def _trial(read: Read, run: Run, added: bool) -> Trial:
     """What is kept of a trial."""
-    summary = read(folder / "summary.json")
+    summary = read(run.folder / "summary.json")
+    if summary["status"] == "completed":
+        seal.check_files(run.folder, summary, [PREDICTIONS])
     kept = {key: summary[key] for key in OF_TRIAL}
-    return {**kept, "added": added, "value": summary["metric_value"], "loss": summary["test_loss"]}
+    return {**kept, "seed": run.seed, "added": added, "value": summary["metric_value"], "loss": summary["test_loss"]}
 
 
 @dataclass(frozen=True)
