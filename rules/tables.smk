@@ -33,6 +33,7 @@ rule make_tables:
 rule compare_arms:
     input:
         summaries=summaries(),
+        tunings=tunings(),
         data=descriptions(),
         contract=f"{OUT}/tables/contract.csv",
     output:
@@ -48,12 +49,13 @@ rule compare_arms:
         grid=json.dumps(GRID),
         baseline=lambda w: EXPERIMENT.comparison.baseline,
         margin=EXPERIMENT.comparison.margin,
+        tunings=lambda w: f"--tunings-dir {shlex.quote(f'{OUT}/tune/best')}" if EXPERIMENT.trials else "",
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:
         "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --baseline {params.baseline:q} --margin {params.margin} --contract {input.contract:q}"
-        " --output-dir {params.folder:q} 2> {log:q}"
+        " {params.tunings} --output-dir {params.folder:q} 2> {log:q}"
 
 
 rule make_tuning:

@@ -1,8 +1,8 @@
 """Compare each arm with the baseline over the same seeds and examples: differences, intervals, tests, verdicts.
 
 Reads every run of a grid (summary.json, predictions.csv, and predictions_heldout.csv where the data set has a heldout
-split) and writes comparison as .csv, .md and .tex. Models with random weights have no accuracy to compare and are left
-out.
+split) and what the tuning of each arm found, and writes comparison as .csv, .md and .tex. Models with random weights
+have no accuracy to compare and are left out.
 """
 
 import argparse
@@ -27,6 +27,9 @@ def arguments() -> argparse.Namespace:
         required=True,
         help=f"differences below it count as none, {ABOUT_MARGIN}",
     )
+    parser.add_argument(
+        "--tunings-dir", type=Path, metavar="DIR", help="holds {dataset}/{model}/{arm}.json of tune.py; none: not tuned"
+    )
     add_contract(parser)
     add_data(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
@@ -39,16 +42,12 @@ def main() -> None:
     check_margin("--margin", args.margin)
     if args.baseline not in args.grid["arm"]:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
-    from peft_tradeoffs.analysis.comparison import (
-        PREDICTIONS,
-        comparison_frame,
-        comparison_notes,
-        comparison_readable,
-        read_predictions,
-    )
+    from peft_tradeoffs.analysis.comparison import PREDICTIONS, comparison_frame, read_predictions
+    from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable
     from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
     from peft_tradeoffs.analysis.readable import Beside, write_tables
+    from peft_tradeoffs.runs.tuning import read_found
 
     runs = read_runs(args)
     check_margin("--margin", args.margin, runs["metric"].unique())
@@ -59,6 +58,8 @@ def main() -> None:
         lambda of, split: read_predictions(
             run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / PREDICTIONS[split], of
         ),
+        args.tunings_dir
+        and (lambda dataset, model, arm: read_found(args.tunings_dir / dataset / model / f"{arm}.json")),
     )
     warned = functools.partial(of_rows, warnings_by_pair(runs, args.runs_dir, args.data_dir))
     write_tables(

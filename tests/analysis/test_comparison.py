@@ -14,13 +14,8 @@ import synthetic
 import synthetic_predictions
 import tiny
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.comparison import (
-    comparison_frame,
-    comparison_notes,
-    comparison_readable,
-    read_predictions,
-    with_interval,
-)
+from peft_tradeoffs.analysis.comparison import comparison_frame, read_predictions
+from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable, with_interval
 from peft_tradeoffs.analysis.readable import latex, markdown, supported_decimals
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
 from peft_tradeoffs.config.experiment import resolve

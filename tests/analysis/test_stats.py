@@ -236,3 +236,18 @@ def test_pseudo_values_of_a_rank_correlation_rank_the_others_anew(digits, monkey
     rho = scipy.stats.spearmanr(x, y).statistic
     left = np.array([scipy.stats.spearmanr(np.delete(x, i), np.delete(y, i)).statistic for i in range(50)])
     assert METRICS["spearman"].contributions(Answers(x, y, 1)) == pytest.approx(50 * rho - 49 * left)
+
+
+@pytest.mark.parametrize(("rows", "points"), [(122, 5), (320, 2), (872, 1), (5384, 1)])
+def test_losses_in_one_direction_alone_are_rarely_taken_for_none(rows, points):
+    """Exactly: an arm errs where the baseline does and in k rows more, k binomial with the margin as its mean share."""
+    margin = points / 100
+    few, many = (int(scipy.stats.binom.ppf(q, rows, margin)) for q in (1e-6, 1 - 1e-6))
+    false = {0.0: 0.0, 1.0: 0.0}
+    for k in range(few, many + 1):
+        lost = np.zeros((3, rows))
+        lost[:, :k] = -1.0
+        for step in false:
+            found = replace(over_seeds_and_examples(lost, step), share_of=rows)
+            false[step] += scipy.stats.binom.pmf(k, rows, margin) * (found.p_not_worse(margin) < 0.05)
+    assert false[1.0] <= 0.066 < false[0.0]

@@ -26,6 +26,7 @@ def compared(quality: dict[str, tuple[float, float, float] | str], **changes: An
         else:
             difference, half, p = found
             row |= {"difference": difference, "difference_low": difference - half, "difference_high": difference + half}
+            row |= {"at_best_low": difference - half, "at_best_high": difference + half, "rate": "given"}
             beyond = difference + half < -0.01
             row |= {"p_not_worse_holm": p, "p_worse_holm": 0.001 if beyond else 1.0, "verdict": "undecided"}
             row |= {"seeds_needed": 9 if p > 0.05 else None}

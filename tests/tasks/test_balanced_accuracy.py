@@ -12,7 +12,7 @@ import sklearn.metrics
 import synthetic
 import tiny
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.comparison import comparison_notes, comparison_readable
+from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.layout import SCHEMAS

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import with_interval
+from peft_tradeoffs.analysis.comparison_text import with_interval
 from peft_tradeoffs.analysis.readable import (
     NULL,
     PROBE,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import with_interval
+from peft_tradeoffs.analysis.comparison_text import with_interval
 from peft_tradeoffs.analysis.finished import verified
 from peft_tradeoffs.analysis.readable import NULL, unlike
 from peft_tradeoffs.analysis.stats import by_seed, failures, over_seeds

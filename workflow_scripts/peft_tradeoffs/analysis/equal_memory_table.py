@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import with_interval
+from peft_tradeoffs.analysis.comparison_text import with_interval
 from peft_tradeoffs.analysis.contract import DIFFERS, compare
 from peft_tradeoffs.analysis.facts import FACTS, Recorded
 from peft_tradeoffs.analysis.finished import read_env, read_summary

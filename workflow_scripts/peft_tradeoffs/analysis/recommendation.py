@@ -30,14 +30,14 @@ YES, NO, UNKNOWN = "yes", "no", "cannot say"
 COSTS = {"memory": "memory_MiB", "time": "train_s", "energy": "energy_J"}
 LIMITS = {"memory": ("memory_GiB", 1024.0), "time": ("train_s", 1.0), "energy": ("energy_J", 1.0)}
 FROM_COMPARISON = (
-    "metric", "positive_class", "margin", "mean", "low", "high", "difference", "difference_low", "difference_high",
-    "p_not_worse_holm", "p_worse_holm", "seeds_needed", "examples_needed",
+    "metric", "positive_class", "margin", "mean", "low", "high", "difference", "at_best_low", "at_best_high",
+    "rate", "rates_as_good", "edge", "unstable", "p_not_worse_holm", "p_worse_holm", "seeds_needed", "examples_needed",
 )  # fmt: skip
 OF_OTHER = (
     "test_rows",
     "difference",
-    "difference_low",
-    "difference_high",
+    "at_best_low",
+    "at_best_high",
     "p_not_worse_holm",
     "p_worse_holm",
     "verdict",
@@ -98,7 +98,7 @@ def recommendation_frame(
     if one is no, else cannot say: `runs` (all were completed), `predictions` (no if every completed run gives all test
     rows the same answer, whatever the metric says of it), `quality` on that split (the baseline; or proven, with
     Holm's correction, not to be worse than it by the margin; no if proven, with the same correction, to be worse by
-    more, at the 2.5 % of one side, so that the comparison's verdict is "worse" then) and a cost that is kept (its
+    more, at the 2.5 % of one side; neither where one seed lies far below the others) and a cost that is kept (its
     95 % t interval over seeds, or every seed if it has none, lies within the limit; no if beyond). Intervals of
     time and energy count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null
     where every seed had a job of its own); where seeds shared a job and that is not known there is none. `cheapest`
@@ -195,6 +195,12 @@ def _predicted(runs: pd.DataFrame) -> tuple[str | None, str | None]:
 def _quality(compared: pd.Series) -> dict[str, Any]:
     known = compared[[*FROM_COMPARISON, "baseline"]].to_dict()
     found: dict[str, Any] = {str(key): None if pd.isna(value) else value for key, value in known.items()}
+    if found["unstable"] is not None and not (found["p_worse_holm"] or 1.0) < ALPHA / 2:
+        return {
+            **found,
+            "quality": UNKNOWN,
+            "quality_why": f"one of its runs lies far below the others ({found['unstable']})",
+        }
     if compared.name == compared["baseline"]:
         why = compared["reason"] if pd.isna(compared["mean"]) else None
         return {**found, "quality": UNKNOWN if why else YES, "quality_why": why}

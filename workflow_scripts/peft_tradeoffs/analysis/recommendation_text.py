@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.budgets import round_up
-from peft_tradeoffs.analysis.comparison import ALPHA, UNCORRECTED, WORSE, p_value, with_interval
+from peft_tradeoffs.analysis.comparison import ALPHA, GIVEN, WORSE
+from peft_tradeoffs.analysis.comparison_text import UNCORRECTED, p_value, with_interval
 from peft_tradeoffs.analysis.notices import Pair, of_rows
 from peft_tradeoffs.analysis.readable import (
     NULL,
@@ -54,11 +55,11 @@ def cost_words(row: Row, name: str, with_unit: bool = True) -> str:
 
 
 def difference_words(row: Row, with_unit: bool = False, on: str = "") -> str:
-    """The difference to the baseline; `on` is "other_" for that on the other split."""
+    """The difference to the baseline, with the interval at the best rate tried; `on`: "other_" for the other split."""
     if row[f"{on}difference"] is None:
         return NULL
     metric = metric_called(row["metric"])
-    value, low, high = (row[f"{on}difference{part}"] for part in ("", "_low", "_high"))
+    value, low, high = (row[f"{on}{key}"] for key in ("difference", "at_best_low", "at_best_high"))
     text = with_interval(value, low, high, metric.scale, sign=True)
     return f"{text} {metric.apart}" if with_unit and metric.apart else text
 
@@ -239,9 +240,10 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
         )
     if baseline is not None and baseline["quality"] != YES:
         why = baseline["runs_why"] or baseline["quality_why"]
+        lacks = "has no result" if baseline["unstable"] is None else "cannot be compared with"
         return (
-            f"No recommendation: {arm_name(baseline)}, the baseline, has no result ({why}), so what other arms lose "
-            "against it is not known."
+            f"No recommendation: {arm_name(baseline)}, the baseline, {lacks} ({why}), so what other arms lose against "
+            "it is not known."
         )
     if not found[YES]:
         if found[UNKNOWN]:
@@ -412,7 +414,10 @@ def _notes(rows: list[Row], limits: dict[str, Any]) -> list[str]:
         )
     if not _random(rows):
         compared = sum(row["p_not_worse_holm"] is not None for row in rows)
-        lines.append("Intervals of differences count other seeds and other test examples.")
+        missed = " and what the choice of learning rates may have missed" if _tuned(rows) else ""
+        lines.append(
+            f"Intervals of differences count other seeds{',' if missed else ' and'} other test examples{missed}."
+        )
         if compared:
             lines.append(
                 f"p of non-inferiority: of a one-sided test that an arm is worse by the margin or more, with Holm's "
@@ -433,6 +438,10 @@ def _notes(rows: list[Row], limits: dict[str, Any]) -> list[str]:
 
 def _random(rows: list[Row]) -> bool:
     return all(row["quality"] is None for row in rows)
+
+
+def _tuned(rows: list[Row]) -> bool:
+    return any(row["rate"] not in (None, GIVEN) for row in rows)
 
 
 def _jobs(rows: list[Row], column: str) -> Row:

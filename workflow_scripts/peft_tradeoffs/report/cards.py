@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from peft_tradeoffs.analysis.comparison import with_interval
+from peft_tradeoffs.analysis.comparison_text import with_interval
 from peft_tradeoffs.analysis.finished import check_all, has_weights, read_env, verified, weights_sha256
 from peft_tradeoffs.analysis.readable import (
     NULL,
