@@ -33,9 +33,11 @@ def differences(design: Design, loss: float, random: np.random.Generator) -> np.
 
 
 def estimate(design: Design, loss: float, random: np.random.Generator) -> Estimate:
-    """What a comparison makes of such differences."""
-    found = over_seeds_and_examples(differences(design, loss, random))
-    return Estimate(found.value, found.se, found.df, share_of=design.rows)
+    """What a comparison makes of such differences: the rows that it adds are in the variance alone."""
+    values = differences(design, loss, random)
+    signs = np.tile([1.0, -1.0], (design.seeds, design.added // 2))
+    found = over_seeds_and_examples(np.hstack([values, signs]))
+    return Estimate(float(values.mean()), found.se, found.df, share_of=design.rows)
 
 
 def shares(design: Design, random: np.random.Generator, repeats: int) -> dict[str, float]:
@@ -58,8 +60,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5])
     parser.add_argument("--rows", type=int, nargs="+", default=[122, 320, 872, 2000, 5000, 13468])
     parser.add_argument("--arms", type=int, nargs="+", default=[2, 11], help="besides the baseline")
-    parser.add_argument("--disagree", type=float, default=power.DISAGREE, help="share of rows on which two runs disagree")
-    parser.add_argument("--part", type=float, default=power.REPEATS, help="the part of it that repeats over seeds")
+    parser.add_argument("--disagree", type=float, default=power.DISAGREE, help="share of rows on which runs disagree")
+    parser.add_argument("--repeating", type=float, default=power.REPEATS, help="the part of it that repeats over seeds")
     arguments = parser.parse_args()
     random, began = np.random.default_rng(0), time.perf_counter()
     print(f"found, %, where the rule says 80, in {arguments.repeats} comparisons each\n")
@@ -67,9 +69,8 @@ def main() -> None:
     for rows in arguments.rows:
         for seeds in arguments.seeds:
             for arms in arguments.arms:
-                design = Design(
-                    rows=rows, seeds=seeds, arms=arms, disagree=arguments.disagree, repeats=arguments.part
-                )
+                rate = {"disagree": arguments.disagree, "repeats": arguments.repeating}
+                design = Design(rows=rows, seeds=seeds, arms=arms, **rate)
                 found = shares(design, random, arguments.repeats)
                 cells = (f"{100 * found[name]:.1f}" if name in found else "none" for name in NAMES)
                 print(f"| {rows:,} | {seeds} | {arms} | {' | '.join(cells)} |", flush=True)

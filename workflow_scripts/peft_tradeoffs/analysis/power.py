@@ -21,6 +21,7 @@ MOST_ROWS = 1_000_000  # that anyone would be told to take
 OF_ERRORS = 0.7  # the share of rows on which an arm and the baseline disagree, as a part of the baseline's errors
 DISAGREE = 0.07  # that share where the errors are not known
 REPEATS = 0.5  # the part of it that repeats over seeds
+ADDED = 2  # rows that a comparison adds to those tested, for its variance alone: one gained, one lost in every seed
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(32)
 
 
@@ -38,6 +39,7 @@ class Design:
     arms: int  # besides the baseline
     disagree: float = DISAGREE  # share of rows on which one seed of an arm and the same seed of the baseline disagree
     repeats: float = REPEATS  # the part of it that repeats over seeds
+    added: int = ADDED  # rows added to these, on which every seed disagrees
 
     @property
     def decides(self) -> bool:
@@ -46,9 +48,10 @@ class Design:
 
     def _noise(self) -> tuple[float, float]:
         """The standard error of a difference, a share, and its degrees of freedom by Satterthwaite."""
-        of_both = self.disagree * (1 - self.repeats) / (self.seeds * self.rows)
-        of_row = self.disagree * self.repeats / self.rows
-        variance, seeds, rows = of_both + of_row, self.seeds - 1, self.rows - 1
+        count = self.rows + self.added
+        of_both = self.disagree * (1 - self.repeats) * self.rows / count / (self.seeds * count)
+        of_row = (self.disagree * self.repeats * self.rows + self.added) / count**2
+        variance, seeds, rows = of_both + of_row, self.seeds - 1, count - 1
         uncertain = of_both**2 / seeds + variance**2 / rows + of_both**2 / (seeds * rows)
         df = variance**2 / uncertain if uncertain else seeds
         return math.sqrt(variance), max(df, seeds)
@@ -68,9 +71,10 @@ class Design:
 def provable_difference(design: Design) -> float | None:
     """The smallest true difference, a share, that is found with a probability of 80 % at Holm's strictest level.
 
-    None where it is more than arms that disagree so rarely can differ by.
+    None where it is more than arms that disagree so rarely can differ by. No rows are added here: a difference takes
+    about as much from the variance over rows as they bring (benchmarks/power.py shows what is found).
     """
-    found = design.findable(ALPHA / (2 * design.arms), POWER)
+    found = replace(design, added=0).findable(ALPHA / (2 * design.arms), POWER)
     return found if found <= design.disagree else None
 
 
@@ -105,20 +109,21 @@ def observed(differences: np.ndarray) -> tuple[float, float]:
     """The share of rows on which runs disagreed, and the part of it that repeats over seeds.
 
     `differences` [s, n] are an arm's right answers less the baseline's: -1, 0 or 1 a seed and row. One row gained and
-    one lost in every seed are added (Agresti and Min, Biometrics 61, 2005): none seen is not none.
+    one lost in every seed are added (Agresti and Min, Statistics in Medicine 24, 2005): none seen is not none.
     """
     seeds, rows = differences.shape
-    per_seed = float((differences**2).sum()) / seeds + 2
-    across = float((differences.sum(axis=0) ** 2).sum() - (differences**2).sum()) / (seeds * (seeds - 1)) + 2
-    return per_seed / (rows + 2), min(max(across / per_seed, 0.0), 1.0)
+    of_all = float((differences**2).sum())
+    per_seed = of_all / seeds + ADDED
+    across = (float((differences.sum(axis=0) ** 2).sum()) - of_all) / (seeds * (seeds - 1)) + ADDED
+    return per_seed / (rows + ADDED), min(max(across / per_seed, 0.0), 1.0)
 
 
 @functools.lru_cache
 def t_quantile(p: float, df: float) -> float:
     """Student's t quantile for 0.5 <= p < 1 and df >= 2, to 5 digits; scipy's costs a plan its import.
 
-    With t = sqrt(df) tan(x) the distribution is an integral of cos(x)^(df - 1). Newton's steps from the normal quantile,
-    which is smaller, come from below and stay there, for the distribution is concave.
+    With t = sqrt(df) tan(x) the distribution is an integral of cos(x)^(df - 1). Newton's steps from the normal
+    quantile, which is smaller, stay below the one sought, for the distribution is concave.
     """
     scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(math.pi)
     t = NormalDist().inv_cdf(p)
