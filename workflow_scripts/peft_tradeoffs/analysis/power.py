@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from peft_tradeoffs.tasks.metrics import unseen
+from peft_tradeoffs.tasks.metrics import LARGEST_MARGIN, unseen
 
 ALPHA, POWER = 0.05, 0.8
 FEWEST_SEEDS = 3  # with fewer a comparison has no interval
@@ -56,14 +56,15 @@ class Design:
         df = variance**2 / uncertain if uncertain else seeds
         return math.sqrt(variance), max(df, seeds)
 
-    def findable(self, alpha: float, power: float) -> float:
-        """How far from its bound a difference must lie for a one-sided test at `alpha` to find it with `power`.
+    def findable(self, sides: int, power: float) -> float:
+        """How far from its bound a difference must lie for a test of one or two sides to find it with `power`.
 
         By the usual approximation with central t quantiles; the test claims no more than what no row in so many leaves
         possible (Clopper and Pearson, Biometrika 26, 1934).
         """
         if not self.decides:
             raise ValueError(f"{self}: no interval, so nothing is found")
+        alpha = ALPHA / (sides * self.arms)  # at Holm's strictest level
         se, df = self._noise()
         return max(t_quantile(1 - alpha, df) * se, unseen(alpha, self.rows)) + t_quantile(power, df) * se
 
@@ -74,13 +75,13 @@ def provable_difference(design: Design) -> float | None:
     None where it is more than arms that disagree so rarely can differ by. No rows are added here: a difference takes
     about as much from the variance over rows as they bring (benchmarks/power.py shows what is found).
     """
-    found = replace(design, added=0).findable(ALPHA / (2 * design.arms), POWER)
+    found = replace(design, added=0).findable(2, POWER)
     return found if found <= design.disagree else None
 
 
 def margin_not_worse(design: Design) -> float:
     """The smallest margin, a share, at which an arm as good as the baseline is proven not worse, with 80 %."""
-    return design.findable(ALPHA / design.arms, POWER)
+    return design.findable(1, POWER)
 
 
 def margin_equivalent(design: Design) -> float:
@@ -88,7 +89,7 @@ def margin_equivalent(design: Design) -> float:
 
     Both one-sided tests must succeed, each with 90 %.
     """
-    return design.findable(ALPHA / design.arms, (1 + POWER) / 2)
+    return design.findable(1, (1 + POWER) / 2)
 
 
 def rows_needed(margin: float, design: Design, provable: Callable[[Design], float] = margin_equivalent) -> int | None:
@@ -103,6 +104,35 @@ def rows_needed(margin: float, design: Design, provable: Callable[[Design], floa
         middle = (low + high) // 2
         low, high = (low, middle) if provable(replace(design, rows=middle)) <= margin else (middle, high)
     return high
+
+
+def told(design: Design, margin: float, of: str, baseline: str) -> str:
+    """What such a comparison, which must decide, can find and prove, for readers.
+
+    `of` says what its rows are ("872 test rows"), `margin` is a share.
+    """
+    arms = f"{design.arms} arm{'s' * (design.arms > 1)} against {baseline}"
+    difference, within, least = provable_difference(design), _points(margin), margin_equivalent(design)
+    found = f"differences under about {_points(difference, 1)} will not" if difference else "no difference will"
+    no_loss = f"a loss of {within} or more can be excluded if there is none"
+    if least <= margin:
+        proven = f"; {no_loss}, and an arm as good as {baseline} can be proven within {within} of it"
+    else:
+        rows = rows_needed(margin, design)
+        enough = f"about {round(rows, 2 - len(str(rows))):,} rows" if rows else f"more than {MOST_ROWS:,} rows"
+        other = math.ceil(1000 * least) / 1000
+        or_margin = f", or a margin of {_points(other)}" if other <= LARGEST_MARGIN else ""
+        but = f"; {no_loss}, but" if margin_not_worse(design) <= margin else ", and"
+        proven = f"{but} no arm can be proven within {within} of {baseline} ({enough} would be needed{or_margin})"
+    return (
+        f"{of}, {design.seeds} seeds, {arms}: {found} be found{proven}. "
+        f"Assumed: arms disagree on {100 * design.disagree:.2g} % of rows."
+    )
+
+
+def _points(share: float, decimals: int | None = None) -> str:
+    number = f"{100 * share:.10g}" if decimals is None else f"{100 * share:.{decimals}f}"
+    return f"{number} point{'s' * (number != '1')}"
 
 
 def observed(differences: np.ndarray) -> tuple[float, float]:
