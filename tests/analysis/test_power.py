@@ -176,3 +176,11 @@ def test_simulated_comparisons_find_what_the_rule_says(monkeypatch, rows, seeds,
 )
 def test_the_sentence(rows, arms, margin, said):
     assert power.told(Design(rows=rows, seeds=5, arms=arms), margin, f"{rows:,} test rows", "full") == said
+
+
+def test_rounding_does_not_hide_that_there_are_too_few_rows():
+    margin = margin_equivalent(Design(rows=1_020, seeds=5, arms=2))
+    assert "(about 1,020 rows would be needed" in power.told(
+        Design(rows=1_010, seeds=5, arms=2), margin, "rows", "full"
+    )
+    assert "(about 1,000 rows would be needed" in power.told(Design(rows=990, seeds=5, arms=2), margin, "rows", "full")

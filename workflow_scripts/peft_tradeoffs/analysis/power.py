@@ -119,7 +119,7 @@ def told(design: Design, margin: float, of: str, baseline: str) -> str:
         proven = f"; {no_loss}, and an arm as good as {baseline} can be proven within {within} of it"
     else:
         rows = rows_needed(margin, design)
-        enough = f"about {round(rows, 2 - len(str(rows))):,} rows" if rows else f"more than {MOST_ROWS:,} rows"
+        enough = f"about {_rounded(rows, design.rows):,} rows" if rows else f"more than {MOST_ROWS:,} rows"
         other = math.ceil(1000 * least) / 1000
         or_margin = f", or a margin of {_points(other)}" if other <= LARGEST_MARGIN else ""
         but = f"; {no_loss}, but" if margin_not_worse(design) <= margin else ", and"
@@ -133,6 +133,12 @@ def told(design: Design, margin: float, of: str, baseline: str) -> str:
 def _points(share: float, decimals: int | None = None) -> str:
     number = f"{100 * share:.10g}" if decimals is None else f"{100 * share:.{decimals}f}"
     return f"{number} point{'s' * (number != '1')}"
+
+
+def _rounded(needed: int, there: int) -> int:
+    """To two digits, unless that hides that there are too few."""
+    rounded = round(needed, 2 - len(str(needed)))
+    return rounded if rounded > there else needed
 
 
 def observed(differences: np.ndarray) -> tuple[float, float]:

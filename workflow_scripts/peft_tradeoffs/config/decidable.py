@@ -1,5 +1,6 @@
 """What the rows of each data set can decide, said before anything is trained."""
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -63,9 +64,20 @@ def rows_of(experiment: Experiment, name: str) -> int | None:
 def _in_files(dataset: Dataset, split: str) -> int | None:
     if dataset.source != "files":
         return None
-    own = (dataset.splits or {}).get(split)
-    rows = count_rows(Path(own or (dataset.splits or {})["train"]), dataset.separator)
+    assert dataset.splits  # which the schema requires of files
+    own = dataset.splits.get(split)
+    path = Path(own or dataset.splits["train"])
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    rows = _counted(path, dataset.separator, found.st_mtime_ns, found.st_size, found.st_ino)
     return rows if own or rows is None else round(dataset.fractions[split] * rows)
+
+
+@functools.cache
+def _counted(path: Path, separator: str | None, mtime_ns: int, size: int, inode: int) -> int | None:
+    return count_rows(path, separator)
 
 
 def _fetched(described: Path, dataset: Dataset, split: str) -> int | None:
