@@ -32,6 +32,7 @@ from peft_tradeoffs.report.figures import (
     sweep_figures,
 )
 from peft_tradeoffs.report.imported import find
+from peft_tradeoffs.config.decidable import question, say_what_can_be_decided
 from peft_tradeoffs.config.preflight import (
     check_arms,
     check_paths,
@@ -93,6 +94,7 @@ if workflow.is_main_process:
     )
     run(lambda: check_written(EXPERIMENT))
     warn_of_missing(EXPERIMENT)
+    say_what_can_be_decided(EXPERIMENT)
 if workflow.is_main_process and (missing := not_installed(EXPERIMENT.tracking)):
     print(
         f"warning: config key tracking: {missing}; no run waits for it, and none is sent until it is there",
@@ -185,6 +187,16 @@ def noise_option(wildcards, input):
 
 # Scripts that look at the runs' weights: what they need to know where the runs may have none.
 NO_WEIGHTS = "" if EXPERIMENT.keep_weights else "--no-keep-weights"
+
+
+def tell_power(wildcards, threads):
+    """Behind a data set's fetching: what its rows can decide, where the plan could not count them. Not compared."""
+    asked = question(EXPERIMENT, wildcards.dataset)
+    if asked is None:
+        return ""
+    folder = f"{OUT}/data/{wildcards.dataset}"
+    words = ["--data-dir", folder, "--asked", json.dumps(asked)]
+    return f" && python {shlex.join([str(SCRIPTS / 'tell_power.py'), *words])}"
 
 
 def check_reference_key(wildcards):

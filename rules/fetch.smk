@@ -41,5 +41,7 @@ rule fetch_dataset:
         source=lambda w: as_json(EXPERIMENT.datasets[w.dataset]),
         content=lambda w: content(EXPERIMENT.datasets[w.dataset].to_dict()),
         folder=subpath(output[0], parent=True),
+        power=tell_power,
     shell:
         "python {params.script:q} --source {params.source:q} --output-dir {params.folder:q} 2> {log:q} && cat {log:q} >&2"
+        "{params.power}"

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.data_files import Table, read_table
+from peft_tradeoffs.inputs import data_files
+from peft_tradeoffs.inputs.data_files import Table, count_rows, read_table
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -181,3 +182,44 @@ def test_parquet_without_the_column(tmp_path):
 def test_separator_of_several_characters(tmp_path):
     with pytest.raises(InputError, match="one character"):
         read_table(write(tmp_path / "a.csv", "text||label\n"), ["text"], "||")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'label,text\n1,"one, two"\n\n0,"say ""hi""\nthere"\n1,NULL\n'),
+        ("a.csv", 'sep=;\nlabel;text\n1;"a\n\nb"\n0;c\n1;d'),
+        ("a.tsv", '\ufefftext\tlabel\r\n"so" they say\t1\r\n\r\nan "open quote\t0\r\nplain\t1\r\n'),
+        ("a.tsv", "text\tlabel\none\u2028two\x85three\t1\nfour\t0\nfive\t1\n"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b\u2028", "label": 0}\n{"text": "c", "label": 1}\n'),
+        ("a.JSON", '{"text": "a", "label": 1}\r{"text": "b", "label": 0}\r{"text": "c", "label": 1}'),
+    ],
+)
+def test_rows_are_counted_as_they_are_read(tmp_path, name, content):
+    path = write(tmp_path / name, content)
+    assert count_rows(path) == len(read_table(path, ["text", "label"])) == 3
+
+
+def test_rows_of_parquet_are_counted_by_its_end(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [0, 1]}), tmp_path / "a.parquet")
+    monkeypatch.setattr(data_files, "COUNTED", 1)
+    assert count_rows(tmp_path / "a.parquet") == 2
+
+
+def test_what_cannot_be_counted_quickly_or_at_all_has_no_count(tmp_path, monkeypatch):
+    assert count_rows(tmp_path / "absent.csv") is None
+    (tmp_path / "folder.csv").mkdir()
+    assert count_rows(tmp_path / "folder.csv") is None
+    for name, content in (
+        ("empty.csv", b""),
+        ("bytes.tsv", b"text\tlabel\n\xff\xfe\t1\n"),
+        ("quote.csv", b'text,label\n"never closed,1\n'),
+        ("a.xlsx", b"text"),
+        ("a.parquet", b"PAR1 and nothing more"),
+        ("array.csv", b'[{"text": "a"}]'),
+    ):
+        assert count_rows(write(tmp_path / name, content)) is None, name
+    path = write(tmp_path / "large.csv", "text,label\na,1\nb,0\n")
+    assert count_rows(path) == 2
+    monkeypatch.setattr(data_files, "COUNTED", 10)
+    assert count_rows(path) is None

@@ -26,7 +26,7 @@ def numbers(cells: list[str]) -> list[float]:
     return [float(cell.replace(",", "")) for cell in cells]
 
 
-@pytest.mark.parametrize("script", ["contests", "plan", "slurm", "startup", "survival"])
+@pytest.mark.parametrize("script", ["contests", "plan", "power", "slurm", "startup", "survival"])
 def test_a_benchmark_that_is_not_run_here_finds_its_modules(script, tmp_path):
     command = [sys.executable, str(tiny.REPOSITORY / f"benchmarks/{script}.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

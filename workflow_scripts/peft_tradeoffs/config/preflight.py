@@ -199,7 +199,7 @@ def check_written(experiment: Experiment) -> None:
     its texts.
     """
     output = Path(experiment.output)
-    finished = all((run / "summary.json").exists() for run in _runs(experiment))
+    finished = all((run / "summary.json").exists() for run in run_folders(experiment))
     for dataset in experiment.datasets:
         tokens = (output / "tokens" / dataset / f"{model}.npz" for model in experiment.models)
         _check_rows(output / "data" / dataset, needed=not (finished or all(path.exists() for path in tokens)))
@@ -260,7 +260,7 @@ def warn_of_missing(experiment: Experiment) -> None:
 
 def _lacking(experiment: Experiment) -> Iterator[tuple[Path, list[str]]]:
     """Folders of finished runs, each with those of its files that are not there, weights first."""
-    for run in _runs(experiment):
+    for run in run_folders(experiment):
         lost = [
             name
             for name in _listed(run / "summary.json")
@@ -270,7 +270,7 @@ def _lacking(experiment: Experiment) -> Iterator[tuple[Path, list[str]]]:
             yield run, sorted(lost, key=lambda name: not name.endswith(".safetensors"))
 
 
-def _runs(experiment: Experiment) -> Iterator[Path]:
+def run_folders(experiment: Experiment) -> Iterator[Path]:
     """The folders of all runs, whether they are there or not."""
     grid = itertools.product(experiment.datasets, experiment.models, experiment.arms, experiment.seeds)
     for dataset, model, arm, seed in grid:
