@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import synthetic
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.comparison import PREDICTIONS, comparison_frame, read_predictions
+from peft_tradeoffs.analysis.comparison import PREDICTIONS, Tunings, comparison_frame, read_predictions
 from peft_tradeoffs.core.layout import AXES, run_folder
 
 ROWS = 2000
@@ -44,7 +44,13 @@ def write_predictions(path: Path, columns: dict) -> None:
     table.to_csv(path, index=False)
 
 
-def compared(folder: Path, runs: list[tuple[dict, dict]], margin: float = 0.01, baseline: str = "full") -> pd.DataFrame:
+def compared(
+    folder: Path,
+    runs: list[tuple[dict, dict]],
+    margin: float = 0.01,
+    baseline: str = "full",
+    tunings: Tunings | None = None,
+) -> pd.DataFrame:
     """The comparison of the runs, which are written first."""
     where = write(folder, runs)
     frame = tables.runs_frame([summary for summary, _ in runs])
@@ -52,7 +58,7 @@ def compared(folder: Path, runs: list[tuple[dict, dict]], margin: float = 0.01, 
     def predictions(of: dict[str, Any], split: str):
         return read_predictions(run_folder(where, *(of[axis] for axis in AXES)) / PREDICTIONS[split], of)
 
-    return comparison_frame(frame, baseline, margin, predictions)
+    return comparison_frame(frame, baseline, margin, predictions, tunings)
 
 
 def arms(differing: dict[str, int], seeds: int = 5, common: int = 100) -> list[tuple[dict, dict]]:
