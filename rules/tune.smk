@@ -4,6 +4,7 @@
 rule carve_dev:
     input:
         tokens=f"{OUT}/tokens/{{dataset}}/{{model}}.npz",
+        data=f"{OUT}/data/{{dataset}}/dataset.json",
     output:
         tokens=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.npz",
         description=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.json",
@@ -14,11 +15,12 @@ rule carve_dev:
     params:
         script=script("carve_dev.py"),
         code=lambda w: code("carve_dev.py"),
+        data=subpath(input.data, parent=True),
         fraction=EXPERIMENT.tune.fraction,
         seed=EXPERIMENT.tune.seed,
     shell:
-        "python {params.script:q} --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
-        " --output {output.tokens:q} 2> {log:q}"
+        "python {params.script:q} --tokens {input.tokens:q} --data-dir {params.data:q} --fraction {params.fraction}"
+        " --seed {params.seed} --output {output.tokens:q} 2> {log:q}"
 
 
 rule tune:
