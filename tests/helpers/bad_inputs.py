@@ -464,7 +464,9 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         ("no_text.tsv, line 12: empty text in 'sentence'; fill in or remove",),
     ),
     "empty group": (
-        Fetch("datasets", {**FILES, "splits": dict.fromkeys(("train", "test"), "no_group.tsv"), "group": "author"}),
+        Fetch(
+            "datasets", {**FILES, "splits": {"train": "no_group.tsv"}, "fractions": {"test": 0.2}, "group": "author"}
+        ),
         ("no_group.tsv, line 12: no group in 'author'; give each row its `group`",),
     ),
     "a fraction too small": (

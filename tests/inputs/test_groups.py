@@ -15,7 +15,7 @@ from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.groups import CONTAINED, draw_groups, independent_rows, of_texts
 from peft_tradeoffs.inputs.splits import Split, read_groups, repetition_warnings
 from peft_tradeoffs.inputs.tokens import Split as Tokens
-from peft_tradeoffs.inputs.tokens import carve
+from peft_tradeoffs.inputs.tokens import carve, carve_dev
 
 
 def table(values, labels=None, texts=None, name="a.csv") -> Table:
@@ -325,6 +325,22 @@ class TestDevSplit:
         assert (len(train), len(dev), dev.labels.sum()) == (540, 60, 20)
         assert sorted([*train.rows, *dev.rows]) == list(range(600))
         assert not set(train.rows // 6) & set(dev.rows // 6)
+
+    @pytest.mark.parametrize("group", ["author", None])
+    def test_from_files(self, tmp_path, group):
+        folder = TestWritten().folder(tmp_path, group=group)
+        rows = pd.read_parquet(folder / "mail/train.parquet")["row"].to_numpy()
+        tokens = tmp_path / "tokens.npz"
+        arrays = {"input_ids": np.arange(420, dtype=np.int32), "offsets": np.arange(421), "labels": rows % 2}
+        np.savez(tokens, **{f"train_{name}": value for name, value in {**arrays, "rows": rows}.items()})
+        about = {"max_length": 8, "pad_token_id": 0, "num_labels": 2, "labels": ["0", "1"], "task": "classification"}
+        about |= {"rows": {"train": 420}, "truncated": {"train": 0}, "sha256": files.sha256(tokens)}
+        tokens.with_suffix(".json").write_text(json.dumps(about))
+        carve_dev(tokens, 0.1, 0, tmp_path / "dev.npz", folder / "mail")
+        with np.load(tmp_path / "dev.npz") as found:
+            train, dev = found["train_rows"], found["test_rows"]
+        assert (len(train), len(dev)) == ((380, 40) if group else (378, 42))  # of five rows
+        assert bool(set(train // 5) & set(dev // 5)) is (group is None)
 
     @pytest.mark.parametrize(
         ("groups", "message"),

@@ -314,9 +314,9 @@ def make_splits(
     `tables` holds "train" and what else the source has of SPLITS; fractions are carved from train, in the order of
     CARVED, and limits then cut splits down to so many rows. Both are stratified by class, if there are classes,
     draw the same rows for the same seed, and keep the rows' order. Rows with the same text(s) stay on the same side
-    of a carve, so with repeated texts a fraction's size is approximate, otherwise exact; with `draw.group` rows of one
-    group do, and classes are as near to their share as groups allow. Sentences on what a reader of the results must
-    know (labels that look alike, rows of test that are in train) are added to `warnings`.
+    of a carve, so with repeated texts a fraction's size is approximate, otherwise exact; where `draw` has a group, rows
+    of one group do, and classes are as near to their share as groups allow. Sentences on what a reader of the results
+    must know (labels that look alike, rows of test that are in train) are added to `warnings`.
     Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on, with all bad rows.
     """
     _check_names(tables, draw.fractions)
