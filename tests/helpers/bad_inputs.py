@@ -401,7 +401,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "missing group column": (
         Plan(put("datasets.reviews.group", "author")),
-        ("reviews.splits.train: train.tsv: no column 'author'; its columns are 'sentence', 'label'", "or `group` to"),
+        ("config key datasets.reviews.splits.", ".tsv: no column 'author'; its columns are 'sentence', 'label'"),
     ),
     "header and no row": (
         Plan(put("datasets.reviews.splits.train", "header_only.tsv")),

@@ -443,6 +443,21 @@ class TestFetched:
         assert described["group"]["by"] == CONTAINED
         assert described["splits"]["test"]["groups"] == 20
 
+    def test_a_column_of_a_hub_split(self):
+        import datasets as hub
+
+        features = hub.Features({"text": hub.Value("string"), "label": hub.ClassLabel(names=["b", "a"])})
+        features["author"] = hub.Value("int64")
+        rows = {"text": ["t0", "t1", "t2", "t3", "t4"], "label": [0, -1, 1, 0, 1], "author": [3, 4, 4, 3, None]}
+        loaded = hub.DatasetDict({"train": hub.Dataset.from_dict(rows, features=features)})
+        found = datasets.hub_table("owner/mail", loaded, "train", ["text", "author", "label"])
+        with pytest.raises(InputError, match=r"data set 'owner/mail', split 'train', row 5: no group in 'author'"):
+            tiny.splits({"train": found, "test": found}, group="author")
+        found.columns["author"][-1] = 4
+        splits, _ = tiny.splits({"train": found, "test": found}, group="author")
+        assert splits["train"].rows.tolist() == [0, 2, 3, 4]
+        assert splits["train"].groups.index.tolist() == [0, 1, 0, 1]
+
     def test_docstrings_by_module(self, tmp_path):
         block = {"source": "docstrings", "packages": ["networkx", "sympy"], "fractions": {"test": 0.2}}
         datasets.fetch_dataset({**block, "group": "module"}, tmp_path / "grouped")
