@@ -467,7 +467,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Fetch(
             "datasets", {**FILES, "splits": {"train": "no_group.tsv"}, "fractions": {"test": 0.2}, "group": "author"}
         ),
-        ("no_group.tsv, line 12: no group in 'author'; give each row its `group`",),
+        ("no_group.tsv, line 12: no group in 'author'; fill it in",),
     ),
     "a fraction too small": (
         Fetch("datasets", {**FILES, "splits": {"train": "train.tsv"}, "fractions": {"test": 0.001}}),

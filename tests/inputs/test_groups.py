@@ -94,6 +94,12 @@ class TestDraw:
         for stratum in range(3):
             assert drawn[self.strata == stratum].mean() == pytest.approx(share, abs=0.02)
 
+    def test_many_classes_with_few_rows_in_mixed_groups(self):
+        strata = np.random.default_rng(0).permutation(np.repeat(np.arange(150), 20))
+        drawn = draw_groups(np.arange(3000) // 5, strata, 0.2, 0)
+        assert drawn.mean() == pytest.approx(0.2, abs=0.01)
+        assert set(np.bincount(strata[drawn], minlength=150)) <= {2, 3, 4, 5, 6}
+
     def test_seeded(self):
         one, again, other = (draw_groups(self.groups, self.strata, 0.2, seed) for seed in (0, 0, 1))
         assert (one == again).all()
@@ -171,7 +177,7 @@ def test_a_fraction_that_groups_miss_is_said():
 BAD = {
     "empty": (
         ["x", None, " ", float("nan"), "y"] * 4,
-        r"lines 3, 4, 5, 8, 9 and 7 more: no group in 'author'; give",
+        r"lines 3, 4, 5, 8, 9 and 7 more: no group in 'author'; fill",
     ),
     "list": ([["x"], "y"] * 6, r"line.* 2, .*: a list, which names no group, in 'author'"),
     "one group": (
@@ -181,7 +187,7 @@ BAD = {
     "one group for train": (["x"] * 10 + ["y"] * 10, r"parts 2 groups so that \d (is|are) on one side"),
     "a class of one group": (
         ([f"a{i}" for i in range(18)] + ["b", "b"], [0, 1] * 9 + [2, 2]),
-        r"would get 0 rows of class '2'.*add groups with rows of this class|parts 2",
+        r"would get 0 rows of class '2', .* or split_seed, add groups with rows of this class or",
     ),
 }
 

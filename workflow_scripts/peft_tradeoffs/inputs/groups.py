@@ -15,6 +15,8 @@ CONTAINED = "contained"  # the value of the configuration's key datasets.*.group
 MODULE = "module"  # the column of docstrings that groups can be read of
 GROUPS = "groups.parquet"  # beside dataset.json
 WORD = re.compile(r"\w+")
+REMEDY = "fill it in; a row that belongs to no other gets a value of its own"
+ROUNDING = 1e-9  # so that no group is taken and put back for ever
 LONG = 10  # words; as many in the same order are no coincidence
 Words = tuple[str, ...]
 
@@ -56,7 +58,7 @@ def of_column(tables: Mapping[str, Table], column: str, faults: Mapping[str, Fau
         index = []
         for place, value in zip(table.places, table.columns[column], strict=True):
             if fault := _fault(value):
-                faults[split].add(place, f"{fault} in {column!r}", "give each row its `group`, a row alone its own")
+                faults[split].add(place, f"{fault} in {column!r}", REMEDY)
                 continue
             index.append(ids.setdefault(clean(str(value)), len(ids)))
         found[split] = Groups(column, np.array(index, dtype=np.int64))
@@ -192,24 +194,26 @@ def independent_rows(groups: np.ndarray) -> float:
 def draw_groups(groups: np.ndarray, strata: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Which rows ([n] bool) are drawn: whole groups ([n] int), about `share` of the rows of each stratum ([n] int).
 
-    Groups are taken in a seeded order, each if the strata together come nearer to their shares by it: first those that
-    take no stratum beyond its share, then others.
+    In a seeded order each group is taken, or put back, if the strata together come nearer to their shares by it, until
+    none does. Distances are squared and count by the size of the stratum, so that rare classes keep their share too.
     """
     numbers, group = np.unique(groups, return_inverse=True)
     kinds, stratum, totals = np.unique(strata, return_inverse=True, return_counts=True)
     pairs, counts = np.unique(group * len(kinds) + stratum, return_counts=True)
-    rows_of: list[list[tuple[int, int]]] = [[] for _ in numbers]
+    rows_of: list[list[tuple[int, int]]] = [[] for _ in numbers]  # strata and rows of each group
     for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
         rows_of[pair // len(kinds)].append((pair % len(kinds), count))
     missing = (share * totals).tolist()  # rows of each stratum
     taken = np.zeros(len(numbers), dtype=bool)
     order = np.random.default_rng(seed).permutation(len(numbers)).tolist()
-    for beyond in (False, True):
+    changed = True
+    while changed:
+        changed = False
         for number in order:
-            if taken[number] or not (beyond or all(count <= missing[kind] + 0.5 for kind, count in rows_of[number])):
-                continue
-            if sum(count * (count - 2 * missing[kind]) / totals[kind] for kind, count in rows_of[number]) < 0:
-                taken[number] = True
+            sign = -1 if taken[number] else 1
+            nearer = sum(count * (2 * sign * missing[kind] - count) / totals[kind] for kind, count in rows_of[number])
+            if nearer > ROUNDING:
+                changed, taken[number] = True, not taken[number]
                 for kind, count in rows_of[number]:
-                    missing[kind] -= count
+                    missing[kind] -= sign * count
     return taken[group]

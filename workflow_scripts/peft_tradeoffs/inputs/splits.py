@@ -27,7 +27,7 @@ NAMED_CLASSES = 5  # that a warning spells out
 ALIKE = "case, spaces or the Unicode form"
 JUDGED = ("test", "heldout")  # splits on which arms are compared
 FEWER = 1.1  # times as many rows as independent ones: intervals of rows are 5 % too narrow then, at worst
-READ_WORDS = 5_000_000  # of a split, in which repetitions are looked for: some ten seconds
+READ_WORDS = 2_000_000  # of a split, in which repetitions are looked for: 3 seconds, 400 MB
 OFF = 0.1  # of the rows that a fraction asks for
 
 
@@ -547,16 +547,18 @@ def _carve(train: Split, of: _Labels, draw: Draw, warnings: list[str]) -> dict[s
     fractions = dict(sorted(draw.fractions.items(), key=lambda item: CARVED.index(item[0])))
     groups = train.groups
     if groups is None:
-        parts, unit = _draw_texts(train, of, fractions, draw.seed), "rows"
+        parts = _draw_texts(train, of, fractions, draw.seed)
+        remedy = "change the fraction, add rows of this class"
     else:
-        parts, unit = _draw_groups(train.labels, groups, of, fractions, draw.seed), "groups with rows"
+        parts = _draw_groups(train.labels, groups, of, fractions, draw.seed)
+        remedy = "change the fraction or split_seed, add groups with rows of this class"
     carved = {split: train.take(rows) for split, rows in parts.items()}
     for split, part in carved.items():
         for name, count in (of.task.counts(part.labels, of.names) or {}).items():
             if count < 2:
                 raise InputError(
                     f"fractions {dict(draw.fractions)}: {split} would get {count} rows of class {name!r}, "
-                    f"at least 2 are needed; change the fraction, add {unit} of this class or leave it out"
+                    f"at least 2 are needed; {remedy} or leave it out"
                 )
         _check_rows(f"fractions {dict(draw.fractions)}: split {split!r}", part, of)
     for split, fraction in fractions.items():
