@@ -236,7 +236,7 @@ def test_contained_texts_are_carved_together():
     assert [len(part.rows) for part in splits.values()] == [240, 80, 80]
     of = [set(part.rows // 4) for part in splits.values()]
     assert not any(one & other for one, other in itertools.combinations(of, 2))
-    assert len(splits["test"].groups) == 20
+    assert splits["test"].groups.count == 20
 
 
 class TestWritten:

@@ -28,12 +28,14 @@ class Groups:
     by: str
     index: np.ndarray
 
-    def __len__(self) -> int:
-        return len(np.unique(self.index))
-
     def take(self, indices: np.ndarray) -> "Groups":
         """Those of the rows with these indices ([k] int64)."""
         return Groups(self.by, self.index[indices])
+
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        return len(np.unique(self.index))
 
     @property
     def largest(self) -> int:

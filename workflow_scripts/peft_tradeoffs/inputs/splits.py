@@ -97,11 +97,11 @@ def group_warnings(splits: Mapping[str, "Split"]) -> list[str]:
 
     Raises InputError for a judged split whose rows are all of one group, from which nothing follows for others.
     """
-    groups = {name: split.groups for name, split in splits.items() if split.groups}
+    groups = {name: split.groups for name, split in splits.items() if split.groups is not None}
     said = []
     for name, own in groups.items():
         rows = len(own.index)
-        if name in JUDGED and len(own) < 2:
+        if name in JUDGED and own.count < 2:
             raise InputError(
                 f"split {name!r}: its {rows} rows are all of one group, and at least 2 are needed to tell how much "
                 "groups differ; take another column for `group`, or leave it out"
@@ -289,7 +289,7 @@ class Split:
 
     def take(self, indices: np.ndarray) -> "Split":
         """The rows with these indices ([k] int64)."""
-        groups = self.groups and self.groups.take(indices)
+        groups = None if self.groups is None else self.groups.take(indices)
         return Split([self.texts[index] for index in indices], self.labels[indices], self.rows[indices], groups)
 
 
@@ -419,8 +419,8 @@ def write_splits(
         }
         if name != "train":
             described[name]["in_train"] = shared(split, known)
-        if split.groups:
-            described[name] |= {"groups": len(split.groups), "largest_group": split.groups.largest}
+        if split.groups is not None:
+            described[name] |= {"groups": split.groups.count, "largest_group": split.groups.largest}
     grouped = _write_groups(splits, folder / GROUPS)
     write_json(
         folder / "dataset.json",
@@ -439,7 +439,7 @@ def write_splits(
 
 def _write_groups(splits: Mapping[str, Split], path: Path) -> dict[str, Any]:
     """Write the groups of all rows, if they have any, and return what dataset.json says of the file."""
-    grouped = {name: split.groups for name, split in splits.items() if split.groups}
+    grouped = {name: split.groups for name, split in splits.items() if split.groups is not None}
     if not grouped:
         path.unlink(missing_ok=True)
         return {}
@@ -605,7 +605,7 @@ def _draw_groups(
         fewest = min(len(np.unique(groups.index[rows])) for rows in (drawn[split], left))
         if fewest < 2:
             raise InputError(
-                f"fractions: {split} {fraction} of {len(labels)} rows parts {len(groups)} groups so that {fewest} "
+                f"fractions: {split} {fraction} of {len(labels)} rows parts {groups.count} groups so that {fewest} "
                 f"{'is' if fewest == 1 else 'are'} on one side (the largest has {groups.largest} rows), and at least 2 "
                 "are needed; take another fraction, or another `group`"
             )
