@@ -10,6 +10,7 @@ DEV_AGAIN = [
 rule carve_dev:
     input:
         tokens=f"{OUT}/tokens/{{dataset}}/{{model}}.npz",
+        data=f"{OUT}/data/{{dataset}}/dataset.json",
     output:
         tokens=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.npz",
         description=f"{OUT}/tune/tokens/{{dataset}}/{{model}}.json",
@@ -22,11 +23,12 @@ rule carve_dev:
     params:
         script=script("carve_dev.py"),
         code=lambda w: code("carve_dev.py"),
+        data=subpath(input.data, parent=True),
         fraction=EXPERIMENT.tune.fraction,
         seed=EXPERIMENT.tune.seed,
     shell:
-        "python {params.script:q} --tokens {input.tokens:q} --fraction {params.fraction} --seed {params.seed}"
-        " --output {output.tokens:q} {output.again:q} 2> {log:q}"
+        "python {params.script:q} --tokens {input.tokens:q} --data-dir {params.data:q} --fraction {params.fraction}"
+        " --seed {params.seed} --output {output.tokens:q} {output.again:q} 2> {log:q}"
 
 
 rule tune:

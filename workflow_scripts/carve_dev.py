@@ -1,7 +1,8 @@
 """Carve from the train split the dev splits on which learning rates are tuned, once for all trials.
 
 Writes tokens as tokenize_dataset.py does, but of train alone: `train` is what is left of it, `test` the dev split. The
-reported test split is not in the file, so tuning cannot look at it. Each file gets a dev split of its own.
+reported test split is not in the file, so tuning cannot look at it. Each file gets a dev split of its own. Rows of one
+group, where the data set has groups, stay on one side.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from peft_tradeoffs.core.errors import run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", required=True, type=Path, metavar="NPZ", help="tokenised splits, .json beside it")
+    parser.add_argument("--data-dir", required=True, type=Path, help="folder that fetch_dataset.py wrote")
     parser.add_argument("--fraction", required=True, type=float, help="share of train's texts carved off")
     parser.add_argument("--seed", required=True, type=int, help="of the first draw; one more for each next")
     parser.add_argument(
@@ -23,7 +25,7 @@ def main() -> None:
     from peft_tradeoffs.inputs.tokens import carve_dev
 
     for number, output in enumerate(arguments.output):
-        carve_dev(arguments.tokens, arguments.fraction, arguments.seed + number, output)
+        carve_dev(arguments.tokens, arguments.fraction, arguments.seed + number, output, arguments.data_dir)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Read a data set, from the hub, local files or installed packages' docstrings, and write its splits.
 
 Writes train.parquet, test.parquet and, if asked for, validation.parquet and heldout.parquet (columns text_a, text_b
-for pairs, label, row), then dataset.json, which says what they hold and where it comes from. Fractions and limits are
-seeded and stratified by class: the same input gives the same rows. Only the source `hub` uses the network.
+for pairs, label, row), groups.parquet (split, row, group) if rows have groups, then dataset.json, which says what they
+hold and where it comes from. Fractions and limits are seeded and stratified by class: the same input gives the same
+rows. Only the source `hub` uses the network.
 """
 
 import argparse

@@ -189,6 +189,20 @@ def test_a_description_that_is_none(study, name, text):
         preflight.check_written(resolve(tiny.config(Path())))
 
 
+@pytest.mark.parametrize("state", ["changed", "missing"])
+def test_groups_of_rows(study, state):
+    """They are read whenever arms are compared, so they are needed though all runs are there."""
+    rows = {"text": ["a", "b", "c", "d"], "label": [0, 1] * 2, "author": ["x", "x", "y", "z"]}
+    tables = {split: data_files.Table(split, rows, range(4), "row") for split in ("train", "test")}
+    parts, names, *_ = tiny.splits(tables, group="author")
+    tiny.write_splits(parts, names, study / "data/reviews")
+    preflight.check_written(resolve(tiny.config(Path())))
+    path = study / "data/reviews/groups.parquet"
+    flip(path) if state == "changed" else path.unlink()
+    with pytest.raises(InputError, match=r"groups\.parquet: .*not what fetch_dataset wrote .*; put it back, or delete"):
+        preflight.check_written(resolve(tiny.config(Path())))
+
+
 def test_rows_that_are_missing(study):
     experiment = resolve(tiny.config(Path()))
     (study / "data/reviews/test.parquet").unlink()

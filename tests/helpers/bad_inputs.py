@@ -13,6 +13,7 @@ import tiny
 RUN = "results/runs/reviews/tiny/lora-r4/seed0"
 FILES = tiny.config(Path())["datasets"]["reviews"]
 REGRESSION = {**FILES, "task": "regression"}
+DOCSTRINGS = {"source": "docstrings", "packages": ["numpy", "scipy"], "fractions": {"test": 0.2}}
 HUB = {"source": "hub", "revision": "0" * 40}
 HUB_DATA = {**FILES, **HUB, "path": "owner/reviews", "splits": {"train": "train", "test": "test"}}
 WHEEL = {"source": "wheel", "requirement": "tiny-model==1.0", "subfolder": "tiny_model/model"}
@@ -28,6 +29,7 @@ INPUTS = {
     "latin1.tsv": ("sentence\tlabel\n" + ROWS + "a caf\u00e9\t1\n").encode("latin-1"),
     "ragged.tsv": "sentence\tlabel\n" + ROWS + "a film\twith a tab\t1\n" + ROWS,
     "nan.tsv": "sentence\tlabel\n" + ROWS + "a story\tnan\n",
+    "no_group.tsv": "sentence\tauthor\tlabel\n" + ROWS.replace("\t", "\tann\t") + "a story\t\t1\n",
     "no_text.tsv": "sentence\tlabel\n" + ROWS + " \t1\n",
     "gzip.tsv": gzip.compress(b"sentence\tlabel\n" + ROWS.encode()),
     "pointer.tsv": "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
@@ -395,7 +397,11 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "missing column": (
         Plan(put("datasets.reviews.splits.test", "no_label.tsv")),
-        ("splits.test: no_label.tsv: no column 'label'; its columns are 'sentence', 'stars'", "set `text` and `label`"),
+        ("splits.test: no_label.tsv: no column 'label'; its columns are 'sentence', 'stars'", "set `text`, `label`"),
+    ),
+    "missing group column": (
+        Plan(put("datasets.reviews.group", "author")),
+        ("config key datasets.reviews.splits.", ".tsv: no column 'author'; its columns are 'sentence', 'label'"),
     ),
     "header and no row": (
         Plan(put("datasets.reviews.splits.train", "header_only.tsv")),
@@ -456,6 +462,12 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     "empty text": (
         Fetch("datasets", split("test", "no_text.tsv")),
         ("no_text.tsv, line 12: empty text in 'sentence'; fill in or remove",),
+    ),
+    "empty group": (
+        Fetch(
+            "datasets", {**FILES, "splits": {"train": "no_group.tsv"}, "fractions": {"test": 0.2}, "group": "author"}
+        ),
+        ("no_group.tsv, line 12: no group in 'author'; fill it in",),
     ),
     "a fraction too small": (
         Fetch("datasets", {**FILES, "splits": {"train": "train.tsv"}, "fractions": {"test": 0.001}}),
@@ -540,6 +552,20 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     "label among the texts": (
         Plan(put("datasets.reviews.text", ["sentence", "label"])),
         ("config key datasets.reviews.text: label is the label", "name other columns"),
+    ),
+    "label as the group": (
+        Plan(put("datasets.reviews.group", "label")),
+        ("config key datasets.reviews.group: label is the label; name the column", "or contained"),
+    ),
+    "a list for the group": (
+        Plan(put("datasets.reviews.group", ["author"])),
+        ("config key datasets.reviews.group: ['author'] has the wrong type; must be a text",),
+    ),
+    "another group of docstrings": (
+        Plan(
+            put("datasets.reviews", {**DOCSTRINGS, "group": "package"}),
+        ),
+        ("config key datasets.reviews.group: 'package' is unknown; docstrings are grouped by module or contained",),
     ),
     "test is train": (
         Plan(put("datasets.reviews.splits.test", "./train.tsv")),

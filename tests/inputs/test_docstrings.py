@@ -61,7 +61,7 @@ def test_what_is_kept_of_a_docstring(packages):
         'def path():\n    r"""Matches \\d one or more times."""\n'
     )
     (packages / "ponds" / "broken.py").write_text('"""A template of some six words."""\n{{ not python }}\n')
-    found = datasets._paragraphs("ponds", datasets._mask_pattern(["ponds", "lakes"]))
+    found = list(datasets._paragraphs("ponds", datasets._mask_pattern(["ponds", "lakes"])))
     assert found[:3] == [
         "The module's own first paragraph of eight words.",
         "package and the packageError, package.deep, package.array and spam.",

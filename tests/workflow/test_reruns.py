@@ -153,6 +153,18 @@ def test_the_same_content_fetched_again_trains_nothing(folder):
     assert tiny.summaries(folder) == before
 
 
+def test_groups_added_to_given_splits_train_nothing(folder):
+    before = {name: run["finished_at"] for name, run in tiny.summaries(folder).items()}
+    settings = tiny.config(folder)
+    settings["datasets"]["reviews"]["group"] = "contained"
+    assert plan(folder, settings)["fetch_dataset"] == 1
+    tiny.snakemake(folder, None, "runs")
+    assert {name: run["finished_at"] for name, run in tiny.summaries(folder).items()} == before
+    described = json.loads((folder / "results/data/reviews/dataset.json").read_text())
+    assert described["group"]["by"] == "contained"
+    assert described["splits"]["test"]["groups"] == 32
+
+
 def test_a_failing_seed_loses_no_finished_one(folder):
     """Seed 2 cannot be saved; the others' summaries stay, and the next call trains what is missing."""
     before = tiny.summaries(folder)

@@ -94,7 +94,10 @@ def _described(data_dir: Path | None, dataset: str) -> dict[str, Any]:
     try:
         found = files.read_json(path, REMEDY)
     except FileNotFoundError:
-        missing = f"{path} is not there, so warnings about the data set '{dataset}' are not known."
+        missing = (
+            f"{path} is not there, so warnings about the data set '{dataset}' are not known, nor whether its rows have "
+            "groups."
+        )
         return nothing | {"warnings": [missing]}
     if isinstance(found, dict):
         found = nothing | found  # an earlier version knew no warnings

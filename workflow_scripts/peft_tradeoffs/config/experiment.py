@@ -26,6 +26,7 @@ from peft_tradeoffs.config.model import (
 )
 from peft_tradeoffs.config.schema import config_schema, explain, first_error, key_of, suggestion
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs.groups import CONTAINED, MODULE
 from peft_tradeoffs.runs.settings import RunSettings
 from peft_tradeoffs.tasks.metrics import check_margin
 from peft_tradeoffs.tasks.task import TASKS
@@ -189,9 +190,25 @@ def _dataset(key: str, dataset: Dataset) -> Dataset:
         raise InputError(
             f"config key {key}.text: {dataset.label} is the label, which the model would read; name other columns"
         )
+    _check_group(key, dataset)
     check_splits(key, dataset.source, dataset.splits or {})
     _check_carved(key, dataset)
     return dataset
+
+
+def _check_group(key: str, dataset: Dataset) -> None:
+    """Raise InputError for a group that is no group."""
+    if dataset.group is None:
+        return
+    if dataset.group == dataset.label:
+        raise InputError(
+            f"config key {key}.group: {dataset.group} is the label; name the column that says which rows belong "
+            f"together, or {CONTAINED}"
+        )
+    if dataset.source == "docstrings" and dataset.group not in (MODULE, CONTAINED):
+        raise InputError(
+            f"config key {key}.group: {dataset.group!r} is unknown; docstrings are grouped by {MODULE} or {CONTAINED}"
+        )
 
 
 def _check_carved(key: str, dataset: Dataset) -> None:

@@ -216,6 +216,12 @@ class Dataset(Block):
         "One text column, or two for sentence pairs."
     )
     label: str | None = absent("Label column.", min_length=1)
+    group: str | None = absent(
+        "Column that says which rows belong together (document, author, conversation), in all splits; of docstrings, "
+        "module. Or contained: texts that are equal or part of one another belong together. Such groups are not parted "
+        "by fractions and the dev split, and comparisons count groups. A column named contained needs another name.",
+        min_length=1,
+    )
     task: Annotated[str, OneOf(TASKS)] = next(iter(TASKS))
     metric: Annotated[str, OneOf(name for task in TASKS.values() for name in task.metrics)] | None = absent(
         "The reported metric; the others of the task are recorded beside it."

@@ -29,6 +29,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_object
 from peft_tradeoffs.core.seal import is_weight
 from peft_tradeoffs.inputs.data_files import check_head
+from peft_tradeoffs.inputs.groups import GROUPS, read_columns
 from peft_tradeoffs.inputs.model_check import check_folder
 from peft_tradeoffs.inputs.model_files import (
     check_targets,
@@ -60,12 +61,13 @@ def check_paths(experiment: Experiment) -> None:
     for name, dataset in experiment.datasets.items():
         if dataset.source == "files":
             assert dataset.splits and dataset.text and dataset.label  # which the schema requires of files
+            columns = read_columns(dataset.text, dataset.group, dataset.label)
             for split, path in dataset.splits.items():
                 key = f"config key datasets.{name}.splits.{split}"
                 if not Path(path).exists():
                     raise InputError(f"{key}: no such file: {path} (relative paths start at {Path.cwd()})")
                 try:
-                    check_head(Path(path), [*dataset.text, dataset.label], dataset.separator)
+                    check_head(Path(path), columns, dataset.separator)
                 except InputError as error:
                     raise InputError(f"{key}: {error}") from None
             _check_distinct_files(f"config key datasets.{name}.splits", dataset.splits)
@@ -202,6 +204,7 @@ def check_written(experiment: Experiment) -> None:
     finished = all((run / "summary.json").exists() for run in run_folders(experiment))
     for dataset in experiment.datasets:
         tokens = (output / "tokens" / dataset / f"{model}.npz" for model in experiment.models)
+        _check_groups(output / "data" / dataset)
         _check_rows(output / "data" / dataset, needed=not (finished or all(path.exists() for path in tokens)))
         for model in experiment.models:
             for folder in (output / "tokens", output / "tune/tokens"):
@@ -218,6 +221,18 @@ def _check_rows(folder: Path, needed: bool) -> None:
                 f"{path}: {'not' if path.exists() else 'missing, so not'} what fetch_dataset wrote (its SHA-256 is not "
                 f"that in {described}); delete {described}, and the next call makes both again"
             )
+
+
+def _check_groups(folder: Path) -> None:
+    """Groups have no texts and are read whenever arms are compared: where a data set has them, they are needed."""
+    described, path = folder / "dataset.json", folder / GROUPS
+    about = _object(described).get("group")
+    recorded = about.get("sha256") if isinstance(about, dict) else None
+    if recorded and checksum(path) != recorded:
+        raise InputError(
+            f"{path}: {'not' if path.exists() else 'missing, so not'} what fetch_dataset wrote (its SHA-256 is not "
+            f"that in {described}); put it back, or delete {described}, and the next call makes both again"
+        )
 
 
 def _check_tokens(path: Path) -> None:

@@ -472,7 +472,9 @@ def find_columns(name: str, found: Sequence[str], wanted: Sequence[str]) -> list
         alike = [column] if column in found else [other for other in found if _bare(other) == _bare(column)]
         if not alike:
             there = ", ".join(map(repr, found[:50])) or "none"
-            raise InputError(f"{name}: no column {column!r}; its columns are {there}: set `text` and `label` to these")
+            raise InputError(
+                f"{name}: no column {column!r}; its columns are {there}: set `text`, `label` or `group` to these"
+            )
         if len(alike) > 1 or list(found).count(alike[0]) > 1:
             raise InputError(f"{name}: column {column!r} appears more than once; rename all but one")
         names += alike
@@ -567,7 +569,8 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Table:
         if not names:
             names = find_columns(f"{path}, line {line}", list(record), columns)
         if lacking := [name for name in names if name not in record]:
-            faults.add(line, f"no key {lacking[0]!r}", "give every object the keys that `text` and `label` name")
+            remedy = "give every object the keys that `text`, `label` and `group` name"
+            faults.add(line, f"no key {lacking[0]!r}", remedy)
             continue
         if isinstance(record, _Twice) and (twice := record.keys_twice & set(names)):
             faults.add(line, f"the key {min(twice)!r} appears more than once", "keep one of them")

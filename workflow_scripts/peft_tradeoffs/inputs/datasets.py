@@ -18,6 +18,7 @@ import numpy as np
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import sha256
 from peft_tradeoffs.inputs.data_files import Table, find_columns, labelled, read_table
+from peft_tradeoffs.inputs.groups import MODULE, read_columns
 from peft_tradeoffs.inputs.network import check_hub_variables
 from peft_tradeoffs.inputs.splits import SPLITS, Draw, check_distinct, make_splits, write_splits
 from peft_tradeoffs.tasks.classes import encodable
@@ -54,7 +55,7 @@ def fetch_dataset(block: Block, folder: Path) -> None:
     if (name := block.get("task", DEFAULT)) not in TASKS:
         raise InputError(f"task {name!r}: one of {', '.join(TASKS)} is known")
     task = TASKS[name]
-    draw = Draw(block.get("fractions") or {}, block.get("limit") or {}, block.get("split_seed", 0))
+    draw = Draw(block.get("fractions") or {}, block.get("limit") or {}, block.get("split_seed", 0), block.get("group"))
     said: list[str] = []
     try:
         splits, names = make_splits(tables, text, label, task, draw, said)
@@ -74,13 +75,17 @@ def load_files(block: Block, folder: Path) -> Loaded:
     tables, errors = {}, []
     for split, path in paths.items():
         try:
-            tables[split] = read_table(path, [*block["text"], block["label"]], block.get("separator"))
+            tables[split] = read_table(path, _columns(block), block.get("separator"))
         except InputError as error:
             errors.append(str(error))
     if errors:
         raise InputError("; also ".join(errors))
     files = {split: {"path": str(path), "sha256": sha256(path)} for split, path in paths.items()}
     return tables, {"files": files}
+
+
+def _columns(block: Block) -> list[str]:
+    return read_columns(block["text"], block.get("group"), block["label"])
 
 
 def load_docstrings(block: Block, folder: Path) -> Loaded:
@@ -100,7 +105,7 @@ def load_hub(block: Block, folder: Path) -> Loaded:
     import datasets
 
     datasets.disable_progress_bars()
-    wanted = [*block["text"], block["label"]]
+    wanted = _columns(block)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as cache:
         try:
             loaded = load_dataset(snapshot, config, Path(cache))
@@ -153,7 +158,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def docstring_table(packages: Sequence[str], seed: int) -> Table:
-    """Columns `text` and `label` (the package's name): first paragraphs of docstrings, equally many each.
+    """Columns `text`, `label` (the package's name) and `module`: first paragraphs of docstrings, equally many each.
 
     The packages are read, never imported. A paragraph has 6 to 100 words, its white space collapsed and the
     names of all `packages` masked. Paragraphs that several packages share are dropped, repeated ones kept
@@ -167,7 +172,7 @@ def docstring_table(packages: Sequence[str], seed: int) -> Table:
     texts = {package: _paragraphs(package, mask) for package in packages}
     for package in packages:
         elsewhere = set().union(*(texts[other] for other in packages if other != package))
-        own = [text for text in texts[package] if text not in elsewhere]
+        own = {text: module for text, module in texts[package].items() if text not in elsewhere}
         if len(own) < LEAST_ROWS:
             raise InputError(
                 f"package {package!r}: {len(own)} usable docstrings, at least {LEAST_ROWS} are needed; "
@@ -176,11 +181,13 @@ def docstring_table(packages: Sequence[str], seed: int) -> Table:
         texts[package] = own
     size = min(map(len, texts.values()))
     rng = np.random.default_rng(seed)
-    columns: dict[str, list[str]] = {"text": [], "label": []}
+    columns: dict[str, list[str]] = {"text": [], "label": [], MODULE: []}
     for package, own in texts.items():
         kept = np.sort(rng.permutation(len(own))[:size])
-        columns["text"] += [own[index] for index in kept]
+        rows = list(own.items())
+        columns["text"] += [rows[index][0] for index in kept]
         columns["label"] += [package] * size
+        columns[MODULE] += [rows[index][1] for index in kept]
     return Table("docstrings", columns, range(1, size * len(packages) + 1), "row")
 
 
@@ -199,16 +206,16 @@ def _mask_pattern(packages: Sequence[str]) -> re.Pattern[str]:
     return re.compile(rf"(?i:{names})|\b(?:{'|'.join(ALIASES)})\b")
 
 
-def _paragraphs(package: str, mask: re.Pattern[str]) -> list[str]:
-    """The package's masked first paragraphs of usable length, each once, in source order."""
-    texts: dict[str, None] = {}
+def _paragraphs(package: str, mask: re.Pattern[str]) -> dict[str, str]:
+    """The package's masked first paragraphs of usable length, each once, in source order, with its first module."""
+    texts: dict[str, str] = {}
     for path in _source_files(package):
         for docstring in _docstrings(path):
             first = re.split(r"\n\s*\n", inspect.cleandoc(docstring), maxsplit=1)[0]
             words = mask.sub(MASK, first).split()
             if WORDS[0] <= len(words) <= WORDS[1] and encodable(first):
-                texts[" ".join(words)] = None
-    return list(texts)
+                texts.setdefault(" ".join(words), str(path))
+    return texts
 
 
 def _source_files(package: str) -> list[Path]:

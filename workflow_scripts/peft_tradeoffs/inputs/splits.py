@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from peft_tradeoffs.core.errors import Faults, InputError, refuse
-from peft_tradeoffs.core.files import atomic, sha256, write_json
+from peft_tradeoffs.core.errors import Faults, InputError, listed, refuse
+from peft_tradeoffs.core.files import atomic, check_object, read_object, sha256, write_json
 from peft_tradeoffs.inputs.data_files import Table
+from peft_tradeoffs.inputs.groups import CONTAINED, GROUPS, Groups, draw_groups, independent_rows, of_column, of_texts
 from peft_tradeoffs.tasks.classes import SENTINELS, Column, Names, clean, encodable
 from peft_tradeoffs.tasks.task import Task
 
@@ -24,6 +25,10 @@ OTHER_UNIT = 10  # times as far as those of train spread targets that are in ano
 LEAST_SPREAD_ROWS = 5  # whose spread tells something
 NAMED_CLASSES = 5  # that a warning spells out
 ALIKE = "case, spaces or the Unicode form"
+JUDGED = ("test", "heldout")  # splits on which arms are compared
+FEWER = 1.1  # times as many rows as independent ones: intervals of rows are 5 % too narrow then, at worst
+READ_WORDS = 2_000_000  # of a split, in which repetitions are looked for: 3 seconds, 400 MB
+OFF = 0.1  # of the rows that a fraction asks for
 
 
 def check_distinct(tables: Mapping[str, Table], text: Sequence[str]) -> None:
@@ -85,6 +90,60 @@ def _sentence(name: str, other: str, exact: int, near: int, rows: int) -> str:
             else "; this split is no second test"
         )
     return f"{exact} of {rows} {name} rows ({share(exact, rows)}) {have} the text of a {other} row{more}."
+
+
+def group_warnings(splits: Mapping[str, "Split"]) -> list[str]:
+    """A sentence per split with rows of a group that an earlier split has too; one if every row is its own group.
+
+    Raises InputError for a judged split whose rows are all of one group, from which nothing follows for others.
+    """
+    groups = {name: split.groups for name, split in splits.items() if split.groups is not None}
+    said = []
+    for name, own in groups.items():
+        rows = len(own.index)
+        if name in JUDGED and own.count < 2:
+            raise InputError(
+                f"split {name!r}: its {rows} rows are all of one group, and at least 2 are needed to tell how much "
+                "groups differ; take another column for `group`, or leave it out"
+            )
+        for other in {"validation": ["train"], "test": ["train", "validation"], "heldout": SPLITS[:3]}.get(name, []):
+            count = int(np.isin(own.index, groups[other].index).sum()) if other in groups else 0
+            if count:
+                whose = {"train": "training"}.get(other, other)
+                how = "by their texts" if own.by == CONTAINED else f"column {own.by!r}"
+                said.append(
+                    f"{count} of {rows} {name} rows ({share(count, rows)}) {'is' if count == 1 else 'are'} of a group "
+                    f"that {whose} rows are of too ({how})."
+                )
+    by = groups["train"].by
+    everything = np.concatenate([own.index for own in groups.values()])
+    if by != CONTAINED and len(np.unique(everything)) == len(everything):
+        said.append(f"The column {by!r} has another value in every row, so each row is a group of its own.")
+    return said
+
+
+def repetition_warnings(splits: Mapping[str, "Split"]) -> list[str]:
+    """A sentence for each judged split whose texts repeat each other so much that rows count for notably fewer."""
+    said = []
+    for name in JUDGED:
+        if name not in splits:
+            continue
+        texts = splits[name].texts
+        words = np.cumsum([sum(len(text.split()) for text in own) for own in texts])
+        texts = texts[: max(1, int(np.searchsorted(words, READ_WORDS, side="right")))]
+        groups = of_texts(texts)
+        independent, sizes = independent_rows(groups), np.bincount(groups)
+        if len(texts) <= FEWER * independent:
+            continue
+        count = int(sizes[sizes > 1].sum())
+        first = "" if len(texts) == len(splits[name].texts) else "the first "
+        said.append(
+            f"{count} of {first}{len(texts)} {name} rows ({share(count, len(texts))}) repeat another {name} row, "
+            f"contain its text or are part of it: {len(sizes)} groups, which tell as little as {independent:.0f} rows "
+            "where those of a group get the same answer. Intervals and tests take rows to be independent; set "
+            f"`group: {CONTAINED}`, or `group` to the column that says where rows come from."
+        )
+    return said
 
 
 def share(part: int, whole: int) -> str:
@@ -211,6 +270,7 @@ def _width(values: np.ndarray) -> float:
 
 
 SPLITS = ("train", "validation", "test", "heldout")
+REMEDY = "delete dataset.json, and the next call reads the data set again"
 CARVED = ("test", "validation", "heldout")  # in this order, so that a later one changes none of those before
 
 
@@ -219,25 +279,31 @@ class Split:
     """Rows of one split, n of them, in the order of their source.
 
     texts: n tuples of one or two str. labels: [n] int64 class index, or float64 value.
-    rows: [n] int64, the 0-based row in the source split.
+    rows: [n] int64, the 0-based row in the source split. groups: of the n rows; None where each is by itself.
     """
 
     texts: list[tuple[str, ...]]
     labels: np.ndarray
     rows: np.ndarray
+    groups: Groups | None = None
 
     def take(self, indices: np.ndarray) -> "Split":
         """The rows with these indices ([k] int64)."""
-        return Split([self.texts[index] for index in indices], self.labels[indices], self.rows[indices])
+        groups = None if self.groups is None else self.groups.take(indices)
+        return Split([self.texts[index] for index in indices], self.labels[indices], self.rows[indices], groups)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Which rows are drawn: shares of train that become splits, most rows of a split, the seed of both."""
+    """Which rows are drawn: shares of train that become splits, most rows of a split, the seed of both.
+
+    `group` is the column whose values, or CONTAINED, by which texts, make groups that a fraction does not part.
+    """
 
     fractions: Mapping[str, float] = field(default_factory=dict)
     limit: Mapping[str, int | None] = field(default_factory=dict)
     seed: int = 0
+    group: str | None = None
 
 
 def make_splits(
@@ -248,8 +314,9 @@ def make_splits(
     `tables` holds "train" and what else the source has of SPLITS; fractions are carved from train, in the order of
     CARVED, and limits then cut splits down to so many rows. Both are stratified by class, if there are classes,
     draw the same rows for the same seed, and keep the rows' order. Rows with the same text(s) stay on the same side
-    of a carve, so with repeated texts a fraction's size is approximate, otherwise exact. Sentences on what a reader of
-    the results must know (labels that look alike, rows of test that are in train) are added to `warnings`.
+    of a carve, so with repeated texts a fraction's size is approximate, otherwise exact; where `draw` has a group, rows
+    of one group do, and classes are as near to their share as groups allow. Sentences on what a reader of the results
+    must know (labels that look alike, rows of test that are in train) are added to `warnings`.
     Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on, with all bad rows.
     """
     _check_names(tables, draw.fractions)
@@ -262,14 +329,18 @@ def make_splits(
         for split, table in tables.items()
     }
     names, labels = task.read_labels(label, columns, warnings)
+    groups = of_column(tables, draw.group, faults) if draw.group and draw.group != CONTAINED else {}
     refuse(list(faults.values()))
+    if draw.group == CONTAINED:
+        groups = _groups_of_texts(texts)
     of = _Labels(task, names)
     splits = {}
     for split, table in tables.items():
-        splits[split] = Split(texts[split], labels[split], np.array(table.rows(), dtype=np.int64))
+        rows_of = np.array(table.rows(), dtype=np.int64)
+        splits[split] = Split(texts[split], labels[split], rows_of, groups.get(split))
         _check_rows(f"split {split!r} ({table.name})", splits[split], of)
     if draw.fractions:
-        splits |= _carve(splits["train"], of, draw)
+        splits |= _carve(splits["train"], of, draw, warnings)
     for split, rows in draw.limit.items():
         if rows is None:
             continue
@@ -278,6 +349,7 @@ def make_splits(
         splits[split] = _limited(split, splits[split], of, rows, draw.seed)
     splits = {split: splits[split] for split in SPLITS if split in splits}
     warnings += overlap_warnings(splits)
+    warnings += group_warnings(splits) if draw.group else repetition_warnings(splits)
     if names is not None:
         warnings += class_warnings(splits, names)
     else:
@@ -318,7 +390,9 @@ def write_splits(
 
     dataset.json holds, per split, `rows`, `label_counts` (null without classes), its file's `sha256` and, but for
     train, `in_train`: how many of the rows have the text(s) of a training row. Its own `sha256` is over the contents of
-    the splits, `warnings` what make_splits had to say.
+    the splits, `warnings` what make_splits had to say. Groups of rows go to groups.parquet, where `read_groups` looks:
+    it has no texts, and neither tokens nor runs change with it. `group` says `by` what they were found (a column, or
+    "contained") and the file's `sha256`, each split how many `groups` it has and the rows of the `largest_group`.
     """
     (folder / "dataset.json").unlink(missing_ok=True)  # a killed call leaves none that tells of other files
     digest = hashlib.sha256(json.dumps(names).encode())
@@ -345,6 +419,9 @@ def write_splits(
         }
         if name != "train":
             described[name]["in_train"] = shared(split, known)
+        if split.groups is not None:
+            described[name] |= {"groups": split.groups.count, "largest_group": split.groups.largest}
+    grouped = _write_groups(splits, folder / GROUPS)
     write_json(
         folder / "dataset.json",
         {
@@ -352,11 +429,61 @@ def write_splits(
             "labels": names,
             "pair": pair,
             "splits": described,
+            **grouped,
             "warnings": list(warnings),
             "source": source,
             "sha256": digest.hexdigest(),
         },
     )
+
+
+def _write_groups(splits: Mapping[str, Split], path: Path) -> dict[str, Any]:
+    """Write the groups of all rows, if they have any, and return what dataset.json says of the file."""
+    grouped = {name: split.groups for name, split in splits.items() if split.groups is not None}
+    if not grouped:
+        path.unlink(missing_ok=True)
+        return {}
+    rows = {name: splits[name].rows for name in grouped}
+    columns = {
+        "split": np.repeat(list(rows), [len(own) for own in rows.values()]),
+        "row": np.concatenate(list(rows.values())),
+        "group": np.concatenate([groups.index for groups in grouped.values()]),
+    }
+    with atomic(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+    return {"group": {"by": next(iter(grouped.values())).by, "sha256": sha256(path)}}
+
+
+def read_groups(data_dir: Path, dataset: str, split: str, rows: np.ndarray) -> np.ndarray | None:
+    """The group of each of n rows of a split: [n] int64 from 0 to the number of groups - 1.
+
+    rows: [n] int, the 0-based row in the source split, as predictions.csv has them; those of a dev split are of
+    "train". `data_dir` holds {dataset}/dataset.json. None where the data set has no groups, and where that file is not
+    there, which the notices say. Raises InputError for files that are broken or changed, and for unknown rows.
+    """
+    folder = data_dir / dataset
+    described, path = folder / "dataset.json", folder / GROUPS
+    if not described.exists():
+        return None
+    found = read_object(described, {"splits": (dict,)}, "a data set's description", REMEDY)
+    if "group" not in found:
+        return None
+    about = check_object(described, found["group"], {"by": (str,), "sha256": (str,)}, "a description of groups", REMEDY)
+    if not path.is_file() or sha256(path) != about["sha256"]:
+        state = "not what was written with dataset.json" if path.exists() else "no such file"
+        raise InputError(f"{path}: {state}; put it back, or {REMEDY}")
+    table = pq.read_table(path, filters=[("split", "=", split)])
+    known, groups = (table.column(name).to_numpy() for name in ("row", "group"))
+    order = np.argsort(known)
+    places = np.searchsorted(known, rows, sorter=order)
+    there = places < len(known)
+    there[there] = known[order[places[there]]] == rows[there]
+    if not there.all():
+        lost = listed(f"split {split!r}", "row", [int(row) + 1 for row in rows[~there]])
+        raise InputError(
+            f"{path}: no group for {lost}, so the runs are of other rows; {REMEDY} and trains what is of others"
+        )
+    return np.unique(groups[order[places]], return_inverse=True)[1]
 
 
 def _check_names(tables: Mapping[str, Table], fractions: Mapping[str, float]) -> None:
@@ -408,16 +535,51 @@ def _check_rows(place: str, split: Split, of: _Labels) -> None:
         raise InputError(f"{place}: every label is {value!r}; at least two different ones are needed: add rows")
 
 
-def _carve(train: Split, of: _Labels, draw: Draw) -> dict[str, Split]:
+def _groups_of_texts(texts: Mapping[str, Sequence[Texts]]) -> dict[str, Groups]:
+    """The groups by split of texts that repeat each other, in whatever split."""
+    found = of_texts([own for part in texts.values() for own in part])
+    ends = np.cumsum([len(part) for part in texts.values()])[:-1]
+    return {split: Groups(CONTAINED, own) for split, own in zip(texts, np.split(found, ends), strict=True)}
+
+
+def _carve(train: Split, of: _Labels, draw: Draw, warnings: list[str]) -> dict[str, Split]:
     """`train` without the rows of the carved splits, and these."""
-    fractions = draw.fractions
+    fractions = dict(sorted(draw.fractions.items(), key=lambda item: CARVED.index(item[0])))
+    groups = train.groups
+    if groups is None:
+        parts = _draw_texts(train, of, fractions, draw.seed)
+        remedy = "change the fraction, add rows of this class"
+    else:
+        parts = _draw_groups(train.labels, groups, of, fractions, draw.seed)
+        remedy = "change the fraction or split_seed, add groups with rows of this class"
+    carved = {split: train.take(rows) for split, rows in parts.items()}
+    for split, part in carved.items():
+        for name, count in (of.task.counts(part.labels, of.names) or {}).items():
+            if count < 2:
+                raise InputError(
+                    f"fractions {dict(draw.fractions)}: {split} would get {count} rows of class {name!r}, "
+                    f"at least 2 are needed; {remedy} or leave it out"
+                )
+        _check_rows(f"fractions {dict(draw.fractions)}: split {split!r}", part, of)
+    for split, fraction in fractions.items():
+        asked, found = fraction * len(train.rows), len(carved[split].rows)
+        if groups is not None and abs(found - asked) > OFF * asked:
+            warnings.append(
+                f"{split} has {found} rows, where the fraction {fraction} asks for {asked:.0f}: groups are not parted, "
+                f"and the largest has {groups.largest} of {len(train.rows)} rows."
+            )
+    return carved
+
+
+def _draw_texts(train: Split, of: _Labels, fractions: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+    """The rows ([k] int64) of each carved split, then those that train keeps; rows with the same text(s) together."""
     ids: dict[tuple[str, ...], int] = {}
     groups = np.array([ids.setdefault(texts, len(ids)) for texts in train.texts])
     first = np.unique(groups, return_index=True)[1]
     strata = of.task.strata(train.labels[first])
     left = np.arange(len(first))
-    carved = {}
-    for split, fraction in sorted(fractions.items(), key=lambda item: CARVED.index(item[0])):
+    drawn = {}
+    for split, fraction in fractions.items():
         size = round(fraction * len(first))
         classes = len(np.unique(strata[left]))
         if not max(2, classes) <= size <= len(left):
@@ -425,19 +587,29 @@ def _carve(train: Split, of: _Labels, draw: Draw) -> dict[str, Split]:
                 f"fractions: {split} {fraction} of {len(first)} different texts is {size}, at least "
                 f"{max(2, 2 * classes)} are needed; take a larger fraction or more rows"
             )
-        chosen = stratified_sample(strata[left], size, draw.seed)
-        carved[split] = train.take(np.flatnonzero(np.isin(groups, left[chosen])))
+        chosen = stratified_sample(strata[left], size, seed)
+        drawn[split] = np.flatnonzero(np.isin(groups, left[chosen]))
         left = np.delete(left, chosen)
-    carved["train"] = train.take(np.flatnonzero(np.isin(groups, left)))
-    for split, part in carved.items():
-        for name, count in (of.task.counts(part.labels, of.names) or {}).items():
-            if count < 2:
-                raise InputError(
-                    f"fractions {dict(fractions)}: {split} would get {count} rows of class {name!r}, "
-                    "at least 2 are needed; change the fraction, add rows of this class or leave it out"
-                )
-        _check_rows(f"fractions {dict(fractions)}: split {split!r}", part, of)
-    return carved
+    return {**drawn, "train": np.flatnonzero(np.isin(groups, left))}
+
+
+def _draw_groups(
+    labels: np.ndarray, groups: Groups, of: _Labels, fractions: Mapping[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """As `_draw_texts`; rows of one group together."""
+    left, drawn = np.arange(len(labels)), {}
+    for split, fraction in fractions.items():
+        share = fraction * len(labels) / len(left)
+        chosen = draw_groups(groups.index[left], of.task.strata(labels[left]), share, seed)
+        drawn[split], left = left[chosen], left[~chosen]
+        fewest = min(len(np.unique(groups.index[rows])) for rows in (drawn[split], left))
+        if fewest < 2:
+            raise InputError(
+                f"fractions: {split} {fraction} of {len(labels)} rows parts {groups.count} groups so that {fewest} "
+                f"{'is' if fewest == 1 else 'are'} on one side (the largest has {groups.largest} rows), and at least 2 "
+                "are needed; take another fraction, or another `group`"
+            )
+    return {**drawn, "train": left}
 
 
 def _limited(split: str, part: Split, of: _Labels, rows: int, seed: int) -> Split:

@@ -180,11 +180,19 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
     )
 
 
-def carve_dev(tokens: Path, fraction: float, seed: int, output: Path) -> None:
-    """Write tokens as `tokenize` does, but of train alone: `train` is what is left of it, `test` the dev split."""
+def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: Path | None = None) -> None:
+    """Write tokens as `tokenize` does, but of train alone: `train` is what is left of it, `test` the dev split.
+
+    data_dir: the folder of the fetched data set, whose groups stay whole if it has any. Raises InputError as
+    `read_groups` and `carve` do.
+    """
+    from peft_tradeoffs.inputs.splits import read_groups  # with pyarrow, which training does without
+
     splits, description = load_tokens(tokens)
-    strata = TASKS[description["task"]].strata(splits["train"].labels)
-    train, dev = carve(splits["train"], strata, fraction, seed)
+    whole = splits["train"]
+    strata = TASKS[description["task"]].strata(whole.labels)
+    groups = None if data_dir is None else read_groups(data_dir.parent, data_dir.name, "train", whole.rows)
+    train, dev = carve(whole, strata, fraction, seed, groups)
     arrays: dict[str, np.ndarray] = {}
     for name, split in (("train", train), ("test", dev)):
         fields = {key: getattr(split, key) for key in ("input_ids", "token_type_ids", "offsets", "labels", "rows")}
@@ -203,12 +211,16 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path) -> None:
     )
 
 
-def carve(train: Split, strata: np.ndarray, fraction: float, seed: int) -> tuple[Split, Split]:
+def carve(
+    train: Split, strata: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
+) -> tuple[Split, Split]:
     """`train` without the dev split, and the dev split: about `fraction` of its texts.
 
-    Drawn from each of the `strata` ([n] int64); texts of the same tokens stay on one side. Raises InputError if either
-    side would get too few rows.
+    Drawn from each of the `strata` ([n] int64); texts of the same tokens stay on one side, or rows of the same of the
+    `groups` ([n] int64) where there are such. Raises InputError if either side would get too few rows.
     """
+    if groups is not None:
+        return _carve_groups(train, strata, fraction, seed, groups)
     from peft_tradeoffs.inputs.splits import stratified_sample  # with pyarrow, which training does without
 
     ids: dict[bytes, int] = {}
@@ -227,6 +239,24 @@ def carve(train: Split, strata: np.ndarray, fraction: float, seed: int) -> tuple
             f"{least} are needed on either side; take another fraction, or more rows"
         )
     in_dev = np.isin(groups, stratified_sample(strata, size, seed))
+    return train.take(np.flatnonzero(~in_dev)), train.take(np.flatnonzero(in_dev))
+
+
+def _carve_groups(
+    train: Split, strata: np.ndarray, fraction: float, seed: int, groups: np.ndarray
+) -> tuple[Split, Split]:
+    from peft_tradeoffs.inputs.groups import draw_groups
+
+    in_dev = draw_groups(groups, strata, fraction, seed)
+    for rows in (in_dev, ~in_dev):
+        lost = len(np.unique(strata)) - len(np.unique(strata[rows]))
+        if lost or len(np.unique(groups[rows])) < 2:
+            missing = f"{lost} classes would be missing" if lost else "fewer than 2 groups would be"
+            raise InputError(
+                f"config key tune.fraction: of {fraction} of the {len(groups)} rows of train, in "
+                f"{len(np.unique(groups))} groups that are not parted, {missing} on one side; take another fraction, "
+                "or data in more groups"
+            )
     return train.take(np.flatnonzero(~in_dev)), train.take(np.flatnonzero(in_dev))
 
 
