@@ -49,7 +49,11 @@ rule compare_arms:
         grid=json.dumps(GRID),
         baseline=lambda w: EXPERIMENT.comparison.baseline,
         margin=EXPERIMENT.comparison.margin,
-        tunings=lambda w: f"--tunings-dir {shlex.quote(f'{OUT}/tune/best')}" if EXPERIMENT.trials else "",
+        tunings=lambda w: (
+            f"--tunings-dir {shlex.quote(f'{OUT}/tune/best')}"
+            if EXPERIMENT.trials
+            else ""
+        ),
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
     shell:

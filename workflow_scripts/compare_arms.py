@@ -47,6 +47,7 @@ def main() -> None:
     from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
     from peft_tradeoffs.analysis.readable import Beside, write_tables
+    from peft_tradeoffs.inputs.splits import read_groups
     from peft_tradeoffs.runs.tuning import read_found
 
     runs = read_runs(args)
@@ -56,7 +57,9 @@ def main() -> None:
         args.baseline,
         args.margin,
         lambda of, split: read_predictions(
-            run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / PREDICTIONS[split], of
+            run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / PREDICTIONS[split],
+            of,
+            args.data_dir and functools.partial(read_groups, args.data_dir, of["dataset"], split),
         ),
         args.tunings_dir
         and (lambda dataset, model, arm: read_found(args.tunings_dir / dataset / model / f"{arm}.json")),

@@ -37,20 +37,21 @@ from peft_tradeoffs.tasks.task import TASKS
 ALPHA = 1 - LEVEL
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
 COLUMNS = (
-    *ARM, "split", "method", "rank", "pretrained", "baseline", "metric", "positive_class", "margin", "test_rows",
-    "n", "n_paired", "mean", "sd", "seeds_low", "seeds_high", "low", "high",
+    *ARM, "split", "method", "rank", "pretrained", "baseline", "metric", "positive_class", "margin",
+    "test_rows", "test_groups", "n", "n_paired", "mean", "sd", "seeds_low", "seeds_high", "low", "high",
     "difference", "difference_seeds_low", "difference_seeds_high", "difference_low", "difference_high",
     "rate", "missed", "missed_sd", "rates_as_good", "edge", "at_best_low", "at_best_high",
     "p_different", "p_different_holm", "p_equivalent", "p_equivalent_holm", "p_not_worse", "p_not_worse_holm",
     "p_worse", "p_worse_holm", "seeds_needed", "examples_needed", "smallest_difference", "mcnemar",
     "verdict_at_rates", "verdict", "groups", "differs", "left_out", "unstable", "reason",
 )  # fmt: skip
-WHOLE = ("rank", "test_rows", "n", "n_paired", "seeds_needed", "examples_needed")
+WHOLE = ("rank", "test_rows", "test_groups", "n", "n_paired", "seeds_needed", "examples_needed")
 NO_NUMBERS = (
     *ARM, "split", "method", "pretrained", "baseline", "metric", "positive_class", "rate", "rates_as_good", "edge",
     "mcnemar", "verdict_at_rates", "verdict", "groups", "differs", "left_out", "unstable", "reason",
 )  # fmt: skip
 TUNED, SHARED, GIVEN = "tuned", "shared", "given"  # how an arm came by its learning rate
+FEWEST_GROUPS = 10  # of test rows, that an interval is had of
 FEWEST_OF_CLASS = 10  # test examples; with fewer an interval of an arm alone covers 86 to 87 % in simulation
 UNDEFINED = "undefined"  # the metric of a run that was completed
 PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split
@@ -63,12 +64,18 @@ class Predicted:
     rows: np.ndarray  # [n] rows in the source
     labels: np.ndarray  # [n]
     right: np.ndarray | None  # [n] bool; None where no answer is right or wrong
-    contributions: np.ndarray  # [n] jackknife pseudo-values of the metric
-    rarest: int  # examples of the rarest class that occurs; of numbers all
+    contributions: np.ndarray  # [n] jackknife pseudo-values of the metric, of groups where rows are in such
+    rarest: int  # examples, or groups, of the rarest class that occurs; of numbers all
+    grouped: bool = False  # whether what is counted are groups
 
 
-def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
+Groups = Callable[[np.ndarray], np.ndarray | None]  # of rows [n] in the source: [n] from 0, None where there are none
+
+
+def read_predictions(path: Path, run: dict[str, Any], groups: Groups | None = None) -> Predicted:
     """Read a completed run's predictions on a split, of which `run` has task, metric, metric_value and test_rows.
+
+    `groups` gives those of the rows: what is counted are groups then.
 
     Raises InputError if they are missing, not as the run published them, broken, not finite, not what the logits say or
     do not give its metric.
@@ -85,9 +92,17 @@ def read_predictions(path: Path, run: dict[str, Any]) -> Predicted:
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"
         raise InputError(f"{path}: its {metric.name} is {found:.6f}, but {of_summary}; {REMEDY}")
+    of_row = groups(scored.rows) if groups else None
     right = task.right(scored)
-    rarest = len(scored.rows) if right is None else int(np.unique(scored.target, return_counts=True)[1].min())
-    return Predicted(scored.rows, scored.target, right, metric.contributions(scored), rarest)
+    parts = metric.contributions(scored, of_row)
+    if right is None:
+        rarest = len(parts)
+    else:
+        of_class = (scored.target == label for label in np.unique(scored.target))
+        rarest = min(int(own.sum()) if of_row is None else len(np.unique(of_row[own])) for own in of_class)
+    return Predicted(
+        scored.rows, scored.target, None if of_row is not None else right, parts, rarest, of_row is not None
+    )
 
 
 Tunings = Callable[[str, str, str], dict[str, Any]]  # of a data set, a model and an arm what tune.py wrote
@@ -103,8 +118,9 @@ def comparison_frame(
     """One row per (data set, model, split, arm), arms in the order of `runs`; none where weights are random.
 
     Columns as in COLUMNS. A split is test, or heldout where a run of the data set and model has it; test_rows are its
-    examples. `baseline` is an arm, `margin` in the metric's unit, `predictions` gives those of a run (as
-    `read_predictions` takes it) on a split. In the metric's unit too:
+    examples, test_groups their groups where the data set has such: groups are counted then wherever examples are, and
+    examples_needed is of groups. `baseline` is an arm, `margin` in the metric's unit, `predictions` gives those of a
+    run (as `read_predictions` takes it) on a split. In the metric's unit too:
     mean and sd over the n completed runs that have a metric; low and high, its 95 % interval over other seeds and other
     test examples, seeds_low and seeds_high over other seeds alone; difference (the arm's less the baseline's) over the
     n_paired seeds that both have, its intervals likewise, none of them corrected for the number of arms.
@@ -297,13 +313,19 @@ def _alone(runs: Runs, metric: str) -> dict[str, Any]:
     if not runs:
         return {"n": 0, "reason": "none of its runs has a metric"}
     values = np.array([value for value, _ in runs.values()])
-    found = {"n": len(runs), "test_rows": len(next(iter(runs.values()))[1].rows), "mean": float(values.mean())}
+    first = next(iter(runs.values()))[1]
+    found = {"n": len(runs), "test_rows": len(first.rows), "mean": float(values.mean())}
+    if first.grouped:
+        found["test_groups"] = len(first.contributions)
     seeds = over_seeds(values)
     if seeds is not None:
         found |= {"sd": float(values.std(ddof=1)), **_bounds("seeds", seeds)}
-    rarest = next(iter(runs.values()))[1].rarest
+    if (why := _too_few_groups(first)) is not None:
+        return {**found, "reason": why}
+    rarest = first.rarest
     if not METRICS[metric].share and rarest < FEWEST_OF_CLASS:
-        few = f"{rarest} test {plural('example', rarest)} of the rarest class"
+        what = "group" if first.grouped else "example"
+        few = f"{rarest} test {plural(what, rarest)} of the rarest class"
         return {**found, "reason": f"{few}, where {FEWEST_OF_CLASS} or more are needed"}
     both = over_seeds_and_examples(_stacked(runs))
     if both is None:
@@ -316,6 +338,14 @@ def _shared(runs: Runs, others: Runs) -> list[int]:
     return [seed for seed in runs if seed in others]
 
 
+def _too_few_groups(of_run: Predicted) -> str | None:
+    """Why nothing is said of so few groups of examples; None where there are enough, or no groups."""
+    groups = len(of_run.contributions)
+    if not of_run.grouped or groups >= FEWEST_GROUPS:
+        return None
+    return f"{groups} {plural('group', groups)} of test rows, where {FEWEST_GROUPS} or more are needed"
+
+
 def _floor(found: Crossed, metric: str, rarest: int) -> int | None:
     """Examples of which none was seen that differs: of a share all, else those of the rarest class if all are alike."""
     if METRICS[metric].share:
@@ -326,14 +356,14 @@ def _floor(found: Crossed, metric: str, rarest: int) -> int | None:
 def _difference(runs: Runs, others: Runs, metric: str) -> Crossed | None:
     """An arm's metric less another one's, over the seeds that both have; None where these do not suffice."""
     pairs = [(runs[seed], others[seed]) for seed in _shared(runs, others)]
-    if len(pairs) < FEWEST_SEEDS:
+    if len(pairs) < FEWEST_SEEDS or _too_few_groups(pairs[0][0][1]) is not None:
         return None
     values = np.array([one - other for (one, _), (other, _) in pairs])
     with np.errstate(invalid="ignore"):  # infinity less infinity, of a metric that one example decides
         parts = np.stack([one.contributions - other.contributions for (_, one), (_, other) in pairs])
         steps = [np.abs(of_run.contributions - value).max() for pair in pairs for value, of_run in pair]
-    share = METRICS[metric].share
-    found = over_seeds_and_examples(parts, 1.0 if share else float(max(steps)))
+    share, grouped = METRICS[metric].share, pairs[0][0][1].grouped
+    found = over_seeds_and_examples(parts, 1.0 if share and not grouped else float(max(steps)))
     if found is None:
         return None
     rarest = pairs[0][0][1].rarest
@@ -386,7 +416,8 @@ def _against(runs: Runs, baseline: Runs, metric: str) -> tuple[dict[str, Any], C
         found |= _bounds("difference_seeds", seeds)
     both = _difference(runs, baseline, metric)
     if both is None:
-        return {**found, "reason": _why_none(len(shared))}, None
+        why = _too_few_groups(pairs[0][0]) if len(shared) >= FEWEST_SEEDS else None
+        return {**found, "reason": why or _why_none(len(shared))}, None
     return {**found, **_bounds("difference", both)}, both
 
 

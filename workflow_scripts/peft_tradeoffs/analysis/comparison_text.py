@@ -143,7 +143,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
         )
         lines.append(f"Runs without one are left out: {', '.join(ways)}.")
     if rows["low"].notna().any():
-        lines.append("In brackets: 95 % intervals that count both other seeds and other test examples.")
+        lines += _brackets(rows)
     if len(rows) > 1:
         lines.append(f"Differences are to {name}, over the same seeds and examples.")
         lines += rate_notes(rows, name)
@@ -159,7 +159,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
         if rows["smallest_difference"].notna().any():
             size = number(rows["smallest_difference"].max() * scale, metric.decimals - 1)
             lines.append(
-                f"With these seeds and {rows['test_rows'].max():,.0f} examples a true difference of {size} "
+                f"With these seeds and {_counted(rows)} a true difference of {size} "
                 f"{unit} is found with a probability of 80 %, in the arm where that is largest and at the "
                 "strictest level of that correction."
             )
@@ -187,6 +187,25 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
+FEW_GROUPS = 30
+
+
+def _brackets(rows: pd.DataFrame) -> list[str]:
+    """What the intervals in brackets are over."""
+    groups, examples = rows["test_groups"].max(), rows["test_rows"].max()
+    others = "test examples" if pd.isna(groups) else f"groups of test rows ({groups:,} of {examples:,})"
+    lines = [f"In brackets: 95 % intervals that count both other seeds and other {others}."]
+    if not pd.isna(groups) and groups < FEW_GROUPS:
+        lines.append(f"{groups} groups are few: with fewer than {FEW_GROUPS} intervals may be too narrow.")
+    return lines
+
+
+def _counted(rows: pd.DataFrame) -> str:
+    """What the intervals are over: "872 examples", or "120 groups of rows"."""
+    groups = rows["test_groups"].max()
+    return f"{rows['test_rows'].max():,.0f} examples" if pd.isna(groups) else f"{groups:,.0f} groups of rows"
+
+
 def _bounded(rows: pd.DataFrame, baseline: str) -> list[str]:
     """What it means where the number of examples alone makes an interval as wide as it is: one sentence per kind."""
     metric = metric_called(rows["metric"].iloc[0])
@@ -198,13 +217,14 @@ def _bounded(rows: pd.DataFrame, baseline: str) -> list[str]:
         ("low", "high", "hardly an answer is wrong (or hardly one right)", f"the {metric_words(rows.iloc[0])}"),
     ):
         known = rows.dropna(subset=low)
-        least = metric.floor(known["test_rows"].astype(float), LEVEL)
+        counted = known["test_groups"].fillna(known["test_rows"])
+        least = metric.floor(counted.astype(float), LEVEL)
         own = known[np.isclose(known[high] - known[low], 2 * least, rtol=1e-6)]
         if len(own):
             half = number(metric.scale * least[own.index[0]], metric.decimals - 1)
             lines.append(
                 f"{', '.join(map(label, records(own)))}: {what}, and the interval of {of}, ± "
-                f"{half} {metric.apart}, is what {own['test_rows'].iloc[0]:,.0f} examples "
+                f"{half} {metric.apart}, is what {_counted(own)} "
                 "leave possible where none shows it (Clopper and Pearson); only more examples narrow it."
             )
     return lines

@@ -120,6 +120,15 @@ CHUNK = 4096  # rows encoded at once
 OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
 
 
+DEV_GROUPS = "test_groups"
+
+
+def read_dev_groups(path: Path) -> np.ndarray | None:
+    """The groups of a dev split's rows, [n] from 0, of tokens that `carve_dev` wrote; None where there are none."""
+    with np.load(path) as arrays:
+        return np.asarray(arrays[DEV_GROUPS]) if DEV_GROUPS in arrays else None
+
+
 def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None:
     """Write the tokens of a fetched data set by the tokenizer of the fetched model to `output`, .json beside it.
 
@@ -183,7 +192,8 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
 def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: Path | None = None) -> None:
     """Write tokens as `tokenize` does, but of train alone: `train` is what is left of it, `test` the dev split.
 
-    data_dir: the folder of the fetched data set, whose groups stay whole if it has any. Raises InputError as
+    data_dir: the folder of the fetched data set, whose groups stay whole if it has any; those of the dev rows are
+    written too (DEV_GROUPS, int64 [n] from 0). Raises InputError as
     `read_groups` and `carve` do.
     """
     from peft_tradeoffs.inputs.splits import read_groups  # with pyarrow, which training does without
@@ -197,6 +207,9 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: 
     for name, split in (("train", train), ("test", dev)):
         fields = {key: getattr(split, key) for key in ("input_ids", "token_type_ids", "offsets", "labels", "rows")}
         arrays |= {f"{name}_{key}": value for key, value in fields.items() if value is not None}
+    if groups is not None:
+        of_row = dict(zip(whole.rows.tolist(), groups.tolist(), strict=True))
+        arrays[DEV_GROUPS] = np.unique([of_row[row] for row in dev.rows.tolist()], return_inverse=True)[1]
     _write(output, arrays)
     write_json(
         output.with_suffix(".json"),

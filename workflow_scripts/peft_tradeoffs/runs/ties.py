@@ -37,15 +37,16 @@ NO_ALLOWANCE = Allowance()
 def gap(values: Sequence[tuple[float, float]], parts: Sequence[tuple[np.ndarray, np.ndarray]], share: bool) -> Gap:
     """The gap between the chosen rate and another one, trial by trial.
 
-    `values` are the metric of both in each trial, `parts` what each dev row adds to it ([n], jackknife pseudo-values,
-    of a `share` 1 where the row is right). The variance is that of the paired differences with a row of + step and one
-    of - step more, step being what one row can change (1 of a share), so that equal predictions are no certainty
-    (Agresti and Min, Statistics in Medicine 24, 2005). Infinite where some part is not finite.
+    `values` are the metric of both in each trial, `parts` what each dev row, or group of rows, adds to it ([n],
+    jackknife pseudo-values, of a `share` 1 where the row is right). The variance is that of the paired differences with
+    a row of + step and one of - step more, step being what one row can change (1 of a share, or more), so that equal
+    predictions are no certainty (Agresti and Min, Statistics in Medicine 24, 2005). Infinite where some part is not
+    finite.
     """
     variances = []
     for (chosen, other), (value, of_other) in zip(parts, values, strict=True):
         difference, rows = chosen - other, len(chosen) + 2
-        step = 1.0 if share else max(np.abs(chosen - value).max(), np.abs(other - of_other).max())
+        step = max(np.abs(chosen - value).max(), np.abs(other - of_other).max(), 1.0 if share else 0.0)
         squares = ((difference**2).sum() + 2 * step**2) / rows
         variances.append((squares - (difference.sum() / rows) ** 2) / rows)
     mean = float(np.mean([chosen - other for chosen, other in values]))

@@ -97,17 +97,33 @@ class Metric:
             return self.recorded(scored)
         return self.value(self.sums(scored) if self.sums else self.statistic(scored).sum(axis=0, dtype=float))
 
-    def contributions(self, scored: Answered) -> np.ndarray:
+    def contributions(self, scored: Answered, groups: np.ndarray | None = None) -> np.ndarray:
         """Tukey's jackknife pseudo-values [n]: n times the metric, less n - 1 times it without that example.
 
         Of a share they are 1 where the example is right and 0 elsewhere; their mean is the metric but for a bias of
-        order 1/n. (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 3.)
+        order 1/n. (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 3.) Of examples in
+        `groups` ([n] int, from 0) those of the groups [g], each of which is left out whole.
         """
+        if groups is not None:
+            return self._of_groups(scored, groups)
         if self.share:
             return self.statistic(scored)[:, 0].astype(float)
         count = len(scored.target)
         whole, without = self.left_out(scored) if self.left_out else self._without(scored)
         return count * whole - (count - 1) * without
+
+    def _of_groups(self, scored: Answered, groups: np.ndarray) -> np.ndarray:
+        count = int(groups.max()) + 1
+        if self.left_out:  # a metric of ranks is not one of sums
+            kept = (groups != group for group in range(count))
+            rest = (Answers(scored.target[own], scored.prediction[own], scored.classes) for own in kept)
+            without = np.array([_or_nan(self.of(one)) for one in rest])
+        else:
+            statistic = self.statistic(scored).astype(float)
+            sums = np.zeros((count, statistic.shape[1]))
+            np.add.at(sums, groups, statistic)
+            without = np.array([_or_nan(self.value(sums.sum(axis=0) - own)) for own in sums])
+        return count * _or_nan(self.of(scored)) - (count - 1) * without
 
     def _without(self, scored: Answered) -> tuple[float, np.ndarray]:
         statistic = self.statistic(scored)

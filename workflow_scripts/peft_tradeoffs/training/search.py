@@ -14,6 +14,7 @@ from peft_tradeoffs.core import code, files, seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.core.quantities import CAP, LARGEST, ROWS
+from peft_tradeoffs.inputs.tokens import read_dev_groups
 from peft_tradeoffs.runs import ties
 from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.runs.tuning import Trial, best_trial, beyond, chosen, eligible
@@ -116,7 +117,7 @@ class _Tried:
 
     def __init__(self, job: Job, settings: dict[str, Any], grid: Grid) -> None:
         self._metric, self._task = METRICS[settings["metric"]], TASKS[job.tokens["task"]]
-        self._settings, self._grid = settings, grid
+        self._settings, self._grid, self._tokens = settings, grid, job.tokens_path
         self._read: dict[Path, np.ndarray] = {}
 
     def gaps(self, best: Trial, trials: list[Trial], retries: list[Trial]) -> dict[float, ties.Gap]:
@@ -154,7 +155,8 @@ class _Tried:
             table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
             with path.open(encoding="utf-8") as file:
                 columns = dict(zip(file.readline().strip().split(","), table.T, strict=True))
-            self._read[folder] = self._metric.contributions(self._task.read(path, columns, len(table)))
+            groups = read_dev_groups(grid.again[number - 1] if number else self._tokens)
+            self._read[folder] = self._metric.contributions(self._task.read(path, columns, len(table)), groups)
         return self._read[folder]
 
 
