@@ -8,6 +8,7 @@ localrules:
 rule make_figures:
     input:
         runs=f"{OUT}/tables/runs.csv",
+        comparison=f"{OUT}/tables/comparison.csv",
         tuning=tuning_csv(),
         noise=noise_table(),
     output:
@@ -25,4 +26,4 @@ rule make_figures:
     shell:
         "python {params.script:q} --runs {input.runs:q} --runs-dir {params.runs:q}"
         " --dataset {wildcards.dataset:q} --model {wildcards.model:q}"
-        " --tuning {input.tuning:q} {params.noise} --output-dir {params.folder:q} 2> {log:q}"
+        " --comparison {input.comparison:q} --tuning {input.tuning:q} {params.noise} --output-dir {params.folder:q} 2> {log:q}"

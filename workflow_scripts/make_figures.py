@@ -27,6 +27,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--tuning", type=Path, nargs="?", metavar="CSV", help="tuning.csv of make_tuning.py, where rates were tuned"
     )
+    parser.add_argument(
+        "--comparison", type=Path, metavar="CSV", help="comparison.csv of compare_arms.py, for the metric's intervals"
+    )
     add_noise(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the figures go to")
     return parser.parse_args()
@@ -37,9 +40,10 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs.report import style
     from peft_tradeoffs.report.figures import FIGURES, TUNING_FIGURES, drawings, sweeps
-    from peft_tradeoffs.report.sweep import load
+    from peft_tradeoffs.report.sweep import Tables, load
 
-    grid = load(args.runs, args.runs_dir, args.dataset, args.model, args.tuning, args.noise)
+    files = Tables(args.runs, args.tuning, args.noise, args.comparison)
+    grid = load(files, args.runs_dir, args.dataset, args.model)
     figures = drawings(FIGURES) | sweeps(grid) | drawings(TUNING_FIGURES if args.tuning else {})
     for name, draw in figures.items():
         style.save(draw(grid), args.output_dir, name)

@@ -610,9 +610,9 @@ def test_without_strict_every_table_and_figure_says_what_differs(tmp_path):
     for name in ("runs", "memory", "cost"):
         assert f"LoRA r4, LoRA r16 differ {lora}." in (tmp_path / f"tables/{name}.md").read_text()
 
-    from peft_tradeoffs.report.sweep import load
+    from peft_tradeoffs.report.sweep import Tables, load
 
-    figures = load(tmp_path / "tables/runs.csv", folder, "sst2", "distilbert")
+    figures = load(Tables(tmp_path / "tables/runs.csv"), folder, "sst2", "distilbert")
     for name, draw in drawings().items():
         notes = draw(figures).get_supxlabel().replace("\n", " ")
         assert f"LoRA r4, LoRA r16 differ {lora}." in notes, name

@@ -5,7 +5,7 @@ from pathlib import Path
 import synthetic
 from matplotlib.text import Text
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.report.sweep import Sweep, load
+from peft_tradeoffs.report.sweep import Sweep, Tables, load
 
 EIGHT = ["full", "lora", "qlora", "dora", "rslora", "vera", "oft", "loha", "hra"]
 GRIDS = {
@@ -26,7 +26,7 @@ def prepare(folder: Path, summaries: list[dict]) -> tuple[Path, Path]:
 def sweep_of(folder: Path, summaries: list[dict]) -> Sweep:
     """The sweep of these runs, which are written first."""
     runs, runs_dir = prepare(folder, summaries)
-    return load(runs, runs_dir, summaries[0]["dataset"], summaries[0]["model"])
+    return load(Tables(runs), runs_dir, summaries[0]["dataset"], summaries[0]["model"])
 
 
 def texts(figure) -> list[str]:

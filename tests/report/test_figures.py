@@ -24,7 +24,7 @@ from peft_tradeoffs.report.bars import choose
 from peft_tradeoffs.report.figures import TUNING_FIGURES, drawings, sweeps
 from peft_tradeoffs.report.scatter import pareto
 from peft_tradeoffs.report.style import compact, message
-from peft_tradeoffs.report.sweep import PALETTE, Sweep, colours, load, method_styles
+from peft_tradeoffs.report.sweep import PALETTE, Sweep, Tables, colours, load, method_styles
 from scipy import stats
 from synthetic_sweeps import EIGHT, GRIDS, prepare, sweep_of, texts
 
@@ -326,7 +326,7 @@ def test_a_mean_curve_ends_where_a_seed_stopped_early(tmp_path):
     path = runs_dir / "lora-r4" / "seed1" / "metrics.csv"
     pd.read_csv(path).query("epoch < 3").to_csv(path, index=False)
     synthetic.seal(path.parent)
-    axes = FIGURES["learning_curves"](load(runs, runs_dir, "sst2", "distilbert")).axes[0]
+    axes = FIGURES["learning_curves"](load(Tables(runs), runs_dir, "sst2", "distilbert")).axes[0]
     assert list(means_by_arm(axes)["LoRA r4"].get_xdata()) == [1, 2]
 
 
@@ -354,12 +354,12 @@ def test_counts_in_short(value, text):
 def test_bad_input_is_named(tmp_path):
     runs, runs_dir = prepare(tmp_path, [synthetic.summary("full", None, 0)])
     with pytest.raises(InputError, match=r"no run of sst2/other; it has sst2/distilbert"):
-        load(runs, runs_dir, "sst2", "other")
+        load(Tables(runs), runs_dir, "sst2", "other")
     (runs_dir / "full" / "seed0" / "metrics.csv").unlink()
     with pytest.raises(InputError, match=r"metrics\.csv: missing, though"):
-        load(runs, runs_dir, "sst2", "distilbert")
+        load(Tables(runs), runs_dir, "sst2", "distilbert")
     with pytest.raises(InputError, match="no such file; make it again with make_tables"):
-        load(tmp_path / "none.csv", runs_dir, "sst2", "distilbert")
+        load(Tables(tmp_path / "none.csv"), runs_dir, "sst2", "distilbert")
 
 
 def test_every_seed_has_its_point_and_every_mean_its_interval(tmp_path):

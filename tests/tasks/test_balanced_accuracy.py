@@ -18,7 +18,7 @@ from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.layout import SCHEMAS
 from peft_tradeoffs.report import export
 from peft_tradeoffs.report.page_data import pair_data
-from peft_tradeoffs.report.sweep import load
+from peft_tradeoffs.report.sweep import Tables, load
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.metrics import METRICS, Answers
 from synthetic_predictions import compared
@@ -121,7 +121,7 @@ def test_the_comparison_has_its_intervals(study):
 def test_the_page_draws_it(study):
     folder, summaries, frame, _ = study
     tables.runs_frame(summaries).to_csv(folder / "runs.csv", index=False)
-    sweep = load(folder / "runs.csv", folder / "runs/sst2/distilbert", "sst2", "distilbert")
+    sweep = load(Tables(folder / "runs.csv"), folder / "runs/sst2/distilbert", "sst2", "distilbert")
     nothing = pd.DataFrame(columns=["dataset", "model", "arm", "cheapest", "kind"])
     page = pair_data(sweep, frame, nothing, nothing, [])
     about = {

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.finished import REMEDY, verified
-from peft_tradeoffs.analysis.stats import incomparable, interval, seed_values
+from peft_tradeoffs.analysis.stats import incomparable, seed_values
 from peft_tradeoffs.analysis.tables import COMPLETED, QUALITY, SPLIT, memory_key
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label, records
@@ -144,7 +144,7 @@ def draw_rows(axes: Axes, sweep: Sweep, runs: pd.DataFrame, key: str) -> None:
         else:
             if row["n_failed"] and "(n = " not in text:
                 text += f" (n = {row['n']})"
-            rows.add(y, row["method"], values, interval(own, key, sweep.noise, scale))
+            rows.add(y, row["method"], values, sweep.interval(own, key, scale))
         axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
     rows.draw(axes, bars=key != "metric_value")
     name_rows(axes, labels)
@@ -488,7 +488,7 @@ def draw_panel(axes: Axes, sweep: Sweep, arms: pd.DataFrame, runs: pd.DataFrame,
         if setting:
             axes.scatter(mean, y, s=16, color=sweep.styles[row["method"]].colour, linewidth=0, zorder=3)
         else:
-            rows.add(y, row["method"], values, interval(own, key, sweep.noise, scale))
+            rows.add(y, row["method"], values, sweep.interval(own, key, scale))
         text = compact(mean) if setting else readable.number(mean)
         axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
     rows.draw(axes, bars)

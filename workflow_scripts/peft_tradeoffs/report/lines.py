@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.stats import incomparable, interval, seed_values
+from peft_tradeoffs.analysis.stats import incomparable, seed_values
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
 from peft_tradeoffs.analysis.tuning_table import outcome, ruined
 from peft_tradeoffs.core.text import FULL, arm_label, groups_of, method_label, records
@@ -420,7 +420,7 @@ def draw_rankless(axes: Axes, sweep: Sweep, row: dict[str, Any], key: str, scale
     values = seed_values(own, key, scale)
     if len(values):
         axes.axhline(values.mean(), color=colour, linewidth=1.1, linestyle="--", zorder=2)
-    if ends := interval(own, key, sweep.noise, scale):
+    if ends := sweep.interval(own, key, scale):
         axes.axhspan(*ends, color=colour, alpha=0.1, linewidth=0, zorder=1)
 
 
@@ -442,7 +442,7 @@ def draw_methods(axes: Axes, sweep: Sweep, key: str, scale: float, gap: float) -
                 values = seed_values(own, key, scale)
                 means.append(place | {"y": values.mean() if len(values) else math.nan})
                 seeds += [place | {"y": value} for value in values if len(values) > 1]
-                bar = interval(own, key, sweep.noise, scale)
+                bar = sweep.interval(own, key, scale)
                 ends.setdefault(method, []).extend(place | {"y": end} for end in bar or ())
             else:  # a setting, the same for every seed
                 value = pd.to_numeric(row[key], errors="coerce")

@@ -23,7 +23,7 @@ from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, run_folder
 from peft_tradeoffs.core.text import and_list, method_label, plural, records
 from peft_tradeoffs.report.page_data import AXES, LABEL, imported_data, method_data, pair_data
-from peft_tradeoffs.report.sweep import colours, load
+from peft_tradeoffs.report.sweep import Tables, colours, load
 from peft_tradeoffs.tasks.recorded import QUANTITIES
 
 FOLDER = REPOSITORY / "report" / "page"
@@ -146,6 +146,7 @@ def _text(value: Any, key: str) -> str | None:
 
 
 TITLES = {name: title for name, (title, _) in TABLES.items()}
+OF_SWEEP = ("tuning", "noise", "comparison")
 VERDICT = "recommendation"
 MADE_AGAIN = "delete it, and Snakemake makes it again"
 # Columns of a table that the page reads itself, and those of them that hold numbers.
@@ -176,7 +177,7 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None)
         _frame(files, name) for name in ("comparison", "attribution", VERDICT, "imported")
     )
     sweeps = [
-        load(files["runs"], runs_dir / dataset / model, dataset, model, files.get("tuning"), files.get("noise"))
+        load(Tables(files["runs"], *map(files.get, OF_SWEEP)), runs_dir / dataset / model, dataset, model)
         for dataset, model in pairs
     ]
     styles, warnings = sweeps[0].styles, warnings_by_pair(runs, runs_dir, data_dir)

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis import readable, tables
@@ -11,7 +10,7 @@ from peft_tradeoffs.analysis.attribution import NAMES
 from peft_tradeoffs.analysis.comparison import GIVEN
 from peft_tradeoffs.analysis.comparison_text import AT_BEST, at_best_words, with_interval
 from peft_tradeoffs.analysis.readable import NULL
-from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval, interval_notes
+from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval_notes
 from peft_tradeoffs.analysis.tables import OF_SPLIT, SPLIT
 from peft_tradeoffs.analysis.tuning_table import ruined
 from peft_tradeoffs.core.quantities import LOW, Quantity
@@ -133,7 +132,7 @@ def pair_data(
         "notes": readable.costs_notes(arms),
         "axes": axes,
         "absent": _absent(runs, {axis["key"] for axis in axes}),
-        "arms": _arms(sweep, runs, arms, own, axes),
+        "arms": _arms(sweep, runs, arms, axes),
         "runs": _runs(sweep, runs, axes),
         "intervals": _interval_notes(sweep, axes),
         "curves": _curves(sweep),
@@ -186,19 +185,7 @@ def _mean(arms: pd.DataFrame, key: str) -> pd.Series:
     return pd.to_numeric(arms[f"{key}_mean" if f"{key}_mean" in arms else key], errors="coerce")
 
 
-def _metric_interval(row: dict[str, Any], split: str, comparison: pd.DataFrame) -> tuple[float, float] | None:
-    """Bounds of a mean metric, as the comparison has them: other seeds and other examples."""
-    found = comparison[(comparison["split"] == split) & (comparison["arm"] == row["arm"])]
-    if found.empty or pd.isna(found["low"].iloc[0]):
-        return None
-    low, high = (found[bound].iloc[0] for bound in ("low", "high"))
-    return tuple(np.clip((low, high), *metric_called(row["metric"]).bounds))
-
-
-def _arms(
-    sweep: Sweep, runs: pd.DataFrame, arms: pd.DataFrame, comparison: pd.DataFrame, axes: list[dict]
-) -> list[dict[str, Any]]:
-    splits = {keys[0]: split for split, keys in OF_SPLIT.items()}
+def _arms(sweep: Sweep, runs: pd.DataFrame, arms: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
     found = []
     for position, row in enumerate(records(arms)):
         own = runs[runs["arm"] == row["arm"]]
@@ -208,10 +195,7 @@ def _arms(
             if pd.isna(mean):
                 continue
             scale = _scale(sweep, key)
-            if key in splits:
-                ends = _metric_interval(row, splits[key], comparison)
-            else:
-                ends = interval(own, key, sweep.noise) if key in own else None
+            ends = sweep.interval(own, key) if key in own else None
             low, high = ends or (math.nan, math.nan)
             values[key] = {
                 "mean": number(mean * scale),

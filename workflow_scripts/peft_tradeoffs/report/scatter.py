@@ -17,7 +17,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.stats import interval
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
 from peft_tradeoffs.core.text import arm_label, method_label, records
 from peft_tradeoffs.report import style
@@ -219,9 +218,9 @@ def draw_scatter(axes: Axes, sweep: Sweep, panel: Panel, arms: pd.DataFrame) -> 
         colour = sweep.styles[row["method"]].colour
         cross: dict[str, Any] = {"color": colour, "alpha": 0.5, "linewidth": 0.8, "zorder": 2}
         own = panel.runs[panel.runs["arm"] == row["arm"]]
-        if f"{panel.x}_mean" in row and (bar := interval(own, panel.x, sweep.noise)):
+        if f"{panel.x}_mean" in row and (bar := sweep.interval(own, panel.x)):
             axes.plot(bar, [up] * 2, **cross)
-        if bar := interval(own, "metric_value", sweep.noise, sweep.scale):
+        if bar := sweep.interval(own, "metric_value", sweep.scale):
             axes.plot([across] * 2, bar, **cross)
         done = own[(own["status"] == COMPLETED) & ~own["mixed_gpus"].eq(True)].dropna(subset=[panel.x, "metric_value"])
         values = zip(done[panel.x].astype(float), done["metric_value"].astype(float) * sweep.scale, strict=True)

@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from matplotlib.transforms import ScaledTranslation
 
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.stats import interval, interval_notes, seed_values
+from peft_tradeoffs.analysis.stats import seed_values
 from peft_tradeoffs.core.files import atomic
 from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.report.sweep import Sweep, reason
@@ -306,7 +306,7 @@ def absent(sweep: Sweep, shown: pd.Series, *keys: str) -> list[str]:
 
 def interval_note(sweep: Sweep, *keys: str) -> str:
     """What the intervals of a figure of these measurements are."""
-    return " ".join(interval_notes(sweep.runs, sweep.noise, list(keys)))
+    return " ".join(sweep.interval_notes(list(keys)))
 
 
 def draw_reason(axes: Axes, why: str) -> None:
@@ -346,7 +346,7 @@ def metric_limits(sweep: Sweep) -> tuple[float, float]:
     ends: list[float] = []
     for _, own in sweep.runs.groupby("arm"):
         ends += seed_values(own, "metric_value", sweep.scale).tolist()
-        ends += interval(own, "metric_value", sweep.noise, sweep.scale) or ()
+        ends += sweep.interval(own, "metric_value", sweep.scale) or ()
     low, high = spread(pd.Series(ends), 0.02 * sweep.scale)
     furthest = 1.03 * max(map(abs, metric_called(sweep.metric).bounds))
     return max(low, -furthest * sweep.scale), min(high, furthest * sweep.scale)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis import readable, tables
+from peft_tradeoffs.analysis import readable, stats, tables
+from peft_tradeoffs.analysis.comparison import read_comparison
 from peft_tradeoffs.analysis.finished import verified
 from peft_tradeoffs.analysis.stats import read_noise
-from peft_tradeoffs.analysis.tables import COMPLETED
+from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT
 from peft_tradeoffs.analysis.tuning_table import read_tuning
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import FULL, method_order, plural, records
@@ -88,6 +90,7 @@ class Sweep:
     tuning: pd.DataFrame  # rows of tuning.csv; none where nothing was tuned
     styles: dict[str, MethodStyle]  # of every method in runs.csv
     noise: pd.DataFrame | None = None  # the noise table, if there is one
+    comparison: pd.DataFrame | None = None  # rows of comparison.csv, if there is one
 
     @functools.cached_property
     def arms(self) -> pd.DataFrame:
@@ -114,32 +117,60 @@ class Sweep:
         """The metric as `tasks.metrics` takes it."""
         return metric_of(self.runs) | {"metric": self.metric}
 
+    def interval(self, runs: pd.DataFrame, key: str, scale: float = 1.0) -> tuple[float, float] | None:
+        """The 95 % interval of the mean of an arm's `runs`: of a metric the comparison's, else as `stats.interval`."""
+        split = next((split for split, (metric, _) in OF_SPLIT.items() if metric == key), None)
+        if split is None or self.comparison is None:
+            return stats.interval(runs, key, self.noise, scale)
+        own = self.comparison[(self.comparison["split"] == split) & self.comparison["arm"].isin(runs["arm"])]
+        if own.empty or pd.isna(own["low"].iloc[0]):
+            return None
+        low, high = np.clip(own[["low", "high"]].iloc[0].astype(float), *metric_called(self.metric).bounds)
+        return float(low) * scale, float(high) * scale
 
-def load(
-    runs_csv: Path,
-    runs_dir: Path,
-    dataset: str,
-    model: str,
-    tuning_csv: Path | None = None,
-    noise_csv: Path | None = None,
-) -> Sweep:
-    """Read the runs of one data set and model, their metrics.csv files and the trials of their tuning.
+    def interval_notes(self, keys: Iterable[str]) -> list[str]:
+        """What the intervals of these measurements are, and which have none for what reason."""
+        metrics = [key for key, _ in OF_SPLIT.values() if key in keys and self.comparison is not None]
+        notes = stats.interval_notes(self.runs, self.noise, [key for key in keys if key not in metrics])
+        arms = [own for _, own in self.runs.groupby("arm")]
+        if any(self.interval(own, key) for own in arms for key in metrics):
+            over = "Whiskers of metrics: 95 % interval over other seeds and other test examples, as in the comparison."
+            notes = [over, *(note.replace("Whiskers:", "Other whiskers:") for note in notes)]
+        return notes
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables that a sweep is read from."""
+
+    runs: Path
+    tuning: Path | None = None
+    noise: Path | None = None
+    comparison: Path | None = None
+
+
+def load(files: Tables, runs_dir: Path, dataset: str, model: str) -> Sweep:
+    """Read the runs of one data set and model, their metrics.csv files, and the tables beside them.
 
     Raises InputError if runs.csv has no such runs or the metrics.csv of a completed run is missing or damaged.
     """
-    every = tables.read_runs(runs_csv)
+    every = tables.read_runs(files.runs)
     runs = every[(every["dataset"] == dataset) & (every["model"] == model)].reset_index(drop=True)
     if runs.empty:
         pairs = every[["dataset", "model"]].drop_duplicates().agg("/".join, axis=1)
-        raise InputError(f"{runs_csv}: no run of {dataset}/{model}; it has {', '.join(pairs) or 'no run'}")
+        raise InputError(f"{files.runs}: no run of {dataset}/{model}; it has {', '.join(pairs) or 'no run'}")
     curves = []
     for run in records(runs[runs["status"] == COMPLETED]):
         folder = runs_dir / run["arm"] / f"seed{run['seed']}"
         if verified(folder, "metrics.csv")["fingerprint"] != run["fingerprint"]:
-            raise InputError(f"{runs_csv}: of another run than {folder} has now; make it again with make_tables.py")
+            raise InputError(f"{files.runs}: of another run than {folder} has now; make it again with make_tables.py")
         curves.append(pd.read_csv(folder / "metrics.csv").assign(arm=run["arm"], seed=run["seed"]))
-    trials = read_tuning(tuning_csv) if tuning_csv else pd.DataFrame(columns=["dataset", "model"])
-    own = (trials["dataset"] == dataset) & (trials["model"] == model)
+    trials = read_tuning(files.tuning) if files.tuning else pd.DataFrame(columns=["dataset", "model"])
+    compared = read_comparison(files.comparison) if files.comparison else None
+
+    def own(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[(frame["dataset"] == dataset) & (frame["model"] == model)].reset_index(drop=True)
+
     return Sweep(
         dataset=dataset,
         model=model,
@@ -147,9 +178,10 @@ def load(
         metric=tables.first(runs["metric"]),
         runs=runs,
         curves=pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(),
-        tuning=trials[own].reset_index(drop=True),
+        tuning=own(trials),
         styles=method_styles(every["method"]),
-        noise=read_noise(noise_csv),
+        noise=read_noise(files.noise),
+        comparison=None if compared is None else own(compared),
     )
 
 
