@@ -272,6 +272,63 @@ def test_trials_keep_no_weights_and_never_see_the_test_split(tuned):
     assert rows == {str(row) for row in carved["test"].rows}
 
 
+def test_rates_that_do_as_well_are_tried_again_on_dev_splits_of_their_own(tuned):
+    """1e-9 and 1e-8 leave a model as it was: they are the best rates of neither method, nor is anything tried again."""
+    folder, _ = tuned
+    trials = folder / "results/tune/trials/reviews/tiny"
+    for arm in ("full", "lora-r4"):
+        found = best(folder, arm)
+        assert {one["learning_rate"] for one in found["gaps"]} == {
+            one["learning_rate"] for one in found["trials"] if one["value"] is not None
+        } - {found["learning_rate"]}
+        again = {path.relative_to(trials / arm).as_posix() for path in (trials / arm).glob("retry*/lr*")}
+        rates = {one["learning_rate"] for one in found["retries"]}
+        assert again == {f"retry{number}/lr{rate:g}" for number in (1, 2) for rate in rates}
+        assert not rates or found["learning_rate"] in rates
+    splits = [load_tokens(folder / f"results/tune/tokens/reviews/{name}.npz")[0] for name in ("tiny", "retry1/tiny")]
+    assert set(splits[0]["test"].rows) != set(splits[1]["test"].rows)
+
+
+@pytest.fixture(scope="module")
+def tied(tiny_bert, tmp_path_factory):
+    """A finished benchmark in which rates that learn nothing tie."""
+    folder = tmp_path_factory.mktemp("tied")
+    tiny.write_inputs(folder, tiny_bert, rows=96)
+    settings = tiny.config(folder, seeds=[0, 1, 2], tune={"fraction": 0.25, "epochs": 1})
+    settings["training"]["epochs"] = 1
+    settings["methods"] = {
+        "full": {"learning_rate": [1e-9, 1e-8]},
+        "lora": {"learning_rate": [1e-9, 1e-8], "ranks": [4], "peft": tiny.LORA},
+    }
+    tiny.snakemake(folder, settings)
+    return folder
+
+
+def test_a_tie_is_tried_again_and_told_wherever_the_difference_stands(tied):
+    found = best(tied, "lora-r4")
+    assert found["tied"] and {one["seed"] for one in found["retries"]} == {1001, 1002}
+    assert [one["trials"] for one in found["gaps"]] == [3]
+    trials = tied / "results/tune/trials/reviews/tiny/lora-r4"
+    for number in (1, 2):
+        dev = load_tokens(tied / f"results/tune/tokens/reviews/retry{number}/tiny.npz")[0]["test"]
+        lines = (trials / f"retry{number}/lr1e-09/predictions.csv").read_text().splitlines()[1:]
+        assert {line.split(",")[0] for line in lines} == {str(row) for row in dev.rows}
+    other = f"{found['tied'][0]:g}"
+    text = (tied / "results/tables/comparison.md").read_text()
+    assert (
+        "At the best rate tried" in text and f"LoRA r4: on the dev split {other} did as well as the rate taken" in text
+    )
+    tuning = (tied / "results/tables/tuning.md").read_text()
+    assert (
+        f"LoRA r4: {other} did as well on dev as {found['learning_rate']:g}, which is taken: after 3 trials" in tuning
+    )
+    page = (tied / "results/report.html").read_text()
+    assert "At the best rate tried" in page
+    status = tiny.snakemake(tied, None, "status").stdout
+    assert "learning rate" in status and "4 trials made again" in status
+    assert "nothing to be done" in tiny.snakemake(tied, None, "-n").stdout.lower()
+
+
 def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):
     folder, settings = tuned
     before = tiny.summaries(folder)

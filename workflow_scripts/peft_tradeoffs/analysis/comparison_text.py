@@ -87,12 +87,14 @@ def rate_notes(rows: pd.DataFrame, baseline: str) -> list[str]:
     own = rows[rows["rate"] == TUNED]
     for row in records(own[own["rates_as_good"].fillna("") != ""]):
         scale = metric_called(row["metric"]).scale
-        missed, sd = (number(row[key] * scale, 1) for key in ("missed", "missed_sd"))
         others = and_list(row["rates_as_good"].split("; "))
-        lines.append(
-            f"{label(row)}: on the dev split {others} did as well as the rate taken; at the best rate it may gain "
-            f"{missed} {difference_unit(row)} more (standard deviation {sd})."
+        missed, sd = (round(row[key] * scale, 1) for key in ("missed", "missed_sd"))
+        gain = (
+            f"it may gain {missed:g} {difference_unit(row)} more (standard deviation {sd:g})"
+            if missed
+            else "it gains hardly more"
         )
+        lines.append(f"{label(row)}: on the dev split {others} did as well as the rate taken; at the best rate {gain}.")
     for edge, arms in own.groupby("edge", sort=False):
         names = ", ".join(map(label, records(arms)))
         lines.append(f"{names}: the rate taken is the {edge} that was tried, so a better one may lie beyond.")

@@ -273,12 +273,18 @@ def _tuned_status(
     except InputError as error:
         return "failed", str(error)
     if best is not None and best["rates"] == rates:
-        return "done", f"learning rate {best['learning_rate']:.3g} of {len(best['trials'])} tried"
+        again = f", {len(best['retries'])} trials made again" if best["retries"] else ""
+        return "done", f"learning rate {best['learning_rate']:.3g} of {len(best['trials'])} tried{again}"
     own = [job for job in jobs if job.comment == "rule_tune_wildcards_" + "_".join(names)]
     job = own[-1] if own else None
     trials = output / "tune/trials" / path
     tried = sum((trials / f"lr{rate:g}/summary.json").exists() for rate in rates)
-    counted, folders = f"{tried} of {len(rates)} rates tried", sorted(trials.glob("lr*"))
+    counted = f"{tried} of {len(rates)} rates tried"
+    retries = sorted(trials.glob("retry*/lr*"))
+    if retries:
+        finished = sum((folder / "summary.json").exists() for folder in retries)
+        counted += f", {finished} trials made again"
+    folders = [*sorted(trials.glob("lr*")), *retries]
     for folder in folders:
         live = read_live(folder)
         if live is not None and is_alive(folder, live, job, unfinished):
