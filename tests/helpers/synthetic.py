@@ -277,7 +277,8 @@ def tunings(summaries: list[dict[str, Any]], lost: dict[str, float]) -> list[dic
     return [
         {
             **{key: run[key] for key in ("dataset", "model", "arm", "method", "rank", "pretrained", "metric")},
-            "learning_rate": 2e-4, "tied": [], "earlier": [], "extensions": 0, "seed": 1000, "batch_size": 32,
+            "learning_rate": 2e-4, "tied": [], "gaps": [], "retries": [], "earlier": [], "extensions": 0,
+            "seed": 1000, "batch_size": 32,
             "train_rows": 900, "dev_rows": 100,
             "trials": [
                 {"learning_rate": rate, "value": value, "loss": 0.3, "status": "completed", "steps": 28, "added": False}
