@@ -306,7 +306,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "tuning with a seed of final runs": (
         Plan(both(put("methods.full.learning_rate", [1e-4, 1e-3]), put("tune", {"seed": 1}))),
-        ("config key tune.seed: 1 is one of seeds, whose runs would not be fresh; change it",),
+        ("config key tune.seed: trials have the seeds 1 to 3, and 1 is one of seeds, whose runs would not be fresh",),
     ),
     "a rate of a method that is not tuned": (
         Plan(put("methods.lora.learning_rate", "full")),
@@ -317,12 +317,12 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         ("methods.lora.learning_rate: 'ful' is no number, and there is no method 'ful'; did you mean full?",),
     ),
     "tuning at a rank that is not there": (
-        Plan(both(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"rank": 5}))),
+        Plan(both(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"by": "method", "rank": 5}))),
         ("config key tune.rank: no tuned method has rank 5; name one that is in ranks",),
     ),
     "checks of ranks that are tuned anyway": (
         Plan(both(put("methods.lora.learning_rate", [1e-4, 1e-3]), put("tune", {"by": "arm", "check_ranks": [4]}))),
-        ("config key tune.check_ranks: with tune.by arm every rank is tuned; remove it",),
+        ("config key tune.check_ranks: with tune.by arm every rank is tuned; remove it, or set tune.by: method",),
     ),
     "noise of an arm that is not there": (
         Plan(put("noise", {"arms": ["lora"]})),

@@ -207,8 +207,10 @@ def check_written(experiment: Experiment) -> None:
         _check_groups(output / "data" / dataset)
         _check_rows(output / "data" / dataset, needed=not (finished or all(path.exists() for path in tokens)))
         for model in experiment.models:
-            for folder in (output / "tokens", output / "tune/tokens"):
-                _check_tokens(folder / dataset / f"{model}.npz")
+            tuning = output / "tune/tokens" / dataset
+            again = [tuning / f"retry{number}" for number in range(1, experiment.tune.retry + 1)]
+            for folder in (output / "tokens" / dataset, tuning, *again):
+                _check_tokens(folder / f"{model}.npz")
 
 
 def _check_rows(folder: Path, needed: bool) -> None:
