@@ -77,7 +77,7 @@ DOTTED = re.compile(rf"(?<![\w./-])([a-z_]+)\.(?!(?:{SUFFIXES})\b)([A-Za-z_]\w+)
 # What docstrings and comments name before a dot that is no module: keys of files, a kernel's setting, variables.
 NO_MODULE = {"fs", "versions", "parsed", "package"}
 # Keys of a run's facts, of the configuration and of a checkpoint.
-NOT_OURS = {"gpu.driver_version", "training.precision", "encoder.layer"}
+NOT_OURS = {"gpu.driver_version", "training.precision", "comparison.margin", "encoder.layer"}
 INVENTED = {"a.py", "b.py"}  # files of a test
 
 
