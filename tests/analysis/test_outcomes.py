@@ -112,6 +112,26 @@ def too_few_rows() -> Outcome:
     return runs(PAIR), quality.assign(test_rows=122), {}
 
 
+def seeds_or_rows() -> Outcome:
+    return runs(PAIR), of(compared({"lora-r8": OPEN}), "lora-r8", seeds_needed=9, examples_needed=1265), {}
+
+
+def loses_more_as_it_stands() -> Outcome:
+    return runs(PAIR), compared({"lora-r8": (-0.012, 0.005, 0.9)}), {}
+
+
+def limit_open() -> Outcome:
+    quality = compared({"lora-r4": GOOD, "lora-r8": GOOD})
+    return runs(THREE), quality, {"train_s": 61.2, "cheapest": "time"}
+
+
+def all_fail() -> Outcome:
+    ran = [synthetic.diverged("lora", 8, seed, device="cuda") for seed in range(5)]
+    ran += [synthetic.oom("lora", 16, seed, device="cuda") for seed in range(5)]
+    none = "none of its runs has a metric"
+    return runs(["full"]) + ran, compared({"lora-r8": none, "lora-r16": none}), {"memory_GiB": 0.6}
+
+
 def too_few_seeds() -> Outcome:
     return runs(PAIR, 2), compared({"lora-r8": "2 seeds, where 3 or more are needed"}), {}
 
@@ -164,6 +184,7 @@ OUTCOMES = (
     *(alone, told_by_bound, equally_good, keep_the_baseline, baseline_costs_the_same, nothing_qualifies),
     *(limits_exceeded, baseline_failed, baseline_constant, tied_rate, edge, rate_in_the_way, unstable_seed),
     *(unstable_baseline, failing_now_and_then, clustered, too_few_rows, too_few_seeds, neither_helps),
+    *(seeds_or_rows, loses_more_as_it_stands, limit_open, all_fail),
     *(undecided_may_cost_less, noise_of_cost, jobs_shared, random_weights, costs_incomparable),
     *(other_split_disagrees, other_metric),
 )

@@ -56,6 +56,7 @@ from peft_tradeoffs.analysis.recommendation_words import (
     next_step,
     on_other_split,
     proven_elsewhere,
+    short_reason,
     tells_cost,
     unsettled,
     verb,
@@ -100,7 +101,8 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
     by, best, baseline, qualify = limits["cheapest"], facts["best"], facts["baseline"], facts["yes"]
     if baseline is None and not facts["random"]:
         raise InputError("recommendation: the baseline is none of the arms that are judged")
-    refused = "; ".join(f"{arm_names(arms)} ({why})" for why, arms in _by_reason(facts["no"]).items())
+    shortly = [row | {"why": short_reason(row)} for row in facts["no"]]
+    refused = "; ".join(f"{arm_names(arms)} ({why})" for why, arms in _by_reason(shortly).items())
     given = {
         "kind": _kind(rows, facts),
         "any_of": _any_of,
@@ -187,7 +189,7 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
     others = [row for row in facts["yes"] if row is not best]
     undecided: dict[tuple[bool, str], list[Row]] = {}
     for row in facts["unknown"]:
-        undecided.setdefault((row in facts["cheaper"], what_would_decide(row)), []).append(row)
+        undecided.setdefault((row in facts["cheaper"], what_would_decide(row, baseline)), []).append(row)
     disagreed: dict[str, list[Row]] = {}
     for row in others:
         if best is not None and baseline is not None and (proven := disagreement(row, baseline)):

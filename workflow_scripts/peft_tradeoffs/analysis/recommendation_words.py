@@ -162,7 +162,7 @@ def how_far(row: Row) -> str:
     return f" ({', '.join(found)})" if found else ""
 
 
-def what_would_decide(row: Row) -> str:
+def what_would_decide(row: Row, baseline: Row | None) -> str:
     """What is not known of an arm, and what would decide it."""
     said = []
     for test in TESTS:
@@ -175,7 +175,7 @@ def what_would_decide(row: Row) -> str:
                 "often that happens"
             )
         elif test == "quality" and row["p_not_worse_holm"] is not None:
-            why = f"{why} ({difference_words(row, with_unit=True)}); {_needed(row)}"
+            why = f"{why} ({difference_words(row, with_unit=True)}); {_needed(row, baseline)}"
         if test == "runs":
             rate = 100 * failure_rate(row["n_failed"], row["n"] + row["n_failed"])
             why += f", which leaves a failure rate of up to {rate:.0f} %"
@@ -184,7 +184,7 @@ def what_would_decide(row: Row) -> str:
                 seeds = row[f"{column}_seeds_needed"]
                 more = "seeds in jobs of their own (seeds_per_job: 1) would tell more"
                 why += (
-                    f" ({cost_words(row, name)}); {more if seeds is None else f'about {seeds} seeds would decide it'}"
+                    f" ({cost_words(row, name)}); {more if seeds is None else f'{_about(seeds)} seeds would decide it'}"
                 )
         said.append(why)
     return "; ".join(said)
@@ -194,14 +194,20 @@ def _examples(row: Row) -> str:
     return "groups of test rows" if row["test_groups"] is not None else "test examples"
 
 
-def _needed(row: Row) -> str:
+def _needed(row: Row, baseline: Row | None) -> str:
     """How many seeds or test examples would prove an arm to keep within the margin, by what is known of its spread."""
     seeds, examples = row["seeds_needed"], row["examples_needed"]
     if row["difference"] <= -row["margin"]:
         return "as the runs stand it loses more than the margin, and more of them would rather show that"
     true = "if this is the true difference" if row["difference"] < 0 else "if the true difference is 0"
     if seeds is None and examples is None:
-        return f"neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} test examples alone would prove it, {true}"
+        missed = missed_most(row, baseline)
+        why = (
+            f"; the choice of a learning rate may have missed {points_of(row, missed)}"
+            if _in_the_way(row, missed)
+            else ""
+        )
+        return f"neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} {_examples(row)} alone would prove it, {true}{why}"
     ways = [f"about {seeds:,} seeds with these {_examples(row)}"] if seeds is not None else []
     if examples is not None:
         ways.append(f"about {round_up(examples):,.0f} {_examples(row)} with these seeds")
@@ -223,6 +229,12 @@ def at_worst(row: Row, baseline: Row) -> str:
     """The lower bound of the difference to the baseline in words: "at worst 3.3 points below full"."""
     low = row["at_best_low"]
     return f"at worst {points_of(row, low)} {'below' if low < 0 else 'above'} {arm_name(baseline)}"
+
+
+def short_reason(row: Row) -> str:
+    """Why an arm does not qualify, without the numbers of its failures."""
+    reasons = [row[f"{test.removesuffix('_kept')}_why"] for test in TESTS if test != "runs" and row[test] == NO]
+    return "; ".join([*(["no run was completed"] if row["runs"] == NO else []), *reasons])
 
 
 def loses_at_most(row: Row) -> str:
@@ -261,8 +273,12 @@ def _step(row: Row, baseline: Row | None, on: str) -> str:
                 return f"measure the {NOUN[cost]} of {name} first"
             if seeds is None:
                 return f"a job for each seed (seeds_per_job: 1) would tell more of the {NOUN[cost]} of {name}"
-            return f"about {seeds} seeds of {name} (there are {row['n']}) would tell whether it keeps the limit"
+            return f"{_about(seeds)} seeds of {name} (there are {row['n']}) would tell whether it keeps the limit"
     return "the points say what would decide"
+
+
+def _about(seeds: str) -> str:
+    return f"about {seeds}" if seeds.isdigit() else seeds
 
 
 def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
@@ -286,7 +302,7 @@ def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
         ways.append(f"about {round_up(row['examples_needed']):,.0f} {counted} (there are {there:,})")
     if ways:
         return f"{' or '.join(ways)} would decide{on}"
-    if (missed := missed_most(row, baseline)) >= NEAR * row["margin"]:
+    if _in_the_way(row, missed := missed_most(row, baseline)):
         return (
             f"the choice of a learning rate may have missed {points_of(row, missed)}: more dev rows (tune.fraction), "
             f"or {margin}, would help"
@@ -299,6 +315,10 @@ def margin_kept(row: Row) -> float:
     scale = metric_called(row["metric"]).scale
     step = 10.0 if scale > 1 else 1000.0
     return float(np.ceil(-row["at_best_low"] * scale * step) / step / scale)
+
+
+def _in_the_way(row: Row, missed: float) -> bool:
+    return bool(missed >= NEAR * row["margin"])
 
 
 def missed_most(row: Row, baseline: Row | None) -> float:
