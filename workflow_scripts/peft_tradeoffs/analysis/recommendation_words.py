@@ -356,8 +356,9 @@ def unsettled(rows: list[Row]) -> str:
     """Why the learning rates of these are not settled."""
     said = []
     for row in rows:
-        why = "at the edge of those tried" if row["edge"] else "no better than another one"
-        said.append(f"that of {arm_name(row)} is {why}")
+        name = arm_name(row)
+        edge = f"that of {name} is at the edge of those tried"
+        said.append(edge if row["edge"] else f"for {name} another rate did as well")
     return and_list(said)
 
 
