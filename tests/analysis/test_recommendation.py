@@ -157,7 +157,7 @@ def test_how_far_jobs_differ_counts_in_intervals_and_limits_of_time():
     assert frame.loc["lora-r8", "apart_high"] == pytest.approx(1 + half)
     text = recommendation_markdown(frame.reset_index(), NO_LIMITS | {"cheapest": "time"})
     assert (
-        "Noise in the training time of LoRA r8 hides more than 5 %: whether it is the same as the lowest is not known, "
+        "Noise in the training time of LoRA r8 hides more than 5 %: it was judged by its mean, "
         "and a job for each seed (seeds_per_job: 1) would tell."
     ) in text
 
