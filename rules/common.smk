@@ -248,6 +248,12 @@ def page_content(wildcards):
     return content_of((path, REPOSITORY / path) for path in paths)[:16]
 
 
+def recommendation_content(wildcards):
+    """A checksum of the templates of the recommendation."""
+    paths = [layout.RECOMMENDATION / name for name in layout.TEMPLATES]
+    return content_of((str(path), REPOSITORY / path) for path in paths)[:16]
+
+
 def export_files():
     return [
         *expand(

@@ -70,6 +70,7 @@ rule recommend:
     params:
         script=script("recommend.py"),
         code=lambda w: code("recommend.py"),
+        templates=recommendation_content,
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         noise=noise_option,

@@ -65,12 +65,13 @@ def main() -> None:
         and (lambda dataset, model, arm: read_found(args.tunings_dir / dataset / model / f"{arm}.json")),
     )
     warned = functools.partial(of_rows, warnings_by_pair(runs, args.runs_dir, args.data_dir))
+    tables = len(frame[frame["p_different"].notna()].groupby(["dataset", "model", "split"]))
     write_tables(
         args.output_dir,
         "comparison",
         frame,
         comparison_readable,
-        comparison_notes,
+        functools.partial(comparison_notes, tables=tables),
         Beside(warned=warned, nothing=NOTHING),
     )
 

@@ -1,4 +1,4 @@
-"""Recommend an arm: the cheapest that keeps the limits and is proven to lose no more than the margin, or say why not.
+"""Recommend one arm of those that keep the limits and are proven to lose no more than the margin, or say why none.
 
 Reads the summary.json of every run of a grid and the comparison.csv of compare_arms.py, and writes recommendation.csv
 and recommendation.md. Of models with random weights costs alone are judged.

@@ -20,6 +20,7 @@ from peft_tradeoffs.analysis.readable import latex, markdown, supported_decimals
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.tasks.metrics import metric_called
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from synthetic_predictions import ROWS, arms, compared, run, write, write_predictions
@@ -46,6 +47,30 @@ def test_differences_are_those_of_the_same_seeds(tmp_path):
     assert row["difference_seeds_low"] == pytest.approx(row["difference_seeds_high"])
     p = stats.binomtest(0, 60).pvalue
     assert row["mcnemar"] == "; ".join(f"{seed}: {p:.4g}" for seed in range(5))
+
+
+@pytest.mark.parametrize(
+    ("margin", "errors", "metric", "called"),
+    [
+        *[(0.01, 0.05, "accuracy", True), (0.02, 0.1, "accuracy", True), (0.02, 0.09, "accuracy", False)],
+        *[(0.021, 0.5, "accuracy", False), (0.01, 0.1, "pearson", True), (0.1, 0.28, "accuracy", False)],
+    ],
+)
+def test_a_small_margin_alone_is_called_equivalent(margin, errors, metric, called):
+    """At most 2 points, and at most a fifth of the baseline's errors."""
+    assert metric_called(metric).calls_equivalent(margin, 1 - errors) == called
+
+
+def test_what_is_proven_of_both_kinds_is_said_with_the_margin(tmp_path):
+    """60 of 2,000 rows are 3 points, proven to be a loss and proven to be less than 5."""
+    frame = compared(tmp_path, arms({"lora-r4": 0, "lora-r8": 60, "qlora-r4": -40}), margin=0.05)
+    assert frame["verdict"].to_list() == ["baseline", "within", "worse_within", "better_within"]
+    said = ["baseline", "within 5 points", "worse, by less than 5 points", "better, by less than 5 points"]
+    assert comparison_readable(frame)["Verdict"].to_list() == said
+    notes = " ".join(comparison_notes(frame, tables=4))
+    assert "5 points are 98 % more errors than full makes." in notes
+    assert "with 4 tables some false claim has up to 19 %." in notes
+    assert "some false claim" not in " ".join(comparison_notes(frame))
 
 
 def test_holm_counts_the_arms(tmp_path):
@@ -94,7 +119,7 @@ def test_what_the_runs_cannot_tell_is_undecided(tmp_path):
     frame = compared(tmp_path, few, margin=0.001).set_index("arm")
     assert frame.loc["lora-r4", "verdict"] == "undecided"
     notes = " ".join(comparison_notes(frame.reset_index()))
-    assert "Undecided: these runs cannot tell the arm from full, nor prove it equivalent." in notes
+    assert "Undecided: these runs cannot tell the arm from full, nor prove it within 0.1 points of it." in notes
     assert "is found with a probability of 80 %" in notes and "hardly an answer" not in notes
 
 
@@ -226,7 +251,7 @@ def test_one_arm_alone_has_its_mean_and_nothing_to_be_compared_with(tmp_path):
     assert "Difference" not in " ".join(comparison_notes(frame))
 
 
-@pytest.mark.parametrize(("rows", "verdict"), [(2000, "equivalent"), (200, "undecided")])
+@pytest.mark.parametrize(("rows", "verdict"), [(2000, "within"), (200, "undecided")])
 def test_arms_that_predict_alike_are_equal_only_as_far_as_the_examples_can_say(tmp_path, monkeypatch, rows, verdict):
     """None of 200 examples differs also where 1 % of all do, with a probability of 13 %."""
     monkeypatch.setattr(synthetic_predictions, "ROWS", rows)

@@ -39,7 +39,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     synthetic.write(folder, lost)
     described = folder / "data/sst2/dataset.json"
     described.parent.mkdir(parents=True)
-    described.write_text(json.dumps({"labels": ["bad", "good"], "warnings": ["12 test rows are in train too."]}))
+    described.write_text(
+        json.dumps({"labels": ["bad", "good"], "splits": {}, "warnings": ["12 test rows are in train too."]})
+    )
     summaries = [summary for summary, _ in runs] + lost
     grid = {key: list(dict.fromkeys(run[key] for run in summaries)) for key in ("dataset", "model", "arm", "seed")}
     tables = folder / "tables"

@@ -115,7 +115,7 @@ def test_the_comparison_has_its_intervals(study):
     shown = comparison_readable(frame)
     assert {LABEL, "Difference, points"} <= set(shown)
     assert shown[LABEL].str.fullmatch(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]|\d\d \[\d\d, \d\d\]").all()
-    assert "within 10 points of full" in " ".join(comparison_notes(frame))
+    assert "Within 10 points of full" in " ".join(comparison_notes(frame))
 
 
 def test_the_page_draws_it(study):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs.analysis import comparison, readable, tables
+from peft_tradeoffs.analysis import comparison_text, readable, tables
 from peft_tradeoffs.analysis.comparison import read_comparison
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
@@ -168,8 +168,8 @@ def test_comparison_and_verdict_name_it(tmp_path: Path):
             runs.append((synthetic.summary(*arm, seed, test_rows=ROWS, **changes), columns))
     compared(tmp_path, runs).to_csv(tmp_path / "comparison.csv", index=False)
     rows = read_comparison(tmp_path / "comparison.csv")
-    assert {"F1 of 'anomaly'", "Difference, F1 of 'anomaly'"} <= set(comparison.comparison_readable(rows))
-    assert "within 0.01 F1 of 'anomaly' of full" in " ".join(comparison.comparison_notes(rows))
+    assert {"F1 of 'anomaly'", "Difference, F1 of 'anomaly'"} <= set(comparison_text.comparison_readable(rows))
+    assert "Within 0.01 F1 of 'anomaly' of full" in " ".join(comparison_text.comparison_notes(rows))
     assert metric_words(rows.iloc[0].to_dict()) == "F1 of 'anomaly'"
 
 

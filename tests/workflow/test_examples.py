@@ -42,7 +42,7 @@ def test_demo_in_small_from_a_wheel(demo):
     figures = list(demo.glob("figures/docstrings/minilm/*"))
     formats = {figure.suffix for figure in figures}
     assert formats == {".svg", ".pdf", ".png"}
-    assert len(figures) == 17 * len(formats)  # with two sweeps and the learning-rate grid
+    assert len(figures) == 16 * len(formats)  # with a sweep and the learning-rate grid
     assert all(figure.stat().st_size > 2000 for figure in figures)
 
 

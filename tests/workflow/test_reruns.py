@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from peft_tradeoffs.core.layout import PAGE
+from peft_tradeoffs.core.layout import PAGE, RECOMMENDATION, TEMPLATES
 
 ARMS = ["full", "lora-r4", "qlora-r4"]
 TABLES = {name: 1 for name in ("check_contract", "make_tables", "compare_arms", "compare_at_budgets", "recommend")}
@@ -138,6 +138,17 @@ def test_an_edited_page_is_made_again(folder):
     with (folder / "workflow/report/page/page.css").open("a") as file:
         file.write("p { margin: 0 }\n")
     assert plan(folder) == {"train": [], "make_report": 1}
+
+
+@pytest.mark.parametrize("path", sorted((tiny.REPOSITORY / RECOMMENDATION).iterdir()), ids=lambda path: path.name)
+def test_every_template_of_the_recommendation_counts(path):
+    assert path.name in TEMPLATES
+
+
+def test_an_edited_template_makes_the_recommendation_again(folder):
+    with (folder / "workflow" / RECOMMENDATION / "notes.md.j2").open("a") as file:
+        file.write("One sentence more.\n")
+    assert plan(folder) == {"train": [], "recommend": 1, "make_report": 1}
 
 
 def test_a_checkout_that_moves_runs_nothing(folder):

@@ -31,11 +31,14 @@ from peft_tradeoffs.core.text import first_record, groups_of, plural, records
 from peft_tradeoffs.runs.ties import NO_ALLOWANCE, Allowance, allowance, as_gaps
 from peft_tradeoffs.tasks.metrics import (
     METRICS,
+    metric_called,
 )
 from peft_tradeoffs.tasks.task import TASKS
 
 ALPHA = 1 - LEVEL
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
+WITHIN, BETTER_WITHIN, WORSE_WITHIN = "within", "better_within", "worse_within"  # proven to be within the margin
+VERDICTS = (BASELINE, EQUIVALENT, WITHIN, BETTER_WITHIN, WORSE_WITHIN, BETTER, WORSE, UNDECIDED)
 COLUMNS = (
     *ARM, "split", "method", "rank", "pretrained", "baseline", "metric", "positive_class", "margin",
     "test_rows", "test_groups", "n", "n_paired", "mean", "sd", "seeds_low", "seeds_high", "low", "high",
@@ -132,6 +135,10 @@ def comparison_frame(
     the tuning of another rank or method) or given, of which nothing is known of other rates; rates_as_good names those
     that did as well on dev, edge says that the rate taken is the grid's lowest or highest.
 
+    verdict is one of VERDICTS: within where TOST proves a difference smaller than the margin, equivalent where that
+    margin is small too (`Metric.calls_equivalent`); better or worse where a difference is proven, better_within or
+    worse_within where both are. `comparison_text.verdict_words` says it.
+
     smallest_difference, the true one that the test of a difference finds with a probability of 80 % at Holm's strictest
     level. p_different, p_equivalent, p_not_worse and p_worse are of the t test, of TOST, and of one-sided tests (that
     of non-inferiority, and that of a loss beyond the margin) over seeds and examples, _holm corrected over the arms of
@@ -200,13 +207,14 @@ def _compared(
         for place, estimate in estimates.items()
     }
     at_rates = _tested(estimates, margin)
+    same = _calls_equivalent(runs["metric"].iloc[0], margin, arms[baseline])
     for place, tests in _tested(at_best, margin).items():
         row, estimate = rows[place], at_best[place]
         row |= {**_bounds("at_best", estimate), **tests}
         row["smallest_difference"] = estimate.smallest_difference(1 - ALPHA / len(estimates))
         cannot_say = row["arm"] in unstable or baseline in unstable
         for name, found in (("verdict", tests), ("verdict_at_rates", at_rates[place])):
-            row[name] = UNDECIDED if cannot_say else _verdict(estimate.value, found)
+            row[name] = UNDECIDED if cannot_say else _verdict(estimate.value, found, same)
         if row["p_not_worse_holm"] >= ALPHA:
             inside = margin + min(estimate.value, 0.0) - estimate.below.mean
             needed = estimate.needed(inside, ALPHA / len(estimates))
@@ -433,10 +441,16 @@ def _bounds(name: str, estimate: Estimate) -> dict[str, float]:
     return {f"{prefix}low": low, f"{prefix}high": high}
 
 
-def _verdict(difference: float, tests: dict[str, float]) -> str:
-    """What the tests say at 5 %, with Holm's correction."""
-    if tests["p_equivalent_holm"] < ALPHA:
-        return EQUIVALENT
-    if tests["p_different_holm"] < ALPHA:
+def _calls_equivalent(metric: str, margin: float, baseline: Runs) -> bool:
+    values = [value for value, _ in baseline.values()]
+    return bool(values) and metric_called(metric).calls_equivalent(margin, float(np.mean(values)))
+
+
+def _verdict(difference: float, tests: dict[str, float], same: bool) -> str:
+    """What the tests say at 5 %, with Holm's correction; `same`: whether all within the margin is called equivalent."""
+    differs, within = tests["p_different_holm"] < ALPHA, tests["p_equivalent_holm"] < ALPHA
+    if differs and within:
+        return BETTER_WITHIN if difference > 0 else WORSE_WITHIN
+    if differs:
         return BETTER if difference > 0 else WORSE
-    return UNDECIDED
+    return UNDECIDED if not within else EQUIVALENT if same else WITHIN

@@ -5,7 +5,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import BASELINE, GIVEN, SHARED, TUNED, UNDECIDED
+from peft_tradeoffs.analysis.comparison import (
+    BASELINE,
+    BETTER_WITHIN,
+    EQUIVALENT,
+    GIVEN,
+    SHARED,
+    TUNED,
+    UNDECIDED,
+    WITHIN,
+    WORSE_WITHIN,
+)
 from peft_tradeoffs.analysis.readable import NULL, at_most, differs, failed_counts, finer, number, supported_decimals
 from peft_tradeoffs.analysis.stats import LEVEL
 from peft_tradeoffs.core.text import and_list, arm_label, plural, records
@@ -47,6 +57,38 @@ def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = Fa
 def p_value(p: Any) -> str:
     """A p value for readers."""
     return NULL if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def margin_words(row: dict[str, Any]) -> str:
+    """The margin of a row with its unit: "1 point"."""
+    metric = metric_called(row["metric"])
+    size, unit = row["margin"] * metric.scale, metric.apart
+    return f"{size:g} {unit.removesuffix('s') if f'{size:g}' == '1' else unit}".strip()
+
+
+def verdict_words(row: dict[str, Any], verdict: str = "verdict") -> str:
+    """A row's verdict for readers, with the margin where it is within that: "worse, by less than 1 point"."""
+    found = row[verdict]
+    if pd.isna(found):
+        return NULL
+    margin = margin_words(row)
+    said = {
+        WITHIN: f"within {margin}",
+        EQUIVALENT: f"equivalent, within {margin}",
+        BETTER_WITHIN: f"better, by less than {margin}",
+        WORSE_WITHIN: f"worse, by less than {margin}",
+    }
+    return said.get(found, str(found))
+
+
+def margin_as_errors(row: dict[str, Any], baseline: str) -> str:
+    """What the margin is of the errors that the baseline, whose row this is, makes; empty where none are counted."""
+    metric = metric_called(row["metric"])
+    if not metric.share or pd.isna(row["mean"]) or row["mean"] >= 1:
+        return ""
+    more, margin = row["margin"] / (1 - row["mean"]), margin_words(row)
+    are = "is" if margin.startswith("1 ") else "are"
+    return f"{margin} {are} {100 * more:,.0f} % more errors than {baseline} makes."
 
 
 AT_BEST = "At the best rate tried"
@@ -121,7 +163,7 @@ def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
                 **at_best,
                 "p of a difference": p_value(row["p_different_holm"]),
                 "p of equivalence": p_value(row["p_equivalent_holm"]),
-                "Verdict": NULL if pd.isna(row["verdict"]) else row["verdict"],
+                "Verdict": verdict_words(row),
                 **differs(rows, row),
             }
         )
@@ -130,11 +172,11 @@ def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(cells)
 
 
-def comparison_notes(rows: pd.DataFrame) -> list[str]:
-    """What a reader must know of a comparison: one sentence each."""
-    metric, margin = metric_called(rows["metric"].iloc[0]), rows["margin"].iloc[0]
+def comparison_notes(rows: pd.DataFrame, tables: int = 1) -> list[str]:
+    """What a reader must know of a comparison, one of so many tables with tests: one sentence each."""
+    metric = metric_called(rows["metric"].iloc[0])
     scale, unit = metric.scale, difference_unit(rows.iloc[0])
-    baseline = rows[rows["arm"] == rows["baseline"]].iloc[0]
+    baseline = records(rows[rows["arm"] == rows["baseline"]])[0]
     name = arm_label(baseline["method"], baseline["rank"])
     lines = [HELDOUT] if rows["split"].iloc[0] == "heldout" else []
     lines.append("Means over the n completed runs (seeds) that have a metric.")
@@ -150,14 +192,11 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
         lines.append(f"Differences are to {name}, over the same seeds and examples.")
         lines += rate_notes(rows, name)
     if (compared := rows["p_different"].notna().sum()) > 0:
-        within = f"{margin * scale:g} {unit.removesuffix('s') if metric.apart and margin * scale == 1 else unit}"
-        lines.append(
-            f"Equivalent: proven to lie within {within} of {name} (two one-sided tests); better or worse: proven to "
-            "differ, and not proven to lie within that; all at 5 %, p values with Holm's correction over "
-            f"{compared} {plural('arm', compared)}."
-        )
+        lines += _meaning(rows, baseline, name, compared)
         if compared > 1:
             lines.append(UNCORRECTED)
+        if tables > 1:
+            lines.append(family(tables))
         if rows["smallest_difference"].notna().any():
             size = number(rows["smallest_difference"].max() * scale, metric.decimals - 1)
             lines.append(
@@ -166,14 +205,7 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
                 "strictest level of that correction."
             )
     lines += _bounded(rows, name)
-    for row in records(rows[rows["unstable"].notna()]):
-        of = "every arm, for it is what they are compared with" if row["verdict"] == BASELINE else "it"
-        lines.append(
-            f"{label(row)}: one of its {row['n']} runs lies far below the others ({row['unstable']}). How often that "
-            f"happens {row['n']} runs cannot tell, so there is no verdict on {of}."
-        )
-    if (rows["verdict"] == UNDECIDED).any():
-        lines.append(f"{UNDECIDED.capitalize()}: these runs cannot tell the arm from {name}, nor prove it equivalent.")
+    lines += _of_unsaid(rows, baseline, name)
     if rows["groups"].notna().any():
         lines.append(
             "Groups: arms that share a letter cannot be told apart; every pair is tested, with Holm's correction over "
@@ -186,6 +218,50 @@ def comparison_notes(rows: pd.DataFrame) -> list[str]:
     what = what.mask(rows["low"].notna(), "No test of a difference")
     for (reason, missing), arms in rows.groupby(["reason", what], sort=False):
         lines.append(f"{missing} for {', '.join(map(label, records(arms)))}: {reason}.")
+    return lines
+
+
+def family(tables: int) -> str:
+    """What several tables of tests together may claim falsely."""
+    some = 100 * (1 - LEVEL**tables)
+    return (
+        f"Each table (data set, model, split) has its own 5 %; with {tables} tables some false claim has up to "
+        f"{some:.0f} %."
+    )
+
+
+def _meaning(rows: pd.DataFrame, baseline: dict[str, Any], name: str, compared: int) -> list[str]:
+    """What the verdicts mean, and what the margin is in errors."""
+    metric, margin = metric_called(baseline["metric"]), margin_words(baseline)
+    unit = "" if metric.apart else f" {difference_unit(baseline)}"
+    lines = [
+        f"Within {margin}{unit} of {name}: proven by two one-sided tests; better or worse: proven to differ; all at "
+        f"5 %, p values with Holm's correction over {compared} {plural('arm', compared)}."
+    ]
+    if (rows["verdict"] == EQUIVALENT).any():
+        most = number(metric.equivalence_margin * metric.scale, 0 if metric.apart else 2)
+        lines.append(
+            f"Equivalent is said of a margin of at most {most}{f' {metric.apart}' if metric.apart else ''} that is at "
+            f"most a fifth of what {name} lacks to the best value, where no difference is proven."
+        )
+    errors = margin_as_errors(baseline, name)
+    return [*lines, errors] if errors else lines
+
+
+def _of_unsaid(rows: pd.DataFrame, baseline: dict[str, Any], name: str) -> list[str]:
+    """Why there is no verdict on some arms."""
+    lines = []
+    for row in records(rows[rows["unstable"].notna()]):
+        of = "every arm, for it is what they are compared with" if row["verdict"] == BASELINE else "it"
+        lines.append(
+            f"{label(row)}: one of its {row['n']} runs lies far below the others ({row['unstable']}). How often that "
+            f"happens {row['n']} runs cannot tell, so there is no verdict on {of}."
+        )
+    if (rows["verdict"] == UNDECIDED).any():
+        within = margin_words(baseline)
+        lines.append(
+            f"{UNDECIDED.capitalize()}: these runs cannot tell the arm from {name}, nor prove it within {within} of it."
+        )
     return lines
 
 

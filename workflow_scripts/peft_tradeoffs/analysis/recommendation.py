@@ -1,5 +1,6 @@
-"""Which arms keep the limits that the user sets and lose no more than the margin, and the cheapest of them."""
+"""Which arms keep the limits that the user sets and lose no more than the margin, and which of them to take."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,9 @@ YES, NO, UNKNOWN = "yes", "no", "cannot say"
 COSTS = {"memory": "memory_MiB", "time": "train_s", "energy": "energy_J"}
 LIMITS = {"memory": ("memory_GiB", 1024.0), "time": ("train_s", 1.0), "energy": ("energy_J", 1.0)}
 FROM_COMPARISON = (
-    "metric", "positive_class", "margin", "mean", "low", "high", "difference", "at_best_low", "at_best_high",
-    "rate", "rates_as_good", "edge", "unstable", "p_not_worse_holm", "p_worse_holm", "seeds_needed", "examples_needed",
+    "metric", "positive_class", "margin", "test_rows", "test_groups", "mean", "low", "high", "difference",
+    "at_best_low", "at_best_high", "rate", "missed", "missed_sd", "rates_as_good", "edge", "unstable",
+    "p_not_worse_holm", "p_worse_holm", "seeds_needed", "examples_needed", "verdict",
 )  # fmt: skip
 OF_OTHER = (
     "test_rows",
@@ -49,7 +51,8 @@ COLUMNS = (
     *(f"{column}{part}" for column in COSTS.values()
       for part in ("", "_low", "_high", "_limit", "_kept", "_why", "_seeds_needed")),
     *(f"{column}_{part}" for column in ("train_s", "energy_J") for part in ("n", "jobs", "jobs_sd_percent")),
-    "qualifies", "cheapest", "apart", "apart_low", "apart_high", "incomparable", "train_process_MiB", "differs", "why",
+    "qualifies", "cheapest", "told_by", "cost_unsure", "apart", "apart_low", "apart_high", "incomparable",
+    "train_process_MiB", "differs", "why",
 )  # fmt: skip
 OF_JOBS = ("train_s_n", "train_s_jobs", "energy_J_n", "energy_J_jobs")
 TESTS = (
@@ -58,6 +61,9 @@ TESTS = (
     "quality",
     *(f"{column}_kept" for column in COSTS.values()),
 )  # that an arm must pass, null: not asked
+SAME_COST = 0.05  # of the lowest mean cost: costs no further above it are the same for the decision
+SAME_BOUND = 0.1  # of the margin: lower bounds no further apart are the same
+BY_BOUND, BY_RATE, BY_RANK, BY_ORDER = "bound", "rate", "rank", "order"
 CONSTANT = "it gives every test row the same answer"
 
 
@@ -102,10 +108,15 @@ def recommendation_frame(
     95 % t interval over seeds, or every seed if it has none, lies within the limit; no if beyond). Intervals of
     time and energy count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null
     where every seed had a job of its own); where seeds shared a job and that is not known there is none. `cheapest`
-    marks the arm of the smallest mean cost of those that qualify; apart is by how much another costs more, over the
-    seeds of both, with its 95 % t interval (null where a cost has none). There is no cheapest where costs are
-    `incomparable`. What the comparison has of an arm on the split that does not judge (`other_split`, null: none)
-    is other_difference and so on.
+    marks the arm to take of those that qualify: mean costs within SAME_COST of the lowest are the same; among these it
+    is the arm of the highest at_best_low (the baseline's is 0, and bounds within SAME_BOUND of the margin are the
+    same), then one whose rate is neither tied nor at the grid's edge, then that of the smaller rank, then the first.
+    told_by is of the arms that were as cheap the rule that decided against them (bound, rate, rank or order), so that
+    rank and order mark those that are as good. apart is by how much an arm costs more than the one taken, over the
+    seeds of both, with its 95 % t interval (null where a cost has none); cost_unsure marks the arms of which the
+    interval of the difference to the lowest mean leaves open whether it is more than SAME_COST. There is no cheapest
+    where costs are `incomparable` and where the baseline judges no arm. What the comparison has of an arm on the split
+    that does not judge (`other_split`, null: none) is other_difference and so on.
 
     Raises InputError for a comparison without an arm on the split asked for.
     """
@@ -115,7 +126,18 @@ def recommendation_frame(
         rows += _judged(own, compared, limits, noise)
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
         dict.fromkeys(
-            ("rank", "n", "n_failed", "seeds_needed", "examples_needed", "other_test_rows", *OF_JOBS), "Int64"
+            (
+                "rank",
+                "n",
+                "n_failed",
+                "seeds_needed",
+                "examples_needed",
+                "test_rows",
+                "test_groups",
+                "other_test_rows",
+                *OF_JOBS,
+            ),
+            "Int64",
         )
     )
 
@@ -161,7 +183,7 @@ def _judged(
         rows.append(row)
     key = memory_key(first(runs["device"])) if chosen == COSTS["memory"] else chosen
     mixed = incomparable(runs[~runs["mixed_gpus"].eq(True)], key)
-    if mixed is None:
+    if mixed is None and _has_baseline(rows):
         _choose(rows, costs)
     return [{**row, "incomparable": mixed} for row in rows]
 
@@ -251,20 +273,68 @@ def _cost(column: str, cost: Cost, why: str | None, limit: float | None) -> dict
     return {**found, f"{column}_why": f"its {name} may lie on either side of the limit"}
 
 
+def _has_baseline(rows: list[dict[str, Any]]) -> bool:
+    """Whether the baseline can judge other arms; of random weights there is nothing to judge."""
+    baseline = [row for row in rows if row["arm"] == row["baseline"]]
+    return all(row["quality"] == YES and row["predictions"] != NO for row in baseline)
+
+
 def _choose(rows: list[dict[str, Any]], costs: dict[str, Cost]) -> None:
-    """Mark the cheapest row that qualifies, and how far the others that do are from it."""
-    known = [row for row in rows if row["qualifies"] == YES and costs[row["arm"]].values]
-    if not known:
+    """Mark the row to take of those that qualify, what told those as cheap from it, and how far costs are from its."""
+    means = {
+        row["arm"]: float(np.mean(list(costs[row["arm"]].values.values())))
+        for row in rows
+        if row["qualifies"] == YES and costs[row["arm"]].values
+    }
+    if not means:
         return
-    best = min(known, key=lambda row: np.mean(list(costs[row["arm"]].values.values())))
+    lowest = min(means, key=lambda arm: means[arm])
+    same = means[lowest] * (1 + SAME_COST)
+    best = _told_apart([row for row in rows if row["arm"] in means and means[row["arm"]] <= same])
     for row in rows:
         row["cheapest"] = row is best
+        if row is not best:
+            row["apart"], estimate = _apart(costs[row["arm"]], costs[best["arm"]])
+            if estimate is not None:
+                row["apart_low"], row["apart_high"] = estimate.interval()
+        if row["arm"] in means and row["arm"] != lowest:
+            _, estimate = _apart(costs[row["arm"]], costs[lowest])
+            if estimate is not None:
+                low, high = estimate.interval()
+                row["cost_unsure"] = bool(low <= same - means[lowest] < high)
+
+
+def _apart(cost: Cost, other: Cost) -> tuple[float | None, Estimate | None]:
+    """By how much a cost is more than another, over the seeds of both."""
+    seeds = [seed for seed in cost.values if seed in other.values]
+    if len(seeds) < 2:
+        return None, None
+    return float(np.mean([cost.values[seed] - other.values[seed] for seed in seeds])), cost.less(other, seeds)
+
+
+def _told_apart(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row to take of those that cost the same; told_by of the others is set."""
+    margin = rows[0]["margin"] or 0.0
+    bounds = {row["arm"]: row["at_best_low"] or 0.0 for row in rows}  # the baseline's, and of random weights
+    surest = max(bounds.values())
+    apart = {arm: surest - bound for arm, bound in bounds.items()}
+    left = _keep(rows, BY_BOUND, lambda row: apart[row["arm"]] == 0 or apart[row["arm"]] < SAME_BOUND * margin)
+    if any(settled(row) for row in left):
+        left = _keep(left, BY_RATE, settled)
+    ranks = {row["arm"]: float("inf") if row["rank"] is None or pd.isna(row["rank"]) else row["rank"] for row in left}
+    left = _keep(left, BY_RANK, lambda row: ranks[row["arm"]] == min(ranks.values()))
+    for row in left[1:]:
+        row["told_by"] = BY_ORDER
+    return left[0]
+
+
+def _keep(rows: list[dict[str, Any]], rule: str, good: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     for row in rows:
-        own, other = costs[row["arm"]], costs[best["arm"]]
-        seeds = [seed for seed in own.values if seed in other.values]
-        if row is best or len(seeds) < 2:
-            continue
-        row["apart"] = float(np.mean([own.values[seed] - other.values[seed] for seed in seeds]))
-        estimate = own.less(other, seeds)
-        if estimate is not None:
-            row["apart_low"], row["apart_high"] = estimate.interval()
+        if not good(row):
+            row["told_by"] = rule
+    return [row for row in rows if good(row)]
+
+
+def settled(row: dict[str, Any]) -> bool:
+    """Whether no other learning rate did as well on dev, and the one taken is not at the grid's edge."""
+    return not row["rates_as_good"] and not row["edge"]

@@ -492,7 +492,7 @@ class Comparison(Block):
     )
     margin: Positive = Field(
         default=0.01,
-        description=f"An arm is equivalent where its difference is proven smaller than this, {ABOUT_MARGIN}.",
+        description=f"An arm is within the margin where its difference is proven smaller than this, {ABOUT_MARGIN}.",
     )
 
 

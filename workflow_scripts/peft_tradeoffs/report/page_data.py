@@ -8,8 +8,7 @@ import pandas as pd
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.attribution import NAMES
 from peft_tradeoffs.analysis.comparison import GIVEN
-from peft_tradeoffs.analysis.comparison_text import AT_BEST, at_best_words, with_interval
-from peft_tradeoffs.analysis.readable import NULL
+from peft_tradeoffs.analysis.comparison_text import AT_BEST, at_best_words, verdict_words, with_interval
 from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval_notes
 from peft_tradeoffs.analysis.tables import OF_SPLIT, SPLIT
 from peft_tradeoffs.analysis.tuning_table import ruined
@@ -83,7 +82,7 @@ def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataF
     if (rows["rate"].fillna(GIVEN) != GIVEN).any():
         at += 1
         text.insert(at, f"{AT_BEST}{where}", [at_best_words(row) for row in records(rows)])
-    text.insert(at + 1, f"Verdict{where}", rows["verdict"].fillna(NULL).to_list())
+    text.insert(at + 1, f"Verdict{where}", [verdict_words(row) for row in records(rows)])
     by[name] = rows["difference"].reset_index(drop=True)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CLASSIFICATION, REGRESSION = "classification", "regression"  # kinds of tasks that metrics are for
+FEW_ERRORS = 0.2  # of a baseline's errors, that an equivalent arm may differ by
+TOLERANCE = 1e-9  # of margins, which are decimal fractions
 LONGEST = 40  # characters of a class name that are shown
 
 
@@ -76,6 +78,7 @@ class Metric:
     variance: Callable[[float], float]  # of one example's part at a value, roughly: digits are chosen by it
     bounds: tuple[float, float]  # what it can be
     largest_margin: float = 0.2  # of equivalence, as stored: more is taken for a slip
+    equivalence_margin: float = 0.02  # the largest, as stored, within which an arm is called equivalent
     scale: float = 1.0  # what it is multiplied by when shown
     unit: str = ""  # that it is shown in
     decimals: int = 4  # of one run's, as shown
@@ -143,6 +146,14 @@ class Metric:
         Of a share what none in `units` leaves possible, else 0.
         """
         return unseen((1 - level) / 2, units) if self.share else 0.0
+
+    def calls_equivalent(self, margin: float, baseline: float) -> bool:
+        """Whether an arm within `margin` of this baseline is equivalent in plain words.
+
+        It is where the margin is small in itself and at most FEW_ERRORS of what the baseline lacks to the best value.
+        """
+        lacks = self.bounds[1] - baseline
+        return margin <= self.equivalence_margin + TOLERANCE and margin <= FEW_ERRORS * lacks + TOLERANCE
 
     @property
     def on_hub(self) -> str:
