@@ -167,8 +167,8 @@ def test_an_arm_that_gives_every_row_the_same_answer_does_not_qualify():
 def test_a_baseline_that_gives_every_row_the_same_answer_judges_nothing():
     _, said, text = verdict([*arm("full", None, (0, 1, 2)), *arm("lora", 8)], {"lora-r8": GOOD})
     assert said == (
-        "No recommendation: full, the baseline, gives every test row the same answer, so what other arms lose against "
-        "it says nothing."
+        "No recommendation: full, the baseline, gives every test row the same answer, so no other arm can be judged by "
+        "it; train it at other learning rates or for longer."
     )
     assert "set comparison.baseline to one of them, or train the baseline at other learning rates" in text
     assert "Warning" not in text
