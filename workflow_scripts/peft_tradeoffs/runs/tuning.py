@@ -57,10 +57,12 @@ def best_trial(trials: list[Trial]) -> Trial | None:
 def edge(trials: list[Trial]) -> str | None:
     """Where the best rate is the grid's lowest or highest, so that a better one may lie beyond: which of the two."""
     best = best_trial(trials)
-    if best is None:
-        return None
+    return None if best is None else _edge_of(trials, best["learning_rate"])
+
+
+def _edge_of(trials: list[Trial], rate: float) -> str | None:
     rates = sorted(trial["learning_rate"] for trial in trials)
-    return {rates[0]: "lowest", rates[-1]: "highest"}.get(best["learning_rate"])
+    return {rates[0]: "lowest", rates[-1]: "highest"}.get(rate)
 
 
 def beyond(trials: list[Trial]) -> float | None:
@@ -107,10 +109,10 @@ def chosen(trials: list[Trial], retries: Iterable[Trial] = ()) -> dict[str, Any]
     becomes of it.
     """
     best = best_trial(retried(trials, retries)) or best_trial(trials)
-    rates = sorted(trial["learning_rate"] for trial in trials)
     if best is None:
+        rates = sorted(trial["learning_rate"] for trial in trials)
         states = ", ".join(sorted({trial["status"] for trial in trials} - {"completed"})) or "no metric"
         reason = f"no trial has a metric ({states}): the middle of the grid"
         return {"learning_rate": rates[(len(rates) - 1) // 2], "edge": None, "reason": reason}
-    at = {rates[0]: "lowest", rates[-1]: "highest"}.get(best["learning_rate"])
-    return {"learning_rate": best["learning_rate"], "edge": at, "reason": None}
+    rate = best["learning_rate"]
+    return {"learning_rate": rate, "edge": _edge_of(trials, rate), "reason": None}
