@@ -20,9 +20,14 @@ from scipy import stats
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "workflow_scripts"))
 
-from peft_tradeoffs.analysis.seeds import low_seeds  # noqa: E402
-from peft_tradeoffs.analysis.stats import Estimate, holm, of_seeds, over_seeds_and_examples  # noqa: E402
-from peft_tradeoffs.runs.ties import NO_ALLOWANCE, Gap, allowance, gap  # noqa: E402
+from peft_tradeoffs.analysis.stats import (  # noqa: E402
+    Estimate,
+    holm,
+    low_seeds,
+    of_seeds,
+    over_seeds_and_examples,
+)
+from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Gap, allowance, gap  # noqa: E402
 
 RATES, SEEDS, ARMS = 4, 5, 5
 AS_GOOD = (1, 2)  # arms; 3 and 4 are worse by the margin

@@ -32,7 +32,6 @@ from peft_tradeoffs.report.figures import (
     sweep_figures,
 )
 from peft_tradeoffs.report.imported import find
-from peft_tradeoffs.config.decidable import question, say_what_can_be_decided
 from peft_tradeoffs.config.preflight import (
     check_arms,
     check_paths,
@@ -41,6 +40,8 @@ from peft_tradeoffs.config.preflight import (
     check_written,
     content,
     content_of,
+    question,
+    say_what_can_be_decided,
     warn_of_missing,
 )
 from peft_tradeoffs.core.slurm import check_commands, check_resources

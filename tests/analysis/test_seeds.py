@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from peft_tradeoffs.analysis.seeds import failure_rate, low_seeds
+from peft_tradeoffs.analysis.stats import failure_rate, low_seeds
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import tiny
-from peft_tradeoffs.config.decidable import question, rows_of, say_what_can_be_decided
 from peft_tradeoffs.config.experiment import Experiment, resolve
+from peft_tradeoffs.config.preflight import question, rows_of, say_what_can_be_decided
 
 FILES = tiny.config(Path())["datasets"]["reviews"]
 HUB = {"source": "hub", "path": "a/b", "revision": "0" * 40, "splits": {"train": "train", "test": "test"}}

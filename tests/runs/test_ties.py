@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from peft_tradeoffs.runs.ties import NO_ALLOWANCE, Allowance, Gap, allowance, gap
+from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance, Gap, allowance, gap
 from scipy import stats
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.finished import verified
-from peft_tradeoffs.analysis.seeds import low_seeds
 from peft_tradeoffs.analysis.stats import (
     FEWEST_SEEDS,
     LEVEL,
@@ -19,6 +18,7 @@ from peft_tradeoffs.analysis.stats import (
     Estimate,
     holm,
     letter_display,
+    low_seeds,
     mcnemar,
     of_seeds,
     over_seeds,
@@ -28,11 +28,8 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weig
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import first_record, groups_of, plural, records
-from peft_tradeoffs.runs.ties import NO_ALLOWANCE, Allowance, allowance, as_gaps
-from peft_tradeoffs.tasks.metrics import (
-    METRICS,
-    metric_called,
-)
+from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance, allowance, as_gaps
+from peft_tradeoffs.tasks.metrics import METRICS, metric_called
 from peft_tradeoffs.tasks.task import TASKS
 
 ALPHA = 1 - LEVEL
@@ -130,10 +127,10 @@ def comparison_frame(
 
     Two statements are kept apart. difference_low and _high are of the two arms at the learning rates that they were
     trained with, and so is verdict_at_rates. at_best_low and _high, all p values and verdict are of the arms at the
-    best of the rates that their tuning tried: what the choice may have missed (missed and missed_sd, of `runs.ties`, by
-    what `tunings` gives) widens the interval, of the baseline downwards, of the arm upwards. rate is tuned, shared (of
-    the tuning of another rank or method) or given, of which nothing is known of other rates; rates_as_good names those
-    that did as well on dev, edge says that the rate taken is the grid's lowest or highest.
+    best of the rates that their tuning tried: what the choice may have missed (missed and missed_sd, of `runs.tuning`,
+    by what `tunings` gives) widens the interval, of the baseline downwards, of the arm upwards. rate is tuned, shared
+    (of the tuning of another rank or method) or given, of which nothing is known of other rates; rates_as_good names
+    those that did as well on dev, edge says that the rate taken is the grid's lowest or highest.
 
     verdict is one of VERDICTS: within where TOST proves a difference smaller than the margin, equivalent where that
     margin is small too (`Metric.calls_equivalent`); better or worse where a difference is proven, better_within or

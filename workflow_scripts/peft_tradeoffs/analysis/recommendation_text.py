@@ -62,8 +62,7 @@ from peft_tradeoffs.analysis.recommendation_words import (
     verb,
     what_would_decide,
 )
-from peft_tradeoffs.analysis.seeds import failure_rate
-from peft_tradeoffs.analysis.stats import noise_notes
+from peft_tradeoffs.analysis.stats import failure_rate, noise_notes
 from peft_tradeoffs.analysis.tables import memory_key
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import RECOMMENDATION, REPOSITORY

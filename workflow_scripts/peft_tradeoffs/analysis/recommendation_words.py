@@ -22,8 +22,7 @@ from peft_tradeoffs.analysis.recommendation import (
     UNKNOWN,
     YES,
 )
-from peft_tradeoffs.analysis.seeds import failure_rate
-from peft_tradeoffs.analysis.stats import MOST_EXAMPLES, MOST_SEEDS
+from peft_tradeoffs.analysis.stats import MOST_EXAMPLES, MOST_SEEDS, failure_rate
 from peft_tradeoffs.core.text import and_list, arm_label
 from peft_tradeoffs.tasks.metrics import metric_called, metric_words
 

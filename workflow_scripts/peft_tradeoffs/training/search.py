@@ -15,9 +15,8 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.core.quantities import CAP, LARGEST, ROWS
 from peft_tradeoffs.inputs.tokens import read_dev_groups
-from peft_tradeoffs.runs import ties
 from peft_tradeoffs.runs.settings import Plan
-from peft_tradeoffs.runs.tuning import Trial, best_trial, beyond, chosen, eligible
+from peft_tradeoffs.runs.tuning import Gap, Trial, best_trial, beyond, chosen, eligible, gap
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.job import Job, Run
@@ -65,9 +64,9 @@ class Grid:
 def tune(job: Job, settings: dict[str, Any], grid: Grid, read: Read) -> dict[str, Any]:
     """Train one trial per rate, and rates beyond the edge as long as the best one is on it; the best, and all trials.
 
-    Rates that did as well as the best one (`runs.ties`), and that one, are tried again, each time with a seed and a dev
-    split of its own; the best mean decides among them. A trial of an earlier grid that still stands is listed too, but
-    never chosen. `read` gives a trial's summary.
+    Rates that did as well as the best one (`runs.tuning`), and that one, are tried again, each time with a seed and a
+    dev split of its own; the best mean decides among them. A trial of an earlier grid that still stands is listed too,
+    but never chosen. `read` gives a trial's summary.
     """
     job.train([grid.run(settings, rate) for rate in grid.rates])
     trials = [_trial(read, grid.run(settings, rate), False) for rate in grid.rates]
@@ -120,7 +119,7 @@ class _Tried:
         self._settings, self._grid, self._tokens = settings, grid, job.tokens_path
         self._read: dict[Path, np.ndarray] = {}
 
-    def gaps(self, best: Trial, trials: list[Trial], retries: list[Trial]) -> dict[float, ties.Gap]:
+    def gaps(self, best: Trial, trials: list[Trial], retries: list[Trial]) -> dict[float, Gap]:
         """By rate, ascending: how far the others with a metric lie below `best`, over the trials that both have."""
         own = self._of_rate(best["learning_rate"], trials, retries)
         found = {}
@@ -131,7 +130,7 @@ class _Tried:
                 continue
             values = [(own[number]["value"], others[number]["value"]) for number in shared]
             parts = [(self._parts(best["learning_rate"], number), self._parts(rate, number)) for number in shared]
-            found[rate] = ties.gap(values, parts, self._metric.share)
+            found[rate] = gap(values, parts, self._metric.share)
         return found
 
     @staticmethod
