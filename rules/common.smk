@@ -249,10 +249,14 @@ def page_content(wildcards):
     return content_of((path, REPOSITORY / path) for path in paths)[:16]
 
 
-def recommendation_content(wildcards):
-    """A checksum of the templates of the recommendation."""
-    paths = [layout.RECOMMENDATION / name for name in layout.TEMPLATES]
-    return content_of((str(path), REPOSITORY / path) for path in paths)[:16]
+def templates_of(table):
+    """A checksum of the templates of the sentences beside a table."""
+    found = (
+        path.relative_to(REPOSITORY)
+        for folder in (table, "shared")
+        for path in sorted(Path(REPOSITORY, layout.TEMPLATES, folder).glob("*.j2"))
+    )
+    return content_of((str(path), REPOSITORY / path) for path in found)[:16]
 
 
 def export_files():

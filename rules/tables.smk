@@ -45,6 +45,7 @@ rule compare_arms:
     params:
         script=script("compare_arms.py"),
         code=lambda w: code("compare_arms.py"),
+        templates=lambda w: templates_of("comparison"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         baseline=lambda w: EXPERIMENT.comparison.baseline,

@@ -32,6 +32,7 @@ rule compare_at_budgets:
 rule attribute_changes:
     input:
         summaries=summaries(),
+        data=descriptions(),
         contract=f"{OUT}/tables/contract.csv",
         noise=noise_table(),
     output:
@@ -48,8 +49,9 @@ rule attribute_changes:
         noise=noise_option,
         factorials=json.dumps(FACTORIALS),
         folder=subpath(output[0], parent=True),
+        data=lambda w: f"{OUT}/data",
     shell:
-        "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
+        "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --factorials {params.factorials:q} --contract {input.contract:q} {params.noise}"
         " --output-dir {params.folder:q} 2> {log:q}"
 
@@ -70,7 +72,7 @@ rule recommend:
     params:
         script=script("recommend.py"),
         code=lambda w: code("recommend.py"),
-        templates=recommendation_content,
+        templates=lambda w: templates_of("recommendation"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         noise=noise_option,

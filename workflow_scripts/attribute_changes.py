@@ -1,7 +1,7 @@
 """Split what changes between the arms of a factorial into its factors and their interaction.
 
-Reads the summary.json of every run of a grid and writes attribution as .csv, .md and .tex: for memory, time, energy and
-the metric, what each factor changes alone and what several change together beyond that.
+Reads every run of a grid (summary.json, predictions.csv) and writes attribution as .csv, .md and .tex: for memory,
+time, energy and the metric, what each factor changes alone and what several change together beyond that.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.core.errors import run
-from peft_tradeoffs.core.layout import add_contract, add_noise, add_runs
+from peft_tradeoffs.core.layout import add_contract, add_data, add_noise, add_runs
 
 
 def arguments() -> argparse.Namespace:
@@ -17,6 +17,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
     add_contract(parser)
+    add_data(parser)
     add_noise(parser)
     parser.add_argument(
         "--factorials",
@@ -38,12 +39,14 @@ def main() -> None:
         attribution_readable,
         attribution_sentences,
     )
+    from peft_tradeoffs.analysis.comparison import stored_predictions
     from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.readable import Beside, write_tables
     from peft_tradeoffs.analysis.stats import read_noise
 
     runs = read_runs(args)
-    frame = attribution_frame(runs, args.factorials, read_noise(args.noise))
+    predictions = stored_predictions(args.runs_dir, args.data_dir)
+    frame = attribution_frame(runs, args.factorials, predictions, read_noise(args.noise))
     words = attribution_readable, attribution_notes
     write_tables(args.output_dir, "attribution", frame, *words, Beside(lead=attribution_sentences, by="factorial"))
 

@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 
 from peft_tradeoffs.core.errors import InputError, run
-from peft_tradeoffs.core.layout import AXES, add_contract, add_data, add_runs, run_folder
+from peft_tradeoffs.core.layout import add_contract, add_data, add_runs
 from peft_tradeoffs.tasks.metrics import ABOUT_MARGIN, check_margin
 
 NOTHING = "Random weights: there is no metric to compare.\n"
@@ -42,12 +42,11 @@ def main() -> None:
     check_margin("--margin", args.margin)
     if args.baseline not in args.grid["arm"]:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
-    from peft_tradeoffs.analysis.comparison import PREDICTIONS, comparison_frame, read_predictions
+    from peft_tradeoffs.analysis.comparison import comparison_frame, stored_predictions
     from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable
     from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
     from peft_tradeoffs.analysis.readable import Beside, write_tables
-    from peft_tradeoffs.inputs.splits import read_groups
     from peft_tradeoffs.runs.tuning import read_found
 
     runs = read_runs(args)
@@ -56,11 +55,7 @@ def main() -> None:
         runs,
         args.baseline,
         args.margin,
-        lambda of, split: read_predictions(
-            run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / PREDICTIONS[split],
-            of,
-            args.data_dir and functools.partial(read_groups, args.data_dir, of["dataset"], split),
-        ),
+        stored_predictions(args.runs_dir, args.data_dir),
         args.tunings_dir
         and (lambda dataset, model, arm: read_found(args.tunings_dir / dataset / model / f"{arm}.json")),
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+import synthetic_predictions
 import tiny
 from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.attribution import (
@@ -18,8 +19,10 @@ from peft_tradeoffs.analysis.attribution import (
     attribution_readable,
     attribution_sentences,
 )
+from peft_tradeoffs.analysis.comparison import Predicted, comparison_frame
 from peft_tradeoffs.config.experiment import factors, resolve
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.tasks.metrics import METRICS
 from scipy import stats
 
 LORA = {"learning_rate": 1e-2, "ranks": [4, 8], "peft": tiny.LORA}
@@ -106,7 +109,15 @@ def runs(seeds: int = 3, device: str = "cuda", **changes: Any) -> list[dict[str,
 
 
 def split(summaries: list[dict[str, Any]], noise: pd.DataFrame | None = None) -> pd.DataFrame:
-    return attribution_frame(tables.runs_frame(summaries), SPEC, noise).set_index(["quantity", "effect"])
+    frame = attribution_frame(tables.runs_frame(summaries), SPEC, predicted, noise)
+    return frame.set_index(["quantity", "effect"])
+
+
+def predicted(run: dict[str, Any], split: str) -> Predicted:
+    """Predictions with the run's accuracy: of 1,000 rows the last ones are wrong."""
+    assert split == "test"
+    right = np.arange(1000) < round(1000 * run["metric_value"])
+    return Predicted(np.arange(1000), np.arange(1000) % 2, right, right.astype(float), 500)
 
 
 def one_job(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -143,7 +154,7 @@ def test_three_factors():
         synthetic.summary(f"m{i}{j}{k}", 8, 0, train_s=100.0 + i + 2 * j + 4 * k + 10 * i * j + 100 * i * j * k)
         for i, j, k in cells
     ]
-    frame = attribution_frame(tables.runs_frame(summaries), spec)
+    frame = attribution_frame(tables.runs_frame(summaries), spec, predicted)
     time = frame[frame["quantity"] == "train_s"].set_index("effect")["value"]
     assert time.to_dict() == {
         **{"base": 100, "a": 1, "b": 2, "c": 4},
@@ -250,11 +261,41 @@ def test_sentences_and_cells():
         "Peak CUDA allocated: of 212 MiB less (-33 %) in all, NF4 alone -35, gradient checkpointing alone -180, their "
         "interaction +3."
     )
-    assert said[-1].startswith("Accuracy: of 1.00 points less in all, NF4 alone -1.00")
+    assert said[-1].startswith("Accuracy: of 1.0 points less in all, NF4 alone -1.0,")
     cells = attribution_readable(rows).set_index(["Quantity", "Effect"])
     assert cells.loc[("Training time, s", "NF4"), "Mean or change"] == "+13 [+4, +22]"
     assert cells.loc[("Peak CUDA allocated, MiB", "lora-r8 (base)"), "Mean or change"] == "640"
     assert any(note.startswith("Interaction (A × B)") for note in attribution_notes(rows))
+
+
+def test_the_metric_has_the_intervals_of_the_comparison():
+    """A factor alone is a difference of two arms, and the base an arm; other test examples count in both."""
+    summaries = runs()
+    own = split(summaries).loc["metric_value"]
+    compared = comparison_frame(tables.runs_frame(summaries), "lora-r8", 0.01, predicted).set_index("arm")
+    for effect, arm in (("NF4", "qlora-r8"), ("gradient checkpointing", "lora-ckpt-r8"), ("total", "qlora-ckpt-r8")):
+        of_arm = compared.loc[arm, ["difference", "difference_low", "difference_high"]]
+        assert own.loc[effect, ["value", "low", "high"]].to_list() == pytest.approx(of_arm.to_list())
+    alone = compared.loc["lora-r8", ["mean", "low", "high"]].to_list()
+    assert own.loc["base", ["value", "low", "high"]].to_list() == pytest.approx(alone)
+    notes = " ".join(attribution_notes(split(summaries).reset_index()))
+    assert "Accuracy: intervals count other test examples too, as in the comparison." in notes
+
+
+def test_an_interaction_of_the_metric_is_no_proof_from_nothing():
+    """Where the four arms answer so that it is 0 its interval is twice that of a difference, of which there are two."""
+    own = split(runs()).loc["metric_value"]
+    apart, floor = own.loc[" × ".join(NAMES)], METRICS["accuracy"].floor(pd.Series([1000.0]), 0.95)[0]
+    assert apart["value"] == pytest.approx(0, abs=1e-12)
+    assert apart["high"] - apart["low"] >= 4 * floor * 0.99
+    assert own.loc["gradient checkpointing", "high"] >= floor * 0.99
+
+
+def test_two_seeds_give_the_metric_no_interval():
+    frame = split(runs(2))
+    assert frame.loc["metric_value", "low"].isna().all() and frame.loc["train_s", "low"].notna().all()
+    notes = attribution_notes(frame.reset_index())
+    assert "Accuracy: no interval (2 seeds, where 3 or more are needed)." in notes
 
 
 def test_random_weights_have_costs_alone():
@@ -272,7 +313,12 @@ def test_different_learning_rates_are_said():
 
 def test_the_command_line_writes_the_tables(tmp_path):
     summaries = one_job(runs())
-    synthetic.write(tmp_path, summaries)
+    answered = []
+    for run in summaries:
+        wrong = np.arange(round((1 - run["metric_value"]) * synthetic_predictions.ROWS))
+        answered.append(synthetic_predictions.run((run["method"], 8), run["seed"], wrong))
+        run |= {key: answered[-1][0][key] for key in ("accuracy", "metric_value", "test_rows")}
+    synthetic_predictions.write(tmp_path, [(run, of_run[1]) for run, of_run in zip(summaries, answered, strict=True)])
     grid = {"dataset": ["sst2"], "model": ["distilbert"], "arm": list(SPEC["qlora"]["arms"]), "seed": [0, 1, 2]}
     words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--factorials", json.dumps(SPEC)]
     words += ["--contract", str(synthetic.contract(tmp_path, summaries, qlora="batch_size"))]

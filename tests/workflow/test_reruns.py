@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from peft_tradeoffs.core.layout import PAGE, RECOMMENDATION, TEMPLATES
+from peft_tradeoffs.core.layout import PAGE, TEMPLATES
 
 ARMS = ["full", "lora-r4", "qlora-r4"]
 TABLES = {name: 1 for name in ("check_contract", "make_tables", "compare_arms", "compare_at_budgets", "recommend")}
@@ -140,15 +140,15 @@ def test_an_edited_page_is_made_again(folder):
     assert plan(folder) == {"train": [], "make_report": 1}
 
 
-@pytest.mark.parametrize("path", sorted((tiny.REPOSITORY / RECOMMENDATION).iterdir()), ids=lambda path: path.name)
-def test_every_template_of_the_recommendation_counts(path):
-    assert path.name in TEMPLATES
-
-
-def test_an_edited_template_makes_the_recommendation_again(folder):
-    with (folder / "workflow" / RECOMMENDATION / "notes.md.j2").open("a") as file:
+@pytest.mark.parametrize("template", ["recommendation/notes", "shared/family", "comparison/notes"])
+def test_an_edited_template_makes_again_what_says_it(folder, template):
+    """The table of the comparison is what others are made of, so that these are made again too."""
+    with (folder / "workflow" / TEMPLATES / f"{template}.md.j2").open("a") as file:
         file.write("One sentence more.\n")
-    assert plan(folder) == {"train": [], "recommend": 1, "make_report": 1}
+    planned = plan(folder)
+    assert planned["train"] == []
+    assert planned["recommend"] == planned["make_report"] == 1
+    assert ("compare_arms" in planned) == (template != "recommendation/notes")
 
 
 def test_a_checkout_that_moves_runs_nothing(folder):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from peft_tradeoffs.analysis.comparison import Predictions, Runs, alone, contrast, runs_by_seed
 from peft_tradeoffs.analysis.comparison_text import with_interval
 from peft_tradeoffs.analysis.readable import (
     NULL,
@@ -46,7 +47,10 @@ Cell = tuple[int, ...]  # 0 or 1 per factor
 
 
 def attribution_frame(
-    runs: pd.DataFrame, factorials: dict[str, dict[str, Any]], noise: pd.DataFrame | None = None
+    runs: pd.DataFrame,
+    factorials: dict[str, dict[str, Any]],
+    predictions: Predictions,
+    noise: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One row per (data set, model, factorial, quantity, effect), columns as in COLUMNS.
 
@@ -56,7 +60,8 @@ def attribution_frame(
     factors off, where a main effect would average over the other factors); the total, all on less the base. Factors and
     interactions add up to the total. Each is the mean of its value per seed over the n seeds
     that all cells with values share (of n_seeds), with a 95 % t interval (none for one seed), in the quantity's unit
-    and in per cent of the base. That of time and energy counts, by the noise table `noise`, how far jobs differ
+    and in per cent of the base. That of the metric is the comparison's, over other seeds and other test examples, by
+    what `predictions` gives. That of time and energy counts, by the noise table `noise`, how far jobs differ
     (jobs_sd_percent of a mean; none where every seed had a job of its own): `stats.over_jobs`. `jobs` are the most
     processes that trained a cell. `failed` says which runs of the arms failed, `differs` which arms break the contract
     or differ as declared. `arm` is the cell's of a base, a factor and the total. What a null means is in `reason`;
@@ -65,7 +70,7 @@ def attribution_frame(
     rows = []
     for _, own in runs.groupby(["dataset", "model"], sort=False):
         for name, spec in factorials.items():
-            rows += _split(own[own["arm"].isin(spec["arms"])], name, spec, noise)
+            rows += _split(own[own["arm"].isin(spec["arms"])], name, spec, predictions, noise)
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
         dict.fromkeys(("n", "n_seeds", "jobs"), "Int64") | dict.fromkeys(NUMBERS, float)
     )
@@ -79,9 +84,12 @@ def quantities(runs: pd.DataFrame) -> dict[str, tuple[str, float]]:
     return found if random_weights(runs) else {**found, "metric_value": ("metric_value", 1.0)}
 
 
-def _split(runs: pd.DataFrame, name: str, spec: dict[str, Any], noise: pd.DataFrame | None) -> list[dict[str, Any]]:
+def _split(
+    runs: pd.DataFrame, name: str, spec: dict[str, Any], predictions: Predictions, noise: pd.DataFrame | None
+) -> list[dict[str, Any]]:
     """The rows of one factorial of a data set and model."""
     rows = []
+    tested = {} if random_weights(runs) else runs_by_seed(runs.assign(split="test"), predictions)
     cells = {tuple(cell): arm for arm, cell in spec["arms"].items()}
     common = first_record(runs[["dataset", "model", "pretrained", "metric", "positive_class"]])
     common["factorial"] = name
@@ -120,7 +128,11 @@ def _split(runs: pd.DataFrame, name: str, spec: dict[str, Any], noise: pd.DataFr
                 row["reason"] = "no seed that all arms share"
             else:
                 parts = {cell: np.array([values[cell][seed] for seed in seeds]) for cell in signs}
-                row |= _mean(parts, signs, {cell: jobs[cell] for cell in signs}, key in MEASURED_AS, spread)
+                if quantity == METRIC:
+                    of_cells = [(sign, tested[cells[cell]]) for cell, sign in signs.items()]
+                    row |= _of_metric([(sign, {seed: own[seed] for seed in seeds}) for sign, own in of_cells], common)
+                else:
+                    row |= _mean(parts, signs, {cell: jobs[cell] for cell in signs}, key in MEASURED_AS, spread)
                 row["percent"] = 100 * row["value"] / base if base else None
             rows.append(row)
     return rows
@@ -155,6 +167,17 @@ def _mean(
     if timed and noise and min(jobs.values()) < len(values):
         found["jobs_sd_percent"] = 100 * noise.cv
     return {**found, **dict(zip(("low", "high"), estimate.interval(), strict=True))}
+
+
+def _of_metric(cells: list[tuple[int, Runs]], of: dict[str, Any]) -> dict[str, Any]:
+    """Mean of the sum of the arms' metrics with their signs, its interval as in the comparison of arms."""
+    if len(cells) == 1:
+        found = alone(cells[0][1], of["metric"])
+        return {key: found.get(key) for key in ("n", "low", "high", "reason")} | {"value": found["mean"]}
+    values = [sum(sign * runs[seed][0] for sign, runs in cells) for seed in cells[0][1]]
+    estimate, why = contrast(cells, of["metric"])
+    low, high = estimate.interval() if estimate else (None, None)
+    return {"n": len(values), "value": float(np.mean(values)), "low": low, "high": high, "reason": why}
 
 
 NAMES = {**LABEL, ENERGY: "Energy, J/1,000 rows"}
@@ -213,6 +236,7 @@ def attribution_notes(rows: pd.DataFrame) -> list[str]:
         )
     elif rows["n"].max() == 1:
         lines.append("One seed: no intervals, so how much of this is chance is not known.")
+    lines += _metric_notes(rows[rows["quantity"] == METRIC])
     short = rows[(rows["n"] > 0) & (rows["n"] < rows["n_seeds"])]
     if len(short):
         few = " or ".join(map(str, sorted(short["n"].unique())))
@@ -229,6 +253,20 @@ def attribution_notes(rows: pd.DataFrame) -> list[str]:
         lines.append(f"Learning rates differ ({rates}): what the metric changes by is theirs, too.")
     if pd.notna(differs := rows["differs"].iloc[0]):
         lines.append(f"By the contract, which compares every arm with the comparison's baseline: {differs}")
+    return lines
+
+
+def _metric_notes(rows: pd.DataFrame) -> list[str]:
+    """What the intervals of the metric are over, or why there are none."""
+    if rows["value"].isna().all():
+        return []
+    name = metric_name(rows.iloc[0])
+    lines = []
+    if rows["low"].notna().any():
+        lines.append(f"{name}: intervals count other test examples too, as in the comparison.")
+    without = rows["value"].notna() & rows["low"].isna() & (rows["n"] > 1)  # of one seed the notes say it of all
+    if why := "; ".join(dict.fromkeys(rows.loc[without, "reason"])):
+        lines.append(f"{name}: no interval ({why}).")
     return lines
 
 

@@ -1,8 +1,9 @@
 """Arms on the same seeds and examples: differences to the baseline, intervals, tests, verdicts."""
 
+import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from peft_tradeoffs.analysis.stats import (
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weights, read_table
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import first_record, groups_of, plural, records
+from peft_tradeoffs.inputs.splits import read_groups
 from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance, allowance, as_gaps
 from peft_tradeoffs.tasks.metrics import METRICS, metric_called
 from peft_tradeoffs.tasks.task import TASKS
@@ -105,6 +108,16 @@ def read_predictions(path: Path, run: dict[str, Any], groups: Groups | None = No
     )
 
 
+def stored_predictions(runs_dir: Path, data_dir: Path | None) -> "Predictions":
+    """Those that runs below `runs_dir` published; `data_dir` has what says of which groups the rows are, if any."""
+    return lambda run, split: read_predictions(
+        run_folder(runs_dir, *(run[axis] for axis in AXES)) / PREDICTIONS[split],
+        run,
+        functools.partial(read_groups, data_dir, run["dataset"], split) if data_dir else None,
+    )
+
+
+Predictions = Callable[[dict[str, Any], str], Predicted]  # of a run, as `read_predictions` takes it, on a split
 Tunings = Callable[[str, str, str], dict[str, Any]]  # of a data set, a model and an arm what tune.py wrote
 
 
@@ -112,7 +125,7 @@ def comparison_frame(
     runs: pd.DataFrame,
     baseline: str,
     margin: float,
-    predictions: Callable[[dict[str, Any], str], Predicted],
+    predictions: Predictions,
     tunings: Tunings | None = None,
 ) -> pd.DataFrame:
     """One row per (data set, model, split, arm), arms in the order of `runs`; none where weights are random.
@@ -173,12 +186,11 @@ def _compared(
     runs: pd.DataFrame,
     baseline: str,
     margin: float,
-    predictions: Callable[[dict[str, Any], str], Predicted],
+    predictions: Predictions,
     tunings: Tunings | None,
 ) -> list[dict[str, Any]]:
     """The rows of one data set, model and split."""
-    arms = {arm: _arm(own, predictions) for arm, own in groups_of(runs, "arm")}
-    _check_examples(runs, arms)
+    arms = runs_by_seed(runs, predictions)
     rates = _rates(runs, arms, tunings)
     missed = {arm: found.missed for arm, found in rates.items()}
     groups = _groups(arms, runs["metric"].iloc[0], missed)
@@ -189,7 +201,7 @@ def _compared(
         known = [*ARM, "split", "method", "rank", "pretrained", "metric", "positive_class", "differs"]
         row: dict[str, Any] = dict.fromkeys(COLUMNS) | first_record(own[known]) | rates[arm].columns()
         row |= {"baseline": baseline, "margin": margin, "groups": groups.get(arm), "left_out": _left_out(own)}
-        row |= {"unstable": unstable.get(arm), **_alone(arms[arm], row["metric"])}
+        row |= {"unstable": unstable.get(arm), **alone(arms[arm], row["metric"])}
         if arm == baseline:
             row["verdict"] = row["verdict_at_rates"] = BASELINE
         else:
@@ -288,9 +300,19 @@ def _unstable(arms: dict[str, Runs], margin: float) -> dict[str, str]:
     return found
 
 
-def _arm(runs: pd.DataFrame, predictions: Callable[[dict[str, Any], str], Predicted]) -> Runs:
+def runs_by_seed(runs: pd.DataFrame, predictions: Predictions) -> dict[str, Runs]:
+    """By arm its completed runs that have a metric, of one data set, model and split (columns of `runs`).
+
+    Raises InputError for runs that were tested on different examples.
+    """
     done = runs[(runs["status"] == COMPLETED) & runs["metric_value"].notna()]
-    return {run["seed"]: (run["metric_value"], predictions(run, run["split"])) for run in records(done)}
+    found = {
+        arm: {run["seed"]: (run["metric_value"], predictions(run, run["split"])) for run in records(own)}
+        for arm, own in groups_of(done, "arm")
+    }
+    arms = {arm: found.get(arm, {}) for arm, _ in groups_of(runs, "arm")}
+    _check_examples(runs, arms)
+    return arms
 
 
 def _left_out(runs: pd.DataFrame) -> str | None:
@@ -313,8 +335,8 @@ def _check_examples(runs: pd.DataFrame, arms: dict[str, Runs]) -> None:
             )
 
 
-def _alone(runs: Runs, metric: str) -> dict[str, Any]:
-    """Mean and intervals of an arm."""
+def alone(runs: Runs, metric: str) -> dict[str, Any]:
+    """Mean and intervals of an arm: n, test_rows, mean, sd, seeds_low, seeds_high, low, high, and why some are not."""
     if not runs:
         return {"n": 0, "reason": "none of its runs has a metric"}
     values = np.array([value for value, _ in runs.values()])
@@ -358,22 +380,29 @@ def _floor(found: Crossed, metric: str, rarest: int) -> int | None:
     return rarest if found.se == 0.0 else None
 
 
-def _difference(runs: Runs, others: Runs, metric: str) -> Crossed | None:
-    """An arm's metric less another one's, over the seeds that both have; None where these do not suffice."""
-    pairs = [(runs[seed], others[seed]) for seed in _shared(runs, others)]
-    if len(pairs) < FEWEST_SEEDS or _too_few_groups(pairs[0][0][1]) is not None:
-        return None
-    values = np.array([one - other for (one, _), (other, _) in pairs])
+def contrast(cells: Sequence[tuple[int, Runs]], metric: str) -> tuple[Crossed | None, str | None]:
+    """Half of the arms' metrics, of sign +1, less the other half, of sign -1, over the seeds that all of them have.
+
+    Or why there is none. One arm less another one is the case of two; an interaction has four or more.
+    """
+    seeds = [seed for seed in cells[0][1] if all(seed in runs for _, runs in cells)]
+    if len(seeds) < FEWEST_SEEDS:
+        return None, _why_none(len(seeds))
+    by_seed = [[(sign, *runs[seed]) for sign, runs in cells] for seed in seeds]
+    first, differences = by_seed[0][0][2], len(cells) // 2
+    if (few := _too_few_groups(first)) is not None:
+        return None, few
+    values = np.array([sum(sign * value for sign, value, _ in of_seed) for of_seed in by_seed])
     with np.errstate(invalid="ignore"):  # infinity less infinity, of a metric that one example decides
-        parts = np.stack([one.contributions - other.contributions for (_, one), (_, other) in pairs])
-        steps = [np.abs(of_run.contributions - value).max() for pair in pairs for value, of_run in pair]
-    share, grouped = METRICS[metric].share, pairs[0][0][1].grouped
-    found = over_seeds_and_examples(parts, 1.0 if share and not grouped else float(max(steps)))
+        parts = np.stack([sum(sign * of_run.contributions for sign, _, of_run in of_seed) for of_seed in by_seed])
+        steps = [np.abs(of_run.contributions - value).max() for of_seed in by_seed for _, value, of_run in of_seed]
+    share = METRICS[metric].share
+    found = over_seeds_and_examples(parts, differences * (1.0 if share and not first.grouped else float(max(steps))))
     if found is None:
-        return None
-    rarest = pairs[0][0][1].rarest
-    alike = rarest if not parts.any() else None  # that none of so many differs is all that is known
-    return replace(found, value=float(values.mean()), share_of=found.examples if share else alike)
+        return None, _why_none(len(seeds))
+    alike = first.rarest if not parts.any() else None  # that none of so many differs is all that is known
+    unseen_of = found.examples if share else alike
+    return replace(found, value=float(values.mean()), share_of=unseen_of and max(unseen_of // differences, 1)), None
 
 
 def _groups(arms: dict[str, Runs], metric: str, missed: dict[str, Allowance]) -> dict[str, str]:
@@ -384,7 +413,7 @@ def _groups(arms: dict[str, Runs], metric: str, missed: dict[str, Allowance]) ->
     pairs = {
         (one, other): replace(estimate, below=missed[other], above=missed[one])
         for one, other in itertools.combinations(arms, 2)
-        if (estimate := _difference(arms[one], arms[other], metric)) is not None
+        if (estimate := contrast([(1, arms[one]), (-1, arms[other])], metric)[0]) is not None
     }
     if not pairs:
         return {}
@@ -419,11 +448,8 @@ def _against(runs: Runs, baseline: Runs, metric: str) -> tuple[dict[str, Any], C
     seeds = over_seeds(differences)
     if seeds is not None:
         found |= _bounds("difference_seeds", seeds)
-    both = _difference(runs, baseline, metric)
-    if both is None:
-        why = _too_few_groups(pairs[0][0]) if len(shared) >= FEWEST_SEEDS else None
-        return {**found, "reason": why or _why_none(len(shared))}, None
-    return {**found, **_bounds("difference", both)}, both
+    both, why = contrast([(1, runs), (-1, baseline)], metric)
+    return ({**found, "reason": why}, None) if both is None else ({**found, **_bounds("difference", both)}, both)
 
 
 def _why_none(seeds: int) -> str:

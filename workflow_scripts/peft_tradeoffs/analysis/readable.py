@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
 
 from peft_tradeoffs.analysis.tables import (
@@ -22,6 +23,7 @@ from peft_tradeoffs.analysis.tables import (
 )
 from peft_tradeoffs.core import quantities
 from peft_tradeoffs.core.files import to_csv, write_text
+from peft_tradeoffs.core.layout import REPOSITORY, TEMPLATES
 from peft_tradeoffs.core.text import arm_label, groups_of, inert, one_line, plain, plural, records
 from peft_tradeoffs.tasks.metrics import METRICS, heldout_label, metric_called, metric_label, metric_of
 from peft_tradeoffs.tasks.recorded import LABEL, NOTE
@@ -403,6 +405,19 @@ LATEX = str.maketrans(
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
     | {NULL: "--", "·": r"$\cdot$", "×": r"$\times$"}
 )
+
+
+def sentences(template: str, given: dict[str, Any]) -> list[str]:
+    """The lines that a template of `layout.TEMPLATES` leaves, without the empty ones; `given` is what it names."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(REPOSITORY / TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,  # of what one includes
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template(f"{template}.md.j2").render(given)
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def sections(frame: pd.DataFrame, by: str | None = None) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from peft_tradeoffs.analysis.comparison import GIVEN
 from peft_tradeoffs.analysis.comparison_text import (
-    UNCORRECTED,
+    errors_of_margin,
     family,
-    margin_as_errors,
     margin_words,
     p_value,
     verdict_words,
@@ -21,6 +19,7 @@ from peft_tradeoffs.analysis.readable import (
     grid,
     number,
     sections,
+    sentences,
     unlike,
     warnings_box,
 )
@@ -65,7 +64,6 @@ from peft_tradeoffs.analysis.recommendation_words import (
 from peft_tradeoffs.analysis.stats import failure_rate, noise_notes
 from peft_tradeoffs.analysis.tables import memory_key
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.layout import RECOMMENDATION, REPOSITORY
 from peft_tradeoffs.core.text import plural, records
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_words
 from peft_tradeoffs.tasks.recorded import NOTE
@@ -87,9 +85,10 @@ def recommendation_markdown(
     found = [(title, section, _rows(section)) for title, section in sections(frame)]
     tables = sum(_tables(rows) for _, _, rows in found)
     for title, section, rows in found:
-        points = "".join(f"- {line}\n" for line in _sentences("points", _points(rows, limits)))
+        points = "".join(f"- {line}\n" for line in sentences("recommendation/points", _points(rows, limits)))
         table, box = grid(_table(rows)), warnings_box(of_rows(warnings or {}, section))
-        notes = " ".join(_sentences("notes", _notes(rows, limits) | {"tables": tables, "family": family(tables)}))
+        known = _notes(rows, limits) | {"tables": tables, "family": family(tables)}
+        notes = " ".join(sentences("recommendation/notes", known))
         parts.append(f"## {title}\n\n**{answer(rows, limits)}**\n\n{box}{points}\n{table}\n\n{notes}\n")
     return "\n".join(parts)
 
@@ -118,7 +117,7 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
             "cost": cost_beside(best, baseline, by),
             "worst": "" if facts["random"] or best is baseline else f", and it {loses_at_most(best)}",
         }
-    return " ".join(_sentences("answer", facts | given))
+    return " ".join(sentences("recommendation/answer", facts | given))
 
 
 def _facts(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
@@ -255,24 +254,11 @@ def _notes(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
         "tuned": any(row["rate"] not in (None, GIVEN) for row in rows),
         "counted": "groups of rows" if any(row["test_groups"] is not None for row in rows) else "examples",
         "compared": sum(row["p_not_worse_holm"] is not None for row in rows),
-        "errors": "" if baseline is None else margin_as_errors(baseline, arm_name(baseline)),
-        "uncorrected": UNCORRECTED,
+        "errors": None if baseline is None else errors_of_margin(baseline),
         "one_seed": any(row["n"] == 1 for row in rows),
         "probe": PROBE,
         "memory": [NOTE[key].partition(": ")[2] for key in keys],
     }
-
-
-def _sentences(template: str, given: dict[str, Any]) -> list[str]:
-    """The lines of a template that it leaves, without the empty ones."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(REPOSITORY / RECOMMENDATION),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template(f"{template}.md.j2").render(given)
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _rows(section: pd.DataFrame) -> list[Row]:

@@ -14,8 +14,7 @@ TEXTS = ("$comment", "title", "description")  # keywords of a JSON schema that d
 AXES = ("dataset", "model", "arm", "seed")
 # What report.html is made of, in report/page: template, style, scripts in their order, licences of what it takes in.
 PAGE = ("page.html.j2", "page.css", "page.js", "charts.js", "table.js", "main.js", "licences.txt")
-RECOMMENDATION = Path("report", "templates", "recommendation")  # what recommendation.md says: in the repository
-TEMPLATES = ("answer.md.j2", "points.md.j2", "notes.md.j2")  # of it
+TEMPLATES = Path("report", "templates")  # of the sentences beside tables: in the repository
 # Every table of a sweep, in the page's order: the title of its section, and where Snakemake's report lists it.
 TABLES = {
     "comparison": ("Differences to the baseline, with tests", "Comparisons"),
