@@ -1,10 +1,20 @@
 """Ties of learning rates by paired dev predictions, and the allowance for what their choice may have missed."""
 
+import json
 import math
 
 import numpy as np
 import pytest
-from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance, Gap, allowance, gap
+from peft_tradeoffs.runs.tuning import (
+    NO_ALLOWANCE,
+    UNKNOWN_ALLOWANCE,
+    Allowance,
+    Gap,
+    allowance,
+    as_gaps,
+    gap,
+    gap_columns,
+)
 from scipy import stats
 
 
@@ -73,3 +83,23 @@ def test_the_allowance_grows_with_rates_and_seeds_and_is_none_of_one_rate():
     assert allowance([one], 1e-4).mean > few.mean
     assert allowance([one], 0.0) == few  # the same draws
     assert allowance([one, Gap(0.0, math.inf, 1)], 0.0) == Allowance(math.inf, math.inf)
+
+
+def test_trials_on_the_same_rows_do_not_count_these_twice():
+    """Two trials that differ on the same 20 of 400 rows are as sure of these as one."""
+    chosen, other = np.ones(400), np.r_[np.zeros(20), np.ones(380)]
+    one = gap([(1.0, 0.95)], [(chosen, other)], True)
+    same = gap([(1.0, 0.95)] * 2, [(chosen, other)] * 2, True, same_rows=True)
+    apart = gap([(1.0, 0.95)] * 2, [(chosen, other)] * 2, True)
+    assert same.mean == apart.mean == one.mean and same.trials == 2
+    assert same.variance == pytest.approx(one.variance)
+    assert apart.variance == pytest.approx(one.variance / 2)
+
+
+def test_what_no_trial_can_tell_is_written_and_read_as_such():
+    """Pseudo-values without an end, of a metric that one dev row decides."""
+    found = gap([(0.5, 0.4)], [(np.array([np.nan, 1.0]), np.array([0.0, 1.0]))], False)
+    written = json.loads(json.dumps(gap_columns(1e-3, found), allow_nan=False))
+    assert written == {"learning_rate": 1e-3, "mean": pytest.approx(0.1), "variance": None, "trials": 1}
+    assert as_gaps([written]) == [found] and found.tied
+    assert allowance([found], 0.0) == UNKNOWN_ALLOWANCE and not UNKNOWN_ALLOWANCE.known and NO_ALLOWANCE.known

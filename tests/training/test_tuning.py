@@ -42,8 +42,27 @@ def test_a_rate_that_fails_with_another_seed_is_not_taken():
     trials = [trial(1e-4, 0.90), trial(3e-4, 0.91)]
     retries = [trial(1e-4, 0.91), trial(3e-4, None, None, "diverged")]
     assert tuning.chosen(trials, retries)["learning_rate"] == 1e-4
+
+
+def test_where_all_that_were_tried_again_failed_the_best_other_rate_is_taken():
     both = [trial(1e-4, None, None, "oom"), trial(3e-4, None, None, "diverged")]
-    assert tuning.chosen(trials, both)["learning_rate"] == 3e-4  # of the first trials, which is all that is left
+    trials = [trial(1e-4, 0.90), trial(3e-4, 0.91), trial(1e-3, 0.7), trial(3e-3, 0.6)]
+    found = tuning.chosen(trials, both)
+    assert (found["learning_rate"], found["reason"]) == (1e-3, None)
+    found = tuning.chosen(trials[:2], both)  # the first trials are all that is left, and say nothing of what was missed
+    assert found["learning_rate"] == 3e-4
+    assert found["reason"] == (
+        "every rate that gave a metric failed when it was tried again: the best of the first trials"
+    )
+
+
+def test_a_rate_added_later_that_is_clearly_better_is_taken():
+    """Rates 1e-4 and 3e-4 tied and were tried again; 1e-3, beyond the edge, was not: it is no tie."""
+    trials = [trial(1e-4, 0.90), trial(3e-4, 0.91), trial(1e-3, 0.97, added=True)]
+    retries = [trial(1e-4, 0.90), trial(3e-4, 0.92)]
+    assert tuning.chosen(trials, retries)["learning_rate"] == 1e-3
+    assert tuning.beyond(trials[:2], 3e-4) == 9e-4
+    assert tuning.beyond(trials, 3e-4) is None
 
 
 @pytest.mark.parametrize("status", ["oom", "diverged"])

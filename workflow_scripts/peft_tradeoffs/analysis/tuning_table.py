@@ -49,8 +49,14 @@ def tuning_frame(tunings: list[dict[str, Any]], deciding: set[str]) -> pd.DataFr
     return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(NUMBERS, float))
 
 
-def _gaps(found: dict[str, Any]) -> dict[float, dict[str, float]]:
-    return {one["learning_rate"]: {"gap": one["mean"], "gap_sd": one["variance"] ** 0.5} for one in found["gaps"]}
+def _gaps(found: dict[str, Any]) -> dict[float, dict[str, float | None]]:
+    return {
+        one["learning_rate"]: {
+            "gap": one["mean"],
+            "gap_sd": None if one["variance"] is None else one["variance"] ** 0.5,
+        }
+        for one in found["gaps"]
+    }
 
 
 def _by_rate(found: dict[str, Any]) -> list[Trial]:

@@ -121,6 +121,8 @@ OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mp
 
 
 DEV_GROUPS = "test_groups"
+VALIDATION = "validation"  # split
+DRAWS, NEXT_SEED = 20, 1_000_000  # of a dev split whose labels must vary
 
 
 def read_dev_groups(path: Path) -> np.ndarray | None:
@@ -190,19 +192,27 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
 
 
 def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: Path | None = None) -> None:
-    """Write tokens as `tokenize` does, but of train alone: `train` is what is left of it, `test` the dev split.
+    """Write tokens as `tokenize` does, without its test split: `test` is the dev split, on which trials are judged.
 
-    data_dir: the folder of the fetched data set, whose groups stay whole if it has any; those of the dev rows are
-    written too (DEV_GROUPS, int64 [n] from 0). Raises InputError as
-    `read_groups` and `carve` do.
+    That is the validation split where there is one, and `train` is all of train; elsewhere it is carved from train,
+    with `seed`, and `train` is what is left. `dev` of the description says which. data_dir: the folder of the fetched
+    data set, whose groups stay whole if it has any; those of the dev rows are written too (DEV_GROUPS, int64 [n] from
+    0). Raises InputError as `read_groups` and `carve` do, and for a dev split whose labels are all the same.
     """
     from peft_tradeoffs.inputs.splits import read_groups  # with pyarrow, which training does without
 
     splits, description = load_tokens(tokens)
-    whole = splits["train"]
-    strata = TASKS[description["task"]].strata(whole.labels)
-    groups = None if data_dir is None else read_groups(data_dir.parent, data_dir.name, "train", whole.rows)
-    train, dev = carve(whole, strata, fraction, seed, groups)
+    source = VALIDATION if VALIDATION in splits else "train"
+    whole = splits[source]
+    groups = None if data_dir is None else read_groups(data_dir.parent, data_dir.name, source, whole.rows)
+    if source == VALIDATION:
+        train, dev = splits["train"], whole
+        if len(np.unique(dev.labels)) < 2:
+            same = f"the {len(dev)} rows of validation all have the same label"
+            raise InputError(f"data set {tokens.parent.name}: {same}, so no learning rate can be chosen by them")
+    else:
+        strata = TASKS[description["task"]].strata(whole.labels)
+        train, dev = _carve_varied(whole, strata, fraction, seed, groups)
     arrays: dict[str, np.ndarray] = {}
     for name, split in (("train", train), ("test", dev)):
         fields = {key: getattr(split, key) for key in ("input_ids", "token_type_ids", "offsets", "labels", "rows")}
@@ -218,9 +228,24 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: 
             "rows": {"train": len(train), "test": len(dev)},
             # Which of the texts that have max_length tokens were longer is not known any more.
             "truncated": dict.fromkeys(("train", "test"), None if description["truncated"]["train"] else 0),
+            "dev": source,
             "carved_from_sha256": description["sha256"],
             "sha256": sha256(output),
         },
+    )
+
+
+def _carve_varied(
+    train: Split, strata: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None
+) -> tuple[Split, Split]:
+    """As `carve`, with the first of the seeds `seed`, `seed` + NEXT_SEED and so on whose dev labels vary."""
+    for draw in range(DRAWS):
+        left, dev = carve(train, strata, fraction, seed + draw * NEXT_SEED, groups)
+        if len(np.unique(dev.labels)) > 1:
+            return left, dev
+    raise InputError(
+        f"config key tune.fraction: with {fraction} of the {len(train)} rows of train all labels of the dev split are "
+        f"the same, in {DRAWS} draws of it; take a larger fraction, or more rows"
     )
 
 

@@ -14,7 +14,7 @@ Trial = dict[str, Any]  # learning_rate, added, status, value (the metric on the
 # Of what tune.py writes: what those who read it cannot do without. A trial has TRIAL.
 FOUND: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("dataset", "model", "arm", "method", "metric"), (str,)),
-    **{"rank": (int, type(None)), "learning_rate": (int, float), "rates": (list,), "tied": (list,)},
+    **{"rank": (int, type(None)), "learning_rate": (int, float), "rates": (list,), "tied": (list,), "dev": (str,)},
     **{"trials": (list,), "retries": (list,), "gaps": (list,), "earlier": (list,)},
 }
 TRIAL: dict[str, tuple[type, ...]] = {
@@ -22,8 +22,8 @@ TRIAL: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("value", "loss"), (int, float, type(None))),
 }
 GAP: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("learning_rate", "mean", "variance"), (int, float)),
-    "trials": (int,),
+    **dict.fromkeys(("learning_rate", "mean"), (int, float)),
+    **{"variance": (int, float, type(None)), "trials": (int,)},
 }
 DRAWS = 4000  # of an allowance
 WITHIN = 2.0  # standard errors within which rates are tied
@@ -70,17 +70,20 @@ def _edge_of(trials: list[Trial], rate: float) -> str | None:
     return {rates[0]: "lowest", rates[-1]: "highest"}.get(rate)
 
 
-def beyond(trials: list[Trial]) -> float | None:
-    """The next rate beyond the edge that the best one is on, in the grid's own step there; None if it is on none."""
+def beyond(trials: list[Trial], rate: float | None = None) -> float | None:
+    """The next rate beyond the edge that `rate`, or the best of the trials, is on, in the grid's own step there.
+
+    None if it is on no edge.
+    """
     rates = sorted(trial["learning_rate"] for trial in trials)
-    match edge(trials):
+    match edge(trials) if rate is None else _edge_of(trials, rate):
         case "lowest":
-            rate = rates[0] ** 2 / rates[1]
+            further = rates[0] ** 2 / rates[1]
         case "highest":
-            rate = rates[-1] ** 2 / rates[-2]
+            further = rates[-1] ** 2 / rates[-2]
         case _:
             return None
-    return float(f"{rate:.3g}")
+    return float(f"{further:.3g}")
 
 
 def retried(trials: list[Trial], retries: Iterable[Trial]) -> list[Trial]:
@@ -109,11 +112,19 @@ def _mean(values: Iterable[float]) -> float:
 def chosen(trials: list[Trial], retries: Iterable[Trial] = ()) -> dict[str, Any]:
     """The rate that final runs take and how it was found.
 
-    learning_rate: of the best trial, or where rates were tried again, of the best mean among them; edge; reason, why it
-    is not the best of a trial: where none was completed it is the middle of the grid, so that the final runs show what
-    becomes of it.
+    learning_rate: of the best trial, or where that rate was tried again, of the best mean among those that were; where
+    all of these failed then, of the best other trial. edge; reason, why it is not the best of those that did not fail:
+    where all failed that were completed at first it is the best of these, and where none was it is the middle of the
+    grid, so that the final runs show what becomes of it.
     """
-    best = best_trial(retried(trials, retries)) or best_trial(trials)
+    again = retried(trials, retries)
+    once = [trial for trial in trials if trial["learning_rate"] not in {one["learning_rate"] for one in again}]
+    best = best_trial(trials)
+    if best not in once:
+        best = best_trial(again) or best_trial(once)
+    if best is None and (best := best_trial(trials)) is not None:
+        reason = "every rate that gave a metric failed when it was tried again: the best of the first trials"
+        return {"learning_rate": best["learning_rate"], "edge": None, "reason": reason}
     if best is None:
         rates = sorted(trial["learning_rate"] for trial in trials)
         states = ", ".join(sorted({trial["status"] for trial in trials} - {"completed"})) or "no metric"
@@ -144,12 +155,23 @@ class Allowance:
     mean: float = 0.0
     variance: float = 0.0
 
+    @property
+    def known(self) -> bool:
+        """Whether the trials tell what may have been missed; not where a few dev rows decide the metric."""
+        return bool(np.isfinite(self.variance))
+
 
 NO_ALLOWANCE = Allowance()
+UNKNOWN_ALLOWANCE = Allowance(np.inf, np.inf)
 
 
-def gap(values: Sequence[tuple[float, float]], parts: Sequence[tuple[np.ndarray, np.ndarray]], share: bool) -> Gap:
-    """The gap between the chosen rate and another one, trial by trial.
+def gap(
+    values: Sequence[tuple[float, float]],
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    share: bool,
+    same_rows: bool = False,
+) -> Gap:
+    """The gap between the chosen rate and another one, trial by trial; `same_rows`: all on the same dev rows.
 
     `values` are the metric of both in each trial, `parts` what each dev row, or group of rows, adds to it ([n],
     jackknife pseudo-values, of a `share` 1 where the row is right). The variance is that of the paired differences with
@@ -157,14 +179,19 @@ def gap(values: Sequence[tuple[float, float]], parts: Sequence[tuple[np.ndarray,
     predictions are no certainty (Agresti and Min, Statistics in Medicine 24, 2005). Infinite where some part is not
     finite.
     """
-    variances = []
+    each = []
     for (chosen, other), (value, of_other) in zip(parts, values, strict=True):
-        difference, rows = chosen - other, len(chosen) + 2
         step = max(np.abs(chosen - value).max(), np.abs(other - of_other).max(), 1.0 if share else 0.0)
+        each.append((chosen - other, step))
+    if same_rows:
+        each = [(np.mean([differences for differences, _ in each], axis=0), max(step for _, step in each))]
+    variances = []
+    for difference, step in each:
+        rows = len(difference) + 2
         squares = ((difference**2).sum() + 2 * step**2) / rows
         variances.append((squares - (difference.sum() / rows) ** 2) / rows)
     mean = float(np.mean([chosen - other for chosen, other in values]))
-    variance = float(np.sum(variances)) / len(values) ** 2
+    variance = float(np.sum(variances)) / len(variances) ** 2
     return Gap(mean, variance if np.isfinite(variance) else np.inf, len(values))
 
 
@@ -179,7 +206,7 @@ def allowance(gaps: Sequence[Gap], of_seed: float) -> Allowance:
         return NO_ALLOWANCE
     variances = np.array([one.variance + 2 * of_seed / one.trials for one in gaps])
     if not np.isfinite(variances).all():
-        return Allowance(np.inf, np.inf)
+        return UNKNOWN_ALLOWANCE
     own = variances.min() / 2  # of the chosen rate
     draws = np.random.default_rng(0).standard_normal((DRAWS, len(gaps) + 1))
     chosen = np.sqrt(own) * draws[:, 0]
@@ -188,6 +215,12 @@ def allowance(gaps: Sequence[Gap], of_seed: float) -> Allowance:
     return Allowance(float(missed.mean()), float(missed.var()))
 
 
-def as_gaps(found: Sequence[Mapping[str, float | int]]) -> list[Gap]:
-    """The gaps that tune.py wrote."""
-    return [Gap(one["mean"], one["variance"], int(one["trials"])) for one in found]
+def as_gaps(found: Sequence[Mapping[str, Any]]) -> list[Gap]:
+    """The gaps that tune.py wrote (`gap_columns`)."""
+    return [Gap(one["mean"], np.inf if one["variance"] is None else one["variance"], one["trials"]) for one in found]
+
+
+def gap_columns(rate: float, found: Gap) -> dict[str, Any]:
+    """A gap as tune.py writes it; an infinite variance is null, for JSON has no infinity."""
+    variance = found.variance if np.isfinite(found.variance) else None
+    return {"learning_rate": rate, "mean": found.mean, "variance": variance, "trials": found.trials}

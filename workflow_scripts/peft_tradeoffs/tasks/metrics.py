@@ -275,8 +275,10 @@ def _correlations(scored: Answered) -> tuple[float, np.ndarray]:
     xx, yy, xy = x @ x, y @ y, x @ y
     # a sum of products about the mean loses n / (n - 1) of an example's own
     own = count / (count - 1)
-    with np.errstate(invalid="ignore", divide="ignore"):  # nan where the others are all the same
-        without = (xy - own * x * y) / np.sqrt((xx - own * x**2) * (yy - own * y**2))
+    spreads = [raw - own * values**2 for raw, values in ((xx, x), (yy, y))]
+    for spread, raw in zip(spreads, (xx, yy), strict=True):
+        spread[spread <= ROUNDING * count * raw] = math.nan  # the others are all the same
+    without = (xy - own * x * y) / np.sqrt(spreads[0] * spreads[1])
     return float(xy / np.sqrt(xx * yy)), without
 
 

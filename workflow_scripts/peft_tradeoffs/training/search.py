@@ -14,9 +14,9 @@ from peft_tradeoffs.core import code, files, seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.core.quantities import CAP, LARGEST, ROWS
-from peft_tradeoffs.inputs.tokens import read_dev_groups
+from peft_tradeoffs.inputs.tokens import VALIDATION, read_dev_groups
 from peft_tradeoffs.runs.settings import Plan
-from peft_tradeoffs.runs.tuning import Gap, Trial, best_trial, beyond, chosen, eligible, gap
+from peft_tradeoffs.runs.tuning import Gap, Trial, best_trial, beyond, chosen, eligible, gap, gap_columns
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.job import Job, Run
@@ -64,28 +64,31 @@ class Grid:
 def tune(job: Job, settings: dict[str, Any], grid: Grid, read: Read) -> dict[str, Any]:
     """Train one trial per rate, and rates beyond the edge as long as the best one is on it; the best, and all trials.
 
-    Rates that did as well as the best one (`runs.tuning`), and that one, are tried again, each time with a seed and a
-    dev split of its own; the best mean decides among them. A trial of an earlier grid that still stands is listed too,
-    but never chosen. `read` gives a trial's summary.
+    Rates that cannot be told from the best one (`runs.tuning`), and that one, are tried again, each time with a seed
+    and, where it is carved, a dev split of its own; the best mean decides among them. If that one is at an edge, the
+    grid is extended there too. A trial of an earlier grid that still stands is listed too, but never chosen. `read`
+    gives a trial's summary.
     """
     job.train([grid.run(settings, rate) for rate in grid.rates])
     trials = [_trial(read, grid.run(settings, rate), False) for rate in grid.rates]
-    while sum(trial["added"] for trial in trials) < grid.extensions and (rate := beyond(trials)):
-        job.train([grid.run(settings, rate)])
-        trials.append(_trial(read, grid.run(settings, rate), True))
-    earlier = _earlier(job, settings, grid, {trial["learning_rate"] for trial in trials}, read)
     tried = _Tried(job, settings, grid)
-    best = best_trial(trials)
-    first = {} if best is None else tried.gaps(best, trials, [])
-    again = [rate for rate, found in first.items() if found.tied]
     retries: list[Trial] = []
-    retrying = job
-    for number, tokens in enumerate(grid.again if best and again else [], 1):
-        retrying = retrying.on(tokens)
-        runs = [grid.retry(settings, rate, number) for rate in sorted([*again, (best or {})["learning_rate"]])]
-        retrying.train(runs)
-        retries += [{**_trial(read, run, False), "retry": number} for run in runs]
-    found = chosen(trials, retries)
+    while True:
+        found = chosen(trials, retries)
+        if (further := _further(grid, trials, found)) is not None:
+            job = job.on(tried.tokens)
+            job.train([grid.run(settings, further)])
+            trials.append(_trial(read, grid.run(settings, further), True))
+            continue
+        if not grid.again or not (rates := _to_retry(tried, trials, retries)):
+            break
+        for number, tokens in enumerate(grid.again, 1):
+            job = job.on(tokens)
+            runs = [grid.retry(settings, rate, number) for rate in rates]
+            job.train(runs)
+            retries += [{**_trial(read, run, False), "retry": number} for run in runs]
+    job = job.on(tried.tokens)
+    earlier = _earlier(job, settings, grid, {trial["learning_rate"] for trial in trials}, read)
     gaps = {}
     if found["reason"] is None:
         taken = next(trial for trial in trials if trial["learning_rate"] == found["learning_rate"])
@@ -95,13 +98,14 @@ def tune(job: Job, settings: dict[str, Any], grid: Grid, read: Read) -> dict[str
         "positive_class": TASKS[job.tokens["task"]].positive_class(job.tokens["labels"]),
         **found,
         "tied": sorted(rate for rate, one in gaps.items() if one.tied),
-        "gaps": [{"learning_rate": rate, **dataclasses.asdict(gaps[rate])} for rate in sorted(gaps)],
+        "gaps": [gap_columns(rate, gaps[rate]) for rate in sorted(gaps)],
         "rates": grid.rates,
         "extensions": grid.extensions,
         "seed": grid.seed,
         **{key: settings[key] for key in BUDGET},
         "train_rows": job.tokens["rows"]["train"],
         "dev_rows": job.tokens["rows"]["test"],
+        "dev": job.tokens["dev"],
         "data_sha256": job.tokens["sha256"],
         "code_sha256": job.conditions["code_sha256"],
         "versions": job.conditions["versions"],
@@ -111,12 +115,30 @@ def tune(job: Job, settings: dict[str, Any], grid: Grid, read: Read) -> dict[str
     }
 
 
+def _further(grid: Grid, trials: list[Trial], found: dict[str, Any]) -> float | None:
+    """The rate beyond the edge that the chosen one is on, while rates may be added."""
+    if found["reason"] is not None or sum(trial["added"] for trial in trials) >= grid.extensions:
+        return None
+    return beyond(trials, found["learning_rate"])
+
+
+def _to_retry(tried: "_Tried", trials: list[Trial], retries: list[Trial]) -> list[float]:
+    """Rates, ascending, that are to be tried again: those tied with the best of the first trials, and that one."""
+    best = best_trial(trials)
+    if best is None:
+        return []
+    tied = [rate for rate, found in tried.gaps(best, trials, []).items() if found.tied]
+    made = {trial["learning_rate"] for trial in retries}
+    return sorted({*tied, best["learning_rate"]} - made) if tied else []
+
+
 class _Tried:
     """What the dev predictions of an arm's trials say."""
 
     def __init__(self, job: Job, settings: dict[str, Any], grid: Grid) -> None:
+        self.tokens = job.tokens_path  # of the first trials
         self._metric, self._task = METRICS[settings["metric"]], TASKS[job.tokens["task"]]
-        self._settings, self._grid, self._tokens = settings, grid, job.tokens_path
+        self._settings, self._grid, self._same_rows = settings, grid, job.tokens["dev"] == VALIDATION
         self._read: dict[Path, np.ndarray] = {}
 
     def gaps(self, best: Trial, trials: list[Trial], retries: list[Trial]) -> dict[float, Gap]:
@@ -130,7 +152,7 @@ class _Tried:
                 continue
             values = [(own[number]["value"], others[number]["value"]) for number in shared]
             parts = [(self._parts(best["learning_rate"], number), self._parts(rate, number)) for number in shared]
-            found[rate] = gap(values, parts, self._metric.share)
+            found[rate] = gap(values, parts, self._metric.share, self._same_rows)
         return found
 
     @staticmethod
@@ -154,7 +176,7 @@ class _Tried:
             table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
             with path.open(encoding="utf-8") as file:
                 columns = dict(zip(file.readline().strip().split(","), table.T, strict=True))
-            groups = read_dev_groups(grid.again[number - 1] if number else self._tokens)
+            groups = read_dev_groups(grid.again[number - 1] if number else self.tokens)
             self._read[folder] = self._metric.contributions(self._task.read(path, columns, len(table)), groups)
         return self._read[folder]
 
