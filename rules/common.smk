@@ -200,6 +200,17 @@ def tell_power(wildcards, threads):
     return f" && python {shlex.join([str(SCRIPTS / 'tell_power.py'), *words])}"
 
 
+def tell_power_of_trials(wildcards, threads):
+    """Behind the table of trials: what each data set's rows can decide, if runs disagree as trials do. Not compared."""
+    said = ""
+    for name in GRID["dataset"]:
+        if (asked := question(EXPERIMENT, name)) is not None and asked["tuned_as"]:
+            words = ["--data-dir", f"{OUT}/data/{name}", "--asked", json.dumps(asked)]
+            words += ["--tunings-dir", f"{OUT}/tune/best/{name}"]
+            said += f" && python {shlex.join([str(SCRIPTS / 'tell_power.py'), *words])}"
+    return said
+
+
 def check_reference_key(wildcards):
     """Before anything is trained for it: is there a reference? Its files are no input, so that Snakemake does not rebuild them."""
     run(lambda: check_reference(EXPERIMENT))

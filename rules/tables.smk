@@ -77,6 +77,7 @@ rule make_tuning:
         code=lambda w: code("make_tuning.py"),
         deciding=sorted({arm.tuned_as for arm in EXPERIMENT.arms.values()} - {None}),
         folder=subpath(output[0], parent=True),
+        power=tell_power_of_trials,
     shell:
         "python {params.script:q} --tunings {input.tunings:q} --deciding {params.deciding:q}"
-        " --output-dir {params.folder:q} 2> {log:q}"
+        " --output-dir {params.folder:q} 2> {log:q}{params.power}"

@@ -1,29 +1,52 @@
-"""Say what the rows of a fetched data set can decide, where the plan could not count them, on stderr."""
+"""Say what the rows of a fetched data set can decide, on stderr: what the plan could not count, or what trials showed.
+
+Without --tunings-dir it is silent where the plan has said nearly the same. With it, arms are taken to disagree as often
+as their trials do on dev rows.
+"""
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from peft_tradeoffs.analysis.power import Design, told
+from peft_tradeoffs.analysis.power import Asked, Design, told
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.files import read_json
+from peft_tradeoffs.runs.tuning import disagreement
 
 NEAR = 0.05  # a count that differs by less says the same
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, type=Path, help="folder that fetch_dataset.py wrote")
-    parser.add_argument("--asked", required=True, metavar="JSON", help="split, seeds, arms, margin, baseline, said")
+    parser.add_argument("--asked", required=True, metavar="JSON", help="what config.preflight.question gives")
+    parser.add_argument("--tunings-dir", type=Path, metavar="DIR", help="holds {model}/{arm}.json of tune.py")
     arguments = parser.parse_args()
     asked = json.loads(arguments.asked)
-    rows = read_json(arguments.data_dir / "dataset.json")["splits"][asked["split"]]["rows"]
-    if abs(rows - asked["said"]) <= NEAR * rows:
+    described = arguments.data_dir / "dataset.json"
+    if not described.exists():  # a study that was brought home without its data
         return
-    design = Design(rows=rows, seeds=asked["seeds"], arms=asked["arms"])
-    words = told(design, asked["margin"], f"{rows:,} {asked['split']} rows", asked["baseline"])
-    print(f"note: data set {arguments.data_dir.name}: {words}", file=sys.stderr)
+    split = read_json(described)["splits"][asked["split"]]
+    unit = "groups" if "groups" in split else "rows"
+    count, name = split[unit], f"data set {arguments.data_dir.name}"
+    design = Design(rows=count, seeds=asked["seeds"], arms=asked["arms"])
+    question: dict[str, Any] = {key: asked[key] for key in ("margin", "baseline")} | {"unit": unit}
+    question["of"] = f"{count:,} {'groups of ' if unit == 'groups' else ''}{asked['split']} rows"
+    if arguments.tunings_dir is None:
+        if abs(count - asked["said"]) > NEAR * count:
+            words = told(design, Asked(**question, tuned=bool(asked["tuned_as"])))
+            print(f"note: {name}: {words}", file=sys.stderr)
+        return
+    for model in asked["models"]:
+        seen = disagreement(arguments.tunings_dir / model, asked["tuned_as"], asked["baseline"])
+        if seen is not None:
+            arm, share = seen
+            pair = f"{arm} and {asked['baseline']}"
+            shown = Design(rows=count, seeds=asked["seeds"], arms=asked["arms"], disagree=share)
+            words = told(shown, Asked(**question, tuned=True, seen=pair))
+            print(f"note: {name}, model {model}, after tuning: {words}", file=sys.stderr)
 
 
 if __name__ == "__main__":

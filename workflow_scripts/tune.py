@@ -2,9 +2,9 @@
 
 A trial is a run like any other, resumed and measured as one, but for its weights, which are not kept. The best has the
 highest metric on the dev split after its last step; of several, the lowest loss. With --extend rates are added beyond
-the grid's edge as long as the best rate is on it. Rates that did as well as the best one are tried again with it, once
-on each dev split of --again, and the best mean decides. Out of memory and divergence are results of a trial. A trial of
-an earlier grid that still stands is written down too, but never chosen.
+the grid's edge as long as the best rate is on it. Rates that cannot be told from the best one are tried again with it,
+once on each dev split of --again, and the best mean decides. Out of memory and divergence are results of a trial. A
+trial of an earlier grid that still stands is written down too, but never chosen.
 """
 
 from peft_tradeoffs.runs import signals_first  # noqa: F401

@@ -50,7 +50,7 @@ def test_a_tied_rate_proves_nothing_of_the_method(tmp_path, monkeypatch):
     assert (row["rate"], row["missed"], row["rates_as_good"]) == ("tuned", missed.mean, "0.001")
     notes = " ".join(comparison_notes(frame))
     assert (
-        "LoRA r8: on the dev split 0.001 did as well as the rate taken; at the best rate it may gain 1.2 points"
+        "LoRA r8: on the dev split 0.001 cannot be told from the rate taken; at the best rate it may gain 1.2 points"
         in notes
     )
     shown = comparison_readable(frame)
@@ -89,7 +89,27 @@ def test_ranks_that_share_a_rate_and_an_edge_are_told(tmp_path, monkeypatch):
 def test_without_a_trial_that_has_a_metric_nothing_was_chosen(tmp_path, monkeypatch):
     none = tuned(1e-4) | {"reason": "no trial has a metric (oom): the middle of the grid"}
     frame = compared(tmp_path, sweep(monkeypatch, 2), tunings=lambda dataset, model, arm: none)
-    assert list(frame["rate"]) == ["given", "given"]
+    assert list(frame["rate"]) == ["failed", "failed"]
+    notes = " ".join(comparison_notes(frame))
+    assert "full, LoRA r8: no trial gave a metric that stands, so what is said is said of the rate taken" in notes
+    assert "No learning rate was tuned" not in notes and "At the best rate tried" not in notes
+
+
+def test_what_trials_cannot_tell_leaves_an_arm_undecided(tmp_path, monkeypatch):
+    """The dev split is so small that one row decides the metric: a gap without a variance."""
+    gap = {"learning_rate": 1e-3, "mean": 0.1, "variance": None, "trials": 1}
+    open_ended = tuned(3e-4) | {"tied": [1e-3], "gaps": [gap]}
+    tunings = {"full": tuned(1e-4, (1e-5, 12)), "lora-r8": open_ended}
+    frame = compared(tmp_path / "arm", sweep(monkeypatch, 40), tunings=lambda dataset, model, arm: tunings[arm])
+    row = row_of(frame)
+    assert row["verdict_at_rates"] == "worse" and row["verdict"] == "undecided"
+    assert np.isnan(row["p_different_holm"]) and np.isnan(row["at_best_low"]) and np.isnan(row["missed"])
+    assert "a few dev rows decide the metric" in row["reason"]
+    notes = " ".join(comparison_notes(frame))
+    assert "LoRA r8: on the dev split 0.001 cannot be told from the rate taken." in notes
+    tunings = {"full": open_ended, "lora-r8": tuned(1e-4, (1e-5, 12))}
+    frame = compared(tmp_path / "baseline", sweep(monkeypatch, 40), tunings=lambda dataset, model, arm: tunings[arm])
+    assert row_of(frame)["verdict"] == "undecided"
 
 
 def test_a_seed_far_below_the_others_leaves_the_arm_undecided(tmp_path, monkeypatch):

@@ -3,12 +3,20 @@
 import math
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 from peft_tradeoffs.analysis import power, stats
-from peft_tradeoffs.analysis.power import Design, margin_equivalent, margin_not_worse, provable_difference, rows_needed
+from peft_tradeoffs.analysis.power import (
+    Asked,
+    Design,
+    margin_equivalent,
+    margin_not_worse,
+    provable_difference,
+    rows_needed,
+)
 from scipy.stats import t as student
 
 
@@ -144,17 +152,17 @@ def test_simulated_comparisons_find_what_the_rule_says(monkeypatch, rows, seeds,
             872,
             11,
             0.026,
-            "872 test rows, 5 seeds, 11 arms against full: differences under about 2.6 points will not be found; a "
-            "loss of 2.6 points or more can be excluded if there is none, but no arm can be proven within 2.6 points "
-            "of full (about 1,000 rows would be needed, or a margin of 2.8 points). Assumed: arms disagree on 7 % of "
-            "rows.",
+            "872 test rows, 5 seeds, 11 arms against full: differences under about 2.6 points will not be found; an "
+            "arm that loses nothing can be proven to lose less than 2.6 points, but no arm can be proven within 2.6 "
+            "points of full (about 1,000 rows would be needed, or a margin of 2.8 points). Assumed: arms disagree on 7 "
+            "% of rows.",
         ),
         (
             13_468,
             11,
             0.01,
             "13,468 test rows, 5 seeds, 11 arms against full: differences under about 0.7 points will not be found; "
-            "a loss of 1 point or more can be excluded if there is none, and an arm as good as full can be proven "
+            "an arm that loses nothing can be proven to lose less than 1 point, and one that is as good as full, "
             "within 1 point of it. Assumed: arms disagree on 7 % of rows.",
         ),
         (
@@ -175,12 +183,28 @@ def test_simulated_comparisons_find_what_the_rule_says(monkeypatch, rows, seeds,
     ],
 )
 def test_the_sentence(rows, arms, margin, said):
-    assert power.told(Design(rows=rows, seeds=5, arms=arms), margin, f"{rows:,} test rows", "full") == said
+    assert power.told(Design(rows=rows, seeds=5, arms=arms), asked(margin, f"{rows:,} test rows")) == said
+
+
+def asked(margin: float, of: str = "rows", **changes: Any) -> Asked:
+    return Asked(of=of, margin=margin, baseline="full", **changes)
+
+
+def test_what_trials_showed_and_groups_are_said():
+    found = power.told(Design(rows=120, seeds=3, arms=2, disagree=0.214), asked(0.01, "120 groups of test rows"))
+    assert "Assumed: arms disagree on 21 % of rows." in found
+    found = power.told(
+        Design(rows=120, seeds=3, arms=2, disagree=0.214),
+        asked(0.01, "120 groups of test rows", unit="groups", tuned=True, seen="LoRA r8 and full"),
+    )
+    assert "groups would be needed" in found
+    assert found.endswith(
+        "Assumed: arms disagree on 21 % of rows, as the trials of LoRA r8 and full do on dev, and learning rates are "
+        "settled: what their choice may have missed comes on top."
+    )
 
 
 def test_rounding_does_not_hide_that_there_are_too_few_rows():
     margin = margin_equivalent(Design(rows=1_020, seeds=5, arms=2))
-    assert "(about 1,020 rows would be needed" in power.told(
-        Design(rows=1_010, seeds=5, arms=2), margin, "rows", "full"
-    )
-    assert "(about 1,000 rows would be needed" in power.told(Design(rows=990, seeds=5, arms=2), margin, "rows", "full")
+    assert "(about 1,020 rows would be needed" in power.told(Design(rows=1_010, seeds=5, arms=2), asked(margin))
+    assert "(about 1,000 rows would be needed" in power.told(Design(rows=990, seeds=5, arms=2), asked(margin))

@@ -17,9 +17,9 @@ HUB |= {"text": ["sentence"], "label": "label"}
 DOCSTRINGS = {"source": "docstrings", "packages": ["numpy", "pandas"], "fractions": {"test": 0.3}}
 RANDOM = {"source": "random", "config": {"model_type": "bert"}, "tokenizer": {"source": "folder", "path": "model"}}
 SAID = (
-    "note: data set reviews: 100 test rows, 3 seeds, 2 arms against full: no difference will be found; a loss of 10 "
-    "points or more can be excluded if there is none, and an arm as good as full can be proven within 10 points of "
-    "it. Assumed: arms disagree on 7 % of rows.\n"
+    "note: data set reviews: 100 test rows, 3 seeds, 2 arms against full: no difference will be found; an arm "
+    "that loses nothing can be proven to lose less than 10 points, and one that is as good as full, within 10 points "
+    "of it. Assumed: arms disagree on 7 % of rows.\n"
 )
 
 
@@ -85,6 +85,27 @@ def test_what_is_said(capsys):
     assert "data set reviews: about 80 test rows, 3 seeds" in capsys.readouterr().err
     say_what_can_be_decided(asked(comparison={"margin": 0.1, "baseline": "lora-r4"}))
     assert "2 arms against LoRA r4:" in capsys.readouterr().err
+
+
+def test_groups_are_counted_once_they_are_known(capsys):
+    grouped = asked({**FILES, "group": "contained"})
+    assert rows_of(grouped, "reviews") is None  # texts are not compared by a plan
+    path = Path("results/data/reviews/dataset.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"source": {"source": "files"}, "splits": {"test": {"rows": 100, "groups": 24}}}))
+    assert rows_of(grouped, "reviews") == 24
+    say_what_can_be_decided(grouped)
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "note: data set reviews: 24 groups of test rows, 3 seeds, 2 arms against full: no difference"
+    )
+    assert "groups would be needed" in said
+
+
+def test_what_tuning_may_have_missed_is_said_to_come_on_top(capsys):
+    tuned = {"full": {"learning_rate": [1e-3, 1e-4]}, "lora": {"learning_rate": 1e-3, "ranks": [4], "peft": tiny.LORA}}
+    say_what_can_be_decided(asked(methods=tuned))
+    assert capsys.readouterr().err.endswith("settled: what their choice may have missed comes on top.\n")
 
 
 def test_what_cannot_be_compared_says_nothing(capsys):

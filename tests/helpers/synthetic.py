@@ -279,7 +279,7 @@ def tunings(summaries: list[dict[str, Any]], lost: dict[str, float]) -> list[dic
             **{key: run[key] for key in ("dataset", "model", "arm", "method", "rank", "pretrained", "metric")},
             "learning_rate": 2e-4, "tied": [], "gaps": [], "retries": [], "earlier": [], "extensions": 0,
             "seed": 1000, "batch_size": 32,
-            "train_rows": 900, "dev_rows": 100,
+            "train_rows": 900, "dev_rows": 100, "dev": "train",
             "trials": [
                 {"learning_rate": rate, "value": value, "loss": 0.3, "status": "completed", "steps": 28, "added": False}
                 for rate, value in ((1e-4, 0.90), (2e-4, 0.92), (4e-4, 0.92 - lost.get(run["arm"], 0.01)))

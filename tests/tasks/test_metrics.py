@@ -121,6 +121,8 @@ def test_correlations_and_their_jackknife_are_the_same_floats_as_before():
         scored = Answers(labels.astype(float), logits[:, 0].astype(float), 1)
         if before["pearson"] is not None:
             expected = pseudo_values_before(scored.target, scored.prediction, "pearson", 1)
+            for values in (scored.target, scored.prediction):  # without which example are the others all the same?
+                expected[[np.ptp(np.delete(values, one)) == 0 for one in range(len(values))]] = np.nan
             assert np.array_equal(METRICS["pearson"].contributions(scored), expected, equal_nan=True)
 
 
@@ -152,6 +154,16 @@ def test_pearsons_statistic_gives_it_of_any_examples_however_far_from_zero():
     scored = Answers(np.round(x), np.round(y), 1)
     spearman = METRICS["spearman"]
     assert spearman.value(spearman.statistic(scored).sum(axis=0)) == pytest.approx(spearman.of(scored), abs=1e-12)
+
+
+@pytest.mark.parametrize("place", [0, 6, 13])
+def test_a_correlation_that_one_row_decides_is_not_defined_without_it(place):
+    """Of 14 labels one is not 0: without it the others are all the same, wherever it stands."""
+    labels = np.zeros(14)
+    labels[place] = 1.3
+    scored = Answers(labels, np.random.default_rng(place).normal(size=14), 1)
+    parts = METRICS["pearson"].contributions(scored)
+    assert np.isnan(parts[place]) and np.isfinite(np.delete(parts, place)).all()
 
 
 def test_a_correlation_with_a_constant_is_not_defined():

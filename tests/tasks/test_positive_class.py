@@ -169,7 +169,7 @@ def test_comparison_and_verdict_name_it(tmp_path: Path):
     compared(tmp_path, runs).to_csv(tmp_path / "comparison.csv", index=False)
     rows = read_comparison(tmp_path / "comparison.csv")
     assert {"F1 of 'anomaly'", "Difference, F1 of 'anomaly'"} <= set(comparison_text.comparison_readable(rows))
-    assert "Within 0.01 F1 of 'anomaly' of full" in " ".join(comparison_text.comparison_notes(rows))
+    assert "Within 0.01 of full in F1 of 'anomaly'" in " ".join(comparison_text.comparison_notes(rows))
     assert metric_words(rows.iloc[0].to_dict()) == "F1 of 'anomaly'"
 
 

@@ -2,14 +2,17 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 from peft_tradeoffs.analysis.tuning_table import tuning_frame, tuning_notes, tuning_readable
 from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core import seal
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.inputs.tokens import Split, carve, load_tokens
+from peft_tradeoffs.core.files import sha256
+from peft_tradeoffs.inputs.tokens import Split, carve, carve_dev, load_tokens
 from peft_tradeoffs.runs import tuning
 
 
@@ -123,6 +126,48 @@ def test_the_dev_split_has_the_classes_in_proportion():
     assert list(again.rows) == list(dev.rows) != list(other.rows)
 
 
+def write_tokens(folder: Path, splits: dict[str, Split]) -> Path:
+    """Tokens of a regression as tokenize_dataset.py writes them."""
+    fields = ("input_ids", "offsets", "labels", "rows")
+    arrays = {f"{name}_{key}": getattr(one, key) for name, one in splits.items() for key in fields}
+    path = folder / "tokens.npz"
+    np.savez(path, **arrays)
+    described = {"max_length": 8, "pad_token_id": 0, "num_labels": 1, "labels": None, "task": "regression"}
+    described |= {"rows": {name: len(one) for name, one in splits.items()}, "sha256": sha256(path)}
+    described |= {"truncated": dict.fromkeys(splits, 0)}
+    path.with_suffix(".json").write_text(json.dumps(described))
+    return path
+
+
+def texts(labels: list[float]) -> Split:
+    return split([[1, 2 + i] for i in range(len(labels))], labels)
+
+
+def test_a_dev_split_whose_targets_are_all_the_same_is_drawn_again(tmp_path):
+    """Of 60 targets 3 are not 0: most draws of 6 rows have none of them, and no correlation could be computed."""
+    tokens = write_tokens(tmp_path, {"train": texts([0.0] * 57 + [1.0, 2.0, 3.0]), "test": texts([0.0, 1.0])})
+    for seed in range(12):
+        carve_dev(tokens, 0.1, seed, tmp_path / "dev.npz")
+        splits, described = load_tokens(tmp_path / "dev.npz")
+        assert np.ptp(splits["test"].labels) > 0 and described["dev"] == "train"
+    same = write_tokens(tmp_path, {"train": texts([0.0] * 60), "test": texts([0.0, 1.0])})
+    with pytest.raises(InputError, match=r"tune\.fraction: with 0\.1 of the 60 rows of train all labels of the dev"):
+        carve_dev(same, 0.1, 0, tmp_path / "dev.npz")
+
+
+def test_a_validation_split_is_what_trials_are_judged_on(tmp_path):
+    parts = {"train": texts([0.0, 1.0, 2.0]), "validation": texts([4.0, 5.0]), "test": texts([0.0, 1.0])}
+    tokens = write_tokens(tmp_path, parts)
+    for seed in (0, 1):
+        carve_dev(tokens, 0.1, seed, tmp_path / "dev.npz")
+        splits, described = load_tokens(tmp_path / "dev.npz")
+        assert splits["train"].labels.tolist() == [0, 1, 2] and splits["test"].labels.tolist() == [4, 5]
+        assert described["dev"] == "validation" and described["rows"] == {"train": 3, "test": 2}
+    tokens = write_tokens(tmp_path, parts | {"validation": texts([4.0, 4.0])})
+    with pytest.raises(InputError, match="the 2 rows of validation all have the same label"):
+        carve_dev(tokens, 0.1, 0, tmp_path / "dev.npz")
+
+
 def test_a_dev_split_too_small_is_refused():
     with pytest.raises(InputError, match=r"config key tune.fraction: 0.1 of the 8 different texts of train is 1, at"):
         carve(split([[i] for i in range(8)], [0, 1] * 4), np.array([0, 1] * 4), 0.1, 0)
@@ -168,7 +213,7 @@ NO_TIE = {"tied": [], "gaps": [], "retries": [], "earlier": []}
 
 def tunings():
     best = {"dataset": "d", "model": "m", "metric": "accuracy", "seed": 1000, "batch_size": 32, "pretrained": True}
-    best |= {"train_rows": 900, "dev_rows": 100, "extensions": 0}
+    best |= {"train_rows": 900, "dev_rows": 100, "dev": "train", "extensions": 0}
     full = [trial(1e-5, 0.7), trial(1e-4, 0.8), trial(1e-3, None, None, "diverged")]
     four = [trial(1e-4, 0.7), trial(1e-3, 0.9), trial(1e-2, 0.88), trial(1e-1, None, None, "oom", added=True)]
     eight = [trial(1e-4, 0.7), trial(1e-3, 0.8), trial(1e-2, 0.91)]
@@ -207,7 +252,8 @@ def test_a_tie_is_told_with_how_often_the_rates_were_tried():
     tied = four | tuning.chosen(trials, retries) | {"trials": trials, "retries": retries, "tied": [1e-4], "gaps": gaps}
     frame = tuning_frame([full, tied, eight], {"full", "lora-r4"})
     notes = " ".join(tuning_notes(frame))
-    assert "LoRA r4: 0.0001 did as well on dev as 0.001, which is taken: after 3 trials each the difference" in notes
+    assert "LoRA r4: 0.0001 (2.0 points ± 2.0 lower, by 3 trials each) cannot be told on dev from 0.001, which" in notes
+    assert "±: one standard error; a rate within two of them is tied" in notes
     assert "tried again with it, 2 times, each time with a seed and a dev split of its own" in notes
     shown = tuning_readable(frame)[3:7]
     assert list(shown[""]) == ["tied", "chosen", "", ""]
@@ -215,7 +261,27 @@ def test_a_tie_is_told_with_how_often_the_rates_were_tried():
     assert list(shown["Accuracy on dev, %"]) == ["86.00", "88.00", "85.00", "50.00"]
     row = frame[frame["tied"]].iloc[0]
     assert (row["gap"], row["gap_sd"], row["train_s"]) == (0.02, pytest.approx(0.02), 3.0)
-    assert "did as well" not in " ".join(tuning_notes(tuning_frame(tunings(), {"full"})))
+    assert "cannot be told" not in " ".join(tuning_notes(tuning_frame(tunings(), {"full"})))
+
+
+def test_a_rate_that_was_tried_once_is_tied_by_that_trial_alone():
+    """0.001 was tried again and taken; 0.01 was not, and lies within two errors of it by the first trial."""
+    full, four, eight = tunings()
+    trials = [trial(1e-4, 0.86), trial(1e-3, 0.87), trial(1e-2, 0.83)]
+    retries = [trial(rate, value) for rate, value in ((1e-4, 0.88), (1e-3, 0.89), (1e-4, None), (1e-3, 0.88))]
+    retries[2] = trial(1e-4, None, None, "diverged")
+    gaps = [{"learning_rate": 1e-2, "mean": 0.04, "variance": None, "trials": 1}]
+    found = four | tuning.chosen(trials, retries) | {"trials": trials, "retries": retries, "tied": [1e-2], "gaps": gaps}
+    notes = " ".join(tuning_notes(tuning_frame([full, found, eight], {"full", "lora-r4"})))
+    assert "LoRA r4: 0.01 (4.0 points lower, by 1 trial) cannot be told on dev from 0.001, which is taken." in notes
+    assert "LoRA r4: 0.0001 (diverged at step 7) failed when tried again: a rate that does not always learn" in notes
+
+
+def test_trials_on_a_validation_split_are_told_as_such():
+    full, four, eight = ({**one, "dev": "validation"} for one in tunings())
+    notes = " ".join(tuning_notes(tuning_frame([full, four, eight], {"full", "lora-r4"})))
+    assert "trained on 900 rows of train and judged on 100 rows of validation, of which one is 1 %;" in notes
+    assert "All trials are judged on the same rows, those of validation" in notes
 
 
 def test_a_check_that_did_not_try_the_rate_says_so():
@@ -332,15 +398,14 @@ def test_a_tie_is_tried_again_and_told_wherever_the_difference_stands(tied):
         dev = load_tokens(tied / f"results/tune/tokens/reviews/retry{number}/tiny.npz")[0]["test"]
         lines = (trials / f"retry{number}/lr1e-09/predictions.csv").read_text().splitlines()[1:]
         assert {line.split(",")[0] for line in lines} == {str(row) for row in dev.rows}
-    other = f"{found['tied'][0]:g}"
+    other, rate = f"{found['tied'][0]:g}", found["learning_rate"]
     text = (tied / "results/tables/comparison.md").read_text()
     assert (
-        "At the best rate tried" in text and f"LoRA r4: on the dev split {other} did as well as the rate taken" in text
+        "At the best rate tried" in text
+        and f"LoRA r4: on the dev split {other} cannot be told from the rate taken" in text
     )
     tuning = (tied / "results/tables/tuning.md").read_text()
-    assert (
-        f"LoRA r4: {other} did as well on dev as {found['learning_rate']:g}, which is taken: after 3 trials" in tuning
-    )
+    assert re.search(rf"LoRA r4: {other} \(.* by 3 trials each\) cannot be told on dev from {rate:g}, which", tuning)
     page = (tied / "results/report.html").read_text()
     assert "At the best rate tried" in page
     status = tiny.snakemake(tied, None, "status").stdout
@@ -369,3 +434,22 @@ def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):
     assert "full: of an earlier grid, so not chosen from, 1e-08, 100." in text
     assert tiny.summaries(folder) == before
     assert "nothing to be done" in tiny.snakemake(folder, None, "-n").stdout.lower()
+
+
+def test_what_trials_disagree_on_is_read_of_the_rates_taken(tmp_path):
+    best, trials = tmp_path / "best/d/m", tmp_path / "trials/d/m"
+    best.mkdir(parents=True)
+    for arm, wrong in (("full", 3), ("lora-r4", 5), ("lora-r8", 11)):
+        found = {**tunings()[0], "arm": arm, "learning_rate": 1e-3, "rates": [1e-3], "reason": None}
+        (best / f"{arm}.json").write_text(json.dumps(seal.signed(found)))
+        folder = trials / arm / "lr0.001"
+        folder.mkdir(parents=True)
+        rows = "".join(f"{row},1,{int(row >= wrong)}\n" for row in range(40))
+        (folder / "predictions.csv").write_text(f"row,label,prediction\n{rows}")
+    arms = {"full": "full", "LoRA r4": "lora-r4", "LoRA r8": "lora-r8", "LoRA r16": "lora-r8"}
+    assert tuning.disagreement(best, arms, "full") == ("LoRA r8", 8 / 40)
+    assert tuning.disagreement(best, {"full": "full", "LoRA r4": "lora-r4"}, "full") == ("LoRA r4", 2 / 40)
+    assert tuning.disagreement(best, {"full": "full", "again": "full"}, "full") is None
+    assert tuning.disagreement(best, {"full": "full", "lost": "lost"}, "full") is None
+    (trials / "full/lr0.001/predictions.csv").unlink()
+    assert tuning.disagreement(best, arms, "full") is None

@@ -53,9 +53,10 @@ NO_NUMBERS = (
     *ARM, "split", "method", "pretrained", "baseline", "metric", "positive_class", "rate", "rates_as_good", "edge",
     "mcnemar", "verdict_at_rates", "verdict", "groups", "differs", "left_out", "unstable", "reason",
 )  # fmt: skip
-TUNED, SHARED, GIVEN = "tuned", "shared", "given"  # how an arm came by its learning rate
+TUNED, SHARED, GIVEN, FAILED = "tuned", "shared", "given", "failed"  # how an arm came by its learning rate
 FEWEST_GROUPS = 10  # of test rows, that an interval is had of
 FEWEST_OF_CLASS = 10  # test examples; with fewer an interval of an arm alone covers 86 to 87 % in simulation
+MISSED_UNKNOWN = "a few dev rows decide the metric, so the trials do not tell what the choice of a rate may have missed"
 UNDEFINED = "undefined"  # the metric of a run that was completed
 PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split
 
@@ -141,9 +142,11 @@ def comparison_frame(
     Two statements are kept apart. difference_low and _high are of the two arms at the learning rates that they were
     trained with, and so is verdict_at_rates. at_best_low and _high, all p values and verdict are of the arms at the
     best of the rates that their tuning tried: what the choice may have missed (missed and missed_sd, of `runs.tuning`,
-    by what `tunings` gives) widens the interval, of the baseline downwards, of the arm upwards. rate is tuned, shared
-    (of the tuning of another rank or method) or given, of which nothing is known of other rates; rates_as_good names
-    those that did as well on dev, edge says that the rate taken is the grid's lowest or highest.
+    by what `tunings` gives) widens the interval, of the baseline downwards, of the arm upwards. Where the trials do not
+    tell it, for a few dev rows decide the metric, there is no such interval or test, and the verdict is undecided. rate
+    is tuned, shared (of the tuning of another rank or method), given, or failed (no trial gave a metric that stands):
+    of the last two nothing is known of other rates; rates_as_good names those that cannot be told from the one taken on
+    dev, edge says that this is the grid's lowest or highest.
 
     verdict is one of VERDICTS: within where TOST proves a difference smaller than the margin, equivalent where that
     margin is small too (`Metric.calls_equivalent`); better or worse where a difference is proven, better_within or
@@ -214,19 +217,25 @@ def _compared(
     at_best = {
         place: replace(estimate, below=missed[baseline], above=missed[rows[place]["arm"]])
         for place, estimate in estimates.items()
+        if missed[baseline].known and missed[rows[place]["arm"]].known
     }
-    at_rates = _tested(estimates, margin)
     same = _calls_equivalent(runs["metric"].iloc[0], margin, arms[baseline])
+    for place, tests in _tested(estimates, margin).items():
+        row = rows[place]
+        cannot_say = row["arm"] in unstable or baseline in unstable
+        row["verdict"] = UNDECIDED
+        row["verdict_at_rates"] = UNDECIDED if cannot_say else _verdict(row["difference"], tests, same)
+        if place not in at_best:
+            row["reason"] = "; ".join(reason for reason in (row["reason"], MISSED_UNKNOWN) if reason)
     for place, tests in _tested(at_best, margin).items():
         row, estimate = rows[place], at_best[place]
         row |= {**_bounds("at_best", estimate), **tests}
-        row["smallest_difference"] = estimate.smallest_difference(1 - ALPHA / len(estimates))
-        cannot_say = row["arm"] in unstable or baseline in unstable
-        for name, found in (("verdict", tests), ("verdict_at_rates", at_rates[place])):
-            row[name] = UNDECIDED if cannot_say else _verdict(estimate.value, found, same)
+        row["smallest_difference"] = estimate.smallest_difference(1 - ALPHA / len(at_best))
+        if row["arm"] not in unstable and baseline not in unstable:
+            row["verdict"] = _verdict(estimate.value, tests, same)
         if row["p_not_worse_holm"] >= ALPHA:
             inside = margin + min(estimate.value, 0.0) - estimate.below.mean
-            needed = estimate.needed(inside, ALPHA / len(estimates))
+            needed = estimate.needed(inside, ALPHA / len(at_best))
             row |= dict(zip(("seeds_needed", "examples_needed"), needed, strict=True))
     return rows
 
@@ -251,7 +260,7 @@ def _tested(estimates: dict[int, Crossed], margin: float) -> dict[int, dict[str,
 class Rate:
     """How an arm came by its learning rate, and what that choice may have missed."""
 
-    how: str  # TUNED, SHARED or GIVEN
+    how: str  # TUNED, SHARED, GIVEN or FAILED
     missed: Allowance = NO_ALLOWANCE
     as_good: tuple[float, ...] = ()  # other rates, ascending
     edge: str | None = None
@@ -263,7 +272,7 @@ class Rate:
             "edge": self.edge,
             "rates_as_good": "; ".join(f"{rate:g}" for rate in self.as_good),
         }
-        if self.how != GIVEN:
+        if self.how in (TUNED, SHARED) and self.missed.known:
             found |= {"missed": self.missed.mean, "missed_sd": math.sqrt(self.missed.variance)}
         return found
 
@@ -278,7 +287,8 @@ def _rates(runs: pd.DataFrame, arms: dict[str, Runs], tunings: Tunings | None) -
         if tunings is not None and not pd.isna(tuned_as):
             dataset, model = own[["dataset", "model"]].iloc[0]
             tuning = tunings(dataset, model, tuned_as)
-            if tuning["reason"] is None:  # else no trial had a metric, and nothing was chosen
+            found[arm] = Rate(FAILED)
+            if tuning["reason"] is None:
                 missed = allowance(as_gaps(tuning["gaps"]), of_seed)
                 how = TUNED if tuned_as == arm else SHARED
                 found[arm] = Rate(how, missed, tuple(tuning["tied"]), tuning["edge"])
@@ -417,12 +427,13 @@ def _groups(arms: dict[str, Runs], metric: str, missed: dict[str, Allowance]) ->
     }
     if not pairs:
         return {}
+    known = {(one, other): missed[one].known and missed[other].known for one, other in pairs}
     found = dict.fromkeys(itertools.chain.from_iterable(pairs))
     means = {arm: np.mean([value for value, _ in arms[arm].values()]) for arm in found}
     ordered = sorted(found, key=lambda arm: -means[arm])
     place = {arm: index for index, arm in enumerate(ordered)}
     different = np.zeros((len(ordered), len(ordered)), dtype=bool)
-    p = holm(np.array([estimate.p_different() for estimate in pairs.values()]))
+    p = holm(np.array([estimate.p_different() if known[pair] else 1.0 for pair, estimate in pairs.items()]))
     for (one, other), value in zip(pairs, p, strict=True):
         different[place[one], place[other]] = different[place[other], place[one]] = value < ALPHA
     return dict(zip(ordered, letter_display(different), strict=True))

@@ -9,6 +9,7 @@ from peft_tradeoffs.analysis.comparison import (
     BASELINE,
     BETTER_WITHIN,
     EQUIVALENT,
+    FAILED,
     GIVEN,
     SHARED,
     TUNED,
@@ -91,8 +92,8 @@ def errors_of_margin(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def family(tables: int) -> str:
-    """What so many tables of tests together may claim falsely, in per cent."""
-    return f"{100 * (1 - LEVEL**tables):.0f}"
+    """How often so many tables of tests together may claim something of one kind falsely, in per cent."""
+    return f"{min(100 * (1 - LEVEL) * tables, 100):.0f}"
 
 
 AT_BEST = "At the best rate tried"
@@ -108,7 +109,7 @@ def at_best_words(row: dict[str, Any]) -> str:
 
 def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `comparison_frame` of one data set, model and split as text, units in the header."""
-    metric, tuned = metric_called(rows["metric"].iloc[0]), (rows["rate"] != GIVEN).any()
+    metric, tuned = metric_called(rows["metric"].iloc[0]), rows["rate"].isin((TUNED, SHARED)).any()
     cells = []
     for row in records(rows):
         low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
@@ -125,13 +126,13 @@ def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
                 f"Difference, {difference_unit(row)}": difference,
                 **at_best,
                 "p of a difference": p_value(row["p_different_holm"]),
-                "p of equivalence": p_value(row["p_equivalent_holm"]),
+                f"p within {margin_words(row)}": p_value(row["p_equivalent_holm"]),
                 "Verdict": verdict_words(row),
                 **differs(rows, row),
             }
         )
         if rows["groups"].notna().any():
-            cells[-1]["Groups"] = NULL if pd.isna(row["groups"]) else row["groups"]
+            cells[-1]["Letters"] = NULL if pd.isna(row["groups"]) else row["groups"]
     return pd.DataFrame(cells)
 
 
@@ -147,7 +148,8 @@ def comparison_notes(rows: pd.DataFrame, tables: int = 1) -> list[str]:
         "arms": len(rows),
         "baseline": baseline,
         "metric": metric_words(baseline),
-        "margin": margin_words(baseline) + ("" if metric.apart else f" {unit}"),
+        "margin": margin_words(baseline),
+        "in_metric": "" if metric.apart else f" in {unit}",
         "left_out": _left_out(rows),
         "intervals": rows["low"].notna().any(),
         "groups": None if pd.isna(groups) else f"{groups:,}",
@@ -160,7 +162,9 @@ def comparison_notes(rows: pd.DataFrame, tables: int = 1) -> list[str]:
         "errors": errors_of_margin(baseline),
         "tables": tables,
         "family": family(tables),
-        "smallest": None if pd.isna(smallest) else f"{number(smallest * metric.scale, metric.decimals - 1)} {unit}",
+        "smallest": None
+        if pd.isna(smallest)
+        else number(smallest * metric.scale, metric.decimals - 1) + (f" {unit}" if metric.apart else f" in {unit}"),
         "alike": _bounded(rows, "difference_low", "difference_high"),
         "all_right": _bounded(rows, "low", "high"),
         "unstable": records(rows[rows["unstable"].notna()]),
@@ -187,18 +191,21 @@ def _of_rates(rows: pd.DataFrame) -> dict[str, Any]:
     """What the template knows of learning rates."""
     own = rows[rows["rate"] == TUNED]
     return {
-        "tuned": (rows["rate"] != GIVEN).any(),
+        "tuned": rows["rate"].isin((TUNED, SHARED)).any(),
         "given": records(rows[rows["rate"] == GIVEN]),
         "shared": records(rows[rows["rate"] == SHARED]),
+        "failed": records(rows[rows["rate"] == FAILED]),
         "tied": [_tied(row) for row in records(own[own["rates_as_good"].fillna("") != ""])],
         "edges": [(edge, records(arms)) for edge, arms in own.groupby("edge", sort=False)],
     }
 
 
-def _tied(row: dict[str, Any]) -> tuple[dict[str, Any], str, str, str]:
-    """An arm with tied rates, these, what the best of them may gain, empty if that is hardly anything, and its SD."""
+def _tied(row: dict[str, Any]) -> tuple[dict[str, Any], str, str | None, str]:
+    """An arm with tied rates, these, what the best may gain (empty: hardly anything; None: not known), and its SD."""
     metric, unit = metric_called(row["metric"]), difference_unit(row)
-    missed, sd = (round(row[key] * metric.scale, 1) for key in ("missed", "missed_sd"))
+    if pd.isna(row["missed"]):
+        return row, and_list(row["rates_as_good"].split("; ")), None, ""
+    missed, sd = (round(row[key] * metric.scale, metric.decimals - 1) for key in ("missed", "missed_sd"))
     unit = unit.removesuffix("s") if missed == 1 and metric.apart else unit
     return row, and_list(row["rates_as_good"].split("; ")), f"{missed:g} {unit}" if missed else "", f"{sd:g}"
 

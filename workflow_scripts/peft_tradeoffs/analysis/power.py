@@ -106,27 +106,40 @@ def rows_needed(margin: float, design: Design, provable: Callable[[Design], floa
     return high
 
 
-def told(design: Design, margin: float, of: str, baseline: str) -> str:
-    """What such a comparison, which must decide, can find and prove, for readers.
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a comparison is to show, for readers."""
 
-    `of` says what its rows are ("872 test rows"), `margin` is a share.
-    """
+    of: str  # what its rows are: "872 test rows", "40 groups of test rows"
+    margin: float  # a share
+    baseline: str
+    tuned: bool = False  # whether learning rates are chosen by trials
+    seen: str = ""  # whose trials disagree so on dev rows, if that is known: "LoRA r8 and full"
+    unit: str = "rows"  # or groups
+
+
+def told(design: Design, asked: Asked) -> str:
+    """What such a comparison, which must decide, can find and prove, for readers."""
+    margin, of, baseline = asked.margin, asked.of, asked.baseline
     arms = f"{design.arms} arm{'s' * (design.arms > 1)} against {baseline}"
     difference, within, least = provable_difference(design), _points(margin), margin_equivalent(design)
     found = f"differences under about {_points(difference, 1)} will not" if difference else "no difference will"
-    no_loss = f"a loss of {within} or more can be excluded if there is none"
+    no_loss = f"an arm that loses nothing can be proven to lose less than {within}"
     if least <= margin:
-        proven = f"; {no_loss}, and an arm as good as {baseline} can be proven within {within} of it"
+        proven = f"; {no_loss}, and one that is as good as {baseline}, within {within} of it"
     else:
         rows = rows_needed(margin, design)
-        enough = f"about {_rounded(rows, design.rows):,} rows" if rows else f"more than {MOST_ROWS:,} rows"
+        enough = f"about {_rounded(rows, design.rows):,}" if rows else f"more than {MOST_ROWS:,}"
         other = math.ceil(1000 * least) / 1000
         or_margin = f", or a margin of {_points(other)}" if other <= LARGEST_MARGIN else ""
         but = f"; {no_loss}, but" if margin_not_worse(design) <= margin else ", and"
-        proven = f"{but} no arm can be proven within {within} of {baseline} ({enough} would be needed{or_margin})"
+        way_out = f"{enough} {asked.unit} would be needed{or_margin}"
+        proven = f"{but} no arm can be proven within {within} of {baseline} ({way_out})"
     return (
         f"{of}, {design.seeds} seeds, {arms}: {found} be found{proven}. "
-        f"Assumed: arms disagree on {100 * design.disagree:.2g} % of rows."
+        f"Assumed: arms disagree on {100 * design.disagree:.2g} % of rows"
+        f"{f', as the trials of {asked.seen} do on dev' if asked.seen else ''}"
+        f"{', and learning rates are settled: what their choice may have missed comes on top' if asked.tuned else ''}."
     )
 
 

@@ -381,7 +381,7 @@ def null_reasons(runs: pd.DataFrame, key: str) -> list[str]:
 Readable = Callable[[pd.DataFrame], pd.DataFrame]
 Notes = Callable[[pd.DataFrame], list[str]]
 LEFT = (
-    *("Arm", "Quantity", "Effect", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict", "Groups"),
+    *("Arm", "Quantity", "Effect", "Status", "Failed", "Base weights", "Engine", "Device", "Verdict", "Letters"),
     *("Qualifies", "Why", "Differs", "Fact", "Value", "Compared with", "Its value", "Experiment", "Method"),
 )
 # Characters a line of these columns in LaTeX.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import ALPHA
+from peft_tradeoffs.analysis.comparison import ALPHA, SHARED, TUNED
 from peft_tradeoffs.analysis.notices import constant
 from peft_tradeoffs.analysis.stats import (
     MOST_SEEDS,
@@ -45,7 +45,8 @@ OF_OTHER = (
     "verdict",
 )
 COLUMNS = (
-    *ARM, "method", "rank", "pretrained", "baseline", "device", "device_name", "n", "n_failed", *FROM_COMPARISON,
+    *ARM, "method", "rank", "pretrained", "baseline", "device", "device_name", "n", "n_failed", "n_constant",
+    *FROM_COMPARISON,
     "other_split", *(f"other_{key}" for key in OF_OTHER),
     "runs", "runs_why", "predictions", "predictions_why", "quality", "quality_why",
     *(f"{column}{part}" for column in COSTS.values()
@@ -102,21 +103,22 @@ def recommendation_frame(
     `comparison` is what `comparison_frame` gives (no rows of random weights, of which costs alone are judged), `limits`
     are memory_GiB, train_s and energy_J (None: no limit), cheapest and split. `qualifies` is yes if every test is, no
     if one is no, else cannot say: `runs` (all were completed), `predictions` (no if every completed run gives all test
-    rows the same answer, whatever the metric says of it), `quality` on that split (the baseline; or proven, with
-    Holm's correction, not to be worse than it by the margin; no if proven, with the same correction, to be worse by
-    more, at the 2.5 % of one side; neither where one seed lies far below the others) and a cost that is kept (its
-    95 % t interval over seeds, or every seed if it has none, lies within the limit; no if beyond). Intervals of
-    time and energy count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null
-    where every seed had a job of its own); where seeds shared a job and that is not known there is none. `cheapest`
-    marks the arm to take of those that qualify: mean costs within SAME_COST of the lowest are the same; among these it
-    is the arm of the highest at_best_low (the baseline's is 0, and bounds within SAME_BOUND of the margin are the
-    same), then one whose rate is neither tied nor at the grid's edge, then that of the smaller rank, then the first.
-    told_by is of the arms that were as cheap the rule that decided against them (bound, rate, rank or order), so that
-    rank and order mark those that are as good. apart is by how much an arm costs more than the one taken, over the
-    seeds of both, with its 95 % t interval (null where a cost has none); cost_unsure marks the arms of which the
-    interval of the difference to the lowest mean leaves open whether it is more than SAME_COST. There is no cheapest
-    where costs are `incomparable` and where the baseline judges no arm. What the comparison has of an arm on the split
-    that does not judge (`other_split`, null: none) is other_difference and so on.
+    rows the same answer, whatever the metric says of it), `quality` on that split (the baseline; or proven, with Holm's
+    correction, not to be worse than it by the margin; no if proven, with the same correction, to be worse by more, at
+    the 2.5 % of one side; neither where one seed lies far below the others) and a cost that is kept (its 95 % t
+    interval over seeds, or every seed if it has none, lies within the limit; no if beyond). Intervals of time and
+    energy count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null where every seed
+    had a job of its own); where seeds shared a job and that is not known there is none. `cheapest` marks the arm to
+    take of those that qualify: mean costs within SAME_COST of the lowest are the same; among these it is the arm of the
+    highest at_best_low (the baseline's is 0, and bounds within SAME_BOUND of the margin are the same), then one whose
+    rate was tuned and is neither tied nor at the grid's edge, then that of the smaller rank, then the first. n_constant
+    are the completed runs that give every test row the same answer. told_by is of the arms that were as cheap the rule
+    that decided against them (bound, rate, rank or order), so that rank and order mark those that are as good. apart is
+    by how much an arm costs more than the one taken, over the seeds of both, with its 95 % t interval (null where a
+    cost has none); cost_unsure marks the arms of which the interval of the difference to the lowest mean leaves open
+    whether it is more than SAME_COST. There is no cheapest where costs are `incomparable` and where the baseline judges
+    no arm. What the comparison has of an arm on the split that does not judge (`other_split`, null: none) is
+    other_difference and so on.
 
     Raises InputError for a comparison without an arm on the split asked for.
     """
@@ -130,6 +132,7 @@ def recommendation_frame(
                 "rank",
                 "n",
                 "n_failed",
+                "n_constant",
                 "seeds_needed",
                 "examples_needed",
                 "test_rows",
@@ -158,7 +161,7 @@ def _judged(
         row |= first_record(own[[*ARM, "method", "rank", "pretrained", "differs"]])
         row |= {"device": first(own["device"]), "device_name": first(own["device_name"])}
         done = own["status"] == COMPLETED
-        row |= {"n": int(done.sum()), "n_failed": int((~done).sum())}
+        row |= {"n": int(done.sum()), "n_failed": int((~done).sum()), "n_constant": int(constant(own)[done].sum())}
         row |= dict(zip(("runs", "runs_why"), _ran(own, row), strict=True))
         if not random:
             row |= dict(zip(("predictions", "predictions_why"), _predicted(own), strict=True))
@@ -176,16 +179,32 @@ def _judged(
                 costs[arm] = cost
         process, _ = by_seed(own, "train_process_MiB")
         row["train_process_MiB"] = max(process.values(), default=None)
-        found = [row[test] for test in TESTS if row[test] is not None]
-        row["qualifies"] = NO if NO in found else UNKNOWN if UNKNOWN in found else YES
-        reasons = [row[f"{test.removesuffix('_kept')}_why"] for test in TESTS if row[test] == row["qualifies"] != YES]
-        row["why"] = "; ".join(reasons) or None
         rows.append(row)
+    _qualify(rows)
     key = memory_key(first(runs["device"])) if chosen == COSTS["memory"] else chosen
     mixed = incomparable(runs[~runs["mixed_gpus"].eq(True)], key)
     if mixed is None and _has_baseline(rows):
         _choose(rows, costs)
     return [{**row, "incomparable": mixed} for row in rows]
+
+
+def _qualify(rows: list[dict[str, Any]]) -> None:
+    """Set whether each arm qualifies, and why not: none by a baseline that can judge no other arm."""
+    unfit = next((why for row in rows if row["arm"] == row["baseline"] and (why := unfit_to_judge(row))), None)
+    for row in rows:
+        if unfit and row["arm"] != row["baseline"] and row["quality"] == YES:
+            row |= {"quality": UNKNOWN, "quality_why": f"the baseline {unfit}"}
+        found = [row[test] for test in TESTS if row[test] is not None]
+        row["qualifies"] = NO if NO in found else UNKNOWN if UNKNOWN in found else YES
+        reasons = [row[f"{test.removesuffix('_kept')}_why"] for test in TESTS if row[test] == row["qualifies"] != YES]
+        row["why"] = "; ".join(reasons) or None
+
+
+def unfit_to_judge(baseline: dict[str, Any]) -> str | None:
+    """Why this baseline can judge no other arm, though it has a result; None where it can."""
+    if baseline["predictions"] == NO:
+        return "gives every test row the same answer"
+    return None if baseline["unstable"] is None else "has a run far below its others"
 
 
 def _check_compared(runs: pd.DataFrame, compared: pd.DataFrame, split: str) -> None:
@@ -336,5 +355,5 @@ def _keep(rows: list[dict[str, Any]], rule: str, good: Callable[[dict[str, Any]]
 
 
 def settled(row: dict[str, Any]) -> bool:
-    """Whether no other learning rate did as well on dev, and the one taken is not at the grid's edge."""
-    return not row["rates_as_good"] and not row["edge"]
+    """Whether its learning rate was tuned, can be told from the others on dev, and is not at the grid's edge."""
+    return row["rate"] in (TUNED, SHARED) and not row["rates_as_good"] and not row["edge"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import GIVEN
+from peft_tradeoffs.analysis.comparison import SHARED, TUNED
 from peft_tradeoffs.analysis.comparison_text import (
     errors_of_margin,
     family,
@@ -49,12 +49,12 @@ from peft_tradeoffs.analysis.recommendation_words import (
     disagreement,
     facts_of,
     how_far,
-    loses_at_most,
     may_lose,
     nearest,
     next_step,
     on_other_split,
     proven_elsewhere,
+    proven_loss,
     short_reason,
     tells_cost,
     unsettled,
@@ -115,7 +115,7 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
             "lowest": best[COSTS[by]] == min(means),
             "least": LOWEST_MEAN[by] if by_mean(qualify, by) else LEAST[by],
             "cost": cost_beside(best, baseline, by),
-            "worst": "" if facts["random"] or best is baseline else f", and it {loses_at_most(best)}",
+            "worst": "" if facts["random"] or best is baseline else f", and it {proven_loss(best)}",
         }
     return " ".join(sentences("recommendation/answer", facts | given))
 
@@ -205,7 +205,9 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
         "unsure": unsure,
         "tells_cost": tells_cost(unsure, COSTS[by]),
         "other_jobs": len(facts["yes"]) > 1 and by in LOWEST_MEAN and _jobs(facts["yes"], COSTS[by])["unknown"],
-        "failure": lambda row: f"{100 * failure_rate(row['n_failed'], row['n'] + row['n_failed']):.0f}",
+        "failure": lambda row: (
+            f"{100 * failure_rate(row['n_failed'] + row['n_constant'], row['n'] + row['n_failed']):.0f}"
+        ),
         "asked": _asked(rows, limits),
         "carved": CARVED,
         "unlike": " ".join(unlike(pd.DataFrame(rows))),
@@ -251,8 +253,8 @@ def _notes(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
         "intervals": any(row[f"{column}_low"] is not None for row in rows for column in COSTS.values()),
         "noise": noise_notes({NOUN[name]: _jobs(rows, COSTS[name]) for name in LOWEST_MEAN}),
         "limited_means": " and ".join(means),
-        "tuned": any(row["rate"] not in (None, GIVEN) for row in rows),
-        "counted": "groups of rows" if any(row["test_groups"] is not None for row in rows) else "examples",
+        "tuned": any(row["rate"] in (TUNED, SHARED) for row in rows),
+        "counted": "groups of test rows" if any(row["test_groups"] is not None for row in rows) else "test examples",
         "compared": sum(row["p_not_worse_holm"] is not None for row in rows),
         "errors": None if baseline is None else errors_of_margin(baseline),
         "one_seed": any(row["n"] == 1 for row in rows),

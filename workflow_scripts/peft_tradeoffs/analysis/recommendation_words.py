@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from peft_tradeoffs.analysis.budgets import round_up
-from peft_tradeoffs.analysis.comparison import ALPHA, WORSE, WORSE_WITHIN
+from peft_tradeoffs.analysis.comparison import ALPHA, BETTER, BETTER_WITHIN, SHARED, TUNED, WORSE, WORSE_WITHIN
 from peft_tradeoffs.analysis.comparison_text import (
+    margin_words,
     p_value,
     verdict_words,
     with_interval,
@@ -21,6 +22,7 @@ from peft_tradeoffs.analysis.recommendation import (
     TESTS,
     UNKNOWN,
     YES,
+    unfit_to_judge,
 )
 from peft_tradeoffs.analysis.stats import MOST_EXAMPLES, MOST_SEEDS, failure_rate
 from peft_tradeoffs.core.text import and_list, arm_label
@@ -173,6 +175,8 @@ def what_would_decide(row: Row, baseline: Row | None) -> str:
                 f"one of its {row['n']} runs lies far below the others ({row['unstable']}); more seeds would tell how "
                 "often that happens"
             )
+        elif test == "quality" and baseline is not None and unfit_to_judge(baseline):
+            pass
         elif test == "quality" and row["p_not_worse_holm"] is not None:
             why = f"{why} ({difference_words(row, with_unit=True)}); {_needed(row, baseline)}"
         if test == "runs":
@@ -200,12 +204,9 @@ def _needed(row: Row, baseline: Row | None) -> str:
         return "as the runs stand it loses more than the margin, and more of them would rather show that"
     true = "if this is the true difference" if row["difference"] < 0 else "if the true difference is 0"
     if seeds is None and examples is None:
-        missed = missed_most(row, baseline)
-        why = (
-            f"; the choice of a learning rate may have missed {points_of(row, missed)}"
-            if _in_the_way(row, missed)
-            else ""
-        )
+        why = ""
+        if baseline is not None and _in_the_way(row, missed := missed_most(baseline)):
+            why = f"; the choice of {arm_name(baseline)}'s learning rate may have missed {points_of(row, missed)}"
         return f"neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} {_examples(row)} alone would prove it, {true}{why}"
     ways = [f"about {seeds:,} seeds with these {_examples(row)}"] if seeds is not None else []
     if examples is not None:
@@ -236,10 +237,11 @@ def short_reason(row: Row) -> str:
     return "; ".join([*(["no run was completed"] if row["runs"] == NO else []), *reasons])
 
 
-def loses_at_most(row: Row) -> str:
-    """The lower bound of the difference to the baseline: "loses at most 3.3 points of accuracy"."""
-    low = row["at_best_low"]
-    return f"{'loses at most' if low < 0 else 'gains at least'} {points_of(row, low)} of {metric_words(row)}"
+def proven_loss(row: Row) -> str:
+    """What is proven of the difference to the baseline: "is proven to lose less than 1 point of accuracy"."""
+    if row["verdict"] in (BETTER, BETTER_WITHIN):
+        return f"is proven to be better in {metric_words(row)}"
+    return f"is proven to lose less than {margin_words(row)} of {metric_words(row)}"
 
 
 def next_step(rows: list[Row], baseline: Row | None) -> str:
@@ -300,11 +302,11 @@ def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
         )
         ways.append(f"about {round_up(row['examples_needed']):,.0f} {counted} (there are {there:,})")
     if ways:
-        return f"{' or '.join(ways)} would decide{on}"
-    if _in_the_way(row, missed := missed_most(row, baseline)):
+        return f"{' or '.join(ways)} would probably decide{on}"
+    if baseline is not None and _in_the_way(row, missed := missed_most(baseline)):
         return (
-            f"the choice of a learning rate may have missed {points_of(row, missed)}: more dev rows (tune.fraction), "
-            f"or {margin}, would help"
+            f"the choice of {arm_name(baseline)}'s learning rate may have missed {points_of(row, missed)}: more dev "
+            f"rows (tune.fraction), or {margin}, would help"
         )
     return f"to decide{on} would take more than {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} test rows, or {margin}"
 
@@ -320,10 +322,9 @@ def _in_the_way(row: Row, missed: float) -> bool:
     return bool(missed >= NEAR * row["margin"])
 
 
-def missed_most(row: Row, baseline: Row | None) -> float:
-    """What the choice of a learning rate may have missed, of the arm or the baseline, whichever is more."""
-    known = [one for one in (row, baseline) if one is not None and one["missed"] is not None]
-    return max((one["missed"] + (one["missed_sd"] or 0.0) for one in known), default=0.0)
+def missed_most(baseline: Row) -> float:
+    """What the choice of the baseline's rate may have missed: an arm may lose so much more at the best of its rates."""
+    return 0.0 if baseline["missed"] is None else baseline["missed"] + (baseline["missed_sd"] or 0.0)
 
 
 def nearest(rows: list[Row]) -> str:
@@ -356,8 +357,12 @@ def unsettled(rows: list[Row]) -> str:
     said = []
     for row in rows:
         name = arm_name(row)
-        edge = f"that of {name} is at the edge of those tried"
-        said.append(edge if row["edge"] else f"for {name} another rate did as well")
+        if row["rate"] not in (TUNED, SHARED):
+            said.append(f"that of {name} was not tuned")
+        elif row["edge"]:
+            said.append(f"that of {name} is at the edge of those tried")
+        else:
+            said.append(f"that of {name} cannot be told from another one")
     return and_list(said)
 
 

@@ -7,14 +7,16 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.readable import number
 from peft_tradeoffs.analysis.tables import ARM, read_table
+from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.core.text import and_list, arm_label, groups_of, plural, records, sort_runs
-from peft_tradeoffs.runs.tuning import Trial, retried
+from peft_tradeoffs.runs.tuning import Trial, eligible, retried
 from peft_tradeoffs.tasks.metrics import metric_called, metric_name, with_unit
 
 COLUMNS = (
     *ARM, "method", "rank", "decides", "pretrained", "metric", "positive_class", "learning_rate", "added", "earlier",
     "status", "failed_phase", "diverged_step", "trials", "value", "loss", "steps", "train_s", "energy_J", "chosen",
-    "tied", "gap", "gap_sd", "edge", "reason", "extensions", "seed", "batch_size", "train_rows", "dev_rows",
+    "tied", "gap", "gap_sd", "failed_again", "edge", "reason", "extensions", "seed", "batch_size", "train_rows",
+    "dev_rows", "dev",
 )  # fmt: skip
 WHOLE = ("rank", "extensions", "diverged_step", "trials", "steps", "seed", "batch_size", "train_rows", "dev_rows")
 NUMBERS = ("learning_rate", "value", "loss", "train_s", "energy_J", "gap", "gap_sd")
@@ -26,8 +28,9 @@ def tuning_frame(tunings: list[dict[str, Any]], deciding: set[str]) -> pd.DataFr
     value and loss are those of the dev split after the last step, means over the rate's trials; train_s and energy_J
     are sums over them; steps and seed are of the first. chosen: the rate that the arm's tuning gives; gap: how far the
     rate lies below it, over the trials that both have, gap_sd its standard error; tied: the gap is no more than two of
-    these; earlier: of an earlier grid, still standing, but not chosen from; decides: whether final runs take it
-    (`deciding` arms), or it is a check at another rank.
+    these; failed_again: its first trial gave a metric and a later one did not; dev: the split that the dev rows are of,
+    train (carved from it) or validation; earlier: of an earlier grid, still standing, but not chosen from; decides:
+    whether final runs take it (`deciding` arms), or it is a check at another rank.
     """
     rows = [
         {
@@ -39,9 +42,10 @@ def tuning_frame(tunings: list[dict[str, Any]], deciding: set[str]) -> pd.DataFr
             "earlier": earlier,
             "chosen": trial["learning_rate"] == found["learning_rate"],
             "tied": not earlier and trial["learning_rate"] in found["tied"],
+            "failed_again": not earlier and trial["learning_rate"] in failed,
         }
         for found in tunings
-        for gaps in [_gaps(found)]
+        for gaps, failed in [(_gaps(found), _failed_again(found))]
         for earlier, trials in ((False, _by_rate(found)), (True, found["earlier"]))
         for trial in sorted(trials, key=lambda trial: trial["learning_rate"])
     ]
@@ -57,6 +61,12 @@ def _gaps(found: dict[str, Any]) -> dict[float, dict[str, float | None]]:
         }
         for one in found["gaps"]
     }
+
+
+def _failed_again(found: dict[str, Any]) -> set[float]:
+    """Rates whose first trial gave a metric, and one that was made again did not."""
+    at_first = {trial["learning_rate"] for trial in eligible(found["trials"])}
+    return {one["learning_rate"] for one in found["retries"] if one not in eligible(found["retries"])} & at_first
 
 
 def _by_rate(found: dict[str, Any]) -> list[Trial]:
@@ -128,51 +138,77 @@ def tuning_notes(rows: pd.DataFrame) -> list[str]:
     """What a reader must know of the tuning of one data set and model: one sentence each."""
     first = rows.iloc[0]
     planned = rows[~rows["added"] & ~rows["earlier"]].groupby("arm").size().max()
+    shared = first["dev"] == VALIDATION
+    judged = f"{first['dev_rows']:,} rows of {VALIDATION}" if shared else f"{first['dev_rows']:,} others of it"
+    one_row = f", of which one is {100 / first['dev_rows']:.2g} %" if metric_called(first["metric"]).share else ""
     lines = [
         f"Trials: {planned} rates per arm, {number(rows['steps'].max(), 0)} steps each of batch {first['batch_size']} "
-        f"with seed {first['seed']}, trained on {first['train_rows']:,} rows of train and judged on "
-        f"{first['dev_rows']:,} others of it, of which one is {100 / first['dev_rows']:.2g} %; test was not looked at.",
+        f"with seed {first['seed']}, trained on {first['train_rows']:,} rows of train and judged on {judged}{one_row}; "
+        "test was not looked at.",
     ]
+    if shared:
+        lines.append(
+            f"All trials are judged on the same rows, those of {VALIDATION}: more trials do not average out what is "
+            "peculiar to these."
+        )
     if (rows["trials"] > 1).any():
         times = int(rows["trials"].max()) - 1
         lines.append(
-            f"Rates that did as well as the best one of an arm were tried again with it, {times} "
-            f"{plural('time', times)}, each time with a seed and a dev split of its own: their metric and loss are "
-            "means, and the best mean decided."
+            f"Rates that could not be told from the best one of an arm were tried again with it, {times} "
+            f"{plural('time', times)}, each time with a seed{'' if shared else ' and a dev split'} of its own: their "
+            "metric and loss are means, and the best mean decided."
         )
     for _, own in rows.groupby("arm", sort=False):
-        row = own.iloc[0]
-        name, rate = arm_label(row["method"], row["rank"]), own[own["chosen"]]["learning_rate"].iloc[0]
-        if not pd.isna(row["reason"]):
-            lines.append(f"{name}: {row['reason']} is taken, {rate:.3g}.")
-        if not pd.isna(row["edge"]):
-            remedy = "widen the grid" if row["extensions"] else "widen the grid, or set tune.extend"
-            lines.append(
-                f"{name}: the best rate, {rate:.3g}, is the {row['edge']} that was tried, so a better one may lie "
-                f"beyond: {remedy}."
-            )
-        if own["tied"].any():
-            lines.append(f"{name}: {_tie(own)}.")
-        if own["added"].any():
-            lines.append(f"{name}: rates added beyond the grid's edge, {own['added'].sum()}.")
-        if own["earlier"].any():
-            rates = ", ".join(f"{rate:.3g}" for rate in own[own["earlier"]]["learning_rate"])
-            lines.append(f"{name}: of an earlier grid, so not chosen from, {rates}.")
+        lines += _of_arm(own)
+    if rows["tied"].any():
+        lines.append(
+            "±: one standard error; a rate within two of them is tied, and what the choice among such rates may have "
+            "missed is in the comparison's intervals."
+        )
     steps_s, energy_J = rows["train_s"].sum(), rows["energy_J"].sum(min_count=len(rows))
     cost = f"All trials together took {number(steps_s)} s of training steps"
     lines.append(f"{cost}{'' if pd.isna(energy_J) else f' and {number(energy_J / 3600)} Wh'}.")
     return [*lines, *_checks(rows)]
 
 
+def _of_arm(rows: pd.DataFrame) -> list[str]:
+    """What must be known of one arm's tuning."""
+    row, lines = rows.iloc[0], []
+    name, rate = arm_label(row["method"], row["rank"]), rows[rows["chosen"]]["learning_rate"].iloc[0]
+    if not pd.isna(row["reason"]):
+        lines.append(f"{name}: {row['reason']} is taken, {rate:.3g}.")
+    if not pd.isna(row["edge"]):
+        remedy = "widen the grid" if row["extensions"] else "widen the grid, or set tune.extend"
+        lines.append(
+            f"{name}: the best rate, {rate:.3g}, is the {row['edge']} that was tried, so a better one may lie "
+            f"beyond: {remedy}."
+        )
+    if len(failed := records(rows[rows["failed_again"]])):
+        rates = and_list([f"{one['learning_rate']:.3g} ({outcome(one)})" for one in failed])
+        lines.append(f"{name}: {rates} failed when tried again: a rate that does not always learn is not taken.")
+    if rows["tied"].any():
+        lines.append(f"{name}: {_tie(rows)}.")
+    if rows["added"].any():
+        lines.append(f"{name}: rates added beyond the grid's edge, {rows['added'].sum()}.")
+    if rows["earlier"].any():
+        rates = ", ".join(f"{rate:.3g}" for rate in rows[rows["earlier"]]["learning_rate"])
+        lines.append(f"{name}: of an earlier grid, so not chosen from, {rates}.")
+    return lines
+
+
 def _tie(rows: pd.DataFrame) -> str:
-    """Which rates of an arm did as well as the one taken, and after how many trials."""
-    tied, best = rows[rows["tied"]], rows[rows["chosen"]].iloc[0]
-    rates, count = [f"{rate:.3g}" for rate in tied["learning_rate"]], int(best["trials"])
-    after = f"{count} {plural('trial', count)}{' each' if count > 1 else ' per rate'}"
-    return (
-        f"{and_list(rates)} did as well on dev as {best['learning_rate']:.3g}, which is taken: after {after} the "
-        "difference is within two standard errors. What the choice may have missed is in the comparison's intervals"
-    )
+    """Which rates of an arm cannot be told from the one taken, how far they lie from it, and after how many trials."""
+    tied, best = records(rows[rows["tied"]]), records(rows[rows["chosen"]])[0]
+    metric = metric_called(best["metric"])
+    said = []
+    for row in tied:
+        trials = min(int(row["trials"]), int(best["trials"]))
+        after = f"{trials} {plural('trial', trials)}{' each' * (trials > 1)}"
+        gap = f"{number(abs(row['gap']) * metric.scale, metric.decimals - 1)} {metric.apart}".strip()
+        error = "" if pd.isna(row["gap_sd"]) else f" ± {number(row['gap_sd'] * metric.scale, metric.decimals - 1)}"
+        where = "lower" if row["gap"] >= 0 else "higher"
+        said.append(f"{row['learning_rate']:.3g} ({gap}{error} {where}, by {after})")
+    return f"{and_list(said)} cannot be told on dev from {best['learning_rate']:.3g}, which is taken"
 
 
 def _checks(rows: pd.DataFrame) -> list[str]:

@@ -446,9 +446,10 @@ class Tune(Block):
     retry: int = Field(
         default=2,
         ge=0,
-        description="How often rates that did as well as the best one on the dev split are tried again with it, each "
-        "time with a seed and a dev split of their own. 0 takes the rate of one trial; what that choice may have "
-        "missed is in the intervals either way.",
+        le=20,
+        description="How often rates that cannot be told from the best one on the dev split are tried again with it, "
+        "each time with a seed of their own and, where it is carved from train, a dev split of their own. 0 takes the "
+        "rate of one trial; what that choice may have missed is in the intervals either way.",
     )
     rank: int | None = Field(
         default=None,

@@ -384,14 +384,14 @@ def say_what_can_be_decided(experiment: Experiment) -> None:
     Of data sets whose metric is a share of right answers, and of models that were trained before.
     """
     finished = all((run / "summary.json").exists() for run in run_folders(experiment))
-    if finished or not (compared := _compared(experiment)):
+    if finished or not _compares(experiment):
         return
     if (seeds := len(experiment.seeds)) < power.FEWEST_SEEDS:
         said = "1 seed" if seeds == 1 else f"{seeds} seeds"
         needed = f"{power.FEWEST_SEEDS} or more are needed"
         print(f"note: {said}, where {needed}: no difference will have an interval, or be proven", file=sys.stderr)
         return
-    for name in compared:
+    for name in _by_share(experiment):
         if rows := rows_of(experiment, name):
             print(f"note: data set {name}: {_told(experiment, name, rows)}", file=sys.stderr)
 
@@ -401,7 +401,7 @@ def question(experiment: Experiment, name: str) -> dict[str, Any] | None:
 
     `said` are the rows of which the plan has said it, or 0.
     """
-    if name not in _compared(experiment) or len(experiment.seeds) < power.FEWEST_SEEDS:
+    if name not in _by_share(experiment) or len(experiment.seeds) < power.FEWEST_SEEDS:
         return None
     return {
         "split": experiment.recommendation.split,
@@ -410,13 +410,16 @@ def question(experiment: Experiment, name: str) -> dict[str, Any] | None:
         "margin": experiment.comparison.margin,
         "baseline": _baseline(experiment),
         "said": rows_of(experiment, name) or 0,
+        "tuned_as": _tuned_as(experiment),
+        "models": [model for model, one in experiment.models.items() if one.source != "random"],
     }
 
 
 def rows_of(experiment: Experiment, name: str) -> int | None:
     """How many rows of a data set arms are judged on, where its files or an earlier call say it; None elsewhere.
 
-    Of a split that is carved from train about as many, for rows of the same text stay together.
+    Groups, where rows are in such. Of a split that is carved from train about as many, for rows of the same text stay
+    together.
     """
     dataset, split = experiment.datasets[name], experiment.recommendation.split
     rows = _in_files(dataset, split) or _fetched(Path(experiment.output, "data", name, "dataset.json"), dataset, split)
@@ -425,7 +428,7 @@ def rows_of(experiment: Experiment, name: str) -> int | None:
 
 
 def _in_files(dataset: Dataset, split: str) -> int | None:
-    if dataset.source != "files":
+    if dataset.source != "files" or dataset.group is not None:
         return None
     assert dataset.splits  # which the schema requires of files
     own = dataset.splits.get(split)
@@ -447,7 +450,8 @@ def _fetched(described: Path, dataset: Dataset, split: str) -> int | None:
     """What `fetch_dataset` wrote of the split, if it was of this source."""
     try:
         found = json.loads(described.read_bytes())
-        source, rows = found["source"], int(found["splits"][split]["rows"])
+        source, of_split = found["source"], found["splits"][split]
+        rows = int(of_split["rows"] if dataset.group is None else of_split["groups"])
         same = source["source"] == dataset.source and all(
             source.get(key) == getattr(dataset, key) for key in ("path", "config", "revision")
         )
@@ -460,8 +464,21 @@ def _told(experiment: Experiment, name: str, rows: int) -> str:
     dataset, split = experiment.datasets[name], experiment.recommendation.split
     about = "about " if split in dataset.fractions and split not in dataset.limit else ""
     design = power.Design(rows=rows, seeds=len(experiment.seeds), arms=len(experiment.arms) - 1)
-    of = f"{about}{rows:,} {split} rows"
-    return power.told(design, experiment.comparison.margin, of, _baseline(experiment))
+    grouped = dataset.group is not None
+    asked = power.Asked(
+        of=f"{about}{rows:,} {'groups of ' if grouped else ''}{split} rows",
+        margin=experiment.comparison.margin,
+        baseline=_baseline(experiment),
+        tuned=bool(experiment.trials),
+        unit="groups" if grouped else "rows",
+    )
+    return power.told(design, asked)
+
+
+def _tuned_as(experiment: Experiment) -> dict[str, str]:
+    """By the names of tuned arms for readers, the arm whose tuning gives each its rate."""
+    arms = experiment.arms.values()
+    return {arm_label(arm.method, arm.rank): arm.tuned_as for arm in arms if arm.tuned_as is not None}
 
 
 def _baseline(experiment: Experiment) -> str:
@@ -470,8 +487,13 @@ def _baseline(experiment: Experiment) -> str:
     return arm_label(arm.method, arm.rank)
 
 
-def _compared(experiment: Experiment) -> list[str]:
+def _compares(experiment: Experiment) -> bool:
+    """Whether there are arms to compare by a metric: not those of random weights."""
+    return len(experiment.arms) > 1 and any(model.source != "random" for model in experiment.models.values())
+
+
+def _by_share(experiment: Experiment) -> list[str]:
     """Data sets on which arms are compared by a share of right answers."""
-    if len(experiment.arms) < 2 or all(model.source == "random" for model in experiment.models.values()):
+    if not _compares(experiment):
         return []
     return [name for name, dataset in experiment.datasets.items() if dataset.metric and METRICS[dataset.metric].share]

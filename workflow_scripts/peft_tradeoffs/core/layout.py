@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[3]
 SCRIPTS = REPOSITORY / "workflow_scripts"
 SCHEMAS = REPOSITORY / "schemas"
 TEXTS = ("$comment", "title", "description")  # keywords of a JSON schema that decide nothing
+VALIDATION = "validation"  # the split that trials are judged on, where a data set has it
 AXES = ("dataset", "model", "arm", "seed")
 # What report.html is made of, in report/page: template, style, scripts in their order, licences of what it takes in.
 PAGE = ("page.html.j2", "page.css", "page.js", "charts.js", "table.js", "main.js", "licences.txt")

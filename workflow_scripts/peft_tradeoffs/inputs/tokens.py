@@ -13,6 +13,7 @@ import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import atomic, read_json, read_object, sha256, write_json
+from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.inputs.model_check import check_ids, check_pad_token, load_tokenizer
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.tasks.task import TASKS
@@ -121,7 +122,6 @@ OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mp
 
 
 DEV_GROUPS = "test_groups"
-VALIDATION = "validation"  # split
 DRAWS, NEXT_SEED = 20, 1_000_000  # of a dev split whose labels must vary
 
 

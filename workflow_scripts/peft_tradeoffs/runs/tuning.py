@@ -1,4 +1,4 @@
-"""Which learning rate trials choose, which did as well on the same dev rows, and what the choice may have missed."""
+"""Which learning rate trials choose, which others cannot be told from it, and what the choice may have missed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +42,41 @@ def read_found(path: Path) -> dict[str, Any]:
         for one in found[key]:
             files.check_object(path, one, kinds, f"{what} ({key})", REMEDY)
     return found
+
+
+def disagreement(folder: Path, arms: Mapping[str, str], baseline: str) -> tuple[str, float] | None:
+    """Which arm's trial disagrees most with the baseline's, and on what share of dev rows, of a share of right answers.
+
+    `folder` holds {arm}.json of tune.py, and `arms` say as which arm each one, the baseline too, is tuned. The trials
+    are the first ones at the rates taken. None where the baseline, or no other arm, is tuned on the same dev rows with
+    another result than that no rate is known.
+    """
+    right = {arm: found for arm, own in arms.items() if (found := _right_on_dev(folder, own)) is not None}
+    if baseline not in right:
+        return None
+    apart = {
+        arm: max(float((found != right[baseline]).mean()), 2 / (len(found) + 2))
+        for arm, found in right.items()
+        if arms[arm] != arms[baseline] and len(found) == len(right[baseline])
+    }
+    most = max(apart, key=lambda arm: apart[arm], default=None)
+    return None if most is None else (most, apart[most])
+
+
+def _right_on_dev(folder: Path, arm: str) -> np.ndarray | None:
+    """Which dev rows the first trial at the rate that an arm takes is right on; None where that is not known."""
+    try:
+        found = read_found(folder / f"{arm}.json")
+        dataset, model = found["dataset"], found["model"]
+        trials = folder.parents[2] / "trials" / dataset / model / arm
+        if found["reason"] is not None:
+            return None
+        with (trials / f"lr{found['learning_rate']:g}" / "predictions.csv").open(encoding="utf-8") as file:
+            columns = file.readline().strip().split(",")
+            table = np.loadtxt(file, delimiter=",", usecols=[columns.index(name) for name in ("label", "prediction")])
+    except (InputError, OSError, ValueError):
+        return None  # what compares the runs says what is wrong with it
+    return np.asarray(table[:, 0] == table[:, 1])
 
 
 def rank_key(trial: Trial) -> tuple[float, float, float]:
@@ -144,7 +179,7 @@ class Gap:
 
     @property
     def tied(self) -> bool:
-        """Whether the rate did as well: the gap is within two standard errors of none."""
+        """Whether the rate cannot be told from the chosen one: the gap is within two standard errors of none."""
         return self.mean <= WITHIN * float(np.sqrt(self.variance))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from peft_tradeoffs.core import code, files, seal
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.layout import SCRIPTS
+from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION
 from peft_tradeoffs.core.quantities import CAP, LARGEST, ROWS
-from peft_tradeoffs.inputs.tokens import VALIDATION, read_dev_groups
+from peft_tradeoffs.inputs.tokens import read_dev_groups
 from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.runs.tuning import Gap, Trial, best_trial, beyond, chosen, eligible, gap, gap_columns
 from peft_tradeoffs.tasks.metrics import METRICS
