@@ -10,9 +10,13 @@ rule store_reference:
     input:
         summaries=summaries(),
         noise=noise_table(),
+        tunings=tunings(),
+        data=descriptions(),
     output:
         f"{OUT}/reference/runs.csv",
         f"{OUT}/reference/env.json",
+        f"{OUT}/reference/answers.npz",
+        [f"{OUT}/reference/tunings.json"] if EXPERIMENT.trials else [],
         expand(
             f"{OUT}/reference/{{name}}.csv", name=["noise"] if EXPERIMENT.noise else []
         ),
@@ -28,9 +32,15 @@ rule store_reference:
         noise=noise_option,
         weights=NO_WEIGHTS,
         folder=subpath(output[0], parent=True),
+        trials=(
+            f"--trials-dir {shlex.quote(f'{OUT}/tune/trials')} --tunings"
+            if EXPERIMENT.trials
+            else ""
+        ),
+        data=lambda w: f"{OUT}/data",
     shell:
-        "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q} {params.noise}"
-        " {params.weights} --output-dir {params.folder:q} 2> {log:q}"
+        "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        " {params.noise} {params.weights} {params.trials} {input.tunings:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
 rule check_reference:

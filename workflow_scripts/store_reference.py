@@ -1,14 +1,19 @@
 """Store a finished sweep as a reference for check_reference.py: small files, meant to be kept and committed.
 
 Writes runs.csv (one row per run), env.json (what the runs of each arm ran on and with, and checksums of their weights
-and predictions) and, where the noise floor was measured, noise.csv.
+and predictions) and, where the noise floor was measured, noise.csv. Of metrics that are a share of right answers also
+answers.npz, which rows each run and each trial was right on; and where rates were tuned, tunings.json.
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peft_tradeoffs.core.errors import run
-from peft_tradeoffs.core.layout import add_keep_weights, add_runs, summaries
+from peft_tradeoffs.core.layout import add_data, add_keep_weights, add_runs, summaries
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def arguments() -> argparse.Namespace:
@@ -17,6 +22,9 @@ def arguments() -> argparse.Namespace:
     add_runs(parser)
     add_keep_weights(parser)
     parser.add_argument("--noise", type=Path, metavar="FILE", help="the sweep's noise.csv")
+    parser.add_argument("--tunings", type=Path, nargs="*", default=[], metavar="JSON", help="what tune.py wrote")
+    parser.add_argument("--trials-dir", type=Path, metavar="DIR", help="holds the trials of tune.py")
+    add_data(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder of the reference")
     return parser.parse_args()
 
@@ -24,11 +32,21 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the reference."""
     args = arguments()
-    from peft_tradeoffs.analysis import reference
+    from peft_tradeoffs.analysis import answers, reference
+    from peft_tradeoffs.analysis.comparison import stored_predictions
     from peft_tradeoffs.analysis.tables import read_summaries, runs_frame
+    from peft_tradeoffs.inputs.splits import read_groups
+    from peft_tradeoffs.runs.tuning import read_found
+
+    def groups(dataset: str, split: str, rows: "np.ndarray") -> "np.ndarray | None":
+        return read_groups(args.data_dir, dataset, split, rows) if args.data_dir else None
 
     runs = runs_frame(read_summaries(summaries(args.runs_dir, args.grid)))
-    reference.store(reference.of_runs(runs, args.runs_dir, args.noise, args.keep_weights), args.output_dir)
+    sweep = reference.of_runs(runs, args.runs_dir, args.noise, args.keep_weights)
+    tunings = [read_found(path) for path in args.tunings]
+    kept = answers.of_runs(runs, stored_predictions(args.runs_dir, None), groups)
+    kept |= answers.of_trials(tunings, args.trials_dir, groups)
+    reference.store(sweep, args.output_dir, kept, tunings)
 
 
 if __name__ == "__main__":

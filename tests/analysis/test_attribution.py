@@ -313,12 +313,7 @@ def test_different_learning_rates_are_said():
 
 def test_the_command_line_writes_the_tables(tmp_path):
     summaries = one_job(runs())
-    answered = []
-    for run in summaries:
-        wrong = np.arange(round((1 - run["metric_value"]) * synthetic_predictions.ROWS))
-        answered.append(synthetic_predictions.run((run["method"], 8), run["seed"], wrong))
-        run |= {key: answered[-1][0][key] for key in ("accuracy", "metric_value", "test_rows")}
-    synthetic_predictions.write(tmp_path, [(run, of_run[1]) for run, of_run in zip(summaries, answered, strict=True)])
+    synthetic_predictions.answer(tmp_path, summaries)
     grid = {"dataset": ["sst2"], "model": ["distilbert"], "arm": list(SPEC["qlora"]["arms"]), "seed": [0, 1, 2]}
     words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--factorials", json.dumps(SPEC)]
     words += ["--contract", str(synthetic.contract(tmp_path, summaries, qlora="batch_size"))]

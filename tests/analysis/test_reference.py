@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+import synthetic_predictions
 import tiny
 from peft_tradeoffs.analysis import reference
 from peft_tradeoffs.analysis.gate import ALPHA, report
@@ -394,7 +395,9 @@ def test_a_run_without_its_conditions_is_an_error(tmp_path):
 
 
 def test_a_reference_holds_no_machine_names_and_its_scripts_end_with_a_status(tmp_path):
-    sweep(tmp_path / "secret-host", runs())
+    for path in synthetic_predictions.answer(tmp_path / "secret-host", runs()).rglob("env.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "secret-host"}))
+    synthetic.seal_all(tmp_path / "secret-host")
     grid = {"dataset": ["sst2"], "model": ["distilbert"], "arm": ["full", "lora-r8"], "seed": [0, 1, 2]}
     read = ["--runs-dir", str(tmp_path / "secret-host/runs"), "--grid", json.dumps(grid)]
 
@@ -404,7 +407,7 @@ def test_a_reference_holds_no_machine_names_and_its_scripts_end_with_a_status(tm
 
     assert script("store_reference.py", "--output-dir", str(tmp_path / "kept")).returncode == 0
     for path in (tmp_path / "kept").iterdir():
-        assert "secret-host" not in path.read_text()
+        assert b"secret-host" not in path.read_bytes()
     words = ["--reference", str(tmp_path / "kept"), "--margin", "0.01", "--output", str(tmp_path / "report.md")]
     done = script("check_reference.py", *words)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout == (tmp_path / "report.md").read_text()
@@ -423,7 +426,7 @@ def test_the_targets_store_and_check(tmp_path, finished):
     assert errors[0].startswith("error: config key reference: not set; run `snakemake store_reference`")
     tiny.snakemake(folder, None, "store_reference")
     (folder / "results/reference").rename(folder / "kept")
-    assert {path.name for path in (folder / "kept").iterdir()} == {"runs.csv", "env.json"}
+    assert {path.name for path in (folder / "kept").iterdir()} == {"runs.csv", "env.json", "answers.npz"}
     settings = tiny.config(folder, reference="kept")
     done = tiny.snakemake(folder, settings, "check_reference")
     assert "Reference check: passed" in done.stdout

@@ -33,6 +33,17 @@ def write(folder: Path, runs: list[tuple[dict, dict]]) -> Path:
     return folder / "runs"
 
 
+def answer(folder: Path, summaries: list[dict[str, Any]]) -> Path:
+    """Write these runs, with predictions that give about the metric that each has, which is then theirs."""
+    found = []
+    for summary in summaries:
+        wrong = np.arange(round((1 - summary["metric_value"]) * ROWS))
+        answered, columns = run((summary["method"], summary["rank"]), summary["seed"], wrong)
+        summary |= {key: answered[key] for key in ("accuracy", "metric_value", "test_rows")}
+        found.append((summary, columns))
+    return write(folder, found)
+
+
 def write_predictions(path: Path, columns: dict) -> None:
     """A predictions.csv whose logits say what was predicted."""
     table = pd.DataFrame(columns)

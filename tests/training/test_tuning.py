@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -411,6 +414,35 @@ def test_a_tie_is_tried_again_and_told_wherever_the_difference_stands(tied):
     status = tiny.snakemake(tied, None, "status").stdout
     assert "learning rate" in status and "4 trials made again" in status
     assert "nothing to be done" in tiny.snakemake(tied, None, "-n").stdout.lower()
+
+
+def study(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(tiny.REPOSITORY / "benchmarks/study.py"), str(folder)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_every_statistic_can_be_made_again_of_what_a_reference_keeps(tied, tmp_path):
+    tiny.snakemake(tied, None, "store_reference")
+    for path in (*(tied / "results/reference").iterdir(), *(tied / "results/tables").glob("*.csv")):
+        if path.name != "runs.csv" or path.parent.name == "reference":
+            shutil.copy(path, tmp_path)
+    done = study(tmp_path)
+    assert (done.returncode, done.stdout) == (0, "every statistic is what the tables say\n"), done.stdout + done.stderr
+    with np.load(tmp_path / "answers.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    places = {name.rpartition("/")[0] for name in arrays}
+    assert places == {f"reviews/tiny/{split}" for split in ("test", "dev", "dev1", "dev2")}
+    for place in ("test", "dev1"):
+        bits = arrays[f"reviews/tiny/{place}/right"].copy()
+        bits[-1] ^= 0xF0  # of the last run or trial
+        changed = arrays | {f"reviews/tiny/{place}/right": bits}
+        np.savez_compressed(tmp_path / "answers.npz", **changed)
+        env = json.loads((tmp_path / "env.json").read_text())
+        env["files"]["answers.npz"] = sha256(tmp_path / "answers.npz")
+        (tmp_path / "env.json").write_text(json.dumps(env))
+        done = study(tmp_path)
+        assert done.returncode == 1
+        assert ("comparison.csv, row " if place == "test" else "tunings.json, lora-r4, rate ") in done.stdout
 
 
 def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):

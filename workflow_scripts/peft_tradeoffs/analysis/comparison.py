@@ -76,15 +76,15 @@ class Predicted:
 Groups = Callable[[np.ndarray], np.ndarray | None]  # of rows [n] in the source: [n] from 0, None where there are none
 
 
-def read_predictions(path: Path, run: dict[str, Any], groups: Groups | None = None) -> Predicted:
+def read_predictions(path: Path, run: dict[str, Any], groups: Groups | None = None, place: bool = True) -> Predicted:
     """Read a completed run's predictions on a split, of which `run` has task, metric, metric_value and test_rows.
 
-    `groups` gives those of the rows: what is counted are groups then.
+    `groups` gives those of the rows: what is counted are groups then. Without `place` the run is a trial.
 
     Raises InputError if they are missing, not as the run published them, broken, not finite, not what the logits say or
     do not give its metric.
     """
-    verified(path.parent, path.name)
+    verified(path.parent, path.name, place=place)
     task = TASKS[run["task"]]
     try:
         table = pd.read_csv(path, dtype=dict(task.columns))

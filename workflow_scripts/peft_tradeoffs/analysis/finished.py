@@ -63,10 +63,13 @@ def read_summary(path: Path, place: bool = True) -> dict[str, Any]:
     return summary
 
 
-def verified(folder: Path, *names: str) -> dict[str, Any]:
-    """The summary of the finished run in `folder`, whose files `names` are as it published them; InputError if not."""
+def verified(folder: Path, *names: str, place: bool = True) -> dict[str, Any]:
+    """The summary of the finished run in `folder`, whose files `names` are as it published them; InputError if not.
+
+    `place` as of `read_summary`.
+    """
     try:
-        summary = read_summary(folder / "summary.json")
+        summary = read_summary(folder / "summary.json", place=place)
     except FileNotFoundError:
         raise InputError(f"{folder / 'summary.json'}: no such summary; run that arm again") from None
     check_files(folder, summary, names)

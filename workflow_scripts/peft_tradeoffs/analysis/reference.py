@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from peft_tradeoffs.analysis import answers
+from peft_tradeoffs.analysis.answers import Kept
 from peft_tradeoffs.analysis.finished import check_all, predictions_sha256, verified, weights_sha256
 from peft_tradeoffs.analysis.finished import read_env as read_env_json
 from peft_tradeoffs.analysis.tables import ARM, IDENTITY, KINDS, NUMBERS, read_table
@@ -20,6 +22,7 @@ from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.text import records
 
 RUNS, NOISE, ENV = "runs.csv", "noise.csv", "env.json"
+FILES = (RUNS, NOISE, answers.ANSWERS, answers.TUNINGS)
 AGAIN = "put back what is missing, or store the reference again"
 STORE = "store the reference again"
 SHOWN = 5  # names in a sentence
@@ -102,12 +105,16 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
     return {name: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value}
 
 
-def store(sweep: Sweep, folder: Path) -> None:
-    """Write the sweep as runs.csv, noise.csv (if the floor was measured) and env.json, with the checksums of both."""
-    names = dict.fromkeys(name for facts in sweep.facts.values() for name in facts)
+def store(sweep: Sweep, folder: Path, kept: Kept | None = None, tunings: list[dict[str, Any]] | None = None) -> None:
+    """Write the sweep as runs.csv, noise.csv (if the floor was measured) and env.json, with the checksums of the rest.
+
+    And which rows runs and trials were right on, answers.npz, and what tune.py wrote, tunings.json, where they are
+    given: with these every statistic of the sweep can be made again (`benchmarks/study.py`).
+    """
+    known = dict.fromkeys(name for facts in sweep.facts.values() for name in facts)
     arms = list(sweep.facts)
     common = [
-        name for name in names if all(sweep.facts[arm].get(name) == sweep.facts[arms[0]].get(name) for arm in arms)
+        name for name in known if all(sweep.facts[arm].get(name) == sweep.facts[arms[0]].get(name) for arm in arms)
     ]
     env = {
         "stored_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -121,7 +128,14 @@ def store(sweep: Sweep, folder: Path) -> None:
     tables = {RUNS: sweep.runs} | ({} if sweep.noise is None else {NOISE: sweep.noise})
     for name, table in tables.items():
         files.write_text(folder / name, to_csv(table))
-    files.write_json(folder / ENV, env | {"files": checksums(folder, list(tables))})
+    names = list(tables)
+    if kept is not None:
+        answers.write(kept, folder / answers.ANSWERS)
+        names.append(answers.ANSWERS)
+    if tunings:
+        files.write_json(folder / answers.TUNINGS, tunings)
+        names.append(answers.TUNINGS)
+    files.write_json(folder / ENV, env | {"files": checksums(folder, names)})
 
 
 def _written(facts: Facts) -> dict[str, Any]:
@@ -172,7 +186,7 @@ def read_env(folder: Path) -> dict[str, Any]:
         files.check_object(path, of_run, dict.fromkeys(("weights", "predictions"), (str, type(None))), what, STORE)
     for of_arm in env["arms"].values():
         files.check_object(path, of_arm, {}, what, STORE)
-    if strange := [name for name in env["files"] if name not in (RUNS, NOISE)]:
+    if strange := [name for name in env["files"] if name not in FILES]:
         raise InputError(f"{path}: names {', '.join(strange)}, which is no file of a reference; {STORE}")
     for name in dict.fromkeys([RUNS, *env["files"]]):
         _check(folder / name, env["files"].get(name), env["checksums"])
