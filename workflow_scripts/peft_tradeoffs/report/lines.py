@@ -18,6 +18,7 @@ from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.stats import incomparable, seed_values
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key
 from peft_tradeoffs.analysis.tuning_table import outcome, ruined
+from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.core.text import FULL, arm_label, groups_of, method_label, records
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.style import (
@@ -188,9 +189,11 @@ def learning_rate_grid(sweep: Sweep) -> Figure:
         return message(sweep, title, "no trial has a metric")
     low, high = spread(shown["value"][~ruined(shown)] * sweep.scale, 0.02 * sweep.scale)
     first = trials.iloc[0]
+    judged = f"of {VALIDATION}" if first["dev"] == VALIDATION else "carved from train"
     notes = [
         f"Trials: seed {first['seed']}, {int(shown['steps'].max()):,} steps of batch {first['batch_size']}; "
-        f"{first['dev_rows']:,} rows carved from train. Ringed: the rate taken.",
+        f"{first['dev_rows']:,} rows {judged}. Ringed: the rate taken.",
+        "Rates that were tried again: means of their trials." if (trials["trials"] > 1).any() else "",
         "" if trials["decides"].all() else "Dashed: checks, which decide nothing.",
         below(shown["value"] * sweep.scale, low),
         *failed(trials),
