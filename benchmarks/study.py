@@ -3,9 +3,9 @@
     python benchmarks/study.py docs/sst2-minilm --baseline full --margin 0.01
 
 The folder is one that `snakemake store_reference` made, with the tables that are to be checked beside it. From
-answers.npz (which rows each run and each trial was right on), tunings.json, runs.csv and noise.csv come the gaps and
-ties of the trials, comparison.csv, tuning.csv, attribution.csv and recommendation.csv. Numbers that differ by more than
-one part in a million are printed, and the status is 1. --table prints the table of docs/study.md.
+answers.npz (which rows each run and each trial was right on), tunings.json, factorials.json, runs.csv and noise.csv
+come the gaps and ties of the trials, comparison.csv, tuning.csv, attribution.csv and recommendation.csv. Numbers that
+differ by more than one part in a million are printed, and the status is 1. --table prints the table of docs/study.md.
 """
 
 import argparse
@@ -68,18 +68,15 @@ def remade(folder: Path, baseline: str, margin: float) -> dict[str, pd.DataFrame
     found = {"comparison": comparison}
     if tunings:
         found["tuning"] = tuning_frame(tunings, set(runs["tuned_as"].dropna()))
-    spec = folder / "factorials.json"
-    if spec.exists():
-        factorials = json.loads(spec.read_text(encoding="utf-8"))
+    if factorials := json.loads((folder / reference.FACTORIALS).read_text(encoding="utf-8")):
         found["attribution"] = attribution_frame(runs, factorials, predicted, sweep.noise)
     found["recommendation"] = recommendation_frame(runs, comparison, LIMITS, sweep.noise)
     return found
 
 
 def read_tunings(folder: Path) -> list[dict[str, Any]]:
-    """What tune.py wrote, as the reference keeps it; none where nothing was tuned."""
-    path = folder / answers.TUNINGS
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    """What tune.py wrote, as the reference keeps it: nothing where nothing was tuned."""
+    found: list[dict[str, Any]] = json.loads((folder / reference.TUNINGS).read_text(encoding="utf-8"))
     return found
 
 

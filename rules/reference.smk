@@ -16,7 +16,8 @@ rule store_reference:
         f"{OUT}/reference/runs.csv",
         f"{OUT}/reference/env.json",
         f"{OUT}/reference/answers.npz",
-        [f"{OUT}/reference/tunings.json"] if EXPERIMENT.trials else [],
+        f"{OUT}/reference/tunings.json",
+        f"{OUT}/reference/factorials.json",
         expand(
             f"{OUT}/reference/{{name}}.csv", name=["noise"] if EXPERIMENT.noise else []
         ),
@@ -38,9 +39,10 @@ rule store_reference:
             else ""
         ),
         data=lambda w: f"{OUT}/data",
+        factorials=json.dumps(FACTORIALS),
     shell:
         "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
-        " {params.noise} {params.weights} {params.trials} {input.tunings:q} --output-dir {params.folder:q} 2> {log:q}"
+        " --factorials {params.factorials:q} {params.noise} {params.weights} {params.trials} {input.tunings:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
 rule check_reference:

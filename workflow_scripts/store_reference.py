@@ -1,11 +1,13 @@
 """Store a finished sweep as a reference for check_reference.py: small files, meant to be kept and committed.
 
 Writes runs.csv (one row per run), env.json (what the runs of each arm ran on and with, and checksums of their weights
-and predictions) and, where the noise floor was measured, noise.csv. Of metrics that are a share of right answers also
-answers.npz, which rows each run and each trial was right on; and where rates were tuned, tunings.json.
+and predictions) and, where the noise floor was measured, noise.csv. And what benchmarks/study.py makes every statistic
+anew of: answers.npz, which rows each run and each trial was right on, of metrics that are a share of right answers;
+tunings.json, what tune.py wrote; and factorials.json.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ def arguments() -> argparse.Namespace:
     add_keep_weights(parser)
     parser.add_argument("--noise", type=Path, metavar="FILE", help="the sweep's noise.csv")
     parser.add_argument("--tunings", type=Path, nargs="*", default=[], metavar="JSON", help="what tune.py wrote")
+    parser.add_argument("--factorials", type=json.loads, default={}, metavar="JSON", help="as attribute_changes.py has")
     parser.add_argument("--trials-dir", type=Path, metavar="DIR", help="holds the trials of tune.py")
     add_data(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder of the reference")
@@ -46,7 +49,7 @@ def main() -> None:
     tunings = [read_found(path) for path in args.tunings]
     kept = answers.of_runs(runs, stored_predictions(args.runs_dir, None), groups)
     kept |= answers.of_trials(tunings, args.trials_dir, groups)
-    reference.store(sweep, args.output_dir, kept, tunings)
+    reference.store(sweep, args.output_dir, reference.Study(kept, tunings, args.factorials))
 
 
 if __name__ == "__main__":

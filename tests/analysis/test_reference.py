@@ -426,7 +426,13 @@ def test_the_targets_store_and_check(tmp_path, finished):
     assert errors[0].startswith("error: config key reference: not set; run `snakemake store_reference`")
     tiny.snakemake(folder, None, "store_reference")
     (folder / "results/reference").rename(folder / "kept")
-    assert {path.name for path in (folder / "kept").iterdir()} == {"runs.csv", "env.json", "answers.npz"}
+    assert {path.name for path in (folder / "kept").iterdir()} == {
+        "runs.csv",
+        "env.json",
+        "answers.npz",
+        "tunings.json",
+        "factorials.json",
+    }
     settings = tiny.config(folder, reference="kept")
     done = tiny.snakemake(folder, settings, "check_reference")
     assert "Reference check: passed" in done.stdout

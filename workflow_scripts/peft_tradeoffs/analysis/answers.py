@@ -17,7 +17,7 @@ from peft_tradeoffs.core.text import groups_of, records
 from peft_tradeoffs.runs.tuning import Gap, Trial, eligible, gap
 from peft_tradeoffs.tasks.metrics import METRICS
 
-ANSWERS, TUNINGS = "answers.npz", "tunings.json"
+ANSWERS = "answers.npz"
 DEV = "dev"  # of the first trials; dev1 and so on of those that were made again
 REMEDY = "store the reference again"
 

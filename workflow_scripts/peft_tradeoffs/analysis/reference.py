@@ -22,7 +22,8 @@ from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.text import records
 
 RUNS, NOISE, ENV = "runs.csv", "noise.csv", "env.json"
-FILES = (RUNS, NOISE, answers.ANSWERS, answers.TUNINGS)
+TUNINGS, FACTORIALS = "tunings.json", "factorials.json"
+FILES = (RUNS, NOISE, answers.ANSWERS, TUNINGS, FACTORIALS)
 AGAIN = "put back what is missing, or store the reference again"
 STORE = "store the reference again"
 SHOWN = 5  # names in a sentence
@@ -105,11 +106,20 @@ def _flat(name: str, value: Any) -> dict[str, Any]:
     return {name: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value}
 
 
-def store(sweep: Sweep, folder: Path, kept: Kept | None = None, tunings: list[dict[str, Any]] | None = None) -> None:
+@dataclass(frozen=True)
+class Study:
+    """What the statistics of a sweep are made of, beside its runs."""
+
+    kept: Kept  # which rows runs and trials were right on
+    tunings: list[dict[str, Any]]  # what tune.py wrote
+    factorials: dict[str, Any]  # as `attribution_frame` takes them
+
+
+def store(sweep: Sweep, folder: Path, study: Study | None = None) -> None:
     """Write the sweep as runs.csv, noise.csv (if the floor was measured) and env.json, with the checksums of the rest.
 
-    And which rows runs and trials were right on, answers.npz, and what tune.py wrote, tunings.json, where they are
-    given: with these every statistic of the sweep can be made again (`benchmarks/study.py`).
+    With a `study` also answers.npz, tunings.json and factorials.json, of which every statistic of the sweep can be made
+    again (`benchmarks/study.py`).
     """
     known = dict.fromkeys(name for facts in sweep.facts.values() for name in facts)
     arms = list(sweep.facts)
@@ -129,12 +139,11 @@ def store(sweep: Sweep, folder: Path, kept: Kept | None = None, tunings: list[di
     for name, table in tables.items():
         files.write_text(folder / name, to_csv(table))
     names = list(tables)
-    if kept is not None:
-        answers.write(kept, folder / answers.ANSWERS)
-        names.append(answers.ANSWERS)
-    if tunings:
-        files.write_json(folder / answers.TUNINGS, tunings)
-        names.append(answers.TUNINGS)
+    if study is not None:
+        answers.write(study.kept, folder / answers.ANSWERS)
+        files.write_json(folder / TUNINGS, study.tunings)
+        files.write_json(folder / FACTORIALS, study.factorials)
+        names += [answers.ANSWERS, TUNINGS, FACTORIALS]
     files.write_json(folder / ENV, env | {"files": checksums(folder, names)})
 
 
