@@ -31,11 +31,13 @@ from peft_tradeoffs.core.files import read_object
 from peft_tradeoffs.core.seal import is_weight
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.inputs.data_files import check_head, count_rows
+from peft_tradeoffs.inputs.gguf import check_gguf
 from peft_tradeoffs.inputs.groups import GROUPS, read_columns
 from peft_tradeoffs.inputs.model_check import check_folder
 from peft_tradeoffs.inputs.model_files import (
     check_targets,
     folder_files,
+    gguf_file,
     refuse_no_tokenizer,
     required_files,
     tokenizer_files,
@@ -124,6 +126,8 @@ def _check_model_folder(key: str, block: Model | Tokenizer) -> None:
     try:
         if isinstance(block, Tokenizer):
             refuse_no_tokenizer(str(folder), folder_files(folder))
+        elif (name := gguf_file(str(folder), folder_files(folder))) is not None:
+            check_gguf(folder / name)
         else:
             check_folder(str(folder), folder)
     except InputError as error:
@@ -357,7 +361,9 @@ def content_of(named: Iterable[tuple[str, Path]]) -> str:
 
 def _model_files(folder: Path) -> dict[str, Path]:
     """What loading the model reads; of what else stands beside it, that it is there."""
-    required, _ = required_files(folder, folder_files(folder))
+    names = folder_files(folder)
+    gguf = gguf_file(str(folder), names)
+    required = required_files(folder, names)[0] if gguf is None else {gguf}
     beside = {path.name for path in folder.iterdir() if path.is_file()} - required
     return {name: folder / name for name in required} | {f"beside\0{name}": folder / "" for name in beside}
 

@@ -44,6 +44,7 @@ TOKENIZER_FILES = {  # what any of Transformers' tokenizers reads
 TEMPLATES = "additional_chat_templates/"
 ADAPTER = "adapter_config.json"
 JSON_LIMIT = 64 << 20  # bytes; the largest tokenizer.json known has 35 MB
+GGUF = ".gguf"
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot")
 
 
@@ -73,6 +74,22 @@ def required_files(folder: Path | None, names: set[str]) -> tuple[set[str], list
     else:
         lacking.append(WEIGHTS)
     return files, lacking
+
+
+def gguf_file(where: str, names: set[str]) -> str | None:
+    """The GGUF file of a folder that has no other weights; None where there are such, or no GGUF file.
+
+    `where` says which model, `names` are its files. Raises InputError for several, and for a part of a file.
+    """
+    found = sorted(name for name in names if "/" not in name and name.lower().endswith(GGUF))
+    if not found or {WEIGHTS, WEIGHTS_INDEX} & names:
+        return None
+    if parts := [name for name in found if re.search(r"-\d{5}-of-\d{5}\.gguf$", name.lower())]:
+        raise InputError(f"{where}: {parts[0]} is a part of a GGUF file; merge the parts (llama-gguf-split --merge)")
+    if len(found) > 1:
+        names_of = ", ".join(found)
+        raise InputError(f"{where}: {len(found)} GGUF files ({names_of}), where one model is needed; keep one of them")
+    return found[0]
 
 
 def tokenizer_files(names: set[str]) -> set[str]:

