@@ -5,7 +5,9 @@
 The folder is one that `snakemake store_reference` made, with the tables that are to be checked beside it. From
 answers.npz (which rows each run and each trial was right on), tunings.json, factorials.json, runs.csv and noise.csv
 come the gaps and ties of the trials, comparison.csv, tuning.csv, attribution.csv and recommendation.csv. Numbers that
-differ by more than one part in a million are printed, and the status is 1. --table prints the table of docs/study.md.
+differ by more than one part in a million are printed, and the status is 1. What the contract says of arms (the column
+`differs`) is not made anew. Metrics must be a share of right answers: of others no answers are kept. --table prints the
+table of docs/study.md.
 """
 
 import argparse
@@ -26,12 +28,15 @@ from peft_tradeoffs.analysis.comparison import comparison_frame
 from peft_tradeoffs.analysis.comparison_text import at_best_words, verdict_words, with_interval
 from peft_tradeoffs.analysis.recommendation import recommendation_frame
 from peft_tradeoffs.analysis.tuning_table import tuning_frame
+from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.runs.tuning import gap_columns
+from peft_tradeoffs.tasks.metrics import METRICS
 
 NEAR = 1e-6  # relative; tables keep all digits, sums may be made in another order
 LIMITS = {"memory_GiB": None, "train_s": None, "energy_J": None, "cheapest": "memory", "split": "test"}
+OF_CONTRACT = ("differs",)  # columns that other files than the reference's are asked for
 
 
 def main() -> None:
@@ -39,9 +44,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the reference, and the tables")
     parser.add_argument("--baseline", default="full", metavar="ARM")
     parser.add_argument("--margin", type=float, default=0.01)
+    parser.add_argument("--limits", type=json.loads, default={}, metavar="JSON", help="keys of `recommendation`")
     parser.add_argument("--table", action="store_true", help="print the table of the docs, and check nothing")
     arguments = parser.parse_args()
-    made = remade(arguments.folder, arguments.baseline, arguments.margin)
+    made = remade(arguments.folder, arguments.baseline, arguments.margin, LIMITS | arguments.limits)
     if arguments.table:
         print(table(made["comparison"], reference.read(arguments.folder).runs))
         return
@@ -56,13 +62,18 @@ def main() -> None:
     sys.exit(bool(differ))
 
 
-def remade(folder: Path, baseline: str, margin: float) -> dict[str, pd.DataFrame]:
-    """The tables by name, made of what the reference keeps."""
+def remade(folder: Path, baseline: str, margin: float, limits: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """The tables by name, made of what the reference keeps. Raises InputError where it keeps no answers of a run."""
+    if not (folder / answers.ANSWERS).exists():
+        raise InputError(f"{folder}: no {answers.ANSWERS}; it is of an earlier version: store the reference again")
     sweep, kept = reference.read(folder), answers.read(folder / answers.ANSWERS)
     tunings = read_tunings(folder)
     by_arm = {(one["dataset"], one["model"], one["arm"]): one for one in tunings}
     predicted = answers.predictions_of(kept)
-    runs = sweep.runs
+    runs = sweep.runs.assign(differs=None)
+    if lacking := sorted(set(runs["metric"]) - {name for name, metric in METRICS.items() if metric.share}):
+        what = ", ".join(lacking)
+        raise InputError(f"{folder}: {what} is no share of right answers, and of such alone answers are kept")
     tuned: Callable[[str, str, str], dict[str, Any]] = lambda *arm: by_arm[arm]  # noqa: E731
     comparison = comparison_frame(runs, baseline, margin, predicted, tuned if tunings else None)
     found = {"comparison": comparison}
@@ -70,7 +81,7 @@ def remade(folder: Path, baseline: str, margin: float) -> dict[str, pd.DataFrame
         found["tuning"] = tuning_frame(tunings, set(runs["tuned_as"].dropna()))
     if factorials := json.loads((folder / reference.FACTORIALS).read_text(encoding="utf-8")):
         found["attribution"] = attribution_frame(runs, factorials, predicted, sweep.noise)
-    found["recommendation"] = recommendation_frame(runs, comparison, LIMITS, sweep.noise)
+    found["recommendation"] = recommendation_frame(runs, comparison, limits, sweep.noise)
     return found
 
 
@@ -84,9 +95,9 @@ def differences(name: str, made: pd.DataFrame, stored: pd.DataFrame) -> list[str
     """Where a table that was made anew is not the stored one: a line per value."""
     if len(made) != len(stored):
         return [f"{name}.csv: {len(stored)} rows are stored, {len(made)} were made anew"]
-    lacking = [key for key in made if key not in stored]
-    lines = [f"{name}.csv: no column {key}" for key in lacking]
-    for key in (key for key in made if key not in lacking):
+    lines = [f"{name}.csv: no column {key}" for key in made if key not in stored]
+    lines += [f"{name}.csv: a column {key} that is not made any more" for key in stored if key not in made]
+    for key in (key for key in made if key in stored and key not in OF_CONTRACT):
         for row, (one, other) in enumerate(zip(made[key], stored[key], strict=True)):
             if not same(one, other):
                 lines.append(f"{name}.csv, row {row + 1}, {key}: stored {other}, made anew {one}")
@@ -124,16 +135,16 @@ def tied(folder: Path) -> list[str]:
 
 
 def table(comparison: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """The table of the docs: arms, both splits, peak memory and training time."""
+    """The table of the docs, of one data set and model: arms, every split, peak memory and training time."""
     means = runs.groupby("arm", sort=False)[["probe_peak_allocated_MiB", "train_s"]].mean()
-    by_split = {split: rows.set_index("arm") for split, rows in comparison.groupby("split", sort=False)}
-    test, held = by_split["test"], by_split["heldout"]
-    head = ["Arm", f"On the official {int(test['test_rows'].iloc[0]):,} sentences", "At the best rate", "Verdict"]
-    head += [f"On {int(held['test_rows'].iloc[0]):,} held out of train", "At the best rate", "Verdict"]
-    lines = [[*head, "Peak, MiB", "Training, s"], [":--", *["--:", "--:", ":--"] * 2, "--:", "--:"]]
-    for arm in test.index:
-        cells = [arm_label(test.loc[arm, "method"], test.loc[arm, "rank"])]
-        for rows in (test, held):
+    splits = [rows.set_index("arm") for _, rows in comparison.groupby("split", sort=False)]
+    head = ["Arm"]
+    for rows in splits:
+        head += [f"On {int(rows['test_rows'].max()):,} {rows['split'].iloc[0]} rows", "At the best rate", "Verdict"]
+    lines = [[*head, "Peak, MiB", "Training, s"], [":--", *["--:", "--:", ":--"] * len(splits), "--:", "--:"]]
+    for arm in splits[0].index:
+        cells = [arm_label(splits[0].loc[arm, "method"], splits[0].loc[arm, "rank"])]
+        for rows in splits:
             row = records(rows.loc[[arm]].reset_index())[0]
             value = ("mean", "low", "high") if row["verdict"] == "baseline" else None
             value = value or ("difference", "difference_low", "difference_high")
@@ -145,4 +156,4 @@ def table(comparison: pd.DataFrame, runs: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

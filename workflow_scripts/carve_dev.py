@@ -1,8 +1,9 @@
-"""Carve from the train split the dev splits on which learning rates are tuned, once for all trials.
+"""Make the dev splits on which learning rates are tuned, once for all trials.
 
-Writes tokens as tokenize_dataset.py does, but of train alone: `train` is what is left of it, `test` the dev split. The
-reported test split is not in the file, so tuning cannot look at it. Each file gets a dev split of its own. Rows of one
-group, where the data set has groups, stay on one side.
+Writes tokens as tokenize_dataset.py does, of which `test` is the dev split: the validation split where there is one,
+the same in each file, and elsewhere carved from train, one of its own per file; `train` is what is left of it. The
+reported test split is not in the file, so tuning cannot look at it. Rows of one group, where the data set has groups,
+stay on one side.
 """
 
 import argparse

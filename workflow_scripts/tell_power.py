@@ -7,6 +7,7 @@ as their trials do on dev rows.
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,22 @@ def main() -> None:
     unit = "groups" if "groups" in split else "rows"
     count, name = split[unit], f"data set {arguments.data_dir.name}"
     design = Design(rows=count, seeds=asked["seeds"], arms=asked["arms"])
+    if not design.decides:
+        return
     question: dict[str, Any] = {key: asked[key] for key in ("margin", "baseline")} | {"unit": unit}
     question["of"] = f"{count:,} {'groups of ' if unit == 'groups' else ''}{asked['split']} rows"
     if arguments.tunings_dir is None:
         if abs(count - asked["said"]) > NEAR * count:
-            words = told(design, Asked(**question, tuned=bool(asked["tuned_as"])))
+            words = told(design, Asked(**question, tuned=bool(asked["tuned"])))
             print(f"note: {name}: {words}", file=sys.stderr)
         return
     for model in asked["models"]:
-        seen = disagreement(arguments.tunings_dir / model, asked["tuned_as"], asked["baseline"])
+        seen = disagreement(arguments.tunings_dir / model, asked["tuned"], asked["tuned_as"])
         if seen is not None:
-            arm, share = seen
-            pair = f"{arm} and {asked['baseline']}"
-            shown = Design(rows=count, seeds=asked["seeds"], arms=asked["arms"], disagree=share)
+            arm, differing, of = seen
+            share = max(differing / of, 2 / (of + 2))  # none seen is not none
+            shown = replace(design, disagree=share)
+            pair = f"the trials of {arm} and {asked['tuned_as']} on {differing} of {of} dev rows"
             words = told(shown, Asked(**question, tuned=True, seen=pair))
             print(f"note: {name}, model {model}, after tuning: {words}", file=sys.stderr)
 

@@ -195,12 +195,18 @@ def test_what_trials_showed_and_groups_are_said():
     assert "Assumed: arms disagree on 21 % of rows." in found
     found = power.told(
         Design(rows=120, seeds=3, arms=2, disagree=0.214),
-        asked(0.01, "120 groups of test rows", unit="groups", tuned=True, seen="LoRA r8 and full"),
+        asked(
+            0.01,
+            "120 groups of test rows",
+            unit="groups",
+            tuned=True,
+            seen="the trials of LoRA r8 and full on 24 of 112 dev rows",
+        ),
     )
     assert "groups would be needed" in found
     assert found.endswith(
-        "Assumed: arms disagree on 21 % of rows, as the trials of LoRA r8 and full do on dev, and learning rates are "
-        "settled: what their choice may have missed comes on top."
+        "Assumed: arms disagree on 21 % of rows (the trials of LoRA r8 and full on 24 of 112 dev rows), and learning "
+        "rates are settled: what their choice may have missed comes on top."
     )
 
 

@@ -94,6 +94,8 @@ def test_groups_are_counted_once_they_are_known(capsys):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"source": {"source": "files"}, "splits": {"test": {"rows": 100, "groups": 24}}}))
     assert rows_of(grouped, "reviews") == 24
+    limited = asked({**FILES, "group": "contained", "limit": {"test": 20}})
+    assert rows_of(limited, "reviews") == 24  # a limit is of rows, and was kept when groups were counted
     say_what_can_be_decided(grouped)
     said = capsys.readouterr().err
     assert said.startswith(

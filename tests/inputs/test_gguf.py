@@ -45,8 +45,8 @@ def tensors() -> dict[str, np.ndarray]:
     return {name: random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def write(path: Path, arch: str = "llama", **changes: np.ndarray) -> Path:
-    """A tiny model as one GGUF file, its matrices in Q8_0."""
+def write(path: Path, arch: str = "llama", **changes: np.ndarray | None) -> Path:
+    """A tiny model as one GGUF file, its matrices in Q8_0; `changes` are to its tensors, None takes one out."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tokens, merges = vocabulary()
     writer = gguf.GGUFWriter(path, arch)
@@ -68,6 +68,8 @@ def write(path: Path, arch: str = "llama", **changes: np.ndarray) -> Path:
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     for name, values in (tensors() | changes).items():
+        if values is None:
+            continue
         if values.ndim == 2:
             packed = gguf.quantize(values, gguf.GGMLQuantizationType.Q8_0)
             writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
@@ -127,6 +129,7 @@ def test_a_folder_with_one_becomes_a_model_that_trains(tmp_path):
 def test_beside_safetensors_it_is_left_alone():
     names = {"config.json", "model.safetensors", "a.gguf", "b.gguf"}
     assert gguf_file("model x", names) is None
+    assert gguf_file("model x", {"a.gguf", "pytorch_model.bin"}) is None  # which is refused, with the remedy
     assert gguf_file("model x", {"a.GGUF", "README.md"}) == "a.GGUF"
 
 
@@ -176,6 +179,18 @@ def test_another_architecture_another_checksum_and_weights_that_are_no_numbers_a
         fetched(tmp_path, path.parent, sha256={"tiny.gguf": "0" * 64})
     path = write(tmp_path / "nan/tiny.gguf", **{"output_norm.weight": np.full(HIDDEN, np.nan, np.float32)})
     with pytest.raises(InputError, match="weights that are not finite"):
+        fetched(tmp_path, path.parent)
+
+
+def test_what_it_lacks_and_what_is_not_read_of_it_is_refused(tmp_path):
+    path = write(tmp_path / "lacking/tiny.gguf", **{"blk.1.ffn_down.weight": None})
+    with pytest.raises(InputError, match=r"it has no weights for model\.layers\.1\.mlp\.down_proj\.weight; "):
+        fetched(tmp_path, path.parent)
+    path = write(tmp_path / "rope/tiny.gguf", **{"rope_freqs.weight": np.ones(8, np.float32)})
+    with pytest.raises(InputError, match="does not read its scaling of rotary positions, so the model"):
+        fetched(tmp_path, path.parent)
+    path = write(tmp_path / "bias/tiny.gguf", **{"blk.0.attn_q.bias": np.ones(HIDDEN, np.float32)})
+    with pytest.raises(InputError, match="does not read its biases"):
         fetched(tmp_path, path.parent)
 
 

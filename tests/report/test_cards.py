@@ -379,7 +379,7 @@ def test_data_of_packages_and_a_model_of_a_wheel_are_named_by_version():
     assert "Full fine-tune of the model in the Python package `tiny-model==1.0`" in card.text
     assert "docstrings of `numpy==2.4.6`, `sympy==1.14.0`" in card.text
     made.env["model"]["dequantised_from"] = {"file": "m.gguf", "file_type": "MOSTLY_Q4_1", "tensor_types": ["Q4_1"]}
-    said = "(its weights are those of the GGUF file `m.gguf`, MOSTLY_Q4_1, rounded), trained for"
+    said = "(its weights are those of the GGUF file `m.gguf`, MOSTLY_Q4_1), trained for"
     assert f"the model in the Python package `tiny-model==1.0` {said}" in model_card(made).text
     assert "test: 872 rows, a fraction of 0.2 carved from train." in card.text
     assert (card.data.datasets, card.data.base_model, card.data.eval_results[0].dataset_type) == (None, None, "sst2")

@@ -445,6 +445,12 @@ def test_every_statistic_can_be_made_again_of_what_a_reference_keeps(tied, tmp_p
         assert ("comparison.csv, row " if place == "test" else "tunings.json, lora-r4, rate ") in done.stdout
 
 
+def test_a_study_of_which_no_answers_are_kept_is_one_line():
+    done = study(tiny.REPOSITORY / "docs/sst2-minilm")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "no answers.npz; it is of an earlier version: store the reference again" in done.stderr
+
+
 def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):
     folder, settings = tuned
     before = tiny.summaries(folder)
@@ -478,10 +484,10 @@ def test_what_trials_disagree_on_is_read_of_the_rates_taken(tmp_path):
         folder.mkdir(parents=True)
         rows = "".join(f"{row},1,{int(row >= wrong)}\n" for row in range(40))
         (folder / "predictions.csv").write_text(f"row,label,prediction\n{rows}")
-    arms = {"full": "full", "LoRA r4": "lora-r4", "LoRA r8": "lora-r8", "LoRA r16": "lora-r8"}
-    assert tuning.disagreement(best, arms, "full") == ("LoRA r8", 8 / 40)
-    assert tuning.disagreement(best, {"full": "full", "LoRA r4": "lora-r4"}, "full") == ("LoRA r4", 2 / 40)
-    assert tuning.disagreement(best, {"full": "full", "again": "full"}, "full") is None
+    arms = {"full": "full", "LoRA r4": "lora-r4", "LoRA r8": "lora-r8"}
+    assert tuning.disagreement(best, arms, "full") == ("LoRA r8", 8, 40)
+    assert tuning.disagreement(best, {"full": "full", "LoRA r4": "lora-r4"}, "full") == ("LoRA r4", 2, 40)
+    assert tuning.disagreement(best, {"full": "full"}, "full") is None
     assert tuning.disagreement(best, {"full": "full", "lost": "lost"}, "full") is None
     (trials / "full/lr0.001/predictions.csv").unlink()
     assert tuning.disagreement(best, arms, "full") is None

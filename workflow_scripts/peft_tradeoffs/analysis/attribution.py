@@ -191,14 +191,14 @@ def attribution_readable(rows: pd.DataFrame) -> pd.DataFrame:
     cells = []
     for row in records(rows[rows["quantity"].isin(known)]):
         base, quantity = row["kind"] == BASE, row["quantity"]
+        bounds = metric_called(row["metric"]).bounds if base and quantity == METRIC else (-np.inf, np.inf)
+        low, high = (np.clip(row[bound], *bounds) for bound in ("low", "high"))
         percent = NULL if base or quantity == METRIC or pd.isna(row["percent"]) else _percent(row["percent"])
         cells.append(
             {
                 "Quantity": _name(rows, quantity),
                 "Effect": f"{row['arm']} (base)" if base else row["effect"],
-                "Mean or change": with_interval(
-                    row["value"], row["low"], row["high"], _scale(rows, quantity), sign=not base
-                ),
+                "Mean or change": with_interval(row["value"], low, high, _scale(rows, quantity), sign=not base),
                 "Of the base, %": percent,
             }
         )

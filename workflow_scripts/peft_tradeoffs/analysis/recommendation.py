@@ -192,7 +192,7 @@ def _qualify(rows: list[dict[str, Any]]) -> None:
     """Set whether each arm qualifies, and why not: none by a baseline that can judge no other arm."""
     unfit = next((why for row in rows if row["arm"] == row["baseline"] and (why := unfit_to_judge(row))), None)
     for row in rows:
-        if unfit and row["arm"] != row["baseline"] and row["quality"] == YES:
+        if unfit and row["arm"] != row["baseline"] and row["p_not_worse_holm"] is not None:
             row |= {"quality": UNKNOWN, "quality_why": f"the baseline {unfit}"}
         found = [row[test] for test in TESTS if row[test] is not None]
         row["qualifies"] = NO if NO in found else UNKNOWN if UNKNOWN in found else YES

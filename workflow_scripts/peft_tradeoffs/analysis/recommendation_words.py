@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from peft_tradeoffs.analysis.budgets import round_up
-from peft_tradeoffs.analysis.comparison import ALPHA, BETTER, BETTER_WITHIN, SHARED, TUNED, WORSE, WORSE_WITHIN
+from peft_tradeoffs.analysis.comparison import ALPHA, BETTER, BETTER_WITHIN, FAILED, SHARED, TUNED, WORSE, WORSE_WITHIN
 from peft_tradeoffs.analysis.comparison_text import (
     margin_words,
     p_value,
@@ -306,7 +306,7 @@ def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
     if baseline is not None and _in_the_way(row, missed := missed_most(baseline)):
         return (
             f"the choice of {arm_name(baseline)}'s learning rate may have missed {points_of(row, missed)}: more dev "
-            f"rows (tune.fraction), or {margin}, would help"
+            f"rows, or {margin}, would help"
         )
     return f"to decide{on} would take more than {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} test rows, or {margin}"
 
@@ -357,7 +357,9 @@ def unsettled(rows: list[Row]) -> str:
     said = []
     for row in rows:
         name = arm_name(row)
-        if row["rate"] not in (TUNED, SHARED):
+        if row["rate"] == FAILED:
+            said.append(f"no trial of {name} gave one that stands")
+        elif row["rate"] not in (TUNED, SHARED):
             said.append(f"that of {name} was not tuned")
         elif row["edge"]:
             said.append(f"that of {name} is at the edge of those tried")

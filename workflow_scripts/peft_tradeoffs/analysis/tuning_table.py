@@ -183,7 +183,7 @@ def _of_arm(rows: pd.DataFrame) -> list[str]:
             f"{name}: the best rate, {rate:.3g}, is the {row['edge']} that was tried, so a better one may lie "
             f"beyond: {remedy}."
         )
-    if len(failed := records(rows[rows["failed_again"]])):
+    if pd.isna(row["reason"]) and len(failed := records(rows[rows["failed_again"]])):
         rates = and_list([f"{one['learning_rate']:.3g} ({outcome(one)})" for one in failed])
         lines.append(f"{name}: {rates} failed when tried again: a rate that does not always learn is not taken.")
     if rows["tied"].any():

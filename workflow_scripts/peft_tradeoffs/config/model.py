@@ -435,8 +435,9 @@ class Training(Block):
 
 
 class Tune(Block):
-    """How learning rates that are lists are tuned: every rate is a trial, trained on train less a dev split carved from
-    it, with a seed of its own; the rate of the best trial is that of the final runs, which train on all of train."""
+    """How learning rates that are lists are tuned: every rate is a trial with a seed of its own, judged on a dev split,
+    which is the validation split, or carved from train where there is none; the rate of the best trial is that of the
+    final runs, which train on all of train."""
 
     by: Literal["method", "arm"] = Field(
         default="arm",

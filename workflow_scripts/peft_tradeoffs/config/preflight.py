@@ -398,7 +398,7 @@ def say_what_can_be_decided(experiment: Experiment) -> None:
         print(f"note: {said}, where {needed}: no difference will have an interval, or be proven", file=sys.stderr)
         return
     for name in _by_share(experiment):
-        if rows := rows_of(experiment, name):
+        if (rows := rows_of(experiment, name)) and rows > 1:
             print(f"note: data set {name}: {_told(experiment, name, rows)}", file=sys.stderr)
 
 
@@ -416,7 +416,8 @@ def question(experiment: Experiment, name: str) -> dict[str, Any] | None:
         "margin": experiment.comparison.margin,
         "baseline": _baseline(experiment),
         "said": rows_of(experiment, name) or 0,
-        "tuned_as": _tuned_as(experiment),
+        "tuned": _tuned(experiment),
+        "tuned_as": _label_of(experiment, experiment.arms[str(experiment.comparison.baseline)].tuned_as),
         "models": [model for model, one in experiment.models.items() if one.source != "random"],
     }
 
@@ -429,6 +430,8 @@ def rows_of(experiment: Experiment, name: str) -> int | None:
     """
     dataset, split = experiment.datasets[name], experiment.recommendation.split
     rows = _in_files(dataset, split) or _fetched(Path(experiment.output, "data", name, "dataset.json"), dataset, split)
+    if dataset.group is not None:
+        return rows
     limit = dataset.limit.get(split)
     return rows if limit is None else min(rows or limit, limit)
 
@@ -481,10 +484,15 @@ def _told(experiment: Experiment, name: str, rows: int) -> str:
     return power.told(design, asked)
 
 
-def _tuned_as(experiment: Experiment) -> dict[str, str]:
-    """By the names of tuned arms for readers, the arm whose tuning gives each its rate."""
-    arms = experiment.arms.values()
-    return {arm_label(arm.method, arm.rank): arm.tuned_as for arm in arms if arm.tuned_as is not None}
+def _tuned(experiment: Experiment) -> dict[str, str]:
+    """The arms that are tuned on their own, by their names for readers."""
+    own = (arm for arm in experiment.arms.values() if arm.tuned_as == arm.name)
+    return {arm_label(arm.method, arm.rank): arm.name for arm in own}
+
+
+def _label_of(experiment: Experiment, name: str | None) -> str | None:
+    arm = experiment.arms.get(name or "")
+    return None if arm is None else arm_label(arm.method, arm.rank)
 
 
 def _baseline(experiment: Experiment) -> str:

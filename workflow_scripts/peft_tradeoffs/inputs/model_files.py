@@ -44,7 +44,7 @@ TOKENIZER_FILES = {  # what any of Transformers' tokenizers reads
 TEMPLATES = "additional_chat_templates/"
 ADAPTER = "adapter_config.json"
 JSON_LIMIT = 64 << 20  # bytes; the largest tokenizer.json known has 35 MB
-GGUF = ".gguf"
+GGUF, TENSORS = ".gguf", ".safetensors"
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".ot")
 
 
@@ -82,7 +82,8 @@ def gguf_file(where: str, names: set[str]) -> str | None:
     `where` says which model, `names` are its files. Raises InputError for several, and for a part of a file.
     """
     found = sorted(name for name in names if "/" not in name and name.lower().endswith(GGUF))
-    if not found or {WEIGHTS, WEIGHTS_INDEX} & names:
+    others = (name for name in names if "/" not in name and name.endswith((*PICKLED_SUFFIXES, TENSORS)))
+    if not found or any(others) or WEIGHTS_INDEX in names:
         return None
     if parts := [name for name in found if re.search(r"-\d{5}-of-\d{5}\.gguf$", name.lower())]:
         raise InputError(f"{where}: {parts[0]} is a part of a GGUF file; merge the parts (llama-gguf-split --merge)")

@@ -191,14 +191,13 @@ def _of_gguf(source: dict[str, Any], folder: Path, scratch: Path) -> tuple[Path,
     name = gguf_file(where, folder_files(folder))
     if name is None:
         return folder, source, {}
-    from peft_tradeoffs.inputs.gguf import dequantise
+    from peft_tradeoffs.inputs.gguf import dequantise, is_rounded
 
     _check_sha256(source, where, folder, {})
     made_from = dequantise(folder / name, scratch / "dequantised")
     kind = made_from["file_type"] or ", ".join(made_from["tensor_types"])
-    print(
-        f"note: {where}: dequantised to float32 from {name} ({kind}), so its weights are rounded ones", file=sys.stderr
-    )
+    rounded = ", so its weights are rounded ones" if is_rounded(made_from) else ""
+    print(f"note: {where}: made into float32 safetensors from {name} ({kind}){rounded}", file=sys.stderr)
     rest = {key: value for key, value in source.items() if key != "sha256"}
     return scratch / "dequantised", rest, {"dequantised_from": made_from}
 

@@ -243,7 +243,7 @@ def _base(subject: Subject) -> str:
     if made_from is None:
         return _origin(subject)
     kind = made_from["file_type"] or ", ".join(made_from["tensor_types"])
-    return f"{_origin(subject)} (its weights are those of the GGUF file {literal(made_from['file'])}, {kind}, rounded)"
+    return f"{_origin(subject)} (its weights are those of the GGUF file {literal(made_from['file'])}, {kind})"
 
 
 def _origin(subject: Subject) -> str:

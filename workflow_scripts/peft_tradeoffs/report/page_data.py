@@ -7,7 +7,7 @@ import pandas as pd
 
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.attribution import NAMES
-from peft_tradeoffs.analysis.comparison import GIVEN
+from peft_tradeoffs.analysis.comparison import SHARED, TUNED
 from peft_tradeoffs.analysis.comparison_text import AT_BEST, at_best_words, verdict_words, with_interval
 from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval_notes
 from peft_tradeoffs.analysis.tables import OF_SPLIT, SPLIT
@@ -79,7 +79,7 @@ def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataF
         for row in records(rows)
     ]
     text.insert(at, name, shown)
-    if (rows["rate"].fillna(GIVEN) != GIVEN).any():
+    if rows["rate"].isin((TUNED, SHARED)).any():
         at += 1
         text.insert(at, f"{AT_BEST}{where}", [at_best_words(row) for row in records(rows)])
     text.insert(at + 1, f"Verdict{where}", [verdict_words(row) for row in records(rows)])

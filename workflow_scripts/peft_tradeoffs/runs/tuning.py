@@ -44,23 +44,23 @@ def read_found(path: Path) -> dict[str, Any]:
     return found
 
 
-def disagreement(folder: Path, arms: Mapping[str, str], baseline: str) -> tuple[str, float] | None:
-    """Which arm's trial disagrees most with the baseline's, and on what share of dev rows, of a share of right answers.
+def disagreement(folder: Path, arms: Mapping[str, str], baseline: str) -> tuple[str, int, int] | None:
+    """Which arm's trial disagrees most with the baseline's, on how many dev rows, and of how many.
 
-    `folder` holds {arm}.json of tune.py, and `arms` say as which arm each one, the baseline too, is tuned. The trials
-    are the first ones at the rates taken. None where the baseline, or no other arm, is tuned on the same dev rows with
-    another result than that no rate is known.
+    Of a metric that is a share of right answers. `folder` holds {arm}.json of tune.py, `arms` are the tuned arms by
+    their names for readers. The trials are the first ones at the rates taken. None where the baseline, or no other arm,
+    is tuned on the same dev rows with another result than that no rate is known.
     """
     right = {arm: found for arm, own in arms.items() if (found := _right_on_dev(folder, own)) is not None}
     if baseline not in right:
         return None
     apart = {
-        arm: max(float((found != right[baseline]).mean()), 2 / (len(found) + 2))
+        arm: int((found != right[baseline]).sum())
         for arm, found in right.items()
-        if arms[arm] != arms[baseline] and len(found) == len(right[baseline])
+        if arm != baseline and len(found) == len(right[baseline])
     }
     most = max(apart, key=lambda arm: apart[arm], default=None)
-    return None if most is None else (most, apart[most])
+    return None if most is None else (most, apart[most], len(right[baseline]))
 
 
 def _right_on_dev(folder: Path, arm: str) -> np.ndarray | None:
