@@ -204,7 +204,9 @@ def tell_power_of_trials(wildcards, threads):
     """Behind the table of trials: what each data set's rows can decide, if runs disagree as trials do. Not compared."""
     said = ""
     for name in GRID["dataset"]:
-        if (asked := question(EXPERIMENT, name)) is not None and asked["tuned_as"] is not None:
+        if (asked := question(EXPERIMENT, name)) is not None and asked[
+            "tuned_as"
+        ] is not None:
             words = ["--data-dir", f"{OUT}/data/{name}", "--asked", json.dumps(asked)]
             words += ["--tunings-dir", f"{OUT}/tune/best/{name}"]
             said += f" && python {shlex.join([str(SCRIPTS / 'tell_power.py'), *words])}"
