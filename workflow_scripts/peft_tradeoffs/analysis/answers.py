@@ -14,7 +14,7 @@ from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import atomic
 from peft_tradeoffs.core.text import groups_of, records
-from peft_tradeoffs.runs.tuning import Gap, Trial, eligible, gap
+from peft_tradeoffs.runs.tuning import Gap, eligible, failed_again, gap, trial_folder
 from peft_tradeoffs.tasks.metrics import METRICS
 
 ANSWERS = "answers.npz"
@@ -78,10 +78,9 @@ def _trials(tuning: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, Pa
     """Of each trial that gave a metric its place among what is kept, its name and its predictions."""
     dataset, model, arm = (tuning[axis] for axis in ("dataset", "model", "arm"))
     for trial in eligible([*tuning["trials"], *tuning["retries"]]):
-        number = trial.get("retry")
-        again, rate = [f"retry{number}"] if number else [], f"lr{trial['learning_rate']:g}"
-        path = Path(folder, dataset, model, arm, *again, rate, PREDICTIONS["test"])
-        yield f"{dataset}/{model}/{DEV}{number or ''}", f"{arm}/{rate}", path
+        number = trial.get("retry", 0)
+        place = trial_folder(folder / dataset / model / arm, trial["learning_rate"], number)
+        yield f"{dataset}/{model}/{DEV}{number or ''}", f"{arm}/{place.name}", place / PREDICTIONS["test"]
 
 
 def write(kept: Kept, path: Path) -> None:
@@ -153,9 +152,7 @@ def gaps(tuning: dict[str, Any], kept: Kept, same_rows: bool) -> dict[float, Gap
     """By rate how far others lie below the one that was chosen, of what is kept: as tune.py found it."""
     chosen = _answers(tuning, kept, tuning["learning_rate"])
     found = {}
-    failed = {one["learning_rate"] for one in tuning["retries"]} - {
-        one["learning_rate"] for one in _whole(tuning["retries"])
-    }
+    failed = failed_again(tuning["retries"])
     for trial in eligible(tuning["trials"]):
         rate = trial["learning_rate"]
         other = _answers(tuning, kept, rate)
@@ -172,14 +169,8 @@ def gaps(tuning: dict[str, Any], kept: Kept, same_rows: bool) -> dict[float, Gap
     return found
 
 
-def _whole(retries: list[Trial]) -> list[Trial]:
-    """Those of rates of which every trial that was made again gave a metric."""
-    lost = {one["learning_rate"] for one in retries if one not in eligible(retries)}
-    return [one for one in retries if one["learning_rate"] not in lost]
-
-
 def _answers(tuning: dict[str, Any], kept: Kept, rate: float) -> dict[str, np.ndarray]:
     """By place which dev rows an arm's trials of a rate were right on; the first trials' first."""
-    dataset, model, name = tuning["dataset"], tuning["model"], f"{tuning['arm']}/lr{rate:g}"
+    dataset, model, name = tuning["dataset"], tuning["model"], str(trial_folder(Path(tuning["arm"]), rate))
     places = [f"{dataset}/{model}/{DEV}{number}" for number in ("", *range(1, 21))]
     return {place: kept[place].right[name] for place in places if place in kept and name in kept[place].right}

@@ -9,7 +9,7 @@ from peft_tradeoffs.analysis.readable import number
 from peft_tradeoffs.analysis.tables import ARM, read_table
 from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.core.text import and_list, arm_label, groups_of, plural, records, sort_runs
-from peft_tradeoffs.runs.tuning import Trial, eligible, retried
+from peft_tradeoffs.runs.tuning import Trial, eligible, failed_again, retried
 from peft_tradeoffs.tasks.metrics import metric_called, metric_name, with_unit
 
 COLUMNS = (
@@ -65,8 +65,7 @@ def _gaps(found: dict[str, Any]) -> dict[float, dict[str, float | None]]:
 
 def _failed_again(found: dict[str, Any]) -> set[float]:
     """Rates whose first trial gave a metric, and one that was made again did not."""
-    at_first = {trial["learning_rate"] for trial in eligible(found["trials"])}
-    return {one["learning_rate"] for one in found["retries"] if one not in eligible(found["retries"])} & at_first
+    return failed_again(found["retries"]) & {trial["learning_rate"] for trial in eligible(found["trials"])}
 
 
 def _by_rate(found: dict[str, Any]) -> list[Trial]:

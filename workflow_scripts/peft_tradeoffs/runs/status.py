@@ -18,7 +18,7 @@ from typing import Any
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.slurm import Job
-from peft_tradeoffs.runs.tuning import read_found
+from peft_tradeoffs.runs.tuning import read_found, trial_folder
 from peft_tradeoffs.tasks.metrics import METRICS, said
 
 INTERVAL_S = 5.0  # between two lines on a terminal
@@ -278,7 +278,7 @@ def _tuned_status(
     own = [job for job in jobs if job.comment == "rule_tune_wildcards_" + "_".join(names)]
     job = own[-1] if own else None
     trials = output / "tune/trials" / path
-    tried = sum((trials / f"lr{rate:g}/summary.json").exists() for rate in rates)
+    tried = sum((trial_folder(trials, rate) / "summary.json").exists() for rate in rates)
     counted = f"{tried} of {len(rates)} rates tried"
     retries = sorted(trials.glob("retry*/lr*"))
     if retries:

@@ -44,6 +44,11 @@ def read_found(path: Path) -> dict[str, Any]:
     return found
 
 
+def trial_folder(folder: Path, rate: float, retry: int = 0) -> Path:
+    """Where the trial of a rate stands among those of its arm; that of its `retry`, from 1, where the rate was tied."""
+    return (folder / f"retry{retry}" if retry else folder) / f"lr{rate:g}"
+
+
 def disagreement(folder: Path, arms: Mapping[str, str], baseline: str) -> tuple[str, int, int] | None:
     """Which arm's trial disagrees most with the baseline's, on how many dev rows, and of how many.
 
@@ -71,7 +76,7 @@ def _right_on_dev(folder: Path, arm: str) -> np.ndarray | None:
         trials = folder.parents[2] / "trials" / dataset / model / arm
         if found["reason"] is not None:
             return None
-        with (trials / f"lr{found['learning_rate']:g}" / "predictions.csv").open(encoding="utf-8") as file:
+        with (trial_folder(trials, found["learning_rate"]) / "predictions.csv").open(encoding="utf-8") as file:
             columns = file.readline().strip().split(",")
             table = np.loadtxt(file, delimiter=",", usecols=[columns.index(name) for name in ("label", "prediction")])
     except (InputError, OSError, ValueError):
@@ -87,6 +92,12 @@ def rank_key(trial: Trial) -> tuple[float, float, float]:
 def eligible(trials: list[Trial]) -> list[Trial]:
     """Trials that were completed and have a metric."""
     return [trial for trial in trials if trial["status"] == "completed" and trial["value"] is not None]
+
+
+def failed_again(retries: list[Trial]) -> set[float]:
+    """Rates of which a trial that was made again gave no metric."""
+    had = eligible(retries)
+    return {trial["learning_rate"] for trial in retries if trial not in had}
 
 
 def best_trial(trials: list[Trial]) -> Trial | None:

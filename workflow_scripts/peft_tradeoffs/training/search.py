@@ -16,7 +16,18 @@ from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION
 from peft_tradeoffs.core.quantities import CAP, LARGEST, ROWS
 from peft_tradeoffs.inputs.tokens import read_dev_groups
 from peft_tradeoffs.runs.settings import Plan
-from peft_tradeoffs.runs.tuning import Gap, Trial, best_trial, beyond, chosen, eligible, gap, gap_columns
+from peft_tradeoffs.runs.tuning import (
+    Gap,
+    Trial,
+    best_trial,
+    beyond,
+    chosen,
+    eligible,
+    failed_again,
+    gap,
+    gap_columns,
+    trial_folder,
+)
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.job import Job, Run
@@ -53,11 +64,11 @@ class Grid:
 
     def run(self, settings: dict[str, Any], rate: float) -> Run:
         """The trial of a rate."""
-        return Run(self.folder / f"lr{rate:g}", self.seed, settings | {"learning_rate": rate})
+        return self.retry(settings, rate, 0)
 
     def retry(self, settings: dict[str, Any], rate: float, number: int) -> Run:
-        """The trial of a rate that is tied, on the dev split `number` of `again`, from 1."""
-        folder = self.folder / f"retry{number}" / f"lr{rate:g}"
+        """The trial of a rate that is tied, on the dev split `number` of `again`, from 1; 0 is the first trial."""
+        folder = trial_folder(self.folder, rate, number)
         return Run(folder, self.seed + number, settings | {"learning_rate": rate})
 
 
@@ -143,12 +154,12 @@ class _Tried:
 
     def gaps(self, best: Trial, trials: list[Trial], retries: list[Trial]) -> dict[float, Gap]:
         """By rate, ascending: how far the others with a metric lie below `best`, over the trials that both have."""
-        own = self._of_rate(best["learning_rate"], trials, retries)
+        own, failed = self._of_rate(best["learning_rate"], trials, retries), failed_again(retries)
         found = {}
         for rate in sorted(trial["learning_rate"] for trial in eligible(trials)):
             others = self._of_rate(rate, trials, retries)
             shared = [number for number in own if number in others]
-            if rate == best["learning_rate"] or not shared or self._failed(rate, retries):
+            if rate == best["learning_rate"] or not shared or rate in failed:
                 continue
             values = [(own[number]["value"], others[number]["value"]) for number in shared]
             parts = [(self._parts(best["learning_rate"], number), self._parts(rate, number)) for number in shared]
@@ -161,16 +172,10 @@ class _Tried:
         made = [trial for trial in (*trials, *retries) if trial["learning_rate"] == rate]
         return {trial.get("retry", 0): trial for trial in eligible(made)}
 
-    @staticmethod
-    def _failed(rate: float, retries: list[Trial]) -> bool:
-        """Whether a trial that was made again of a rate gave no metric."""
-        made = [trial for trial in retries if trial["learning_rate"] == rate]
-        return len(eligible(made)) < len(made)
-
     def _parts(self, rate: float, number: int) -> np.ndarray:
         """What each dev row adds to the metric of a trial, [n]."""
         grid, settings = self._grid, self._settings
-        folder = (grid.retry(settings, rate, number) if number else grid.run(settings, rate)).folder
+        folder = grid.retry(settings, rate, number).folder
         if folder not in self._read:
             path = folder / PREDICTIONS
             table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
