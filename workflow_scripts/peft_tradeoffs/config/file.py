@@ -25,7 +25,7 @@ from peft_tradeoffs.config.schema import (
     options,
     values,
 )
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.layout import json_schema
 
 DEEPEST = 50  # levels; the deepest key of the schema is at 6
@@ -66,7 +66,7 @@ def check_file(path: Path) -> dict[str, Any]:
         line = mark.line + 1 if mark else 1
         raise InputError(f"{path}, line {line}: broken YAML: {said}; fix that line or one before") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
+        reason = error_text(error)
         raise InputError(f"{path}: broken YAML: {reason}; correct that value, or put it in quotes") from error
 
 

@@ -99,6 +99,11 @@ class LockLost(InputError):
     """Another process has taken over the run that this one was the writer of."""
 
 
+def error_text(error: BaseException) -> str:
+    """The message of an error on one line, or its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def run(main: Callable[[], Result]) -> Result:
     """What `main` returns; end with one line on stderr and status 1 on bad input or an unusable disk.
 

@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.tasks.classes import Names
 from peft_tradeoffs.tasks.task import Task
 
@@ -32,7 +32,7 @@ def load_config(folder: Path, **fields: Any) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, **fields)
     except (StrictDataclassError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise InputError(f"{folder}/config.json: {' '.join(str(error).split())}; correct it") from error
+        raise InputError(f"{folder}/config.json: {error_text(error)}; correct it") from error
     except ValueError as error:
         reason = (str(error).strip().splitlines() or ["no model's config.json"])[0]
         unknown = any(words in reason for words in ("model type", "custom code", "Unrecognized model"))
@@ -85,7 +85,7 @@ def empty_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
                     "embeddings; set it to a token of the vocabulary, or resize them: "
                     "model.resize_token_embeddings(len(tokenizer))"
                 ) from error
-            said = " ".join(str(error).split()) or type(error).__name__
+            said = error_text(error)
             raise InputError(f"{place}: no {config.model_type} model can be built of it: {said}") from error
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from peft_tradeoffs.core.errors import NAMED_PLACES, Faults, InputError, listed, refuse
+from peft_tradeoffs.core.errors import NAMED_PLACES, Faults, InputError, error_text, listed, refuse
 from peft_tradeoffs.inputs.file_kind import check_kind
 
 FIELD_LIMIT = 2**31 - 1  # characters; the csv module's own limit is 131,072
@@ -620,6 +620,6 @@ def _parquet(path: Path, columns: Sequence[str]) -> Table:
     except PermissionError:
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reason = error_text(error)
         raise InputError(f"{path}: not a readable Parquet file ({reason}); write it again") from error
     return Table(str(path), values, range(1, table.num_rows + 1), "row")

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import sha256, shared, system_errors
 from peft_tradeoffs.inputs.file_kind import refuse_pointer
 
@@ -50,9 +50,9 @@ def dequantise(path: Path, target: Path) -> dict[str, Any]:
             model, tokenizer, lacking = _loaded(path)
         unread = _unread(reader, model)
     except OSError as error:
-        raise InputError(f"{path}: it cannot be read: {_one_line(error)}") from error
+        raise InputError(f"{path}: it cannot be read: {error_text(error)}") from error
     except Exception as error:  # gguf and Transformers raise whatever the file's bytes lead to
-        raise InputError(f"{path}: no model can be made of it: {_one_line(error)}; {REMEDY}") from error
+        raise InputError(f"{path}: no model can be made of it: {error_text(error)}; {REMEDY}") from error
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise InputError(f"{path}: it has no weights for {lacking[0]}{more}; {REMEDY}")
@@ -104,7 +104,3 @@ def _loaded(path: Path) -> tuple["PreTrainedModel", Any, list[str]]:
     model.load_state_dict(read.state_dict(), assign=True)
     model.tie_weights()
     return model, AutoTokenizer.from_pretrained(path.parent, **where), lacking
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

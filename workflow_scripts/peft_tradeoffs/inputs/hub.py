@@ -32,7 +32,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import disable_progress_bars
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.inputs import network
 from peft_tradeoffs.inputs.file_kind import refuse_pointer
 from peft_tradeoffs.inputs.model_files import (
@@ -142,7 +142,7 @@ def explain(where: str, missing: Iterable[str], error: Exception) -> NoReturn:
             f"{where}: no space left in the cache {constants.HF_HUB_CACHE}: free some or set HF_HOME to another disk"
         ) from error
     if error.errno is None:
-        refuse_offline(where, missing, f"the download failed ({' '.join(str(error).split())})", error)
+        refuse_offline(where, missing, f"the download failed ({error_text(error)})", error)
     raise error
 
 
@@ -378,7 +378,7 @@ def _configs(card: Path) -> dict[str, dict[str, Any]]:
         configs = DatasetCard.load(card).data.get("configs") or []
         return {str(block["config_name"]): block for block in configs}
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = error_text(error)
         raise InputError(
             f"{card}: the `configs` in its YAML metadata cannot be read ({reason}); pin another revision"
         ) from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.inputs.file_kind import foreign_content, refuse_pointer
 from peft_tradeoffs.inputs.model_files import (
     ADAPTER,
@@ -63,7 +63,7 @@ def bare_tokenizer(folder: Path, which: str) -> "PreTrainedTokenizerBase":
         _ = tokenizer.all_special_ids  # without end where the unknown token itself is unknown
         return tokenizer
     except Exception as error:  # the tokenizers library raises nothing narrower, Transformers whatever a file leads to
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = error_text(error)
         raise InputError(f"{which} cannot be loaded: {said}") from error
 
 
@@ -362,9 +362,9 @@ def load_empty(folder: Path, config: Any, kind: type["PreTrainedModel"]) -> tupl
                 device_map={"": "meta"},
             )
     except (OSError, RuntimeError, ImportError, SafetensorError, ArithmeticError, AssertionError) as error:
-        raise InputError(f"{folder}: it cannot be loaded: {_one_line(error)}") from error
+        raise InputError(f"{folder}: it cannot be loaded: {error_text(error)}") from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise InputError(f"{folder}: it cannot be loaded: {_one_line(error)}; check its config.json") from error
+        raise InputError(f"{folder}: it cannot be loaded: {error_text(error)}; check its config.json") from error
 
 
 def number_of_embeddings(model: "PreTrainedModel") -> int | None:
@@ -462,10 +462,6 @@ def listed(names: list[str]) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from peft_tradeoffs.core.errors import InputError, without_secrets
+from peft_tradeoffs.core.errors import InputError, error_text, without_secrets
 from peft_tradeoffs.core.files import read_json, sha256, shared, system_errors, write_json
 from peft_tradeoffs.inputs import network
 from peft_tradeoffs.inputs.file_kind import refuse_pointer
@@ -402,7 +402,7 @@ def _config(fields: dict[str, Any]) -> "PreTrainedConfig":
     try:
         return config_class(**values)
     except (StrictDataclassError, ValueError, TypeError, ArithmeticError) as error:
-        raise InputError(f"{where}: {_one_line(error)}; correct it") from error
+        raise InputError(f"{where}: {error_text(error)}; correct it") from error
 
 
 def _check_shape(config: "PreTrainedConfig") -> None:
@@ -417,7 +417,7 @@ def _check_shape(config: "PreTrainedConfig") -> None:
             AutoModel.from_config(config, trust_remote_code=False)
         empty_model(config, TASKS[DEFAULT])
     except (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError, LookupError) as error:
-        raise InputError(f"config key models.*.config: no model can be built of it: {_one_line(error)}") from error
+        raise InputError(f"config key models.*.config: no model can be built of it: {error_text(error)}") from error
 
 
 def _load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -466,7 +466,3 @@ def _write_weights(config: "PreTrainedConfig", dtype: str, folder: Path) -> None
     with system_errors(folder):
         model.save_pretrained(folder)
     shared(folder)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
