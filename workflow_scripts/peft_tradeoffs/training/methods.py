@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import shared, system_errors, write_json
 from peft_tradeoffs.core.layout import HEAD
 from peft_tradeoffs.inputs.classifier import (
@@ -177,16 +177,15 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str], t
         # As whoever loads the adapter will:
         PeftConfig.from_peft_type(**config.to_dict())
     except ImportError as error:
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"{peft['peft_type']}: {reason}; install what it needs, or choose another peft_type"
+            f"{peft['peft_type']}: {error_text(error)}; install what it needs, or choose another peft_type"
         ) from error
     except REFUSALS as error:
         if refused_bytes(error)[0]:
             raise
         raise InputError(
             f"{peft['peft_type']} with target_modules {targets or 'by default'} does not "
-            f"fit {type(model).__name__}: {said(error)} (its linear layers: {', '.join(linear)})"
+            f"fit {type(model).__name__}: {error_text(error)} (its linear layers: {', '.join(linear)})"
         ) from error
     adapted = list(getattr(wrapped.base_model, "targeted_module_names", []))
     if adapted:
@@ -196,11 +195,6 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str], t
         if parameter.requires_grad and parameter.dtype != torch.float32:  # PEFT casts most adapters, not all
             parameter.data = parameter.data.float()
     return wrapped
-
-
-def said(error: BaseException) -> str:
-    """The message of an error on one line, or its kind where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def head_facts(built: Built) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from peft_tradeoffs.core import files
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import marked
 from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
@@ -209,7 +209,7 @@ def _train(
         if not built.is_peft or refused_bytes(error)[0]:
             raise
         kind = settings["peft"]["peft_type"] + (" on a quantised model" if settings["quantization"] else "")
-        raise InputError(f"{kind} cannot compute: {methods.said(error)}; choose another peft_type") from error
+        raise InputError(f"{kind} cannot compute: {error_text(error)}; choose another peft_type") from error
     free_memory(device)
     data = tokens.data(settings["task"])
     watch = engine.Watch(directory, reporter)
