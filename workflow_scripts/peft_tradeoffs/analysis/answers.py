@@ -15,7 +15,8 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import atomic
 from peft_tradeoffs.core.text import groups_of, records
 from peft_tradeoffs.runs.tuning import Gap, eligible, failed_again, gap, trial_folder
-from peft_tradeoffs.tasks.metrics import METRICS
+from peft_tradeoffs.tasks import metrics
+from peft_tradeoffs.tasks.metrics import ACCURACY, METRICS
 
 ANSWERS = "answers.npz"
 DEV = "dev"  # of the first trials; dev1 and so on of those that were made again
@@ -140,12 +141,8 @@ def predictions_of(kept: Kept) -> Predictions:
 
 
 def contributions(right: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    """What each row, or group, adds to the share of right answers: jackknife pseudo-values, as of a metric."""
-    if groups is None:
-        return right.astype(float)
-    hits, sizes = np.bincount(groups, weights=right), np.bincount(groups)
-    count, total = len(sizes), len(right)
-    return np.asarray(count * hits.sum() / total - (count - 1) * (hits.sum() - hits) / (total - sizes))
+    """What each row, or group, adds to the share of right answers."""
+    return ACCURACY.contributions(metrics.Answers(np.ones(len(right), int), right.astype(int), 2), groups)
 
 
 def gaps(tuning: dict[str, Any], kept: Kept, same_rows: bool) -> dict[float, Gap]:
