@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.finished import verified
+from peft_tradeoffs.analysis.power import ALPHA, FEWEST_SEEDS
 from peft_tradeoffs.analysis.stats import (
-    FEWEST_SEEDS,
-    LEVEL,
     Crossed,
     Estimate,
     holm,
@@ -35,7 +34,6 @@ from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance, allowance, as_ga
 from peft_tradeoffs.tasks.metrics import METRICS, metric_called
 from peft_tradeoffs.tasks.task import TASKS
 
-ALPHA = 1 - LEVEL
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
 WITHIN, BETTER_WITHIN, WORSE_WITHIN = "within", "better_within", "worse_within"  # proven to be within the margin
 VERDICTS = (BASELINE, EQUIVALENT, WITHIN, BETTER_WITHIN, WORSE_WITHIN, BETTER, WORSE, UNDECIDED)

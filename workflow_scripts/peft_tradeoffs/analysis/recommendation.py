@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import ALPHA, SHARED, TUNED
+from peft_tradeoffs.analysis.comparison import SHARED, TUNED
 from peft_tradeoffs.analysis.notices import constant
+from peft_tradeoffs.analysis.power import ALPHA
 from peft_tradeoffs.analysis.stats import (
     MOST_SEEDS,
     Estimate,

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 
 from peft_tradeoffs.analysis.budgets import round_up
-from peft_tradeoffs.analysis.comparison import ALPHA, BETTER, BETTER_WITHIN, FAILED, SHARED, TUNED, WORSE, WORSE_WITHIN
+from peft_tradeoffs.analysis.comparison import BETTER, BETTER_WITHIN, FAILED, SHARED, TUNED, WORSE, WORSE_WITHIN
 from peft_tradeoffs.analysis.comparison_text import (
     margin_words,
     p_value,
     verdict_words,
     with_interval,
 )
+from peft_tradeoffs.analysis.power import ALPHA, MOST_ROWS
 from peft_tradeoffs.analysis.readable import (
     NULL,
     number,
@@ -24,7 +25,7 @@ from peft_tradeoffs.analysis.recommendation import (
     YES,
     unfit_to_judge,
 )
-from peft_tradeoffs.analysis.stats import MOST_EXAMPLES, MOST_SEEDS, failure_rate
+from peft_tradeoffs.analysis.stats import MOST_SEEDS, failure_rate
 from peft_tradeoffs.core.text import and_list, arm_label
 from peft_tradeoffs.tasks.metrics import metric_called, metric_words
 
@@ -207,7 +208,7 @@ def _needed(row: Row, baseline: Row | None) -> str:
         why = ""
         if baseline is not None and _in_the_way(row, missed := missed_most(baseline)):
             why = f"; the choice of {arm_name(baseline)}'s learning rate may have missed {points_of(row, missed)}"
-        return f"neither {MOST_SEEDS} seeds nor {MOST_EXAMPLES:,} {_examples(row)} alone would prove it, {true}{why}"
+        return f"neither {MOST_SEEDS} seeds nor {MOST_ROWS:,} {_examples(row)} alone would prove it, {true}{why}"
     ways = [f"about {seeds:,} seeds with these {_examples(row)}"] if seeds is not None else []
     if examples is not None:
         ways.append(f"about {round_up(examples):,.0f} {_examples(row)} with these seeds")
@@ -257,7 +258,7 @@ def _effort(row: Row) -> tuple[int, float]:
     needed = [row[key] for key in ("seeds_needed", "examples_needed") if row[key] is not None]
     if row["runs"] == UNKNOWN or not (tested or row["quality"] == YES):
         return 2, 0.0
-    return (0, float(row["seeds_needed"] or MOST_EXAMPLES)) if needed else (1, -float(row["difference"] or 0.0))
+    return (0, float(row["seeds_needed"] or MOST_ROWS)) if needed else (1, -float(row["difference"] or 0.0))
 
 
 def _step(row: Row, baseline: Row | None, on: str) -> str:
@@ -308,7 +309,7 @@ def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
             f"the choice of {arm_name(baseline)}'s learning rate may have missed {points_of(row, missed)}: more dev "
             f"rows, or {margin}, would help"
         )
-    return f"to decide{on} would take more than {MOST_SEEDS} seeds or {MOST_EXAMPLES:,} test rows, or {margin}"
+    return f"to decide{on} would take more than {MOST_SEEDS} seeds or {MOST_ROWS:,} test rows, or {margin}"
 
 
 def margin_kept(row: Row) -> float:

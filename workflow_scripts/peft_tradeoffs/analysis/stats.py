@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from peft_tradeoffs.analysis.power import ALPHA, FEWEST_SEEDS, MOST_ROWS, POWER
 from peft_tradeoffs.analysis.readable import null_reasons, ways_of_failing
 from peft_tradeoffs.analysis.tables import BEFORE_TRAINING, COMPLETED, QUALITY, read_table
 from peft_tradeoffs.core.text import and_list
@@ -19,10 +20,8 @@ from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance
 from peft_tradeoffs.tasks.metrics import METRICS, unseen
 from peft_tradeoffs.tasks.recorded import MEASURED_AS
 
-LEVEL = 0.95
-POWER = 0.8
-MOST_SEEDS, MOST_EXAMPLES = 100, 1_000_000  # that anyone would be told to take
-FEWEST_SEEDS = 3  # with 2, intervals of 95 % over seeds and examples covered 87 to 93 % in simulation
+LEVEL = 1 - ALPHA
+MOST_SEEDS = 100  # that anyone would be told to take
 WITHOUT = ("hours",)  # no interval: the first run of a job has the imports of all in it
 FALSE_ALARMS = 0.01  # of an arm whose seeds are all of one normal distribution, at most
 TRIMMED = 1.25  # standard deviation of 3 to 5 normal values, over that of all but the lowest: 1.30 to 1.22
@@ -129,7 +128,7 @@ class Crossed(Estimate):
 
         It then sees a true value that lies `inside` of its bound with probability `power`, if the variances are those
         estimated here. Of a share what none in so many examples leaves possible must lie inside, too, whatever the
-        seeds. What tuning may have missed (`below`) is as it is. None for more than MOST_SEEDS or MOST_EXAMPLES.
+        seeds. What tuning may have missed (`below`) is as it is. None for more than MOST_SEEDS or MOST_ROWS.
         """
 
         def enough(seeds: int, examples: int) -> bool:
@@ -142,7 +141,7 @@ class Crossed(Estimate):
 
         return (
             _smallest(lambda seeds: enough(seeds, self.examples), self.seeds, MOST_SEEDS),
-            _smallest(lambda examples: enough(self.seeds, examples), self.examples, MOST_EXAMPLES),
+            _smallest(lambda examples: enough(self.seeds, examples), self.examples, MOST_ROWS),
         )
 
 
