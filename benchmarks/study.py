@@ -22,7 +22,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow_scripts"))
 
-from peft_tradeoffs.analysis import answers, reference
+from peft_tradeoffs.analysis import reference
 from peft_tradeoffs.analysis.attribution import attribution_frame
 from peft_tradeoffs.analysis.comparison import comparison_frame
 from peft_tradeoffs.analysis.comparison_text import at_best_words, verdict_words, with_interval
@@ -64,12 +64,12 @@ def main() -> None:
 
 def remade(folder: Path, baseline: str, margin: float, limits: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """The tables by name, made of what the reference keeps. Raises InputError where it keeps no answers of a run."""
-    if not (folder / answers.ANSWERS).exists():
-        raise InputError(f"{folder}: no {answers.ANSWERS}; it is of an earlier version: store the reference again")
-    sweep, kept = reference.read(folder), answers.read(folder / answers.ANSWERS)
+    if not (folder / reference.ANSWERS).exists():
+        raise InputError(f"{folder}: no {reference.ANSWERS}; it is of an earlier version: store the reference again")
+    sweep, kept = reference.read(folder), reference.read_answers(folder / reference.ANSWERS)
     tunings = read_tunings(folder)
     by_arm = {(one["dataset"], one["model"], one["arm"]): one for one in tunings}
-    predicted = answers.predictions_of(kept)
+    predicted = reference.predictions_of(kept)
     runs = sweep.runs.assign(differs=None)
     if lacking := sorted(set(runs["metric"]) - {name for name, metric in METRICS.items() if metric.share}):
         what = ", ".join(lacking)
@@ -116,9 +116,9 @@ def same(one: Any, other: Any) -> bool:
 
 def tied(folder: Path) -> list[str]:
     """Where the gaps between trials, made anew of their answers, are not those that tune.py wrote."""
-    kept, lines = answers.read(folder / answers.ANSWERS), []
+    kept, lines = reference.read_answers(folder / reference.ANSWERS), []
     for tuning in read_tunings(folder):
-        made = answers.gaps(tuning, kept, tuning["dev"] == VALIDATION)
+        made = reference.gaps(tuning, kept, tuning["dev"] == VALIDATION)
         written = {one["learning_rate"]: one for one in tuning["gaps"]}
         name = f"tunings.json, {tuning['arm']}"
         if set(made) != set(written):

@@ -35,7 +35,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the reference."""
     args = arguments()
-    from peft_tradeoffs.analysis import answers, reference
+    from peft_tradeoffs.analysis import reference
     from peft_tradeoffs.analysis.comparison import stored_predictions
     from peft_tradeoffs.analysis.tables import read_summaries, runs_frame
     from peft_tradeoffs.inputs.splits import read_groups
@@ -47,8 +47,8 @@ def main() -> None:
     runs = runs_frame(read_summaries(summaries(args.runs_dir, args.grid)))
     sweep = reference.of_runs(runs, args.runs_dir, args.noise, args.keep_weights)
     tunings = [read_found(path) for path in args.tunings]
-    kept = answers.of_runs(runs, stored_predictions(args.runs_dir, None), groups)
-    kept |= answers.of_trials(tunings, args.trials_dir, groups)
+    kept = reference.answers_of_runs(runs, stored_predictions(args.runs_dir, None), groups)
+    kept |= reference.answers_of_trials(tunings, args.trials_dir, groups)
     reference.store(sweep, args.output_dir, reference.Study(kept, tunings, args.factorials))
 
 
