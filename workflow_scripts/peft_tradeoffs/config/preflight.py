@@ -21,7 +21,6 @@ from typing import Any
 from peft_tradeoffs.analysis import power
 from peft_tradeoffs.analysis.contract import DIFFERS, NOT_STRICT, Finding, compare, or_declare, unlike_text
 from peft_tradeoffs.analysis.facts import FACTS, TUNING, Recorded
-from peft_tradeoffs.analysis.reference import read_env
 from peft_tradeoffs.config.arms import Arm
 from peft_tradeoffs.config.experiment import Experiment
 from peft_tradeoffs.config.model import Dataset, Model, Tokenizer
@@ -108,6 +107,8 @@ def check_reference(experiment: Experiment) -> None:
             "config key reference: not set; run `snakemake store_reference` after a sweep that you trust, keep "
             f"{experiment.output}/reference under another name, and give that"
         )
+    from peft_tradeoffs.analysis.reference import read_env  # with scipy, which no other plan waits for
+
     try:
         read_env(Path(experiment.reference))
     except InputError as error:
