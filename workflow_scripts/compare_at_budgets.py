@@ -34,8 +34,8 @@ def main() -> None:
     """Write the tables."""
     args = arguments()
     from peft_tradeoffs.analysis import tables
-    from peft_tradeoffs.analysis.budgets import budgets_frame, budgets_notes, budgets_readable, read_evaluations
     from peft_tradeoffs.analysis.contract import read_runs
+    from peft_tradeoffs.analysis.equal_cost import budgets_frame, budgets_notes, budgets_readable, read_evaluations
     from peft_tradeoffs.analysis.readable import Beside, write_tables
 
     runs = read_runs(args)

@@ -24,17 +24,17 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     args = parser.parse_args()
     from peft_tradeoffs.analysis.contract import with_differences
-    from peft_tradeoffs.analysis.equal_memory_table import (
+    from peft_tradeoffs.analysis.equal_cost import (
         equal_memory_frame,
         equal_memory_notes,
         equal_memory_readable,
-        read_found,
+        read_capped,
     )
     from peft_tradeoffs.analysis.readable import write_tables
     from peft_tradeoffs.core.files import read_json
 
     pretrained = {path.stem: read_json(path)["pretrained"] for path in args.models}
-    frame = equal_memory_frame([read_found(path) for path in args.found], pretrained, args.runs_dir)
+    frame = equal_memory_frame([read_capped(path) for path in args.found], pretrained, args.runs_dir)
     frame = with_differences(frame, args.contract)
     write_tables(args.output_dir, "equal_memory", frame, equal_memory_readable, equal_memory_notes)
 

@@ -13,7 +13,13 @@ import pytest
 import synthetic
 import tiny
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.budgets import budgets_frame, budgets_notes, budgets_readable, read_evaluations, round_up
+from peft_tradeoffs.analysis.equal_cost import (
+    budgets_frame,
+    budgets_notes,
+    budgets_readable,
+    read_evaluations,
+    round_up,
+)
 from peft_tradeoffs.core.errors import InputError
 from scipy import stats
 

@@ -5,12 +5,12 @@ import json
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs.analysis.equal_memory_table import (
+from peft_tradeoffs.analysis.equal_cost import (
     RAN_ON,
     equal_memory_frame,
     equal_memory_notes,
     equal_memory_readable,
-    read_found,
+    read_capped,
 )
 from peft_tradeoffs.analysis.facts import FACTS
 from peft_tradeoffs.core import seal
@@ -147,10 +147,10 @@ def found(folder, method, rank, caps, **changes):
 def test_what_was_found_is_as_it_was_written(tmp_path):
     path = tmp_path / "full.json"
     path.write_text(json.dumps(seal.signed({"caps": [{"cap_MiB": 1024.0, "peak_MiB": 1000.0}]})))
-    assert read_found(path)["caps"][0]["peak_MiB"] == 1000
+    assert read_capped(path)["caps"][0]["peak_MiB"] == 1000
     path.write_text(path.read_text().replace("1000.0", "900.0"))
     with pytest.raises(InputError, match=r"full\.json: changed after it was written: .*; delete it, and Snakemake"):
-        read_found(path)
+        read_capped(path)
 
 
 def table(folder, *arms):

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from peft_tradeoffs.analysis.budgets import round_up
 from peft_tradeoffs.analysis.comparison import BETTER, BETTER_WITHIN, FAILED, SHARED, TUNED, WORSE, WORSE_WITHIN
 from peft_tradeoffs.analysis.comparison_text import (
     margin_words,
@@ -12,6 +11,7 @@ from peft_tradeoffs.analysis.comparison_text import (
     verdict_words,
     with_interval,
 )
+from peft_tradeoffs.analysis.equal_cost import round_up
 from peft_tradeoffs.analysis.power import ALPHA, MOST_ROWS
 from peft_tradeoffs.analysis.readable import (
     NULL,

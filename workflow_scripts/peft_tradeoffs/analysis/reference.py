@@ -256,7 +256,10 @@ def answers_of_runs(runs: pd.DataFrame, predictions: Predictions, groups: Groups
 
 
 def answers_of_trials(tunings: list[dict[str, Any]], folder: Path, groups: Groups) -> Kept:
-    """The answers of trials; `tunings` are what tune.py wrote, `folder` holds {dataset}/{model}/{arm} of their trials."""
+    """The answers of trials.
+
+    `tunings` are what tune.py wrote, `folder` holds {dataset}/{model}/{arm} of their trials.
+    """
     found: Kept = {}
     sources = {}
     for tuning in tunings:
