@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import tiny
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.measure import lease as module
-from peft_tradeoffs.measure.lease import acquire
+from peft_tradeoffs.measure import devices
+from peft_tradeoffs.measure.devices import acquire
 from recorded_nvml import OTHER_UUID, UUID
 
 UUIDS = [UUID, OTHER_UUID]
 HOLDER = """
 import sys
 from pathlib import Path
-from peft_tradeoffs.measure.lease import acquire
+from peft_tradeoffs.measure.devices import acquire
 lease = acquire(sys.argv[2:], folder=Path(sys.argv[1]))
 print(lease.index, flush=True)
 sys.stdin.read()
@@ -115,9 +115,7 @@ def test_what_a_holder_wrote_is_not_trusted(tmp_path, holders, capfd):
 
 
 def test_a_file_tidied_away_between_opening_and_locking(tmp_path, monkeypatch):
-    from peft_tradeoffs.measure import lease
-
-    flock, tidied = lease.fcntl.flock, []
+    flock, tidied = devices.fcntl.flock, []
 
     def tidy_then_lock(descriptor, how):
         if not tidied:
@@ -126,7 +124,7 @@ def test_a_file_tidied_away_between_opening_and_locking(tmp_path, monkeypatch):
             file.unlink()
         flock(descriptor, how)
 
-    monkeypatch.setattr(lease.fcntl, "flock", tidy_then_lock)
+    monkeypatch.setattr(devices.fcntl, "flock", tidy_then_lock)
     held = acquire([UUID], folder=tmp_path)
     (file,) = tmp_path.iterdir()
     assert file.stat().st_ino == os.fstat(held.descriptor).st_ino
@@ -178,8 +176,8 @@ class Foreign:
     """What the kernel says of the lease's holder, and NVML of the GPU."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, uses: bool) -> None:
-        monkeypatch.setattr(module, "_is_another_users", lambda path: True)
-        monkeypatch.setattr(module, "IDLE_S", 0.3)
+        monkeypatch.setattr(devices, "_is_another_users", lambda path: True)
+        monkeypatch.setattr(devices, "IDLE_S", 0.3)
         self.uses = uses
 
     def in_use(self, index: int) -> bool:
@@ -207,7 +205,7 @@ def test_any_other_lease_is_waited_for(tmp_path, holders, monkeypatch, why):
     foreign = Foreign(monkeypatch, uses=why == "the_gpu_is_used")
     if why == "it_is_this_users":
         monkeypatch.undo()
-        monkeypatch.setattr(module, "IDLE_S", 0.1)
+        monkeypatch.setattr(devices, "IDLE_S", 0.1)
     later = threading.Timer(0.7, Holder.end, holders)
     later.start()
     began = time.monotonic()
@@ -222,7 +220,7 @@ def test_whose_lease_it_is_is_the_kernels_word(tmp_path, holders):
     """Not what is written in the file, which any user can change."""
     holders.append(Holder(tmp_path, UUID))
     (path,) = tmp_path.iterdir()
-    assert not module._is_another_users(path)
+    assert not devices._is_another_users(path)
     if os.geteuid() == 0:
         code = "import fcntl, os, sys; f = os.open(sys.argv[1], os.O_RDWR); os.setuid(65534); "
         code += "fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
@@ -230,7 +228,7 @@ def test_whose_lease_it_is_is_the_kernels_word(tmp_path, holders):
         other.write_text(str(os.getpid()))
         with subprocess.Popen([sys.executable, "-c", code, other], stdin=-1, stdout=-1) as process:
             process.stdout.readline()
-            assert module._is_another_users(other)
+            assert devices._is_another_users(other)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make another user's file")

@@ -32,7 +32,7 @@ def nvml(monkeypatch, device) -> recorded_nvml.Nvml:
 
 
 def test_importing_is_cheap():
-    modules = "gpu, lease, environment"
+    modules = "gpu, environment"
     heavy = "{'torch', 'pynvml', 'numpy'}"
     code = f"import sys; from peft_tradeoffs.measure import {modules}; print({heavy} & set(sys.modules))"
     scripts = str(tiny.REPOSITORY / "workflow_scripts")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from peft_tradeoffs.measure.lease import acquire
+from peft_tradeoffs.measure.devices import acquire
 from peft_tradeoffs.runs.attempts import NO_WORD, Attempts, mixed_gpus, stood_still_s, wall_s
 from peft_tradeoffs.runs.interruption import EXIT_STATUS, Interrupted
 from peft_tradeoffs.training.state import RunDirectory
@@ -64,7 +64,7 @@ from peft_tradeoffs.runs import lock
 lock.BEAT_S = 0.1
 torch.cuda.is_available = lambda: True
 devices.visible_uuids = lambda: [{uuid!r}]
-devices.lease.acquire = functools.partial(devices.lease.acquire, folder=Path({folder!r}))
+devices.acquire = functools.partial(devices.acquire, folder=Path({folder!r}))
 import train
 train.errors.run(train.main)
 """
