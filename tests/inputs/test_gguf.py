@@ -12,8 +12,7 @@ from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.preflight import check_paths, content
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import sha256
-from peft_tradeoffs.inputs.gguf import dequantise
-from peft_tradeoffs.inputs.model_files import gguf_file
+from peft_tradeoffs.inputs.model_files import dequantise, gguf_file
 from peft_tradeoffs.inputs.models import fetch_model
 
 HIDDEN, LAYERS, HEADS, INNER = 64, 2, 4, 128

@@ -30,10 +30,10 @@ from peft_tradeoffs.core.files import read_object
 from peft_tradeoffs.core.seal import is_weight
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.inputs.data_files import check_head, count_rows
-from peft_tradeoffs.inputs.gguf import check_gguf
 from peft_tradeoffs.inputs.groups import GROUPS, read_columns
 from peft_tradeoffs.inputs.model_check import check_folder
 from peft_tradeoffs.inputs.model_files import (
+    check_gguf,
     check_targets,
     folder_files,
     gguf_file,

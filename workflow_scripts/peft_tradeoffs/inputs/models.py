@@ -31,8 +31,10 @@ from peft_tradeoffs.inputs.model_check import (
 from peft_tradeoffs.inputs.model_files import (
     CONFIG,
     GGUF,
+    dequantise,
     folder_files,
     gguf_file,
+    is_rounded,
     model_type,
     refuse_no_tokenizer,
     tokenizer_files,
@@ -191,8 +193,6 @@ def _of_gguf(source: dict[str, Any], folder: Path, scratch: Path) -> tuple[Path,
     name = gguf_file(where, folder_files(folder))
     if name is None:
         return folder, source, {}
-    from peft_tradeoffs.inputs.gguf import dequantise, is_rounded
-
     _check_sha256(source, where, folder, {})
     made_from = dequantise(folder / name, scratch / "dequantised")
     kind = made_from["file_type"] or ", ".join(made_from["tensor_types"])
