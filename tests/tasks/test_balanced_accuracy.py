@@ -17,7 +17,7 @@ from peft_tradeoffs.analysis.stats import over_seeds_and_examples
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.layout import SCHEMAS
 from peft_tradeoffs.report import export
-from peft_tradeoffs.report.page_data import pair_data
+from peft_tradeoffs.report.page import pair_data
 from peft_tradeoffs.report.sweep import Tables, load
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.metrics import METRICS, Answers

@@ -37,7 +37,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("report/cost_page.py", "from torch import nn", "never loads torch"),
         ("training/step.py", "import pandas", "never loads pandas"),
         ("report/page.py", "import matplotlib.pyplot", "never loads a plotting library"),
-        ("report/page_data.py", "from peft_tradeoffs.report import style", "never loads a plotting library"),
+        ("report/page.py", "from peft_tradeoffs.report import style", "never loads a plotting library"),
     ],
 )
 def test_an_import_that_runs_upwards_or_loads_too_much_fails(copy, module, line, broken):
