@@ -14,7 +14,7 @@ import write_schemas
 import yaml
 from peft_tradeoffs.config import experiment, model
 from peft_tradeoffs.config.experiment import Experiment, resolve
-from peft_tradeoffs.config.schema import config_schema
+from peft_tradeoffs.config.file import config_schema
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.runs.settings import RunSettings
 from snakemake.utils import update_config

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from peft_tradeoffs.config.file import explain, first_error, is_number, suggestion
 from peft_tradeoffs.config.model import Method, Tune
-from peft_tradeoffs.config.schema import explain, first_error, is_number, suggestion
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.model_files import check_all_linear

@@ -9,7 +9,18 @@ from pydantic import ValidationError
 
 from peft_tradeoffs.analysis.facts import FACTS
 from peft_tradeoffs.config.arms import Arm, Methods, check_tuning, expand, factorial
-from peft_tradeoffs.config.file import check_splits, expand_paths, own_copy, retype, settle
+from peft_tradeoffs.config.file import (
+    check_splits,
+    config_schema,
+    expand_paths,
+    explain,
+    first_error,
+    key_of,
+    own_copy,
+    retype,
+    settle,
+    suggestion,
+)
 from peft_tradeoffs.config.model import (
     Budgets,
     Comparison,
@@ -24,7 +35,6 @@ from peft_tradeoffs.config.model import (
     Training,
     Tune,
 )
-from peft_tradeoffs.config.schema import config_schema, explain, first_error, key_of, suggestion
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.groups import CONTAINED, MODULE
 from peft_tradeoffs.runs.settings import RunSettings
