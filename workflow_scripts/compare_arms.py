@@ -45,8 +45,8 @@ def main() -> None:
     from peft_tradeoffs.analysis.comparison import comparison_frame, stored_predictions
     from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable
     from peft_tradeoffs.analysis.contract import read_runs
-    from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
     from peft_tradeoffs.analysis.readable import Beside, write_tables
+    from peft_tradeoffs.analysis.tables import warnings_by_pair, warnings_of
     from peft_tradeoffs.runs.tuning import read_found
 
     runs = read_runs(args)
@@ -59,7 +59,7 @@ def main() -> None:
         args.tunings_dir
         and (lambda dataset, model, arm: read_found(args.tunings_dir / dataset / model / f"{arm}.json")),
     )
-    warned = functools.partial(of_rows, warnings_by_pair(runs, args.runs_dir, args.data_dir))
+    warned = functools.partial(warnings_of, warnings_by_pair(runs, args.runs_dir, args.data_dir))
     tables = len(frame[frame["p_different"].notna()].groupby(["dataset", "model", "split"]))
     write_tables(
         args.output_dir,

@@ -27,13 +27,13 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs.analysis import readable, tables
     from peft_tradeoffs.analysis.contract import read_runs
-    from peft_tradeoffs.analysis.notices import of_rows, warnings_by_pair
     from peft_tradeoffs.analysis.readable import Beside, write_tables
+    from peft_tradeoffs.analysis.tables import warnings_by_pair, warnings_of
 
     runs = read_runs(args)
     arms = tables.arms_frame(runs)
     costs_notes = functools.partial(readable.costs_notes, runs=runs)
-    warned = functools.partial(of_rows, warnings_by_pair(runs, args.runs_dir, args.data_dir))
+    warned = functools.partial(warnings_of, warnings_by_pair(runs, args.runs_dir, args.data_dir))
     for name, frame, cells, notes, warnings in (
         ("runs", runs, readable.runs_readable, costs_notes, warned),
         ("arms", arms, readable.arms_readable, costs_notes, warned),

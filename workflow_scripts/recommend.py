@@ -40,10 +40,10 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs.analysis.comparison import read_comparison
     from peft_tradeoffs.analysis.contract import read_runs
-    from peft_tradeoffs.analysis.notices import warnings_by_pair
     from peft_tradeoffs.analysis.recommendation import recommendation_frame
     from peft_tradeoffs.analysis.recommendation_text import recommendation_markdown
     from peft_tradeoffs.analysis.stats import read_noise
+    from peft_tradeoffs.analysis.tables import warnings_by_pair
     from peft_tradeoffs.core.files import write_text
 
     limits = LIMITS | args.limits

@@ -12,10 +12,10 @@ import synthetic
 import tiny
 from markdown_it import MarkdownIt
 from peft_tradeoffs.analysis import tables
-from peft_tradeoffs.analysis.notices import constant, warnings_by_pair
 from peft_tradeoffs.analysis.readable import latex, markdown
 from peft_tradeoffs.analysis.recommendation import recommendation_frame
 from peft_tradeoffs.analysis.recommendation_text import answer, recommendation_markdown
+from peft_tradeoffs.analysis.tables import constant, warnings_by_pair
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import plain
 from synthetic_comparison import BAD, GOOD, NO_LIMITS, compared

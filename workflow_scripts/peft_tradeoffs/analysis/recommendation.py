@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.comparison import SHARED, TUNED
-from peft_tradeoffs.analysis.notices import constant
 from peft_tradeoffs.analysis.power import ALPHA
 from peft_tradeoffs.analysis.stats import (
     MOST_SEEDS,
@@ -23,7 +22,7 @@ from peft_tradeoffs.analysis.stats import (
     processes,
     seeds_to_decide,
 )
-from peft_tradeoffs.analysis.tables import ARM, COMPLETED, first, memory_key, random_weights
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, constant, first, memory_key, random_weights
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import first_record, groups_of
 from peft_tradeoffs.tasks.recorded import MEASURED_AS

@@ -15,7 +15,6 @@ from peft_tradeoffs.analysis.comparison_text import (
     with_interval,
 )
 from peft_tradeoffs.analysis.equal_cost import round_up
-from peft_tradeoffs.analysis.notices import Pair, of_rows
 from peft_tradeoffs.analysis.power import ALPHA, MOST_ROWS
 from peft_tradeoffs.analysis.readable import (
     NULL,
@@ -42,7 +41,7 @@ from peft_tradeoffs.analysis.recommendation import (
     unfit_to_judge,
 )
 from peft_tradeoffs.analysis.stats import MOST_SEEDS, failure_rate, noise_notes
-from peft_tradeoffs.analysis.tables import memory_key
+from peft_tradeoffs.analysis.tables import Pair, memory_key, warnings_of
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import and_list, arm_label, plural, records
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_words
@@ -69,7 +68,7 @@ def recommendation_markdown(
     tables = sum(_tables(rows) for _, _, rows in found)
     for title, section, rows in found:
         points = "".join(f"- {line}\n" for line in sentences("recommendation/points", _points(rows, limits)))
-        table, box = grid(_table(rows)), warnings_box(of_rows(warnings or {}, section))
+        table, box = grid(_table(rows)), warnings_box(warnings_of(warnings or {}, section))
         known = _notes(rows, limits) | {"tables": tables, "family": family(tables)}
         notes = " ".join(sentences("recommendation/notes", known))
         parts.append(f"## {title}\n\n**{answer(rows, limits)}**\n\n{box}{points}\n{table}\n\n{notes}\n")
