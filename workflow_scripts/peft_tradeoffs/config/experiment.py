@@ -1,6 +1,13 @@
-"""The experiment that a configuration asks for: checked, its defaults written out, expanded into arms."""
+"""The experiment that a configuration asks for: checked, its defaults written out, expanded into arms.
+
+An arm says where it takes its learning rate, a factorial in which factors some of them differ.
+"""
 
 import functools
+import itertools
+import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -8,13 +15,13 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from peft_tradeoffs.analysis.facts import FACTS
-from peft_tradeoffs.config.arms import Arm, Methods, check_tuning, expand, factorial
 from peft_tradeoffs.config.file import (
     check_splits,
     config_schema,
     expand_paths,
     explain,
     first_error,
+    is_number,
     key_of,
     own_copy,
     retype,
@@ -28,6 +35,7 @@ from peft_tradeoffs.config.model import (
     Contract,
     Dataset,
     EqualMemory,
+    Method,
     Model,
     Noise,
     Profiles,
@@ -36,10 +44,39 @@ from peft_tradeoffs.config.model import (
     Tune,
 )
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.groups import CONTAINED, MODULE
+from peft_tradeoffs.inputs.model_files import check_all_linear
 from peft_tradeoffs.runs.settings import RunSettings
 from peft_tradeoffs.tasks.metrics import check_margin
 from peft_tradeoffs.tasks.task import TASKS
+
+Methods = Mapping[str, Method]
+Settings = dict[str, Any]
+OFF = (None, False, "float32")  # what a setting is without its factor; of another pair, what the first arm has
+VARIANTS = ("dora", "qlora", "rslora")  # names of methods that are no types of PEFT's
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One (method, rank) of the grid; `name` stands in paths."""
+
+    name: str
+    method: str
+    rank: int | None  # None where the method has none
+    learning_rate: float | None  # None: tuned
+    quantization: Settings | None
+    gradient_checkpointing: bool
+    dtype: str  # of frozen base weights
+    peft: Settings | None  # None: full fine-tuning
+    tuned_as: str | None  # the arm whose tuning gives this one its learning rate
+    varies: list[str]  # facts of the contract that differ from the baseline on purpose
+
+    @property
+    def settings(self) -> Settings:
+        """What the arm has of its own in the settings of a run, as they are stored."""
+        names = ("learning_rate", "quantization", "gradient_checkpointing", "dtype", "peft")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -320,3 +357,303 @@ def _refuse_energy(recommendation: Recommendation, budgets: Budgets) -> None:
                 f"config key {key}: training.device is cpu, and only a GPU's energy is measured; set {instead} here, "
                 "or training.device cuda"
             )
+
+
+def expand(methods: Methods, tune: Tune) -> dict[str, Arm]:
+    """The arms of these methods by name; raises InputError for a method that cannot be one."""
+    arms: dict[str, Arm] = {}
+    for name in methods:
+        for arm in _method_arms(name, methods, tune):
+            if arm.name in arms:
+                raise InputError(f"config key methods.{name}: the arm name {arm.name} is taken; rename it")
+            arms[arm.name] = arm
+    return arms
+
+
+def _method_arms(name: str, methods: Methods, tune: Tune) -> list[Arm]:
+    method = methods[name]
+    whole = Arm(
+        name=name,
+        method=name,
+        rank=None,
+        learning_rate=method.learning_rate if isinstance(method.learning_rate, int | float) else None,
+        quantization=method.quantization.to_dict() if method.quantization else None,
+        gradient_checkpointing=method.gradient_checkpointing,
+        dtype=method.dtype,
+        peft=None,
+        tuned_as=None,
+        varies=method.varies,
+    )
+    if method.peft is None:
+        _check_full(name, method)
+        return [replace(whole, tuned_as=tuned_as(name, None, methods, tune))]
+    fields = _peft_fields(f"methods.{name}", method, method.peft)
+    rank_field, alpha_field = fields["x-rank-field"], fields["x-alpha-field"]
+    arms = []
+    for rank in method.each_rank:
+        block = dict(method.peft)
+        if rank is not None:
+            block[rank_field] = rank
+        rank_used = block.get(rank_field) if rank_field else None
+        if alpha_field and rank_used is not None:
+            block.setdefault(alpha_field, 2 * rank_used)
+        arm = name if rank is None else f"{name}-r{rank}"
+        rate_of = tuned_as(name, rank, methods, tune)
+        arms.append(replace(whole, name=arm, rank=rank_used, peft=block, tuned_as=rate_of))
+    return arms
+
+
+def _check_full(name: str, method: Method) -> None:
+    """Raise InputError for a method without peft that asks for what full fine-tuning has not."""
+    key, schema = f"methods.{name}", json_schema("peft")
+    if re.split(r"[._-]", name.lower())[0] in {*map(str.lower, schema["$defs"]), *VARIANTS}:
+        raise InputError(
+            f"config key {key}.peft: missing, so {name} would be full fine-tuning; add peft, or give the method "
+            "another name"
+        )
+    for field in ("quantization", "ranks"):
+        if getattr(method, field) is not None:
+            raise InputError(f"config key {key}.{field}: full fine-tuning has none; add peft or remove it")
+    if method.dtype != "float32":
+        raise InputError(
+            f"config key {key}.dtype: full fine-tuning trains all weights, in float32; add peft, or remove "
+            f"{method.dtype}"
+        )
+
+
+def _peft_fields(key: str, method: Method, peft: Settings) -> Settings:
+    """What PEFT's schema has of the type of a method; raises InputError for a block that is not one of it."""
+    schema = json_schema("peft")
+    known = schema["$defs"]
+    if peft["peft_type"] not in known:
+        where, excluded = f"config key {key}.peft.peft_type: {peft['peft_type']!r}", schema["x-excluded-types"]
+        if peft["peft_type"] in excluded:
+            raise InputError(f"{where} cannot be used: {excluded[peft['peft_type']]}; choose another")
+        raise InputError(f"{where} is unknown; {suggestion(peft['peft_type'].upper(), known, 'must be one of ')}")
+    fields = known[peft["peft_type"]]
+    if error := first_error(fields, peft):
+        raise InputError(explain(error, f"{key}.peft"))
+    try:
+        check_all_linear(peft.get("target_modules"))
+    except InputError as error:
+        raise InputError(f"config key {key}.peft.{error}") from None
+    if method.quantization and not fields["x-quantization"]:
+        able = sorted(name for name, about in known.items() if about["x-quantization"])
+        raise InputError(
+            f"config key {key}.quantization: PEFT cannot put {peft['peft_type']} on a quantised model; remove the key, "
+            f"or take one of {', '.join(able)}"
+        )
+    if method.ranks is not None:
+        if fields["x-rank-field"] is None:
+            raise InputError(f"config key {key}.ranks: {peft['peft_type']} has no rank; remove the key")
+        if fields["x-rank-field"] in peft:
+            raise InputError(f"config key {key}.peft.{fields['x-rank-field']}: ranks sets it; keep one of the two")
+    return fields
+
+
+# Where an arm takes its rate ------------------------------------------------------------------------------------------
+
+
+def tuned_as(method: str, rank: int | None, methods: Methods, tune: Tune) -> str | None:
+    """The arm whose tuning gives an arm its learning rate; None where that is a number.
+
+    Raises InputError for a learning rate that names no tuned method.
+    """
+    rates = methods[method].learning_rate
+    if isinstance(rates, int | float):
+        return None
+    if isinstance(rates, str):
+        method = _followed(method, rates, methods)
+    ranks = methods[method].ranks
+    if not ranks:
+        return method
+    if tune.by == "method":
+        rank = tune.tuned_rank(ranks)
+    elif rank not in ranks:
+        lacks = (
+            "is tuned at each of its ranks, and an arm without a rank has none"
+            if rank is None
+            else f"has no rank {rank}"
+        )
+        remedy = "give a rate" if rank is None else "give it that rank"
+        raise InputError(
+            f"config key tune.by: arm, but {method}, whose rate is taken, {lacks}; {remedy}, or set tune.by method"
+        )
+    return f"{method}-r{rank}"
+
+
+def _followed(method: str, named: str, methods: Methods) -> str:
+    where = f"config key methods.{method}.learning_rate"
+    if is_number(named):
+        raise InputError(f"{where}: {named!r} is a text; must be a number (in YAML write 5.0e-4, not 5e-4 or '5')")
+    if named not in methods:
+        raise InputError(
+            f"{where}: {named!r} is no number, and there is no method {named!r}; "
+            f"{suggestion(named, methods, 'methods: ')}"
+        )
+    if not methods[named].rates:
+        raise InputError(f"{where}: {named} has no list of rates to tune; give it one, or write a number here")
+    return named
+
+
+def check_tuning(tune: Tune, methods: Methods, seeds: list[int]) -> dict[str, list[float]]:
+    """The learning rates to try, ascending, by arm: of those that decide a rate, then of those that check it.
+
+    Raises InputError for a grid that would not tune all methods alike.
+    """
+    grids = {name: method.rates for name, method in methods.items() if method.rates}
+    if not grids:
+        return {}
+    of_trials = range(tune.seed, tune.seed + tune.retry + 1)
+    if both := sorted(set(of_trials) & set(seeds)):
+        own = f"the seeds {tune.seed} to {of_trials[-1]}" if tune.retry else f"the seed {tune.seed}"
+        raise InputError(
+            f"config key tune.seed: trials have {own}, and {both[0]} is one of seeds, whose runs would not be fresh; "
+            "change it"
+        )
+    first = next(iter(grids))
+    for name, rates in grids.items():
+        if len(rates) != len(grids[first]):
+            raise InputError(
+                f"config key methods.{name}.learning_rate: {len(rates)} rates, but methods.{first} has "
+                f"{len(grids[first])}; give every method as many trials"
+            )
+    _check_tuned_ranks(tune, [methods[name].ranks or [] for name in grids])
+    arms = [(name, rank) for name in grids for rank in methods[name].each_rank]
+    deciding = {arm: grids[name] for name, rank in arms if (arm := tuned_as(name, rank, methods, tune))}
+    checking = {f"{name}-r{rank}": grids[name] for name, rank in arms if rank in tune.check_ranks}
+    return {**deciding, **{arm: rates for arm, rates in checking.items() if arm not in deciding}}
+
+
+def _check_tuned_ranks(tune: Tune, known: list[list[int]]) -> None:
+    """Raise InputError for a rank to tune at that no tuned method has, or that is one of all that are tuned."""
+    if tune.by == "arm":
+        for key in ("rank", "check_ranks"):
+            if getattr(tune, key):
+                raise InputError(
+                    f"config key tune.{key}: with tune.by arm every rank is tuned; remove it, or set tune.by: method"
+                )
+    for key, ranks in (("rank", [tune.rank] if tune.rank else []), ("check_ranks", tune.check_ranks)):
+        for rank in ranks:
+            if not any(rank in own for own in known):
+                raise InputError(f"config key tune.{key}: no tuned method has rank {rank}; name one that is in ranks")
+
+
+# Factorials -----------------------------------------------------------------------------------------------------------
+
+
+def factorial(name: str, arms: dict[str, tuple[int | None, Settings]]) -> dict[str, Any]:
+    """{"factors": [name, …], "arms": {arm: [0 or 1 a factor]}} of arms given by rank and resolved settings.
+
+    A factor is a setting (quantization, gradient checkpointing, dtype, rank or a field of the PEFT configuration) with
+    two values. Learning rates may differ. Raises InputError unless the arms have every combination of two or more
+    factors once.
+    """
+    where = f"config key attribution.{name}"
+    table = _settings(arms)
+    values = {key: list(dict.fromkeys(_text(row.get(key)) for row in table.values())) for key in _keys(table)}
+    differing = [key for key, found in values.items() if len(found) > 1]
+    ons = {key: _on(key, table) for key in differing}
+    if len(differing) < 2:
+        among = f"in {_label(differing[0], ons[differing[0]])} alone" if differing else "in no setting"
+        raise InputError(
+            f"{where}: its arms differ {among} (learning rates aside); name the arms of every combination of two "
+            "settings or more"
+        )
+    for key in differing:
+        if len(values[key]) > 2:
+            first: dict[str, str] = {}
+            for arm, row in table.items():
+                first.setdefault(_text(row.get(key)), arm)
+            raise InputError(
+                f"{where}: {_said(key)} has {len(first)} values (in {', '.join(first.values())}), where a "
+                "factor has two; name arms that have two of them"
+            )
+    factors = [_label(key, ons[key]) for key in differing]
+    cells = {arm: [int(_text(row.get(key)) == _text(ons[key])) for key in differing] for arm, row in table.items()}
+    for (i, one), (j, other) in itertools.combinations(enumerate(factors), 2):
+        if len({cell[i] ^ cell[j] for cell in cells.values()}) == 1:
+            raise InputError(
+                f"{where}: {one} and {other} change together, so that what each does cannot be told; give both the "
+                "same value in all arms but for one of them, or add arms"
+            )
+    counts = Counter(map(tuple, cells.values()))
+    if twice := next((cell for cell, count in counts.items() if count > 1), None):
+        same = [arm for arm, cell in cells.items() if tuple(cell) == twice]
+        raise InputError(f"{where}: {' and '.join(same)} have the same settings; name one of them")
+    for cell in itertools.product((0, 1), repeat=len(factors)):
+        if cell not in counts:
+            on = " and ".join(itertools.compress(factors, cell))
+            off = " and ".join(itertools.compress(factors, [not bit for bit in cell]))
+            lacking = " and ".join([f"with {on}"] * bool(on) + [f"without {off}"] * bool(off))
+            raise InputError(
+                f"{where}: its arms differ in {len(factors)} settings ({', '.join(factors)}), so there must be "
+                f"{2 ** len(factors)}, one per combination; add one {lacking}, or name arms that differ in fewer"
+            )
+    return {"factors": factors, "arms": cells}
+
+
+def _settings(arms: dict[str, tuple[int | None, Settings]]) -> dict[str, Settings]:
+    """What decides memory, time and energy, flat: what all arms have field by field, what some lack as a whole."""
+    known = json_schema("peft")["$defs"]
+    whole = {key for key in ("quantization", "peft") if any(settings[key] is None for _, settings in arms.values())}
+    table = {}
+    for arm, (rank, settings) in arms.items():
+        row = {key: settings[key] for key in ("gradient_checkpointing", "dtype")}
+        for key in ("quantization", "peft"):
+            block = settings[key]
+            if key in whole:
+                row[key] = block
+                continue
+            if key == "peft":
+                fields = known[block["peft_type"]]
+                block = _per_rank(block, rank, fields["x-rank-field"], fields["x-alpha-field"])
+            row |= {f"{key}.{field}": value for field, value in block.items()}
+        table[arm] = row
+    return table
+
+
+def _per_rank(peft: Settings, rank: int | None, rank_field: str | None, alpha_field: str | None) -> Settings:
+    """The PEFT configuration with alpha as a multiple of the rank, which it follows."""
+    if rank is None or alpha_field not in peft:
+        return peft
+    others = {key: value for key, value in peft.items() if key not in (rank_field, alpha_field)}
+    return {"rank": rank, f"{alpha_field} / rank": peft[alpha_field] / rank, **others}
+
+
+def _keys(table: dict[str, Settings]) -> list[str]:
+    """Every setting, quantization first."""
+    found = dict.fromkeys(key for row in table.values() for key in row)
+    return sorted(found, key=lambda key: not key.startswith("quantization"))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _on(key: str, table: dict[str, Settings]) -> Any:
+    """The value of a setting that has its factor on, where it has two."""
+    values = [row.get(key) for row in table.values()]
+    others = [value for value in values if not any(value is off or value == off for off in OFF)]
+    if len(others) < len(values) and others:
+        return others[0]
+    return next(value for value in values if _text(value) != _text(values[0]))
+
+
+def _said(key: str) -> str:
+    """A setting as readers know it."""
+    return key.removeprefix("peft.").removeprefix("quantization.").replace("gradient_check", "gradient check")
+
+
+def _label(key: str, on: Any) -> str:
+    """A factor's name."""
+    if key == "quantization":
+        return on["bnb_4bit_quant_type"].upper()
+    if key == "peft":
+        return on["peft_type"]
+    if key == "dtype":
+        return f"{on} base weights"
+    if on is True:
+        return _said(key)
+    value = ", ".join(on) if isinstance(on, list) else on if isinstance(on, str) else _text(on)
+    return f"{_said(key)} {value}"

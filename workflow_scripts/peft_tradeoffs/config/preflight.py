@@ -21,8 +21,7 @@ from typing import Any
 from peft_tradeoffs.analysis import power
 from peft_tradeoffs.analysis.contract import DIFFERS, NOT_STRICT, Finding, compare, or_declare, unlike_text
 from peft_tradeoffs.analysis.facts import FACTS, TUNING, Recorded
-from peft_tradeoffs.config.arms import Arm
-from peft_tradeoffs.config.experiment import Experiment
+from peft_tradeoffs.config.experiment import Arm, Experiment
 from peft_tradeoffs.config.model import Dataset, Model, Tokenizer
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
