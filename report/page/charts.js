@@ -231,9 +231,10 @@ function rates(arms) {
   const values = drawn.filter((row) => !row.ruined).map((row) => row.value);
   const room = 0.06 * (Math.max(...values) - Math.min(...values)) || 0.01 * Math.abs(values[0]);
   const domain = [Math.min(...values) - room, Math.max(...values) + room];
-  const low = drawn.filter((row) => row.value < domain[0]);
-  const y = quantitative("value", metricAxis().replace("test split", "dev split"), { scale: low.length ? { domain, nice: false } : { zero: false } });
-  const foot = { ...y, field: undefined, datum: domain[0] };
+  const down = pair().metric.better === "high";
+  const off = drawn.filter((row) => (down ? row.value < domain[0] : row.value > domain[1]));
+  const y = quantitative("value", metricAxis().replace("test split", "dev split"), { scale: off.length ? { domain, nice: false } : { zero: false } });
+  const edge = { ...y, field: undefined, datum: domain[down ? 0 : 1] };
   const wider = widen(rows);
   const tip = [{ field: "label", title: "Arm" }, { field: "rate", title: "Rate" }, { field: "value", title: pair().metric.label }];
   return {
@@ -243,14 +244,14 @@ function rates(arms) {
       description: `${pair().metric.label} on the dev split by learning rate`,
       layer: [
         { mark: { type: "line", aria: false, clip: true }, encoding: { x, y, color: scales.colour, strokeWidth: WIDTH, detail: { field: "arm" }, strokeDash: { condition: { test: "datum.check", value: [4, 3] }, value: [1, 0] }, opacity: opacity(0.8) } },
-        { transform: [{ filter: `datum.value >= ${domain[0]}` }], mark: { type: "point", filled: true, size: 55 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: tip } },
-        ...(low.length ? [{ data: { values: low }, mark: { type: "point", filled: true, size: 90, shape: "triangle-down" }, encoding: { x, y: foot, color: scales.colour, opacity: opacity(1), tooltip: tip } }] : []),
+        { transform: [{ filter: down ? `datum.value >= ${domain[0]}` : `datum.value <= ${domain[1]}` }], mark: { type: "point", filled: true, size: 55 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: tip } },
+        ...(off.length ? [{ data: { values: off }, mark: { type: "point", filled: true, size: 90, shape: down ? "triangle-down" : "triangle-up" }, encoding: { x, y: edge, color: scales.colour, opacity: opacity(1), tooltip: tip } }] : []),
         { transform: [{ filter: "datum.chosen" }], mark: { type: "point", aria: false, size: 230, strokeWidth: 1.5 }, encoding: { x, y, color: scales.colour, opacity: opacity(1) } },
       ],
     },
     columns: ["arm", "rate", "value", "status", "chosen", "check"],
     rows,
-    note: `Ringed: the rate taken.${wider}${low.length ? " Triangles at the foot: lower than the axis goes." : ""}${drawn.some((row) => row.check) ? " Dashed: checks, which decide nothing." : ""}${lost ? ` Without a metric: ${lost}.` : ""}`,
+    note: `Ringed: the rate taken.${wider}${off.length ? (down ? " Triangles at the foot: lower than the axis goes." : " Triangles at the top: higher than the axis goes.") : ""}${drawn.some((row) => row.check) ? " Dashed: checks, which decide nothing." : ""}${lost ? ` Without a metric: ${lost}.` : ""}`,
   };
 }
 

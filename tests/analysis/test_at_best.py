@@ -120,4 +120,5 @@ def test_a_seed_far_below_the_others_leaves_the_arm_undecided(tmp_path, monkeypa
     frame = compared(tmp_path / "one", runs, margin=0.2)
     row = row_of(frame)
     assert (row["verdict"], row["unstable"]) == ("undecided", "seed 2: 0.5082 where the others have 0.9754")
-    assert "LoRA r8: one of its 5 runs lies far below the others (seed 2: 0.5082" in " ".join(comparison_notes(frame))
+    said = " ".join(comparison_notes(frame))
+    assert "LoRA r8: one of its 5 runs is far worse than the others (seed 2: 0.5082" in said

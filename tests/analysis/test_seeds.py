@@ -1,4 +1,4 @@
-"""Seeds that lie far below the others, and what is left of a failure rate by runs that went well."""
+"""Seeds that are far worse than the others, and what is left of a failure rate by runs that went well."""
 
 import numpy as np
 import pytest

@@ -90,3 +90,48 @@ def _compare(run: Path, recorded: pd.DataFrame, logits: pd.DataFrame, num_labels
     clear = ordered[:, -1] - ordered[:, -2] > 2 * tolerance
     assert clear.sum() > len(recorded) / 2
     assert (logits.to_numpy().argmax(axis=1)[clear] == recorded["prediction"][clear]).all()
+
+
+# As PREDICT, of causal models: the mean loss of each row's completion, a row as the tokenizer's template writes it.
+LOSSES = """
+import json, sys
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+def losses(request):
+    if request["adapter"]:
+        from peft import PeftModel
+        quantization = request["quantization"] and BitsAndBytesConfig(**request["quantization"])
+        model = AutoModelForCausalLM.from_pretrained(request["base"], quantization_config=quantization)
+        model = PeftModel.from_pretrained(model, request["saved"])
+    else:
+        model = AutoModelForCausalLM.from_pretrained(request["saved"])
+    tokenizer = AutoTokenizer.from_pretrained(request["base"] if request["adapter"] else request["saved"])
+    model.eval()
+    for prompt, completion in request["texts"]:
+        turns = [{"role": "user", "content": prompt}]
+        before = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        end = tokenizer.eos_token
+        ids = tokenizer(before + completion + end, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[0, start - 1 : -1].float()
+        yield torch.nn.functional.cross_entropy(logits, ids[0, start:], reduction="sum").item()
+
+json.dump([list(losses(request)) for request in json.load(sys.stdin)], sys.stdout)
+"""
+
+
+def check_losses(runs: Iterable[Path], data: Path) -> None:
+    """Compare the loss of every test row, a prompt and a completion, with that of the models that the runs saved."""
+    texts = pd.read_parquet(data).set_index("row")[["text_a", "text_b"]]
+    tables = {run: pd.read_csv(run / "predictions.csv") for run in runs}
+    requests = [_request(run, texts.loc[table["row"]].to_numpy().tolist(), 0, 0) for run, table in tables.items()]
+    done = subprocess.run(
+        [sys.executable, "-c", LOSSES], input=json.dumps(requests), capture_output=True, text=True,
+        env=tiny.environment(),
+    )  # fmt: skip
+    assert tables and done.returncode == 0, done.stderr
+    for (run, table), found in zip(tables.items(), json.loads(done.stdout), strict=True):
+        tolerance = 0.05 if "qlora" in run.parent.name else 1e-3
+        assert abs(table["loss"].to_numpy() - found).max() < tolerance, run

@@ -323,7 +323,7 @@ class TestCommand:
         splits = {"train": "a.csv", "test": "a.csv"}
         block = {"source": "files", "splits": splits, "text": ["text"], "label": "label", "task": "regresion"}
         done = fetch(block, tmp_path / "reviews", cwd=tmp_path)
-        assert done.stderr == "error: task 'regresion': one of classification, regression is known\n"
+        assert done.stderr == "error: task 'regresion': one of classification, regression, sft, lm is known\n"
         assert done.returncode == 1
 
     def test_warnings_stand_in_the_log_and_in_the_description(self, tmp_path):

@@ -129,6 +129,7 @@ def test_the_page_draws_it(study):
         "axis": "Balanced accuracy on the test split, %",
         "scale": 100,
         "unit": "points",
+        "better": "high",
     }
     assert page["metric"] == about
     assert page["axes"][0] == {"key": "metric_value", "label": LABEL, "better": "high"}

@@ -11,7 +11,7 @@ import sklearn.metrics
 import tiny
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.metrics import ACCURACY, METRICS, NAMES, Answers, Metric, check_margin, metric_called
+from peft_tradeoffs.tasks.metrics import ACCURACY, METRICS, NAMES, Answers, Metric, Scored, check_margin, metric_called
 
 OF_CLASSES = [metric.name for metric in metrics.of_task("classification")]
 OF_VALUES = [metric.name for metric in metrics.of_task("regression")]
@@ -198,19 +198,25 @@ def test_what_a_registered_metric_must_say():
     scored = {
         "classification": Answers(np.array([0, 1, 1, 0]), np.array([0, 1, 1, 0]), 2),
         "regression": Answers(np.arange(4.0), np.arange(4.0), 1),
+        "tokens": Scored(np.arange(2), np.full(2, 3.0), np.zeros(2), np.array([[0.0, 3, 3], [0.0, 2, 2]])),
     }
     assert set(metrics.EVERY_TASK) == set(scored)
     for name, metric in METRICS.items():
         low, high = metric.bounds
         assert metric.name == name and metric.label and metric.about.endswith(".")
-        assert low < high and metric.of(scored[metric.task]) == pytest.approx(high)  # nothing is better than all right
-        assert 0 < metric.largest_margin < high - low and metric.variance((low + high) / 2) > 0
-    with pytest.raises(ValueError, match="lower is better"):
-        Metric(**{**vars(ACCURACY), "name": "error", "higher_is_better": False})
+        best, middle = (high, (low + high) / 2) if metric.higher_is_better else (low, low + 1)
+        assert low < high and metric.of(scored[metric.task]) == pytest.approx(best)  # nothing is better than all right
+        assert 0 < metric.largest_margin < high - low and metric.variance(middle) > 0
+
+
+def test_a_gain_is_more_where_a_metric_is_better():
+    error = Metric(**{**vars(ACCURACY), "name": "error", "higher_is_better": False})
+    assert (ACCURACY.gain(0.25), error.gain(0.25)) == (0.25, -0.25)
+    assert error.calls_equivalent(0.01, 0.05) and not error.calls_equivalent(0.01, 0.04)  # of the error, a fifth
 
 
 def test_a_metric_of_elsewhere_is_shown_as_it_is_stored():
-    for name, shown in (("perplexity", "perplexity"), (None, ""), (math.nan, "")):
+    for name, shown in (("bleu", "bleu"), (None, ""), (math.nan, "")):
         metric = metric_called(name)
         assert (metric.label, metric.scale, metric.unit, metric.decimals) == (shown, 1.0, "", 4)
         assert metrics.metric_label({"metric": name}) == metrics.difference_unit({"metric": name}) == shown

@@ -150,10 +150,10 @@ def test_the_card_says_how_a_value_is_had():
         "targets": {"mean": 2.5, "sd": 0.5, "in_weights": True},
     }
     tokens = {"max_length": 32, "num_labels": 1, "pad_token_id": 0}
-    assert "\n    value = logits[0, 0]  # in the units" not in (code := cards.example(env, tokens, pair=False))
+    assert "\n    value = logits[0, 0]  # in the units" not in (code := cards.example(env, tokens, {"pair": False}))
     assert "\nvalue = logits[0, 0]  # in the units of the data\n" in code
     env["targets"]["in_weights"] = False
-    assert "\nvalue = logits[0, 0] * 0.5 + 2.5  # in the units" in cards.example(env, tokens, pair=False)
+    assert "\nvalue = logits[0, 0] * 0.5 + 2.5  # in the units" in cards.example(env, tokens, {"pair": False})
 
 
 def test_predictions_are_written_as_they_are(tmp_path: Path):

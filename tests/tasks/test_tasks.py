@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from peft_tradeoffs.core.errors import Faults, InputError
 from peft_tradeoffs.tasks.classes import Column
 from peft_tradeoffs.tasks.metrics import Scored
@@ -15,8 +16,13 @@ CLASSES, NUMBERS = TASKS["classification"], TASKS["regression"]
 LOGITS = {
     "classification": np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32),
     "regression": np.random.default_rng(1).normal(size=(7, 1)) * 1e9 + 1 / 3,
+    **dict.fromkeys(("sft", "lm"), np.column_stack([np.arange(1, 8) / 3, np.arange(1.0, 8), np.arange(7.0)])),
 }
-TARGETS = {"classification": np.array([0, 1, 2, 0, 1, 2, 0]), "regression": np.arange(7) / 3}
+TARGETS = {
+    "classification": np.array([0, 1, 2, 0, 1, 2, 0]),
+    "regression": np.arange(7) / 3,
+    **dict.fromkeys(("sft", "lm"), np.arange(1.0, 8)),
+}
 
 
 def predictions(name: str) -> Scored:
@@ -145,6 +151,8 @@ class Output:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_loss_is_the_models_mean_over_rows(name):
+def test_a_loss_is_the_models_mean_over_rows_or_their_target_tokens(name):
     assert TASKS[name].loss(Output()) is Output.loss
-    assert TASKS[name].weight(np.zeros(9), np.array([1, 4])) == 2
+    counts = torch.tensor([5, 1, 2, 7, 4])
+    expected = 2 if TASKS[name].reader is None else 1 + 4
+    assert TASKS[name].weight(counts, torch.tensor([1, 4])) == expected

@@ -14,6 +14,7 @@ from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.training import engine, summary
 from peft_tradeoffs.training.batches import (
     ResidentSplit,
+    Sizes,
     epoch_batches,
     longest_rows,
     padded_length,
@@ -49,7 +50,8 @@ def test_a_gathered_batch_is_padded_to_a_multiple_of_eight_on_the_right():
     data = split(4)
     rows = np.array([2, 0])
     length = padded_length(data.lengths[rows])
-    inputs, lengths, labels = ResidentSplit(data, 29, CPU).gather(torch.from_numpy(rows), length)
+    batch = ResidentSplit(data, 29, CPU).gather(torch.from_numpy(rows), length)
+    inputs, lengths, labels = batch.inputs, batch.sizes, batch.answers["labels"]
     assert length == -(-max(data.lengths[rows]) // 8) * 8 == inputs["input_ids"].shape[1]
     assert (
         lengths.tolist() == padding_mask(lengths, length, torch.float32).sum(1).tolist() == data.lengths[rows].tolist()
@@ -93,8 +95,9 @@ def test_the_step_is_that_of_torch_written_out():
     optimizer = torch.optim.AdamW(groups, lr=0.1, fused=True)
     rows = epoch_batches(data["train"].lengths, 8, 7, 0)[0]
     length = padded_length(data["train"].lengths[rows])
-    inputs, lengths, labels = ResidentSplit(data["train"], 0, CPU).gather(torch.from_numpy(rows), length)
-    model(**inputs, attention_mask=padding_mask(lengths, length, torch.float32), labels=labels).loss.backward()
+    batch = ResidentSplit(data["train"], 0, CPU).gather(torch.from_numpy(rows), length)
+    mask = padding_mask(batch.sizes, length, torch.float32)
+    model(**batch.inputs, attention_mask=mask, **batch.answers).loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     for name, weight in model.state_dict().items():
@@ -229,7 +232,7 @@ def test_the_result_is_that_of_the_last_step_not_of_the_best_epoch():
     data = {"train": split(50), "test": split(11, seed=1)}
     model, result = fit(splits=data, learning_rate=3.0, epochs=6)
     test = data["test"]
-    logits = engine.predict(model, ResidentSplit(test, 0, CPU), test.lengths, padding_mask, SETTINGS)
+    logits = engine.predict(model, ResidentSplit(test, 0, CPU), Sizes.of(test), padding_mask, SETTINGS)
     assert np.array_equal(result.logits, logits)
     assert result.progress.rows[-1]["step"] == result.progress.step == 42
 
@@ -269,7 +272,7 @@ def test_the_heldout_split_is_evaluated_after_the_last_step_alone(stopping):
     assert [[row[key] for key in keys] for row in before] == [
         [row[key] for key in keys] for row in without.progress.rows
     ]
-    logits = engine.predict(model, ResidentSplit(heldout, 0, CPU), heldout.lengths, padding_mask, SETTINGS)
+    logits = engine.predict(model, ResidentSplit(heldout, 0, CPU), Sizes.of(heldout), padding_mask, SETTINGS)
     assert np.array_equal(result.heldout_logits, logits) and without.heldout_logits is None
     accuracy = float((logits.argmax(axis=1) == heldout.labels).mean())
     assert (row["split"], row["step"], row["accuracy"]) == ("heldout", result.progress.step, accuracy)

@@ -18,7 +18,7 @@ from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.measure.phases import Phases, dense_parts
 from peft_tradeoffs.training import engine, methods
-from peft_tradeoffs.training.batches import ResidentSplit, longest_text, padding_mask
+from peft_tradeoffs.training.batches import ResidentSplit, Sizes, longest_text, padding_mask
 from peft_tradeoffs.training.methods import hold_as_computed
 from small_fits import CPU, SETTINGS, Memory, Silent, split, subject
 from tiny import build
@@ -68,7 +68,7 @@ def train_and_reload(folder: Path, saved: Path, peft: dict[str, Any], quantizati
     )
     loaded = PeftModel.from_pretrained(base, saved)
     test = splits["test"]
-    again = engine.predict(loaded, ResidentSplit(test, 0, CPU), test.lengths, padding_mask, settings)
+    again = engine.predict(loaded, ResidentSplit(test, 0, CPU), Sizes.of(test), padding_mask, settings)
     return np.abs(again - logits)
 
 

@@ -1,13 +1,16 @@
 """Every file in examples/ runs, on tiny models and, where it reads files, on files written here."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import reloaded
 import small_examples
 import tiny
+import tiny_causal
 import yaml
 from small_examples import EXAMPLES, docstrings, example
 
@@ -131,6 +134,75 @@ def test_decoder(tmp_path, tiny_llama):
     reloaded.check(saved, docstring_texts(tmp_path), num_labels=5, pad_token_id=1)
 
 
+def causal(name: str, folder: Path, **training: Any) -> dict[str, Any]:
+    """An example of a causal model in small, in fp32 on a CPU, its model in `folder`."""
+    tiny_causal.causal(folder / "model")
+    settings = example(name)
+    settings["training"].update(device="cpu", precision="fp32", max_length=96, **training)
+    settings["methods"]["qlora"]["quantization"]["bnb_4bit_compute_dtype"] = "float32"
+    return settings
+
+
+def test_sft(tmp_path):
+    """Prompts and completions through a template, rates tuned by the loss on validation; what runs saved loads."""
+    for name, count in (("train", 64), ("val", 24), ("test", 24)):
+        pairs = [(prompt, completion.strip()) for prompt, completion in tiny_causal.rows(count, len(name))]
+        tiny.write_tsv(tmp_path / f"data/NL-RX-Turk/{name}.tsv", pairs, "description\tregex")
+    settings = causal("sft", tmp_path)
+    for method in settings["methods"].values():
+        method["learning_rate"] = [1e-3, 1e-2]
+    settings["tune"] = {"retry": 0}
+    tiny.snakemake(tmp_path, settings)
+    found = tiny.summaries(tmp_path)
+    assert set(found) == {f"{arm}/seed0" for arm in ("full", "lora-r16", "qlora-r16", "dora-r16")}
+    for name, run in found.items():
+        assert run["metric_value"] == run["token_loss"] == run["test_loss"] and run["accuracy"] is None
+        assert run["perplexity"] == pytest.approx(math.exp(run["token_loss"]))
+        chosen = json.loads((tmp_path / f"results/tune/best/regex/smollm2/{name.split('/')[0]}.json").read_text())
+        losses = {trial["learning_rate"]: trial["value"] for trial in chosen["trials"]}
+        assert chosen["learning_rate"] == min(losses, key=losses.get) and chosen["dev"] == "validation"
+    table = pd.read_csv(tmp_path / "results/tables/comparison.csv").set_index("arm")
+    gap = table["mean"] - table.loc["full", "mean"]
+    assert table["difference"].dropna().to_dict() == pytest.approx(gap.drop("full").to_dict())
+    page = (tmp_path / "results/report.html").read_text(encoding="utf-8")
+    assert "Loss per token" in page and "nats" in page
+    saved = [tmp_path / f"results/runs/regex/smollm2/{name}" for name in found]
+    reloaded.check_losses(saved, tmp_path / "results/data/regex/test.parquet")
+
+
+def test_chat(tmp_path):
+    chats = [{"messages": turns} for turns in tiny_causal.chats(40)]
+    tiny_causal.write_rows(tmp_path / "data/chats.jsonl", chats)
+    tiny.snakemake(tmp_path, causal("chat", tmp_path), "tables")
+    assert {run["status"] for run in tiny.summaries(tmp_path).values()} == {"completed"}
+    tokens = json.loads((tmp_path / "results/tokens/chats/smollm2.json").read_text())
+    assert len(tokens["chat_template_sha256"]) == 64 and tokens["dropped"] == {"train": 0, "test": 0}
+
+
+def test_alpaca(tmp_path):
+    rows = [
+        {"instruction": prompt, "input": "" if i % 2 else prompt[:5], "output": completion}
+        for i, (prompt, completion) in enumerate(tiny_causal.rows(40))
+    ]
+    tiny_causal.write_rows(tmp_path / "data/instructions.jsonl", rows)
+    settings = causal("alpaca", tmp_path)
+    settings["training"]["max_length"] = 128
+    tiny.snakemake(tmp_path, settings, "tables")
+    assert {run["status"] for run in tiny.summaries(tmp_path).values()} == {"completed"}
+    dropped = json.loads((tmp_path / "results/tokens/instructions/smollm2.json").read_text())["dropped"]
+    counts = next(iter(tiny.summaries(tmp_path).values()))
+    assert counts["train_rows"] + counts["test_rows"] == 40 - sum(dropped.values())
+
+
+def test_lm(tmp_path):
+    settings = docstrings(causal("lm", tmp_path))
+    tiny.snakemake(tmp_path, settings, "tables")
+    runs = tiny.summaries(tmp_path)
+    assert {run["status"] for run in runs.values()} == {"completed"}
+    tokens = json.loads((tmp_path / "results/tokens/docstrings/smollm2.json").read_text())
+    assert tokens["target_tokens"]["test"] > 32 * 5
+
+
 RANDOM = {
     "llama": {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     | {"num_key_value_heads": 2},
@@ -177,7 +249,7 @@ def test_every_example_is_tested_here(path):
     """Each example is run here by name, except those on SST-2, which need GLUE's files; they are planned."""
     if path.stem not in SST2:
         texts = "".join(Path(file).read_text(encoding="utf-8") for file in (__file__, small_examples.__file__))
-        assert f'example("{path.stem}"' in texts
+        assert f'example("{path.stem}"' in texts or f'causal("{path.stem}"' in texts
 
 
 @pytest.mark.parametrize(("name", "arms"), SST2.items())

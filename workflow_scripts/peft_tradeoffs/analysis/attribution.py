@@ -177,6 +177,8 @@ def _of_metric(cells: list[tuple[int, Runs]], of: dict[str, Any]) -> dict[str, A
     values = [sum(sign * runs[seed][0] for sign, runs in cells) for seed in cells[0][1]]
     estimate, why = contrast(cells, of["metric"])
     low, high = estimate.interval() if estimate else (None, None)
+    if estimate and not metric_called(of["metric"]).higher_is_better:
+        low, high = -estimate.interval()[1], -estimate.interval()[0]  # of gains
     return {"n": len(values), "value": float(np.mean(values)), "low": low, "high": high, "reason": why}
 
 

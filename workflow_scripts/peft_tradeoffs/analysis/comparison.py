@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ NO_NUMBERS = (
     "mcnemar", "verdict_at_rates", "verdict", "groups", "differs", "left_out", "unstable", "reason",
 )  # fmt: skip
 TUNED, SHARED, GIVEN, FAILED = "tuned", "shared", "given", "failed"  # how an arm came by its learning rate
+AT_BEST = ("at_best_low", "at_best_high")
 FEWEST_GROUPS = 10  # of test rows, that an interval is had of
 FEWEST_OF_CLASS = 10  # test examples; with fewer an interval of an arm alone covers 86 to 87 % in simulation
 MISSED_UNKNOWN = "a few dev rows decide the metric, so the trials do not tell what the choice of a rate may have missed"
@@ -140,7 +141,8 @@ def comparison_frame(
     Two statements are kept apart. difference_low and _high are of the two arms at the learning rates that they were
     trained with, and so is verdict_at_rates. at_best_low and _high, all p values and verdict are of the arms at the
     best of the rates that their tuning tried: what the choice may have missed (missed and missed_sd, of `runs.tuning`,
-    by what `tunings` gives) widens the interval, of the baseline downwards, of the arm upwards. Where the trials do not
+    by what `tunings` gives) widens the interval, on either side in favour of the one
+    whose rate it is. Where the trials do not
     tell it, for a few dev rows decide the metric, there is no such interval or test, and the verdict is undecided. rate
     is tuned, shared (of the tuning of another rank or method), given, or failed (no trial gave a metric that stands):
     of the last two nothing is known of other rates; rates_as_good names those that cannot be told from the one taken on
@@ -153,9 +155,9 @@ def comparison_frame(
     smallest_difference, the true one that the test of a difference finds with a probability of 80 % at Holm's strictest
     level. p_different, p_equivalent, p_not_worse and p_worse are of the t test, of TOST, and of one-sided tests (that
     of non-inferiority, and that of a loss beyond the margin) over seeds and examples, _holm corrected over the arms of
-    the data set, model and split. unstable names a seed far below the arm's others: no verdict is given of such an arm,
-    nor of any where the baseline is one. Of an arm that is not proven not worse: seeds_needed with these examples, or
-    examples_needed with these seeds, to prove it with a probability of 80 % at Holm's strictest level, if the true
+    the data set, model and split. unstable names a seed far worse than the arm's others: no verdict is given of such an
+    arm, nor of any where the baseline is one. Of an arm that is not proven not worse: seeds_needed with these examples,
+    or examples_needed with these seeds, to prove it with a probability of 80 % at Holm's strictest level, if the true
     difference is the one found (0 where that is positive); null where there is no such number in reach. mcnemar has
     McNemar's exact p a seed ("seed: p; …"), not corrected. groups are letters: arms that share one cannot be told
     apart, by the same test of every pair of arms with Holm's correction over the pairs. left_out counts the runs
@@ -195,7 +197,7 @@ def _compared(
     rates = _rates(runs, arms, tunings)
     missed = {arm: found.missed for arm, found in rates.items()}
     groups = _groups(arms, runs["metric"].iloc[0], missed)
-    unstable = _unstable(arms, margin)
+    unstable = _unstable(arms, runs["metric"].iloc[0], margin)
     rows: list[dict[str, Any]] = []
     estimates: dict[int, Crossed] = {}
     for arm, own in groups_of(runs, "arm"):
@@ -235,7 +237,31 @@ def _compared(
             inside = margin + min(estimate.value, 0.0) - estimate.below.mean
             needed = estimate.needed(inside, ALPHA / len(at_best))
             row |= dict(zip(("seeds_needed", "examples_needed"), needed, strict=True))
-    return rows
+    return rows if metric_called(runs["metric"].iloc[0]).higher_is_better else [_turned(row) for row in rows]
+
+
+BOUNDS = (("difference_seeds_low", "difference_seeds_high"), ("difference_low", "difference_high"), AT_BEST)
+
+
+def _turned(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose differences are gains, of a metric that is better the lower it is: the arm's less the baseline's."""
+    turned = {"difference": row["difference"]}
+    for low, high in BOUNDS:
+        turned |= {low: row[high], high: row[low]}
+    return row | {key: None if value is None else -value for key, value in turned.items()}
+
+
+def gained(row: Mapping[str, Any], on: str = "") -> float | None:
+    """What an arm gains on the baseline, negative where it is worse; `on`: a prefix of the row's keys."""
+    found = row[f"{on}difference"]
+    return None if pd.isna(found) else float(metric_called(row["metric"]).gain(found))
+
+
+def gained_at_worst(row: Mapping[str, Any]) -> float | None:
+    """The lowest gain on the baseline that the interval at the best rate tried leaves possible."""
+    metric = metric_called(row["metric"])
+    found = row[AT_BEST[0] if metric.higher_is_better else AT_BEST[1]]
+    return None if pd.isna(found) else float(metric.gain(found))
 
 
 def _tested(estimates: dict[int, Crossed], margin: float) -> dict[int, dict[str, float]]:
@@ -298,13 +324,14 @@ def _stacked(runs: Runs) -> np.ndarray:
     return np.stack([of_run.contributions for _, of_run in runs.values()])
 
 
-def _unstable(arms: dict[str, Runs], margin: float) -> dict[str, str]:
-    """By arm the seed that lies far below its others, in words; of arms without one nothing."""
-    values = {arm: {seed: value for seed, (value, _) in runs.items()} for arm, runs in arms.items()}
+def _unstable(arms: dict[str, Runs], metric: str, margin: float) -> dict[str, str]:
+    """By arm the seed that is far worse than its others, in words; of arms without one nothing."""
+    gain = metric_called(metric).gain
+    values = {arm: {seed: gain(value) for seed, (value, _) in runs.items()} for arm, runs in arms.items()}
     found = {}
     for arm, low in low_seeds(values, margin).items():
         others = np.mean([value for seed, value in values[arm].items() if seed != low])
-        found[arm] = f"seed {low}: {values[arm][low]:.4g} where the others have {others:.4g}"
+        found[arm] = f"seed {low}: {gain(values[arm][low]):.4g} where the others have {gain(others):.4g}"
     return found
 
 
@@ -391,12 +418,14 @@ def _floor(found: Crossed, metric: str, rarest: int) -> int | None:
 def contrast(cells: Sequence[tuple[int, Runs]], metric: str) -> tuple[Crossed | None, str | None]:
     """Half of the arms' metrics, of sign +1, less the other half, of sign -1, over the seeds that all of them have.
 
+    Of a metric that is better the lower it is the other way round, so that more is better (`Metric.gain`).
     Or why there is none. One arm less another one is the case of two; an interaction has four or more.
     """
     seeds = [seed for seed in cells[0][1] if all(seed in runs for _, runs in cells)]
     if len(seeds) < FEWEST_SEEDS:
         return None, _why_none(len(seeds))
-    by_seed = [[(sign, *runs[seed]) for sign, runs in cells] for seed in seeds]
+    up = int(METRICS[metric].gain(1))
+    by_seed = [[(up * sign, *runs[seed]) for sign, runs in cells] for seed in seeds]
     first, differences = by_seed[0][0][2], len(cells) // 2
     if (few := _too_few_groups(first)) is not None:
         return None, few
@@ -427,7 +456,8 @@ def _groups(arms: dict[str, Runs], metric: str, missed: dict[str, Allowance]) ->
         return {}
     known = {(one, other): missed[one].known and missed[other].known for one, other in pairs}
     found = dict.fromkeys(itertools.chain.from_iterable(pairs))
-    means = {arm: np.mean([value for value, _ in arms[arm].values()]) for arm in found}
+    gain = metric_called(metric).gain
+    means = {arm: np.mean([gain(value) for value, _ in arms[arm].values()]) for arm in found}
     ordered = sorted(found, key=lambda arm: -means[arm])
     place = {arm: index for index, arm in enumerate(ordered)}
     different = np.zeros((len(ordered), len(ordered)), dtype=bool)
@@ -447,7 +477,8 @@ def _against(runs: Runs, baseline: Runs, metric: str) -> tuple[dict[str, Any], C
         return {**found, "reason": "none of the baseline's runs has a metric"}, None
     if not shared:
         return {**found, "reason": "no seed of which both this arm and the baseline have a metric"}, None
-    differences = np.array([runs[seed][0] - baseline[seed][0] for seed in shared])
+    gain = metric_called(metric).gain
+    differences = np.array([gain(runs[seed][0] - baseline[seed][0]) for seed in shared])
     pairs = [(runs[seed][1], baseline[seed][1]) for seed in shared]
     found["difference"] = float(differences.mean())
     both_right = [(one.right, other.right) for one, other in pairs if one.right is not None and other.right is not None]

@@ -148,6 +148,8 @@ def comparison_notes(rows: pd.DataFrame, tables: int = 1) -> list[str]:
         "arms": len(rows),
         "baseline": baseline,
         "metric": metric_words(baseline),
+        "better": "upwards" if metric.higher_is_better else "downwards",
+        "worse": "downwards" if metric.higher_is_better else "upwards",
         "margin": margin_words(baseline),
         "in_metric": "" if metric.apart else f" in {unit}",
         "left_out": _left_out(rows),

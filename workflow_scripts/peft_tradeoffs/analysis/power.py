@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from peft_tradeoffs.tasks.metrics import LARGEST_MARGIN, unseen
+from peft_tradeoffs.tasks.metrics import ACCURACY, unseen
 
 ALPHA, POWER = 0.05, 0.8
 FEWEST_SEEDS = 3  # of an interval: with 2 those of 95 % over seeds and examples covered 87 to 93 % in simulation
@@ -131,7 +131,7 @@ def told(design: Design, asked: Asked) -> str:
         rows = rows_needed(margin, design)
         enough = f"about {_rounded(rows, design.rows):,}" if rows else f"more than {MOST_ROWS:,}"
         other = math.ceil(1000 * least) / 1000
-        or_margin = f", or a margin of {_points(other)}" if other <= LARGEST_MARGIN else ""
+        or_margin = f", or a margin of {_points(other)}" if other <= ACCURACY.largest_margin else ""
         but = f"; {no_loss}, but" if margin_not_worse(design) <= margin else ", and"
         way_out = f"{enough} {asked.unit} would be needed{or_margin}"
         proven = f"{but} no arm can be proven within {within} of {baseline} ({way_out})"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import SHARED, TUNED
+from peft_tradeoffs.analysis.comparison import SHARED, TUNED, gained_at_worst
 from peft_tradeoffs.analysis.power import ALPHA
 from peft_tradeoffs.analysis.stats import (
     MOST_SEEDS,
@@ -105,20 +105,20 @@ def recommendation_frame(
     if one is no, else cannot say: `runs` (all were completed), `predictions` (no if every completed run gives all test
     rows the same answer, whatever the metric says of it), `quality` on that split (the baseline; or proven, with Holm's
     correction, not to be worse than it by the margin; no if proven, with the same correction, to be worse by more, at
-    the 2.5 % of one side; neither where one seed lies far below the others) and a cost that is kept (its 95 % t
+    the 2.5 % of one side; neither where one seed is far worse than the others) and a cost that is kept (its 95 % t
     interval over seeds, or every seed if it has none, lies within the limit; no if beyond). Intervals of time and
     energy count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null where every seed
     had a job of its own); where seeds shared a job and that is not known there is none. `cheapest` marks the arm to
-    take of those that qualify: mean costs within SAME_COST of the lowest are the same; among these it is the arm of the
-    highest at_best_low (the baseline's is 0, and bounds within SAME_BOUND of the margin are the same), then one whose
-    rate was tuned and is neither tied nor at the grid's edge, then that of the smaller rank, then the first. n_constant
-    are the completed runs that give every test row the same answer. told_by is of the arms that were as cheap the rule
-    that decided against them (bound, rate, rank or order), so that rank and order mark those that are as good. apart is
-    by how much an arm costs more than the one taken, over the seeds of both, with its 95 % t interval (null where a
-    cost has none); cost_unsure marks the arms of which the interval of the difference to the lowest mean leaves open
-    whether it is more than SAME_COST. There is no cheapest where costs are `incomparable` and where the baseline judges
-    no arm. What the comparison has of an arm on the split that does not judge (`other_split`, null: none) is
-    other_difference and so on.
+    take of those that qualify: mean costs within SAME_COST of the lowest are the same; among these it is the arm that
+    loses least at worst (the baseline's bound is 0, and bounds within SAME_BOUND of the margin are the same), then one
+    whose rate was tuned and is neither tied nor at the grid's edge, then that of the smaller rank, then the first.
+    n_constant are the completed runs that give every test row the same answer. told_by is of the arms that were as
+    cheap the rule that decided against them (bound, rate, rank or order), so that rank and order mark those that are as
+    good. apart is by how much an arm costs more than the one taken, over the seeds of both, with its 95 % t interval
+    (null where a cost has none); cost_unsure marks the arms of which the interval of the difference to the lowest mean
+    leaves open whether it is more than SAME_COST. There is no cheapest where costs are `incomparable` and where the
+    baseline judges no arm. What the comparison has of an arm on the split that does not judge (`other_split`, null:
+    none) is other_difference and so on.
 
     Raises InputError for a comparison without an arm on the split asked for.
     """
@@ -204,7 +204,7 @@ def unfit_to_judge(baseline: dict[str, Any]) -> str | None:
     """Why this baseline can judge no other arm, though it has a result; None where it can."""
     if baseline["predictions"] == NO:
         return "gives every test row the same answer"
-    return None if baseline["unstable"] is None else "has a run far below its others"
+    return None if baseline["unstable"] is None else "has a run far worse than its others"
 
 
 def _check_compared(runs: pd.DataFrame, compared: pd.DataFrame, split: str) -> None:
@@ -240,7 +240,7 @@ def _quality(compared: pd.Series) -> dict[str, Any]:
         return {
             **found,
             "quality": UNKNOWN,
-            "quality_why": f"one of its runs lies far below the others ({found['unstable']})",
+            "quality_why": f"one of its runs is far worse than the others ({found['unstable']})",
         }
     if compared.name == compared["baseline"]:
         why = compared["reason"] if pd.isna(compared["mean"]) else None
@@ -334,7 +334,7 @@ def _apart(cost: Cost, other: Cost) -> tuple[float | None, Estimate | None]:
 def _told_apart(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The row to take of those that cost the same; told_by of the others is set."""
     margin = rows[0]["margin"] or 0.0
-    bounds = {row["arm"]: row["at_best_low"] or 0.0 for row in rows}  # the baseline's, and of random weights
+    bounds = {row["arm"]: gained_at_worst(row) or 0.0 for row in rows}  # the baseline's, and of random weights
     surest = max(bounds.values())
     apart = {arm: surest - bound for arm, bound in bounds.items()}
     left = _keep(rows, BY_BOUND, lambda row: apart[row["arm"]] == 0 or apart[row["arm"]] < SAME_BOUND * margin)

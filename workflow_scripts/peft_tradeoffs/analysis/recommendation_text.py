@@ -5,7 +5,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from peft_tradeoffs.analysis.comparison import BETTER, BETTER_WITHIN, FAILED, SHARED, TUNED, WORSE, WORSE_WITHIN
+from peft_tradeoffs.analysis.comparison import (
+    BETTER,
+    BETTER_WITHIN,
+    FAILED,
+    SHARED,
+    TUNED,
+    WORSE,
+    WORSE_WITHIN,
+    gained,
+    gained_at_worst,
+)
 from peft_tradeoffs.analysis.comparison_text import (
     errors_of_margin,
     family,
@@ -283,7 +293,8 @@ def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
     if not _random(rows):
         baseline = next(row for row in rows if row["arm"] == row["baseline"])
         margin, metric = margin_words(baseline), metric_words(baseline)
-        asked.append(f"{metric} proven to be less than {margin} below that of {arm_name(baseline)}")
+        side = "below" if metric_called(baseline["metric"]).higher_is_better else "above"
+        asked.append(f"{metric} proven to be less than {margin} {side} that of {arm_name(baseline)}")
     for key, noun, units in (
         ("memory_GiB", "peak memory", "GiB"),
         ("train_s", "training time per run", "s"),
@@ -456,8 +467,8 @@ def what_would_decide(row: Row, baseline: Row | None) -> str:
         why = row[f"{test.removesuffix('_kept')}_why"]
         if test == "quality" and row["unstable"] is not None:
             why = (
-                f"one of its {row['n']} runs lies far below the others ({row['unstable']}); more seeds would tell how "
-                "often that happens"
+                f"one of its {row['n']} runs is far worse than the others ({row['unstable']}); more seeds would tell "
+                "how often that happens"
             )
         elif test == "quality" and baseline is not None and unfit_to_judge(baseline):
             pass
@@ -484,9 +495,10 @@ def _examples(row: Row) -> str:
 def _needed(row: Row, baseline: Row | None) -> str:
     """How many seeds or test examples would prove an arm to keep within the margin, by what is known of its spread."""
     seeds, examples = row["seeds_needed"], row["examples_needed"]
-    if row["difference"] <= -row["margin"]:
+    gain = gained(row) or 0.0
+    if gain <= -row["margin"]:
         return "as the runs stand it loses more than the margin, and more of them would rather show that"
-    true = "if this is the true difference" if row["difference"] < 0 else "if the true difference is 0"
+    true = "if this is the true difference" if gain < 0 else "if the true difference is 0"
     if seeds is None and examples is None:
         why = ""
         if baseline is not None and _in_the_way(row, missed := missed_most(baseline)):
@@ -510,9 +522,10 @@ def points_of(row: Row, value: float) -> str:
 
 
 def at_worst(row: Row, baseline: Row) -> str:
-    """The lower bound of the difference to the baseline in words: "at worst 3.3 points below full"."""
-    low = row["at_best_low"]
-    return f"at worst {points_of(row, low)} {'below' if low < 0 else 'above'} {arm_name(baseline)}"
+    """The worse bound of the difference to the baseline in words: "at worst 3.3 points below full"."""
+    least = gained_at_worst(row) or 0.0
+    below = (least < 0) == metric_called(row["metric"]).higher_is_better
+    return f"at worst {points_of(row, least)} {'below' if below else 'above'} {arm_name(baseline)}"
 
 
 def short_reason(row: Row) -> str:
@@ -541,7 +554,7 @@ def _effort(row: Row) -> tuple[int, float]:
     needed = [row[key] for key in ("seeds_needed", "examples_needed") if row[key] is not None]
     if row["runs"] == UNKNOWN or not (tested or row["quality"] == YES):
         return 2, 0.0
-    return (0, float(row["seeds_needed"] or MOST_ROWS)) if needed else (1, -float(row["difference"] or 0.0))
+    return (0, float(row["seeds_needed"] or MOST_ROWS)) if needed else (1, -(gained(row) or 0.0))
 
 
 def _step(row: Row, baseline: Row | None, on: str) -> str:
@@ -569,11 +582,11 @@ def _about(seeds: str) -> str:
 def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
     name = arm_name(row)
     if row["unstable"] is not None:
-        return f"train more seeds of {name} to see how often one lies far below the others"
+        return f"train more seeds of {name} to see how often one is far worse than the others"
     if row["p_not_worse_holm"] is None:
         return f"{name} has no test yet ({row['quality_why']})"
     margin = f"a margin of {points_of(row, margin_kept(row))}"
-    if row["difference"] <= -row["margin"]:
+    if (gained(row) or 0.0) <= -row["margin"]:
         return f"as the runs stand {name} loses more than the margin: try larger ranks or other learning rates"
     ways = []
     if row["seeds_needed"] is not None:
@@ -596,10 +609,10 @@ def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
 
 
 def margin_kept(row: Row) -> float:
-    """The margin, in the metric's unit, that the lower bound of the difference keeps; a tenth of a point finer."""
+    """The margin, in the metric's unit, that the worse bound of the difference keeps; a tenth of a point finer."""
     scale = metric_called(row["metric"]).scale
     step = 10.0 if scale > 1 else 1000.0
-    return float(np.ceil(-row["at_best_low"] * scale * step) / step / scale)
+    return float(np.ceil(-(gained_at_worst(row) or 0.0) * scale * step) / step / scale)
 
 
 def _in_the_way(row: Row, missed: float) -> bool:
@@ -630,9 +643,9 @@ def may_lose(rows: list[Row]) -> str:
     """What each may lose at worst: "LoRA r8 may lose 4.7 points and LoRA r4 6.9 points"."""
     said = []
     for row in rows:
-        low = row["at_best_low"] or 0.0
-        verb_ = "may lose" if low < 0 else "may gain as little as"
-        said.append(f"{arm_name(row)} {verb_} {points_of(row, low)}")
+        least = gained_at_worst(row) or 0.0
+        verb_ = "may lose" if least < 0 else "may gain as little as"
+        said.append(f"{arm_name(row)} {verb_} {points_of(row, least)}")
     return and_list(said)
 
 

@@ -516,7 +516,7 @@ def failure_rate(failed: int, runs: int, level: float = 0.95) -> float:
 
 
 def low_seeds(arms: Mapping[str, Mapping[int, float]], margin: float) -> dict[str, int]:
-    """The seed of an arm that lies far below its other seeds, by arm; `arms` has the metric by seed.
+    """The seed of an arm that is far worse than its other seeds, by arm; `arms` has the metric by seed.
 
     Far is by more than the margin, and more than other seeds' spread explains: a t test of the lowest seed against the
     others, with Bonferroni's correction for its being the lowest. The spread is that of all arms' seeds without the

@@ -103,10 +103,11 @@ def outcome(row: dict[str, Any]) -> str:
 
 
 def ruined(trials: pd.DataFrame) -> "pd.Series[bool]":
-    """Which trials of a data set and model lie so far below every arm's best one that a figure would press the others
-    together: by more than twice what the best ones lie apart, and more than 0.05."""
-    best = trials.groupby("arm")["value"].max()
-    return trials["value"] < best.min() - max(2 * (best.max() - best.min()), 0.05)
+    """Which trials of a data set and model are so far worse than every arm's best one that a figure would press the
+    others together: by more than twice what the best ones lie apart, and more than 0.05."""
+    values = metric_called(trials["metric"].iloc[0]).gain(trials["value"])
+    best = values.groupby(trials["arm"]).max()
+    return values < best.min() - max(2 * (best.max() - best.min()), 0.05)
 
 
 def tuning_readable(rows: pd.DataFrame) -> pd.DataFrame:
@@ -205,7 +206,7 @@ def _tie(rows: pd.DataFrame) -> str:
         after = f"{trials} {plural('trial', trials)}{' each' * (trials > 1)}"
         gap = f"{number(abs(row['gap']) * metric.scale, metric.decimals - 1)} {metric.apart}".strip()
         error = "" if pd.isna(row["gap_sd"]) else f" ± {number(row['gap_sd'] * metric.scale, metric.decimals - 1)}"
-        where = "lower" if row["gap"] >= 0 else "higher"
+        where = "lower" if (row["gap"] >= 0) == metric.higher_is_better else "higher"
         said.append(f"{row['learning_rate']:.3g} ({gap}{error} {where}, by {after})")
     return f"{and_list(said)} cannot be told on dev from {best['learning_rate']:.3g}, which is taken"
 
@@ -231,7 +232,8 @@ def _checks(rows: pd.DataFrame) -> list[str]:
                     lines.append(f"{line}it {outcome(tried.iloc[0].to_dict())}.")
                 else:
                     metric = metric_called(row["metric"])
-                    lost = number((row["value"] - tried["value"].iloc[0]) * metric.scale, metric.decimals)
+                    lost = number(metric.gain(row["value"] - tried["value"].iloc[0]) * metric.scale, metric.decimals)
                     by = f"{lost} {metric.apart}".rstrip()
-                    lines.append(f"{line}its {metric_name(row)} is {by} lower.")
+                    where = "lower" if metric.higher_is_better else "higher"
+                    lines.append(f"{line}its {metric_name(row)} is {by} {where}.")
     return lines

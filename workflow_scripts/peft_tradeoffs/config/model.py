@@ -188,6 +188,9 @@ def _none_of(*keys: str, **others: Any) -> dict[str, Any]:
 # Data and models ------------------------------------------------------------------------------------------------------
 
 
+LABELLED = [name for name, task in TASKS.items() if task.reader is None]
+
+
 class Dataset(Block):
     source: Literal["hub", "files", "docstrings"]
     path: str | None = absent("Hub id of the data set.", min_length=1)
@@ -216,6 +219,27 @@ class Dataset(Block):
         "One text column, or two for sentence pairs."
     )
     label: str | None = absent("Label column.", min_length=1)
+    prompt: str | None = absent("Of task SFT: column of what is read and not learned.", min_length=1)
+    completion: str | None = absent("Of task SFT: column of what is learned after the prompt.", min_length=1)
+    instruction: str | None = absent(
+        "Of task SFT: column of instructions, as Alpaca's; with a chat_template they are a user's turn.",
+        min_length=1,
+    )
+    input: str | None = absent("Of task SFT: column of what an instruction is about; may be empty.", min_length=1)
+    output: str | None = absent("Of task SFT: column of what is learned after an instruction.", min_length=1)
+    messages: str | None = absent(
+        "Of task SFT: column of chats, each a list of turns with role and content, or from and value.",
+        min_length=1,
+    )
+    chat_template: str | None = absent(
+        "Of task SFT: how turns become text. tokenizer, the default of messages: the template that comes with "
+        "the model's tokenizer; else a template in Jinja. Where it is not set, prompts and instructions are joined to "
+        "what follows them as they are.",
+        min_length=1,
+    )
+    loss_on: Literal["assistant", "last"] | None = absent(
+        "Of messages: which turns of the assistant are learned, all (the default) or the last one."
+    )
     group: str | None = absent(
         "Column that says which rows belong together (document, author, conversation), in all splits; of docstrings, "
         "module. Or contained: texts that are equal or part of one another belong together. Such groups are not parted "
@@ -232,10 +256,14 @@ class Dataset(Block):
     conditions = [
         {
             "if": _if("source", "hub"),
-            "then": {"required": ["path", "revision", "splits", "text", "label"]},
+            "then": {"required": ["path", "revision", "splits"]},
             "else": _none_of("path", "revision"),
         },
-        {"if": _if("source", "files"), "then": {"required": ["splits", "text", "label"]}},
+        {"if": _if("source", "files"), "then": {"required": ["splits"]}},
+        {
+            "if": {"properties": {"source": {"enum": ["hub", "files"]}, "task": {"enum": LABELLED}}},
+            "then": {"required": ["text", "label"]},
+        },
         {
             "if": _if("source", "docstrings"),
             "then": {"required": ["packages"], **_none_of("splits", "text", "label", separator={"const": None})},

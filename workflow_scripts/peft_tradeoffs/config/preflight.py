@@ -29,7 +29,7 @@ from peft_tradeoffs.core.files import read_object
 from peft_tradeoffs.core.seal import is_weight
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.inputs.data_files import check_head, count_rows
-from peft_tradeoffs.inputs.groups import GROUPS, read_columns
+from peft_tradeoffs.inputs.groups import GROUPS, columns_of
 from peft_tradeoffs.inputs.model_check import check_folder
 from peft_tradeoffs.inputs.model_files import (
     check_gguf,
@@ -63,8 +63,8 @@ def check_paths(experiment: Experiment) -> None:
     """
     for name, dataset in experiment.datasets.items():
         if dataset.source == "files":
-            assert dataset.splits and dataset.text and dataset.label  # which the schema requires of files
-            columns = read_columns(dataset.text, dataset.group, dataset.label)
+            assert dataset.splits  # which the schema requires of files
+            columns = columns_of(dataset.to_dict())
             for split, path in dataset.splits.items():
                 key = f"config key datasets.{name}.splits.{split}"
                 if not Path(path).exists():

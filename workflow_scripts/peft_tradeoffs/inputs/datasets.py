@@ -18,19 +18,16 @@ import numpy as np
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import sha256
 from peft_tradeoffs.inputs.data_files import Table, find_columns, labelled, read_table
-from peft_tradeoffs.inputs.groups import MODULE, read_columns
+from peft_tradeoffs.inputs.groups import MODULE, columns_of
 from peft_tradeoffs.inputs.network import check_hub_variables
 from peft_tradeoffs.inputs.splits import SPLITS, Draw, check_distinct, make_splits, write_splits
 from peft_tradeoffs.tasks.classes import encodable
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
+from peft_tradeoffs.tasks.texts import Form
 
 Block = dict[str, Any]  # of a data set, in the configuration
 Loaded = tuple[dict[str, Table], dict[str, Any]]  # one table per split; what identifies the source
-REQUIRED = {
-    "files": ("splits", "text", "label"),
-    "docstrings": ("packages",),
-    "hub": ("path", "revision", "splits", "text", "label"),
-}
+REQUIRED = {"files": ("splits",), "docstrings": ("packages",), "hub": ("path", "revision", "splits")}
 
 
 def fetch_dataset(block: Block, folder: Path) -> None:
@@ -42,7 +39,11 @@ def fetch_dataset(block: Block, folder: Path) -> None:
     source = block.get("source")
     if source not in LOADERS:
         raise InputError(f"source {source!r}: one of {', '.join(LOADERS)} is known")
-    missing = [key for key in REQUIRED[source] if key not in block]
+    if (name := block.get("task", DEFAULT)) not in TASKS:
+        raise InputError(f"task {name!r}: one of {', '.join(TASKS)} is known")
+    task = TASKS[name]
+    labelled = task.reader is None and source != "docstrings"
+    missing = [key for key in (*REQUIRED[source], *(("text", "label") if labelled else ())) if key not in block]
     if missing:
         raise InputError(f"source {source!r}: no {missing[0]!r} in the data set's block; add it")
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,11 +51,12 @@ def fetch_dataset(block: Block, folder: Path) -> None:
     for table in tables.values():
         if table.reading.how:
             print(f"note: data set {folder.name}: {table.reading.how}", file=sys.stderr)
-    text, label = (["text"], "label") if source == "docstrings" else (block["text"], block["label"])
+    label = block.get("label", "label")
+    text: list[str] | Form = ["text"] if source == "docstrings" else block.get("text", [])
+    if task.reader is not None:
+        text = task.reader.form(f"datasets.{folder.name}", block)
+        identity["form"] = text.facts()
     tables = {split: tables[split] for split in SPLITS if split in tables}
-    if (name := block.get("task", DEFAULT)) not in TASKS:
-        raise InputError(f"task {name!r}: one of {', '.join(TASKS)} is known")
-    task = TASKS[name]
     draw = Draw(block.get("fractions") or {}, block.get("limit") or {}, block.get("split_seed", 0), block.get("group"))
     said: list[str] = []
     try:
@@ -62,7 +64,8 @@ def fetch_dataset(block: Block, folder: Path) -> None:
     finally:
         for warning in said:
             print(f"warning: data set {folder.name}: {warning}", file=sys.stderr)
-    check_distinct(tables, text)
+    if not isinstance(text, Form):
+        check_distinct(tables, text)
     labels = {name: split.labels for name, split in splits.items()}
     names, labels = task.arrange(f"datasets.{folder.name}", block, names, labels)
     splits = {name: dataclasses.replace(split, labels=labels[name]) for name, split in splits.items()}
@@ -75,7 +78,7 @@ def load_files(block: Block, folder: Path) -> Loaded:
     tables, errors = {}, []
     for split, path in paths.items():
         try:
-            tables[split] = read_table(path, _columns(block), block.get("separator"))
+            tables[split] = read_table(path, columns_of(block), block.get("separator"))
         except InputError as error:
             errors.append(str(error))
     if errors:
@@ -84,13 +87,10 @@ def load_files(block: Block, folder: Path) -> Loaded:
     return tables, {"files": files}
 
 
-def _columns(block: Block) -> list[str]:
-    return read_columns(block["text"], block.get("group"), block["label"])
-
-
 def load_docstrings(block: Block, folder: Path) -> Loaded:
     """The docstrings of installed packages, identified by the packages' versions."""
-    table = docstring_table(block["packages"], block.get("split_seed", 0))
+    masked = TASKS[block.get("task", DEFAULT)].reader is None  # else nothing is to be guessed
+    table = docstring_table(block["packages"], block.get("split_seed", 0), masked)
     return {"train": table}, {"packages": package_versions(block["packages"])}
 
 
@@ -105,7 +105,7 @@ def load_hub(block: Block, folder: Path) -> Loaded:
     import datasets
 
     datasets.disable_progress_bars()
-    wanted = _columns(block)
+    wanted = columns_of(block)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as cache:
         try:
             loaded = load_dataset(snapshot, config, Path(cache))
@@ -150,6 +150,7 @@ LOADERS: dict[str, Callable[[Block, Path], Loaded]] = {
 
 
 MASK = "package"  # one plain word, so that a masked `numpy.ndarray` stays readable: `package.ndarray`
+NOTHING = re.compile(r"(?!)")
 ALIASES = ("np", "pd", "plt", "mpl", "nx", "sa", "sp")  # as imports abbreviate the packages; whole words
 SKIPPED_FOLDERS = {"test", "tests", "testing", "_vendor", "_vendored"}
 WORDS = (6, 100)  # least and most words of a paragraph
@@ -157,18 +158,18 @@ LEAST_ROWS = 20  # of a package
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def docstring_table(packages: Sequence[str], seed: int) -> Table:
+def docstring_table(packages: Sequence[str], seed: int, masked: bool = True) -> Table:
     """Columns `text`, `label` (the package's name) and `module`: first paragraphs of docstrings, equally many each.
 
     The packages are read, never imported. A paragraph has 6 to 100 words, its white space collapsed and the
-    names of all `packages` masked. Paragraphs that several packages share are dropped, repeated ones kept
+    names of all `packages` `masked`. Paragraphs that several packages share are dropped, repeated ones kept
     once, and every package is cut down (seeded) to the rows of the smallest. Rows stand in the order of
     `packages`, of sorted files and of the source.
     Raises InputError for a package that is not installed or has too few docstrings.
     """
     if len(set(packages)) != len(packages) or len(packages) < 2:
         raise InputError(f"packages {list(packages)}: at least two packages are needed, each named once")
-    mask = _mask_pattern(packages)
+    mask = _mask_pattern(packages) if masked else NOTHING
     texts = {package: _paragraphs(package, mask) for package in packages}
     for package in packages:
         elsewhere = set().union(*(texts[other] for other in packages if other != package))

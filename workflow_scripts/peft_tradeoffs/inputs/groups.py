@@ -10,6 +10,7 @@ import numpy as np
 from peft_tradeoffs.core.errors import Faults
 from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.tasks.classes import clean, encodable
+from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 
 CONTAINED = "contained"  # the value of the configuration's key datasets.*.group that names no column
 MODULE = "module"  # the column of docstrings that groups can be read of
@@ -43,10 +44,16 @@ class Groups:
         return int(np.unique(self.index, return_counts=True)[1].max())
 
 
-def read_columns(text: Sequence[str], group: str | None, label: str) -> list[str]:
-    """The columns that are read of a source, each once, the label last."""
+def columns_of(block: Mapping[str, Any]) -> list[str]:
+    """The columns that are read of the source of a data set's block, each once; the label, if there is one, last."""
+    group = block.get("group")
     own = [group] if group and group != CONTAINED else []
-    return list(dict.fromkeys([*text, *own, label]))
+    reader = TASKS[block.get("task", DEFAULT)].reader
+    if reader is None:
+        before, last = list(block["text"]), block["label"]
+    else:
+        *before, last = reader.form("datasets.*", block).columns
+    return list(dict.fromkeys([*before, *own, last]))
 
 
 def of_column(tables: Mapping[str, Table], column: str, faults: Mapping[str, Faults]) -> dict[str, Groups]:

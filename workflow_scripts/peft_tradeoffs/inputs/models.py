@@ -458,11 +458,19 @@ def _check_tokenizer(expected: "PreTrainedTokenizerBase", folder: Path) -> None:
 
 def _write_weights(config: "PreTrainedConfig", dtype: str, folder: Path) -> None:
     import torch
-    from transformers import AutoModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = AutoModel.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+        model = _kind_of(config).from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     with system_errors(folder):
         model.save_pretrained(folder)
+        (folder / "generation_config.json").unlink(missing_ok=True)  # of a decoder; it says what config.json does
     shared(folder)
+
+
+def _kind_of(config: "PreTrainedConfig") -> Any:
+    """The class that makes the weights: of a decoder with its head, which a causal model must have."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoModel, AutoModelForCausalLM
+
+    decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    return AutoModelForCausalLM if decoder else AutoModel

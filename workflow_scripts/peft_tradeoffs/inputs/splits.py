@@ -19,11 +19,13 @@ from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.groups import CONTAINED, GROUPS, Groups, draw_groups, independent_rows, of_column, of_texts
 from peft_tradeoffs.tasks.classes import SENTINELS, Column, Names, clean, encodable
 from peft_tradeoffs.tasks.task import Task
+from peft_tradeoffs.tasks.texts import Form
 
 Texts = tuple[str, ...]
 OTHER_UNIT = 10  # times as far as those of train spread targets that are in another unit
 LEAST_SPREAD_ROWS = 5  # whose spread tells something
 NAMED_CLASSES = 5  # that a warning spells out
+PROMPT = "prompt"  # what groups are by, where several rows have the same one
 ALIKE = "case, spaces or the Unicode form"
 JUDGED = ("test", "heldout")  # splits on which arms are compared
 FEWER = 1.1  # times as many rows as independent ones: intervals of rows are 5 % too narrow then, at worst
@@ -31,17 +33,23 @@ READ_WORDS = 2_000_000  # of a split, in which repetitions are looked for: 3 sec
 OFF = 0.1  # of the rows that a fraction asks for
 
 
-def check_distinct(tables: Mapping[str, Table], text: Sequence[str]) -> None:
+def check_distinct(
+    tables: Mapping[str, Table], text: Sequence[str], read: Mapping[str, Sequence[Texts]] | None = None
+) -> None:
     """Raise InputError for two tables, by split, that have the same texts in any order, however often each.
 
-    What a reader hardly sees makes no other text of one.
+    What a reader hardly sees makes no other text of one. `read`: the texts, where they are not as the columns are.
     """
-    texts = {split: set(zip(*(table.columns[name] for name in text), strict=True)) for split, table in tables.items()}
+    if read is None:
+        read = {
+            split: list(zip(*(table.columns[name] for name in text), strict=True)) for split, table in tables.items()
+        }
+    texts = {split: set(own) for split, own in read.items()}
     for first, second in itertools.combinations(tables, 2):
         same = texts[first] == texts[second]
         if same or _alike(texts[first], texts[second]):
             but = "" if same else f" but for {ALIKE}"
-            first_text = tables[second].columns[text[0]][0][:60]
+            first_text = read[second][0][0][:60]
             raise InputError(
                 f"splits {second} ({tables[second].name}) and {first} ({tables[first].name}) have the same "
                 f"{len(texts[first])} texts (the first is {first_text!r}){but}; name another file or "
@@ -110,14 +118,14 @@ def group_warnings(splits: Mapping[str, "Split"]) -> list[str]:
             count = int(np.isin(own.index, groups[other].index).sum()) if other in groups else 0
             if count:
                 whose = {"train": "training"}.get(other, other)
-                how = "by their texts" if own.by == CONTAINED else f"column {own.by!r}"
+                how = {CONTAINED: "by their texts", PROMPT: "of the same prompt"}.get(own.by, f"column {own.by!r}")
                 said.append(
                     f"{count} of {rows} {name} rows ({share(count, rows)}) {'is' if count == 1 else 'are'} of a group "
                     f"that {whose} rows are of too ({how})."
                 )
     by = groups["train"].by
     everything = np.concatenate([own.index for own in groups.values()])
-    if by != CONTAINED and len(np.unique(everything)) == len(everything):
+    if by not in (CONTAINED, PROMPT) and len(np.unique(everything)) == len(everything):
         said.append(f"The column {by!r} has another value in every row, so each row is a group of its own.")
     return said
 
@@ -307,7 +315,7 @@ class Draw:
 
 
 def make_splits(
-    tables: Mapping[str, Table], text: Sequence[str], label: str, task: Task, draw: Draw, warnings: list[str]
+    tables: Mapping[str, Table], text: Sequence[str] | Form, label: str, task: Task, draw: Draw, warnings: list[str]
 ) -> tuple[dict[str, Split], Names]:
     """The splits by name, and the class names in the order of their indices (None where labels are no classes).
 
@@ -317,15 +325,17 @@ def make_splits(
     of a carve, so with repeated texts a fraction's size is approximate, otherwise exact; where `draw` has a group, rows
     of one group do, and classes are as near to their share as groups allow. Sentences on what a reader of the results
     must know (labels that look alike, rows of test that are in train) are added to `warnings`.
+    `text` are columns, or of rows without labels their form; `label` names no column then, and rows with the same
+    first text, the prompt, are a group.
     Raises InputError for rows, labels, fractions or limits that cannot be trained or tested on, with all bad rows.
     """
     _check_names(tables, draw.fractions)
     tables = {split: tables[split] for split in SPLITS if split in tables}
     warnings += [warning for table in tables.values() for warning in table.reading.warnings]
     faults = {split: Faults(table.name, table.unit) for split, table in tables.items()}
-    texts = {split: _texts(table, text, faults[split]) for split, table in tables.items()}
+    texts = {split: _read_texts(table, text, task, faults[split]) for split, table in tables.items()}
     columns = {
-        split: Column(table.name, table.columns[label], table.places, faults[split], table.label_names)
+        split: Column(table.name, table.columns.get(label, []), table.places, faults[split], table.label_names)
         for split, table in tables.items()
     }
     names, labels = task.read_labels(label, columns, warnings)
@@ -333,6 +343,9 @@ def make_splits(
     refuse(list(faults.values()))
     if draw.group == CONTAINED:
         groups = _groups_of_texts(texts)
+    elif task.reader is not None:
+        groups = groups or _groups_of_prompts(texts)
+        check_distinct(tables, (), texts)
     of = _Labels(task, names)
     splits = {}
     for split, table in tables.items():
@@ -349,12 +362,10 @@ def make_splits(
         splits[split] = _limited(split, splits[split], of, rows, draw.seed)
     splits = {split: splits[split] for split in SPLITS if split in splits}
     warnings += overlap_warnings(splits)
-    warnings += group_warnings(splits) if draw.group else repetition_warnings(splits)
-    if names is not None:
-        warnings += class_warnings(splits, names)
-    else:
-        warnings += value_warnings(splits, tables)
-    warnings += contradictions(splits, names, tables)
+    warnings += group_warnings(splits) if splits["train"].groups is not None else repetition_warnings(splits)
+    if task.reader is None:
+        warnings += value_warnings(splits, tables) if names is None else class_warnings(splits, names)
+        warnings += contradictions(splits, names, tables)
     return splits, names
 
 
@@ -391,8 +402,9 @@ def write_splits(
     dataset.json holds, per split, `rows`, `label_counts` (null without classes), its file's `sha256` and, but for
     train, `in_train`: how many of the rows have the text(s) of a training row. Its own `sha256` is over the contents of
     the splits, `warnings` what make_splits had to say. Groups of rows go to groups.parquet, where `read_groups` looks:
-    it has no texts, and neither tokens nor runs change with it. `group` says `by` what they were found (a column, or
-    "contained") and the file's `sha256`, each split how many `groups` it has and the rows of the `largest_group`.
+    it has no texts, and neither tokens nor runs change with it. `group` says `by` what they were found (a column,
+    "contained" or "prompt") and the file's `sha256`, each split how many `groups` it has and the rows of the
+    `largest_group`.
     """
     (folder / "dataset.json").unlink(missing_ok=True)  # a killed call leaves none that tells of other files
     digest = hashlib.sha256(json.dumps(names).encode())
@@ -501,6 +513,14 @@ def _check_names(tables: Mapping[str, Table], fractions: Mapping[str, float]) ->
         raise InputError(f"fractions {dict(fractions)}: each must be above 0 and their sum below 1")
 
 
+def _read_texts(table: Table, text: Sequence[str] | Form, task: Task, faults: Faults) -> list[Texts]:
+    """Each row's text(s), of columns or by the form of rows without labels; what is wrong goes to `faults`."""
+    if not isinstance(text, Form):
+        return _texts(table, text, faults)
+    assert task.reader is not None  # which made the form
+    return task.reader.texts(text, table.columns, table.places, faults)
+
+
 def _texts(table: Table, columns: Sequence[str], faults: Faults) -> list[tuple[str, ...]]:
     """Each row's text(s); those that are none go to `faults`."""
     for column in columns:
@@ -530,9 +550,21 @@ def _check_rows(place: str, split: Split, of: _Labels) -> None:
     """Raise InputError for a split of fewer than 2 rows or without two different labels."""
     if len(split.rows) < 2:
         raise InputError(f"{place}: {len(split.rows)} rows, at least 2 are needed")
-    if len(np.unique(split.labels)) < 2:
+    if of.task.reader is None and len(np.unique(split.labels)) < 2:
         value = of.task.shown(split.labels[0], of.names)
         raise InputError(f"{place}: every label is {value!r}; at least two different ones are needed: add rows")
+
+
+def _groups_of_prompts(texts: Mapping[str, Sequence[Texts]]) -> dict[str, Groups]:
+    """The groups by split of rows with the same prompt, in whatever split; none where all prompts differ."""
+    if any(len(own) < 2 for part in texts.values() for own in part[:1]):
+        return {}
+    ids: dict[str, int] = {}
+    found = {
+        split: Groups(PROMPT, np.array([ids.setdefault(own[0], len(ids)) for own in part], dtype=np.int64))
+        for split, part in texts.items()
+    }
+    return found if any(own.count < len(own.index) for own in found.values()) else {}
 
 
 def _groups_of_texts(texts: Mapping[str, Sequence[Texts]]) -> dict[str, Groups]:

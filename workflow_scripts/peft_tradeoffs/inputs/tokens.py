@@ -3,8 +3,12 @@
 Training does without pyarrow and pandas, which tokenising needs.
 """
 
+import dataclasses
 import functools
+import hashlib
 import itertools
+import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +21,7 @@ from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.inputs.model_check import check_ids, check_pad_token, load_tokenizer
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.tasks.task import TASKS
+from peft_tradeoffs.tasks.texts import OF_TOKENIZER, PLAIN, Form, NextToken
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,6 +36,14 @@ class Split:
     offsets: np.ndarray  # int64 [n + 1]
     labels: np.ndarray  # [n] int64 class indices, or float64 values; float32 where they are scaled
     rows: np.ndarray  # int64 [n], row in the source
+    targets: np.ndarray | None = None  # bool [t], tokens that are learned; None where labels are
+
+    @property
+    def target_counts(self) -> np.ndarray | None:
+        """Target tokens a text, int64 [n]; None where labels are learned."""
+        if self.targets is None:
+            return None
+        return np.diff(np.concatenate([[0], np.cumsum(self.targets, dtype=np.int64)])[self.offsets])
 
     @property
     def lengths(self) -> np.ndarray:
@@ -46,7 +59,8 @@ class Split:
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         tokens = np.repeat(self.offsets[indices] - offsets[:-1], sizes) + np.arange(offsets[-1])
         types = None if self.token_type_ids is None else self.token_type_ids[tokens]
-        return Split(self.input_ids[tokens], types, offsets, self.labels[indices], self.rows[indices])
+        targets = None if self.targets is None else self.targets[tokens]
+        return Split(self.input_ids[tokens], types, offsets, self.labels[indices], self.rows[indices], targets)
 
 
 def load_tokens(path: Path) -> tuple[dict[str, Split], dict[str, Any]]:
@@ -65,6 +79,7 @@ def load_tokens(path: Path) -> tuple[dict[str, Split], dict[str, Any]]:
                 arrays[f"{name}_offsets"],
                 arrays[f"{name}_labels"],
                 arrays[f"{name}_rows"],
+                arrays.get(f"{name}_targets"),
             )
             for name in description["rows"]
         }
@@ -113,6 +128,7 @@ DATASET: dict[str, tuple[type, ...]] = {
     "pair": (bool,),
     "labels": (list, type(None)),
     "splits": (dict,),
+    "source": (dict,),
     "sha256": (str,),
 }
 MANIFEST: dict[str, tuple[type, ...]] = {"files": (dict,), "sha256": (str,)}
@@ -159,11 +175,16 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
     check_max_length(max_length, model, tokenizer, dataset["pair"])
 
     arrays: dict[str, np.ndarray] = {}
-    tokens, truncated = {}, {}
+    tokens, truncated, rows, learned = {}, {}, {}, {}
     for split in (split for split in SPLITS if split in dataset["splits"]):
         path = data_dir / f"{split}.parquet"
         check_split(path, dataset["splits"][split])
-        of_split, lengths = tokenize_split(path, tokenizer, max_length, dataset["pair"], embeddings)
+        if (reader := TASKS[dataset["task"]].reader) is None:
+            of_split, lengths = tokenize_split(path, tokenizer, max_length, dataset["pair"], embeddings)
+        else:
+            form = Form.read(dataset["source"]["form"])
+            of_split, lengths, learned[split] = encode_split(path, tokenizer, reader, form, max_length, embeddings)
+        rows[split] = len(of_split["rows"])
         arrays |= {f"{split}_{name}": array for name, array in of_split.items()}
         truncated[split] = sum(length > max_length for length in lengths)
         tokens[split] = {
@@ -183,7 +204,8 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
             "task": dataset["task"],
             "truncated": truncated,
             "tokens": tokens,
-            "rows": {split: dataset["splits"][split]["rows"] for split in tokens},
+            "rows": rows,
+            **(_of_targets(model, tokenizer, dataset["source"]["form"], learned, output) if learned else {}),
             "data_sha256": dataset["sha256"],
             "model_sha256": about["sha256"],
             "sha256": sha256(output),
@@ -207,7 +229,7 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: 
     groups = None if data_dir is None else read_groups(data_dir.parent, data_dir.name, source, whole.rows)
     if source == VALIDATION:
         train, dev = splits["train"], whole
-        if len(np.unique(dev.labels)) < 2:
+        if dev.targets is None and len(np.unique(dev.labels)) < 2:
             same = f"the {len(dev)} rows of validation all have the same label"
             raise InputError(f"data set {tokens.parent.name}: {same}, so no learning rate can be chosen by them")
     else:
@@ -215,7 +237,7 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: 
         train, dev = _carve_varied(whole, strata, fraction, seed, groups)
     arrays: dict[str, np.ndarray] = {}
     for name, split in (("train", train), ("test", dev)):
-        fields = {key: getattr(split, key) for key in ("input_ids", "token_type_ids", "offsets", "labels", "rows")}
+        fields = {field.name: getattr(split, field.name) for field in dataclasses.fields(split)}
         arrays |= {f"{name}_{key}": value for key, value in fields.items() if value is not None}
     if groups is not None:
         of_row = dict(zip(whole.rows.tolist(), groups.tolist(), strict=True))
@@ -241,7 +263,7 @@ def _carve_varied(
     """As `carve`, with the first of the seeds `seed`, `seed` + NEXT_SEED and so on whose dev labels vary."""
     for draw in range(DRAWS):
         left, dev = carve(train, strata, fraction, seed + draw * NEXT_SEED, groups)
-        if len(np.unique(dev.labels)) > 1:
+        if train.targets is not None or len(np.unique(dev.labels)) > 1:
             return left, dev
     raise InputError(
         f"config key tune.fraction: with {fraction} of the {len(train)} rows of train all labels of the dev split are "
@@ -381,6 +403,99 @@ def tokenize_split(
         flat = itertools.chain.from_iterable(lists)
         arrays[name] = np.fromiter(flat, dtype=np.int32 if name == "input_ids" else np.int8)
     return arrays, lengths
+
+
+def encode_split(
+    path: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    reader: NextToken,
+    form: Form,
+    max_length: int,
+    embeddings: int | None,
+) -> tuple[dict[str, np.ndarray], list[int], dict[str, Any]]:
+    """As `tokenize_split`, of rows without labels: arrays with {targets} (bool), lengths, and what is learned of them.
+
+    Rows of which no target is left are dropped, and counted. Raises InputError for what cannot be read, and for a split
+    of which fewer than 2 rows are left.
+    """
+    import pyarrow.parquet as pq  # which training does without
+
+    arrays: dict[str, list[Any]] = {"input_ids": [], "targets": [], "rows": []}
+    sizes, lengths, dropped = [], [], 0
+    ends: Counter[int] = Counter()
+    file, first = pq.ParquetFile(path), 1
+    for batch in file.iter_batches(CHUNK):  # not all texts at once
+        columns = [batch.column(name).to_pylist() for name in ("text_a", "text_b") if name in batch.schema.names]
+        try:
+            encoded = reader.encode(tokenizer, list(zip(*columns, strict=True)), form, max_length)
+        except InputError as error:
+            raise InputError(f"{path}{f' from row {first} on' if first > 1 else ''}: {error}") from error
+        check_ids(str(path), [one.ids for one in encoded], tokenizer, embeddings)
+        for row, one in zip(batch.column("row").to_pylist(), encoded, strict=True):
+            lengths.append(one.length)
+            if not any(one.targets):
+                dropped += 1
+                continue
+            arrays["input_ids"].append(np.array(one.ids, dtype=np.int32))
+            arrays["targets"].append(np.array(one.targets))
+            arrays["rows"].append(row)
+            sizes.append(len(one.ids))
+            if one.length <= max_length:
+                ends[one.ids[int(np.flatnonzero(one.targets)[-1])]] += 1
+        first += len(encoded)
+    if len(sizes) < 2:
+        raise InputError(
+            f"{path}: {dropped} of {len(lengths)} rows have no token to learn within max_length {max_length}, and at "
+            "least 2 rows are needed; raise max_length"
+        )
+    found = {
+        "input_ids": np.concatenate(arrays["input_ids"]),
+        "targets": np.concatenate(arrays["targets"]),
+        "rows": np.array(arrays["rows"], dtype=np.int64),
+        "labels": np.zeros(len(sizes), dtype=np.int64),
+        "offsets": np.cumsum([0, *sizes], dtype=np.int64),
+    }
+    return found, lengths, {"targets": int(found["targets"].sum()), "dropped": dropped, "ends": dict(ends)}
+
+
+def _of_targets(
+    model: Path, tokenizer: "PreTrainedTokenizerBase", form: dict[str, Any], learned: dict[str, Any], output: Path
+) -> dict[str, Any]:
+    """What tokens.json says of the targets: how many, rows dropped for having none, and where generation stops."""
+    stops = _stops(model, tokenizer)
+    ends: Counter[int] = sum((Counter(one["ends"]) for one in learned.values()), Counter())
+    name = f"data set {output.parent.name}, model {model.name}"
+    for split, one in learned.items():
+        if one["dropped"]:
+            print(f"note: {name}: {one['dropped']} rows of {split} have no token to learn left", file=sys.stderr)
+    open_ends = {token: count for token, count in ends.items() if token not in stops}
+    if open_ends and form["kind"] != PLAIN:
+        token, count = max(open_ends.items(), key=lambda item: item[1])
+        print(
+            f"warning: {name}: {count} of {ends.total()} completions end with "
+            f"{tokenizer.convert_ids_to_tokens(token)!r}, at which this model's generation does not stop "
+            f"({', '.join(repr(tokenizer.convert_ids_to_tokens(stop)) for stop in stops) or 'it has no end'})",
+            file=sys.stderr,
+        )
+    template = form["chat_template"]
+    if template == OF_TOKENIZER:
+        template = tokenizer.chat_template
+    return {
+        "target_tokens": {split: one["targets"] for split, one in learned.items()},
+        "dropped": {split: one["dropped"] for split, one in learned.items()},
+        "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
+        "stop_token_ids": stops,
+    }
+
+
+def _stops(model: Path, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The tokens at which generation stops: those of generation_config.json, else of config.json, and eos."""
+    found: list[Any] = [tokenizer.eos_token_id]
+    for name in ("generation_config.json", "config.json"):
+        if (model / name).is_file() and (own := read_json(model / name).get("eos_token_id")) is not None:
+            found += own if isinstance(own, list) else [own]
+            break
+    return sorted({token for token in found if isinstance(token, int)})
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:

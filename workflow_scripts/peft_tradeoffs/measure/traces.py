@@ -475,7 +475,7 @@ OPERATOR = "operator"
 
 
 def engine_row(
-    engine: str, window: Window, shape: tuple[int, int], step_p50_ms: float, prepared_s: dict[str, float]
+    engine: str, window: Window, shape: tuple[int, ...], step_p50_ms: float, prepared_s: dict[str, float]
 ) -> dict[str, Any]:
     """How steps of one batch went with one engine; counts and ms are those of a step, shares are of the window."""
     gpu = bool(window.kernels)
@@ -496,7 +496,7 @@ def engine_row(
     }
 
 
-def failed_row(engine: str, batch: str, shape: tuple[int, int], reason: str) -> dict[str, Any]:
+def failed_row(engine: str, batch: str, shape: tuple[int, ...], reason: str) -> dict[str, Any]:
     """The same of an engine that could not do the steps, and why."""
     return {**dict.fromkeys(ENGINES), "engine": engine, "batch": batch, "rows": shape[0], "tokens": shape[1]} | {
         "reason": reason

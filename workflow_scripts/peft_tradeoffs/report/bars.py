@@ -46,7 +46,7 @@ from peft_tradeoffs.report.style import (
     wrap,
 )
 from peft_tradeoffs.report.sweep import Sweep, conditions, devices, no_metric, reason, tint
-from peft_tradeoffs.tasks.metrics import ACCURACY
+from peft_tradeoffs.tasks.metrics import ACCURACY, metric_called
 
 KEY = "Points: seeds. Line: their mean. At the right: mean ± sample standard deviation."
 NAME = 1.15  # inches: a name of an arm that is wider is broken
@@ -383,7 +383,7 @@ class Choice:
 
 
 def scores(sweep: Sweep) -> tuple[pd.Series, str]:
-    """What arms are chosen by, higher is better, by arm, and its name: the first that every completed arm has.
+    """What arms are chosen by, by arm, and its name: the first that every completed arm has.
 
     In this order: the last evaluation on a validation split, the heldout split, the tuning's dev split at the rate that
     the arm was trained with, the test split.
@@ -427,9 +427,10 @@ def dev(sweep: Sweep, done: pd.DataFrame) -> pd.Series:
 
 
 def choose(sweep: Sweep) -> Choice:
-    """The best arm of each method that has a completed run: of those with the fewest failed runs the highest score."""
+    """The best arm of each method that has a completed run: of those with the fewest failed runs the best score."""
     values, name = scores(sweep)
-    arms = sweep.arms[sweep.arms["n"] > 0].assign(score=lambda rows: rows["arm"].map(values))
+    gains = metric_called(sweep.metric).gain(values)
+    arms = sweep.arms[sweep.arms["n"] > 0].assign(score=lambda rows: rows["arm"].map(gains))
     ordered = arms.sort_values(["n_failed", "score"], ascending=[True, False], kind="stable")
     best = ordered.drop_duplicates("method").sort_index()
     if len(arms) == len(best):

@@ -27,7 +27,17 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import to_csv
-from peft_tradeoffs.core.text import arm_label, fenced, literal, masked, one_line, plural, records, without_paths
+from peft_tradeoffs.core.text import (
+    and_list,
+    arm_label,
+    fenced,
+    literal,
+    masked,
+    one_line,
+    plural,
+    records,
+    without_paths,
+)
 from peft_tradeoffs.report.export import described
 from peft_tradeoffs.tasks.metrics import METRICS, Metric, metric_name, with_unit
 from peft_tradeoffs.tasks.task import TASKS, Task
@@ -36,17 +46,21 @@ SAVED = "OWNER/NAME"  # what a reader puts the repository's id, or a folder, in 
 OWN_BASE = "BASE"
 
 
-def example(env: dict[str, Any], tokens: dict[str, Any], pair: bool, labels: list[str] | None = None) -> str:
-    """A block of Python code that loads the run's weights and predicts one text.
+def example(env: dict[str, Any], tokens: dict[str, Any], data: dict[str, Any], labels: list[str] | None = None) -> str:
+    """A block of Python code that loads the run's weights and predicts one text, or goes on with it.
 
-    `env`: the run's env.json; `tokens`: the description of its tokens; `pair`: texts come in pairs; `labels`: the names
-    of the classes, if they are few; of more, the file beside the adapter has them.
+    `env`: the run's env.json; `tokens`: the description of its tokens; `data`: dataset.json, which says whether texts
+    come in pairs; `labels`: the names of the classes, if they are few; of more, the file beside the adapter has them.
     """
     length = tokens["max_length"]
-    texts = '"a text", "and its pair"' if pair else '"a text"'
+    texts = '"a text", "and its pair"' if data["pair"] else '"a text"'
+    inputs = f"{texts}, truncation=True, max_length={length}"
     task = TASKS[env["settings"]["task"]]
     lines = _adapter(env, tokens, labels) if env["settings"]["peft"] else _checkpoint(task)
-    lines += task.usage(f"{texts}, truncation=True, max_length={length}", env.get("targets"))
+    if task.reader is not None:
+        inputs, own = task.reader.prompt(data["source"]["form"])
+        lines += own
+    lines += task.usage(inputs, env.get("targets"))
     return fenced("\n".join(lines), "python")
 
 
@@ -74,18 +88,22 @@ def _adapter(env: dict[str, Any], tokens: dict[str, Any], labels: list[str] | No
         where = "base"
     more, of_head = task.head_options(labels)
     lines += more
-    options = [f"num_labels={tokens['num_labels']}", f"pad_token_id={tokens['pad_token_id']}", *of_head]
+    labelled = task.reader is None
+    options = [f"num_labels={tokens['num_labels']}", f"pad_token_id={tokens['pad_token_id']}"] if labelled else []
+    options += of_head
     if quantization:
-        # The head is never quantised, nor what some models have in it below another name.
-        skip = [name for part in model["head"] for name in (part, f"{part}.dense")]
         fields = [f"{key}={value!r}" for key, value in quantization.items()]
-        lines.append(f"quantization = BitsAndBytesConfig({', '.join(fields)}, llm_int8_skip_modules={skip!r})")
+        if labelled:  # a new head is never quantised, nor what some models have in it below another name
+            skip = [name for part in model["head"] for name in (part, f"{part}.dense")]
+            fields.append(f"llm_int8_skip_modules={skip!r}")
+        lines.append(f"quantization = BitsAndBytesConfig({', '.join(fields)})")
         options.append("quantization_config=quantization")
-    options.append("ignore_mismatched_sizes=True")  # the base's own head may have other classes; the adapter has ours
+    if labelled:
+        options.append("ignore_mismatched_sizes=True")  # the base's head may have other classes; the adapter has ours
     return [
         *lines,
         f"tokenizer = AutoTokenizer.from_pretrained({where})",
-        f"model = {task.auto_class}.from_pretrained({where}, {', '.join(options)})",
+        f"model = {task.auto_class}.from_pretrained({', '.join([where, *options])})",
         "model = PeftModel.from_pretrained(model, saved)",
     ]
 
@@ -137,7 +155,7 @@ def model_card(subject: Subject) -> ModelCard:
         f"# {subject.name}",
         _about(subject),
         "## How to load it",
-        example(subject.env, subject.tokens, subject.data["pair"], labels if labels and len(labels) <= FEW else None),
+        example(subject.env, subject.tokens, subject.data, labels if labels and len(labels) <= FEW else None),
         "## Numbers",
         _numbers(subject),
         "## Data",
@@ -322,14 +340,19 @@ def _data(subject: Subject) -> str:
             origin = f"{literal(source['path'])} on the hub at revision {literal(source['revision'])}{config}"
         case "docstrings":
             versions = ", ".join(literal(f"{name}=={version}") for name, version in source["packages"].items())
-            origin = f"docstrings of {versions}; the label is the package"
+            labelled = TASKS[subject.run["task"]].reader is None
+            origin = f"docstrings of {versions}{'; the label is the package' if labelled else ''}"
         case _:
             files = [f"{split} {literal(file['sha256'])}" for split, file in sorted(source["files"].items())]
             origin = f"files of the owner's, by SHA-256: {', '.join(files)}"
     lines = [f"Source: {origin}."]
-    if "text" in block:
+    cut = f"cut at {subject.tokens['max_length']} tokens"
+    if (reader := TASKS[subject.run["task"]].reader) is not None:
+        *before, last = map(literal, reader.form("datasets", block).columns)
+        lines.append(f"Learned: {last}{f', after {and_list(before)}' if before else ''}, {cut}.")
+    elif "text" in block:
         texts = " and ".join(map(literal, block["text"]))
-        lines.append(f"Text: {texts}, cut at {subject.tokens['max_length']} tokens. Label: {literal(block['label'])}.")
+        lines.append(f"Text: {texts}, {cut}. Label: {literal(block['label'])}.")
     carved = block["fractions"]
     for split, about in subject.data["splits"].items():
         text = f"{split}: {about['rows']:,} rows"
@@ -352,7 +375,7 @@ def _training(subject: Subject) -> str:
     head = ", ".join(map(literal, env["head"]["modules"]))
     lines = [
         f"{run['steps']:,} steps of {run['batch_size']} rows, seed {run['seed']}, on {one_line(run['device_name'])}.",
-        f"The head, trained in full in every arm: {head}.",
+        *([f"The head, trained in full in every arm: {head}."] if head else []),
         f"Versions: {versions}.",
         f"SHA-256 of the base model's files {literal(env['model']['sha256'])}, of the data "
         f"{literal(subject.data['sha256'])}, of these weights {literal(subject.weights_sha256)}.",

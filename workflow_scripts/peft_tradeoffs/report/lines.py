@@ -39,6 +39,7 @@ from peft_tradeoffs.report.style import (
     wrap,
 )
 from peft_tradeoffs.report.sweep import Sweep, conditions, devices, no_metric, reason, tint
+from peft_tradeoffs.tasks.metrics import metric_called
 
 ONE_PANEL = 5  # arms whose lines still read well in one panel
 
@@ -195,7 +196,7 @@ def learning_rate_grid(sweep: Sweep) -> Figure:
         f"{first['dev_rows']:,} rows {judged}. Ringed: the rate taken.",
         "Rates that were tried again: means of their trials." if (trials["trials"] > 1).any() else "",
         "" if trials["decides"].all() else "Dashed: checks, which decide nothing.",
-        below(shown["value"] * sweep.scale, low),
+        beyond(shown["value"] * sweep.scale, low, high, sweep),
         *failed(trials),
     ]
     arms = trials.drop_duplicates("arm")
@@ -208,7 +209,7 @@ def learning_rate_grid(sweep: Sweep) -> Figure:
     figure = canvas(sweep, title, height, notes, width)
     cells = panels.subplots(figure, "Learning rate (log scale)", titles=not together)
     for axes, names in zip(cells, panels.methods, strict=True):
-        draw_rates(axes, trials[trials["method"].isin(names)], sweep, shades, low)
+        draw_rates(axes, trials[trials["method"].isin(names)], sweep, shades, (low, high))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
@@ -222,14 +223,19 @@ def learning_rate_grid(sweep: Sweep) -> Figure:
     return figure
 
 
-def below(values: pd.Series, low: float) -> str:
-    """A note on the trials that lie under the axis, if there are any."""
-    under = values[values < low]
-    return f"Triangles: lower than the axis goes, down to {under.min():.3g} (table tuning)." if len(under) else ""
+def beyond(values: pd.Series, low: float, high: float, sweep: Sweep) -> str:
+    """A note on the trials that are worse than the axis shows, if there are any."""
+    if metric_called(sweep.metric).higher_is_better:
+        off = values[values < low]
+        return f"Triangles: lower than the axis goes, down to {off.min():.3g} (table tuning)." if len(off) else ""
+    off = values[values > high]
+    return f"Triangles: higher than the axis goes, up to {off.max():.3g} (table tuning)." if len(off) else ""
 
 
-def draw_rates(axes: Axes, trials: pd.DataFrame, sweep: Sweep, shades: dict[int, float], low: float) -> None:
-    """One line per arm: dashed where it decides nothing, its rate ringed, triangles for what is below the axis."""
+def draw_rates(
+    axes: Axes, trials: pd.DataFrame, sweep: Sweep, shades: dict[int, float], limits: tuple[float, float]
+) -> None:
+    """One line per arm: dashed where it decides nothing, its rate ringed, triangles for what is worse than the axis."""
     own = trials.dropna(subset="value")
     own = own.assign(shown=own["value"] * sweep.scale)
     if own.empty:
@@ -244,10 +250,12 @@ def draw_rates(axes: Axes, trials: pd.DataFrame, sweep: Sweep, shades: dict[int,
         estimator=None, markersize=4, markeredgewidth=0, linewidth=1.1, legend=False, ax=axes,
     )  # fmt: skip
     axes.set(xlabel=name, ylabel="")
-    under = own[own["shown"] < low]
-    foot: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
+    down = metric_called(sweep.metric).higher_is_better
+    off = own[own["shown"] < limits[0]] if down else own[own["shown"] > limits[1]]
+    edge: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
+    place, marker = ([0.0], "v") if down else ([1.0], "^")
     axes.scatter(
-        under["learning_rate"], [0.0] * len(under), s=22, c=[colours[arm] for arm in under["arm"]], marker="v", **foot
+        off["learning_rate"], place * len(off), s=22, c=[colours[arm] for arm in off["arm"]], marker=marker, **edge
     )
     best = own[own["chosen"] & own["decides"]]
     edges = [colours[arm] for arm in best["arm"]]

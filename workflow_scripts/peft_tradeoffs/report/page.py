@@ -25,7 +25,7 @@ from peft_tradeoffs.analysis.tuning_table import ruined
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, run_folder
-from peft_tradeoffs.core.quantities import LOW, Quantity
+from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
 from peft_tradeoffs.core.text import and_list, arm_label, method_label, plural, records
 from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, no_metric
 from peft_tradeoffs.tasks import recorded
@@ -404,7 +404,13 @@ def pair_data(
         "model": sweep.model,
         "random": readable.RANDOM if random else "",
         "no_metric": no_metric(sweep),
-        "metric": {"label": sweep.metric_name, "axis": sweep.metric_axis, "scale": sweep.scale, "unit": _unit(sweep)},
+        "metric": {
+            "label": sweep.metric_name,
+            "axis": sweep.metric_axis,
+            "scale": sweep.scale,
+            "unit": _unit(sweep),
+            "better": _better(sweep),
+        },
         "conditions": conditions(runs),
         "warnings": warnings,
         "notes": readable.costs_notes(arms),
@@ -426,6 +432,11 @@ def _unit(sweep: Sweep) -> str:
     return difference_unit(sweep.named) if sweep.metric else ""
 
 
+def _better(sweep: Sweep) -> str:
+    """Which end of the metric is better."""
+    return HIGH if metric_called(sweep.metric).higher_is_better else LOW
+
+
 def _scale(sweep: Sweep, key: str) -> float:
     return sweep.scale if key in OF_KEYS else 1.0
 
@@ -436,7 +447,7 @@ def _axes(sweep: Sweep, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]
         "heldout_metric_value": heldout_label(sweep.named),
     }
     return [
-        {"key": key, "label": names[key], "better": better}
+        {"key": key, "label": names[key], "better": _better(sweep) if key in OF_KEYS else better}
         for key, better in AXES.items()
         if _mean(arms, key).notna().any() and not (random and key in OF_KEYS)
     ]

@@ -35,6 +35,7 @@ from peft_tradeoffs.report.style import (
     wrap,
 )
 from peft_tradeoffs.report.sweep import Sweep, conditions, devices, no_metric, reason
+from peft_tradeoffs.tasks.metrics import metric_called
 
 DISTANCES = (2, 4, 6, 10, 16, 24, 34, 46, 60)  # points (1/72 inch) between a marker and its label
 ANGLES = range(0, 360, 15)
@@ -241,7 +242,7 @@ def draw_scatter(axes: Axes, sweep: Sweep, panel: Panel, arms: pd.DataFrame) -> 
 
     def finish() -> None:
         sign = -1 if panel.more_is_better else 1
-        members = pareto(list(sign * cost), list(gain))
+        members = pareto(list(sign * cost), list(metric_called(sweep.metric).gain(gain)))
         steps = np.array([(cost[index], gain[index]) for index in members])
         corners = [(right[0], left[1]) for left, right in itertools.pairwise(steps)]
         path = np.empty((2 * len(steps), 2))

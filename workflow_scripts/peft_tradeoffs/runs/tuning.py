@@ -10,7 +10,8 @@ import numpy as np
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError
 
-Trial = dict[str, Any]  # learning_rate, added, status, value (the metric on the dev split), loss (there)
+# learning_rate, added, status, value (the metric on the dev split), loss (there); lower_is_better of such a metric
+Trial = dict[str, Any]
 # Of what tune.py writes: what those who read it cannot do without. A trial has TRIAL.
 FOUND: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("dataset", "model", "arm", "method", "metric"), (str,)),
@@ -86,7 +87,8 @@ def _right_on_dev(folder: Path, arm: str) -> np.ndarray | None:
 
 def rank_key(trial: Trial) -> tuple[float, float, float]:
     """Best last: by metric; then by lower loss, which tells apart what a small split does not; then lower rate."""
-    return trial["value"], -trial["loss"], -trial["learning_rate"]
+    value = -trial["value"] if trial.get("lower_is_better") else trial["value"]
+    return value, -trial["loss"], -trial["learning_rate"]
 
 
 def eligible(trials: list[Trial]) -> list[Trial]:
@@ -184,7 +186,7 @@ def chosen(trials: list[Trial], retries: Iterable[Trial] = ()) -> dict[str, Any]
 class Gap:
     """How far the trials of a rate lie below those of the rate that was chosen, on the same dev rows."""
 
-    mean: float  # in the metric's unit
+    mean: float  # in the metric's unit; above 0 where the rate is worse
     variance: float  # of the mean, over other dev rows
     trials: int  # of either rate, each on a dev split of its own
 
@@ -219,11 +221,11 @@ def gap(
 ) -> Gap:
     """The gap between the chosen rate and another one, trial by trial; `same_rows`: all on the same dev rows.
 
-    `values` are the metric of both in each trial, `parts` what each dev row, or group of rows, adds to it ([n],
-    jackknife pseudo-values, of a `share` 1 where the row is right). The variance is that of the paired differences with
-    a row of + step and one of - step more, step being what one row can change (1 of a share, or more), so that equal
-    predictions are no certainty (Agresti and Min, Statistics in Medicine 24, 2005). Infinite where some part is not
-    finite.
+    `values` are the metric of both in each trial, as `Metric.gain` gives it, `parts` what each dev row, or group of
+    rows, adds to it ([n], jackknife pseudo-values, of a `share` 1 where the row is right). The variance is that
+    of the paired differences with a row of + step and one of - step more, step being what one row can change (1 of a
+    share, or more), so that equal predictions are no certainty (Agresti and Min, Statistics in Medicine 24, 2005).
+    Infinite where some part is not finite.
     """
     each = []
     for (chosen, other), (value, of_other) in zip(parts, values, strict=True):

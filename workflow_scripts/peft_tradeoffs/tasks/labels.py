@@ -71,6 +71,7 @@ class OneLabel(abc.ABC):
     pipeline_tag: ClassVar[str] = "text-classification"
     columns: ClassVar[Mapping[str, type]] = {"row": int, "label": float, "prediction": float}
     digits: ClassVar[str]  # format of numbers in a predictions file
+    reader: ClassVar[None] = None
 
     def head(self, model: Any, named: list[str] | None = None) -> list[str]:
         modules = dict(model.named_modules())

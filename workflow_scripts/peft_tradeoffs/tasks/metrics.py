@@ -15,7 +15,7 @@ from peft_tradeoffs.core.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-CLASSIFICATION, REGRESSION = "classification", "regression"  # kinds of tasks that metrics are for
+CLASSIFICATION, REGRESSION, TOKENS = "classification", "regression", "tokens"  # kinds of what metrics are for
 FEW_ERRORS = 0.2  # of a baseline's errors, that an equivalent arm may differ by
 TOLERANCE = 1e-9  # of margins, which are decimal fractions
 LONGEST = 40  # characters of a class name that are shown
@@ -42,14 +42,17 @@ class Scored:
     """One run on one split, n examples, as its predictions file says."""
 
     rows: np.ndarray  # int64 [n], in the source
-    target: np.ndarray  # [n] class indices, or values
-    prediction: np.ndarray  # [n] likewise
-    logits: np.ndarray  # [n, k] what the model gives, in the data's units
+    target: np.ndarray  # [n] class indices, or values; of texts how many tokens are to be predicted
+    prediction: np.ndarray  # [n] likewise; of texts the sum of their losses
+    logits: np.ndarray  # [n, k] what the model gives, in the data's units; of texts the columns OF_TEXT
 
     @property
     def classes(self) -> int:
         """How many classes there are; 1 for values."""
         return int(self.logits.shape[1])
+
+
+OF_TEXT = ("loss", "tokens", "right")  # of a text: sum of the losses of its target tokens, how many, and how many right
 
 
 @dataclass(frozen=True)
@@ -131,14 +134,16 @@ class Metric:
     def _without(self, scored: Answered) -> tuple[float, np.ndarray]:
         statistic = self.statistic(scored)
         sums = statistic.sum(axis=0, dtype=float)
-        pairs = np.column_stack([scored.target, scored.prediction])  # alike in both, examples contribute alike
-        _, first, which = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+        # examples of the same statistic contribute alike, and so do those of the same target and prediction
+        narrow = statistic.shape[1] <= FEW_COLUMNS
+        own = statistic if narrow else np.column_stack([scored.target, scored.prediction])
+        _, first, which = np.unique(own, axis=0, return_index=True, return_inverse=True)
         without = np.array([_or_nan(self.value(sums - statistic[index])) for index in first])
         return _or_nan(self.value(sums)), without[which.reshape(-1)]
 
-    def __post_init__(self) -> None:
-        if not self.higher_is_better:
-            raise ValueError(f"{self.name}: lower is better, which tuning, early stopping and comparison do not know")
+    def gain(self, value: Any) -> Any:
+        """A value, or a difference, as a number of which more is better; arrays as they are."""
+        return value if self.higher_is_better else -value
 
     def floor(self, units: Any, level: float) -> Any:
         """The least half width of an interval at `level` that so many examples allow, as stored; arrays as they are.
@@ -152,7 +157,7 @@ class Metric:
 
         It is where the margin is small in itself and at most FEW_ERRORS of what the baseline lacks to the best value.
         """
-        lacks = self.bounds[1] - baseline
+        lacks = self.bounds[1] - baseline if self.higher_is_better else baseline - self.bounds[0]
         return margin <= self.equivalence_margin + TOLERANCE and margin <= FEW_ERRORS * lacks + TOLERANCE
 
     @property
@@ -164,6 +169,9 @@ class Metric:
     def apart(self) -> str:
         """What differences are given in; "" where that has no name of its own."""
         return "points" if self.unit == "%" else self.unit
+
+
+FEW_COLUMNS = 3  # of a statistic, whose rows are compared as fast as two columns
 
 
 def unseen(alpha: float, examples: Any) -> Any:
@@ -305,8 +313,45 @@ def _rank_correlations(scored: Answered) -> tuple[float, np.ndarray]:
 AT_ONCE = 2_000_000  # ranks of examples left out, times those of the others
 
 
+def token_losses(scored: Answered) -> np.ndarray:
+    """[n, 2]: the sum of the losses of a text's target tokens, and how many they are."""
+    return _of_text(scored)[:, [0, 1]]
+
+
+def tokens_right(scored: Answered) -> np.ndarray:
+    """[n, 2]: how many of a text's target tokens are the likeliest ones, and how many they are."""
+    return _of_text(scored)[:, [2, 1]]
+
+
+def _of_text(scored: Answered) -> np.ndarray:
+    """[n, 3] float64, the columns OF_TEXT."""
+    if not isinstance(scored, Scored):
+        raise TypeError("labels and predictions alone do not tell what a text's tokens lose")
+    return scored.logits.astype(np.float64)
+
+
+def _mean_of_sums(sums: np.ndarray) -> float | None:
+    return float(sums[0] / sums[1]) if sums[1] else None
+
+
+def _perplexity(sums: np.ndarray) -> float | None:
+    mean = _mean_of_sums(sums)
+    return None if mean is None else float(np.exp(min(mean, LARGEST_EXPONENT)))
+
+
+LARGEST_EXPONENT = 700.0  # of e, that float64 holds
+
+
 def _of_share(value: float) -> float:
     return value * (1 - value)
+
+
+def _of_loss(value: float) -> float:
+    return value**2  # as of an exponential distribution
+
+
+def _of_perplexity(value: float) -> float:
+    return (value * math.log(max(value, 1.0))) ** 2  # the derivative's square times that of a loss
 
 
 def _of_correlation(value: float) -> float:
@@ -398,6 +443,54 @@ _ALL = (
         hub_id="spearmanr",
         recorded=_spearman,
         left_out=_rank_correlations,
+    ),
+    Metric(
+        name="token_loss",
+        label="Loss per token",
+        noun="loss per token",
+        about="Mean cross-entropy of the target tokens of all test rows, in nats.",
+        task=TOKENS,
+        statistic=token_losses,
+        value=_mean_of_sums,
+        variance=_of_loss,
+        bounds=(0.0, math.inf),
+        largest_margin=1.0,
+        unit="nats",
+        decimals=4,
+        higher_is_better=False,
+        on_terminal=True,
+    ),
+    Metric(
+        name="perplexity",
+        label="Perplexity",
+        noun="perplexity",
+        about="e to the power of token_loss.",
+        task=TOKENS,
+        statistic=token_losses,
+        value=_perplexity,
+        variance=_of_perplexity,
+        bounds=(1.0, math.inf),
+        largest_margin=5.0,
+        equivalence_margin=0.1,
+        decimals=3,
+        higher_is_better=False,
+        on_terminal=True,
+    ),
+    Metric(
+        name="token_accuracy",
+        label="Token accuracy",
+        noun="token accuracy",
+        about="Share of the target tokens that are the likeliest ones after the true tokens before them. It says less "
+        "than it seems to: a model that writes has its own tokens before it.",
+        task=TOKENS,
+        statistic=tokens_right,
+        value=_mean_of_sums,
+        variance=_of_share,
+        bounds=(0.0, 1.0),
+        scale=100.0,
+        unit="%",
+        decimals=2,
+        hub_id="accuracy",
     ),
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}

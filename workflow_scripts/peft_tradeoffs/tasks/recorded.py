@@ -7,6 +7,7 @@ from peft_tradeoffs.core import quantities
 from peft_tradeoffs.core.quantities import RULES, Quantity, Rule, with_metrics
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.metrics import Metric
+from peft_tradeoffs.tasks.task import TASKS
 
 
 def _of_metric(metric: Metric) -> Quantity:
@@ -26,7 +27,7 @@ def _bound(bound: float) -> float | None:
 
 METRICS = tuple(_of_metric(metric) for metric in metrics.METRICS.values())
 # In the order of summary.json.
-QUANTITIES = {quantity.name: quantity for quantity in with_metrics(METRICS, metrics.EVERY_TASK)}
+QUANTITIES = {quantity.name: quantity for quantity in with_metrics(METRICS, tuple(TASKS))}
 EVALUATION = {quantity.name: quantity for quantity in (*quantities.EVALUATION, *METRICS)}  # of metrics.csv
 LABEL = {name: quantity.label for name, quantity in QUANTITIES.items() if quantity.label is not None}
 NOTE = {name: quantity.note for name, quantity in QUANTITIES.items() if quantity.note is not None}

@@ -9,6 +9,7 @@ import numpy as np
 from peft_tradeoffs.tasks.classes import Column, Names
 from peft_tradeoffs.tasks.labels import Classification, Regression
 from peft_tradeoffs.tasks.metrics import Scored
+from peft_tradeoffs.tasks.texts import LanguageModelling, NextToken, SupervisedFineTuning
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,10 @@ class Task(Protocol):
         """Modules that evaluating imports; they are imported when a process starts, so that no phase pays for it."""
 
     # data
+
+    @property
+    def reader(self) -> NextToken | None:
+        """What reads rows that have no label and says which of their tokens are learned; None where rows have one."""
 
     def check_block(self, key: str, block: Mapping[str, Any]) -> None:
         """Raise InputError for a data set's block of the configuration that does not go with the task."""
@@ -187,4 +192,5 @@ class Task(Protocol):
 
 CLASSIFICATION: Task = Classification()
 DEFAULT = CLASSIFICATION.name  # where a data set's block names none
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, Regression())}
+_ALL: tuple[Task, ...] = (CLASSIFICATION, Regression(), SupervisedFineTuning(), LanguageModelling())
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}

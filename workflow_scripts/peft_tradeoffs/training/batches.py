@@ -16,6 +16,7 @@ from torch import nn
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.tasks.task import TASKS, Scale
+from peft_tradeoffs.tasks.texts import IGNORED
 
 Mask = Callable[[torch.Tensor, int, torch.dtype], torch.Tensor | None]
 Context = Callable[[], AbstractContextManager[Any]]  # makes that of a forward pass
@@ -43,6 +44,46 @@ class Data:
         return cls(splits, scaled, scale, pad_token_id)
 
 
+Shape = tuple[int, ...]  # texts, padded length, and where tokens are learned the padded number of targets
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How long the texts of a split are, and how many of their tokens are learned."""
+
+    lengths: np.ndarray  # int64 [n]
+    targets: np.ndarray | None  # int64 [n]; None where labels are learned
+
+    @classmethod
+    def of(cls, split: Split) -> "Sizes":
+        """Those of a split."""
+        return cls(split.lengths, split.target_counts)
+
+    def shape(self, rows: np.ndarray) -> Shape:
+        """That of a batch of the texts with the indices `rows` [b]."""
+        if self.targets is None:
+            return len(rows), padded_length(self.lengths[rows])
+        return len(rows), _coarse(int(self.lengths[rows].max()), 8), _coarse(int(self.targets[rows].max()), 4)
+
+
+def _coarse(size: int, steps: int) -> int:
+    """A size padded to a multiple of MULTIPLE, and to one of `steps` sizes between two powers of two.
+
+    Batches of long texts hardly ever have the same length and the same number of targets; each pair is a graph.
+    """
+    step = max(MULTIPLE, (1 << (size.bit_length() - 1)) // steps)
+    return -(-size // step) * step
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts on the device, right-padded, and what is learned of them."""
+
+    inputs: dict[str, torch.Tensor]  # int64 [b, length] each
+    sizes: torch.Tensor  # [b], tokens of each text
+    answers: dict[str, torch.Tensor]  # labels [b]; or positions [b, c] of target tokens, and these as labels [b, c]
+
+
 class ResidentSplit:
     """A split on the device, padded to its longest text, so that a batch is gathered there without the CPU."""
 
@@ -51,27 +92,48 @@ class ResidentSplit:
         longest = int(lengths.max())
         real = np.arange(longest) < lengths[:, None]
         self.lengths = torch.from_numpy(lengths).to(device)
-        self.labels = torch.from_numpy(split.labels).to(device)
+        counts = split.target_counts
+        # what is learned of each text: its label, or how many tokens
+        self.labels = torch.from_numpy(split.labels if counts is None else counts).to(device)
+        self._positions = None if counts is None else _positions(split, counts, device)
         self._tensors = {"input_ids": _padded(split.input_ids, real, pad_token_id, device)}
         if split.token_type_ids is not None:
             self._tensors["token_type_ids"] = _padded(split.token_type_ids, real, 0, device)
         self._longest, self._pad_token_id = longest, pad_token_id
 
-    def gather(self, rows: torch.Tensor, length: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-        """Inputs int64 [b, length], their lengths [b] and labels [b] of the texts `rows` int64 [b], right-padded."""
+    def gather(self, rows: torch.Tensor, length: int, targets: int = 0) -> Batch:
+        """The texts `rows` int64 [b], right-padded to `length` tokens; of `targets` target tokens each, if any."""
         inputs = {}
         for name, tensor in self._tensors.items():
-            taken = tensor.index_select(0, rows)[:, :length].long()
-            if length > self._longest:  # padded to a multiple beyond the longest text
-                value = self._pad_token_id if name == "input_ids" else 0
-                taken = torch.nn.functional.pad(taken, (0, length - self._longest), value=value)
-            inputs[name] = taken
-        return inputs, self.lengths.index_select(0, rows), self.labels.index_select(0, rows)
+            value = self._pad_token_id if name == "input_ids" else 0
+            inputs[name] = _columns(tensor.index_select(0, rows), length, value).long()
+        sizes, labels = self.lengths.index_select(0, rows), self.labels.index_select(0, rows)
+        if self._positions is None:
+            return Batch(inputs, sizes, {"labels": labels})
+        positions = _columns(self._positions.index_select(0, rows), targets, 0).long()
+        learned = torch.arange(targets, device=rows.device) < labels[:, None]
+        tokens = inputs["input_ids"].gather(1, positions)
+        return Batch(inputs, sizes, {"positions": positions, "labels": torch.where(learned, tokens, IGNORED)})
 
     @property
     def bytes(self) -> int:
         """Bytes of the split on the device."""
-        return sum(t.numel() * t.element_size() for t in (*self._tensors.values(), self.lengths, self.labels))
+        places = () if self._positions is None else (self._positions,)
+        held = (*self._tensors.values(), *places, self.lengths, self.labels)
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+def _columns(table: torch.Tensor, count: int, fill: int) -> torch.Tensor:
+    """The first `count` columns of a table [b, k]; beyond its own they are `fill`."""
+    more = count - table.shape[1]
+    return torch.nn.functional.pad(table, (0, more), value=fill) if more > 0 else table[:, :count]
+
+
+def _positions(split: Split, counts: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Where the target tokens of each text stand in it, int32 [n, most], 0 behind the last one."""
+    within = np.arange(len(split.input_ids)) - np.repeat(split.offsets[:-1], split.lengths)
+    real = np.arange(int(counts.max())) < counts[:, None]
+    return _padded(within[split.targets].astype(np.int32), real, 0, device)
 
 
 def padded_length(lengths: np.ndarray) -> int:
@@ -213,11 +275,12 @@ def check_padding(
     """
 
     def logits(text: torch.Tensor, size: int) -> torch.Tensor:
+        """[1, k]; of a model that gives logits of every token those of the text's last one."""
         ids = torch.nn.functional.pad(text, (0, size - len(text)), value=pad_token_id)[None]
         mask = padding_mask(torch.tensor([len(text)], device=text.device), size, torch.float32)
         with autocast():
             output: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits.float()
-        return output
+        return output if output.ndim == 2 else output[:, output.shape[1] - size + len(text) - 1]
 
     training = model.training
     model.eval()

@@ -19,11 +19,14 @@ from torch import nn
 from peft_tradeoffs.measure.devices import free_memory
 from peft_tradeoffs.measure.phases import MASK, PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.runs.interruption import Interrupted
+from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.batches import (
     MASKS,
     Mask,
     ResidentSplit,
+    Shape,
+    Sizes,
     choose_kernels,
     choose_mask,
     epoch_batches,
@@ -37,7 +40,6 @@ from peft_tradeoffs.training.step import (
     EagerSteps,
     Probe,
     Settings,
-    Shape,
     Subject,
     TrainingStep,
     adamw,
@@ -46,6 +48,7 @@ from peft_tradeoffs.training.step import (
     linear_schedule,
     probe,
 )
+from peft_tradeoffs.training.targets import AtTargets, token_scores
 
 
 @dataclass
@@ -294,7 +297,8 @@ class Loop:
     def __init__(self, prepared: Prepared, watch: Watch) -> None:
         self._prepared, self._state, self._reporter = prepared, watch.state, watch.reporter
         self._settings, self._schedule, self._data = prepared.subject.settings, prepared.schedule, prepared.subject.data
-        self._lengths = self._data.splits["train"].lengths
+        self._sizes = Sizes.of(self._data.splits["train"])
+        self._lengths = self._sizes.lengths
         self._progress = prepared.progress
         self._timer = StepTimer(prepared.device, self._progress.step_s)
         self._batches: deque[tuple[np.ndarray, Shape]] = deque()  # of the epoch that are to come
@@ -377,7 +381,7 @@ class Loop:
         epoch, done = divmod(progress.step, self._schedule.per_epoch)
         batches = epoch_batches(self._lengths, settings.batch_size, prepared.subject.seed, epoch)
         todo = batches[done : done + self._schedule.total - progress.step]
-        shapes = [(len(indices), padded_length(self._lengths[indices])) for indices in todo]
+        shapes = [self._sizes.shape(indices) for indices in todo]
         prepared.step.begin(batches, done, progress.step)
         self._epoch_began, self._read = progress.step - done, done
         prepared.make_ready(shapes, self._state.interrupted)
@@ -436,8 +440,9 @@ class Loop:
     def _watch(self, value: float | None, stopping: dict[str, Any]) -> dict[str, Any]:
         """What early stopping makes of the validation split's metric: the fields of Progress that change."""
         progress = self._progress
-        if value is not None and value > progress.best + stopping["min_delta"]:
-            return {"best": value, "epochs_without_better": 0}
+        gain = None if value is None else METRICS[self._settings.metric].gain(value)
+        if gain is not None and gain > progress.best + stopping["min_delta"]:
+            return {"best": gain, "epochs_without_better": 0}
         waited = progress.epochs_without_better + 1
         return {
             "epochs_without_better": waited,
@@ -445,10 +450,10 @@ class Loop:
         }
 
     def _predict(self, name: str) -> np.ndarray:
-        """Logits [n, k] of a split, in the data's units."""
-        prepared, lengths = self._prepared, self._data.splits[name].lengths
-        model, data = prepared.subject.model, prepared.data[name]
-        logits = predict(model, data, lengths, prepared.mask, self._settings, self._poll)
+        """Logits [n, k] of a split, in the data's units; where tokens are learned the columns `metrics.OF_TEXT`."""
+        prepared, sizes = self._prepared, Sizes.of(self._data.splits[name])
+        model, data = prepared.subject.forward, prepared.data[name]
+        logits = predict(model, data, sizes, prepared.mask, self._settings, self._poll)
         return logits if self._data.scale is None else self._data.scale.own_units(logits)
 
     def _poll(self) -> None:
@@ -492,35 +497,46 @@ class Loop:
         )
 
 
+AT_ONCE = 16_384  # target tokens of which an evaluation holds logits
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module,
     data: ResidentSplit,
-    lengths: np.ndarray,
+    sizes: Sizes,
     mask: Mask,
     settings: Settings,
     poll: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
-    """Logits float32 [n, k] of a split, in its order; `lengths` [n] are its texts' tokens.
+    """Logits float32 [n, k] of a split, in its order, of which `sizes` are those of its texts.
 
-    `poll` is called between batches; what it raises ends the evaluation.
+    Of a model that learns tokens (`targets.AtTargets`) float64 [n, 3], the columns `metrics.OF_TEXT`. `poll` is called
+    between batches; what it raises ends the evaluation.
     """
     model.eval()
     device = data.lengths.device
-    logits: torch.Tensor | None = None
-    for indices in evaluation_batches(lengths, settings.evaluation_batch_size):
+    found: torch.Tensor | None = None
+    size = settings.evaluation_batch_size
+    if sizes.targets is not None:
+        size = max(1, min(size, AT_ONCE // int(sizes.targets.max())))
+    for indices in evaluation_batches(sizes.lengths, size):
         poll()
         rows = torch.from_numpy(indices).to(device)
-        length = padded_length(lengths[indices])
-        inputs, sizes, _ = data.gather(rows, length)
+        _, length, *targets = sizes.shape(indices)
+        batch = data.gather(rows, length, *targets)
         with autocast(settings.precision, device):
-            output = model(**inputs, attention_mask=mask(sizes, length, settings.dtype)).logits
-        if logits is None:
-            logits = torch.empty(len(lengths), output.shape[1], device=device)
-        logits[rows] = output.float()
-    if logits is None:
+            seen = mask(batch.sizes, length, settings.dtype)
+            if isinstance(model, AtTargets):
+                output = token_scores(model, **batch.answers, **batch.inputs, attention_mask=seen)
+            else:
+                output = model(**batch.inputs, attention_mask=seen).logits.float()
+        if found is None:
+            found = torch.empty(len(sizes.lengths), output.shape[1], device=device, dtype=output.dtype)
+        found[rows] = output
+    if found is None:
         raise ValueError("a split without texts")
-    return logits.cpu().numpy()
+    return found.cpu().numpy()
 
 
 def snapshot(

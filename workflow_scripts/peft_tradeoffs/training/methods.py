@@ -123,12 +123,16 @@ def build(
     that does not exist, or target modules that match nothing.
     """
     task, peft, quantization, dtype = TASKS[recipe.task], recipe.peft, recipe.quantization, recipe.dtype
-    config = load_config(folder, **task.model_fields(outputs.num_labels), pad_token_id=outputs.pad_token_id)
+    fields = task.model_fields(outputs.num_labels)
+    if task.reader is None:  # a causal model's embedding of its pad token, which may be eos, would not be trained
+        fields["pad_token_id"] = outputs.pad_token_id
+    config = load_config(folder, **fields)
     name_outputs(config, task.output_names(outputs.labels))
     if dtype != "float32" and not peft:
         raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
     empty = empty_model(config, task)
     head = task.head(empty, recipe.head)
+    exact = head or [name for name, module in empty.named_modules() if module is empty.get_output_embeddings()]
     loader: Any = _keeping_in_float32(type(empty), head)
     with _saying_why():
         model, info = loader.from_pretrained(
@@ -140,7 +144,7 @@ def build(
             ignore_mismatched_sizes=True,  # a head of another task; any other is refused below
             output_loading_info=True,
             device_map={"": device},
-            quantization_config=_quantization_config(quantization, head, empty),
+            quantization_config=_quantization_config(quantization, exact, empty),
         )
     model.__class__ = type(empty)
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
@@ -266,7 +270,7 @@ def save(
             if not own:
                 config.target_mean, config.target_sd = scale.mean, scale.sd
         model.save_pretrained(folder)
-        if built.is_peft:
+        if built.is_peft and built.head:
             write_json(folder / HEAD, saved_head(config))
     shared(folder)
     return targets

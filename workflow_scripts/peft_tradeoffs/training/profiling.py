@@ -38,9 +38,9 @@ from peft_tradeoffs.measure.traces import (
 )
 from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.training import engine, methods
-from peft_tradeoffs.training.batches import epoch_batches, longest_rows, padded_length
+from peft_tradeoffs.training.batches import Shape, Sizes, epoch_batches, longest_rows, padded_length
 from peft_tradeoffs.training.run import Arm, Tokens
-from peft_tradeoffs.training.step import Shape, Subject, TrainingStep
+from peft_tradeoffs.training.step import Subject, TrainingStep
 
 TYPICAL, LONGEST = "typical", "longest"
 KEPT_CUPTI = {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}  # as torch.profiler sets for CUDA graphs
@@ -85,12 +85,10 @@ class ProfiledSteps:
     def __init__(self, subject: Subject, device: torch.device, counts: StepCounts) -> None:
         """Raises NotCaptured if the steps cannot be a CUDA graph."""
         phases = Phases(device)
-        lengths, batch_size = subject.data.splits["train"].lengths, subject.settings.batch_size
+        sizes, batch_size = Sizes.of(subject.data.splits["train"]), subject.settings.batch_size
         self._device, self._counts = device, counts
-        self.batches = batches(lengths, batch_size, subject.seed)
-        self.shapes: dict[str, Shape] = {
-            name: (len(rows), padded_length(lengths[rows])) for name, rows in self.batches.items()
-        }
+        self.batches = batches(sizes.lengths, batch_size, subject.seed)
+        self.shapes: dict[str, Shape] = {name: sizes.shape(rows) for name, rows in self.batches.items()}
         self.prepared = engine.Prepared.of(subject, engine.begin(subject, device, phases), device, phases)
         self._load(LONGEST)
         self.prepared.make_ready(list(self.shapes.values()))
@@ -230,11 +228,9 @@ class ArmProfile:
     def __init__(self, plan: Plan, device: Device, counts: StepCounts) -> None:
         self._plan, self._device, self._counts = plan, device, counts
         self._tokens = Tokens(*load_tokens(plan.tokens))
-        lengths = self._tokens.splits["train"].lengths
-        self._shapes = {
-            name: (len(rows), padded_length(lengths[rows]))
-            for name, rows in batches(lengths, plan.settings["batch_size"], plan.seed).items()
-        }
+        sizes = Sizes.of(self._tokens.splits["train"])
+        of_shape = batches(sizes.lengths, plan.settings["batch_size"], plan.seed)
+        self._shapes = {name: sizes.shape(rows) for name, rows in of_shape.items()}
         self._engines: list[dict[str, Any]] = []
         self._operators: list[dict[str, Any]] = []
         self._kernels: list[dict[str, Any]] = []

@@ -161,7 +161,8 @@ class _Tried:
             shared = [number for number in own if number in others]
             if rate == best["learning_rate"] or not shared or rate in failed:
                 continue
-            values = [(own[number]["value"], others[number]["value"]) for number in shared]
+            gain = self._metric.gain
+            values = [(gain(own[number]["value"]), gain(others[number]["value"])) for number in shared]
             parts = [(self._parts(best["learning_rate"], number), self._parts(rate, number)) for number in shared]
             found[rate] = gap(values, parts, self._metric.share, self._same_rows)
         return found
@@ -182,7 +183,8 @@ class _Tried:
             with path.open(encoding="utf-8") as file:
                 columns = dict(zip(file.readline().strip().split(","), table.T, strict=True))
             groups = read_dev_groups(grid.again[number - 1] if number else self.tokens)
-            self._read[folder] = self._metric.contributions(self._task.read(path, columns, len(table)), groups)
+            parts = self._metric.contributions(self._task.read(path, columns, len(table)), groups)
+            self._read[folder] = self._metric.gain(parts)
         return self._read[folder]
 
 
@@ -211,6 +213,8 @@ def _trial(read: Read, run: Run, added: bool) -> Trial:
     if summary["status"] == "completed":
         seal.check_files(run.folder, summary, [PREDICTIONS])
     kept = {key: summary[key] for key in OF_TRIAL}
+    if not METRICS[summary["metric"]].higher_is_better:
+        kept["lower_is_better"] = True
     return {**kept, "seed": run.seed, "added": added, "value": summary["metric_value"], "loss": summary["test_loss"]}
 
 

@@ -5,6 +5,7 @@ Eagerly, or each padded length as one CUDA graph.
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import math
 import time
@@ -19,7 +20,8 @@ from torch import nn
 from peft_tradeoffs.measure.devices import requested_bytes
 from peft_tradeoffs.measure.phases import MIB, StepTimer, dense_parts
 from peft_tradeoffs.tasks.task import TASKS
-from peft_tradeoffs.training.batches import Data, Mask, ResidentSplit, longest_rows, padded_length
+from peft_tradeoffs.training.batches import Data, Mask, ResidentSplit, Shape, Sizes, longest_rows
+from peft_tradeoffs.training.targets import AtTargets
 
 TIMED_STEPS = 30  # of the probe, on a GPU
 WARM_STEPS = 5  # before them, on a batch that the passes for memory have seen
@@ -27,7 +29,6 @@ CPU_STEPS = 2  # for memory alone: training itself is eager there
 WARM_UP = 2  # passes before a capture: libraries allocate, kernels are compiled and chosen
 
 Pair = tuple[torch.Generator, torch.Generator]
-Shape = tuple[int, int]  # texts, padded length
 Weight = int | torch.Tensor  # what a mean loss is a mean over: a count, or [] on the device
 
 
@@ -153,6 +154,11 @@ class Subject:
         """Those that are trained, by name."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
+    @functools.cached_property
+    def forward(self) -> nn.Module:
+        """What a step calls: the model, or where tokens are learned its head at these alone."""
+        return self.model if self.data.splits["train"].targets is None else AtTargets(self.model)
+
 
 class TrainingStep:
     """Gather a batch, forward, backward, clip, update; called with the batch's shape alone.
@@ -173,7 +179,7 @@ class TrainingStep:
         # fused AdamW reads fp32 rates on a GPU; on a CPU the rate is used as it is
         kind = torch.float64 if device.type == "cpu" else torch.float32
         self.parameters = subject.parameters
-        self._forward: Callable[..., Any] = subject.model
+        self._forward: Callable[..., Any] = subject.forward
         self._data, self._mask, self._settings, self._device = data, mask, subject.settings, device
         self._optimizer, self._generators = optimizer, subject.generators
         self._task = TASKS[subject.settings.task]
@@ -204,17 +210,17 @@ class TrainingStep:
         rates = self._run_rates[step : step + len(batches) - place]
         self._rates[place : place + len(rates)] = rates
 
-    def __call__(self, rows: int, length: int) -> None:
-        """One optimizer step over the next batch, of `rows` texts padded to `length` tokens."""
+    def __call__(self, rows: int, *padded: int) -> None:
+        """One optimizer step over the next batch, of `rows` texts; `padded`: the rest of its shape."""
         self._rate.copy_(self._rates.index_select(0, self._place)[0])
-        loss = self.backward(rows, length)
+        loss = self.backward(rows, *padded)
         nn.utils.clip_grad_norm_(self.parameters.values(), self._settings.max_grad_norm)
         self._optimizer.step()
         self.drop_gradients()
         self._losses.index_copy_(0, self._place, loss[None])
         self._place += 1
 
-    def backward(self, rows: int, length: int) -> torch.Tensor:
+    def backward(self, rows: int, *padded: int) -> torch.Tensor:
         """Gradients of the batch's mean loss, which is returned; parts count by their weight in that of the batch.
 
         A batch in one part is left as it is.
@@ -224,21 +230,21 @@ class TrainingStep:
         losses = []
         parts = torch.tensor_split(indices, min(rows, self._settings.gradient_accumulation_steps))
         for part in parts:
-            loss, weight = self.forward(part, length)
+            loss, weight = self.forward(part, *padded)
             if len(parts) > 1:
                 loss = loss * (weight / whole)
             loss.backward()
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
-    def forward(self, part: torch.Tensor, length: int) -> tuple[torch.Tensor, Weight]:
+    def forward(self, part: torch.Tensor, length: int, *targets: int) -> tuple[torch.Tensor, Weight]:
         """Mean loss of the texts `part` [b], and the weight of that mean."""
         if self._generators is not None:
             self._generators.begin()
-        inputs, sizes, labels = self._data.gather(part, length)
-        mask = self._mask(sizes, length, self._settings.dtype)
+        batch = self._data.gather(part, length, *targets)
+        mask = self._mask(batch.sizes, length, self._settings.dtype)
         with autocast(self._settings.precision, self._device):
-            output = self._forward(**inputs, attention_mask=mask, labels=labels)
+            output = self._forward(**batch.inputs, attention_mask=mask, **batch.answers)
             return self._task.loss(output), self._weight(part)
 
     def _weight(self, rows: torch.Tensor) -> Weight:
@@ -440,7 +446,7 @@ def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
     split, settings = subject.data.scaled["train"], subject.settings
     rows = longest_rows(split.lengths, settings.batch_size)
     worst = ResidentSplit(split.take(rows), subject.data.pad_token_id, device)
-    shape = len(rows), padded_length(split.lengths[rows])
+    shape = Sizes.of(split).shape(rows)
     optimizer = adamw(subject.parameters, settings, device)
     count = WARM_STEPS + TIMED_STEPS if device.type == "cuda" else CPU_STEPS
     step = TrainingStep(subject, worst, mask, optimizer, [0.0] * count)
@@ -449,7 +455,7 @@ def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
     part = torch.arange(math.ceil(shape[0] / settings.gradient_accumulation_steps), device=device)
     saved = _SavedTensors(subject.model)
     with torch.autograd.graph.saved_tensors_hooks(saved.count, lambda tensor: tensor):
-        loss, _ = step.forward(part, shape[1])
+        loss, _ = step.forward(part, *shape[1:])
     del loss
     gc.collect()
 
@@ -464,13 +470,13 @@ def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
 
 
 def _allocator_split(
-    step: TrainingStep, optimizer: torch.optim.Optimizer, part: torch.Tensor, shape: tuple[int, int]
+    step: TrainingStep, optimizer: torch.optim.Optimizer, part: torch.Tensor, shape: Shape
 ) -> tuple[float, float, float]:
     """MiB that gradients, optimizer state and activations of one part add to what is asked of the allocator."""
     step.backward(*shape)  # libraries take their workspaces
     step.drop_gradients()
     start = requested_bytes()
-    loss, _ = step.forward(part, shape[1])
+    loss, _ = step.forward(part, *shape[1:])
     forward = requested_bytes()
     del loss
     step.backward(*shape)

@@ -1,0 +1,258 @@
+"""Rows without labels: what is read of them, which of their tokens are learned, and what is refused."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_causal
+from peft_tradeoffs.core.errors import Faults, InputError
+from peft_tradeoffs.tasks.metrics import METRICS, OF_TEXT
+from peft_tradeoffs.tasks.task import TASKS
+from peft_tradeoffs.tasks.texts import ALPACA, Encoded
+
+SFT, LM = (TASKS[name].reader for name in ("sft", "lm"))
+COMPLETIONS = {"source": "files", "prompt": "prompt", "completion": "completion"}
+CHATS = {"source": "files", "messages": "messages"}
+GENERATION = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}<|im_start|>assistant\n{% generation %}"
+    "{{ message['content'] }}<|im_end|>{% endgeneration %}\n{% else %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endif %}{% endfor %}"
+)
+EXCHANGE = [{"role": "user", "content": "the dog"}, {"role": "assistant", "content": "d.*"}]
+TWO = [*EXCHANGE, {"role": "user", "content": "a truck"}, {"role": "assistant", "content": "t.*"}]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tiny_causal.tokenizer()
+
+
+def learned(tokenizer: Any, row: Encoded) -> list[str]:
+    """The runs of target tokens as text."""
+    found, before = [], False
+    for token, target in zip(row.ids, row.targets, strict=True):
+        if target:
+            found = (
+                [*found[:-1], found[-1] + tokenizer.decode([token])] if before else [*found, tokenizer.decode([token])]
+            )
+        before = target
+    return found
+
+
+def encode(tokenizer: Any, block: dict[str, Any], *rows: tuple[str, ...], max_length: int = 64) -> list[Encoded]:
+    reader = SFT if block is not LM else LM
+    return reader.encode(tokenizer, list(rows), reader.form("datasets.x", block), max_length)
+
+
+def texts(block: dict[str, Any], reader: Any = SFT, **columns: list[Any]) -> list[tuple[str, ...]]:
+    """What is read of columns; raises InputError for what is wrong in a row."""
+    count = len(next(iter(columns.values())))
+    faults = Faults("rows.jsonl", "line")
+    found = reader.texts(reader.form("datasets.x", block), columns, range(1, count + 1), faults)
+    if faults.kinds:
+        from peft_tradeoffs.core.errors import refuse
+
+        refuse([faults])
+    return found
+
+
+def test_a_completion_is_learned_with_its_end_and_the_prompt_is_not(tokenizer):
+    (row,) = encode(tokenizer, COMPLETIONS, ("the dog", " d.*"))
+    assert learned(tokenizer, row) == [" d.*<|im_end|>"]
+    assert tokenizer.decode(row.ids) == "the dog d.*<|im_end|>"
+
+
+def test_a_token_across_the_border_is_of_the_completion(tokenizer):
+    """Prompt and completion are one text; tokenised apart they would be other tokens."""
+    prompt, completion = "lines wit", "h a"
+    apart = tokenizer(prompt)["input_ids"] + tokenizer(completion)["input_ids"]
+    (row,) = encode(tokenizer, COMPLETIONS, (prompt, completion))
+    assert row.ids[:-1] == tokenizer(prompt + completion)["input_ids"] != apart
+    assert learned(tokenizer, row) == [" with a<|im_end|>"]
+
+
+def test_an_end_that_stands_there_already_is_not_doubled_and_is_learned(tokenizer):
+    (row,) = encode(tokenizer, COMPLETIONS, ("the dog", " d.*<|im_end|>"))
+    assert row.ids.count(tokenizer.eos_token_id) == 1
+    assert row.targets[-1]
+
+
+def test_where_pad_is_eos_the_end_is_learned_all_the_same():
+    (row,) = encode(tiny_causal.tokenizer(pad_token="<|im_end|>"), COMPLETIONS, ("the dog", " d.*"))
+    assert row.targets[-1] and row.ids[-1] == 2
+
+
+def test_what_max_length_cuts_is_no_target_and_the_length_is_that_of_all(tokenizer):
+    (row,) = encode(tokenizer, COMPLETIONS, ("the dog and the truck", " d.*t.*"), max_length=6)
+    (whole,) = encode(tokenizer, COMPLETIONS, ("the dog and the truck", " d.*t.*"))
+    assert len(row.ids) == len(row.targets) == 6 < row.length == len(whole.ids)
+    assert row.ids == whole.ids[:6]
+
+
+def test_the_first_token_is_no_target(tokenizer):
+    """Nothing stands before it."""
+    (row,) = LM.encode(tokenizer, [("the dog",)], LM.form("x", {"source": "files", "text": ["text"]}), 64)
+    assert row.targets == [False, *[True] * (len(row.ids) - 1)]
+
+
+@pytest.mark.parametrize("template", [None, GENERATION], ids=["by what a turn adds", "marked by the template"])
+def test_of_a_chat_every_turn_of_the_assistant_is_learned_or_the_last(tokenizer, template):
+    own = {"chat_template": template} if template else {}
+    (row,) = encode(tokenizer, CHATS | own, (json.dumps(TWO),))
+    assert learned(tokenizer, row) == ["d.*<|im_end|>", "t.*<|im_end|>"]
+    (row,) = encode(tokenizer, CHATS | own | {"loss_on": "last"}, (json.dumps(TWO),))
+    assert learned(tokenizer, row) == ["t.*<|im_end|>"]
+    assert "user\na truck" in tokenizer.decode(row.ids)
+
+
+def test_a_prompt_with_a_template_is_a_users_turn(tokenizer):
+    (row,) = encode(tokenizer, COMPLETIONS | {"chat_template": "tokenizer"}, ("the dog", "d.*"))
+    (chat,) = encode(tokenizer, CHATS, (json.dumps(EXCHANGE),))
+    assert row == chat
+
+
+def test_instructions_are_written_as_alpacas_or_are_a_users_turn():
+    block = {"source": "files", "instruction": "instruction", "input": "input", "output": "output"}
+    columns = {"instruction": ["Match it", "Match"], "input": ["the dog", ""], "output": ["d.*", ".*"]}
+    (first, answer), (second, _) = texts(block, **columns)
+    assert "### Instruction:\nMatch it\n\n### Input:\nthe dog\n\n### Response:\n" in first
+    assert second == ALPACA.format(with_input="", instruction="Match", input="")
+    assert answer == "d.*"
+    (first, _), (second, _) = texts(block | {"chat_template": "tokenizer"}, **columns)
+    assert (first, second) == ("Match it\n\nthe dog", "Match")
+
+
+def test_share_gpts_turns_become_roles_and_contents():
+    turns = [{"from": "human", "value": "the dog"}, {"from": "gpt", "value": "d.*"}]
+    assert texts(CHATS, messages=[turns]) == [(json.dumps(EXCHANGE),)]
+    assert texts(CHATS, messages=[json.dumps(turns)]) == [(json.dumps(EXCHANGE),)]
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ([], "is no list of turns"),
+        ("hello", "is text and no JSON list of turns"),
+        ({"role": "user"}, "is no list of turns"),
+        ([{"content": "a"}], "a turn without a role"),
+        ([{"role": "narrator", "content": "a"}], "has the role 'narrator'; one of system, user, assistant, tool"),
+        ([{"role": "user", "content": "a"}], "has no assistant's turn"),
+        ([{"role": "user", "content": None}, EXCHANGE[1]], "a turn without a text"),
+        ([EXCHANGE[0], {"role": "assistant", "content": " "}], "an assistant's turn that is empty"),
+        ([EXCHANGE[0], {"role": "assistant", "content": "\ud800"}], "half of a surrogate pair"),
+    ],
+)
+def test_a_bad_chat_is_one_line_with_its_place(turns, said):
+    with pytest.raises(InputError, match="line 2") as refused:
+        texts(CHATS, messages=[EXCHANGE, turns])
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [None, "", " \u200b", 3])
+def test_a_completion_that_is_no_text_is_refused(value):
+    with pytest.raises(InputError, match=r"line 1.*'completion'"):
+        texts(COMPLETIONS, prompt=["a"], completion=[value])
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({}, "none is given"),
+        ({"prompt": "p"}, "config key datasets.x.completion: prompt needs it too"),
+        ({"completion": "c"}, "config key datasets.x.prompt: prompt needs it too"),
+        ({"prompt": "p", "completion": "c", "messages": "m"}, "prompt and messages are two ways at once"),
+        ({"prompt": "p", "completion": "c", "input": "i"}, "config key datasets.x.input: it goes with instruction"),
+        ({"prompt": "p", "completion": "c", "loss_on": "last"}, "config key datasets.x.loss_on: it goes with messages"),
+        ({"messages": "m", "text": ["t"]}, "config key datasets.x.text: sft reads prompt and completion"),
+        ({"messages": "m", "label": "l"}, "config key datasets.x.label: sft does not take it"),
+        ({"messages": "m", "positive_class": "l"}, "config key datasets.x.positive_class: sft does not take it"),
+        ({"source": "docstrings", "messages": "m"}, "config key datasets.x.task: docstrings have no completions"),
+    ],
+)
+def test_a_block_that_does_not_say_what_is_learned_is_refused(block, said):
+    with pytest.raises(InputError) as refused:
+        TASKS["sft"].check_block("datasets.x", {"source": "files", **block})
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({}, "config key datasets.x.text: lm takes one text column"),
+        ({"text": ["a", "b"]}, "config key datasets.x.text: lm takes one text column"),
+        ({"text": ["a"], "label": "l"}, "config key datasets.x.label: lm does not take it"),
+        ({"text": ["a"], "chat_template": "tokenizer"}, "config key datasets.x.chat_template: lm does not take it"),
+    ],
+)
+def test_a_block_of_plain_texts_names_one_column(block, said):
+    with pytest.raises(InputError) as refused:
+        TASKS["lm"].check_block("datasets.x", {"source": "files", **block})
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "block", "said"),
+    [
+        ({"chat_template": None}, {}, "the tokenizer has no chat template"),
+        (
+            {},
+            {"chat_template": "{{ raise_exception('no system') }}"},
+            "row 1: the chat template refuses a chat: no system",
+        ),
+        ({}, {"chat_template": "{{ messages[0]['name'] + 1 }}"}, "row 1: the chat template refuses a chat"),
+        ({}, {"chat_template": "{% for"}, "row 1: the chat template refuses a chat"),
+        (
+            {},
+            {"chat_template": "{{ messages | length }}{{ messages[-1].content }}"},
+            "writes a turn otherwise once others",
+        ),
+    ],
+)
+def test_a_template_that_does_not_do_is_one_line(changes, block, said):
+    with pytest.raises(InputError) as refused:
+        encode(tiny_causal.tokenizer(**changes), CHATS | block, (json.dumps(TWO),))
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_tokenizer_without_an_end_is_refused():
+    with pytest.raises(InputError, match="no eos token, so a completion would never end"):
+        encode(tiny_causal.tokenizer(eos_token=None), COMPLETIONS, ("a", "b"))
+
+
+NUMBERS = np.array([[6.0, 3, 1], [1.0, 1, 1], [5.0, 2, 0]])
+
+
+def test_metrics_count_tokens_and_not_texts():
+    scored = TASKS["sft"].predicted(np.arange(3), np.zeros(3), NUMBERS)
+    found = TASKS["sft"].evaluate(scored)
+    assert found["token_loss"] == found["loss"] == 2.0
+    assert found["perplexity"] == pytest.approx(np.exp(2.0))
+    assert found["token_accuracy"] == pytest.approx(2 / 6)
+    assert {name for name, value in found.items() if value is not None} == {"loss", *TASKS["sft"].metrics}
+
+
+@pytest.mark.parametrize("name", TASKS["sft"].metrics)
+@pytest.mark.parametrize("groups", [None, np.array([0, 1, 0])], ids=["rows", "groups"])
+def test_contributions_are_what_leaving_a_text_out_makes(name, groups):
+    metric = METRICS[name]
+
+    def of(kept: np.ndarray) -> float:
+        return metric.of(TASKS["sft"].predicted(np.arange(kept.sum()), np.zeros(kept.sum()), NUMBERS[kept]))
+
+    units = np.arange(3) if groups is None else groups
+    count = len(np.unique(units))
+    whole = of(np.ones(3, dtype=bool))
+    expected = [count * whole - (count - 1) * of(units != unit) for unit in range(count)]
+    scored = TASKS["sft"].predicted(np.arange(3), np.zeros(3), NUMBERS)
+    assert metric.contributions(scored, groups) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("change", [(0, 0, -1.0), (0, 1, 0.0), (0, 1, 1.5), (0, 2, 4.0), (0, 2, -1.0), (0, 0, np.nan)])
+def test_predictions_that_no_model_gives_are_refused(change, tmp_path):
+    row, column, value = change
+    numbers = NUMBERS.copy()
+    numbers[row, column] = value
+    columns = {"row": np.arange(3), **dict(zip(OF_TEXT, numbers.T, strict=True))}
+    with pytest.raises(InputError, match="1 rows that no model gives, the first in line 2"):
+        TASKS["sft"].read(tmp_path / "predictions.csv", columns, 3)

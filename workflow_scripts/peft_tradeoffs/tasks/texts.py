@@ -1,0 +1,532 @@
+"""Texts of which a model learns the next token: completions of prompts, the assistant's turns of chats, or all."""
+
+import abc
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from peft_tradeoffs.core.errors import Faults, InputError
+from peft_tradeoffs.core.seal import REMEDY
+from peft_tradeoffs.tasks import metrics
+from peft_tradeoffs.tasks.classes import Column, Names, clean, encodable
+from peft_tradeoffs.tasks.metrics import OF_TEXT, TOKENS, Scored, names_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # as a token's label: it is no target
+OF_TOKENIZER = "tokenizer"  # value of chat_template: the one that comes with the tokenizer
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "human": "user",
+    "gpt": "assistant",
+}
+ALPACA = (
+    "Below is an instruction that describes a task{with_input}. Write a response that appropriately completes the "
+    "request.\n\n### Instruction:\n{instruction}\n\n{input}### Response:\n"
+)  # Taori and others, Stanford Alpaca, 2023
+WITH_INPUT = ", paired with an input that provides further context"
+COMPLETION, MESSAGES, PLAIN = "completion", "messages", "plain"  # kinds of rows
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a row's texts become tokens, and which of them are targets. `of` makes it of a data set's block."""
+
+    kind: str  # COMPLETION: (prompt, completion); MESSAGES: a chat as JSON; PLAIN: a text
+    chat_template: str | None = None  # OF_TOKENIZER, or Jinja; None: texts are joined as they are
+    last: bool = False  # of a chat: only the assistant's last turn is a target
+    columns: tuple[str, ...] = ()  # that are read of the source
+
+    @classmethod
+    def read(cls, found: Mapping[str, Any]) -> "Form":
+        """The form that `facts` gave."""
+        return cls(found["kind"], found["chat_template"], found["last"])
+
+    def facts(self) -> dict[str, Any]:
+        """What dataset.json keeps of it."""
+        return {"kind": self.kind, "chat_template": self.chat_template, "last": self.last}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row's tokens, at most max_length of them, which are targets, and how many there were before truncation."""
+
+    ids: list[int]
+    targets: list[bool]
+    length: int
+
+
+class NextToken(abc.ABC):
+    """What supervised fine-tuning and language modelling have in common: a causal model, a loss per target token.
+
+    `task.Task` says what the methods are for.
+    """
+
+    name: ClassVar[str]
+    metrics = names_of(TOKENS)
+    libraries: tuple[str, ...] = ()
+    auto_class = "AutoModelForCausalLM"
+    model_kind = "causal language model"
+    peft_task_type = "CAUSAL_LM"
+    pipeline_tag = "text-generation"
+    no_positive_class = "no classes"
+    columns: ClassVar[Mapping[str, type]] = {"row": int, "loss": float, "tokens": float, "right": float}
+
+    # data
+
+    @property
+    def reader(self) -> "NextToken":
+        return self
+
+    @abc.abstractmethod
+    def form(self, key: str, block: Mapping[str, Any]) -> Form:
+        """How a data set's block, which the configuration has as `key`, says that rows become tokens.
+
+        Raises InputError for a block that does not say it.
+        """
+
+    @abc.abstractmethod
+    def texts(
+        self, form: Form, columns: Mapping[str, Sequence[Any]], places: Sequence[int], faults: Faults
+    ) -> list[tuple[str, ...]]:
+        """The text or two of each of n rows, from its columns [n]; what is wrong at a place [n] goes to `faults`."""
+
+    @abc.abstractmethod
+    def encode(
+        self, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, ...]], form: Form, max_length: int
+    ) -> list[Encoded]:
+        """The tokens of each row. Raises InputError for what the tokenizer or a chat's template does not take."""
+
+    def prompt(self, form: Mapping[str, Any]) -> tuple[str, list[str]]:
+        """For a card, arguments of the tokenizer that make inputs to go on with, and lines of Python before it.
+
+        `form` is what `Form.facts` gave.
+        """
+        template = form["chat_template"]
+        if template is None:
+            return '"a prompt"', []
+        own = [] if template == OF_TOKENIZER else [f"tokenizer.chat_template = {template!r}"]
+        turns = '[{"role": "user", "content": "a prompt"}]'
+        return "text, add_special_tokens=False", [
+            *own,
+            f"text = tokenizer.apply_chat_template({turns}, tokenize=False, add_generation_prompt=True)",
+        ]
+
+    def read_labels(
+        self, label: str, columns: Mapping[str, Column], warnings: list[str]
+    ) -> tuple[Names, dict[str, np.ndarray]]:
+        """Rows have no labels: zeros."""
+        return None, {split: np.zeros(len(column.places), dtype=np.int64) for split, column in columns.items()}
+
+    def arrange(
+        self, key: str, block: Mapping[str, Any], names: Names, labels: Mapping[str, np.ndarray]
+    ) -> tuple[Names, dict[str, np.ndarray]]:
+        return names, dict(labels)
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        return np.zeros(len(labels), dtype=np.int64)
+
+    def shown(self, label: Any, names: Names) -> str:
+        return "a text"
+
+    def counts(self, labels: np.ndarray, names: Names) -> dict[str, int] | None:
+        return None
+
+    def positive_class(self, names: Names) -> str | None:
+        return None
+
+    # model
+
+    def outputs(self, names: Names) -> int:
+        return 0
+
+    def model_fields(self, outputs: int) -> dict[str, Any]:
+        return {}
+
+    def output_names(self, names: Names) -> Names:
+        return None
+
+    def head(self, model: Any, named: list[str] | None = None) -> list[str]:
+        """None: the checkpoint has the head, which is one of its layers."""
+        return []
+
+    # training
+
+    def scale(self, labels: np.ndarray) -> None:
+        return None
+
+    def loss(self, output: Any) -> "torch.Tensor":
+        mean: torch.Tensor = output.loss
+        return mean
+
+    def weight(self, labels: "torch.Tensor", rows: "torch.Tensor") -> "torch.Tensor":
+        """The target tokens of the rows; `labels` [n] are those of every row."""
+        return labels.index_select(0, rows).sum()
+
+    # evaluation
+
+    def answers(self, logits: np.ndarray) -> np.ndarray:
+        return logits[:, 0]
+
+    def predicted(self, rows: np.ndarray, target: np.ndarray, logits: np.ndarray) -> Scored:
+        return Scored(rows, logits[:, 1], logits[:, 0], logits)
+
+    def evaluate(self, scored: Scored) -> dict[str, float | None]:
+        found: dict[str, float | None] = dict.fromkeys(("loss", *metrics.NAMES))
+        found |= {metric.name: metric.of(scored) for metric in metrics.of_task(TOKENS)}
+        return found | {"loss": found["token_loss"]}
+
+    def spread(self, scored: Scored) -> float | None:
+        return None
+
+    def right(self, scored: Scored) -> np.ndarray | None:
+        return None
+
+    # the predictions file
+
+    def write(self, path: Path, scored: Scored) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", *OF_TEXT])
+            for row, (loss, tokens, right) in zip(scored.rows, scored.logits, strict=True):
+                writer.writerow([row, format(loss, ".17g"), int(tokens), int(right)])
+
+    def read(self, path: Path, columns: Mapping[str, np.ndarray], count: int) -> Scored:
+        try:
+            rows = columns["row"]
+            numbers = np.column_stack([columns[name] for name in OF_TEXT]).astype(float)
+        except (KeyError, ValueError) as error:
+            raise InputError(f"{path}: not a run's predictions ({error}); {REMEDY}") from None
+        if len(rows) != count:
+            raise InputError(f"{path}: {len(rows)} rows, but the run's summary says {count}; {REMEDY}")
+        loss, tokens, right = numbers.T
+        with np.errstate(invalid="ignore"):
+            whole = np.isfinite(numbers).all(axis=1) & (numbers[:, 1:] == np.floor(numbers[:, 1:])).all(axis=1)
+            broken = ~(whole & (loss >= 0) & (tokens >= 1) & (right >= 0) & (right <= tokens))
+        if broken.any():
+            where = f"the first in line {int(broken.argmax()) + 2}"
+            raise InputError(f"{path}: {broken.sum()} rows that no model gives, {where}; {REMEDY}")
+        return self.predicted(rows, tokens, numbers)
+
+    # words
+
+    def answer(self, prediction: str | None, names: Sequence[Any] | None) -> str:
+        return "the same loss"
+
+    def head_options(self, names: Names) -> tuple[list[str], list[str]]:
+        return [], []
+
+    def usage(self, inputs: str, targets: Mapping[str, Any] | None) -> list[str]:
+        return [
+            "model.eval()",
+            f'inputs = tokenizer({inputs}, return_tensors="pt")',
+            "with torch.no_grad():",
+            "    output = model.generate(**inputs, max_new_tokens=64, do_sample=False)",
+            'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+        ]
+
+
+class LanguageModelling(NextToken):
+    """Plain texts, of which every token counts but the first."""
+
+    name = "lm"
+
+    def form(self, key: str, block: Mapping[str, Any]) -> Form:
+        _refuse(key, block, self.name, OF_SFT)
+        text = [DOCSTRING] if block["source"] == "docstrings" else block.get("text") or []
+        if len(text) != 1:
+            raise InputError(f"config key {key}.text: {self.name} takes one text column; name it, as in text: [text]")
+        return Form(PLAIN, columns=tuple(text))
+
+    def check_block(self, key: str, block: Mapping[str, Any]) -> None:
+        _refuse(key, block, self.name, UNLABELLED)
+        self.form(key, block)
+
+    def texts(
+        self, form: Form, columns: Mapping[str, Sequence[Any]], places: Sequence[int], faults: Faults
+    ) -> list[tuple[str, ...]]:
+        (column,) = form.columns
+        return [(_text(value, column, place, faults),) for place, value in zip(places, columns[column], strict=True)]
+
+    def encode(
+        self, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, ...]], form: Form, max_length: int
+    ) -> list[Encoded]:
+        found = []
+        for ids in tokenizer([text for (text,) in texts], verbose=False)["input_ids"]:
+            targets = [False, *[True] * (len(ids) - 1)] if ids else []
+            found.append(Encoded(ids[:max_length], targets[:max_length], len(ids)))
+        return found
+
+
+DOCSTRING = "text"  # the column of a docstring
+OF_SFT = ("prompt", "completion", "instruction", "input", "output", "messages", "chat_template", "loss_on")
+
+
+class SupervisedFineTuning(NextToken):
+    """Completions of prompts, or the assistant's turns of chats; the rest is read and no target."""
+
+    name = "sft"
+
+    def form(self, key: str, block: Mapping[str, Any]) -> Form:
+        ways = {"prompt": ("prompt", "completion"), "instruction": ("instruction", "output"), "messages": ("messages",)}
+        given = [first for first, keys in ways.items() if any(block.get(one) is not None for one in keys)]
+        if len(given) != 1:
+            said = f"{' and '.join(given)} are two ways at once" if given else "none is given"
+            raise InputError(
+                f"config key {key}: {self.name} takes the columns prompt and completion, or instruction, input and "
+                f"output, or messages; {said}"
+            )
+        way = given[0]
+        for one in ways[way]:
+            if block.get(one) is None:
+                raise InputError(f"config key {key}.{one}: {way} needs it too; name the column")
+        if block.get("input") is not None and way != "instruction":
+            raise InputError(f"config key {key}.input: it goes with instruction and output; remove it")
+        template, last = block.get("chat_template"), block.get("loss_on") == "last"
+        if way == "messages":
+            return Form(MESSAGES, template or OF_TOKENIZER, last, (block["messages"],))
+        if block.get("loss_on") is not None:
+            raise InputError(f"config key {key}.loss_on: it goes with messages, whose turns it tells apart; remove it")
+        names = [block[one] for one in (way, "input", ways[way][1]) if block.get(one) is not None]
+        return Form(COMPLETION, template, False, tuple(names))
+
+    def check_block(self, key: str, block: Mapping[str, Any]) -> None:
+        if block["source"] == "docstrings":
+            raise InputError(f"config key {key}.task: docstrings have no completions; take lm, or another source")
+        _refuse(key, block, self.name, UNLABELLED)
+        if block.get("text") is not None:
+            raise InputError(f"config key {key}.text: {self.name} reads prompt and completion, or messages; remove it")
+        self.form(key, block)
+
+    def texts(
+        self, form: Form, columns: Mapping[str, Sequence[Any]], places: Sequence[int], faults: Faults
+    ) -> list[tuple[str, ...]]:
+        if form.kind == MESSAGES:
+            (column,) = form.columns
+            return [
+                (_chat(value, column, place, faults),) for place, value in zip(places, columns[column], strict=True)
+            ]
+        *before, completion = form.columns
+        rows = zip(places, *(columns[name] for name in form.columns), strict=True)
+        found: list[tuple[str, ...]] = []
+        for place, *values in rows:
+            own = [
+                _text(value, name, place, faults, may_lack=bool(i))
+                for i, (name, value) in enumerate(zip(before, values, strict=False))
+            ]
+            prompt = own[0] if len(before) == 1 else _instruction(own, form.chat_template is not None)
+            found.append((prompt, _text(values[-1], completion, place, faults)))
+        return found
+
+    def encode(
+        self, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, ...]], form: Form, max_length: int
+    ) -> list[Encoded]:
+        if form.kind == COMPLETION and form.chat_template is None:
+            return _completions(tokenizer, texts, max_length)
+        template = None if form.chat_template == OF_TOKENIZER else form.chat_template
+        if template is None and not tokenizer.chat_template:
+            raise InputError(
+                "the tokenizer has no chat template; give one as `chat_template`, or take the instruct model of this "
+                "family"
+            )
+        found = []
+        for number, own in enumerate(texts, 1):
+            if form.kind == MESSAGES:
+                messages = json.loads(own[0])
+            else:
+                messages = [{"role": "user", "content": own[0]}, {"role": "assistant", "content": own[1]}]
+            try:
+                found.append(_turns(tokenizer, messages, template, form.last, max_length))
+            except InputError as error:
+                raise InputError(f"row {number}: {error}") from error
+        return found
+
+
+UNLABELLED = ("label", "positive_class")  # keys of data with labels
+
+
+def _refuse(key: str, block: Mapping[str, Any], task: str, keys: Sequence[str]) -> None:
+    for one in keys:
+        if block.get(one) is not None:
+            raise InputError(f"config key {key}.{one}: {task} does not take it; remove it")
+
+
+def _text(value: Any, column: str, place: int, faults: Faults, may_lack: bool = False) -> str:
+    """A text; what is none goes to `faults`."""
+    if value is None or (isinstance(value, str) and not clean(value)):
+        if not may_lack:
+            faults.add(place, f"empty text in {column!r}", "fill in or remove")
+        return ""
+    if not isinstance(value, str):
+        faults.add(
+            place, f"{column!r} is {type(value).__name__}, not text", "name a text column, or write this one as text"
+        )
+        return ""
+    if not encodable(value):
+        faults.add(place, f"{column!r} has half of a surrogate pair", "correct the escapes")
+        return ""
+    return value
+
+
+def _instruction(own: list[str], chat: bool) -> str:
+    """A prompt of an instruction and its input, which may be empty: a user's turn, or as Alpaca's are written."""
+    instruction, given = own
+    if chat:
+        return f"{instruction}\n\n{given}" if given else instruction
+    with_input = (
+        {"with_input": WITH_INPUT, "input": f"### Input:\n{given}\n\n"} if given else {"with_input": "", "input": ""}
+    )
+    return ALPACA.format(instruction=instruction, **with_input)
+
+
+def _chat(value: Any, column: str, place: int, faults: Faults) -> str:
+    """A chat as JSON, its turns in the words role and content; what is none goes to `faults`."""
+
+    def fault(what: str, remedy: str) -> str:
+        faults.add(place, f"{column!r} {what}", remedy)
+        return ""
+
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return fault("is text and no JSON list of turns", "write a list of turns with role and content")
+    if not isinstance(value, list) or not value:
+        return fault("is no list of turns", "write a list of turns with role and content")
+    turns = []
+    for turn in value:
+        if not isinstance(turn, dict) or not {"role", "from"} & set(turn):
+            return fault("has a turn without a role", "write role and content, or from and value")
+        role = turn.get("role", turn.get("from"))
+        if role not in ROLES:
+            return fault(f"has the role {role!r:.40}", f"one of {', '.join(ROLES)} is known")
+        content = turn.get("content", turn.get("value"))
+        if not isinstance(content, str) and not (content is None and turn.get("tool_calls")):
+            return fault("has a turn without a text", "fill in its content, or remove the row")
+        if isinstance(content, str) and not encodable(content):
+            return fault("has half of a surrogate pair", "correct the escapes")
+        if ROLES[role] == "assistant" and not turn.get("tool_calls") and not clean(content or ""):
+            return fault("has an assistant's turn that is empty", "fill it in, or remove the row")
+        rest = {
+            key: of for key, of in turn.items() if key not in ("role", "from", "content", "value") and of is not None
+        }
+        turns.append({"role": ROLES[role], "content": content, **rest})
+    if all(turn["role"] != "assistant" for turn in turns):
+        return fault("has no assistant's turn", "add one, or remove the row: nothing is learned of it")
+    return json.dumps(turns, ensure_ascii=False)
+
+
+def _completions(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, ...]], max_length: int
+) -> list[Encoded]:
+    """Prompt and completion as one text, parted by where tokens stand in it; the end of the text is a target too.
+
+    A token that stands in both is of the completion.
+    """
+    whole = tokenizer([prompt + completion for prompt, completion in texts], return_offsets_mapping=True, verbose=False)
+    end, found = tokenizer.eos_token_id, []
+    if end is None:
+        raise InputError("the tokenizer has no eos token, so a completion would never end; set its eos_token")
+    for (prompt, _), ids, offsets in zip(texts, whole["input_ids"], whole["offset_mapping"], strict=True):
+        targets = [finish > len(prompt) for _, finish in offsets]
+        if ids and ids[-1] == end:
+            targets[-1] = True
+        else:
+            ids, targets = [*ids, end], [*targets, True]
+        found.append(_cut(ids, targets, max_length))
+    return found
+
+
+def _cut(ids: list[int], targets: list[bool], max_length: int) -> Encoded:
+    """Without what is beyond max_length; the first token is predicted from none, so it is no target."""
+    return Encoded(ids[:max_length], [False, *targets[1:max_length]], len(ids))
+
+
+GENERATION = re.compile(r"{%-?\s*generation\b")  # with which a template says itself what the assistant writes
+
+
+def _turns(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: list[dict[str, Any]],
+    template: str | None,
+    last: bool,
+    max_length: int,
+) -> Encoded:
+    """A chat by its template; targets are the assistant's turns, each with what ends it."""
+    text = _render(tokenizer, messages, template)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    if GENERATION.search(template or tokenizer.chat_template):
+        spans = _marked(tokenizer, messages, template, offsets)
+    else:
+        spans = _assistants(tokenizer, messages, template, text)
+    special = set(tokenizer.all_special_ids)
+    targets = [False] * len(ids)
+    for begins, ends in spans[-1:] if last else spans:
+        own = [place for place, (start, finish) in enumerate(offsets) if start < ends and finish > begins]
+        closing = [place for place in own if ids[place] in special]
+        if closing:  # a line break after the end of the turn is not the assistant's
+            own = [place for place in own if place <= closing[-1]]
+        for place in own:
+            targets[place] = True
+    return _cut(ids, targets, max_length)
+
+
+def _assistants(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], template: str | None, text: str
+) -> list[tuple[int, int]]:
+    """Where the assistant's turns begin and end in the text: what each adds to the chat before it."""
+    found = []
+    for number, turn in enumerate(messages):
+        if turn["role"] == "assistant":
+            before = _render(tokenizer, messages[:number], template, prompt=True) if number else ""
+            after = _render(tokenizer, messages[: number + 1], template)
+            if not (text.startswith(after) and after.startswith(before)):
+                raise InputError(
+                    "the chat template writes a turn otherwise once others follow, so what the assistant writes cannot "
+                    "be found; give a `chat_template` that marks it with {% generation %}, or set `loss_on: last`"
+                )
+            found.append((len(before), len(after)))
+    return found
+
+
+def _marked(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: list[dict[str, Any]],
+    template: str | None,
+    offsets: Sequence[tuple[int, int]],
+) -> list[tuple[int, int]]:
+    """Where a template that marks what the assistant writes says that it does."""
+    marked = tokenizer.apply_chat_template(
+        messages, chat_template=template, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
+    mask = np.asarray(marked["assistant_masks"], dtype=bool)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return [(offsets[first][0], offsets[end - 1][1]) for first, end in edges.reshape(-1, 2).tolist()]
+
+
+def _render(
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], template: str | None, prompt: bool = False
+) -> str:
+    """The text of a chat. Raises InputError for a template that refuses it."""
+    try:
+        found = tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=prompt
+        )
+    except Exception as error:  # a template raises what it likes
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"the chat template refuses a chat: {said}; correct the row, or give another `chat_template`"
+        ) from error
+    return str(found)
