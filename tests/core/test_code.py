@@ -352,6 +352,16 @@ def test_a_copy_of_the_workflow_elsewhere_has_the_same_fingerprints(tmp_path):
         assert len(dependencies(copy / name)) == len(dependencies(scripts / name)) > 20
 
 
+def test_a_later_pythons_syntax_trees_have_the_same_fingerprint(tmp_path, monkeypatch):
+    """From 3.12 on functions and classes have type parameters, empty where none are written: no other code."""
+    before = written(tmp_path / "before")
+    for kind in (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef):
+        others = tuple(field for field in kind._fields if field != "type_params")
+        monkeypatch.setattr(kind, "_fields", (*others, "type_params"))
+        monkeypatch.setattr(kind, "type_params", [], raising=False)
+    assert written(tmp_path / "later") == before
+
+
 @pytest.mark.parametrize(
     ("old", "new", "counts"),
     [

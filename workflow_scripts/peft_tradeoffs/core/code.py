@@ -260,6 +260,8 @@ class _Module:
             elif typed and field in ("target", "targets"):  # what a class assigns is its own
                 names = own | _assigned(node)
             value = getattr(node, field, None)
+            if field == "type_params" and not value:  # a field that Python 3.11 does not have
+                continue
             self._node(value, bound, out, names, text=text, typed=isinstance(node, ast.ClassDef))
 
     def _target(self, node: ast.Name | ast.Attribute, bound: dict[str, str], own: frozenset[str]) -> tuple[Token, ...]:
