@@ -166,7 +166,11 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "unknown key of a data set": (
         Plan(put("datasets.reviews.columns", 1)),
-        ("config key datasets.reviews.columns: unknown key; known keys: config, ",),
+        ("config key datasets.reviews.columns: unknown key; known keys: chat_template, ",),
+    ),
+    "keys of another task": (
+        Plan(lambda config: (without("datasets.reviews.text")(config), put("datasets.reviews.prompt", "a")(config))),
+        ("config key datasets.reviews.text: missing; add it", "or set `task: sft`, to which prompt belongs"),
     ),
     "missing key": (
         Plan(without("datasets.reviews.label")),

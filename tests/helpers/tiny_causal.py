@@ -15,7 +15,7 @@ SIZES = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "intermediate_size": 128,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 512,
 }
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES, "tie_word_embeddings": False},
@@ -25,7 +25,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "phi": {"model_type": "phi3", **SIZES},
     "gpt2": {
         "model_type": "gpt2",
-        **{"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128},
+        **{"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
     },
 }
@@ -53,7 +53,7 @@ def tokenizer(**changes: Any) -> Any:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
     made.train_from_iterator((prompt + completion for prompt, completion in rows(200)), trainer)
-    settings = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "model_max_length": 128, **changes}
+    settings = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "model_max_length": 512, **changes}
     template = settings.pop("chat_template", CHATML)
     found = PreTrainedTokenizerFast(tokenizer_object=made, **settings)
     found.chat_template = template

@@ -138,6 +138,10 @@ def test_share_gpts_turns_become_roles_and_contents():
         ([{"content": "a"}], "a turn without a role"),
         ([{"role": "narrator", "content": "a"}], "has the role 'narrator'; one of system, user, assistant, tool"),
         ([{"role": "user", "content": "a"}], "has no assistant's turn"),
+        ([{"role": ["user"], "content": "a"}], "has the role ['user']"),
+        (EXCHANGE[1:], "begins with the assistant's turn"),
+        ([EXCHANGE[0], {**EXCHANGE[1], "tool_calls": {1, 2}}], "has a turn that is no JSON"),
+        ([EXCHANGE[0], {**EXCHANGE[1], "tool_calls": ["\ud800"]}], "half of a surrogate pair"),
         ([{"role": "user", "content": None}, EXCHANGE[1]], "a turn without a text"),
         ([EXCHANGE[0], {"role": "assistant", "content": " "}], "an assistant's turn that is empty"),
         ([EXCHANGE[0], {"role": "assistant", "content": "\ud800"}], "half of a surrogate pair"),
@@ -162,6 +166,8 @@ def test_a_completion_that_is_no_text_is_refused(value):
         ({"prompt": "p"}, "config key datasets.x.completion: prompt needs it too"),
         ({"completion": "c"}, "config key datasets.x.prompt: prompt needs it too"),
         ({"prompt": "p", "completion": "c", "messages": "m"}, "prompt and messages are two ways at once"),
+        ({"prompt": "p", "completion": "p"}, "config key datasets.x.completion: p is read before it too"),
+        ({"messages": "m", "chat_template": "tokeniser"}, "chat_template: 'tokeniser' is no template in Jinja"),
         ({"prompt": "p", "completion": "c", "input": "i"}, "config key datasets.x.input: it goes with instruction"),
         ({"prompt": "p", "completion": "c", "loss_on": "last"}, "config key datasets.x.loss_on: it goes with messages"),
         ({"messages": "m", "text": ["t"]}, "config key datasets.x.text: sft reads prompt and completion"),
@@ -202,6 +208,7 @@ def test_a_block_of_plain_texts_names_one_column(block, said):
         ),
         ({}, {"chat_template": "{{ messages[0]['name'] + 1 }}"}, "row 1: the chat template refuses a chat"),
         ({}, {"chat_template": "{% for"}, "row 1: the chat template refuses a chat"),
+        ({}, {"chat_template": "{{ strftime_now('%d') }}"}, "the chat template writes the day on which it is used"),
         (
             {},
             {"chat_template": "{{ messages | length }}{{ messages[-1].content }}"},
@@ -256,3 +263,44 @@ def test_predictions_that_no_model_gives_are_refused(change, tmp_path):
     columns = {"row": np.arange(3), **dict(zip(OF_TEXT, numbers.T, strict=True))}
     with pytest.raises(InputError, match="1 rows that no model gives, the first in line 2"):
         TASKS["sft"].read(tmp_path / "predictions.csv", columns, 3)
+
+
+def test_the_last_turn_is_found_where_a_template_writes_earlier_ones_otherwise(tokenizer):
+    """As templates do that leave out what an assistant thought before."""
+    template = (
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if loop.last and message['role'] == "
+        "'assistant' %}think {% endif %}{{ message['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    (row,) = encode(tokenizer, CHATS | {"chat_template": template, "loss_on": "last"}, (json.dumps(TWO),))
+    assert learned(tokenizer, row) == ["think t.*<|im_end|>"]
+    with pytest.raises(InputError, match="writes a turn otherwise once others follow"):
+        encode(tokenizer, CHATS | {"chat_template": template}, (json.dumps(TWO),))
+
+
+def test_a_line_break_after_an_end_that_is_not_eos_is_not_learned():
+    own = tiny_causal.tokenizer(eos_token="<|endoftext|>")
+    assert own.convert_tokens_to_ids("<|im_end|>") not in own.all_special_ids
+    (row,) = encode(own, CHATS, (json.dumps(EXCHANGE),))
+    assert learned(own, row) == ["d.*<|im_end|>"]
+
+
+def test_an_instruction_without_an_input_column_is_written_as_alpacas_too():
+    block = {"source": "files", "instruction": "instruction", "output": "output"}
+    ((prompt, _),) = texts(block, instruction=["Match"], output=[".*"])
+    assert prompt == ALPACA.format(with_input="", instruction="Match", input="")
+
+
+def test_a_date_in_a_template_is_the_same_on_any_day(tokenizer):
+    template = (
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d') %}{% endif %}{{ date_string }} "
+    )
+    (row,) = encode(tokenizer, CHATS | {"chat_template": template + tiny_causal.CHATML}, (json.dumps(EXCHANGE),))
+    assert tokenizer.decode(row.ids).startswith("26 Jul 2024 ")
+
+
+@pytest.mark.parametrize("name", ["classification", "regression"])
+def test_tasks_with_labels_refuse_the_keys_of_others(name):
+    block = {"source": "files", "text": ["t"], "label": "l", "prompt": "p"}
+    with pytest.raises(InputError, match=f"config key datasets.x.prompt: {name} does not take it"):
+        TASKS[name].check_block("datasets.x", block)

@@ -1,5 +1,6 @@
 """Training of causal models: the losses are TRL's, the head computes where targets are, tokens count alike."""
 
+import contextlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import pytest
 import tiny
 import tiny_causal
 import torch
+from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.phases import Phases
 from peft_tradeoffs.tasks.metrics import OF_TEXT
 from peft_tradeoffs.tasks.texts import IGNORED
 from peft_tradeoffs.training import engine
-from peft_tradeoffs.training.batches import Data, ResidentSplit, Sizes, epoch_batches, padding_mask
+from peft_tradeoffs.training.batches import Data, ResidentSplit, Sizes, check_causal, epoch_batches, padding_mask
 from peft_tradeoffs.training.step import EagerSteps, Settings, Subject, TrainingStep, adamw
 from peft_tradeoffs.training.targets import AtTargets
 from small_fits import Memory, Silent
@@ -243,3 +245,29 @@ def test_a_resumed_run_ends_with_the_weights_and_numbers_of_an_uninterrupted_one
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
     assert np.array_equal(again.logits, straight.logits) and straight.logits.shape == (12, len(OF_TEXT))
     assert straight.progress.rows[-1]["token_loss"] == straight.logits[:, 0].sum() / straight.logits[:, 1].sum()
+
+
+def test_the_probe_takes_as_many_targets_as_any_text_has():
+    """A text that is shorter may have more of them, and its step the larger head."""
+    sizes = Sizes(np.array([500] * 8 + [400] * 8), np.array([10] * 8 + [390] * 8))
+    trained = {sizes.shape(np.arange(8)), sizes.shape(np.arange(8, 16))}
+    largest = sizes.largest(np.arange(8))
+    assert all(one <= other for shape in trained for one, other in zip(shape, largest, strict=True))
+
+
+def test_an_encoder_that_sees_what_it_is_to_predict_is_refused(tiny_bert, tmp_path, tokenizer):
+    """Transformers makes a causal model of it all the same."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    text, context = torch.arange(5, 15), contextlib.nullcontext
+    torch.manual_seed(0)
+    bert = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny_bert))
+    with pytest.raises(InputError, match="config key models: bert sees the tokens that it is to predict"):
+        check_causal(bert, text, context)
+    for family in ("llama", "gpt2"):
+        check_causal(built(tiny_causal.causal(tmp_path / family, family)), text, context)
+
+
+def test_a_head_that_is_named_is_refused(tmp_path):
+    with pytest.raises(InputError, match="a causal language model has its head already"):
+        built(tiny_causal.causal(tmp_path / "model"), head=["lm_head"])

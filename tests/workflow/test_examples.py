@@ -186,7 +186,7 @@ def test_alpaca(tmp_path):
     ]
     tiny_causal.write_rows(tmp_path / "data/instructions.jsonl", rows)
     settings = causal("alpaca", tmp_path)
-    settings["training"]["max_length"] = 128
+    settings["training"]["max_length"] = 384
     tiny.snakemake(tmp_path, settings, "tables")
     assert {run["status"] for run in tiny.summaries(tmp_path).values()} == {"completed"}
     dropped = json.loads((tmp_path / "results/tokens/instructions/smollm2.json").read_text())["dropped"]

@@ -142,7 +142,7 @@ def comparison_notes(rows: pd.DataFrame, tables: int = 1) -> list[str]:
     baseline = records(rows[rows["arm"] == rows["baseline"]])[0]
     groups, unit = rows["test_groups"].max(), difference_unit(baseline)
     smallest = rows["smallest_difference"].max()
-    most = number(metric.equivalence_margin * metric.scale, 0 if metric.apart else 2)
+    most = number(metric.equivalence_margin * metric.scale, 0 if metric.scale > 1 else 2)
     given = {
         "split": rows["split"].iloc[0],
         "arms": len(rows),

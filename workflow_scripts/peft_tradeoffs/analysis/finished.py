@@ -193,13 +193,19 @@ def predictions_sha256(summary: dict[str, Any]) -> str | None:
 
 
 def read_logits(run: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions [n] and logits [n, classes] of a completed run; raises InputError unless they are as it left them."""
+    """Predictions [n] and logits [n, classes] of a completed run; raises InputError unless they are as it left them.
+
+    Of a run that learned tokens both are the sums of each row's losses, [n] and [n, 1].
+    """
     path = run / PREDICTIONS
     verified(run, PREDICTIONS)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         values = np.array(rows, dtype=float)
+        if "logit_0" not in header:
+            losses = values[:, header.index("loss")]
+            return losses, losses[:, None]
         first = header.index("logit_0")
         return values[:, header.index("prediction")], values[:, first:]
     except (ValueError, IndexError) as error:

@@ -259,8 +259,11 @@ def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep, margin: float) -> 
 
 
 def _least(row: dict[str, Any], own: tuple[pd.DataFrame, pd.DataFrame]) -> float:
-    """The change that always passes."""
-    return LEAST_EXAMPLES / min(runs["test_rows"].min() for runs in own) if row["quantity"] == METRIC else LEAST_CHANGE
+    """The change that always passes: of a share what some examples make of it, of another metric none."""
+    if row["quantity"] != METRIC:
+        return LEAST_CHANGE
+    share = metric_called(own[0]["metric"].iloc[0]).higher_is_better
+    return LEAST_EXAMPLES / min(runs["test_rows"].min() for runs in own) if share else 0.0
 
 
 def _largest(quantity: str, margin: float) -> float:

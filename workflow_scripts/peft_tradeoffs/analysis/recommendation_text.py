@@ -517,7 +517,7 @@ NEAR = 0.5  # of the margin: a choice of a learning rate that may have missed as
 def points_of(row: Row, value: float) -> str:
     """A difference of a row's metric without its sign: "3.3 points"; "0.012" of a metric without such a unit."""
     metric = metric_called(row["metric"])
-    size = f"{abs(value) * metric.scale:.{1 if metric.apart else 3}f}"
+    size = f"{abs(value) * metric.scale:.{1 if metric.scale > 1 else 3}f}"
     return f"{size} {metric.apart}".strip()
 
 

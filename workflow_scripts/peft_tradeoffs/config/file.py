@@ -19,6 +19,7 @@ import yaml
 from peft_tradeoffs.config.model import Config
 from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.layout import SCHEMAS, json_schema
+from peft_tradeoffs.tasks.task import TASKS
 
 CONFIG_SCHEMA = SCHEMAS / "config.schema.yaml"
 Schema = dict[str, Any]
@@ -553,7 +554,16 @@ def _missing_key(error: jsonschema.ValidationError, path: list[str]) -> str:
     missing = next(key for key in wanted if key not in given)
     about = schema.get("properties", {}).get(missing, {})
     kind = f": it must be {choices(about)}" if {"type", "enum", "anyOf"} & set(about) else ""
-    return f"{key_of([*path, missing])}: missing; add it{kind}"
+    return f"{key_of([*path, missing])}: missing; add it{kind}{_of_another_task(missing, given)}"
+
+
+def _of_another_task(missing: str, given: dict[str, Any]) -> str:
+    """The task whose keys a data set's block has that names none and lacks what the default task needs, if any."""
+    if missing not in ("text", "label") or "task" in given:
+        return ""
+    readers = (task.reader for task in TASKS.values() if task.reader is not None)
+    found = [(reader.name, key) for reader in readers for key in reader.keys if key in given]
+    return f"; or set `task: {found[0][0]}`, to which {found[0][1]} belongs" if found else ""
 
 
 def _wrong_type(error: jsonschema.ValidationError) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, WrapValidator, m
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from typing_extensions import TypeAliasType  # of Python 3.12
 
-from peft_tradeoffs.tasks.metrics import ABOUT_MARGIN
+from peft_tradeoffs.tasks.metrics import ABOUT_MARGIN, METRICS
 from peft_tradeoffs.tasks.task import TASKS
 
 SPLITS = ("train", "validation", "test", "heldout")
@@ -219,22 +219,23 @@ class Dataset(Block):
         "One text column, or two for sentence pairs."
     )
     label: str | None = absent("Label column.", min_length=1)
-    prompt: str | None = absent("Of task SFT: column of what is read and not learned.", min_length=1)
-    completion: str | None = absent("Of task SFT: column of what is learned after the prompt.", min_length=1)
+    # of supervised fine-tuning
+    prompt: str | None = absent("Column of what is read before a completion, and not learned.", min_length=1)
+    completion: str | None = absent("Column of what is learned after a prompt.", min_length=1)
     instruction: str | None = absent(
-        "Of task SFT: column of instructions, as Alpaca's; with a chat_template they are a user's turn.",
+        "Column of instructions, as Alpaca's; with a chat_template they are a user's turn.",
         min_length=1,
     )
-    input: str | None = absent("Of task SFT: column of what an instruction is about; may be empty.", min_length=1)
-    output: str | None = absent("Of task SFT: column of what is learned after an instruction.", min_length=1)
+    input: str | None = absent("Column of what an instruction is about; may be empty.", min_length=1)
+    output: str | None = absent("Column of what is learned after an instruction.", min_length=1)
     messages: str | None = absent(
-        "Of task SFT: column of chats, each a list of turns with role and content, or from and value.",
+        "Column of chats, each a list of turns with role and content, or from and value.",
         min_length=1,
     )
     chat_template: str | None = absent(
-        "Of task SFT: how turns become text. tokenizer, the default of messages: the template that comes with "
-        "the model's tokenizer; else a template in Jinja. Where it is not set, prompts and instructions are joined to "
-        "what follows them as they are.",
+        "How turns become text. tokenizer, the default of messages: the template that comes with the model's "
+        "tokenizer; else a template in Jinja. Where it is not set, prompts are joined to completions as they are, and "
+        "instructions are written as Alpaca's.",
         min_length=1,
     )
     loss_on: Literal["assistant", "last"] | None = absent(
@@ -247,7 +248,7 @@ class Dataset(Block):
         min_length=1,
     )
     task: Annotated[str, OneOf(TASKS)] = next(iter(TASKS))
-    metric: Annotated[str, OneOf(name for task in TASKS.values() for name in task.metrics)] | None = absent(
+    metric: Annotated[str, OneOf(METRICS)] | None = absent(
         "The reported metric; the others of the task are recorded beside it."
     )
     positive_class: Annotated[Any, Exactly(type=["string", "number", "boolean"])] = absent(

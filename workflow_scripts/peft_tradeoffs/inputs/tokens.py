@@ -21,7 +21,7 @@ from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.inputs.model_check import check_ids, check_pad_token, load_tokenizer
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.tasks.task import TASKS
-from peft_tradeoffs.tasks.texts import OF_TOKENIZER, PLAIN, Form, NextToken
+from peft_tradeoffs.tasks.texts import PLAIN, Form, NextToken, template_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -477,9 +477,7 @@ def _of_targets(
             f"({', '.join(repr(tokenizer.convert_ids_to_tokens(stop)) for stop in stops) or 'it has no end'})",
             file=sys.stderr,
         )
-    template = form["chat_template"]
-    if template == OF_TOKENIZER:
-        template = tokenizer.chat_template
+    template = None if form["chat_template"] is None else template_of(tokenizer, form["chat_template"])
     return {
         "target_tokens": {split: one["targets"] for split, one in learned.items()},
         "dropped": {split: one["dropped"] for split, one in learned.items()},

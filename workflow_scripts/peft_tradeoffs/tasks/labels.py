@@ -19,6 +19,7 @@ from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.classes import Column, Names, classify, clean
 from peft_tradeoffs.tasks.metrics import Scored, names_of
+from peft_tradeoffs.tasks.texts import OF_SFT, refuse_keys
 
 if TYPE_CHECKING:
     import torch
@@ -166,6 +167,7 @@ class Classification(OneLabel):
     digits = ".9g"  # tells any two float32 values apart
 
     def check_block(self, key: str, block: Mapping[str, Any]) -> None:
+        refuse_keys(key, block, self.name, OF_SFT)
         if POSITIVE in block and block["source"] == "docstrings":
             index_of(f"config key {key}.{POSITIVE}", block[POSITIVE], sorted(block["packages"]))
 
@@ -256,6 +258,7 @@ class Regression(OneLabel):
     digits = ".17g"  # tells any two float64 values apart
 
     def check_block(self, key: str, block: Mapping[str, Any]) -> None:
+        refuse_keys(key, block, self.name, OF_SFT)
         _refuse_positive(key, block)
         if block["source"] == "docstrings":
             raise InputError(f"config key {key}.task: docstrings are a classification; remove the key")

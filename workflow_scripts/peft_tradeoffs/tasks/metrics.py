@@ -4,7 +4,7 @@ A metric is added here alone: one entry of METRICS. Schemas, tables, comparison,
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -609,7 +609,7 @@ LARGEST_MARGIN = max(metric.largest_margin for metric in _ALL)
 ABOUT_MARGIN = f"in the metric's unit (0.01 is a point of accuracy); at most {LARGEST_MARGIN:g}"
 
 
-def check_margin(where: str, margin: float, metrics: Iterable[str] = ()) -> None:
+def check_margin(where: str, margin: float, metrics: Collection[str] = ()) -> None:
     """Raise InputError for what is no margin in the unit of these metrics: 1, say, where a point of accuracy is meant.
 
     Without metrics: for what is a margin of none.
@@ -617,6 +617,7 @@ def check_margin(where: str, margin: float, metrics: Iterable[str] = ()) -> None
     largest = min((metric_called(name).largest_margin for name in metrics), default=LARGEST_MARGIN)
     if 0 < margin <= largest:
         return
-    unit = "it is in the metric's unit, and accuracy is a fraction, of which a point is 0.01"
-    points = f"; did you mean {margin / 100:g}?" if largest < margin <= 100 * largest else ""
+    scaled = all(metric_called(name).higher_is_better for name in metrics)
+    unit = "it is in the metric's unit" + (", and accuracy is a fraction, of which a point is 0.01" if scaled else "")
+    points = f"; did you mean {margin / 100:g}?" if scaled and largest < margin <= 100 * largest else ""
     raise InputError(f"{where}: {margin:g} is not above 0 and at most {largest}; {unit}{points}")

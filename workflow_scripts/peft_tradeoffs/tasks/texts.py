@@ -31,6 +31,8 @@ ROLES = {
     "human": "user",
     "gpt": "assistant",
 }
+KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content")  # of a turn, beside role and content
+DATE = "26 Jul 2024"  # that templates write as today's: tokens are to be the same on any day
 ALPACA = (
     "Below is an instruction that describes a task{with_input}. Write a response that appropriately completes the "
     "request.\n\n### Instruction:\n{instruction}\n\n{input}### Response:\n"
@@ -46,16 +48,17 @@ class Form:
     kind: str  # COMPLETION: (prompt, completion); MESSAGES: a chat as JSON; PLAIN: a text
     chat_template: str | None = None  # OF_TOKENIZER, or Jinja; None: texts are joined as they are
     last: bool = False  # of a chat: only the assistant's last turn is a target
+    alpaca: bool = False  # prompts are instructions
     columns: tuple[str, ...] = ()  # that are read of the source
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> "Form":
         """The form that `facts` gave."""
-        return cls(found["kind"], found["chat_template"], found["last"])
+        return cls(found["kind"], found["chat_template"], found["last"], found["alpaca"])
 
     def facts(self) -> dict[str, Any]:
         """What dataset.json keeps of it."""
-        return {"kind": self.kind, "chat_template": self.chat_template, "last": self.last}
+        return {"kind": self.kind, "chat_template": self.chat_template, "last": self.last, "alpaca": self.alpaca}
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class NextToken(abc.ABC):
     name: ClassVar[str]
     metrics = names_of(TOKENS)
     libraries: tuple[str, ...] = ()
+    keys: ClassVar[tuple[str, ...]] = ()  # of a data set's block, that it alone takes
     auto_class = "AutoModelForCausalLM"
     model_kind = "causal language model"
     peft_task_type = "CAUSAL_LM"
@@ -115,7 +119,8 @@ class NextToken(abc.ABC):
         """
         template = form["chat_template"]
         if template is None:
-            return '"a prompt"', []
+            instruction = ALPACA.format(with_input="", instruction="an instruction", input="")
+            return repr(instruction) if form["alpaca"] else '"a prompt"', []
         own = [] if template == OF_TOKENIZER else [f"tokenizer.chat_template = {template!r}"]
         turns = '[{"role": "user", "content": "a prompt"}]'
         return "text, add_special_tokens=False", [
@@ -158,7 +163,9 @@ class NextToken(abc.ABC):
         return None
 
     def head(self, model: Any, named: list[str] | None = None) -> list[str]:
-        """None: the checkpoint has the head, which is one of its layers."""
+        """None: the checkpoint has the head, which is one of its layers. Raises InputError for some that are named."""
+        if named:
+            raise InputError(f"config key models.*.head: a {self.model_kind} has its head already; remove the key")
         return []
 
     # training
@@ -243,14 +250,14 @@ class LanguageModelling(NextToken):
     name = "lm"
 
     def form(self, key: str, block: Mapping[str, Any]) -> Form:
-        _refuse(key, block, self.name, OF_SFT)
+        refuse_keys(key, block, self.name, OF_SFT)
         text = [DOCSTRING] if block["source"] == "docstrings" else block.get("text") or []
         if len(text) != 1:
             raise InputError(f"config key {key}.text: {self.name} takes one text column; name it, as in text: [text]")
         return Form(PLAIN, columns=tuple(text))
 
     def check_block(self, key: str, block: Mapping[str, Any]) -> None:
-        _refuse(key, block, self.name, UNLABELLED)
+        refuse_keys(key, block, self.name, UNLABELLED)
         self.form(key, block)
 
     def texts(
@@ -277,6 +284,7 @@ class SupervisedFineTuning(NextToken):
     """Completions of prompts, or the assistant's turns of chats; the rest is read and no target."""
 
     name = "sft"
+    keys = OF_SFT
 
     def form(self, key: str, block: Mapping[str, Any]) -> Form:
         ways = {"prompt": ("prompt", "completion"), "instruction": ("instruction", "output"), "messages": ("messages",)}
@@ -294,17 +302,24 @@ class SupervisedFineTuning(NextToken):
         if block.get("input") is not None and way != "instruction":
             raise InputError(f"config key {key}.input: it goes with instruction and output; remove it")
         template, last = block.get("chat_template"), block.get("loss_on") == "last"
+        if template not in (None, OF_TOKENIZER) and "{{" not in template and "{%" not in template:
+            raise InputError(
+                f"config key {key}.chat_template: {template!r:.60} is no template in Jinja, without {{{{ or {{%; "
+                f"write one out, or {OF_TOKENIZER} for the one that comes with the model"
+            )
         if way == "messages":
-            return Form(MESSAGES, template or OF_TOKENIZER, last, (block["messages"],))
+            return Form(MESSAGES, template or OF_TOKENIZER, last, columns=(block["messages"],))
         if block.get("loss_on") is not None:
             raise InputError(f"config key {key}.loss_on: it goes with messages, whose turns it tells apart; remove it")
         names = [block[one] for one in (way, "input", ways[way][1]) if block.get(one) is not None]
-        return Form(COMPLETION, template, False, tuple(names))
+        if len(set(names)) < len(names):
+            raise InputError(f"config key {key}.{ways[way][1]}: {names[-1]} is read before it too; name another column")
+        return Form(COMPLETION, template, alpaca=way == "instruction", columns=tuple(names))
 
     def check_block(self, key: str, block: Mapping[str, Any]) -> None:
         if block["source"] == "docstrings":
             raise InputError(f"config key {key}.task: docstrings have no completions; take lm, or another source")
-        _refuse(key, block, self.name, UNLABELLED)
+        refuse_keys(key, block, self.name, UNLABELLED)
         if block.get("text") is not None:
             raise InputError(f"config key {key}.text: {self.name} reads prompt and completion, or messages; remove it")
         self.form(key, block)
@@ -325,21 +340,18 @@ class SupervisedFineTuning(NextToken):
                 _text(value, name, place, faults, may_lack=bool(i))
                 for i, (name, value) in enumerate(zip(before, values, strict=False))
             ]
-            prompt = own[0] if len(before) == 1 else _instruction(own, form.chat_template is not None)
+            prompt = _instruction([*own, ""][:2], form.chat_template is not None) if form.alpaca else own[0]
             found.append((prompt, _text(values[-1], completion, place, faults)))
         return found
 
     def encode(
         self, tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, ...]], form: Form, max_length: int
     ) -> list[Encoded]:
+        if not tokenizer.is_fast:
+            raise InputError("the tokenizer does not say where its tokens stand; take a model with a tokenizer.json")
         if form.kind == COMPLETION and form.chat_template is None:
             return _completions(tokenizer, texts, max_length)
-        template = None if form.chat_template == OF_TOKENIZER else form.chat_template
-        if template is None and not tokenizer.chat_template:
-            raise InputError(
-                "the tokenizer has no chat template; give one as `chat_template`, or take the instruct model of this "
-                "family"
-            )
+        template = template_of(tokenizer, form.chat_template)
         found = []
         for number, own in enumerate(texts, 1):
             if form.kind == MESSAGES:
@@ -356,7 +368,27 @@ class SupervisedFineTuning(NextToken):
 UNLABELLED = ("label", "positive_class")  # keys of data with labels
 
 
-def _refuse(key: str, block: Mapping[str, Any], task: str, keys: Sequence[str]) -> None:
+def template_of(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> str:
+    """The chat template that is meant. Raises InputError where there is none, or it writes the day of its use."""
+    if template == OF_TOKENIZER:
+        try:
+            template = tokenizer.get_chat_template()
+        except ValueError as error:
+            raise InputError(
+                "the tokenizer has no chat template; give one as `chat_template`, or take the instruct model of this "
+                "family"
+            ) from error
+    assert template is not None
+    if "strftime_now" in template and "date_string" not in template:
+        raise InputError(
+            "the chat template writes the day on which it is used, so tokens would be others tomorrow; give a "
+            "`chat_template` with a date in place of strftime_now"
+        )
+    return template
+
+
+def refuse_keys(key: str, block: Mapping[str, Any], task: str, keys: Sequence[str]) -> None:
+    """Raise InputError for one of these keys in the block of a data set, of a task that does not take them."""
     for one in keys:
         if block.get(one) is not None:
             raise InputError(f"config key {key}.{one}: {task} does not take it; remove it")
@@ -390,41 +422,58 @@ def _instruction(own: list[str], chat: bool) -> str:
     return ALPACA.format(instruction=instruction, **with_input)
 
 
+class _Refused(Exception):
+    """What is wrong with a chat, and what helps."""
+
+
 def _chat(value: Any, column: str, place: int, faults: Faults) -> str:
     """A chat as JSON, its turns in the words role and content; what is none goes to `faults`."""
-
-    def fault(what: str, remedy: str) -> str:
+    try:
+        turns = [_turn(turn) for turn in _listed(value)]
+        if all(turn["role"] != "assistant" for turn in turns):
+            raise _Refused("has no assistant's turn", "add one, or remove the row: nothing is learned of it")
+        if turns[0]["role"] == "assistant":
+            raise _Refused("begins with the assistant's turn", "put a user's turn before it, or remove the row")
+        try:
+            found = json.dumps(turns, ensure_ascii=False)
+        except (TypeError, ValueError):
+            raise _Refused("has a turn that is no JSON", "write texts, numbers, lists and mappings") from None
+        if not encodable(found):
+            raise _Refused("has half of a surrogate pair", "correct the escapes")
+        return found
+    except _Refused as refused:
+        what, remedy = refused.args
         faults.add(place, f"{column!r} {what}", remedy)
         return ""
 
+
+def _listed(value: Any) -> list[Any]:
+    """The turns of a chat, which may be written as JSON."""
+    remedy = "write a list of turns with role and content"
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            return fault("is text and no JSON list of turns", "write a list of turns with role and content")
+            raise _Refused("is text and no JSON list of turns", remedy) from None
     if not isinstance(value, list) or not value:
-        return fault("is no list of turns", "write a list of turns with role and content")
-    turns = []
-    for turn in value:
-        if not isinstance(turn, dict) or not {"role", "from"} & set(turn):
-            return fault("has a turn without a role", "write role and content, or from and value")
-        role = turn.get("role", turn.get("from"))
-        if role not in ROLES:
-            return fault(f"has the role {role!r:.40}", f"one of {', '.join(ROLES)} is known")
-        content = turn.get("content", turn.get("value"))
-        if not isinstance(content, str) and not (content is None and turn.get("tool_calls")):
-            return fault("has a turn without a text", "fill in its content, or remove the row")
-        if isinstance(content, str) and not encodable(content):
-            return fault("has half of a surrogate pair", "correct the escapes")
-        if ROLES[role] == "assistant" and not turn.get("tool_calls") and not clean(content or ""):
-            return fault("has an assistant's turn that is empty", "fill it in, or remove the row")
-        rest = {
-            key: of for key, of in turn.items() if key not in ("role", "from", "content", "value") and of is not None
-        }
-        turns.append({"role": ROLES[role], "content": content, **rest})
-    if all(turn["role"] != "assistant" for turn in turns):
-        return fault("has no assistant's turn", "add one, or remove the row: nothing is learned of it")
-    return json.dumps(turns, ensure_ascii=False)
+        raise _Refused("is no list of turns", remedy)
+    return value
+
+
+def _turn(turn: Any) -> dict[str, Any]:
+    """A turn as templates take it."""
+    if not isinstance(turn, dict) or not {"role", "from"} & set(turn):
+        raise _Refused("has a turn without a role", "write role and content, or from and value")
+    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+    if not isinstance(role, str) or role not in ROLES:
+        raise _Refused(f"has the role {role!r:.40}", f"one of {', '.join(ROLES)} is known")
+    calls = turn.get("tool_calls")
+    if not isinstance(content, str) and not (content is None and calls):
+        raise _Refused("has a turn without a text", "fill in its content, or remove the row")
+    if ROLES[role] == "assistant" and not calls and not clean(content or ""):
+        raise _Refused("has an assistant's turn that is empty", "fill it in, or remove the row")
+    rest = {key: turn[key] for key in KEPT if turn.get(key) is not None}
+    return {"role": ROLES[role], "content": content, **rest}
 
 
 def _completions(
@@ -459,7 +508,7 @@ GENERATION = re.compile(r"{%-?\s*generation\b")  # with which a template says it
 def _turns(
     tokenizer: "PreTrainedTokenizerBase",
     messages: list[dict[str, Any]],
-    template: str | None,
+    template: str,
     last: bool,
     max_length: int,
 ) -> Encoded:
@@ -467,11 +516,12 @@ def _turns(
     text = _render(tokenizer, messages, template)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    if GENERATION.search(template or tokenizer.chat_template):
+    if GENERATION.search(template):
         spans = _marked(tokenizer, messages, template, offsets)
     else:
-        spans = _assistants(tokenizer, messages, template, text)
-    special = set(tokenizer.all_special_ids)
+        spans = _assistants(tokenizer, messages, template, text, last)
+    added = tokenizer.added_tokens_decoder.items()  # those of no name too, such as an end of a turn that is not eos
+    special = {*tokenizer.all_special_ids, *(index for index, token in added if token.special)}
     targets = [False] * len(ids)
     for begins, ends in spans[-1:] if last else spans:
         own = [place for place, (start, finish) in enumerate(offsets) if start < ends and finish > begins]
@@ -484,32 +534,37 @@ def _turns(
 
 
 def _assistants(
-    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], template: str | None, text: str
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], template: str, text: str, last: bool
 ) -> list[tuple[int, int]]:
-    """Where the assistant's turns begin and end in the text: what each adds to the chat before it."""
+    """Where the assistant's turns, or the last one, begin and end in the text: what each adds to the chat before it."""
     found = []
-    for number, turn in enumerate(messages):
-        if turn["role"] == "assistant":
-            before = _render(tokenizer, messages[:number], template, prompt=True) if number else ""
-            after = _render(tokenizer, messages[: number + 1], template)
-            if not (text.startswith(after) and after.startswith(before)):
-                raise InputError(
-                    "the chat template writes a turn otherwise once others follow, so what the assistant writes cannot "
-                    "be found; give a `chat_template` that marks it with {% generation %}, or set `loss_on: last`"
-                )
-            found.append((len(before), len(after)))
+    places = [number for number, turn in enumerate(messages) if turn["role"] == "assistant"]
+    for number in places[-1:] if last else places:
+        before = _render(tokenizer, messages[:number], template, prompt=True)
+        after = _render(tokenizer, messages[: number + 1], template)
+        if not (text.startswith(after) and after.startswith(before)):
+            raise InputError(
+                "the chat template writes a turn otherwise once others follow, so what the assistant writes cannot "
+                "be found; give a `chat_template` that marks it with {% generation %}, or set `loss_on: last`"
+            )
+        found.append((len(before), len(after)))
     return found
 
 
 def _marked(
     tokenizer: "PreTrainedTokenizerBase",
     messages: list[dict[str, Any]],
-    template: str | None,
+    template: str,
     offsets: Sequence[tuple[int, int]],
 ) -> list[tuple[int, int]]:
     """Where a template that marks what the assistant writes says that it does."""
     marked = tokenizer.apply_chat_template(
-        messages, chat_template=template, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        messages,
+        chat_template=template,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        date_string=DATE,
     )
     mask = np.asarray(marked["assistant_masks"], dtype=bool)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
@@ -517,12 +572,12 @@ def _marked(
 
 
 def _render(
-    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], template: str | None, prompt: bool = False
+    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], template: str, prompt: bool = False
 ) -> str:
     """The text of a chat. Raises InputError for a template that refuses it."""
     try:
         found = tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=prompt
+            messages, chat_template=template, tokenize=False, add_generation_prompt=prompt, date_string=DATE
         )
     except Exception as error:  # a template raises what it likes
         said = " ".join(str(error).split()) or type(error).__name__

@@ -63,7 +63,13 @@ class Sizes:
         """That of a batch of the texts with the indices `rows` [b]."""
         if self.targets is None:
             return len(rows), padded_length(self.lengths[rows])
-        return len(rows), _coarse(int(self.lengths[rows].max()), 8), _coarse(int(self.targets[rows].max()), 4)
+        length = min(_coarse(int(self.lengths[rows].max()), 8), padded_length(self.lengths))
+        return len(rows), length, _coarse(int(self.targets[rows].max()), 4)
+
+    def largest(self, rows: np.ndarray) -> Shape:
+        """As `shape`, with as many targets as any text has: no batch of so many texts takes more."""
+        shape = self.shape(rows)
+        return shape if self.targets is None else (*shape[:2], _coarse(int(self.targets.max()), 4))
 
 
 def _coarse(size: int, steps: int) -> int:
@@ -208,6 +214,7 @@ def choose_kernels(mask: Mask) -> None:
 MASKS = {mask.__name__: mask for mask in (no_mask, additive_mask, padding_mask)}
 SHORT = 3  # real tokens of the text that would see most padding
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}  # of hidden states' norm: rounding of other kernels
+LEAK = 1e-3  # of logits' norm: the same kernels on rows that are alike but for a later token round alike
 CHANGED = 0.1  # of logits' norm: far above the rounding of other kernels, also in bf16
 WINDOWS = ("sliding_window", "local_attention", "attention_window")  # in a config: tokens that a token sees
 
@@ -300,6 +307,32 @@ def check_padding(
             f"config key models: {config.model_type} reads the padding beside a text (its logits change by "
             f"{100 * changed:.0f} %), so its results would depend on which texts share a batch: choose a model that "
             "heeds the attention mask of texts padded on the right"
+        )
+
+
+@torch.no_grad()
+def check_causal(model: nn.Module, text: torch.Tensor, autocast: Context) -> None:
+    """Raise InputError for a model whose logits of a token depend on a later one, which it would be asked to predict.
+
+    Transformers makes causal models of encoders too. Tried on `text`, int64 [t], and the same with another last token.
+    """
+    other = text.clone()
+    other[-1] = text[0] if text[0] != text[-1] else (text[-1] + 1) % 2
+    ids = torch.stack([text, other])
+    training = model.training
+    model.eval()
+    try:
+        with autocast():
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
+    finally:
+        model.train(training)
+    before = logits[:, : -1 if len(text) > 1 else 1]
+    changed = ((before[1] - before[0]).norm() / before[0].norm()).item()
+    if len(text) > 1 and changed > LEAK:
+        config: Any = model.config
+        raise InputError(
+            f"config key models: {config.model_type} sees the tokens that it is to predict (logits before a token "
+            f"change by {100 * changed:.2g} % with it): choose a decoder"
         )
 
 

@@ -497,7 +497,7 @@ class Loop:
         )
 
 
-AT_ONCE = 16_384  # target tokens of which an evaluation holds logits
+AT_ONCE = 2**28  # logits that an evaluation holds: 1 GiB of float32
 
 
 @torch.no_grad()
@@ -519,7 +519,8 @@ def predict(
     found: torch.Tensor | None = None
     size = settings.evaluation_batch_size
     if sizes.targets is not None:
-        size = max(1, min(size, AT_ONCE // int(sizes.targets.max())))
+        assert isinstance(model, AtTargets)
+        size = max(1, min(size, AT_ONCE // (int(sizes.targets.max()) * model.vocabulary)))
     for indices in evaluation_batches(sizes.lengths, size):
         poll()
         rows = torch.from_numpy(indices).to(device)

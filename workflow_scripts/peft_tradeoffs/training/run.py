@@ -31,6 +31,7 @@ from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.batches import (
     Data,
+    check_causal,
     check_padding,
     choose_kernels,
     longest_text,
@@ -248,10 +249,12 @@ def _logits(model: torch.nn.Module, text: torch.Tensor, precision: str, device: 
 
 
 def _check_padding(model: torch.nn.Module, tokens: Tokens, precision: str, device: torch.device) -> None:
-    """Raise InputError for a model that reads the padding beside a text."""
+    """Raise InputError for a model that reads the padding beside a text, or the tokens that it is to predict."""
     split = tokens.splits["train"]
     texts = [text.to(device) for text in shortest_texts(split, PADDED)]
     context = functools.partial(autocast, precision, device)
+    if split.targets is not None:
+        check_causal(model, longest_text(split).to(device), context)
     check_padding(model, texts, padded_length(split.lengths), tokens.description["pad_token_id"], context)
 
 

@@ -396,7 +396,7 @@ def linear_schedule(step: int, warmup: int, total: int) -> float:
 
 
 def _longest_first(shapes: set[Shape]) -> list[Shape]:
-    return sorted(shapes, key=lambda shape: (-shape[0] * shape[1], shape))
+    return sorted(shapes, key=lambda shape: (-math.prod(shape), shape))
 
 
 @contextlib.contextmanager
@@ -446,7 +446,7 @@ def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
     split, settings = subject.data.scaled["train"], subject.settings
     rows = longest_rows(split.lengths, settings.batch_size)
     worst = ResidentSplit(split.take(rows), subject.data.pad_token_id, device)
-    shape = Sizes.of(split).shape(rows)
+    shape = Sizes.of(split).largest(rows)
     optimizer = adamw(subject.parameters, settings, device)
     count = WARM_STEPS + TIMED_STEPS if device.type == "cuda" else CPU_STEPS
     step = TrainingStep(subject, worst, mask, optimizer, [0.0] * count)

@@ -30,6 +30,12 @@ class AtTargets(nn.Module):
         self._length = 0
         output_embeddings(model).register_forward_pre_hook(self._take)
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are logits of."""
+        tokens: int = output_embeddings(self.model).out_features
+        return tokens
+
     def forward(self, positions: torch.Tensor, labels: torch.Tensor, **inputs: torch.Tensor | None) -> Output:
         """`positions` int64 [b, c] of target tokens in the texts, `labels` int64 [b, c] those tokens, or IGNORED."""
         logits = self.logits(positions, **inputs)
@@ -57,9 +63,9 @@ class AtTargets(nn.Module):
         return (hidden.gather(1, places), *inputs[1:])
 
 
-def output_embeddings(model: Any) -> nn.Module:
+def output_embeddings(model: Any) -> Any:
     """The layer that makes logits of hidden states; what PEFT put around it, where it did."""
-    found: nn.Module | None = model.get_output_embeddings()
+    found = model.get_output_embeddings()
     if found is None:
         raise ValueError(f"{type(model).__name__} has no output embeddings")
     return found
