@@ -39,10 +39,15 @@ def test_a_rate_that_ruins_an_arm_does_not_press_the_others_together(tmp_path):
 
 
 def test_what_is_ruined_depends_on_how_far_apart_the_best_are():
-    trials = pd.DataFrame({"arm": list("aaabbb"), "value": [0.93, 0.50, 0.40, 0.90, 0.86, None]})
+    trials = pd.DataFrame({"arm": list("aaabbb"), "value": [0.93, 0.50, 0.40, 0.90, 0.86, None], "metric": "accuracy"})
     assert ruined(trials).tolist() == [False, True, True, False, False, False]
     trials["value"] = [0.93, 0.50, 0.40, 0.75, 0.38, None]  # 0.18 apart: down to 0.39
     assert ruined(trials).tolist() == [False, False, False, False, True, False]
+
+
+def test_of_a_loss_what_is_far_above_the_best_is_ruined():
+    trials = pd.DataFrame({"arm": list("aabb"), "value": [1.2, 4.0, 1.3, 1.45], "metric": "token_loss"})
+    assert ruined(trials).tolist() == [False, True, False, False]
 
 
 def test_the_page_cuts_it_too_and_its_numbers_have_it(tmp_path):
