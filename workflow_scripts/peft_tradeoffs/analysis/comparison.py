@@ -141,12 +141,11 @@ def comparison_frame(
     Two statements are kept apart. difference_low and _high are of the two arms at the learning rates that they were
     trained with, and so is verdict_at_rates. at_best_low and _high, all p values and verdict are of the arms at the
     best of the rates that their tuning tried: what the choice may have missed (missed and missed_sd, of `runs.tuning`,
-    by what `tunings` gives) widens the interval, on either side in favour of the one
-    whose rate it is. Where the trials do not
-    tell it, for a few dev rows decide the metric, there is no such interval or test, and the verdict is undecided. rate
-    is tuned, shared (of the tuning of another rank or method), given, or failed (no trial gave a metric that stands):
-    of the last two nothing is known of other rates; rates_as_good names those that cannot be told from the one taken on
-    dev, edge says that this is the grid's lowest or highest.
+    by what `tunings` gives) widens the interval, on either side in favour of the one whose rate it is. Where the trials
+    do not tell it, for a few dev rows decide the metric, there is no such interval or test, and the verdict is
+    undecided. rate is tuned, shared (of the tuning of another rank or method), given, or failed (no trial gave a metric
+    that stands): of the last two nothing is known of other rates; rates_as_good names those that cannot be told from
+    the one taken on dev, edge says that this is the grid's lowest or highest.
 
     verdict is one of VERDICTS: within where TOST proves a difference smaller than the margin, equivalent where that
     margin is small too (`Metric.calls_equivalent`); better or worse where a difference is proven, better_within or
@@ -251,9 +250,9 @@ def _turned(row: dict[str, Any]) -> dict[str, Any]:
     return row | {key: None if value is None else -value for key, value in turned.items()}
 
 
-def gained(row: Mapping[str, Any], on: str = "") -> float | None:
-    """What an arm gains on the baseline, negative where it is worse; `on`: a prefix of the row's keys."""
-    found = row[f"{on}difference"]
+def gained(row: Mapping[str, Any]) -> float | None:
+    """What an arm gains on the baseline, negative where it is worse."""
+    found = row["difference"]
     return None if pd.isna(found) else float(metric_called(row["metric"]).gain(found))
 
 

@@ -259,11 +259,12 @@ def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep, margin: float) -> 
 
 
 def _least(row: dict[str, Any], own: tuple[pd.DataFrame, pd.DataFrame]) -> float:
-    """The change that always passes: of a share what some examples make of it, of another metric none."""
+    """The change that always passes: of a metric what some examples make of a share, of a loss none."""
     if row["quantity"] != METRIC:
         return LEAST_CHANGE
-    share = metric_called(own[0]["metric"].iloc[0]).higher_is_better
-    return LEAST_EXAMPLES / min(runs["test_rows"].min() for runs in own) if share else 0.0
+    if not metric_called(own[0]["metric"].iloc[0]).higher_is_better:
+        return 0.0
+    return LEAST_EXAMPLES / min(runs["test_rows"].min() for runs in own)
 
 
 def _largest(quantity: str, margin: float) -> float:

@@ -43,7 +43,7 @@ COMPLETION, MESSAGES, PLAIN = "completion", "messages", "plain"  # kinds of rows
 
 @dataclass(frozen=True)
 class Form:
-    """How a row's texts become tokens, and which of them are targets. `of` makes it of a data set's block."""
+    """How a row's texts become tokens, and which of them are targets, as `NextToken.form` reads it of a block."""
 
     kind: str  # COMPLETION: (prompt, completion); MESSAGES: a chat as JSON; PLAIN: a text
     chat_template: str | None = None  # OF_TOKENIZER, or Jinja; None: texts are joined as they are
