@@ -29,6 +29,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
     },
 }
+OTHERS: dict[str, dict[str, Any]] = {  # that scale their logits
+    "cohere": {"model_type": "cohere", **SIZES, "logit_scale": 0.25},
+    "granite": {"model_type": "granite", **SIZES, "logits_scaling": 3.0},
+}
 WORDS = ["lines", "words", "with", "ending", "the", "letter", "vowel", "dog", "truck", "or", "and", "not", "a"]
 
 
@@ -68,7 +72,7 @@ def causal(folder: Path, family: str = "llama", **changes: Any) -> Path:
     own = tokenizer(**changes)
     pad = None if own.pad_token_id == own.eos_token_id else own.pad_token_id
     fields = {"vocab_size": len(own), "eos_token_id": own.eos_token_id, "pad_token_id": pad}
-    fields |= {"bos_token_id": None, **FAMILIES[family]}
+    fields |= {"bos_token_id": None, **(FAMILIES | OTHERS)[family]}
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(CONFIG_MAPPING[fields.pop("model_type")](**fields)).save_pretrained(folder)
     own.save_pretrained(folder)

@@ -15,10 +15,22 @@ from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.phases import Phases
 from peft_tradeoffs.tasks.metrics import OF_TEXT
 from peft_tradeoffs.tasks.texts import IGNORED
-from peft_tradeoffs.training import engine
-from peft_tradeoffs.training.batches import Data, ResidentSplit, Sizes, check_causal, epoch_batches, padding_mask
+from peft_tradeoffs.training import engine, targets
+from peft_tradeoffs.training.batches import (
+    Data,
+    ResidentSplit,
+    Sizes,
+    check_causal,
+    check_padding,
+    choose_mask,
+    epoch_batches,
+    last_logits,
+    no_mask,
+    padding_mask,
+)
+from peft_tradeoffs.training.methods import hold_as_computed
 from peft_tradeoffs.training.step import EagerSteps, Settings, Subject, TrainingStep, adamw
-from peft_tradeoffs.training.targets import AtTargets
+from peft_tradeoffs.training.targets import AtTargets, Behind
 from small_fits import Memory, Silent
 
 CPU = torch.device("cpu")
@@ -119,26 +131,109 @@ def batch_of(split: Split, rows: np.ndarray) -> tuple[dict[str, torch.Tensor], d
     return {**found.inputs, "attention_mask": mask}, found.answers
 
 
-@pytest.mark.parametrize("family", tiny_causal.FAMILIES)
-def test_the_head_at_targets_alone_gives_what_transformers_gives(family, tokenizer, tmp_path):
-    """Gemma's cap on logits too: 2, so that leaving it out would show."""
-    model, split, rows = (
-        built(tiny_causal.causal(tmp_path / "model", family)),
-        tiny_causal.encoded(20, tokenizer),
-        np.arange(7),
-    )
-    inputs, answers = batch_of(split, rows)
+def at_targets(model: torch.nn.Module) -> AtTargets:
+    return AtTargets(model, contextlib.nullcontext)
+
+
+def expected_loss(model: torch.nn.Module, inputs: dict[str, Any], answers: dict[str, Any]) -> torch.Tensor:
+    """Of a batch, by Transformers alone."""
     labels = torch.full_like(inputs["input_ids"], IGNORED)
     for row, (places, tokens) in enumerate(zip(answers["positions"], answers["labels"], strict=True)):
         kept = tokens != IGNORED
         labels[row, places[kept]] = tokens[kept]
-    expected = model(**inputs, labels=labels)
-    found = AtTargets(model)(**answers, **inputs)
-    assert found.logits.shape[1] < inputs["input_ids"].shape[1]
-    assert found.loss.item() == pytest.approx(expected.loss.item(), abs=1e-6)
-    before = expected.logits.gather(1, (answers["positions"] - 1).clamp(min=0)[..., None].expand(found.logits.shape))
-    torch.testing.assert_close(found.logits, before)
-    assert model(**inputs).logits.shape == expected.logits.shape  # a plain call stays what it was
+    return model(**inputs, labels=labels).loss
+
+
+def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of what is trained."""
+    loss.backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad()
+    return found
+
+
+ON_THE_HEAD = {"peft_type": "LORA", "target_modules": ["q_proj", "lm_head"], "r": 4, "lora_alpha": 8}
+MODELS: dict[str, tuple[str, dict[str, Any] | None, Behind | None]] = {
+    **{family: (family, None, Behind()) for family in tiny_causal.FAMILIES},
+    "gemma": ("gemma", None, Behind(cap=2.0)),
+    "cohere": ("cohere", None, Behind(scale=0.25)),
+    "granite": ("granite", None, Behind(scale=1 / 3)),
+    "lora": ("llama", LORA, Behind()),
+    "lora on the head": ("llama", ON_THE_HEAD, None),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_loss_and_gradients_in_pieces_are_those_of_transformers(name, tokenizer, tmp_path, monkeypatch):
+    """Caps and scales of logits too. Pieces of two positions, so that the seven texts take many."""
+    monkeypatch.setattr(targets, "AT_ONCE", 600)
+    family, peft, behind = MODELS[name]
+    model = built(tiny_causal.causal(tmp_path / "model", family), peft=peft).eval()
+    inputs, answers = batch_of(tiny_causal.encoded(20, tokenizer), np.arange(7))
+    expected, forward = expected_loss(model, inputs, answers), at_targets(model)
+    assert forward.behind == behind
+    expected_gradients = gradients(model, expected)
+    found = forward(**answers, **inputs).loss
+    assert found.item() == pytest.approx(expected.item(), abs=1e-6)
+    for key, gradient in gradients(model, found).items():
+        torch.testing.assert_close(gradient, expected_gradients[key], atol=1e-7, rtol=1e-4)
+    assert forward.scores(**answers, **inputs)[:, :2].sum(0).tolist() == pytest.approx(
+        [expected.item() * int((answers["labels"] != IGNORED).sum()), int((answers["labels"] != IGNORED).sum())]
+    )
+    assert model(**inputs).logits.shape[:2] == inputs["input_ids"].shape  # a plain call stays what it was
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma"])
+def test_what_torch_compile_makes_of_it_loses_and_learns_the_same(family, tokenizer, tmp_path, monkeypatch):
+    """As it is traced: what a kernel is made of it only a GPU tells."""
+    monkeypatch.setattr(targets, "AT_ONCE", 600)
+    model = built(tiny_causal.causal(tmp_path / "model", family))
+    forward = at_targets(model)
+    for rows in (np.arange(7), np.arange(7, 12)):
+        inputs, answers = batch_of(tiny_causal.encoded(20, tokenizer), rows)
+        expected = at_targets(model)(**answers, **inputs).loss
+        expected_gradients = gradients(model, expected)
+        forward.compile(backend="aot_eager", dynamic=True)
+        found = forward(**answers, **inputs).loss
+        assert found.item() == pytest.approx(expected.item(), abs=1e-6)
+        for key, gradient in gradients(model, found).items():
+            torch.testing.assert_close(gradient, expected_gradients[key], atol=1e-7, rtol=1e-4)
+
+
+def test_what_is_behind_a_head_is_not_guessed(tmp_path):
+    """A model that does something that no name in its configuration tells keeps its own logits."""
+    model = built(tiny_causal.causal(tmp_path / "model", "gemma"))
+    model.config.final_logit_softcapping, cap = None, 2.0
+    assert at_targets(model).behind == Behind()
+    model.config.final_logit_softcapping = cap
+
+    def moved(_: Any, inputs: Any, output: Any) -> None:
+        output.logits += 1.0
+
+    model.register_forward_hook(moved)
+    assert at_targets(model).behind is None
+
+
+def test_no_more_logits_are_held_than_of_some_positions(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(targets, "AT_ONCE", 600)
+    model = built(tiny_causal.causal(tmp_path / "model"))
+    inputs, answers = batch_of(tiny_causal.encoded(20, tokenizer), np.arange(7))
+    forward, sizes = at_targets(model), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(tuple(t.shape)) or t, lambda t: t):
+        forward(**answers, **inputs)
+    assert forward.vocabulary == 300 and answers["labels"].numel() > 20
+    assert not [shape for shape in sizes if shape[-1:] == (300,) and shape != (64, 300)]  # but for the head's weight
+
+
+def test_a_gradient_in_half_precision_does_not_vanish(tokenizer, tmp_path):
+    """One token among many has a small share of the loss: in float16 below what it can hold, if divided at once."""
+    states = torch.randn(20_000, 8, requires_grad=True)
+    weight, labels = torch.randn(50, 8), torch.randint(50, (20_000,))
+    exact = torch.autograd.grad(torch.nn.functional.cross_entropy(states @ weight.T, labels), states)[0]
+    with torch.autocast("cpu", torch.float16):
+        loss = targets.loss_of(states, torch.nn.Parameter(weight), None, labels, Behind())
+    found = torch.autograd.grad(loss, states)[0]
+    assert (found - exact).norm() < 0.01 * exact.norm()
 
 
 def test_parts_of_a_batch_count_by_their_tokens(tokenizer, tmp_path):
@@ -152,16 +247,16 @@ def test_parts_of_a_batch_count_by_their_tokens(tokenizer, tmp_path):
     model = built(folder)
     inputs, answers = batch_of(split, np.arange(16))
     means = [
-        AtTargets(model)(**{key: value[part] for key, value in (inputs | answers).items()}).loss.item()
+        at_targets(model)(**{key: value[part] for key, value in (inputs | answers).items()}).loss.item()
         for part in np.array_split(np.arange(16), 3)
     ]
-    assert abs(np.mean(means) - AtTargets(model)(**answers, **inputs).loss.item()) > 1e-4
+    assert abs(np.mean(means) - at_targets(model)(**answers, **inputs).loss.item()) > 1e-4
 
 
 def test_an_evaluation_gives_each_texts_sums_whatever_its_batches(tokenizer, tmp_path):
     model, split = built(tiny_causal.causal(tmp_path / "model")), tiny_causal.encoded(20, tokenizer)
     data, sizes = ResidentSplit(split, 0, CPU), Sizes.of(split)
-    forward = AtTargets(model)
+    forward = at_targets(model)
     found = engine.predict(forward, data, sizes, padding_mask, settings(evaluation_batch_size=20))
     again = engine.predict(forward, data, sizes, padding_mask, settings(evaluation_batch_size=3))
     assert found[:, 1:].tolist() == again[:, 1:].tolist()
@@ -215,10 +310,12 @@ def test_virtual_tokens_before_a_text_move_its_targets(tokenizer, tmp_path):
     model, split = built(tiny_causal.causal(tmp_path / "model"), peft=prompt), tiny_causal.encoded(4, tokenizer)
     inputs, answers = batch_of(split, np.arange(4))
     model.eval()
-    found = AtTargets(model).logits(answers["positions"], **inputs)
     whole = model(**inputs).logits[:, 3:]
-    places = (answers["positions"] - 1).clamp(min=0)[..., None].expand(found.shape)
-    torch.testing.assert_close(found, whole.gather(1, places))
+    places = (answers["positions"] - 1).clamp(min=0)[..., None].expand(-1, -1, whole.shape[-1])
+    expected = torch.nn.functional.cross_entropy(whole.gather(1, places).flatten(0, 1), answers["labels"].flatten())
+    found = at_targets(model)
+    assert found.behind == Behind()
+    assert found(**answers, **inputs).loss.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_what_a_model_pads_with_is_trained_where_it_ends_texts(tmp_path):
@@ -226,7 +323,7 @@ def test_what_a_model_pads_with_is_trained_where_it_ends_texts(tmp_path):
     model = built(tiny_causal.causal(tmp_path / "model", pad_token="<|im_end|>"), pad_token_id=2)
     inputs = {"input_ids": torch.tensor([[5, 2, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
     answers = {"positions": torch.tensor([[2]]), "labels": torch.tensor([[7]])}
-    AtTargets(model)(**answers, **inputs).loss.backward()
+    at_targets(model)(**answers, **inputs).loss.backward()
     assert model.get_input_embeddings().weight.grad[2].abs().sum() > 0
 
 
@@ -266,6 +363,32 @@ def test_an_encoder_that_sees_what_it_is_to_predict_is_refused(tiny_bert, tmp_pa
         check_causal(bert, text, context)
     for family in ("llama", "gpt2"):
         check_causal(built(tiny_causal.causal(tmp_path / family, family)), text, context)
+
+
+@pytest.mark.parametrize("peft", [None, {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}], ids=["", "prompts"])
+def test_checks_of_a_long_text_take_few_of_its_logits(peft, tmp_path):
+    """Of a text of 8,000 tokens and a vocabulary of 128,000 they would take more memory than training."""
+    model, seen = built(tiny_causal.causal(tmp_path / "model"), peft=peft), []
+    model.get_output_embeddings().register_forward_hook(lambda _, inputs, output: seen.append(output.shape[1]))
+    text, context = torch.arange(5, 205), contextlib.nullcontext
+    check_causal(model, text, context)
+    assert seen == [64]
+    expected = [model(input_ids=text[None, :9]).logits[:, -1]]
+    seen.clear()
+    check_padding(model, [text[:9]], 40, 0, context)
+    assert choose_mask(model, text, 0, torch.float32, context) is (padding_mask if peft else no_mask)
+    assert set(seen) == {1} and len(seen) >= 3
+    kept = last_logits(model, torch.tensor([-32]))
+    mask = padding_mask(torch.tensor([9]), 40, torch.float32)
+    padded = model(input_ids=torch.nn.functional.pad(text[:9], (0, 31))[None], attention_mask=mask, **kept).logits
+    torch.testing.assert_close(padded[:, 0], expected[0])
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen", "gpt2"])
+def test_frozen_layers_are_held_as_computed_beside_a_tied_embedding(family, tmp_path):
+    model = built(tiny_causal.causal(tmp_path / "model", family), peft=LORA)
+    assert hold_as_computed(model, "bf16", CPU, torch.arange(20)) == "bfloat16"
+    assert model.get_input_embeddings().weight.dtype == torch.float32
 
 
 def test_a_head_that_is_named_is_refused(tmp_path):

@@ -4,6 +4,7 @@ No mask is found by a look at its content, which would make the GPU wait and for
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -216,6 +217,7 @@ SHORT = 3  # real tokens of the text that would see most padding
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}  # of hidden states' norm: rounding of other kernels
 LEAK = 1e-3  # of logits' norm: the same kernels on rows that are alike but for a later token round alike
 CHANGED = 0.1  # of logits' norm: far above the rounding of other kernels, also in bf16
+CHECKED = 64  # positions whose logits are compared: of a long text all would take more memory than training
 WINDOWS = ("sliding_window", "local_attention", "attention_window")  # in a config: tokens that a token sees
 
 
@@ -241,7 +243,7 @@ def choose_mask(model: nn.Module, ids: torch.Tensor, pad_token_id: int, dtype: t
             with autocast():
                 output = model(
                     input_ids=texts, attention_mask=mask(sizes, length, dtype), output_hidden_states=True,
-                    return_dict=True,
+                    return_dict=True, **last_logits(model, 1),
                 )  # fmt: skip
         except torch.OutOfMemoryError:
             raise
@@ -285,9 +287,11 @@ def check_padding(
         """[1, k]; of a model that gives logits of every token those of the text's last one."""
         ids = torch.nn.functional.pad(text, (0, size - len(text)), value=pad_token_id)[None]
         mask = padding_mask(torch.tensor([len(text)], device=text.device), size, torch.float32)
+        place = len(text) - 1 - size  # from the end: prompt learning puts tokens before a text
         with autocast():
-            output: torch.Tensor = model(input_ids=ids, attention_mask=mask).logits.float()
-        return output if output.ndim == 2 else output[:, output.shape[1] - size + len(text) - 1]
+            kept = last_logits(model, torch.tensor([place], device=text.device))
+            output: torch.Tensor = model(input_ids=ids, attention_mask=mask, **kept).logits.float()
+        return output if output.ndim == 2 else output[:, 0 if kept else place]
 
     training = model.training
     model.eval()
@@ -323,7 +327,8 @@ def check_causal(model: nn.Module, text: torch.Tensor, autocast: Context) -> Non
     model.eval()
     try:
         with autocast():
-            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float()
+            kept = last_logits(model, CHECKED)
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **kept).logits.float()
     finally:
         model.train(training)
     before = logits[:, : -1 if len(text) > 1 else 1]
@@ -334,6 +339,16 @@ def check_causal(model: nn.Module, text: torch.Tensor, autocast: Context) -> Non
             f"config key models: {config.model_type} sees the tokens that it is to predict (logits before a token "
             f"change by {100 * changed:.2g} % with it): choose a decoder"
         )
+
+
+def last_logits(model: nn.Module, kept: int | torch.Tensor) -> dict[str, Any]:
+    """What to call `model` with so that it gives the logits of some tokens alone; {} where it cannot.
+
+    `kept`: how many of the last ones, or int64 [k] which, from the end.
+    """
+    inner: Any = model
+    accepted = inspect.signature((inner.get_base_model() if hasattr(inner, "get_base_model") else inner).forward)
+    return {"logits_to_keep": kept} if "logits_to_keep" in accepted.parameters else {}
 
 
 def _alike(found: torch.Tensor, expected: torch.Tensor, real: torch.Tensor, tolerance: float) -> bool:

@@ -48,7 +48,7 @@ from peft_tradeoffs.training.step import (
     linear_schedule,
     probe,
 )
-from peft_tradeoffs.training.targets import AtTargets, token_scores
+from peft_tradeoffs.training.targets import AtTargets
 
 
 @dataclass
@@ -497,7 +497,7 @@ class Loop:
         )
 
 
-AT_ONCE = 2**28  # logits that an evaluation holds: 1 GiB of float32
+AT_ONCE = 2**28  # logits that an evaluation holds where they do not come in pieces: 1 GiB of float32
 
 
 @torch.no_grad()
@@ -520,7 +520,8 @@ def predict(
     size = settings.evaluation_batch_size
     if sizes.targets is not None:
         assert isinstance(model, AtTargets)
-        size = max(1, min(size, AT_ONCE // (int(sizes.targets.max()) * model.vocabulary)))
+        if model.behind is None:
+            size = max(1, min(size, AT_ONCE // (int(sizes.targets.max()) * model.vocabulary)))
     for indices in evaluation_batches(sizes.lengths, size):
         poll()
         rows = torch.from_numpy(indices).to(device)
@@ -529,7 +530,7 @@ def predict(
         with autocast(settings.precision, device):
             seen = mask(batch.sizes, length, settings.dtype)
             if isinstance(model, AtTargets):
-                output = token_scores(model, **batch.answers, **batch.inputs, attention_mask=seen)
+                output = model.scores(**batch.answers, **batch.inputs, attention_mask=seen)
             else:
                 output = model(**batch.inputs, attention_mask=seen).logits.float()
         if found is None:

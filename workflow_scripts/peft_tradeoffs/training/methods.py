@@ -33,6 +33,7 @@ from peft_tradeoffs.inputs.model_files import check_layers, check_patterns, chec
 from peft_tradeoffs.measure.devices import refused_bytes
 from peft_tradeoffs.measure.phases import dense_parts
 from peft_tradeoffs.tasks.task import TASKS, Scale
+from peft_tradeoffs.training.batches import CHECKED, last_logits
 from peft_tradeoffs.training.step import autocast
 
 # What PEFT raises for settings that it cannot use on a model; it does not check them all itself.
@@ -524,11 +525,13 @@ def _dequantised_alike(weight: nn.Parameter) -> bool:
 
 
 def _frozen(model: nn.Module) -> list[nn.Parameter]:
+    """Weights of frozen linear layers; none that is an embedding too, whose output would be rounded."""
+    tied = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     found = {}
     for module in model.modules():
         if is_linear(module):
             for parameter in module.parameters(recurse=False):
-                if not parameter.requires_grad and parameter.dtype == torch.float32:
+                if not parameter.requires_grad and parameter.dtype == torch.float32 and id(parameter) not in tied:
                     found[id(parameter)] = parameter
     return list(found.values())
 
@@ -536,13 +539,15 @@ def _frozen(model: nn.Module) -> list[nn.Parameter]:
 def _outputs(model: nn.Module, precision: str, device: torch.device, ids: torch.Tensor) -> list[torch.Tensor] | None:
     """Hidden states and logits of a text [1, t], without dropout, on the CPU; None where the model does not take it.
 
-    An adapter that multiplies held weights with its own refuses too.
+    Of a causal model's logits those of the last CHECKED tokens. An adapter that multiplies held weights with its own
+    refuses too.
     """
     training = model.training
     model.eval()
     try:
         with autocast(precision, device):
-            output = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True)
+            few = last_logits(model, CHECKED)
+            output = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True, **few)
         return [states.cpu() for states in (*(getattr(output, "hidden_states", None) or ()), output.logits)]
     except torch.OutOfMemoryError:
         raise

@@ -157,7 +157,10 @@ class Subject:
     @functools.cached_property
     def forward(self) -> nn.Module:
         """What a step calls: the model, or where tokens are learned its head at these alone."""
-        return self.model if self.data.splits["train"].targets is None else AtTargets(self.model)
+        if self.data.splits["train"].targets is None:
+            return self.model
+        device = next(self.model.parameters()).device
+        return AtTargets(self.model, functools.partial(autocast, self.settings.precision, device))
 
 
 class TrainingStep:
@@ -194,7 +197,10 @@ class TrainingStep:
 
     def compile(self) -> None:
         """Have torch.compile make the forward and backward pass; one compilation for all lengths, if it can."""
-        self._forward = torch.compile(self._forward, dynamic=True)
+        if isinstance(self._forward, AtTargets):
+            self._forward.compile(dynamic=True)
+        else:
+            self._forward = torch.compile(self._forward, dynamic=True)
 
     def begin(self, batches: list[np.ndarray], place: int, step: int) -> None:
         """Start an epoch of `batches` (row indices) at batch `place`, which is step `step` of the run."""
