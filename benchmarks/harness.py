@@ -60,20 +60,24 @@ def lora(targets: list[str] | str, rank: int, **changes: Any) -> dict[str, Any]:
     return {"peft_type": "LORA", "target_modules": targets, "r": rank, "lora_alpha": 2 * rank, **changes}
 
 
-def random_checkpoint(config: transformers.PreTrainedConfig, folder: Path, dtype: torch.dtype, device: str) -> Path:
+def random_checkpoint(
+    config: transformers.PreTrainedConfig, folder: Path, dtype: torch.dtype, device: str, task: str = "classification"
+) -> Path:
     """A folder with a model of random weights; drawn on `device`, which for a large one is faster on a GPU."""
     torch.manual_seed(0)
+    kind = transformers.AutoModel if task == "classification" else transformers.AutoModelForCausalLM
     with torch.device(device):
-        model = transformers.AutoModel.from_config(config, dtype=dtype)
+        model = kind.from_config(config, dtype=dtype)
     model.save_pretrained(folder)
     return folder
 
 
-def build(folder: Path, arm: Arm, device: str, precision: str = "bf16") -> methods.Built:
+def build(folder: Path, arm: Arm, device: str, precision: str = "bf16", task: str = "classification") -> methods.Built:
     """The arm's model, as a run builds it."""
     free_memory(torch.device(device))
-    recipe = methods.Recipe(arm.peft, arm.quantization, False, None, "classification", arm.dtype)
-    built = methods.build(folder, recipe, methods.Outputs(num_labels=2, pad_token_id=0), seed=0, device=device)
+    recipe = methods.Recipe(arm.peft, arm.quantization, False, None, task, arm.dtype)
+    outputs = methods.Outputs(num_labels=2 if task == "classification" else 0, pad_token_id=0)
+    built = methods.build(folder, recipe, outputs, seed=0, device=device)
     hold_as_computed(built.model, precision, torch.device(device), torch.arange(1, 17))
     return built
 
