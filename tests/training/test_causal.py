@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,22 @@ def test_the_losses_of_twenty_steps_are_those_of_trl(family, tmp_path):
     ours = losses(built(folder), split)
     theirs = losses_of_trl(built(folder), split, tokenizer, tmp_path / "trl")
     assert len(ours) == 20 and ours[-1] < ours[0] - 0.1
+    assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.skipif("CHECKPOINT" not in os.environ, reason="needs CHECKPOINT, the folder of a causal model")
+@pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
+def test_the_losses_of_two_steps_of_a_real_model_are_those_of_trl(peft, tmp_path):
+    """As SmolLM2-135M-Instruct; texts of unequal lengths of which the chat template's prompt is no target."""
+    from transformers import AutoTokenizer
+
+    folder = Path(os.environ["CHECKPOINT"])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    split = tiny_causal.encoded(32, tokenizer)
+    changes = {"epochs": 1, "learning_rate": 1e-4, "batch_size": 16}
+    ours = losses(built(folder, peft=peft), split, **changes)
+    theirs = losses_of_trl(built(folder, peft=peft), split, tokenizer, tmp_path, **changes)
+    assert len(ours) == 2 and ours[1] != ours[0]
     assert ours == pytest.approx(theirs, abs=1e-5)
 
 
