@@ -201,20 +201,34 @@ def test_loss_and_gradients_in_pieces_are_those_of_transformers(name, tokenizer,
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma"])
-def test_what_torch_compile_makes_of_it_loses_and_learns_the_same(family, tokenizer, tmp_path, monkeypatch):
-    """As it is traced: what a kernel is made of it only a GPU tells."""
+@pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
+def test_what_torch_compile_makes_of_it_loses_and_learns_the_same(family, peft, tokenizer, tmp_path, monkeypatch):
+    """As it is traced: what a kernel is made of it only a GPU tells. Other sizes are no other compilation."""
     monkeypatch.setattr(targets, "AT_ONCE", 600)
-    model = built(tiny_causal.causal(tmp_path / "model", family))
-    forward = at_targets(model)
-    for rows in (np.arange(7), np.arange(7, 12)):
+    monkeypatch.setitem(tiny_causal.FAMILIES, family, {**tiny_causal.FAMILIES[family], "num_hidden_layers": 4})
+    model = built(tiny_causal.causal(tmp_path / "model", family), peft=peft)
+    forward, plain, made = at_targets(model), at_targets(model), []
+    forward.compile(backend=lambda graph, example: made.append(graph) or graph, dynamic=True)
+    for rows in (np.arange(7), np.arange(7, 12), np.arange(12, 20)):
+        count = len(made)
         inputs, answers = batch_of(tiny_causal.encoded(20, tokenizer), rows)
-        expected = at_targets(model)(**answers, **inputs).loss
+        expected = plain(**answers, **inputs).loss
         expected_gradients = gradients(model, expected)
-        forward.compile(backend="aot_eager", dynamic=True)
         found = forward(**answers, **inputs).loss
         assert found.item() == pytest.approx(expected.item(), abs=1e-6)
         for key, gradient in gradients(model, found).items():
             torch.testing.assert_close(gradient, expected_gradients[key], atol=1e-7, rtol=1e-4)
+    assert len(made) == count > 0
+
+
+def test_a_step_is_warmed_up_at_sizes_that_its_batch_does_not_have(tokenizer, tmp_path):
+    """Shapes are captured one after the other, on the texts of the epoch's first batch; a GPU would stop for good."""
+    split = tiny_causal.encoded(40, tokenizer)
+    data, sizes = ResidentSplit(split, 0, CPU), Sizes.of(split)
+    longest = torch.from_numpy(np.argsort(-split.lengths)[:4].copy())
+    _, length, count = sizes.shape(np.argsort(split.lengths)[:4])
+    batch = data.gather(longest, length, count)
+    assert batch.answers["positions"].max() < length < split.lengths.max()
 
 
 def test_what_is_behind_a_head_is_not_guessed(tmp_path):

@@ -118,6 +118,7 @@ class ResidentSplit:
         if self._positions is None:
             return Batch(inputs, sizes, {"labels": labels})
         positions = _columns(self._positions.index_select(0, rows), targets, 0).long()
+        positions = positions.clamp(max=length - 1)  # a step is warmed up at other sizes than its batch has
         learned = torch.arange(targets, device=rows.device) < labels[:, None]
         tokens = inputs["input_ids"].gather(1, positions)
         return Batch(inputs, sizes, {"positions": positions, "labels": torch.where(learned, tokens, IGNORED)})

@@ -72,8 +72,18 @@ class AtTargets(nn.Module):
         return tokens
 
     def compile(self, **options: Any) -> None:
-        """Have torch.compile make what training computes, the model and the loss of some positions; not evaluation."""
-        self._call = torch.compile(self.model, **options)
+        """Have torch.compile make what training computes, the model and the loss of some positions; not evaluation.
+
+        Layers that are alike are compiled once; all of them together, at any length, would take minutes.
+        """
+        from accelerate.utils import compile_regions
+
+        call, head = compile_regions(self.model, **options).train(), output_embeddings(self.model)
+        for parent in list(call.modules()):  # its hook has other positions at every call
+            for name, child in parent.named_children():
+                if getattr(child, "_orig_mod", None) is head:
+                    setattr(parent, name, head)
+        self._call = call
         self._piece = torch.compile(piece, **options)
 
     def forward(self, positions: torch.Tensor, labels: torch.Tensor, **inputs: torch.Tensor | None) -> Output:
