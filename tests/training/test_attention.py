@@ -5,8 +5,16 @@ import contextlib
 import pytest
 import torch
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.training.batches import additive_mask, check_padding, choose_mask, no_mask, padding_mask
+from peft_tradeoffs.training.batches import (
+    additive_mask,
+    check_padding,
+    choose_kernels,
+    choose_mask,
+    no_mask,
+    padding_mask,
+)
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BartConfig,
     BartForSequenceClassification,
@@ -15,6 +23,7 @@ from transformers import (
     MistralConfig,
     MistralForSequenceClassification,
     XLNetConfig,
+    masking_utils,
 )
 
 LENGTH = 24
@@ -132,3 +141,35 @@ def test_a_model_that_reads_padding_is_refused(kind, precision):
 def test_a_model_that_refuses_the_texts_is_left_to_training(tiny_bert):
     model = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
     check_padding(model, [torch.arange(70) % 20], 80, 0, contextlib.nullcontext)  # more tokens than positions
+
+
+@pytest.mark.parametrize("kind", [MistralConfig, GPT2Config])
+def test_a_model_without_a_mask_gets_none_while_a_step_is_captured(kind, monkeypatch, tmp_path):
+    """Transformers makes one then, and the captured step would take other kernels than the eager one."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 20}
+    more = {"num_key_value_heads": 1, "intermediate_size": 16} if kind is MistralConfig else {}
+    model = AutoModelForCausalLM.from_config(kind(**sizes, **more)).eval()
+    assert choose_mask(model, IDS, 0, torch.float32, contextlib.nullcontext) is no_mask
+    seen, kernel = [], torch.nn.functional.scaled_dot_product_attention
+
+    def attention(*inputs, attn_mask=None, is_causal=False, **options):
+        seen.append((attn_mask is None, is_causal))
+        return kernel(*inputs, attn_mask=attn_mask, is_causal=is_causal, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attention)
+    # what Transformers 5.17 answers while a step is captured, and any while it is traced
+    monkeypatch.setattr(masking_utils, "_ignore_causal_mask_sdpa", lambda *inputs, **options: False)
+    expected = model(IDS[None], attention_mask=None).logits
+    assert (True, True) not in seen
+    seen.clear()
+    choose_kernels(no_mask, model)
+    found = model(IDS[None], attention_mask=None).logits
+    assert set(seen) == {(True, True)}
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    model.save_pretrained(tmp_path)
+    assert "unmasked" not in (tmp_path / "config.json").read_text()
+    choose_kernels(padding_mask, model)
+    seen.clear()
+    model(IDS[None], attention_mask=torch.ones_like(IDS)[None])
+    assert (True, True) not in seen
+    choose_kernels(no_mask)  # of the process, as before

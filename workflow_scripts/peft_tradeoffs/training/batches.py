@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import Split
@@ -208,9 +210,26 @@ def no_mask(lengths: torch.Tensor, length: int, dtype: torch.dtype) -> None:
     """None: under causal attention no text sees the padding on its right."""
 
 
-def choose_kernels(mask: Mask) -> None:
-    """Leave cuDNN's attention to causal models without a mask; for short texts with one its kernels are slower."""
+UNMASKED = "sdpa_unmasked"  # Transformers makes no masks for an attention that it does not know
+AttentionInterface.register(UNMASKED, sdpa_attention_forward)
+
+
+def choose_kernels(mask: Mask, model: nn.Module | None = None) -> None:
+    """Leave cuDNN's attention to causal models without a mask; for short texts with one its kernels are slower.
+
+    `model` then gets none from Transformers either, which would make a causal one while a step is captured or compiled:
+    other kernels than those of eager steps, and slower ones.
+    """
     torch.backends.cuda.enable_cudnn_sdp(mask is no_mask)
+    if model is not None:
+        _attend(model, mask)
+
+
+def _attend(model: nn.Module, mask: Mask) -> None:
+    inner: Any = model
+    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    if getattr(inner.config, "_attn_implementation", None) in ("sdpa", UNMASKED):
+        inner.set_attn_implementation(UNMASKED if mask is no_mask else "sdpa")
 
 
 MASKS = {mask.__name__: mask for mask in (no_mask, additive_mask, padding_mask)}
@@ -240,6 +259,7 @@ def choose_mask(model: nn.Module, ids: torch.Tensor, pad_token_id: int, dtype: t
 
     def hidden(mask: Mask) -> list[torch.Tensor] | None:
         """Hidden states [2, length, d] of every layer, on the CPU; None from a model that does not give them."""
+        _attend(model, mask)
         try:
             with autocast():
                 output = model(
@@ -270,6 +290,7 @@ def choose_mask(model: nn.Module, ids: torch.Tensor, pad_token_id: int, dtype: t
                 return mask
         return padding_mask
     finally:
+        _attend(model, padding_mask)
         model.train(training)
 
 

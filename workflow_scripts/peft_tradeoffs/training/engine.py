@@ -177,7 +177,7 @@ def probed(subject: Subject, device: torch.device, phases: Phases) -> Progress:
         progress.mask = _choose_mask(subject, device).__name__
     phases.switch("probe")
     mask = MASKS[progress.mask]
-    choose_kernels(mask)
+    choose_kernels(mask, subject.model)
     subject.model.train()
     progress.probe = dataclasses.asdict(probe(subject, device, mask))
     return progress
@@ -231,7 +231,7 @@ class Prepared:
         settings, generators, progress = subject.settings, subject.generators, start.progress
         schedule = Schedule.of(settings, len(subject.data.splits["train"]))
         mask = MASKS[progress.mask]
-        choose_kernels(mask)
+        choose_kernels(mask, subject.model)
         parameters = subject.parameters
         optimizer = adamw(parameters, settings, device)
         allocate_state(optimizer)

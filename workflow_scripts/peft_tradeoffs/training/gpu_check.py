@@ -123,7 +123,7 @@ def _steps(folder: Path, arm: dict[str, Any], device: torch.device, precision: s
     optimizer = adamw(subject.parameters, settings, device)
     allocate_state(optimizer)
     mask = additive_mask if device.type == "cuda" else padding_mask
-    choose_kernels(mask)
+    choose_kernels(mask, built.model)
     step = TrainingStep(subject, ResidentSplit(texts, 0, device), mask, optimizer, [1e-3] * STEPS)
     steps = (CapturedSteps if captured else EagerSteps)(step, False, None)
     step.begin([np.arange(ROWS)] * STEPS, 0, 0)

@@ -347,8 +347,8 @@ class CapturedSteps:
             generator.graphsafe_set_state(untouched)  # a broken capture leaves the generator unusable
             self._step.drop_gradients()
             torch.cuda.set_stream(stream)  # a capture that fails to end leaves its own
-            reason = str(error.__context__ or error).strip().splitlines()[0]  # leaving the capture raises a second one
-            raise CaptureError(reason) from None
+            lines = str(error.__context__ or error).strip().splitlines()  # leaving the capture raises a second one
+            raise CaptureError(" ".join(lines[: 2 if lines[0].endswith("raised:") else 1])) from None
         return graph
 
 

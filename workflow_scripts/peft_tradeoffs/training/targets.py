@@ -4,6 +4,7 @@ Where the head is one linear layer, and what the model does behind it is known, 
 time are computed, so that no more of the logits is held.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -74,15 +75,16 @@ class AtTargets(nn.Module):
     def compile(self, **options: Any) -> None:
         """Have torch.compile make what training computes, the model and the loss of some positions; not evaluation.
 
-        Layers that are alike are compiled once; all of them together, at any length, would take minutes.
+        Layers that are alike are compiled once; all of them together, at any length, would take minutes. What stands
+        beside them stays as it is: the head's hook has other positions at every call.
         """
         from accelerate.utils import compile_regions
 
-        call, head = compile_regions(self.model, **options).train(), output_embeddings(self.model)
-        for parent in list(call.modules()):  # its hook has other positions at every call
+        call = compile_regions(self.model, **options).train()
+        for parent in list(call.modules()):
             for name, child in parent.named_children():
-                if getattr(child, "_orig_mod", None) is head:
-                    setattr(parent, name, head)
+                if hasattr(child, "_orig_mod") and not isinstance(parent, nn.ModuleList):
+                    setattr(parent, name, child._orig_mod)  # noqa: SLF001  # torch.compile's name for what it wraps
         self._call = call
         self._piece = torch.compile(piece, **options)
 
@@ -230,8 +232,9 @@ class _Loss(torch.autograd.Function):
 
 
 def _in_pieces(vocabulary: int, *tables: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
-    """Each of the tables [n, …] in pieces of so many rows that their logits are AT_ONCE at most."""
-    return [table.split(max(1, AT_ONCE // vocabulary)) for table in tables]
+    """Each of the tables [n, …] in pieces of about as many rows, their logits AT_ONCE at most."""
+    count = math.ceil(len(tables[0]) / max(1, AT_ONCE // vocabulary))
+    return [table.tensor_split(count) for table in tables]
 
 
 def output_embeddings(model: Any) -> Any:
