@@ -120,6 +120,7 @@ def test_arrays_and_description(tmp_path, tokenize):
         "truncated": {"train": 1, "test": 1},
         "tokens": {split: {"mean": 4.25, "p99": 7, "max": 7} for split in ("train", "test")},
         "rows": {"train": 4, "test": 4},
+        "warnings": ["max_length 6 cut the end of texts: 1 of 4 rows of train and 1 of 4 rows of test."],
         "data_sha256": json.loads((folder / "dataset.json").read_text())["sha256"],
         "model_sha256": "m0",
     }
