@@ -228,6 +228,9 @@ class NextToken(abc.ABC):
 
     # words
 
+    def apart(self, rows: str) -> str:
+        return f"they give {rows} another loss, and the sum of the losses of a row's tokens"
+
     def answer(self, prediction: str | None, names: Sequence[Any] | None) -> str:
         return "the same loss"
 
