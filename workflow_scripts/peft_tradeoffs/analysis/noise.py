@@ -55,12 +55,12 @@ def noise_frame(runs: pd.DataFrame, folder: Callable[[dict[str, Any]], Path]) ->
 
     `folder` gives the folder of a run. What is said of an arm stands in each of its rows: n_repeats and how many of
     them completed; whether those have the same weights and predictions bit for bit; the largest difference of a logit
-    (of texts: of a row's loss) of one test row between any two, and the test rows that they do not all predict alike (null with one repeat or none
-    completed). Then n, mean, sd (ddof=1), sd in % of the mean, range (highest - lowest), also in % of the mean, of
-    each quantity: the metric (a fraction or a coefficient) and what it costs, in the unit of its name. What depends on
-    the machine or the engine is null where the repeats had different ones; `reason` says so. Raises InputError for
-    files that are not as their runs published them, and for repeats that were not made from the same settings, data,
-    model, code and versions.
+    (of texts: of a row's loss) of one test row between any two, and the test rows that they do not all predict alike
+    (null with one repeat or none completed). Then n, mean, sd (ddof=1), sd in % of the mean, range (highest - lowest),
+    also in % of the mean, of each quantity: the metric (a fraction or a coefficient) and what it costs, in the unit of
+    its name. What depends on the machine or the engine is null where the repeats had different ones; `reason` says so.
+    Raises InputError for files that are not as their runs published them, and for repeats that were not made from the
+    same settings, data, model, code and versions.
     """
     rows = []
     for _, own in runs.groupby(ARM, sort=False):

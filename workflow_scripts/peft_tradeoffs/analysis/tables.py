@@ -265,7 +265,7 @@ LEAST_SPREAD = 0.01  # standard deviation of predicted values, as a share of the
 FETCH = "delete it and run the workflow's target `fetch`"
 TOKENIZE = "delete it, and the next call makes it again"
 WARNINGS: dict[str, tuple[type, ...]] = {"warnings": (list,)}  # of every description
-DESCRIPTION = {"labels": (list, type(None))} | WARNINGS  # of dataset.json
+DESCRIPTION: dict[str, tuple[type, ...]] = {"labels": (list, type(None))} | WARNINGS  # of dataset.json
 
 
 def warnings_by_pair(
@@ -366,7 +366,7 @@ def _of_tokens(tokens_dir: Path | None, dataset: str, model: str) -> list[str]:
 
 
 def _description(
-    path: Path, nothing: dict[str, Any], needed: Mapping[str, tuple[type, ...]], what: str, remedy: str
+    path: Path, nothing: dict[str, Any], needed: dict[str, tuple[type, ...]], what: str, remedy: str
 ) -> dict[str, Any]:
     """A description that a step wrote, `nothing` where an earlier version said nothing; its warnings are texts.
 

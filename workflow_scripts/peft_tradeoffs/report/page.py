@@ -166,9 +166,7 @@ NUMBERS = ("cheapest", "percent", "value", "low", "high", "rank", "metric_value"
 SHOWN = 5  # reasons of a verdict that are always shown
 
 
-def report(
-    files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None, tokens_dir: Path | None = None
-) -> str:
+def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None, tokens_dir: Path | None = None) -> str:
     """The page as HTML. `files` are the CSV tables by name, runs.csv among them, each with its Markdown beside it.
 
     `data_dir` holds {dataset}/dataset.json and `tokens_dir` {dataset}/{model}.json, whose warnings are shown. Raises

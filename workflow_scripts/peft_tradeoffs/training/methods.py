@@ -282,7 +282,7 @@ def save(
 
 @contextlib.contextmanager
 def _own_cache(config: Any, use_cache: bool | None) -> Iterator[None]:
-    """Within it the configuration says of the cache what the checkpoint's said, so that what is saved writes as fast."""
+    """Within it the configuration says of the cache what the checkpoint's said: what is saved writes as fast."""
     trained = getattr(config, "use_cache", None)
     if use_cache is not None:
         config.use_cache = use_cache
