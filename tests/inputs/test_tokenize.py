@@ -145,7 +145,7 @@ def test_what_chats_lose_and_how_they_end_is_said(tmp_path, tokenize, capsys):
         "at '<|endoftext|>'): 3 of 3 of train and 3 of 3 of test.",
     ]
     said = capsys.readouterr().err
-    assert all(f"warning: data set t, model m: {warning}" in said for warning in described["warnings"])
+    assert all(f"warning: data set t, model model: {warning}" in said for warning in described["warnings"])
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, tokenize):
