@@ -30,8 +30,7 @@ from peft_tradeoffs.training.batches import (
     no_mask,
     padding_mask,
 )
-from peft_tradeoffs.training.methods import hold_as_computed
-from peft_tradeoffs.training.methods import save
+from peft_tradeoffs.training.methods import hold_as_computed, save
 from peft_tradeoffs.training.step import EagerSteps, Settings, Subject, TrainingStep, adamw
 from peft_tradeoffs.training.targets import AtTargets, Behind
 from small_fits import Memory, Silent

@@ -18,7 +18,6 @@ import numpy as np
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import atomic, read_json, read_object, sha256, write_json
 from peft_tradeoffs.core.layout import VALIDATION
-from peft_tradeoffs.core.text import and_list
 from peft_tradeoffs.inputs.model_check import check_ids, check_pad_token, load_tokenizer
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.tasks.task import TASKS
@@ -484,7 +483,8 @@ def _left_out(max_length: int, learned: dict[str, Any], texts: dict[str, int]) -
 def _by_split(found: dict[str, int], of: dict[str, int]) -> str:
     """Counts for readers, of the splits that have any."""
     counts = [f"{count:,} of {of[split]:,} rows of {split}" for split, count in found.items() if count]
-    return and_list(counts) if counts else ""
+    *before, last = counts or [""]
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def _open_ends(
