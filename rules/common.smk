@@ -233,6 +233,14 @@ def descriptions():
     return there if brought else paths
 
 
+def token_descriptions():
+    """What describes the tokens, with its warnings; where the runs are there without their data, only what is left."""
+    paths = expand(f"{OUT}/tokens/{{dataset}}/{{model}}.json", **GRID)
+    there = [path for path in paths if Path(path).exists()]
+    brought = len(there) < len(paths) and all(map(os.path.exists, summaries()))
+    return there if brought else paths
+
+
 def table_files(names=CONTRACT + RESULTS + COMPARISONS + VIEWS):
     return expand(
         f"{OUT}/tables/{{name}}.{{kind}}", name=names, kind=["csv", "md", "tex"]

@@ -11,6 +11,7 @@ rule make_report:
         markdown=[str(Path(name).with_suffix(".md")) for name in report_tables()],
         summaries=summaries(),
         data=descriptions(),
+        tokens=token_descriptions(),
     output:
         in_report(f"{OUT}/report.html", "Report", None),
     log:
@@ -24,6 +25,8 @@ rule make_report:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         profiles=profiles_option(),
         data=lambda w: f"{OUT}/data",
+        tokens=lambda w: f"{OUT}/tokens",
     shell:
         "python {params.script:q} --tables {input.tables:q} --runs-dir {params.runs:q} --data-dir {params.data:q}"
+        " --tokens-dir {params.tokens:q}"
         " {params.profiles[option]} --output {output:q} 2> {log:q}"

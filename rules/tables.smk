@@ -11,6 +11,7 @@ rule make_tables:
     input:
         summaries=summaries(),
         data=descriptions(),
+        tokens=token_descriptions(),
         contract=f"{OUT}/tables/contract.csv",
     output:
         tables_in_report(table_files(RESULTS)),
@@ -25,8 +26,10 @@ rule make_tables:
         grid=json.dumps(GRID),
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
+        tokens=lambda w: f"{OUT}/tokens",
     shell:
         "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        " --tokens-dir {params.tokens:q}"
         " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
@@ -35,6 +38,7 @@ rule compare_arms:
         summaries=summaries(),
         tunings=tunings(),
         data=descriptions(),
+        tokens=token_descriptions(),
         contract=f"{OUT}/tables/contract.csv",
     output:
         tables_in_report(table_files(COMPARISONS)),
@@ -57,8 +61,10 @@ rule compare_arms:
         ),
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
+        tokens=lambda w: f"{OUT}/tokens",
     shell:
         "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        " --tokens-dir {params.tokens:q}"
         " --baseline {params.baseline:q} --margin {params.margin} --contract {input.contract:q}"
         " {params.tunings} --output-dir {params.folder:q} 2> {log:q}"
 

@@ -60,6 +60,7 @@ rule recommend:
     input:
         summaries=summaries(),
         data=descriptions(),
+        tokens=token_descriptions(),
         contract=f"{OUT}/tables/contract.csv",
         comparison=f"{OUT}/tables/comparison.csv",
         noise=noise_table(),
@@ -79,8 +80,10 @@ rule recommend:
         limits=as_json(EXPERIMENT.recommendation),
         folder=subpath(output[0], parent=True),
         data=lambda w: f"{OUT}/data",
+        tokens=lambda w: f"{OUT}/tokens",
     shell:
         "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
+        " --tokens-dir {params.tokens:q}"
         " --comparison {input.comparison:q} --limits {params.limits:q}"
         " --contract {input.contract:q} {params.noise}"
         " --output-dir {params.folder:q} 2> {log:q}"

@@ -10,7 +10,7 @@ import functools
 from pathlib import Path
 
 from peft_tradeoffs.core.errors import InputError, run
-from peft_tradeoffs.core.layout import add_contract, add_data, add_runs
+from peft_tradeoffs.core.layout import add_contract, add_data, add_runs, add_tokens
 from peft_tradeoffs.tasks.metrics import ABOUT_MARGIN, check_margin
 
 NOTHING = "Random weights: there is no metric to compare.\n"
@@ -32,6 +32,7 @@ def arguments() -> argparse.Namespace:
     )
     add_contract(parser)
     add_data(parser)
+    add_tokens(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()
 
@@ -59,7 +60,7 @@ def main() -> None:
         args.tunings_dir
         and (lambda dataset, model, arm: read_found(args.tunings_dir / dataset / model / f"{arm}.json")),
     )
-    warned = functools.partial(warnings_of, warnings_by_pair(runs, args.runs_dir, args.data_dir))
+    warned = functools.partial(warnings_of, warnings_by_pair(runs, args.runs_dir, args.data_dir, args.tokens_dir))
     tables = len(frame[frame["p_different"].notna()].groupby(["dataset", "model", "split"]))
     write_tables(
         args.output_dir,

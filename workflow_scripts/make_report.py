@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from peft_tradeoffs.core.errors import run
-from peft_tradeoffs.core.layout import add_data
+from peft_tradeoffs.core.layout import add_data, add_tokens
 
 
 def arguments() -> argparse.Namespace:
@@ -25,6 +25,7 @@ def arguments() -> argparse.Namespace:
         help="folder of the runs: {dataset}/{model}/{arm}/seed{seed}/ below it",
     )
     add_data(parser)
+    add_tokens(parser)
     parser.add_argument(
         "--profiles", type=Path, metavar="CSV", help="index.csv of the profiles, beside whose folder the report stands"
     )
@@ -41,7 +42,7 @@ def main() -> None:
     files = {path.stem: path for path in args.tables}
     if args.profiles:
         files["profiles"] = args.profiles
-    write_text(args.output, report(files, args.runs_dir, args.data_dir))
+    write_text(args.output, report(files, args.runs_dir, args.data_dir, args.tokens_dir))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 
 from peft_tradeoffs.core.errors import run
-from peft_tradeoffs.core.layout import add_contract, add_data, add_runs
+from peft_tradeoffs.core.layout import add_contract, add_data, add_runs, add_tokens
 
 
 def arguments() -> argparse.Namespace:
@@ -18,6 +18,7 @@ def arguments() -> argparse.Namespace:
     add_runs(parser)
     add_contract(parser)
     add_data(parser)
+    add_tokens(parser)
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder the tables go to")
     return parser.parse_args()
 
@@ -33,7 +34,7 @@ def main() -> None:
     runs = read_runs(args)
     arms = tables.arms_frame(runs)
     costs_notes = functools.partial(readable.costs_notes, runs=runs)
-    warned = functools.partial(warnings_of, warnings_by_pair(runs, args.runs_dir, args.data_dir))
+    warned = functools.partial(warnings_of, warnings_by_pair(runs, args.runs_dir, args.data_dir, args.tokens_dir))
     for name, frame, cells, notes, warnings in (
         ("runs", runs, readable.runs_readable, costs_notes, warned),
         ("arms", arms, readable.arms_readable, costs_notes, warned),

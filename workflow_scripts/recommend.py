@@ -11,7 +11,7 @@ from pathlib import Path
 from peft_tradeoffs.config.model import Recommendation
 from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.core.files import to_csv
-from peft_tradeoffs.core.layout import add_contract, add_data, add_noise, add_runs
+from peft_tradeoffs.core.layout import add_contract, add_data, add_noise, add_runs, add_tokens
 
 LIMITS = Recommendation().to_dict()
 
@@ -23,6 +23,7 @@ def arguments() -> argparse.Namespace:
     add_contract(parser)
     add_noise(parser)
     add_data(parser)
+    add_tokens(parser)
     parser.add_argument("--comparison", type=Path, required=True, metavar="CSV", help="comparison.csv of these runs")
     parser.add_argument(
         "--limits",
@@ -51,7 +52,7 @@ def main() -> None:
         raise InputError(f"--limits: unknown {', '.join(sorted(unknown))}; known are {', '.join(LIMITS)}")
     runs = read_runs(args)
     frame = recommendation_frame(runs, read_comparison(args.comparison), limits, read_noise(args.noise))
-    warnings = warnings_by_pair(runs, args.runs_dir, args.data_dir)
+    warnings = warnings_by_pair(runs, args.runs_dir, args.data_dir, args.tokens_dir)
     write_text(args.output_dir / "recommendation.csv", to_csv(frame))
     write_text(args.output_dir / "recommendation.md", recommendation_markdown(frame, limits, warnings))
 

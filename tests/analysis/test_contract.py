@@ -39,7 +39,15 @@ from peft_tradeoffs.training import methods
 ARMS = synthetic.grid(["full", "lora", "qlora"], [4, 16])
 AXES = ("dataset", "model", "arm", "seed")
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
-TUNING = {"arm": "full", "rates": [1e-5, 1e-4], "seed": 1000, "epochs": 3, "max_steps": None, "batch_size": 32}
+TUNING = {
+    "arm": "full",
+    "rates": [1e-5, 1e-4],
+    "retry": 2,
+    "seed": 1000,
+    "epochs": 3,
+    "max_steps": None,
+    "batch_size": 32,
+}
 TUNING |= {"train_rows": 5760, "dev_rows": 640, "dev": "train", "data_sha256": "d" * 64, "tied": [], "gaps": []}
 TUNING |= {"trials": [], "retries": [], "earlier": []}
 TUNING |= {"dataset": "sst2", "model": "distilbert", "method": "full", "rank": None, "metric": "accuracy"}
@@ -216,6 +224,7 @@ def test_rates_tuned_under_another_version_are_refused(tmp_path):
         ({"train_rows": 5120, "dev_rows": 1280}, "train_rows 5120, dev_rows 1280"),
         ({"seed": 7}, "seed 7"),
         ({"epochs": 1}, "epochs 1"),
+        ({"retry": 0}, "retry 0"),
     ],
 )
 def test_methods_that_are_not_tuned_alike_are_refused(tmp_path, tuning, value):

@@ -86,6 +86,21 @@ def test_repeats_that_differ_say_how_far(tmp_path):
     )
 
 
+def test_repeats_that_learned_tokens_differ_in_the_losses_of_rows(tmp_path):
+    runs = [run(task="sft", metric="token_loss", metric_value=value, accuracy=None) for value in (1.0, 1.0625)]
+    write(tmp_path, runs, [LOGITS] * 2, [b"one", b"two"])
+    for number, last in ((1, 4.0), (2, 4.5)):
+        place = tmp_path / f"noise/repeat{number}/sst2/distilbert/full/seed0"
+        (place / "predictions.csv").write_text(f"row,loss,tokens,right\n0,2.0,2,1\n1,2.0,2,{number}\n2,{last},4,1\n")
+        synthetic.seal(place)
+    frame, text = measured(tmp_path, 2)
+    assert set(frame["largest_logit_difference"]) == {0.5} and set(frame["differing_predictions"]) == {1}
+    assert (
+        "they give 1 of 3 test rows another loss, and the sum of the losses of a row's tokens differs by at most 0.5."
+        in text
+    )
+
+
 def test_weights_that_are_gone_are_not_said_to_be_identical(tmp_path):
     write(tmp_path, [run(), run()], [LOGITS] * 2, [b"one"] * 2)
     for path in tmp_path.rglob("model.safetensors"):

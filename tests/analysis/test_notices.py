@@ -106,6 +106,25 @@ def test_a_regression_without_spread_is_said(tmp_path):
     ]
 
 
+def test_what_tokens_warn_of_stands_behind_what_data_do(tmp_path):
+    runs, path = arm("full", None), tmp_path / "tokens" / PAIR[0] / f"{PAIR[1]}.json"
+    frame, data = tables.runs_frame(runs), described(tmp_path, warnings=[LEAKED])
+
+    def found():
+        return warnings_by_pair(frame, tmp_path / "runs", data, tmp_path / "tokens")[PAIR][1:]
+
+    (missing,) = found()
+    assert "is not there, so which texts of 'sst2' were cut or left out" in missing
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"warnings": ["max_length 6 cut the end of texts: 1 of 4 rows of train."]}))
+    assert found() == ["max_length 6 cut the end of texts: 1 of 4 rows of train."]
+    path.write_text("{}")
+    assert not found()  # as an earlier version wrote it
+    path.write_text('{"warnings": [1]}')
+    with pytest.raises(InputError, match="not a description of tokens: warnings holds more than texts"):
+        found()
+
+
 def test_what_the_description_warns_of(tmp_path):
     runs = arm("full", None)
     assert warned(tmp_path, runs, described(tmp_path, warnings=[LEAKED])) == [LEAKED]

@@ -132,6 +132,11 @@ def all_fail() -> Outcome:
     return runs(["full"]) + ran, compared({"lora-r8": none, "lora-r16": none}), {"memory_GiB": 0.6}
 
 
+def out_of_reach() -> Outcome:
+    quality = compared({"lora-r8": OPEN}).assign(test_groups=359)
+    return runs(PAIR), of(quality, "lora-r8", seeds_needed=None, examples_needed=53_705), {}
+
+
 def too_few_seeds() -> Outcome:
     return runs(PAIR, 2), compared({"lora-r8": "2 seeds, where 3 or more are needed"}), {}
 
@@ -183,8 +188,8 @@ def other_metric() -> Outcome:
 OUTCOMES = (
     *(alone, told_by_bound, equally_good, keep_the_baseline, baseline_costs_the_same, nothing_qualifies),
     *(limits_exceeded, baseline_failed, baseline_constant, tied_rate, edge, rate_in_the_way, unstable_seed),
-    *(unstable_baseline, failing_now_and_then, clustered, too_few_rows, too_few_seeds, neither_helps),
-    *(seeds_or_rows, loses_more_as_it_stands, limit_open, all_fail),
+    *(unstable_baseline, failing_now_and_then, clustered, too_few_rows, out_of_reach, too_few_seeds),
+    *(neither_helps, seeds_or_rows, loses_more_as_it_stands, limit_open, all_fail),
     *(undecided_may_cost_less, noise_of_cost, jobs_shared, random_weights, costs_incomparable),
     *(other_split_disagrees, other_metric),
 )

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import tiny
 from peft_tradeoffs.config.experiment import Experiment, resolve
-from peft_tradeoffs.config.preflight import question, rows_of, say_what_can_be_decided
+from peft_tradeoffs.config.preflight import check_paths, question, rows_of, say_what_can_be_decided
+from peft_tradeoffs.core.errors import InputError
 
 FILES = tiny.config(Path())["datasets"]["reviews"]
 HUB = {"source": "hub", "path": "a/b", "revision": "0" * 40, "splits": {"train": "train", "test": "test"}}
 HUB |= {"text": ["sentence"], "label": "label"}
 DOCSTRINGS = {"source": "docstrings", "packages": ["numpy", "pandas"], "fractions": {"test": 0.3}}
+HUB_MODEL = {"source": "hub", "path": "owner/model", "revision": "0" * 40}
 RANDOM = {"source": "random", "config": {"model_type": "bert"}, "tokenizer": {"source": "folder", "path": "model"}}
 SAID = (
     "note: data set reviews: 100 test rows, 3 seeds, 2 arms against full: no difference will be found; an arm "
@@ -123,6 +125,38 @@ def test_what_cannot_be_compared_says_nothing(capsys):
     assert capsys.readouterr().err == ""
     say_what_can_be_decided(asked(models={"tiny": RANDOM, "other": {"source": "folder", "path": "model"}}))
     assert capsys.readouterr().err == SAID
+
+
+def test_of_losses_it_is_said_that_nothing_is_known_before_the_runs(capsys):
+    texts = {"source": "files", "splits": FILES["splits"], "task": "lm", "text": ["sentence"]}
+    say_what_can_be_decided(asked(texts))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: data set reviews: which differences of loss per token its rows can show is not known")
+    assert question(asked(texts), "reviews") is None
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ messages", "broken Jinja, line 1: unexpected end of template"),
+        ("a\n{% for m in messages %}", "broken Jinja, line 2: Unexpected end of template"),
+        ("{{ messages | nothing }}", "broken Jinja, line 1: No filter named 'nothing'"),
+        ("{{ strftime_now('%d') }}", "the chat template writes the day on which it is used"),
+        ("{% generation %}{% break %}{{ messages | tojson }}{% endgeneration %}", "'break' outside loop"),
+        ("{% for m in messages %}{% generation %}{{ m | tojson }}{% endgeneration %}{% break %}{% endfor %}", None),
+    ],
+)
+def test_a_chat_template_is_checked_by_the_plan(template, said):
+    (Path("model")).mkdir()
+    texts = {"source": "files", "splits": FILES["splits"], "task": "sft", "prompt": "sentence", "completion": "label"}
+    experiment = asked(texts | {"chat_template": template}, models={"tiny": HUB_MODEL})
+    if said is None:
+        check_paths(experiment)
+        return
+    with pytest.raises(InputError) as refused:
+        check_paths(experiment)
+    assert str(refused.value).startswith("config key datasets.reviews.chat_template: ")
+    assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("seeds", "said"), [([0], "1 seed"), ([0, 1], "2 seeds")])

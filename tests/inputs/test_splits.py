@@ -13,6 +13,7 @@ from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs import hub
 from peft_tradeoffs.inputs.data_files import Table
+from peft_tradeoffs.inputs.datasets import shortened
 from peft_tradeoffs.inputs.splits import check_distinct, stratified_sample
 
 SCRIPT = Path(__file__).parents[2] / "workflow_scripts" / "fetch_dataset.py"
@@ -228,6 +229,15 @@ def test_bad_data(case):
 def test_a_test_split_is_needed():
     with pytest.raises(InputError, match=r"no `test`; give `splits: test` or `fractions: test`"):
         split(OK)
+
+
+def test_a_warning_names_a_file_and_not_where_it_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inside, elsewhere = str(tmp_path / "data/a.csv"), "/home/me/b.csv"
+    said = [f"{inside}: odd", f"{elsewhere}, line 3, and {inside}"]
+    assert shortened(said, [inside, elsewhere]) == ["data/a.csv: odd", "b.csv, line 3, and data/a.csv"]
+    twins = ["/home/me/b.csv", "/home/you/b.csv"]
+    assert shortened([f"{twins[0]} and {twins[1]}"], twins) == [f"{twins[0]} and {twins[1]}"]
 
 
 class TestWriting:

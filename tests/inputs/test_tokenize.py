@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import tiny_causal
 import tokenize_dataset
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.data_files import Table
+from peft_tradeoffs.inputs.datasets import fetch_dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 SCRIPT = Path(__file__).parents[2] / "workflow_scripts" / "tokenize_dataset.py"
@@ -120,9 +122,30 @@ def test_arrays_and_description(tmp_path, tokenize):
         "truncated": {"train": 1, "test": 1},
         "tokens": {split: {"mean": 4.25, "p99": 7, "max": 7} for split in ("train", "test")},
         "rows": {"train": 4, "test": 4},
+        "warnings": ["max_length 6 cut the end of texts: 1 of 4 rows of train and 1 of 4 rows of test."],
         "data_sha256": json.loads((folder / "dataset.json").read_text())["sha256"],
         "model_sha256": "m0",
     }
+
+
+def test_what_chats_lose_and_how_they_end_is_said(tmp_path, tokenize, capsys):
+    model = manifest(tiny_causal.causal(tmp_path / "model", eos_token="<|endoftext|>"), "m0")
+    chats = tiny_causal.chats(4)
+    chats[0][0]["content"] = "the letter " * 400
+    for name in ("train", "test"):
+        tiny_causal.write_rows(tmp_path / f"{name}.jsonl", [{"chat": own} for own in chats[name == "test" :]])
+    splits = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    fetch_dataset({"source": "files", "splits": splits, "task": "sft", "messages": "chat"}, tmp_path / "data")
+    tokenize(tmp_path / "data", model, 256, tmp_path / "t/m.npz")
+    described = json.loads((tmp_path / "t/m.json").read_text())
+    assert described["warnings"] == [
+        "max_length 256 cut the end of texts: 1 of 4 rows of train.",
+        "Rows that have no token to learn within max_length 256 were left out: 1 of 4 rows of train.",
+        "Completions that were not cut end with '<|im_end|>', at which this model's generation does not stop (it stops "
+        "at '<|endoftext|>'): 3 of 3 of train and 3 of 3 of test.",
+    ]
+    said = capsys.readouterr().err
+    assert all(f"warning: data set t, model model: {warning}" in said for warning in described["warnings"])
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, tokenize):

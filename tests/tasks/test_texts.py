@@ -140,8 +140,8 @@ def test_share_gpts_turns_become_roles_and_contents():
         ([{"role": "user", "content": "a"}], "has no assistant's turn"),
         ([{"role": ["user"], "content": "a"}], "has the role ['user']"),
         (EXCHANGE[1:], "begins with the assistant's turn"),
-        ([EXCHANGE[0], {**EXCHANGE[1], "tool_calls": {1, 2}}], "has a turn that is no JSON"),
-        ([EXCHANGE[0], {**EXCHANGE[1], "tool_calls": ["\ud800"]}], "half of a surrogate pair"),
+        ([EXCHANGE[0], {**EXCHANGE[1], "name": {1, 2}}], "has a turn that is no JSON"),
+        ([EXCHANGE[0], {**EXCHANGE[1], "name": "\ud800"}], "half of a surrogate pair"),
         ([{"role": "user", "content": None}, EXCHANGE[1]], "a turn without a text"),
         ([EXCHANGE[0], {"role": "assistant", "content": " "}], "an assistant's turn that is empty"),
         ([EXCHANGE[0], {"role": "assistant", "content": "\ud800"}], "half of a surrogate pair"),
@@ -169,6 +169,8 @@ def test_a_completion_that_is_no_text_is_refused(value):
         ({"prompt": "p", "completion": "p"}, "config key datasets.x.completion: p is read before it too"),
         ({"messages": "m", "chat_template": "tokeniser"}, "chat_template: 'tokeniser' is no template in Jinja"),
         ({"prompt": "p", "completion": "c", "input": "i"}, "config key datasets.x.input: it goes with instruction"),
+        ({"prompt": "p", "completion": "c", "tools": "t"}, "config key datasets.x.tools: they go with messages"),
+        ({"messages": "m", "tools": "m"}, "config key datasets.x.tools: m is read as messages"),
         ({"prompt": "p", "completion": "c", "loss_on": "last"}, "config key datasets.x.loss_on: it goes with messages"),
         ({"messages": "m", "text": ["t"]}, "config key datasets.x.text: sft reads prompt and completion"),
         ({"messages": "m", "label": "l"}, "config key datasets.x.label: sft does not take it"),
@@ -289,6 +291,52 @@ def test_an_instruction_without_an_input_column_is_written_as_alpacas_too():
     block = {"source": "files", "instruction": "instruction", "output": "output"}
     ((prompt, _),) = texts(block, instruction=["Match"], output=[".*"])
     assert prompt == ALPACA.format(with_input="", instruction="Match", input="")
+
+
+WEATHER = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": {"type": "object"}}}
+CALL = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+CALLING = [
+    {"role": "user", "content": "Oslo?"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "content": "rain"},
+    {"role": "assistant", "content": "d.*"},
+]
+TOOLS = (
+    "{% for tool in tools or [] %}[{{ tool.function.name }}]{% endfor %}{% for message in messages %}<|im_start|>"
+    "{{ message.role }}\n{% for call in message.tool_calls or [] %}{{ call.function.arguments.city }}{% endfor %}"
+    "{{ message.content or '' }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_chat_with_tools_is_written_with_them_and_its_calls_are_learned(tokenizer, as_json):
+    block = CHATS | {"tools": "tools", "chat_template": TOOLS}
+    tools = json.dumps([WEATHER]) if as_json else [WEATHER]
+    with_tools, without = texts(block, messages=[CALLING, CALLING], tools=[tools, None])
+    first, second = encode(tokenizer, block, with_tools, without)
+    assert tokenizer.decode(first.ids).startswith("[weather]") and "weather" not in tokenizer.decode(second.ids)
+    assert learned(tokenizer, first) == learned(tokenizer, second) == ["Oslo<|im_end|>", "d.*<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("chat", "tools", "said"),
+    [
+        (CALLING, "[", "'tools' is text and no JSON list of tools"),
+        (CALLING, {"name": "weather"}, "'tools' is no list of tools"),
+        (CALLING, [{"type": "function"}], "'tools' has a tool without a name"),
+        ([CALLING[0], {**CALLING[1], "tool_calls": "["}], None, "'messages' has tool_calls that are text and no JSON"),
+        (
+            [CALLING[0], {**CALLING[1], "tool_calls": [{"function": {"name": "weather", "arguments": "{"}}]}],
+            None,
+            "'messages' has a call of 'weather' whose arguments are no JSON",
+        ),
+    ],
+)
+def test_broken_tools_and_calls_are_one_line(chat, tools, said):
+    with pytest.raises(InputError) as refused:
+        texts(CHATS | {"tools": "tools"}, messages=[chat], tools=[tools])
+    assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_a_date_in_a_template_is_the_same_on_any_day(tokenizer):

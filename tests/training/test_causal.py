@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from peft_tradeoffs.training.batches import (
     no_mask,
     padding_mask,
 )
-from peft_tradeoffs.training.methods import hold_as_computed
+from peft_tradeoffs.training.methods import hold_as_computed, save
 from peft_tradeoffs.training.step import EagerSteps, Settings, Subject, TrainingStep, adamw
 from peft_tradeoffs.training.targets import AtTargets, Behind
 from small_fits import Memory, Silent
@@ -325,6 +326,17 @@ def test_lora_leaves_the_head_out_and_a_quantised_model_keeps_it(family, tmp_pat
     assert type(head) is torch.nn.Linear and head.weight.dtype == torch.float32
     kinds = {type(module).__name__ for name, module in quantised.named_modules() if name.endswith("q_proj.base_layer")}
     assert kinds == {"Linear4bit"}
+
+
+def test_what_is_saved_writes_with_the_cache_that_the_checkpoint_had(tmp_path):
+    folder = tiny_causal.causal(tmp_path / "model")
+    full = tiny.build(folder, task="sft")
+    assert not full.model.config.use_cache  # while it trains
+    save(full, tmp_path / "checkpoint")
+    before, after = (json.loads((own / "config.json").read_text()) for own in (folder, tmp_path / "checkpoint"))
+    assert before["use_cache"] is True is after["use_cache"] and not full.model.config.use_cache
+    save(tiny.build(folder, task="sft", peft=LORA), tmp_path / "adapter")
+    assert not (tmp_path / "adapter/config.json").exists()  # it is loaded onto the checkpoint as that stands
 
 
 def test_tied_embeddings_count_once(tmp_path):

@@ -24,7 +24,7 @@ from peft_tradeoffs.analysis.stats import (
     over_seeds,
     over_seeds_and_examples,
 )
-from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weights, read_table
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weights, read_scored, read_table
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.seal import REMEDY
@@ -85,12 +85,7 @@ def read_predictions(path: Path, run: dict[str, Any], groups: Groups | None = No
     """
     verified(path.parent, path.name, place=place)
     task = TASKS[run["task"]]
-    try:
-        table = pd.read_csv(path, dtype=dict(task.columns))
-    except ValueError as error:
-        raise InputError(f"{path}: not a run's predictions ({error}); {REMEDY}") from None
-    columns = {str(name): values.to_numpy() for name, values in table.items()}
-    scored, metric = task.read(path, columns, run["test_rows"]), METRICS[run["metric"]]
+    scored, metric = read_scored(path, task, run["test_rows"]), METRICS[run["metric"]]
     found = math.nan if (value := metric.of(scored)) is None else value
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"

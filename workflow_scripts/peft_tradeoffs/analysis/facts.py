@@ -196,12 +196,12 @@ def _learning_rate(run: Recorded) -> Any:
 
 
 def _tuning(run: Recorded) -> Any:
-    """What all methods must have alike: as many planned rates, on the same budget, seed and dev split."""
+    """What all methods must have alike: as many planned rates and retries, on the same budget, seed and dev split."""
     tuning = run.settings.get("tuning", NOT_RECORDED)
     if not isinstance(tuning, dict):
         return tuning
     rates = tuning.get("rates", NOT_RECORDED)
-    alike = ("seed", "epochs", "max_steps", "batch_size", "train_rows", "dev_rows", "data_sha256")
+    alike = ("retry", "seed", "epochs", "max_steps", "batch_size", "train_rows", "dev_rows", "data_sha256")
     found = {
         "rates": len(rates) if isinstance(rates, list) else rates,
         **{key: tuning.get(key, NOT_RECORDED) for key in alike},
@@ -314,7 +314,7 @@ _FACTS = (
     ),
     Fact(
         TUNING,
-        "How the learning rate was tuned: planned rates, budget, seed and dev split of the trials.",
+        "How the learning rate was tuned: planned rates, how often ties are tried again, budget, seed and dev split.",
         _tuning,
         "give every method a list of as many rates",
         key="learning_rate",

@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
@@ -190,23 +188,3 @@ def weights_sha256(summary: dict[str, Any]) -> str | None:
 def predictions_sha256(summary: dict[str, Any]) -> str | None:
     """SHA-256 of the run's predictions.csv, whose digits tell any two logits apart; None if there is none."""
     return summary[FILES].get(PREDICTIONS)
-
-
-def read_logits(run: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions [n] and logits [n, classes] of a completed run; raises InputError unless they are as it left them.
-
-    Of a run that learned tokens both are the sums of each row's losses, [n] and [n, 1].
-    """
-    path = run / PREDICTIONS
-    verified(run, PREDICTIONS)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        values = np.array(rows, dtype=float)
-        if "logit_0" not in header:
-            losses = values[:, header.index("loss")]
-            return losses, losses[:, None]
-        first = header.index("logit_0")
-        return values[:, header.index("prediction")], values[:, first:]
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{path}: not a run's predictions ({error}); {REMEDY}") from None

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.finished import (
+    PREDICTIONS,
     check_all,
     has_weights,
     predictions_sha256,
-    read_logits,
     verified,
     weights_sha256,
 )
@@ -26,11 +26,12 @@ from peft_tradeoffs.analysis.readable import (
     supported_decimals,
     ways_of_failing,
 )
-from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights, runs_frame
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights, read_scored, runs_frame
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.tasks.metrics import metric_called, metric_label
 from peft_tradeoffs.tasks.recorded import LABEL
+from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 
 METRIC = "metric_value"
 COLUMNS = (
@@ -54,12 +55,12 @@ def noise_frame(runs: pd.DataFrame, folder: Callable[[dict[str, Any]], Path]) ->
 
     `folder` gives the folder of a run. What is said of an arm stands in each of its rows: n_repeats and how many of
     them completed; whether those have the same weights and predictions bit for bit; the largest difference of a logit
-    of one test row between any two, and the test rows that they do not all predict alike (null with one repeat or none
-    completed). Then n, mean, sd (ddof=1), sd in % of the mean, range (highest - lowest), also in % of the mean, of
-    each quantity: the metric (a fraction or a coefficient) and what it costs, in the unit of its name. What depends on
-    the machine or the engine is null where the repeats had different ones; `reason` says so. Raises InputError for
-    files that are not as their runs published them, and for repeats that were not made from the same settings, data,
-    model, code and versions.
+    (of texts: of a row's loss) of one test row between any two, and the test rows that they do not all predict alike
+    (null with one repeat or none completed). Then n, mean, sd (ddof=1), sd in % of the mean, range (highest - lowest),
+    also in % of the mean, of each quantity: the metric (a fraction or a coefficient) and what it costs, in the unit of
+    its name. What depends on the machine or the engine is null where the repeats had different ones; `reason` says so.
+    Raises InputError for files that are not as their runs published them, and for repeats that were not made from the
+    same settings, data, model, code and versions.
     """
     rows = []
     for _, own in runs.groupby(ARM, sort=False):
@@ -107,8 +108,11 @@ def _of_arm(runs: pd.DataFrame, done: pd.DataFrame, folders: list[Path]) -> dict
     found_runs = [(folder, verified(folder)) for folder in folders]
     for folder, summary in found_runs:
         check_all(folder, summary, keep_weights=False)
-    read = [read_logits(folder) for folder in folders]
-    predictions, logits = (np.stack(values) for values in zip(*read, strict=True))
+    task = TASKS[first["task"]]
+    scored = [read_scored(folder / PREDICTIONS, task, summary["test_rows"]) for folder, summary in found_runs]
+    predictions = np.stack([one.prediction for one in scored])
+    # Of texts the losses alone: their other columns are counts.
+    logits = predictions if task.reader else np.stack([one.logits for one in scored])
     return found | {
         "identical_weights": _identical(
             [weights_sha256(summary) if has_weights(folder, summary) else None for folder, summary in found_runs]
@@ -200,10 +204,9 @@ def _identity(row: dict[str, Any]) -> str:
     weights = weights or "weights that are no longer there"
     if row["identical_predictions"]:
         return f"{completed}, with {weights} and bit-identical predictions."
-    return (
-        f"{completed}, with {weights}; they predict {row['differing_predictions']:,} of {row['test_rows']:,} test rows "
-        f"differently, and a logit differs by at most {row['largest_logit_difference']:.2g}."
-    )
+    task = next((task for task in TASKS.values() if row["metric"] in task.metrics), TASKS[DEFAULT])
+    differ = task.apart(f"{row['differing_predictions']:,} of {row['test_rows']:,} test rows")
+    return f"{completed}, with {weights}; {differ} differs by at most {row['largest_logit_difference']:.2g}."
 
 
 def _quantity(row: dict[str, Any]) -> str:

@@ -492,6 +492,15 @@ def _examples(row: Row) -> str:
     return "groups of test rows" if row["test_groups"] is not None else "test examples"
 
 
+TIMES = 20  # the examples there are: nobody has so many more of the same kind
+
+
+def _out_of_reach(row: Row) -> bool:
+    """Whether so many examples would be needed that no feasible amount of such data decides."""
+    there = row["test_groups"] if row["test_groups"] is not None else row["test_rows"]
+    return row["examples_needed"] is not None and row["examples_needed"] > TIMES * there
+
+
 def _needed(row: Row, baseline: Row | None) -> str:
     """How many seeds or test examples would prove an arm to keep within the margin, by what is known of its spread."""
     seeds, examples = row["seeds_needed"], row["examples_needed"]
@@ -505,9 +514,11 @@ def _needed(row: Row, baseline: Row | None) -> str:
             why = f"; the choice of {arm_name(baseline)}'s learning rate may have missed {points_of(row, missed)}"
         return f"neither {MOST_SEEDS} seeds nor {MOST_ROWS:,} {_examples(row)} alone would prove it, {true}{why}"
     ways = [f"about {seeds:,} seeds with these {_examples(row)}"] if seeds is not None else []
-    if examples is not None:
+    if examples is not None and not (seeds is not None and _out_of_reach(row)):
         ways.append(f"about {round_up(examples):,.0f} {_examples(row)} with these seeds")
     rest = f"; {MOST_SEEDS} seeds with these {_examples(row)} would not" if seeds is None else ""
+    if _out_of_reach(row) and seeds is None:
+        rest += f", and there are {row['test_rows'] if row['test_groups'] is None else row['test_groups']:,}"
     return f"{' or '.join(ways)} would prove it with a probability of 80 %, {true}{rest}"
 
 
@@ -551,7 +562,7 @@ def next_step(rows: list[Row], baseline: Row | None) -> str:
 
 def _effort(row: Row) -> tuple[int, float]:
     tested = row["quality"] == UNKNOWN and row["p_not_worse_holm"] is not None
-    needed = [row[key] for key in ("seeds_needed", "examples_needed") if row[key] is not None]
+    needed = row["seeds_needed"] is not None or (row["examples_needed"] is not None and not _out_of_reach(row))
     if row["runs"] == UNKNOWN or not (tested or row["quality"] == YES):
         return 2, 0.0
     return (0, float(row["seeds_needed"] or MOST_ROWS)) if needed else (1, -(gained(row) or 0.0))
@@ -591,12 +602,12 @@ def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
     ways = []
     if row["seeds_needed"] is not None:
         ways.append(f"about {row['seeds_needed']:,} seeds (there are {row['n']})")
-    if row["examples_needed"] is not None:
-        counted, there = (
-            ("groups of test rows", row["test_groups"])
-            if row["test_groups"] is not None
-            else ("test rows", row["test_rows"])
-        )
+    counted, there = (
+        ("groups of test rows", row["test_groups"])
+        if row["test_groups"] is not None
+        else ("test rows", row["test_rows"])
+    )
+    if row["examples_needed"] is not None and not _out_of_reach(row):
         ways.append(f"about {round_up(row['examples_needed']):,.0f} {counted} (there are {there:,})")
     if ways:
         return f"{' or '.join(ways)} would probably decide{on}"
@@ -604,6 +615,11 @@ def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
         return (
             f"the choice of {arm_name(baseline)}'s learning rate may have missed {points_of(row, missed)}: more dev "
             f"rows, or {margin}, would help"
+        )
+    if _out_of_reach(row):
+        return (
+            f"no feasible number of {counted} would decide{on}: the difference is too small beside its spread for "
+            f"data of this kind; {margin} would"
         )
     return f"to decide{on} would take more than {MOST_SEEDS} seeds or {MOST_ROWS:,} test rows, or {margin}"
 

@@ -17,10 +17,11 @@ from peft_tradeoffs.core.files import restored
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.quantities import ANYWHERE, COMPLETED, PARTS, PEAKS, SAME_DEVICE
 from peft_tradeoffs.core.seal import KEYS as SEAL
+from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import and_list, arm_label, records, sort_runs, visible
-from peft_tradeoffs.tasks.metrics import ACCURACY, metric_name
+from peft_tradeoffs.tasks.metrics import ACCURACY, Scored, metric_name
 from peft_tradeoffs.tasks.recorded import QUANTITIES
-from peft_tradeoffs.tasks.task import TASKS
+from peft_tradeoffs.tasks.task import TASKS, Task
 
 
 def read_table(
@@ -247,22 +248,39 @@ def memory_frame(arms: pd.DataFrame) -> pd.DataFrame:
     return arms[[*ARM, "method", "rank", "n", "n_failed", "failures", *settings, *measured]]
 
 
+def read_scored(path: Path, task: Task, count: int) -> Scored:
+    """A predictions file of a run of a task, on `count` rows; InputError for one that no run wrote so.
+
+    Whether it is as the run published it, `finished.verified` says.
+    """
+    try:
+        table = pd.read_csv(path, dtype=dict(task.columns))
+    except ValueError as error:
+        raise InputError(f"{path}: not a run's predictions ({error}); {REMEDY}") from None
+    return task.read(path, {str(name): values.to_numpy() for name, values in table.items()}, count)
+
+
 Pair = tuple[str, str]  # data set and model
 LEAST_SPREAD = 0.01  # standard deviation of predicted values, as a share of the targets'
 FETCH = "delete it and run the workflow's target `fetch`"
-DESCRIPTION = {"labels": (list, type(None)), "warnings": (list,)}  # of dataset.json
+TOKENIZE = "delete it, and the next call makes it again"
+WARNINGS: dict[str, tuple[type, ...]] = {"warnings": (list,)}  # of every description
+DESCRIPTION: dict[str, tuple[type, ...]] = {"labels": (list, type(None))} | WARNINGS  # of dataset.json
 
 
-def warnings_by_pair(runs: pd.DataFrame, runs_dir: Path, data_dir: Path | None) -> dict[Pair, list[str]]:
-    """Plain sentences by (data set, model) of `runs_frame`: what the data set's description warns of, then `constant`.
+def warnings_by_pair(
+    runs: pd.DataFrame, runs_dir: Path, data_dir: Path | None, tokens_dir: Path | None = None
+) -> dict[Pair, list[str]]:
+    """Plain sentences by (data set, model) of `runs_frame`: what data and tokens warn of, then `constant`.
 
-    `data_dir` holds {dataset}/dataset.json; None: nothing of the data is asked. Raises InputError for a description
-    that is broken; one that is not there is a warning.
+    `data_dir` holds {dataset}/dataset.json, `tokens_dir` {dataset}/{model}.json; None: nothing of them is asked. Raises
+    InputError for a description that is broken; one that is not there is a warning.
     """
     described = {name: _described(data_dir, name) for name in runs["dataset"].unique()}
     return {
         (str(dataset), str(model)): [
             *map(visible, described[dataset]["warnings"]),
+            *map(visible, _of_tokens(tokens_dir, str(dataset), str(model))),
             *prediction_warnings(own, runs_dir, described[dataset]["labels"]),
         ]
         for (dataset, model), own in runs.groupby(["dataset", "model"], sort=False)
@@ -324,17 +342,40 @@ def _described(data_dir: Path | None, dataset: str) -> dict[str, Any]:
     if data_dir is None:
         return nothing
     path = data_dir / dataset / "dataset.json"
+    missing = (
+        f"{path} is not there, so warnings about the data set '{dataset}' are not known, nor whether its rows have "
+        "groups."
+    )
     try:
-        found = files.read_json(path, FETCH)
+        return _description(path, nothing, DESCRIPTION, "a data set's description", FETCH)
     except FileNotFoundError:
-        missing = (
-            f"{path} is not there, so warnings about the data set '{dataset}' are not known, nor whether its rows have "
-            "groups."
-        )
         return nothing | {"warnings": [missing]}
+
+
+def _of_tokens(tokens_dir: Path | None, dataset: str, model: str) -> list[str]:
+    """What the description of a model's tokens warns of."""
+    if tokens_dir is None:
+        return []
+    path = tokens_dir / dataset / f"{model}.json"
+    try:
+        found = _description(path, {"warnings": []}, WARNINGS, "a description of tokens", TOKENIZE)
+    except FileNotFoundError:
+        return [f"{path} is not there, so which texts of '{dataset}' were cut or left out is not known."]
+    warnings: list[str] = found["warnings"]
+    return warnings
+
+
+def _description(
+    path: Path, nothing: dict[str, Any], needed: dict[str, tuple[type, ...]], what: str, remedy: str
+) -> dict[str, Any]:
+    """A description that a step wrote, `nothing` where an earlier version said nothing; its warnings are texts.
+
+    Raises InputError for one that is broken, FileNotFoundError where there is none.
+    """
+    found = files.read_json(path, remedy)
     if isinstance(found, dict):
-        found = nothing | found  # an earlier version knew no warnings
-    found = files.check_object(path, found, DESCRIPTION, "a data set's description", FETCH)
-    if not all(isinstance(text, str) for text in found["warnings"]):
-        raise InputError(f"{path}: not a data set's description: warnings holds more than texts; {FETCH}")
-    return found
+        found = nothing | found
+    checked = files.check_object(path, found, needed, what, remedy)
+    if not all(isinstance(text, str) for text in checked["warnings"]):
+        raise InputError(f"{path}: not {what}: warnings holds more than texts; {remedy}")
+    return checked

@@ -232,6 +232,10 @@ class Dataset(Block):
         "Column of chats, each a list of turns with role and content, or from and value.",
         min_length=1,
     )
+    tools: str | None = absent(
+        "Of messages: column of the tools that a chat may call, each a list as OpenAI's, or JSON of one; may be empty.",
+        min_length=1,
+    )
     chat_template: str | None = absent(
         "How turns become text. tokenizer, the default of messages: the template that comes with the model's "
         "tokenizer; else a template in Jinja. Where it is not set, prompts are joined to completions as they are, and "

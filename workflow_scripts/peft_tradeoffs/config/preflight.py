@@ -41,6 +41,8 @@ from peft_tradeoffs.inputs.model_files import (
     tokenizer_files,
 )
 from peft_tradeoffs.tasks.metrics import METRICS
+from peft_tradeoffs.tasks.task import TASKS
+from peft_tradeoffs.tasks.texts import OF_TOKENIZER, refuse_date
 
 REMEMBERED = Path(".snakemake/peft_tradeoffs_checksums.json")
 SMALL = 2**20  # bytes; such a file is read in a millisecond
@@ -62,6 +64,8 @@ def check_paths(experiment: Experiment) -> None:
     Of a data file it reads the head alone; what its rows hold is the data set's own job.
     """
     for name, dataset in experiment.datasets.items():
+        if dataset.chat_template not in (None, OF_TOKENIZER):
+            _check_template(f"config key datasets.{name}.chat_template", dataset.chat_template)
         if dataset.source == "files":
             assert dataset.splits  # which the schema requires of files
             columns = columns_of(dataset.to_dict())
@@ -86,6 +90,31 @@ def check_paths(experiment: Experiment) -> None:
         raise InputError(
             f"config key output: {existing} cannot be written ({error.strerror}); name a folder that can be"
         ) from error
+
+
+def _check_template(key: str, template: str) -> None:
+    """Raise InputError for a chat template that no chat can be written by, or that writes the day of its use."""
+    import jinja2  # which few plans need
+    from jinja2.ext import Extension, loopcontrols
+
+    class Generation(Extension):
+        """The block {% generation %}, which Transformers knows too."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    try:
+        jinja2.Environment(extensions=[Generation, loopcontrols], autoescape=False).from_string(template)
+        refuse_date(template)
+    except (jinja2.TemplateSyntaxError, SyntaxError) as error:  # the second of the Python that Jinja makes of it
+        where = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error.message).split())
+        raise InputError(f"{key}: broken Jinja{where}: {said}; correct it") from None
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
 
 
 def _check_distinct_files(key: str, splits: dict[str, str]) -> None:
@@ -387,7 +416,8 @@ def _remember(known: dict[str, Any]) -> None:
 def say_what_can_be_decided(experiment: Experiment) -> None:
     """Print to stderr, while a run is still to be trained, a note on each data set whose rows can be counted here.
 
-    Of data sets whose metric is a share of right answers, and of models that were trained before.
+    Of data sets whose metric is a share of right answers, and of models that were trained before. Of losses it says
+    that nothing is known yet.
     """
     finished = all((run / "summary.json").exists() for run in run_folders(experiment))
     if finished or not _compares(experiment):
@@ -397,6 +427,13 @@ def say_what_can_be_decided(experiment: Experiment) -> None:
         needed = f"{power.FEWEST_SEEDS} or more are needed"
         print(f"note: {said}, where {needed}: no difference will have an interval, or be proven", file=sys.stderr)
         return
+    for name in _by_loss(experiment):
+        noun = METRICS[str(experiment.datasets[name].metric)].noun
+        print(
+            f"note: data set {name}: which differences of {noun} its rows can show is not known before the runs: it "
+            "depends on how much the losses of rows differ between arms. The comparison says it, and what would decide",
+            file=sys.stderr,
+        )
     for name in _by_share(experiment):
         if (rows := rows_of(experiment, name)) and rows > 1:
             print(f"note: data set {name}: {_told(experiment, name, rows)}", file=sys.stderr)
@@ -504,6 +541,13 @@ def _baseline(experiment: Experiment) -> str:
 def _compares(experiment: Experiment) -> bool:
     """Whether there are arms to compare by a metric: not those of random weights."""
     return len(experiment.arms) > 1 and any(model.source != "random" for model in experiment.models.values())
+
+
+def _by_loss(experiment: Experiment) -> list[str]:
+    """Data sets of texts, on which arms are compared by what they lose on tokens."""
+    if not _compares(experiment):
+        return []
+    return [name for name, dataset in experiment.datasets.items() if TASKS[dataset.task].reader and dataset.metric]
 
 
 def _by_share(experiment: Experiment) -> list[str]:

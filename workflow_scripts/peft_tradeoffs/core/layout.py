@@ -105,6 +105,16 @@ def add_noise(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tokens(parser: argparse.ArgumentParser) -> None:
+    """The option --tokens-dir."""
+    parser.add_argument(
+        "--tokens-dir",
+        type=Path,
+        metavar="DIR",
+        help="holds {dataset}/{model}.json of tokenize_dataset.py, whose warnings are shown; without it none are",
+    )
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """The option --data-dir."""
     parser.add_argument(

@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ def fetch_dataset(block: Block, folder: Path) -> None:
     try:
         splits, names = make_splits(tables, text, label, task, draw, said)
     finally:
+        said[:] = shortened(said, block.get("splits", {}).values() if source == "files" else ())
         for warning in said:
             print(f"warning: data set {folder.name}: {warning}", file=sys.stderr)
     if not isinstance(text, Form):
@@ -70,6 +71,23 @@ def fetch_dataset(block: Block, folder: Path) -> None:
     names, labels = task.arrange(f"datasets.{folder.name}", block, names, labels)
     splits = {name: dataclasses.replace(split, labels=labels[name]) for name, split in splits.items()}
     write_splits(splits, names, task, {"source": source, **identity}, folder, said)
+
+
+def shortened(said: Sequence[str], paths: Iterable[str]) -> list[str]:
+    """Sentences with short names of these files: relative to the working directory, or the file's own if it is alone.
+
+    A whole path says where the person works, and readers of the results do not.
+    """
+    whole = sorted(set(paths), key=len, reverse=True)
+    names = [Path(path).name for path in whole]
+    found = list(said)
+    for path, name in zip(whole, names, strict=True):
+        if not Path(path).is_absolute():
+            continue
+        inside = Path(path).is_relative_to(Path.cwd())
+        short = str(Path(path).relative_to(Path.cwd())) if inside else name if names.count(name) == 1 else path
+        found = [sentence.replace(path, short) for sentence in found]
+    return found
 
 
 def load_files(block: Block, folder: Path) -> Loaded:

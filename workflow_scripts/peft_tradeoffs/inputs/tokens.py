@@ -153,7 +153,8 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
     The .npz has, for each split s, {s}_input_ids (int32, all rows joined), {s}_token_type_ids (int8, where the
     tokenizer returns them), {s}_offsets (int64 [n + 1]: row i is input_ids[offsets[i]:offsets[i + 1]]), {s}_labels
     (int64 class index, or float64 value) and {s}_rows (int64, row in the source split). Texts longer than
-    `max_length` are truncated and counted; `tokens` in the .json are lengths before truncation. Raises InputError for
+    `max_length` are truncated and counted; `tokens` in the .json are lengths before truncation, and `warnings` are what
+    a reader of the results must know. Raises InputError for
     files that are missing or not as they were written, and for what the model does not take.
     """
     from peft_tradeoffs.inputs.splits import SPLITS  # with pyarrow, which training does without
@@ -175,7 +176,7 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
     check_max_length(max_length, model, tokenizer, dataset["pair"])
 
     arrays: dict[str, np.ndarray] = {}
-    tokens, truncated, rows, learned = {}, {}, {}, {}
+    tokens, truncated, rows, texts, learned = {}, {}, {}, {}, {}
     for split in (split for split in SPLITS if split in dataset["splits"]):
         path = data_dir / f"{split}.parquet"
         check_split(path, dataset["splits"][split])
@@ -184,7 +185,7 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
         else:
             form = Form.read(dataset["source"]["form"])
             of_split, lengths, learned[split] = encode_split(path, tokenizer, reader, form, max_length, embeddings)
-        rows[split] = len(of_split["rows"])
+        rows[split], texts[split] = len(of_split["rows"]), len(lengths)
         arrays |= {f"{split}_{name}": array for name, array in of_split.items()}
         truncated[split] = sum(length > max_length for length in lengths)
         tokens[split] = {
@@ -192,6 +193,14 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
             "p99": int(np.percentile(lengths, 99, method="higher")),
             "max": max(lengths),
         }
+    said = _cut_texts(max_length, truncated, texts)
+    of_targets: dict[str, Any] = {}
+    if learned:
+        stops = _stops(model, tokenizer)
+        said += _left_out(max_length, learned, texts) + _open_ends(tokenizer, stops, dataset["source"]["form"], learned)
+        of_targets = _of_targets(tokenizer, stops, dataset["source"]["form"], learned)
+    for warning in said:
+        print(f"warning: data set {output.parent.name}, model {model.name}: {warning}", file=sys.stderr)
     output.with_suffix(".json").unlink(missing_ok=True)  # a killed call leaves none that tells of other tokens
     _write(output, arrays)
     write_json(
@@ -205,7 +214,8 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
             "truncated": truncated,
             "tokens": tokens,
             "rows": rows,
-            **(_of_targets(model, tokenizer, dataset["source"]["form"], learned, output) if learned else {}),
+            **of_targets,
+            "warnings": said,
             "data_sha256": dataset["sha256"],
             "model_sha256": about["sha256"],
             "sha256": sha256(output),
@@ -458,25 +468,52 @@ def encode_split(
     return found, lengths, {"targets": int(found["targets"].sum()), "dropped": dropped, "ends": dict(ends)}
 
 
+def _cut_texts(max_length: int, truncated: dict[str, int], texts: dict[str, int]) -> list[str]:
+    """One sentence on texts that were cut, if any was."""
+    counts = _by_split(truncated, texts)
+    return [f"max_length {max_length} cut the end of texts: {counts}."] if counts else []
+
+
+def _left_out(max_length: int, learned: dict[str, Any], texts: dict[str, int]) -> list[str]:
+    """One sentence on rows without a target, if there is any."""
+    counts = _by_split({split: one["dropped"] for split, one in learned.items()}, texts)
+    return [f"Rows that have no token to learn within max_length {max_length} were left out: {counts}."] * bool(counts)
+
+
+def _by_split(found: dict[str, int], of: dict[str, int]) -> str:
+    """Counts for readers, of the splits that have any."""
+    counts = [f"{count:,} of {of[split]:,} rows of {split}" for split, count in found.items() if count]
+    *before, last = counts or [""]
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+def _open_ends(
+    tokenizer: "PreTrainedTokenizerBase", stops: list[int], form: dict[str, Any], learned: dict[str, Any]
+) -> list[str]:
+    """One sentence on completions that end with no token at which generation stops, if there are any."""
+    if form["kind"] == PLAIN:
+        return []
+    ends = {split: Counter(one["ends"]) for split, one in learned.items()}
+    open_ends = {split: {token: own[token] for token in own if token not in stops} for split, own in ends.items()}
+    if not any(open_ends.values()):
+        return []
+    counts = _by_split(
+        {split: sum(own.values()) for split, own in open_ends.items()},
+        {split: own.total() for split, own in ends.items()},
+    ).replace(" rows of ", " of ")
+    token = sum(map(Counter, open_ends.values()), Counter()).most_common(1)[0][0]
+    names = ", ".join(repr(tokenizer.convert_ids_to_tokens(stop)) for stop in stops)
+    at = f"it stops at {names}" if names else "it has no token to stop at"
+    return [
+        f"Completions that were not cut end with {tokenizer.convert_ids_to_tokens(token)!r}, at which this model's "
+        f"generation does not stop ({at}): {counts}."
+    ]
+
+
 def _of_targets(
-    model: Path, tokenizer: "PreTrainedTokenizerBase", form: dict[str, Any], learned: dict[str, Any], output: Path
+    tokenizer: "PreTrainedTokenizerBase", stops: list[int], form: dict[str, Any], learned: dict[str, Any]
 ) -> dict[str, Any]:
     """What tokens.json says of the targets: how many, rows dropped for having none, and where generation stops."""
-    stops = _stops(model, tokenizer)
-    ends: Counter[int] = sum((Counter(one["ends"]) for one in learned.values()), Counter())
-    name = f"data set {output.parent.name}, model {model.name}"
-    for split, one in learned.items():
-        if one["dropped"]:
-            print(f"note: {name}: {one['dropped']} rows of {split} have no token to learn left", file=sys.stderr)
-    open_ends = {token: count for token, count in ends.items() if token not in stops}
-    if open_ends and form["kind"] != PLAIN:
-        token, count = max(open_ends.items(), key=lambda item: item[1])
-        print(
-            f"warning: {name}: {count} of {ends.total()} completions end with "
-            f"{tokenizer.convert_ids_to_tokens(token)!r}, at which this model's generation does not stop "
-            f"({', '.join(repr(tokenizer.convert_ids_to_tokens(stop)) for stop in stops) or 'it has no end'})",
-            file=sys.stderr,
-        )
     template = None if form["chat_template"] is None else template_of(tokenizer, form["chat_template"])
     return {
         "target_tokens": {split: one["targets"] for split, one in learned.items()},

@@ -235,7 +235,7 @@ def draw_parts(axes: Axes, y: int, parts: list[float], peak: float) -> None:
         axes.plot([peak, peak], [y - 0.4, y + 0.4], color="black", linewidth=1.3, zorder=4)
 
 
-HEAD = "The head's parameters, which every arm trains, are among them."
+HEAD = "Where an arm trains the model's head, the head's parameters are among them."
 
 
 @styled

@@ -166,11 +166,11 @@ NUMBERS = ("cheapest", "percent", "value", "low", "high", "rank", "metric_value"
 SHOWN = 5  # reasons of a verdict that are always shown
 
 
-def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None) -> str:
+def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None, tokens_dir: Path | None = None) -> str:
     """The page as HTML. `files` are the CSV tables by name, runs.csv among them, each with its Markdown beside it.
 
-    `data_dir` holds {dataset}/dataset.json, whose warnings are shown. Raises InputError if a table or a file of a run
-    is missing.
+    `data_dir` holds {dataset}/dataset.json and `tokens_dir` {dataset}/{model}.json, whose warnings are shown. Raises
+    InputError if a table or a file of a run is missing.
     """
     if "runs" not in files:
         raise InputError("--tables: no runs.csv among them; make_tables.py writes it")
@@ -186,7 +186,7 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None)
         load(Tables(files["runs"], *map(files.get, OF_SWEEP)), runs_dir / dataset / model, dataset, model)
         for dataset, model in pairs
     ]
-    styles, warnings = sweeps[0].styles, warnings_by_pair(runs, runs_dir, data_dir)
+    styles, warnings = sweeps[0].styles, warnings_by_pair(runs, runs_dir, data_dir, tokens_dir)
     shown = [name for name in TITLES if name in files]
     data = {
         "pairs": [

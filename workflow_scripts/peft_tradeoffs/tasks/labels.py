@@ -220,6 +220,9 @@ class Classification(OneLabel):
         """The class that F1 is of; None of several classes."""
         return names[1] if names and len(names) == 2 else None
 
+    def apart(self, rows: str) -> str:
+        return f"they predict {rows} differently, and a logit"
+
     def answer(self, prediction: str | None, names: Sequence[Any] | None) -> str:
         try:
             index = int(prediction or "")
@@ -307,6 +310,9 @@ class Regression(OneLabel):
 
     def positive_class(self, names: Names) -> str | None:
         return None
+
+    def apart(self, rows: str) -> str:
+        return f"they predict {rows} differently, and a predicted value"
 
     def answer(self, prediction: str | None, names: Sequence[Any] | None) -> str:
         return "nearly the same value"

@@ -169,6 +169,9 @@ class Task(Protocol):
 
     # words
 
+    def apart(self, rows: str) -> str:
+        """Of repeats that differ in so many `rows`: that they do, and the subject of "differs by at most …"."""
+
     def answer(self, prediction: str | None, names: Sequence[Any] | None) -> str:
         """What a run says that predicts the same of every row: `prediction`, as its file has it (None: not known)."""
 

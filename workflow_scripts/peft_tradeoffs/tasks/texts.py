@@ -228,6 +228,9 @@ class NextToken(abc.ABC):
 
     # words
 
+    def apart(self, rows: str) -> str:
+        return f"they give {rows} another loss, and the sum of the losses of a row's tokens"
+
     def answer(self, prediction: str | None, names: Sequence[Any] | None) -> str:
         return "the same loss"
 
@@ -277,7 +280,7 @@ class LanguageModelling(NextToken):
 
 
 DOCSTRING = "text"  # the column of a docstring
-OF_SFT = ("prompt", "completion", "instruction", "input", "output", "messages", "chat_template", "loss_on")
+OF_SFT = ("prompt", "completion", "instruction", "input", "output", "messages", "tools", "chat_template", "loss_on")
 
 
 class SupervisedFineTuning(NextToken):
@@ -305,10 +308,15 @@ class SupervisedFineTuning(NextToken):
         if template not in (None, OF_TOKENIZER) and "{{" not in template and "{%" not in template:
             raise InputError(
                 f"config key {key}.chat_template: {template!r:.60} is no template in Jinja, without {{{{ or {{%; "
-                f"write one out, or {OF_TOKENIZER} for the one that comes with the model"
+                f"write one out (it is no file's name), or {OF_TOKENIZER} for the one that comes with the model"
             )
         if way == "messages":
-            return Form(MESSAGES, template or OF_TOKENIZER, last, columns=(block["messages"],))
+            columns = tuple(block[one] for one in ("messages", "tools") if block.get(one) is not None)
+            if len(set(columns)) < len(columns):
+                raise InputError(f"config key {key}.tools: {columns[1]} is read as messages; name another column")
+            return Form(MESSAGES, template or OF_TOKENIZER, last, columns=columns)
+        if block.get("tools") is not None:
+            raise InputError(f"config key {key}.tools: they go with messages; remove it")
         if block.get("loss_on") is not None:
             raise InputError(f"config key {key}.loss_on: it goes with messages, whose turns it tells apart; remove it")
         names = [block[one] for one in (way, "input", ways[way][1]) if block.get(one) is not None]
@@ -328,9 +336,11 @@ class SupervisedFineTuning(NextToken):
         self, form: Form, columns: Mapping[str, Sequence[Any]], places: Sequence[int], faults: Faults
     ) -> list[tuple[str, ...]]:
         if form.kind == MESSAGES:
-            (column,) = form.columns
+            chats, *tools = (columns[name] for name in form.columns)
+            of_row = tools[0] if tools else [None] * len(chats)
             return [
-                (_chat(value, column, place, faults),) for place, value in zip(places, columns[column], strict=True)
+                (_chat(chat, own_tools, form.columns, _Place(place, faults)),)
+                for place, chat, own_tools in zip(places, chats, of_row, strict=True)
             ]
         *before, completion = form.columns
         rows = zip(places, *(columns[name] for name in form.columns), strict=True)
@@ -355,11 +365,12 @@ class SupervisedFineTuning(NextToken):
         found = []
         for number, own in enumerate(texts, 1):
             if form.kind == MESSAGES:
-                messages = json.loads(own[0])
+                read = json.loads(own[0])
+                chat = _Chat(read["messages"], read["tools"]) if isinstance(read, dict) else _Chat(read)
             else:
-                messages = [{"role": "user", "content": own[0]}, {"role": "assistant", "content": own[1]}]
+                chat = _Chat([{"role": "user", "content": own[0]}, {"role": "assistant", "content": own[1]}])
             try:
-                found.append(_turns(tokenizer, messages, template, form.last, max_length))
+                found.append(_turns(tokenizer, chat, template, form.last, max_length))
             except InputError as error:
                 raise InputError(f"row {number}: {error}") from error
         return found
@@ -379,12 +390,17 @@ def template_of(tokenizer: "PreTrainedTokenizerBase", template: str | None) -> s
                 "family"
             ) from error
     assert template is not None
+    refuse_date(template)
+    return template
+
+
+def refuse_date(template: str) -> None:
+    """Raise InputError for a chat template that writes the day of its use."""
     if "strftime_now" in template and "date_string" not in template:
         raise InputError(
             "the chat template writes the day on which it is used, so tokens would be others tomorrow; give a "
             "`chat_template` with a date in place of strftime_now"
         )
-    return template
 
 
 def refuse_keys(key: str, block: Mapping[str, Any], task: str, keys: Sequence[str]) -> None:
@@ -422,20 +438,48 @@ def _instruction(own: list[str], chat: bool) -> str:
     return ALPACA.format(instruction=instruction, **with_input)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a row stands, and what is wrong with such."""
+
+    number: int
+    faults: Faults
+
+
+@dataclass(frozen=True)
+class _Chat:
+    """The turns of a chat, and the tools that it may call."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+
+    def until(self, number: int) -> "_Chat":
+        """The chat's first turns."""
+        return _Chat(self.messages[:number], self.tools)
+
+
 class _Refused(Exception):
     """What is wrong with a chat, and what helps."""
 
 
-def _chat(value: Any, column: str, place: int, faults: Faults) -> str:
-    """A chat as JSON, its turns in the words role and content; what is none goes to `faults`."""
+def _chat(value: Any, tools: Any, columns: Sequence[str], at: "_Place") -> str:
+    """A chat as JSON, its turns in the words role and content, with its tools if there are any.
+
+    `columns` are those of the chat and of its tools. What is none goes to the faults of the place.
+    """
+    column = columns[0]
     try:
+        if tools is not None and tools != "":
+            column = columns[1]
+            tools = _tools(tools)
+            column = columns[0]
         turns = [_turn(turn) for turn in _listed(value)]
         if all(turn["role"] != "assistant" for turn in turns):
             raise _Refused("has no assistant's turn", "add one, or remove the row: nothing is learned of it")
         if turns[0]["role"] == "assistant":
             raise _Refused("begins with the assistant's turn", "put a user's turn before it, or remove the row")
         try:
-            found = json.dumps(turns, ensure_ascii=False)
+            found = json.dumps({"messages": turns, "tools": tools} if tools else turns, ensure_ascii=False)
         except (TypeError, ValueError):
             raise _Refused("has a turn that is no JSON", "write texts, numbers, lists and mappings") from None
         if not encodable(found):
@@ -443,18 +487,55 @@ def _chat(value: Any, column: str, place: int, faults: Faults) -> str:
         return found
     except _Refused as refused:
         what, remedy = refused.args
-        faults.add(place, f"{column!r} {what}", remedy)
+        at.faults.add(at.number, f"{column!r} {what}", remedy)
         return ""
+
+
+def _tools(value: Any) -> list[dict[str, Any]]:
+    """The tools of a chat, which may be written as JSON."""
+    remedy = "write a list as OpenAI's: type function, and its name, description and parameters"
+    found = _parsed(value, "is text and no JSON list of tools", remedy)
+    if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
+        raise _Refused("is no list of tools", remedy)
+    for tool in found:
+        own = tool.get("function", tool)
+        if not isinstance(own, dict) or not isinstance(own.get("name"), str):
+            raise _Refused("has a tool without a name", remedy)
+    return found
+
+
+def _calls(value: Any) -> list[dict[str, Any]]:
+    """The calls of a turn, and each call's arguments, which may be written as JSON: templates take mappings."""
+    remedy = "write a list as OpenAI's: type function, and its name and arguments"
+    found = _parsed(value, "has tool_calls that are text and no JSON", remedy)
+    if not isinstance(found, list) or not all(isinstance(call, dict) for call in found):
+        raise _Refused("has tool_calls that are no list of calls", remedy)
+    calls = []
+    for call in found:
+        own = call.get("function", call)
+        if not isinstance(own, dict) or not isinstance(own.get("name"), str):
+            raise _Refused("has a call without the name of a tool", remedy)
+        if "arguments" in own:
+            said = f"has a call of {own['name']!r:.40} whose arguments are no JSON"
+            own = {**own, "arguments": _parsed(own["arguments"], said, remedy)}
+        calls.append({**call, "function": own} if "function" in call else own)
+    return calls
+
+
+def _parsed(value: Any, what: str, remedy: str) -> Any:
+    """What a text in JSON says; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise _Refused(what, remedy) from None
 
 
 def _listed(value: Any) -> list[Any]:
     """The turns of a chat, which may be written as JSON."""
     remedy = "write a list of turns with role and content"
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise _Refused("is text and no JSON list of turns", remedy) from None
+    value = _parsed(value, "is text and no JSON list of turns", remedy)
     if not isinstance(value, list) or not value:
         raise _Refused("is no list of turns", remedy)
     return value
@@ -473,6 +554,8 @@ def _turn(turn: Any) -> dict[str, Any]:
     if ROLES[role] == "assistant" and not calls and not clean(content or ""):
         raise _Refused("has an assistant's turn that is empty", "fill it in, or remove the row")
     rest = {key: turn[key] for key in KEPT if turn.get(key) is not None}
+    if calls:
+        rest["tool_calls"] = _calls(calls)
     return {"role": ROLES[role], "content": content, **rest}
 
 
@@ -507,19 +590,19 @@ GENERATION = re.compile(r"{%-?\s*generation\b")  # with which a template says it
 
 def _turns(
     tokenizer: "PreTrainedTokenizerBase",
-    messages: list[dict[str, Any]],
+    chat: _Chat,
     template: str,
     last: bool,
     max_length: int,
 ) -> Encoded:
     """A chat by its template; targets are the assistant's turns, each with what ends it."""
-    text = _render(tokenizer, messages, template)
+    text = _render(tokenizer, chat, template)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     if GENERATION.search(template):
-        spans = _marked(tokenizer, messages, template, offsets)
+        spans = _marked(tokenizer, chat, template, offsets)
     else:
-        spans = _assistants(tokenizer, messages, template, text, last)
+        spans = _assistants(tokenizer, chat, template, text, last)
     added = tokenizer.added_tokens_decoder.items()  # those of no name too, such as an end of a turn that is not eos
     special = {*tokenizer.all_special_ids, *(index for index, token in added if token.special)}
     targets = [False] * len(ids)
@@ -534,14 +617,14 @@ def _turns(
 
 
 def _assistants(
-    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], template: str, text: str, last: bool
+    tokenizer: "PreTrainedTokenizerBase", chat: _Chat, template: str, text: str, last: bool
 ) -> list[tuple[int, int]]:
     """Where the assistant's turns, or the last one, begin and end in the text: what each adds to the chat before it."""
     found = []
-    places = [number for number, turn in enumerate(messages) if turn["role"] == "assistant"]
+    places = [number for number, turn in enumerate(chat.messages) if turn["role"] == "assistant"]
     for number in places[-1:] if last else places:
-        before = _render(tokenizer, messages[:number], template, prompt=True)
-        after = _render(tokenizer, messages[: number + 1], template)
+        before = _render(tokenizer, chat.until(number), template, prompt=True)
+        after = _render(tokenizer, chat.until(number + 1), template)
         if not (text.startswith(after) and after.startswith(before)):
             raise InputError(
                 "the chat template writes a turn otherwise once others follow, so what the assistant writes cannot "
@@ -553,13 +636,14 @@ def _assistants(
 
 def _marked(
     tokenizer: "PreTrainedTokenizerBase",
-    messages: list[dict[str, Any]],
+    chat: _Chat,
     template: str,
     offsets: Sequence[tuple[int, int]],
 ) -> list[tuple[int, int]]:
     """Where a template that marks what the assistant writes says that it does."""
     marked = tokenizer.apply_chat_template(
-        messages,
+        chat.messages,
+        tools=chat.tools,
         chat_template=template,
         tokenize=True,
         return_dict=True,
@@ -571,13 +655,16 @@ def _marked(
     return [(offsets[first][0], offsets[end - 1][1]) for first, end in edges.reshape(-1, 2).tolist()]
 
 
-def _render(
-    tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, Any]], template: str, prompt: bool = False
-) -> str:
+def _render(tokenizer: "PreTrainedTokenizerBase", chat: _Chat, template: str, prompt: bool = False) -> str:
     """The text of a chat. Raises InputError for a template that refuses it."""
     try:
         found = tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=prompt, date_string=DATE
+            chat.messages,
+            tools=chat.tools,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            date_string=DATE,
         )
     except Exception as error:  # a template raises what it likes
         said = " ".join(str(error).split()) or type(error).__name__

@@ -69,6 +69,7 @@ class Built:
     parameters: Parameters
     head: list[str]  # module names in the base model
     is_peft: bool
+    use_cache: bool | None = None  # of the checkpoint's configuration; it is off while the model trains
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def build(
     check_loaded(info, head, folder)
     _draw_head(model, missing, head, seed)
     logical = logical_sizes(model)
+    use_cache = getattr(model.config, "use_cache", None)
     model.config.use_cache = False
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False, **(checkpoint_arguments or {})})
@@ -160,7 +162,7 @@ def build(
     if peft:
         torch.manual_seed(seed)  # the adapter's draw
         model = add_adapter(model, peft, head, task.peft_task_type)
-    return Built(model, _count(model, logical, head), head, is_peft=bool(peft))
+    return Built(model, _count(model, logical, head), head, bool(peft), use_cache)
 
 
 def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str], task_type: str) -> nn.Module:
@@ -270,11 +272,25 @@ def save(
             targets = {"mean": scale.mean, "sd": scale.sd, "in_weights": own}
             if not own:
                 config.target_mean, config.target_sd = scale.mean, scale.sd
+        stack.enter_context(_own_cache(config, built.use_cache))
         model.save_pretrained(folder)
         if built.is_peft and built.head:
             write_json(folder / HEAD, saved_head(config))
     shared(folder)
     return targets
+
+
+@contextlib.contextmanager
+def _own_cache(config: Any, use_cache: bool | None) -> Iterator[None]:
+    """Within it the configuration says of the cache what the checkpoint's said: what is saved writes as fast."""
+    trained = getattr(config, "use_cache", None)
+    if use_cache is not None:
+        config.use_cache = use_cache
+    try:
+        yield
+    finally:
+        if use_cache is not None:
+            config.use_cache = trained
 
 
 @contextlib.contextmanager

@@ -112,6 +112,7 @@ def tune(job: Job, settings: dict[str, Any], grid: Grid, read: Read) -> dict[str
         "gaps": [gap_columns(rate, gaps[rate]) for rate in sorted(gaps)],
         "rates": grid.rates,
         "extensions": grid.extensions,
+        "retry": len(grid.again),
         "seed": grid.seed,
         **{key: settings[key] for key in BUDGET},
         "train_rows": job.tokens["rows"]["train"],
