@@ -116,6 +116,7 @@ ASKED_FOR = {
     "noise": EXPERIMENT.noise,
     "equal_memory": EXPERIMENT.equal_memory,
     "attribution": FACTORIALS,
+    "forgetting": any(block.forgetting for block in EXPERIMENT.datasets.values()),
     "imported": IMPORTED,
 }
 VIEWS = ["equal_cost", *(name for name, block in ASKED_FOR.items() if block)]
@@ -351,14 +352,16 @@ def figures_in_report(files):
 
 def source_files(block):
     """Files of the user that a data set or model is read from; their content is a param, so their dates do not count."""
+    general = getattr(block, "forgetting", None)
+    of_general = [general.path] if general and general.source == "files" else []
     if block.source == "files":
-        return ancient(list(block.splits.values()))
+        return ancient([*block.splits.values(), *of_general])
     if block.source == "random":
         return source_files(block.tokenizer)
     if block.source == "folder":
         names = (str(path) for path in Path(block.path).iterdir() if path.is_file())
         return ancient(sorted(name for name in names if not set(name) & set("{}")))
-    return []
+    return ancient(of_general)
 
 
 def tuned_rate(wildcards):

@@ -3,6 +3,7 @@
 
 localrules:
     compare_at_budgets,
+    compare_forgetting,
     attribute_changes,
     recommend,
 
@@ -27,6 +28,28 @@ rule compare_at_budgets:
     shell:
         "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
         " --budgets {params.budgets:q} --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
+
+
+rule compare_forgetting:
+    input:
+        summaries=summaries(),
+        contract=f"{OUT}/tables/contract.csv",
+    output:
+        tables_in_report(table_files(["forgetting"])),
+    log:
+        f"{OUT}/logs/compare_forgetting.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        script=script("compare_forgetting.py"),
+        code=lambda w: code("compare_forgetting.py"),
+        runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
+        grid=json.dumps(GRID),
+        baseline=lambda w: EXPERIMENT.comparison.baseline,
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q} --baseline {params.baseline:q}"
+        " --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
 
 
 rule attribute_changes:

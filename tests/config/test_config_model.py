@@ -64,6 +64,7 @@ def test_every_default_fits_its_own_bounds(kind):
     """Pydantic does not look at defaults."""
     required = {
         "Dataset": {"source": "hub"},
+        "GeneralText": {"source": "hub"},
         "Tokenizer": {"source": "hub"},
         "Model": {"source": "hub"},
         "Quantization": {"load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"},

@@ -19,6 +19,8 @@ HEAD = 592_130
 MEMORY = {"full": 1306.0, "lora": 815.0, "qlora": 690.0, "ia3": 780.0}
 RANKLESS = ("full", "ia3")
 OF_CLASSES = [metric.name for metric in of_task("classification")]
+FORGOTTEN = ("forgetting_loss_before", "forgetting_loss_after", "forgetting")
+FORGOTTEN += ("forgetting_loss_original", "forgetting_vs_original")
 NOTHING = ("failed_phase", "oom_bytes", "diverged_step", "engine_reason")  # null says it
 GPU_ONLY = re.compile(
     r"gpu_uuid|shared_gpu|mask_s|capture_s|probe_step|_peak_(allocated|reserved)_|_process_|held_|_measured_|energy|_power_"
@@ -57,7 +59,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
         "prediction_spread": None, "test_loss": 1.2 - accuracy,
         "constant_prediction": False,
-        "heldout_metric_value": None,
+        "heldout_metric_value": None, **dict.fromkeys(FORGOTTEN),
         "learning_rate": 3e-5 if method == "full" else 5e-4, "tuned_as": None, "epochs": 3.0,
         "steps": 600, "stopped_early": False,
         "batch_size": 32, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
@@ -73,7 +75,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "trainable_percent": 100 * trainable / (PARAMETERS + adapter),
         "startup_s": 9.1, "load_s": 1.4, "mask_s": 0.2, "probe_s": 2.5, "prepare_s": 1.1, "train_s": 19_200 / speed,
         "capture_s": 0.8,
-        "compile_s": None, "evaluate_s": 3.2, "save_s": 0.4, "state_s": 0.1,
+        "compile_s": None, "evaluate_s": 3.2, "forgetting_s": None, "save_s": 0.4, "state_s": 0.1,
         **{f"step_p{percent}_ms": slow / speed for percent, slow in ((50, 32_000), (95, 41_000), (99, 52_000))},
         **{f"probe_step_p{percent}_ms": slow / speed for percent, slow in ((50, 99e3), (95, 102e3), (99, 110e3))},
         "samples_per_s": speed, "tokens_per_s": 26 * speed,
@@ -116,6 +118,7 @@ def reasons(values: dict[str, Any]) -> dict[str, str]:
             "the method has no rank" if key == "rank"
             else "task is classification" if key == "prediction_spread" or (key in NAMES and key not in OF_CLASSES)
             else "the data set has no heldout split" if key.startswith("heldout")
+            else "the data set names no general text" if key.startswith("forgetting")
             else "no linear layer is frozen" if key == "frozen_linear_dtype"
             else "not compiled" if key == "compile_s"
             else "no CUDA device: the run was on the CPU" if GPU_ONLY.search(key) and values["device"] == "cpu"
@@ -127,7 +130,7 @@ def reasons(values: dict[str, Any]) -> dict[str, str]:
 def randomly(method: str, rank: int | None, seed: int, **changes: Any) -> dict[str, Any]:
     """A completed run of random weights: no metric."""
     scores = ("metric_value", *NAMES, "constant_prediction")
-    scores += ("heldout_metric_value",)
+    scores += ("heldout_metric_value", *FORGOTTEN)
     run = summary(method, rank, seed, pretrained=False, **dict.fromkeys(scores), **changes)
     run["null_reasons"] |= dict.fromkeys(scores, "random weights")
     return run
@@ -156,7 +159,7 @@ def failed(method: str, rank: int | None, seed: int, changes: dict[str, Any]) ->
     if phase == "load":
         lost += [key for key in run if key.endswith("_parameters") or key.startswith("weights_")]
         lost += ["trainable_percent", "data_MiB", "frozen_linear_dtype"]
-    lost += ["metric_value", *OF_CLASSES, "test_loss", "constant_prediction", "heldout_metric_value"]
+    lost += ["metric_value", *OF_CLASSES, "test_loss", "constant_prediction", "heldout_metric_value", *FORGOTTEN]
     why = f"not reached: the run ended in {phase}"
     run["null_reasons"] |= {key: why for key in lost if run[key] is not None}
     return run | dict.fromkeys(lost)

@@ -272,9 +272,14 @@ def test_what_is_trained_is_float32_whatever_peft_makes(tiny_bert, peft_type):
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
 
 
-def test_full_fine_tuning_in_bfloat16_is_refused(tiny_bert):
-    with pytest.raises(ValueError, match="bfloat16 without peft"):
-        build(tiny_bert, dtype="bfloat16")
+def test_full_fine_tuning_in_bfloat16_trains_all_but_the_head_in_it(tiny_bert):
+    built = build(tiny_bert, dtype="bfloat16")
+    heads = head_weights(built)
+    for name, parameter in built.model.named_parameters():
+        assert parameter.requires_grad
+        assert parameter.dtype == (torch.float32 if name in heads else torch.bfloat16), name
+    expected = head_weights(build(tiny_bert))
+    assert all(torch.equal(weight, expected[name]) for name, weight in heads.items())
 
 
 def layer_outputs(model: torch.nn.Module, precision: str) -> dict[str, torch.Tensor]:

@@ -152,6 +152,10 @@ def test_sft(tmp_path):
     for method in settings["methods"].values():
         method["learning_rate"] = [1e-3, 1e-2]
     settings["tune"] = {"retry": 0}
+    texts = pd.DataFrame({"text": [prompt for prompt, _ in tiny_causal.rows(20, 9)]})
+    texts.to_csv(tmp_path / "data/general.csv", index=False)
+    general = {"source": "files", "path": "data/general.csv", "text": ["text"], "rows": 12}
+    settings["datasets"]["regex"]["forgetting"] = general
     tiny.snakemake(tmp_path, settings)
     found = tiny.summaries(tmp_path)
     assert set(found) == {f"{arm}/seed0" for arm in ("full", "lora-r16", "qlora-r16", "dora-r16")}
@@ -168,6 +172,34 @@ def test_sft(tmp_path):
     assert "Loss per token" in page and "nats" in page
     saved = [tmp_path / f"results/runs/regex/smollm2/{name}" for name in found]
     reloaded.check_losses(saved, tmp_path / "results/data/regex/test.parquet")
+    check_forgetting(tmp_path, found)
+
+
+def check_forgetting(folder: Path, found: dict[str, dict[str, Any]]) -> None:
+    """Beside the test split each run has the loss on 12 general texts, its trials have none."""
+    table = pd.read_csv(folder / "results/tables/forgetting.csv").set_index("arm")
+    for name, run in found.items():
+        arm, quantised = name.split("/")[0], name.startswith("qlora")
+        own = pd.read_csv(folder / f"results/runs/regex/smollm2/{name}/predictions_general.csv")
+        sums = own.drop(columns="row").sum()
+        assert len(own) == table.loc[arm, "texts"] == 12 and run["forgetting_s"] > 0
+        assert ("loss_original" in own) == quantised
+        assert run["forgetting"] == pytest.approx((sums["loss_after"] - sums["loss_before"]) / sums["tokens"])
+        assert table.loc[arm, "forgetting"] == pytest.approx(run["forgetting"])
+        if quantised:
+            lost = (sums["loss_after"] - sums["loss_original"]) / sums["tokens"]
+            assert table.loc[arm, "vs_original"] == pytest.approx(lost) == run["forgetting_vs_original"]
+            assert lost != pytest.approx(run["forgetting"], abs=1e-6)
+        else:
+            assert run["null_reasons"]["forgetting_vs_original"] == "the base model is not quantised"
+    start = {name: run["forgetting_loss_before"] for name, run in found.items()}
+    assert start["lora-r16/seed0"] == pytest.approx(start["full/seed0"], rel=1e-6)
+    assert start["full/seed0"] == pytest.approx(found["qlora-r16/seed0"]["forgetting_loss_original"], rel=1e-6)
+    assert start["full/seed0"] != pytest.approx(start["qlora-r16/seed0"], rel=1e-6)
+    trial = json.loads(next(folder.glob("results/tune/trials/**/summary.json")).read_text(encoding="utf-8"))
+    assert trial["null_reasons"]["forgetting"] == "the data set names no general text"
+    page = (folder / "results/report.html").read_text(encoding="utf-8")
+    assert "What was forgotten" in page and "Against the original" in page
 
 
 def test_chat(tmp_path):

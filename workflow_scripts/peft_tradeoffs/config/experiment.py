@@ -238,6 +238,12 @@ def _dataset(key: str, dataset: Dataset) -> Dataset:
             f"config key {key}.text: {dataset.label} is the label, which the model would read; name other columns"
         )
     _check_group(key, dataset)
+    if dataset.forgetting and task.reader is None:
+        learned = " or ".join(name for name, one in TASKS.items() if one.reader is not None)
+        raise InputError(
+            f"config key {key}.forgetting: {task.name} learns no tokens, so it has no loss on a general text; remove "
+            f"it, or set task to {learned}"
+        )
     check_splits(key, dataset.source, dataset.splits or {})
     _check_carved(key, dataset)
     return dataset

@@ -332,6 +332,9 @@ def expand_paths(config: dict[str, Any]) -> None:
         if dataset["source"] == "files":
             splits = dataset["splits"]
             splits.update({split: expanded(f"datasets.{name}.splits.{split}", splits[split]) for split in splits})
+        general = dataset.get("forgetting", {})
+        if general.get("source") == "files":
+            general["path"] = expanded(f"datasets.{name}.forgetting.path", general["path"])
     output = config.get("output", Config.model_fields["output"].default)
     for name, model in config["models"].items():
         for key, block in ((f"models.{name}", model), (f"models.{name}.tokenizer", model.get("tokenizer", {}))):

@@ -191,6 +191,35 @@ def _none_of(*keys: str, **others: Any) -> dict[str, Any]:
 LABELLED = [name for name, task in TASKS.items() if task.reader is None]
 
 
+class GeneralText(Block):
+    source: Literal["hub", "files", "docstrings"]
+    path: str | None = absent("Hub id of the data set, or the file.", min_length=1)
+    config: str | None = absent("Hub configuration (subset).")
+    revision: Revision | None = absent()
+    split: str | None = absent("Split of the hub's data set.", min_length=1)
+    packages: Annotated[list[Package], Field(min_length=2), Unique()] | None = absent(
+        "Installed packages whose docstrings are the texts."
+    )
+    separator: str | None = absent("Field separator, as that of a data set.")
+    text: Annotated[list[Text], Field(min_length=1, max_length=1)] | None = absent("The text column.")
+    rows: Rows = Field(
+        default=500, description="Texts that are read at most, drawn with split_seed of those that differ."
+    )
+    conditions = [
+        {
+            "if": _if("source", "hub"),
+            "then": {"required": ["path", "revision", "split", "text"]},
+            "else": _none_of("revision", "split", "config"),
+        },
+        {"if": _if("source", "files"), "then": {"required": ["path", "text"]}, "else": _none_of("separator")},
+        {
+            "if": _if("source", "docstrings"),
+            "then": {"required": ["packages"], **_none_of("path", "text")},
+            "else": _none_of("packages"),
+        },
+    ]
+
+
 class Dataset(Block):
     source: Literal["hub", "files", "docstrings"]
     path: str | None = absent("Hub id of the data set.", min_length=1)
@@ -250,6 +279,9 @@ class Dataset(Block):
         "module. Or contained: texts that are equal or part of one another belong together. Such groups are not parted "
         "by fractions and the dev split, and comparisons count groups. A column named contained needs another name.",
         min_length=1,
+    )
+    forgetting: GeneralText | None = absent(
+        "A general text, of tasks that learn tokens: its loss before and after training says what was forgotten."
     )
     task: Annotated[str, OneOf(TASKS)] = next(iter(TASKS))
     metric: Annotated[str, OneOf(METRICS)] | None = absent(

@@ -42,7 +42,7 @@ from peft_tradeoffs.inputs.model_files import (
 )
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.task import TASKS
-from peft_tradeoffs.tasks.texts import OF_TOKENIZER, refuse_date
+from peft_tradeoffs.tasks.texts import GENERAL, OF_TOKENIZER, refuse_date
 
 REMEMBERED = Path(".snakemake/peft_tradeoffs_checksums.json")
 SMALL = 2**20  # bytes; such a file is read in a millisecond
@@ -70,14 +70,11 @@ def check_paths(experiment: Experiment) -> None:
             assert dataset.splits  # which the schema requires of files
             columns = columns_of(dataset.to_dict())
             for split, path in dataset.splits.items():
-                key = f"config key datasets.{name}.splits.{split}"
-                if not Path(path).exists():
-                    raise InputError(f"{key}: no such file: {path} (relative paths start at {Path.cwd()})")
-                try:
-                    check_head(Path(path), columns, dataset.separator)
-                except InputError as error:
-                    raise InputError(f"{key}: {error}") from None
+                _check_file(f"config key datasets.{name}.splits.{split}", path, columns, dataset.separator)
             _check_distinct_files(f"config key datasets.{name}.splits", dataset.splits)
+        if (general := dataset.forgetting) is not None and general.source == "files":
+            assert general.path and general.text  # which the schema requires of files
+            _check_file(f"config key datasets.{name}.forgetting.path", general.path, general.text, general.separator)
     for name, model in experiment.models.items():
         _check_model_folder(f"config key models.{name}", model)
     output = Path(experiment.output)
@@ -113,6 +110,15 @@ def _check_template(key: str, template: str) -> None:
         where = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error.message).split())
         raise InputError(f"{key}: broken Jinja{where}: {said}; correct it") from None
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
+
+
+def _check_file(key: str, path: str, columns: list[str], separator: str | None) -> None:
+    if not Path(path).exists():
+        raise InputError(f"{key}: no such file: {path} (relative paths start at {Path.cwd()})")
+    try:
+        check_head(Path(path), columns, separator)
     except InputError as error:
         raise InputError(f"{key}: {error}") from None
 
@@ -364,9 +370,11 @@ def checksum(path: Path) -> str:
 
 def content(block: dict[str, Any]) -> str:
     """A SHA-256 over the files that a data set or model is read from; "" where they are not on this disk."""
+    general = block.get("forgetting") or {}
+    of_general = {GENERAL: Path(general["path"])} if general.get("source") == "files" else {}
     match block["source"]:
         case "files":
-            named = {split: Path(path) for split, path in block["splits"].items()}
+            named = {split: Path(path) for split, path in block["splits"].items()} | of_general
         case "folder":
             named = _model_files(Path(block["path"]))
         case "random":
@@ -376,7 +384,9 @@ def content(block: dict[str, Any]) -> str:
             folder = Path(tokenizer["path"])
             named = {name: folder / name for name in tokenizer_files(folder_files(folder))}
         case _:
-            return ""
+            if not of_general:
+                return ""
+            named = of_general
     return content_of(named.items())
 
 

@@ -25,6 +25,7 @@ TABLES = {
     "attribution": ("What each factor of the factorial changes", "Comparisons"),
     "equal_cost": ("The metric at equal time or energy", "Comparisons"),
     "equal_memory": ("Each arm at the largest batch under a cap", "Comparisons"),
+    "forgetting": ("What was forgotten: the loss on a general text", "Comparisons"),
     "tuning": ("Learning rates tried", "Checks"),
     "noise": ("How far identical runs lie apart", "Checks"),
     "cost": ("What it all cost", "Results"),

@@ -31,6 +31,8 @@ Comparable = Literal["anywhere", "same device", "same device and engine"]
 ANYWHERE: Final = "anywhere"
 SAME_DEVICE: Final = "same device"
 SAME_ENGINE: Final = "same device and engine"
+NO_GENERAL = "Null: the data set names no general text."
+NOT_QUANTISED = "Null: no general text, the base model is not quantised, or memory did not suffice for the original."
 UNREACHED = ""  # null where the run did not get so far, or could not tell
 HIGH: Final = "high"
 LOW: Final = "low"
@@ -295,6 +297,20 @@ QUANTITIES = (
         "The reported metric on the heldout split, which is evaluated once, after the last step.",
         "Null: there is no such split.", comparable=ANYWHERE, label="Metric (heldout)", better=HIGH,
         lacks=(IF_RANDOM,)),
+    Quantity("forgetting_loss_before", "result", "number", "nats/token",
+        "Loss per token on the general text before the first step, of the model as training starts from it.",
+        NO_GENERAL, comparable=ANYWHERE, lacks=(IF_RANDOM,)),
+    Quantity("forgetting_loss_after", "result", "number", "nats/token",
+        "The same after the last step.", NO_GENERAL, comparable=ANYWHERE, lacks=(IF_RANDOM,)),
+    Quantity("forgetting", "result", "number", "nats/token",
+        "forgetting_loss_after - forgetting_loss_before: what training lost on the general text.", NO_GENERAL,
+        comparable=ANYWHERE, minimum=None, lacks=(IF_RANDOM,)),
+    Quantity("forgetting_loss_original", "result", "number", "nats/token",
+        "The same loss of the model that was quantised, as its checkpoint has it, without an adapter.",
+        NOT_QUANTISED, comparable=ANYWHERE, lacks=(IF_RANDOM,)),
+    Quantity("forgetting_vs_original", "result", "number", "nats/token",
+        "forgetting_loss_after - forgetting_loss_original: what quantisation and training lost together.",
+        NOT_QUANTISED, comparable=ANYWHERE, minimum=None, lacks=(IF_RANDOM,)),
     Quantity("learning_rate", "setting", "number", None, "Peak learning rate, after the warm-up."),
     Quantity("tuned_as", "setting", "string", None,
         "Arm in whose tuning the learning rate was found.", "Null: the config gives it."),
@@ -382,6 +398,9 @@ QUANTITIES = (
     Quantity("compile_s", "cost", "number", "s",
         "Seconds of torch.compile.", "Paid once per job, null for its later seeds. Null too: not compiled."),
     Quantity("evaluate_s", "cost", "number", "s", "Seconds of all evaluations.", UNREACHED, has=IF_COMPLETED),
+    Quantity("forgetting_s", "cost", "number", "s",
+        "Seconds of taking the loss on the general text, the load of the model that was quantised among them, of all "
+        "attempts; in no other phase's time, memory or energy.", NO_GENERAL, comparable=SAME_DEVICE),
     Quantity("save_s", "cost", "number", "s",
         "Seconds of writing the adapter or checkpoint (a trial of tuning keeps none) and the predictions.", UNREACHED,
         has=IF_COMPLETED),

@@ -13,7 +13,8 @@ from peft_tradeoffs.core.errors import InputError
 FILES, WEIGHTS, SHA256 = "files", "weights", "sha256"
 KEYS = (WEIGHTS, FILES, SHA256)  # that `seal` adds
 KEPT, NOT_KEPT = "kept", "not kept"
-NAMES = ("summary.csv", "metrics.csv", "env.json", "predictions.csv", "predictions_heldout.csv")
+GENERAL = "predictions_general.csv"
+NAMES = ("summary.csv", "metrics.csv", "env.json", "predictions.csv", "predictions_heldout.csv", GENERAL)
 FOLDERS = ("adapter", "checkpoint")  # of a run's weights
 TENSORS = ".safetensors"
 REMEDY = "delete the run's folder and run it again"

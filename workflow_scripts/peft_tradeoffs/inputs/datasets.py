@@ -15,15 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import Faults, InputError, refuse
 from peft_tradeoffs.core.files import sha256
 from peft_tradeoffs.inputs.data_files import Table, find_columns, labelled, read_table
 from peft_tradeoffs.inputs.groups import MODULE, columns_of
 from peft_tradeoffs.inputs.network import check_hub_variables
-from peft_tradeoffs.inputs.splits import SPLITS, Draw, check_distinct, make_splits, write_splits
+from peft_tradeoffs.inputs.splits import (
+    SPLITS,
+    Draw,
+    Split,
+    check_distinct,
+    make_splits,
+    stratified_sample,
+    write_splits,
+)
 from peft_tradeoffs.tasks.classes import encodable
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
-from peft_tradeoffs.tasks.texts import Form
+from peft_tradeoffs.tasks.texts import ANY_TEXT, GENERAL, Form
 
 Block = dict[str, Any]  # of a data set, in the configuration
 Loaded = tuple[dict[str, Table], dict[str, Any]]  # one table per split; what identifies the source
@@ -70,6 +78,8 @@ def fetch_dataset(block: Block, folder: Path) -> None:
     labels = {name: split.labels for name, split in splits.items()}
     names, labels = task.arrange(f"datasets.{folder.name}", block, names, labels)
     splits = {name: dataclasses.replace(split, labels=labels[name]) for name, split in splits.items()}
+    if block.get("forgetting"):
+        splits[GENERAL], identity[GENERAL] = read_general(block["forgetting"], folder, block.get("split_seed", 0))
     write_splits(splits, names, task, {"source": source, **identity}, folder, said)
 
 
@@ -88,6 +98,33 @@ def shortened(said: Sequence[str], paths: Iterable[str]) -> list[str]:
         short = str(Path(path).relative_to(Path.cwd())) if inside else name if names.count(name) == 1 else path
         found = [sentence.replace(path, short) for sentence in found]
     return found
+
+
+def read_general(block: Block, folder: Path, seed: int) -> tuple[Split, dict[str, Any]]:
+    """The texts of a data set's `forgetting` block that differ, at most `rows` of them, and what identifies the source.
+
+    `folder` is that of the data set. Raises InputError for a source that cannot be read, and for fewer than 2 texts.
+    """
+    key = f"datasets.{folder.name}.forgetting"
+    found = {**block, "task": ANY_TEXT.name, "split_seed": seed}
+    if block["source"] != "docstrings":
+        found["splits"] = {GENERAL: found["path" if block["source"] == "files" else "split"]}
+    try:
+        tables, identity = LOADERS[block["source"]](found, folder)
+        (table,) = tables.values()
+        faults = Faults(table.name, table.unit)
+        texts = ANY_TEXT.texts(ANY_TEXT.form(key, found), table.columns, table.places, faults)
+        refuse([faults])
+    except InputError as error:
+        raise InputError(f"config key {key}: {error}") from error
+    first = np.sort(np.unique([text for (text,) in texts], return_index=True)[1])
+    if len(first) < 2:
+        raise InputError(f"config key {key}: {table.name} has {len(first)} text, and at least 2 are needed; add some")
+    if found["rows"] < len(first):
+        first = first[stratified_sample(np.zeros(len(first), dtype=np.int64), found["rows"], seed)]
+    rows = np.array(table.rows(), dtype=np.int64)[first]
+    split = Split([texts[index] for index in first], np.zeros(len(first), dtype=np.int64), rows)
+    return split, {"source": block["source"], **identity}
 
 
 def load_files(block: Block, folder: Path) -> Loaded:

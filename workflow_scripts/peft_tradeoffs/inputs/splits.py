@@ -19,7 +19,7 @@ from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.groups import CONTAINED, GROUPS, Groups, draw_groups, independent_rows, of_column, of_texts
 from peft_tradeoffs.tasks.classes import SENTINELS, Column, Names, clean, encodable
 from peft_tradeoffs.tasks.task import Task
-from peft_tradeoffs.tasks.texts import Form
+from peft_tradeoffs.tasks.texts import GENERAL, Form
 
 Texts = tuple[str, ...]
 OTHER_UNIT = 10  # times as far as those of train spread targets that are in another unit
@@ -411,7 +411,7 @@ def write_splits(
     described = {}
     known = set(splits["train"].texts)
     pair = len(splits["train"].texts[0]) == 2
-    for name in SPLITS:
+    for name in (*SPLITS, GENERAL):
         path = folder / f"{name}.parquet"
         if name not in splits:
             path.unlink(missing_ok=True)

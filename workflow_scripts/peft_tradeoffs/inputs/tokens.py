@@ -21,7 +21,7 @@ from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.inputs.model_check import check_ids, check_pad_token, load_tokenizer
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.tasks.task import TASKS
-from peft_tradeoffs.tasks.texts import PLAIN, Form, NextToken, template_of
+from peft_tradeoffs.tasks.texts import ANY_TEXT, GENERAL, PLAIN, Form, NextToken, template_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -177,13 +177,13 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
 
     arrays: dict[str, np.ndarray] = {}
     tokens, truncated, rows, texts, learned = {}, {}, {}, {}, {}
-    for split in (split for split in SPLITS if split in dataset["splits"]):
+    for split in (split for split in (*SPLITS, GENERAL) if split in dataset["splits"]):
         path = data_dir / f"{split}.parquet"
         check_split(path, dataset["splits"][split])
-        if (reader := TASKS[dataset["task"]].reader) is None:
+        if (reader := ANY_TEXT if split == GENERAL else TASKS[dataset["task"]].reader) is None:
             of_split, lengths = tokenize_split(path, tokenizer, max_length, dataset["pair"], embeddings)
         else:
-            form = Form.read(dataset["source"]["form"])
+            form = Form(PLAIN) if split == GENERAL else Form.read(dataset["source"]["form"])
             of_split, lengths, learned[split] = encode_split(path, tokenizer, reader, form, max_length, embeddings)
         rows[split], texts[split] = len(of_split["rows"]), len(lengths)
         arrays |= {f"{split}_{name}": array for name, array in of_split.items()}
@@ -493,7 +493,7 @@ def _open_ends(
     """One sentence on completions that end with no token at which generation stops, if there are any."""
     if form["kind"] == PLAIN:
         return []
-    ends = {split: Counter(one["ends"]) for split, one in learned.items()}
+    ends = {split: Counter(one["ends"]) for split, one in learned.items() if split != GENERAL}
     open_ends = {split: {token: own[token] for token in own if token not in stops} for split, own in ends.items()}
     if not any(open_ends.values()):
         return []

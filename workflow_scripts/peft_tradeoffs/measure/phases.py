@@ -16,6 +16,7 @@ NO_GPU = Missing("the run was on a CPU")
 DROPPED = 20  # steps that percentiles leave out: caches and clocks settle
 PREPARE = "prepare"  # optimizer, data and graphs: their memory is training's, their time and energy are not
 MASK = "mask"  # choosing the form of the attention mask: no other phase's time or memory
+FORGETTING = "forgetting"  # the loss on a general text: no other phase's time, memory or energy
 STATE = "state"  # saving and loading what a resume needs: no other phase's time or memory
 GPU_KEYS = ("peak_allocated_MiB", "peak_reserved_MiB", "process_MiB")
 

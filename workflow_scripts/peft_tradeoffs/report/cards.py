@@ -41,6 +41,7 @@ from peft_tradeoffs.core.text import (
 from peft_tradeoffs.report.export import described
 from peft_tradeoffs.tasks.metrics import METRICS, Metric, metric_name, with_unit
 from peft_tradeoffs.tasks.task import TASKS, Task
+from peft_tradeoffs.tasks.texts import GENERAL
 
 SAVED = "OWNER/NAME"  # what a reader puts the repository's id, or a folder, in place of
 OWN_BASE = "BASE"
@@ -286,7 +287,9 @@ def _numbers(subject: Subject) -> str:
             notes += note
             label = with_unit(f"{metric_name(run)} on {run[examples]:,} {split} examples", run)
             rows.append((label, own, mean, key))
+    asked = run["forgetting"] is not None
     for label, key in (
+        *((("Forgetting: loss on a general text, after less before, nats per token", "forgetting"),) if asked else ()),
         ("Peak memory, MiB", memory_key(run["device"])),
         ("Training time, s", "train_s"),
         ("Energy, J", "energy_J"),
@@ -358,6 +361,8 @@ def _data(subject: Subject) -> str:
         text = f"{split}: {about['rows']:,} rows"
         if split in carved:
             text += f", a fraction of {carved[split]:g} carved from train"
+        elif split == GENERAL:
+            text += ", a general text that is not trained on"
         elif source["source"] == "hub":
             text += f", the data set's split {literal(block['splits'][split])}"
         lines.append(f"{text}.")

@@ -280,6 +280,8 @@ class LanguageModelling(NextToken):
 
 
 DOCSTRING = "text"  # the column of a docstring
+ANY_TEXT: NextToken = LanguageModelling()  # reads a general text, whatever the task
+GENERAL = "general"  # the split that it is, on which the loss is taken before training and after
 OF_SFT = ("prompt", "completion", "instruction", "input", "output", "messages", "tools", "chat_template", "loss_on")
 
 

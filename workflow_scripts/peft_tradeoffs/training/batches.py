@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.tasks.task import TASKS, Scale
-from peft_tradeoffs.tasks.texts import IGNORED
+from peft_tradeoffs.tasks.texts import GENERAL, IGNORED
 
 Mask = Callable[[torch.Tensor, int, torch.dtype], torch.Tensor | None]
 Context = Callable[[], AbstractContextManager[Any]]  # makes that of a forward pass
@@ -36,13 +36,16 @@ class Data:
     scaled: dict[str, Split]  # with labels as they are learned
     scale: Scale | None  # None: as they are
     pad_token_id: int
+    general: Split | None = None  # a general text, which is on the device only while its loss is taken
 
     @classmethod
     def of(cls, splits: dict[str, Split], pad_token_id: int, task: str) -> "Data":
         """The data of a task. Raises InputError for targets that cannot be scaled."""
+        general = splits.get(GENERAL)
+        splits = {name: split for name, split in splits.items() if name != GENERAL}
         scale = TASKS[task].scale(splits["train"].labels)
         if scale is None:
-            return cls(splits, splits, None, pad_token_id)
+            return cls(splits, splits, None, pad_token_id, general)
         scaled = {name: dataclasses.replace(s, labels=scale.scaled(s.labels)) for name, s in splits.items()}
         return cls(splits, scaled, scale, pad_token_id)
 

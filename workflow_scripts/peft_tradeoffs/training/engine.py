@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from peft_tradeoffs.measure.devices import free_memory
-from peft_tradeoffs.measure.phases import MASK, PREPARE, STATE, Phases, StepTimer
+from peft_tradeoffs.measure.phases import FORGETTING, MASK, PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.task import TASKS
@@ -71,6 +71,7 @@ class Progress:
     mask: str = "padding_mask"  # of batches.MASKS
     engine_reason: str | None = None  # why the engine is not the one asked for
     captured_steps: int = 0  # done before that
+    general_before: list[list[float]] | None = None  # `general_losses` before the first step
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Result:
     engine: str  # that ran
     data_bytes: int | None  # of the train split on the device
     heldout_logits: np.ndarray | None = None  # of the heldout split after the last step, where there is one
+    general: np.ndarray | None = None  # `general_losses` after the last step, where there is a general text
 
 
 class State(Protocol):
@@ -129,6 +131,10 @@ def train(
     """
     start = begin(subject, device, phases, watch.state.load)
     reached(functools.partial(start.result, subject.settings, phases))
+    if subject.data.general is not None and not start.saved:
+        phases.switch(FORGETTING)
+        start.progress.general_before = general_losses(subject, device, MASKS[start.progress.mask]).tolist()
+        phases.switch(PREPARE)
     loop = Loop(Prepared.of(subject, start, device, phases), watch)
     reached(loop.result)
     loop.resume()
@@ -174,7 +180,7 @@ def probed(subject: Subject, device: torch.device, phases: Phases) -> Progress:
     progress = Progress()
     if device.type == "cuda":  # on a CPU nothing waits
         phases.switch(MASK)
-        progress.mask = _choose_mask(subject, device).__name__
+        progress.mask = chosen_mask(subject, device).__name__
     phases.switch("probe")
     mask = MASKS[progress.mask]
     choose_kernels(mask, subject.model)
@@ -183,9 +189,11 @@ def probed(subject: Subject, device: torch.device, phases: Phases) -> Progress:
     return progress
 
 
-def _choose_mask(subject: Subject, device: torch.device) -> Mask:
+def chosen_mask(subject: Subject, device: torch.device) -> Mask:
+    """The mask that a model on a GPU takes for texts as long as the longest."""
     splits, settings = subject.data.splits, subject.settings
-    longest = max(padded_length(split.lengths) for split in splits.values())
+    general = [] if subject.data.general is None else [subject.data.general]
+    longest = max(padded_length(split.lengths) for split in (*splits.values(), *general))
     ids = torch.from_numpy(np.resize(splits["train"].input_ids, longest)).long().to(device)
     context = functools.partial(autocast, settings.precision, device)
     return choose_mask(subject.model, ids, subject.data.pad_token_id, settings.dtype, context)
@@ -306,6 +314,7 @@ class Loop:
         self._read = 0  # batches of the epoch whose loss has been read
         self._saved = self._progress.step  # the step of the last saved state
         self._logits: dict[str, np.ndarray] = {}  # of the last evaluation, by split
+        self._general: np.ndarray | None = None
         self._diverged_step: int | None = None
 
     def resume(self) -> None:
@@ -354,6 +363,7 @@ class Loop:
             engine=prepared.steps.name,
             data_bytes=prepared.data["train"].bytes,
             heldout_logits=logits.get("heldout"),
+            general=self._general if logits else None,
         )
 
     def _step(self) -> Event:
@@ -405,9 +415,14 @@ class Loop:
         scores = {name: self._scores(name, values) for name, values in logits.items()}
         stopping = settings.early_stopping
         watched = self._watch(scores["validation"][settings.metric], stopping) if stopping else {}
-        if "heldout" in splits and (progress.step == self._schedule.total or watched.get("stopped")):
+        last = progress.step == self._schedule.total or watched.get("stopped")
+        if "heldout" in splits and last:
             logits["heldout"] = self._predict("heldout")
             scores["heldout"] = self._scores("heldout", logits["heldout"])
+        if self._data.general is not None and last:
+            self._prepared.phases.switch(FORGETTING)
+            prepared = self._prepared
+            self._general = general_losses(prepared.subject, prepared.device, prepared.mask, self._poll)
         self._prepared.phases.switch(None)
         progress.step_s = self._timer.seconds()
         scale = self._data.scale
@@ -495,6 +510,16 @@ class Loop:
             capture_s=progress.capture_s + steps.capture_s,
             compile_s=progress.compile_s + steps.compile_s,
         )
+
+
+def general_losses(
+    subject: Subject, device: torch.device, mask: Mask, poll: Callable[[], None] = lambda: None
+) -> np.ndarray:
+    """What a model as it is now loses on each general text: float64 [n, 3], the columns `metrics.OF_TEXT`."""
+    data = subject.data
+    assert data.general is not None
+    resident = ResidentSplit(data.general, data.pad_token_id, device)
+    return predict(subject.forward, resident, Sizes.of(data.general), mask, subject.settings, poll)
 
 
 AT_ONCE = 2**28  # logits that an evaluation holds where they do not come in pieces: 1 GiB of float32

@@ -117,6 +117,7 @@ class Job:
         self._apart_s = 0.0
         self._began = False  # its first run
         self._compiled = False  # in a run
+        self._originals: dict[str, Any] = {}  # see Bench
         self._queued = slurm.Queued()
 
     def on(self, tokens: Path) -> "Job":
@@ -125,6 +126,7 @@ class Job:
         other.tokens_path, other.tokens = tokens, read_description(tokens)
         check_tokens(tokens, other.tokens["sha256"])
         other.conditions = {**self.conditions, "data_sha256": other.tokens["sha256"]}
+        other._originals = {}  # noqa: SLF001  (of this class)
         return other
 
     def train(self, runs: list[Run]) -> None:
@@ -194,6 +196,7 @@ class Job:
                 startup_s=self._startup_s(device),
                 compiled_before=self._compiled,
             )
+            bench.originals = self._originals
             self._compiled |= train_run(self.plan(run.seed, run.settings), bench, directory)
         self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
 

@@ -124,14 +124,12 @@ def build(
     full and never quantised. Raises InputError for a checkpoint that lacks backbone weights, a head module
     that does not exist, or target modules that match nothing.
     """
-    task, peft, quantization, dtype = TASKS[recipe.task], recipe.peft, recipe.quantization, recipe.dtype
+    task, peft, quantization = TASKS[recipe.task], recipe.peft, recipe.quantization
     fields = task.model_fields(outputs.num_labels)
     if task.reader is None:  # a causal model's embedding of its pad token, which may be eos, would not be trained
         fields["pad_token_id"] = outputs.pad_token_id
     config = load_config(folder, **fields)
     name_outputs(config, task.output_names(outputs.labels))
-    if dtype != "float32" and not peft:
-        raise ValueError(f"dtype {dtype} without peft: weights that are trained are float32")
     empty = empty_model(config, task)
     head = task.head(empty, recipe.head)
     exact = head or [name for name, module in empty.named_modules() if module is empty.get_output_embeddings()]
@@ -140,7 +138,7 @@ def build(
         model, info = loader.from_pretrained(
             folder,
             config=config,
-            dtype=getattr(torch, dtype),
+            dtype=getattr(torch, recipe.dtype),
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # a head of another task; any other is refused below

@@ -1,6 +1,7 @@
 """One run: load, train, evaluate, save, and write down what it gave."""
 
 import csv
+import dataclasses
 import functools
 import gc
 import importlib
@@ -12,18 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import transformers
 
-from peft_tradeoffs.core import files
+from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import marked
+from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
 from peft_tradeoffs.measure.gpu import IdlePower
-from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE
+from peft_tradeoffs.measure.phases import FORGETTING, MASK, MIB, PREPARE, STATE
 from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.runs.status import TerminalReporter
 from peft_tradeoffs.tasks.metrics import said
@@ -37,15 +40,22 @@ from peft_tradeoffs.training.batches import (
     longest_text,
     no_mask,
     padded_length,
+    padding_mask,
     shortest_texts,
 )
 from peft_tradeoffs.training.state import RunDirectory
 from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject, autocast
-from peft_tradeoffs.training.summary import Bench, Outcome, check, summarise
+from peft_tradeoffs.training.summary import NO_GENERAL, Bench, Outcome, check, general_losses, summarise
 
 PADDED = 8  # texts by which a model shows whether it reads padding
 WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
-REPORTED = {MASK: "probe", PREPARE: "train", STATE: "train", None: "evaluate"}  # phases that the summary does not name
+REPORTED = {  # phases that the summary does not name
+    FORGETTING: "evaluate",
+    MASK: "probe",
+    PREPARE: "train",
+    STATE: "train",
+    None: "evaluate",
+}
 
 
 def prepare_process(
@@ -196,6 +206,10 @@ def _train(
     """Build, train and save; `outcome` keeps what was reached should memory run out."""
     settings, device = plan.settings, bench.device.torch
     cuda = device.type == "cuda"
+    data = tokens.data(settings["task"])
+    if not plan.model.manifest["pretrained"]:
+        data = dataclasses.replace(data, general=None)
+    outcome.original = original_losses(plan, bench, tokens, data)
     outcome.held_before = requested_bytes() if cuda else None
     arm = Arm.of(plan, tokens, device)
     built, outcome.frozen_linear_dtype = arm.built, arm.frozen_linear_dtype
@@ -212,7 +226,6 @@ def _train(
         kind = settings["peft"]["peft_type"] + (" on a quantised model" if settings["quantization"] else "")
         raise InputError(f"{kind} cannot compute: {error_text(error)}; choose another peft_type") from error
     free_memory(device)
-    data = tokens.data(settings["task"])
     watch = engine.Watch(directory, reporter)
     outcome.trained = trained = engine.train(arm.subject(plan, data), device, bench.phases, watch, outcome.ask)
     if trained.logits is None:
@@ -236,6 +249,48 @@ def _train(
         split = tokens.splits["heldout"]
         heldout = task.predicted(split.rows, split.labels, trained.heldout_logits)
         task.write(directory.results / "predictions_heldout.csv", heldout)
+    if data.general is not None and (found := general_losses(trained, outcome.original)):
+        rows = zip(data.general.rows.tolist(), *(values.tolist() for values in found.values()), strict=True)
+        shown = [[row, int(tokens), *(format(loss, ".17g") for loss in losses)] for row, tokens, *losses in rows]
+        _write_csv(directory.results / seal.GENERAL, [dict(zip(("row", *found), row, strict=True)) for row in shown])
+
+
+def original_losses(plan: Plan, bench: Bench, tokens: Tokens, data: Data) -> np.ndarray | Missing:
+    """Losses on the general text, as `engine.general_losses`, of the model that the arm quantises, or why none.
+
+    It is loaded alone, before the arm is, and freed. Seeds of one process share them.
+    """
+    settings, device, phases = plan.settings, bench.device.torch, bench.phases
+    if data.general is None:
+        return NO_GENERAL
+    if not settings["quantization"]:
+        return Missing("the base model is not quantised")
+    if (found := bench.originals.get(settings["arm"])) is not None:
+        return found
+    phases.switch(FORGETTING)
+    try:
+        found = _losses_of_original(plan, device, tokens, data)
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        if not refused_bytes(error)[0]:
+            raise
+        found = Missing("memory did not suffice for the model that is not quantised")
+    free_memory(device)
+    phases.switch("load")
+    bench.originals[settings["arm"]] = found
+    return found
+
+
+def _losses_of_original(plan: Plan, device: torch.device, tokens: Tokens, data: Data) -> np.ndarray:
+    recipe = dataclasses.replace(
+        methods.Recipe.of(plan.settings), quantization=None, peft=None, gradient_checkpointing=False
+    )
+    choose_kernels(no_mask)
+    built = methods.build(plan.model.path, recipe, methods.Outputs.of(tokens.description), plan.seed, str(device), None)
+    built.model.requires_grad_(False)
+    subject = Subject(built.model, data, Settings.of(plan.settings), plan.seed)
+    mask = engine.chosen_mask(subject, device) if device.type == "cuda" else padding_mask
+    choose_kernels(mask)
+    return engine.general_losses(subject, device, mask)
 
 
 @torch.no_grad()

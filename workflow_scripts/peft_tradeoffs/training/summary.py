@@ -4,6 +4,7 @@ Of every run, whether it was completed or not; schemas/summary.schema.json descr
 """
 
 import datetime
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +17,22 @@ from peft_tradeoffs.core.quantities import Missing, without_missing
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import Device, free_memory
 from peft_tradeoffs.measure.gpu import Clocks
-from peft_tradeoffs.measure.phases import MASK, MIB, NO_GPU, PREPARE, STATE, Meters, Phases, step_percentiles
+from peft_tradeoffs.measure.phases import (
+    FORGETTING,
+    MASK,
+    MIB,
+    NO_GPU,
+    PREPARE,
+    STATE,
+    Meters,
+    Phases,
+    step_percentiles,
+)
 from peft_tradeoffs.runs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.task import TASKS
+from peft_tradeoffs.tasks.texts import GENERAL
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.step import WARM_STEPS
 
@@ -32,8 +44,9 @@ OF_ONE_ENGINE = (
     *("step_p50_ms", "step_p95_ms", "step_p99_ms", "samples_per_s", "tokens_per_s"),
     *("energy_J_per_sample", "mean_power_W"),
 )
+NO_GENERAL = Missing("the data set names no general text")
 NO_HELDOUT = Missing("the data set has no heldout split")
-TIMED = ("load", MASK, "probe", PREPARE, "evaluate", "save", STATE)
+TIMED = ("load", MASK, "probe", PREPARE, "evaluate", FORGETTING, "save", STATE)
 
 
 class Bench:
@@ -49,6 +62,7 @@ class Bench:
         """
         self.device, self.threads, self.keep_weights = device, threads, keep_weights
         self.startup_s, self.compiled_before = startup_s, compiled_before
+        self.originals: dict[str, np.ndarray | Missing] = {}  # by arm, `Outcome.original`; of the process, if it is set
         free_memory(device.torch)
         device.isolation.begin()
         self.energy, self.clocks = device.energy_meter(), Clocks(device.gpu)
@@ -63,6 +77,7 @@ class Outcome:
     status: str = "completed"
     failed_phase: str | None = None
     oom_bytes: int | None = None
+    original: np.ndarray | Missing = NO_GENERAL  # losses on the general text of the model that was quantised
     frozen_linear_dtype: str | None = None
     parameters: methods.Parameters | None = None
     head: dict[str, Any] | None = None  # methods.head_facts
@@ -138,11 +153,16 @@ def summarise(
         "mask_s": "on a CPU the padding mask is taken unseen",
         "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
     }
+    if GENERAL not in description["rows"]:
+        otherwise["forgetting_s"] = NO_GENERAL.reason
+    elif not pretrained:
+        otherwise["forgetting_s"] = "random weights"
     if trained is not None:
         progress = trained.progress
         values |= _training(trained)
         values["compile_s"] = _compiling(progress, settings["compile"], bench.compiled_before)
         values |= _quality(trained, settings, pretrained, outcome.prediction_spread)
+        values |= forgetting(trained, outcome.original, pretrained)
         values |= {**bench.energy.summary(progress.samples), "idle_power_W": device.idle_power_W}
         values |= _of_two_engines(progress)
     return _complete(values, otherwise)
@@ -225,6 +245,47 @@ def _quality(
         values["heldout_metric_value"] = _or(heldout[settings["metric"]], undefined)
     values["constant_prediction"] = bool(np.ptp(task.answers(trained.logits)) == 0)
     return values
+
+
+FORGOTTEN = (
+    *("forgetting_loss_before", "forgetting_loss_after", "forgetting"),
+    *("forgetting_loss_original", "forgetting_vs_original"),
+)
+
+
+def general_losses(trained: engine.Result, original: np.ndarray | Missing) -> dict[str, np.ndarray]:
+    """Of each general text [n] its tokens and the sums of their losses; nothing where training did not come to its end.
+
+    Columns of predictions_general.csv beside `row`.
+    """
+    before, after = trained.progress.general_before, trained.general
+    if before is None or after is None:
+        return {}
+    found = {"tokens": after[:, 1], "loss_before": np.array(before)[:, 0], "loss_after": after[:, 0]}
+    return found if isinstance(original, Missing) else {**found, "loss_original": original[:, 0]}
+
+
+def forgetting(trained: engine.Result, original: np.ndarray | Missing, pretrained: bool) -> dict[str, Any]:
+    """Losses per token on the general text, and how far they lie apart."""
+    if not pretrained:
+        return dict.fromkeys(FORGOTTEN, Missing("random weights"))
+    if not (found := general_losses(trained, original)):
+        return {} if trained.progress.general_before else dict.fromkeys(FORGOTTEN, NO_GENERAL)
+    tokens = found["tokens"].sum()
+    before, after = (_finite(found[name].sum() / tokens) for name in ("loss_before", "loss_after"))
+    first = original if isinstance(original, Missing) else _finite(found["loss_original"].sum() / tokens)
+    return dict(zip(FORGOTTEN, (before, after, _less(after, before), first, _less(after, first)), strict=True))
+
+
+def _finite(loss: float) -> float | Missing:
+    return float(loss) if math.isfinite(loss) else Missing("the loss on the general text is not finite")
+
+
+def _less(loss: float | Missing, other: float | Missing) -> float | Missing:
+    """Their difference, or why one is missing."""
+    if isinstance(loss, Missing):
+        return loss
+    return other if isinstance(other, Missing) else loss - other
 
 
 def _or(value: Any, missing: Missing) -> Any:

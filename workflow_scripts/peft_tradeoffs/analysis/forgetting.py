@@ -1,0 +1,244 @@
+"""Forgetting: the loss on a general text before and after training, against the original model and the baseline too."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from peft_tradeoffs.analysis.comparison_text import with_interval
+from peft_tradeoffs.analysis.finished import verified
+from peft_tradeoffs.analysis.power import FEWEST_SEEDS
+from peft_tradeoffs.analysis.readable import NULL, unlike
+from peft_tradeoffs.analysis.stats import Crossed, over_seeds_and_examples
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights
+from peft_tradeoffs.core import seal
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import AXES, run_folder
+from peft_tradeoffs.core.text import arm_label, first_record, groups_of, plural, records
+
+COLUMNS = (
+    *ARM, "method", "rank", "pretrained", "baseline", "texts", "tokens", "n", "n_paired", "before", "after",
+    "forgetting", "forgetting_low", "forgetting_high", "original", "vs_original", "vs_original_low", "vs_original_high",
+    "difference", "difference_low", "difference_high", "differs", "reason",
+)  # fmt: skip
+WHOLE = ("rank", "texts", "tokens", "n", "n_paired")
+NO_NUMBERS = (*ARM, "method", "pretrained", "baseline", "differs", "reason")
+REMEDY = seal.REMEDY
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a run lost on each of n general texts: sums over a text's tokens, in nats."""
+
+    rows: np.ndarray  # [n] rows in the source
+    tokens: np.ndarray  # [n]
+    before: np.ndarray  # [n]
+    after: np.ndarray  # [n]
+    original: np.ndarray | None = None  # [n], of the model that was quantised
+
+    def per_token(self, losses: np.ndarray) -> float:
+        """The loss per token of all texts."""
+        return float(losses.sum() / self.tokens.sum())
+
+    def parts(self, earlier: np.ndarray) -> np.ndarray:
+        """Jackknife pseudo-values [n] of the loss per token after training, less that of the losses `earlier` [n].
+
+        A difference of two ratios of sums over the same texts: total difference over total tokens. As those of a loss
+        per token (`Metric.contributions`): n times it, less n - 1 times it without that text.
+        """
+        lost, tokens, count = self.after - earlier, self.tokens.astype(float), len(self.tokens)
+        without = (lost.sum() - lost) / (tokens.sum() - tokens)
+        return np.asarray(count * lost.sum() / tokens.sum() - (count - 1) * without)
+
+
+def read_losses(path: Path, run: Mapping[str, Any]) -> Losses:
+    """A completed run's predictions_general.csv, of which `run` has the summary's figures.
+
+    Raises InputError if it is missing, not as the run published it, broken, or does not give those figures.
+    """
+    verified(path.parent, path.name)
+    try:
+        table = pd.read_csv(path)
+        found = {name: table[name].to_numpy(float) for name in ("row", "tokens", "loss_before", "loss_after")}
+        original = table["loss_original"].to_numpy(float) if not pd.isna(run["forgetting_vs_original"]) else None
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: not a run's losses on a general text ({error}); {REMEDY}") from None
+    rows, tokens = (found[name].astype(np.int64) for name in ("row", "tokens"))
+    losses = Losses(rows, tokens, found["loss_before"], found["loss_after"], original)
+    if len(rows) < 2 or (tokens < 1).any():
+        raise InputError(f"{path}: {len(rows)} texts, and 2 or more with tokens are written; {REMEDY}")
+    given = {"forgetting_loss_before": losses.before, "forgetting_loss_after": losses.after}
+    if original is not None:
+        given["forgetting_loss_original"] = original
+    for key, values in given.items():
+        value = losses.per_token(values)
+        if not math.isclose(value, run[key], rel_tol=1e-6):
+            raise InputError(f"{path}: {key} is {value:.6f}, but the summary says {run[key]:.6f}; {REMEDY}")
+    return losses
+
+
+def stored_losses(runs_dir: Path) -> Callable[[dict[str, Any]], Losses]:
+    """Those that runs below `runs_dir` published."""
+    return lambda run: read_losses(run_folder(runs_dir, *(run[axis] for axis in AXES)) / seal.GENERAL, run)
+
+
+def forgetting_frame(runs: pd.DataFrame, baseline: str, losses: Callable[[dict[str, Any]], Losses]) -> pd.DataFrame:
+    """One row per (data set, model, arm) in the order of `runs`, columns as in COLUMNS; `baseline` is an arm.
+
+    Of pretrained models whose data set names a general text; `losses` gives those of a run. All in nats per token:
+    before and after, means over the n completed runs; forgetting, the second less the first; original, the loss of the
+    model that a quantised arm quantises, and vs_original, after less that (null where nothing is quantised); difference
+    to the baseline's forgetting over the n_paired seeds that both have. _low and _high: 95 % intervals over other seeds
+    and other texts, paired by text (`stats.over_seeds_and_examples` of the jackknife's pseudo-values, its `step` the
+    most that one text changes). What another null means is in `reason`. Raises InputError for runs of other texts.
+    """
+    rows: list[dict[str, Any]] = []
+    for _, own in runs.groupby(["dataset", "model"], sort=False):
+        asked = own["forgetting_s"].notna().any()
+        if asked and not random_weights(own):
+            rows += _rows(own, baseline, losses)
+    types = dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(set(COLUMNS) - {*WHOLE, *NO_NUMBERS}, float)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(types)
+
+
+def _rows(runs: pd.DataFrame, baseline: str, losses: Callable[[dict[str, Any]], Losses]) -> list[dict[str, Any]]:
+    """The rows of one data set and model."""
+    done = runs[(runs["status"] == COMPLETED) & runs["forgetting"].notna()]
+    arms = {arm: {run["seed"]: losses(run) for run in records(own)} for arm, own in groups_of(done, "arm")}
+    every = [(arm, seed, of_run) for arm, seeds in arms.items() for seed, of_run in seeds.items()]
+    for arm, seed, of_run in every[1:]:
+        first = every[0][2]
+        if not (np.array_equal(of_run.rows, first.rows) and np.array_equal(of_run.tokens, first.tokens)):
+            raise InputError(
+                f"runs {every[0][0]}/seed{every[0][1]} and {arm}/seed{seed} read other general texts: one is of other "
+                "data; delete its folder and run it again"
+            )
+    rows = []
+    for arm, own in groups_of(runs, "arm"):
+        row = {**first_record(own[[*ARM, "method", "rank", "pretrained", "differs"]]), "baseline": baseline}
+        rows.append(row | _of_arm(arms.get(arm, {}), {} if arm == baseline else arms.get(baseline, {})))
+    return rows
+
+
+def _of_arm(runs: dict[int, Losses], baseline: dict[int, Losses]) -> dict[str, Any]:
+    """An arm's figures, by seed its losses, and the difference to the baseline's."""
+    if not runs:
+        return {"n": 0, "reason": "none of its runs was completed with a loss that is finite"}
+    first = next(iter(runs.values()))
+    found: dict[str, Any] = {"n": len(runs)}
+    found |= {"texts": len(first.tokens), "tokens": int(first.tokens.sum())}
+    for name in ("before", "after"):
+        found[name] = _mean([one.per_token(getattr(one, name)) for one in runs.values()])
+    found |= _estimated("forgetting", [[(1, one, one.before)] for one in runs.values()])
+    pairs = [(one, one.original) for one in runs.values() if one.original is not None]
+    if len(pairs) == len(runs):
+        found["original"] = _mean([one.per_token(original) for one, original in pairs])
+        found |= _estimated("vs_original", [[(1, one, original)] for one, original in pairs])
+    shared = [seed for seed in runs if seed in baseline]
+    if baseline:
+        found["n_paired"] = len(shared)
+    if shared:
+        both = [(runs[seed], baseline[seed]) for seed in shared]
+        found |= _estimated("difference", [[(1, one, one.before), (-1, other, other.before)] for one, other in both])
+    if len(runs) < FEWEST_SEEDS:
+        few = f"{len(runs)} {plural('seed', len(runs))}, where {FEWEST_SEEDS} or more are needed for an interval"
+        found["reason"] = few
+    return found
+
+
+Cells = Sequence[tuple[int, Losses, np.ndarray]]  # of one seed: a sign, a run, and the losses that its own are less
+
+
+def _estimated(name: str, seeds: Sequence[Cells]) -> dict[str, float]:
+    """The mean over seeds of a sum of differences, and its interval over seeds and texts, where there is one."""
+    values = [
+        sum(sign * (run.per_token(run.after) - run.per_token(earlier)) for sign, run, earlier in cells)
+        for cells in seeds
+    ]
+    found = {name: _mean(values)}
+    estimate = estimated([sum(sign * run.parts(earlier) for sign, run, earlier in cells) for cells in seeds], values)
+    if estimate is not None:
+        found[f"{name}_low"], found[f"{name}_high"] = estimate.interval()
+    return found
+
+
+def estimated(parts: Sequence[Any], values: Sequence[float]) -> Crossed | None:
+    """The mean of `values` [s], by seed, whose pseudo-values are `parts` [s, n]; None for too few seeds.
+
+    `step` is the most that one text changes the difference itself, not a loss alone: nearly every text changes a little
+    and none is right or wrong, so few of them hide no certainty, and what a loss varies between texts cancels.
+    """
+    stacked = np.stack(list(parts))
+    step = float(np.abs(stacked - np.array(values)[:, None]).max())
+    found = over_seeds_and_examples(stacked, step if stacked.any() else 0.0)
+    return None if found is None else replace(found, value=_mean(values))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def forgetting_readable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one data set and model as text, units in the header."""
+    quantised = rows["original"].notna().any()
+    cells = []
+    for row in records(rows):
+        shown = {
+            "Arm": arm_label(row["method"], row["rank"]),
+            "n": str(row["n"]),
+            "Before, nats/token": _number(row["before"]),
+            "After, nats/token": _number(row["after"]),
+            "Forgetting, nats/token": _interval(row, "forgetting"),
+        }
+        if quantised:
+            shown["Original, nats/token"] = _number(row["original"])
+            shown["Against the original, nats/token"] = _interval(row, "vs_original")
+        shown[f"To {arm_of(rows, row['baseline'])}, nats/token"] = (
+            "baseline" if row["arm"] == row["baseline"] else _interval(row, "difference")
+        )
+        cells.append(shown)
+    return pd.DataFrame(cells)
+
+
+def arm_of(rows: pd.DataFrame, arm: str) -> str:
+    """An arm's name for readers; `rows` have its method and rank, where they have it at all."""
+    own = records(rows[rows["arm"] == arm])
+    return arm_label(own[0]["method"], own[0]["rank"]) if own else arm
+
+
+def _number(value: Any) -> str:
+    return NULL if pd.isna(value) else f"{value:.4f}"
+
+
+def _interval(row: Mapping[str, Any], name: str) -> str:
+    return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"], 1.0, sign=True)
+
+
+def forgetting_notes(rows: pd.DataFrame) -> list[str]:
+    """What a reader must know of the table: one sentence each."""
+    first = rows[rows["n"] > 0]
+    lines = [
+        "Forgetting: what a model loses per token on a general text after training, less what it lost before; above 0 "
+        "it reads that text worse."
+    ]
+    if len(first):
+        lines.append(f"The text: {first['texts'].iloc[0]:,} rows, {first['tokens'].iloc[0]:,} tokens that count.")
+    if rows["forgetting_low"].notna().any():
+        lines.append("In brackets: 95 % intervals over other seeds and other texts, not corrected for how many arms.")
+    if rows["original"].notna().any():
+        lines.append(
+            "A quantised arm starts from the quantised model; against the original, what quantisation lost counts too"
+            + (f"; {NULL}: nothing is quantised." if rows["original"].isna().any() else ".")
+        )
+    lines.append("The last column: forgetting less that of the baseline, each against its own start.")
+    named: dict[str, list[str]] = {}
+    for row in records(rows[rows["reason"].notna()]):
+        named.setdefault(row["reason"], []).append(arm_label(row["method"], row["rank"]))
+    if named:
+        why = "; ".join(f"{', '.join(who)}: {reason}" for reason, who in named.items())
+        lines.append(f"No interval, or {NULL}: {why}.")
+    return [*lines, *unlike(rows)]
