@@ -21,7 +21,7 @@ from peft_tradeoffs.core.files import marked
 from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
 from peft_tradeoffs.measure import environment
-from peft_tradeoffs.measure.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
+from peft_tradeoffs.measure.devices import Device, check_precision, free_memory, open_device, refused_bytes, requested_bytes
 from peft_tradeoffs.measure.gpu import IdlePower
 from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE
 from peft_tradeoffs.runs.settings import Plan
@@ -69,7 +69,9 @@ def prepare_process(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    return open_device(settings["device"], settings["allow_shared_gpu"], idle, waiting)
+    device = open_device(settings["device"], settings["allow_shared_gpu"], idle, waiting)
+    check_precision(device.torch, settings["precision"])
+    return device
 
 
 def run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
@@ -200,7 +202,7 @@ def _train(
     arm = Arm.of(plan, tokens, device)
     built, outcome.frozen_linear_dtype = arm.built, arm.frozen_linear_dtype
     outcome.parameters, outcome.head = built.parameters, methods.head_facts(built)
-    outcome.training_bytes = methods.training_bytes(built.model)
+    outcome.training_bytes = methods.training_bytes(built.model, settings["optimizer"])
     if outcome.held_before is not None:
         outcome.weights_measured = requested_bytes() - outcome.held_before
     _check_space(directory.path, built)
