@@ -454,15 +454,15 @@ class Training(Block):
     max_length: int = Field(default=128, ge=4, description="Tokens; longer texts are truncated and counted.")
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = Field(
         default="linear",
-        description="How the learning rate goes on after its linear warm-up, by Transformers' names: to 0 in a line, to "
-        "0 in half a cosine wave, or not at all.",
+        description="How the learning rate goes on after its linear warm-up, by Transformers' names: to 0 in a line, "
+        "to 0 in half a cosine wave, or not at all.",
     )
     warmup_ratio: Share = 0.1
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         default="adamw",
-        description="AdamW of torch; or of bitsandbytes, which holds the moments in 8 bits (those of tensors below 4,096 "
-        "elements in 32), paged in memory that moves to the host when the GPU's is short. Memory peaks do not hold such "
-        "pages. The 8-bit update is launched from the host after each step's CUDA graph.",
+        description="AdamW of torch; or of bitsandbytes, which holds the moments in 8 bits (those of tensors below "
+        "4,096 elements in 32), or in 8 bits on pages that move to the host when the GPU's memory is short, and that "
+        "no memory peak holds. The 8-bit update is launched from the host after each step's CUDA graph.",
     )
     weight_decay: NonNegative = 0.01
     adam_beta1: BelowOne = 0.9

@@ -413,9 +413,8 @@ QUANTITIES = (
         "MiB of the gradients of all trained weights, from tensor sizes.", UNREACHED, comparable=ANYWHERE,
         label="Gradients, MiB", has=IF_COMPLETED),
     Quantity("optimizer_MiB", "cost", "number", "MiB",
-        "MiB of the optimizer's state, from tensor sizes; that of paged_adamw_8bit is in managed memory, and in no peak.",
-        UNREACHED, comparable=ANYWHERE, label="Optimizer, MiB",
-        has=IF_COMPLETED),
+        "MiB of the optimizer's state, from tensor sizes. That of paged_adamw_8bit is in managed memory and no peak.",
+        UNREACHED, comparable=ANYWHERE, label="Optimizer, MiB", has=IF_COMPLETED),
     Quantity("activations_MiB", "cost", "number", "MiB",
         "MiB saved for the backward pass on the probe's batch (one part of it where gradients are accumulated), from "
         "tensor sizes; weights not counted.", UNREACHED, comparable=ANYWHERE, label="Activations, MiB",

@@ -205,9 +205,7 @@ class Schedule:
         total = settings.max_steps or settings.epochs * per_epoch
         warmup = math.ceil(settings.warmup_ratio * total)
         kind, rate = settings.lr_scheduler_type, settings.learning_rate
-        return cls(
-            per_epoch, total, [rate * schedule_factor(kind, step, warmup, total) for step in range(total)]
-        )
+        return cls(per_epoch, total, [rate * schedule_factor(kind, step, warmup, total) for step in range(total)])
 
 
 @dataclass

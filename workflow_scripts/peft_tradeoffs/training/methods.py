@@ -77,8 +77,8 @@ class Built:
 class Recipe:
     """What an arm makes of a checkpoint; described in schemas/config.schema.yaml.
 
-    `dtype` (float32 or, under autocast alone, bfloat16) is what the base weights are held in, of a quantised model those
-    that are not quantised. Adapter and head are float32, whatever `dtype`.
+    `dtype` (float32 or, under autocast alone, bfloat16) is what the base weights are held in, of a quantised model
+    those that are not quantised. Adapter and head are float32, whatever `dtype`.
     """
 
     peft: dict[str, Any] | None

@@ -21,7 +21,14 @@ from peft_tradeoffs.core.files import marked
 from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
 from peft_tradeoffs.measure import environment
-from peft_tradeoffs.measure.devices import Device, check_precision, free_memory, open_device, refused_bytes, requested_bytes
+from peft_tradeoffs.measure.devices import (
+    Device,
+    check_precision,
+    free_memory,
+    open_device,
+    refused_bytes,
+    requested_bytes,
+)
 from peft_tradeoffs.measure.gpu import IdlePower
 from peft_tradeoffs.measure.phases import MASK, MIB, PREPARE, STATE
 from peft_tradeoffs.runs.settings import Plan

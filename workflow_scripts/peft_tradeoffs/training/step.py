@@ -376,7 +376,7 @@ class CaptureError(Exception):
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Autocast of bf16 or fp16, or nothing for fp32. Its cache is off: it would hold tensors of one graph for another."""
+    """bf16 or fp16 autocast, or nothing for fp32. Its cache is off: it would hold tensors of one graph for another."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision], cache_enabled=False)

@@ -208,9 +208,7 @@ def _of_two_engines(progress: engine.Progress) -> dict[str, Missing]:
 def _of_updates(trained: engine.Result, settings: dict[str, Any]) -> dict[str, Any]:
     """What depends on the loss scale, and on where the optimizer keeps its state."""
     fp16, cuda = settings["precision"] == "fp16", settings["device"] == "cuda"
-    found: dict[str, Any] = {
-        "skipped_steps": trained.skipped_steps if fp16 else Missing("precision is not fp16, which alone scales the loss")
-    }
+    found: dict[str, Any] = {"skipped_steps": trained.skipped_steps if fp16 else Missing("precision is not fp16")}
     if settings["optimizer"] == PAGED and cuda:
         found["optimizer_measured_MiB"] = Missing("in managed memory, which torch's allocator does not see")
     return found

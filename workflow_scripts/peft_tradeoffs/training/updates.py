@@ -47,7 +47,7 @@ def schedule_factor(kind: str, step: int, warmup: int, total: int) -> float:
     if kind == "linear":
         return (total - step) / max(1, total - warmup)
     if kind == "cosine":
-        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))))
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((step - warmup) / max(1, total - warmup)))))
     if kind == "constant_with_warmup":
         return 1.0
     raise ValueError(f"no schedule {kind!r}")
@@ -114,11 +114,11 @@ class LossScale:
         """Divide the gradients by the scale, and see whether they are finite."""
         self.overflowed.zero_()
         inverse = self._scale.double().reciprocal().float()
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self.overflowed, inverse)  # noqa: SLF001 # GradScaler's
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self.overflowed, inverse)  # GradScaler's
 
     def update(self) -> None:
         """Halve the scale after an overflow, double it after 2,000 steps without one."""
-        torch._amp_update_scale_(self._scale, self._since, self.overflowed, GROWTH, BACKOFF, GROWS_AFTER)  # noqa: SLF001
+        torch._amp_update_scale_(self._scale, self._since, self.overflowed, GROWTH, BACKOFF, GROWS_AFTER)
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a resume needs."""
@@ -180,7 +180,7 @@ class Updates:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of a loss, in fp16 of the scaled loss, to those that there are."""
-        (self._scale.scaled(loss) if self._scale else loss).backward()  # type: ignore[no-untyped-call]
+        (self._scale.scaled(loss) if self._scale else loss).backward()
 
     def on_device(self) -> None:
         """What a CUDA graph can hold after the backward passes: unscale, clip, and AdamW's update."""

@@ -1,0 +1,234 @@
+"""Learning rates by step, loss scaling of fp16, optimizers and their state."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from peft_tradeoffs.training import updates
+from peft_tradeoffs.training.updates import LossScale, Updates, optimizer_bytes, schedule_factor
+from small_fits import CPU, SETTINGS, Bag, Memory, fit
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import get_scheduler
+
+BITS8 = {"optimizer": "adamw_8bit"}
+
+
+def wide() -> Bag:
+    """A Bag whose embedding is large enough for 8 bits, and as bitsandbytes cuts it into blocks, the last not whole."""
+    model = Bag()
+    torch.manual_seed(1)
+    model.embedding, model.linear = nn.Embedding(30, 150), nn.Linear(150, 2)
+    return model
+
+
+def test_linear_schedule_warms_up_and_decays():
+    assert [schedule_factor("linear", step, 2, 6) for step in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    assert [schedule_factor("linear", step, 0, 2) for step in range(2)] == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 7), (3, 20), (4, 5)])
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant_with_warmup"])
+def test_factors_are_those_of_transformers(kind, warmup, total):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_scheduler(kind, optimizer, num_warmup_steps=warmup, num_training_steps=total)
+    theirs = []
+    for _ in range(total + 1):
+        theirs.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    own = [schedule_factor(kind, step, warmup, total) for step in range(total)]
+    assert own[warmup:] == theirs[warmup:total]
+    assert own[:warmup] == pytest.approx(theirs[1 : warmup + 1])  # a step earlier: theirs begins at 0
+
+
+def test_rates_follow_the_schedule_that_is_set():
+    rates = {
+        kind: [row["learning_rate"] for row in fit(lr_scheduler_type=kind)[1].progress.rows]
+        for kind in ("linear", "cosine", "constant_with_warmup")
+    }
+    assert rates["constant_with_warmup"] == [0.1] * 3
+    assert rates["cosine"][-1] < rates["linear"][-1] < 0.1
+
+
+def test_the_loss_scale_moves_as_that_of_torch(monkeypatch):
+    monkeypatch.setattr(updates, "GROWS_AFTER", 3)
+    own, theirs = LossScale(CPU), torch.amp.GradScaler("cpu", growth_interval=3)
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([weight], lr=0.0)
+    for overflow in [True, False, False, False, False, True, True, False]:
+        loss = (weight * 2).sum()
+        theirs.scale(loss).backward()
+        scaled = own.scaled(torch.tensor(1.5))
+        assert scaled == theirs.scale(torch.tensor(1.5))
+        gradient = weight.grad.clone()
+        if overflow:
+            weight.grad[1] = gradient[1] = math.inf
+        theirs.unscale_(optimizer)
+        own.unscale([gradient])
+        assert torch.equal(gradient, weight.grad)
+        assert bool(own.overflowed) is overflow
+        theirs.step(optimizer)
+        theirs.update()
+        own.update()
+        optimizer.zero_grad()
+        assert own.state()["scale"] == theirs.get_scale()
+
+
+@pytest.mark.parametrize("changes", [{}, BITS8], ids=["adamw", "8-bit"])
+def test_steps_that_overflow_in_fp16_are_skipped_and_counted(monkeypatch, changes):
+    assert fit(precision="fp16", max_steps=6, **changes)[1].skipped_steps == 0
+    monkeypatch.setattr(updates, "INIT_SCALE", 2.0**26)  # halved until float16 holds the gradients
+    every, model, moments = Memory(every=True), wide(), {"exp_avg", "exp_avg_sq", "state1", "state2"}
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    _, result = fit(every, model, precision="fp16", max_steps=12, **changes)
+    taken = 0
+    for state in every.history:
+        optimizer = state["updates"]["optimizer"].values()
+        counts = {int(values["step"]) for values in optimizer}
+        same = [torch.equal(value, before[name]) for name, value in state["parameters"].items()]
+        assert counts == {taken + (not all(same))}  # all weights stay, or a step counts
+        assert all(same) or not any(same)
+        before, taken = state["parameters"], counts.pop()
+        tensors = [values[key] for values in optimizer for key in moments & {*values}]
+        assert taken or not any(tensor.any() for tensor in tensors)
+    assert 0 < taken < len(every.history) == 11
+    assert result.skipped_steps == 12 - taken - 1
+    assert all(math.isfinite(row["train_loss"]) for row in result.progress.rows)
+
+
+@pytest.mark.parametrize("changes", [{}, BITS8], ids=["adamw", "8-bit"])
+def test_a_run_in_fp16_resumes_with_its_loss_scale(monkeypatch, changes):
+    monkeypatch.setattr(updates, "INIT_SCALE", 2.0**26)
+    every = Memory(every=True)
+    expected, straight = fit(every, wide(), precision="fp16", max_steps=14, **changes)
+    for stop in (1, 9):
+        resumed, again = fit(Memory(every.history[stop - 1]), wide(), precision="fp16", max_steps=14, **changes)
+        assert all(torch.equal(resumed.state_dict()[name], weight) for name, weight in expected.state_dict().items())
+        assert again.skipped_steps == straight.skipped_steps > 0
+
+
+def test_probe_and_warm_up_leave_the_loss_scale_alone(monkeypatch):
+    """What is skipped is skipped in training: the first steps there have the first scale."""
+    monkeypatch.setattr(updates, "INIT_SCALE", 2.0**26)
+    every = Memory(every=True)
+    fit(every, precision="fp16", max_steps=3)
+    assert [float(state["updates"]["scale"]["scale"]) for state in every.history] == [2.0**25, 2.0**24]
+
+
+def test_a_loss_that_is_not_finite_in_fp16_is_a_divergence():
+    model = Bag()
+    with torch.no_grad():
+        model.linear.weight[0, 0] = math.inf
+    assert fit(model=model, precision="fp16")[1].diverged_step == 1
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adamw_8bit"])
+def test_allocating_the_state_leaves_weights_and_moments_as_they_were(kind):
+    model = wide()
+    parameters = dict(model.named_parameters())
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    own = Updates(parameters, dataclasses.replace(SETTINGS, optimizer=kind), CPU)
+    own.allocate_state()
+    assert own.taken() == 0
+    for name, parameter in parameters.items():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None
+        state = own.optimizer.state[parameter]
+        assert all(not torch.as_tensor(state[key]).any() for key in state if not key.startswith("qmap"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("adamw", torch.float32), ("adamw", torch.bfloat16), ("adamw_8bit", torch.float32)]
+)
+def test_bytes_of_the_state_are_those_of_its_tensors(kind, dtype):
+    model = wide().to(dtype)
+    own = Updates(dict(model.named_parameters()), dataclasses.replace(SETTINGS, optimizer=kind), CPU)
+    own.allocate_state()
+    held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in own.tensors()}
+    assert optimizer_bytes(model.parameters(), kind) == sum(held.values())
+
+
+def test_8_bit_adamw_ends_near_that_of_32():
+    expected = fit(model=wide(), max_steps=15)[0]
+    found = fit(model=wide(), max_steps=15, **BITS8)[0]
+    start = wide().state_dict()
+    for name, weight in expected.state_dict().items():
+        away, moved = (found.state_dict()[name] - weight).norm(), (weight - start[name]).norm()
+        assert 0 <= away < 0.05 * moved
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_accumulation_steps": 2}], ids=["", "parts"])
+def test_8_bit_runs_resume(changes):
+    every = Memory(every=True)
+    expected, _ = fit(every, wide(), **BITS8, **changes)
+    for stop in (1, 7):
+        resumed, _ = fit(Memory(every.history[stop - 1]), wide(), **BITS8, **changes)
+        assert all(torch.equal(resumed.state_dict()[name], weight) for name, weight in expected.state_dict().items())
+
+
+class HostAdam(torch.optim.Optimizer):
+    """Adam whose step count is a number of the host, as those of bitsandbytes."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {"lr": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state |= {"step": 0, "state1": torch.zeros_like(parameter), "state2": torch.zeros_like(parameter)}
+                state["step"] += 1
+                first, second = state["state1"], state["state2"]
+                first.mul_(0.9).add_(parameter.grad, alpha=0.1)
+                second.mul_(0.999).addcmul_(parameter.grad, parameter.grad, value=0.001)
+                rate = group["lr"] / (1 - 0.9 ** state["step"])
+                parameter.addcdiv_(first, (second / (1 - 0.999 ** state["step"])).sqrt() + 1e-8, value=-rate)
+
+
+class Graph(TorchDispatchMode):
+    """Records what is launched, with the host's numbers as they are then; `replay` launches it on the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._launched: list[Any] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        self._launched.append((function, args, kwargs or {}, found))
+        return found
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for function, args, kwargs, first in self._launched:
+            found = function(*args, **kwargs)
+            for held, value in zip(tree_leaves(first), tree_leaves(found), strict=True):
+                if isinstance(held, torch.Tensor) and held is not value:
+                    held.copy_(value)
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside the graph", "within it"])
+def test_an_update_beside_the_graph_corrects_the_bias_of_step_100(monkeypatch, beside):
+    """Of a gradient that stays 1, each of Adam's steps is the learning rate; with a frozen step count it is not."""
+    monkeypatch.setattr(updates, "_optimizer", lambda parameters, *_: HostAdam([{"params": parameters}]))
+    weight = nn.Parameter(torch.zeros(1))
+    own = Updates({"weight": weight}, dataclasses.replace(SETTINGS, max_grad_norm=9.0, **BITS8), CPU)
+    own.allocate_state()
+    weight.grad = torch.ones(1)
+    with Graph() as graph, torch.no_grad():
+        own.begin()
+        weight.grad.add_(1.0)
+        own.on_device()
+        if not beside:
+            own.on_host(0.01)
+    for _ in range(100 if beside else 99):
+        graph.replay()
+        if beside:
+            own.on_host(0.01)
+    assert own.taken() == (100 if beside else 1)
+    assert (weight.item() == pytest.approx(-1.0, rel=1e-3)) is beside
