@@ -247,9 +247,8 @@ def test_more_than_a_few_skipped_steps_are_said(tmp_path, skipped, steps, said):
     found = warned(tmp_path, runs)
     assert len(found) == bool(said)
     if said:
-        assert found[0].startswith(
-            f"Some runs skipped many steps, whose gradients overflowed in fp16 ({said} of a run's)"
-        )
+        assert found[0].startswith("Some runs skipped many steps, whose gradients overflowed in fp16")
+        assert f"({said} of a run's)" in found[0]
 
 
 def test_memory_that_no_peak_holds_is_said(tmp_path):

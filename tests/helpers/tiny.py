@@ -26,6 +26,7 @@ NF4_BF16 = {  # on a GPU
     "bnb_4bit_use_double_quant": True,
     "bnb_4bit_compute_dtype": "bfloat16",
 }
+NF4_FP16 = {**NF4_BF16, "bnb_4bit_compute_dtype": "float16"}
 TRAINING = {  # settings of the engine; tests change what they are about
     "learning_rate": 1e-3,
     "epochs": 5,

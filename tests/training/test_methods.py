@@ -272,9 +272,14 @@ def test_what_is_trained_is_float32_whatever_peft_makes(tiny_bert, peft_type):
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
 
 
-def test_full_fine_tuning_in_bfloat16_is_refused(tiny_bert):
-    with pytest.raises(ValueError, match="bfloat16 without peft"):
-        build(tiny_bert, dtype="bfloat16")
+def test_full_fine_tuning_in_bfloat16_trains_all_but_the_head_in_it(tiny_bert):
+    built = build(tiny_bert, dtype="bfloat16")
+    heads = head_weights(built)
+    for name, parameter in built.model.named_parameters():
+        assert parameter.requires_grad
+        assert parameter.dtype == (torch.float32 if name in heads else torch.bfloat16), name
+    expected = head_weights(build(tiny_bert))
+    assert all(torch.equal(weight, expected[name]) for name, weight in heads.items())
 
 
 def layer_outputs(model: torch.nn.Module, precision: str) -> dict[str, torch.Tensor]:
@@ -372,6 +377,12 @@ PACKED = LINEAR // 2 + BLOCKS + LAYERS * 6 * 4  # a layer has 64 blocks: one sca
     [
         ({}, 4 * (EMBEDDINGS + LINEAR + REST + HEAD), EMBEDDINGS + LINEAR + REST + HEAD, 5 + LAYERS * 16 + 4),
         (
+            {"dtype": "bfloat16"},
+            2 * (EMBEDDINGS + LINEAR + REST) + 4 * HEAD,
+            (EMBEDDINGS + LINEAR + REST) // 2 + HEAD,
+            5 + LAYERS * 16 + 4,
+        ),
+        (
             {"peft": LORA},
             4 * (EMBEDDINGS + LINEAR + REST + 2 * HEAD + ADAPTER),
             HEAD + ADAPTER,
@@ -390,9 +401,10 @@ PACKED = LINEAR // 2 + BLOCKS + LAYERS * 6 * 4  # a layer has 64 blocks: one sca
             4 + LAYERS * 4,
         ),
     ],
-    ids=["full", "lora", "lora-bfloat16", "qlora"],
+    ids=["full", "full-bfloat16", "lora", "lora-bfloat16", "qlora"],
 )
 def test_training_bytes_by_hand(tiny_bert, arm, weights, trained, tensors):
+    """`trained`: as many float32 weights as take what those that are trained do."""
     built = build(tiny_bert, **arm)
     found = methods.training_bytes(built.model)
     # The code books (16 and 256 floats) and the offset of the scales: bitsandbytes may share them between layers.

@@ -4,9 +4,12 @@ import dataclasses
 import math
 from typing import Any
 
+import causal_fits
 import pytest
+import tiny
+import tiny_causal
 import torch
-from peft_tradeoffs.training import updates
+from peft_tradeoffs.training import methods, updates
 from peft_tradeoffs.training.updates import LossScale, Updates, optimizer_bytes, schedule_factor
 from small_fits import CPU, SETTINGS, Bag, Memory, fit
 from torch import nn
@@ -232,3 +235,32 @@ def test_an_update_beside_the_graph_corrects_the_bias_of_step_100(monkeypatch, b
             own.on_host(0.01)
     assert own.taken() == (100 if beside else 1)
     assert (weight.item() == pytest.approx(-1.0, rel=1e-3)) is beside
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny_causal.causal(tmp_path_factory.mktemp("causal")), causal_fits.splits(40)
+
+
+@pytest.mark.parametrize("case", [case for case in causal_fits.CASES if case != "paged"])
+def test_a_causal_model_learns_and_resumes_under_every_setting(causal, case):
+    """What tests/gpu/test_gpu_settings.py does on a GPU, eagerly on a CPU."""
+    state = Memory(due_at=8)
+    expected, result = causal_fits.fit(*causal, case, CPU, state, max_steps=12, engine="eager")
+    resumed, again = causal_fits.fit(*causal, case, CPU, Memory(state.saved), max_steps=12, engine="eager")
+    assert all(torch.equal(expected[name], resumed[name]) for name in resumed)
+    assert result.skipped_steps == again.skipped_steps
+    assert (result.skipped_steps > 0) is ("fp16" in case)
+    assert result.progress.rows[-1]["train_loss"] < result.progress.rows[0]["train_loss"]
+
+
+def test_training_in_bfloat16_holds_what_is_said(causal):
+    model = tiny.build(causal[0], task="sft", num_labels=0, dtype="bfloat16").model
+    settings = dataclasses.replace(causal_fits.SETTINGS, optimizer="adamw")
+    own = Updates(dict(model.named_parameters()), settings, CPU)
+    own.allocate_state()
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in own.tensors()}
+    said = methods.training_bytes(model)
+    assert said["optimizer"] == sum(held.values())
+    assert said["gradients"] == 2 * sum(p.numel() for p in model.parameters())

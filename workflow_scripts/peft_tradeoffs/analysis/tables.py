@@ -319,8 +319,11 @@ def update_warnings(runs: pd.DataFrame) -> list[str]:
     said = []
     if "skipped_steps" in runs:
         shares = pd.to_numeric(runs["skipped_steps"]).where(lambda count: count > SKIPPED).div(runs["steps"])
-        worst = shares[shares > SKIPPED_SHARE].groupby([runs["method"], runs["rank"]], sort=False, dropna=False).max()
-        parts = [f"{arm_label(method, rank)} up to {100 * share:.0f} %" for (method, rank), share in worst.items()]
+        worst: dict[str, float] = {}
+        for method, rank, share in zip(runs["method"], runs["rank"], shares, strict=True):
+            if share > SKIPPED_SHARE:
+                worst[arm_label(method, rank)] = max(share, worst.get(arm_label(method, rank), 0.0))
+        parts = [f"{arm} up to {100 * share:.0f} %" for arm, share in worst.items()]
         if parts:
             said.append(
                 f"Some runs skipped many steps, whose gradients overflowed in fp16 ({and_list(parts)} of a run's): "

@@ -49,6 +49,7 @@ from peft_tradeoffs.training.batches import (
 from peft_tradeoffs.training.state import RunDirectory
 from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject, autocast
 from peft_tradeoffs.training.summary import Bench, Outcome, check, summarise
+from peft_tradeoffs.training.updates import ADAMW
 
 PADDED = 8  # texts by which a model shows whether it reads padding
 WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
@@ -65,7 +66,7 @@ def prepare_process(
     """
     libraries = {
         "peft": settings["peft"],
-        "bitsandbytes": settings["quantization"],
+        "bitsandbytes": settings["quantization"] or settings["optimizer"] != ADAMW,
         **dict.fromkeys(TASKS[settings["task"]].libraries, True),
     }
     for library, needed in libraries.items():

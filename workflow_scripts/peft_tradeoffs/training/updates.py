@@ -1,6 +1,7 @@
 """From gradients to the next weights: learning rates by step, loss scaling of fp16, optimizers and their state."""
 
 import math
+import weakref
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -92,7 +93,29 @@ def _optimizer(parameters: list[nn.Parameter], settings: UpdateSettings, device:
 
     kind: Any = {"adamw_8bit": AdamW8bit, PAGED: PagedAdamW8bit}[settings.optimizer]
     found: torch.optim.Optimizer = kind(groups, lr=0.0, betas=betas, eps=epsilon)
+    if settings.optimizer == PAGED:
+        _reuse_pages(found)
     return found
+
+
+_pages: list[tuple[weakref.ref[Any], torch.Tensor]] = []  # by the optimizer that has them
+
+
+def _reuse_pages(optimizer: Any) -> None:
+    """Have it take the pages of optimizers that are gone: bitsandbytes frees none before the process ends."""
+    own, kind = weakref.ref(optimizer), type(optimizer)
+
+    def buffer(parameter: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        for index, (owner, held) in enumerate(_pages):
+            if owner() is None and (held.shape, held.dtype) == (parameter.shape, dtype):
+                _pages[index] = own, held
+                return held
+        made: torch.Tensor = kind.get_state_buffer(own(), parameter, dtype)
+        if getattr(made, "is_paged", False):
+            _pages.append((own, made))
+        return made
+
+    optimizer.get_state_buffer = buffer
 
 
 class LossScale:
