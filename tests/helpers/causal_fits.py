@@ -49,7 +49,7 @@ def splits(rows: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def first_steps_overflow(scale: float = 2.0**27) -> Iterator[None]:
+def first_steps_overflow(scale: float = 2.0**22) -> Iterator[None]:
     """Within it fp16's loss is scaled so that the first steps are skipped."""
     with mock.patch.object(updates, "INIT_SCALE", scale):
         yield
