@@ -318,11 +318,11 @@ def update_warnings(runs: pd.DataFrame) -> list[str]:
     """Sentences about steps that fp16 skipped, where they are more than a few, and about memory that no peak holds."""
     said = []
     if "skipped_steps" in runs:
-        shares = pd.to_numeric(runs["skipped_steps"]).where(lambda count: count > SKIPPED).div(runs["steps"])
         worst: dict[str, float] = {}
-        for method, rank, share in zip(runs["method"], runs["rank"], shares, strict=True):
-            if share > SKIPPED_SHARE:
-                worst[arm_label(method, rank)] = max(share, worst.get(arm_label(method, rank), 0.0))
+        for run in records(runs.dropna(subset=["skipped_steps", "steps"])):
+            skipped, arm = int(run["skipped_steps"]), arm_label(run["method"], run["rank"])
+            if skipped > SKIPPED and skipped > SKIPPED_SHARE * run["steps"]:
+                worst[arm] = max(skipped / run["steps"], worst.get(arm, 0.0))
         parts = [f"{arm} up to {100 * share:.0f} %" for arm, share in worst.items()]
         if parts:
             said.append(
