@@ -1,7 +1,11 @@
 """Learning rates by step, loss scaling of fp16, optimizers and their state."""
 
+import contextlib
 import dataclasses
+import json
 import math
+import subprocess
+import sys
 from typing import Any
 
 import causal_fits
@@ -9,6 +13,8 @@ import pytest
 import tiny
 import tiny_causal
 import torch
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.measure.devices import check_precision
 from peft_tradeoffs.training import methods, updates
 from peft_tradeoffs.training.updates import LossScale, Updates, optimizer_bytes, schedule_factor
 from small_fits import CPU, SETTINGS, Bag, Memory, fit
@@ -264,3 +270,39 @@ def test_training_in_bfloat16_holds_what_is_said(causal):
     said = methods.training_bytes(model)
     assert said["optimizer"] == sum(held.values())
     assert said["gradients"] == 2 * sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"precision": "fp16", "optimizer": "adamw_8bit", "lr_scheduler_type": "cosine"}, {"skipped_steps": 0}),
+        ({"precision": "bf16", "dtype": "bfloat16"}, {"skipped_steps": None, "optimizer": "adamw"}),
+    ],
+    ids=["fp16", "bfloat16"],
+)
+def test_a_run_says_how_it_was_updated(tmp_path, finished, changes, said):
+    results = finished / "results"
+    before = json.loads((results / "runs/reviews/tiny/full/seed0/summary.json").read_text())
+    settings = json.loads((results / "runs/reviews/tiny/full/seed0/env.json").read_text())["settings"] | changes
+    words = ["--settings", json.dumps(settings), "--seeds", "0", "--output-dir", str(tmp_path)]
+    words += ["--tokens", str(results / "tokens/reviews/tiny.npz"), "--model", str(results / "models/tiny")]
+    script = finished / "workflow/workflow_scripts/train.py"
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, cwd=finished)
+    assert done.returncode == 0, done.stderr
+    run = json.loads((tmp_path / "seed0/summary.json").read_text())
+    assert {key: run[key] for key in said} == said
+    assert run["status"] == "completed"
+    assert ("skipped_steps" in run["null_reasons"]) is (said["skipped_steps"] is None)
+    assert run["optimizer_MiB"] < before["optimizer_MiB"]
+    evaluated = (tmp_path / "seed0/metrics.csv").read_text().splitlines()
+    assert len(evaluated) > 1
+
+
+@pytest.mark.parametrize(("precision", "refused"), [("bf16", True), ("fp16", False), ("fp32", False)])
+def test_bf16_on_a_gpu_without_it_names_fp16(monkeypatch, precision, refused):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    said = "training.precision: bf16, which Tesla V100 cannot compute; set precision: fp16"
+    with pytest.raises(InputError, match=said) if refused else contextlib.nullcontext():
+        check_precision(torch.device("cuda", 0), precision)
+    check_precision(CPU, precision)
