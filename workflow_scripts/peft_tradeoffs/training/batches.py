@@ -228,7 +228,7 @@ def choose_kernels(mask: Mask, model: nn.Module | None = None) -> None:
 def _attend(model: nn.Module, mask: Mask) -> None:
     inner: Any = model
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
-    if getattr(inner.config, "_attn_implementation", None) in ("sdpa", UNMASKED):
+    if getattr(getattr(inner, "config", None), "_attn_implementation", None) in ("sdpa", UNMASKED):
         inner.set_attn_implementation(UNMASKED if mask is no_mask else "sdpa")
 
 
