@@ -19,7 +19,9 @@ def main() -> None:
     """Print the report, and write it to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], required=True, help="the config's training.device")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], required=True, help="the config's training.precision")
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16", "fp16"], required=True, help="the config's training.precision"
+    )
     parser.add_argument("--allow-shared-gpu", action="store_true", help="the config's training.allow_shared_gpu")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="gets the report")
     args = parser.parse_args()

@@ -236,3 +236,21 @@ def test_the_command_line_of_the_verdict(tmp_path):
     script = tiny.REPOSITORY / "workflow_scripts/recommend.py"
     subprocess.run([sys.executable, str(script), *map(str, words)], check=True)
     assert f"> - {LEAKED}" in (tmp_path / "recommendation.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("skipped", "steps", "said"), [(6, 600, None), (5, 100, None), (7, 600, "LoRA r8 up to 1 %"), (None, 600, None)]
+)
+def test_more_than_a_few_skipped_steps_are_said(tmp_path, skipped, steps, said):
+    runs = [*arm("full", None, precision="fp16", skipped_steps=2), *arm("lora", 8, precision="fp16", skipped_steps=0)]
+    runs[-1] |= {"skipped_steps": skipped, "steps": steps}
+    found = warned(tmp_path, runs)
+    assert len(found) == bool(said)
+    if said:
+        assert found[0].startswith("Some runs skipped many steps, whose gradients overflowed in fp16")
+        assert f"({said} of a run's)" in found[0]
+
+
+def test_memory_that_no_peak_holds_is_said(tmp_path):
+    (found,) = warned(tmp_path, arm("full", None, optimizer="paged_adamw_8bit"))
+    assert found.startswith("No memory peak holds the optimizer's state of paged_adamw_8bit")

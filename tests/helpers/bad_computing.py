@@ -3,7 +3,7 @@
 from typing import Any
 
 import tiny
-from bad_inputs import FRESH, Fetch, Plan, put
+from bad_inputs import FRESH, Fetch, Plan, both, put
 
 BERT = {
     "model_type": "bert",
@@ -35,13 +35,51 @@ CASES: dict[str, tuple[Plan | Fetch, tuple[str, ...]]] = {
         Plan(put("methods.lora.dtype", "float16")),
         ("config key methods.lora.dtype: 'float16' is unknown; must be one of float32, bfloat16",),
     ),
-    "full fine-tuning in bfloat16": (
+    "full fine-tuning in bfloat16 without autocast": (
         Plan(put("methods.full.dtype", "bfloat16")),
-        ("config key methods.full.dtype: full fine-tuning trains all weights, in float32; add peft, or remove",),
+        (
+            "config key methods.full.dtype: bfloat16 weights with training.precision fp32: they need bf16 autocast; "
+            "set training.precision bf16, or dtype float32",
+        ),
     ),
-    "bfloat16 weights without autocast": (
-        Plan(put("methods.lora.dtype", "bfloat16")),
-        ("config key methods.lora.dtype: bfloat16 weights need autocast; set training.precision bf16, or dtype",),
+    "bfloat16 weights under another autocast": (
+        Plan(both(put("training.precision", "fp16"), put("methods.lora.dtype", "bfloat16"))),
+        ("config key methods.lora.dtype: bfloat16 weights with training.precision fp16: they need bf16 autocast; ",),
+    ),
+    "4-bit weights unpacked to what fp16 is not": (
+        Plan(put("training.precision", "fp16")),
+        (
+            "config key methods.qlora.quantization.bnb_4bit_compute_dtype: float32 with training.precision fp16",
+            "; set float16",
+        ),
+    ),
+    "4-bit weights unpacked to float16 in bf16": (
+        Plan(both(put("training.precision", "bf16"), put("methods.qlora.quantization", tiny.NF4_FP16))),
+        ("bnb_4bit_compute_dtype: float16 with training.precision bf16", "; set bfloat16"),
+    ),
+    "unknown schedule": (
+        Plan(put("training.lr_scheduler_type", "cosin")),
+        ("config key training.lr_scheduler_type: 'cosin' is unknown; ", "cosine"),
+    ),
+    "unknown optimizer": (
+        Plan(put("training.optimizer", "adam8bit")),
+        ("config key training.optimizer: 'adam8bit' is unknown; must be one of adamw, adamw_8bit, paged_adamw_8bit",),
+    ),
+    "pages on a CPU": (
+        Plan(put("training.optimizer", "paged_adamw_8bit")),
+        (
+            "config key training.optimizer: paged_adamw_8bit moves pages between a GPU and the host, and "
+            "training.device is cpu; set adamw_8bit, or training.device cuda",
+        ),
+    ),
+    "a cap on memory that no peak holds": (
+        Plan(
+            both(
+                put("training", {"device": "cuda", "precision": "fp32", "optimizer": "paged_adamw_8bit"}),
+                put("recommendation", {"memory_GiB": 8}),
+            )
+        ),
+        ("config key recommendation.memory_GiB: with training.optimizer paged_adamw_8bit peaks do not hold",),
     ),
     "arms in two precisions": (
         Plan(put("methods.qlora.quantization", {**tiny.NF4, "bnb_4bit_compute_dtype": "bfloat16"})),

@@ -26,6 +26,7 @@ NF4_BF16 = {  # on a GPU
     "bnb_4bit_use_double_quant": True,
     "bnb_4bit_compute_dtype": "bfloat16",
 }
+NF4_FP16 = {**NF4_BF16, "bnb_4bit_compute_dtype": "float16"}
 TRAINING = {  # settings of the engine; tests change what they are about
     "learning_rate": 1e-3,
     "epochs": 5,
@@ -33,7 +34,9 @@ TRAINING = {  # settings of the engine; tests change what they are about
     "batch_size": 8,
     "gradient_accumulation_steps": 1,
     "evaluation_batch_size": 16,
+    "lr_scheduler_type": "linear",
     "warmup_ratio": 0.1,
+    "optimizer": "adamw",
     "weight_decay": 0.01,
     "adam_beta1": 0.9,
     "adam_beta2": 0.999,

@@ -31,8 +31,9 @@ from peft_tradeoffs.training.batches import (
     padding_mask,
 )
 from peft_tradeoffs.training.methods import hold_as_computed, save
-from peft_tradeoffs.training.step import EagerSteps, Settings, Subject, TrainingStep, adamw
+from peft_tradeoffs.training.step import EagerSteps, Settings, Subject, TrainingStep
 from peft_tradeoffs.training.targets import AtTargets, Behind
+from peft_tradeoffs.training.updates import Updates
 from small_fits import Memory, Silent
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def losses(model: torch.nn.Module, split: Split, **changes: Any) -> list[float]:
     subject = Subject(model, Data({"train": split}, {"train": split}, None, 0), own, 0)
     schedule = engine.Schedule.of(own, len(split))
     data = ResidentSplit(split, 0, CPU)
-    step = TrainingStep(subject, data, padding_mask, adamw(subject.parameters, own, CPU), schedule.rates)
+    step = TrainingStep(subject, data, padding_mask, Updates(subject.parameters, own, CPU), schedule.rates)
     steps, sizes, found = EagerSteps(step, False, None), Sizes.of(split), []
     for epoch in range(own.epochs):
         batches = epoch_batches(split.lengths, own.batch_size, 0, epoch)

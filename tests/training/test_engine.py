@@ -23,10 +23,8 @@ from peft_tradeoffs.training.batches import (
 from peft_tradeoffs.training.step import (
     CaptureError,
     TrainingStep,
-    adamw,
-    allocate_state,
-    linear_schedule,
 )
+from peft_tradeoffs.training.updates import Updates
 from small_fits import CPU, SETTINGS, Bag, Memory, Silent, fit, split, subject
 from torch import nn
 
@@ -71,12 +69,6 @@ def test_taken_texts_are_the_same_texts_in_the_new_order():
         given = data.input_ids[data.offsets[index] : data.offsets[index + 1]]
         assert taken.input_ids[taken.offsets[row] : taken.offsets[row + 1]].tolist() == given.tolist()
     assert taken.labels.tolist() == data.labels[rows].tolist()
-
-
-def test_schedule_warms_up_and_decays_linearly():
-    factors = [linear_schedule(step, 2, 6) for step in range(6)]
-    assert factors == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
-    assert [linear_schedule(step, 0, 2) for step in range(2)] == [1.0, 0.5]
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
@@ -207,7 +199,7 @@ def test_parts_count_by_their_weight_and_a_single_one_is_left_alone(monkeypatch,
     settings = dataclasses.replace(SETTINGS, gradient_accumulation_steps=parts)
     resident, counts = ResidentSplit(data, 0, CPU), torch.from_numpy(data.lengths)
     taught = subject(model, {"train": data}, settings)
-    step = TrainingStep(taught, resident, padding_mask, adamw(taught.parameters, settings, CPU), [0.0])
+    step = TrainingStep(taught, resident, padding_mask, Updates(taught.parameters, settings, CPU), [0.0])
     step.begin([np.arange(8)], 0, 0)
     monkeypatch.setattr(step, "_weight", lambda rows: counts[rows].sum() if parts > 1 else 1 / torch.zeros(1))
     pieces = torch.tensor_split(torch.arange(8), parts)
@@ -334,18 +326,6 @@ def test_the_probe_changes_nothing_and_counts_what_is_saved_for_backward():
     tokens, mask, sizes, pooled, log_softmax, labels, rows = 8 * padded * 8, 8 * padded * 8, 64, 192, 64, 64, 4
     assert result.probe.activations_MiB * 2**20 == tokens + mask + sizes + pooled + log_softmax + labels + rows
     assert result.probe.step_s == []
-
-
-def test_allocating_the_optimizer_state_leaves_weights_and_moments_as_they_were():
-    model = Bag()
-    parameters = dict(model.named_parameters())
-    before = {name: p.detach().clone() for name, p in parameters.items()}
-    optimizer = adamw(parameters, SETTINGS, CPU)
-    allocate_state(optimizer)
-    for name, parameter in parameters.items():
-        assert torch.equal(parameter, before[name])
-        assert parameter.grad is None
-        assert all(not value.any() for value in optimizer.state[parameter].values())
 
 
 class CapturesTwice:

@@ -96,7 +96,7 @@ match sys.argv.pop(1):
     case "save":
         methods.save = half
     case "train":
-        engine.allocate_state = refuse
+        engine.Updates.allocate_state = refuse
 import train
 train.main()
 """

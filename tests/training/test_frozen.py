@@ -58,6 +58,17 @@ def test_what_would_change_or_is_trained_stays_in_float32(tiny_bert, peft, preci
     assert torch.equal(logits(model), expected)
 
 
+def test_in_fp16_frozen_weights_are_held_in_it(tiny_bert):
+    model = build(tiny_bert, LORA)
+    ids, mask = TEXT[None], torch.ones_like(TEXT[None])
+    expected = model.eval()(input_ids=ids, attention_mask=mask).logits
+    assert hold_as_computed(model, "fp16", CPU, TEXT) == "float16"
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    with torch.autocast("cpu", torch.float16):
+        found = model(input_ids=ids, attention_mask=mask).logits
+    assert (found - expected).norm() < 5e-3 * expected.norm()  # of half as many bits more than bfloat16
+
+
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 def test_quantised_layers_are_named_by_how_they_are_stored(tiny_bert, kind):
     model = build(tiny_bert, LORA, {**tiny.NF4, "bnb_4bit_quant_type": kind})

@@ -66,7 +66,7 @@ def test_a_library_that_is_broken_is_a_failure(monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_a_gpu_passes_with_captured_steps(precision, tmp_path):
     words = ["--device", "cuda", "--precision", precision, "--allow-shared-gpu", "--output", str(tmp_path / "report")]
     script = tiny.REPOSITORY / "workflow_scripts/check_gpu.py"  # a process of its own: a lease lasts as long as one

@@ -377,6 +377,12 @@ PACKED = LINEAR // 2 + BLOCKS + LAYERS * 6 * 4  # a layer has 64 blocks: one sca
     [
         ({}, 4 * (EMBEDDINGS + LINEAR + REST + HEAD), EMBEDDINGS + LINEAR + REST + HEAD, 5 + LAYERS * 16 + 4),
         (
+            {"dtype": "bfloat16"},
+            2 * (EMBEDDINGS + LINEAR + REST) + 4 * HEAD,
+            (EMBEDDINGS + LINEAR + REST) // 2 + HEAD,
+            5 + LAYERS * 16 + 4,
+        ),
+        (
             {"peft": LORA},
             4 * (EMBEDDINGS + LINEAR + REST + 2 * HEAD + ADAPTER),
             HEAD + ADAPTER,
@@ -395,9 +401,10 @@ PACKED = LINEAR // 2 + BLOCKS + LAYERS * 6 * 4  # a layer has 64 blocks: one sca
             4 + LAYERS * 4,
         ),
     ],
-    ids=["full", "lora", "lora-bfloat16", "qlora"],
+    ids=["full", "full-bfloat16", "lora", "lora-bfloat16", "qlora"],
 )
 def test_training_bytes_by_hand(tiny_bert, arm, weights, trained, tensors):
+    """`trained`: as many float32 weights as take what those that are trained do."""
     built = build(tiny_bert, **arm)
     found = methods.training_bytes(built.model)
     # The code books (16 and 256 floats) and the offset of the scales: bitsandbytes may share them between layers.

@@ -288,12 +288,12 @@ _FACTS = (
     Fact("epochs", "Passes over the training split, of runs that early stopping did not end.", of_whole_run("epochs")),
     Fact("early_stopping", "The rule that ends a run on the validation split.", setting("early_stopping")),
     Fact("max_length", "Tokens after which a text is cut.", setting("max_length")),
-    Fact("precision", "What the steps compute in: fp32, or bf16 autocast.", setting("precision")),
+    Fact("precision", "What the steps compute in: fp32, or bf16 or fp16 autocast.", setting("precision")),
     Fact(
         "dtype",
-        "What frozen base weights are loaded in.",
+        "What base weights are loaded in, and trained in by full fine-tuning.",
         setting("dtype"),
-        "set it alike, where full fine-tuning has float32 alone",
+        "set it alike",
         key="dtype",
     ),
     Fact(
@@ -303,8 +303,16 @@ _FACTS = (
         "set it alike",
         key="gradient_checkpointing",
     ),
-    Fact("optimizer", "AdamW's settings, and the norm that gradients are clipped at.", settings(*_ADAM)),
-    Fact("schedule", "Warm-up's share of the steps of a linear schedule.", settings("warmup_ratio")),
+    Fact(
+        "optimizer",
+        "Which AdamW, its settings, and the norm that gradients are clipped at.",
+        settings("optimizer", *_ADAM),
+    ),
+    Fact(
+        "schedule",
+        "The learning rate's schedule, and the warm-up's share of its steps.",
+        settings("lr_scheduler_type", "warmup_ratio"),
+    ),
     Fact(
         LEARNING_RATE,
         "Each method's own: full fine-tuning and PEFT need rates that are about ten times apart.",

@@ -262,6 +262,7 @@ def read_scored(path: Path, task: Task, count: int) -> Scored:
 
 Pair = tuple[str, str]  # data set and model
 LEAST_SPREAD = 0.01  # standard deviation of predicted values, as a share of the targets'
+SKIPPED, SKIPPED_SHARE = 5, 0.01  # of the steps of a run: more is not how a loss scale finds its size
 FETCH = "delete it and run the workflow's target `fetch`"
 TOKENIZE = "delete it, and the next call makes it again"
 WARNINGS: dict[str, tuple[type, ...]] = {"warnings": (list,)}  # of every description
@@ -271,7 +272,7 @@ DESCRIPTION: dict[str, tuple[type, ...]] = {"labels": (list, type(None))} | WARN
 def warnings_by_pair(
     runs: pd.DataFrame, runs_dir: Path, data_dir: Path | None, tokens_dir: Path | None = None
 ) -> dict[Pair, list[str]]:
-    """Plain sentences by (data set, model) of `runs_frame`: what data and tokens warn of, then `constant`.
+    """Plain sentences by (data set, model) of `runs_frame`: what data and tokens warn of, then the runs.
 
     `data_dir` holds {dataset}/dataset.json, `tokens_dir` {dataset}/{model}.json; None: nothing of them is asked. Raises
     InputError for a description that is broken; one that is not there is a warning.
@@ -282,6 +283,7 @@ def warnings_by_pair(
             *map(visible, described[dataset]["warnings"]),
             *map(visible, _of_tokens(tokens_dir, str(dataset), str(model))),
             *prediction_warnings(own, runs_dir, described[dataset]["labels"]),
+            *update_warnings(own),
         ]
         for (dataset, model), own in runs.groupby(["dataset", "model"], sort=False)
     }
@@ -310,6 +312,29 @@ def prediction_warnings(runs: pd.DataFrame, runs_dir: Path, classes: list[Any] |
             count = (len(found), int(own["status"].eq(COMPLETED).sum()))
             same.setdefault((said, *count), []).append(arm_label(own["method"].iloc[0], own["rank"].iloc[0]))
     return [_sentence(arms, *what) for what, arms in same.items()]
+
+
+def update_warnings(runs: pd.DataFrame) -> list[str]:
+    """Sentences about steps that fp16 skipped, where they are more than a few, and about memory that no peak holds."""
+    said = []
+    if "skipped_steps" in runs:
+        worst: dict[str, float] = {}
+        for run in records(runs.dropna(subset=["skipped_steps", "steps"])):
+            skipped, arm = int(run["skipped_steps"]), arm_label(run["method"], run["rank"])
+            if skipped > SKIPPED and skipped > SKIPPED_SHARE * run["steps"]:
+                worst[arm] = max(skipped / run["steps"], worst.get(arm, 0.0))
+        parts = [f"{arm} up to {100 * share:.0f} %" for arm, share in worst.items()]
+        if parts:
+            said.append(
+                f"Some runs skipped many steps, whose gradients overflowed in fp16 ({and_list(parts)} of a run's): "
+                "they learned from fewer steps than the others."
+            )
+    if "optimizer" in runs and (paged := runs["optimizer"].astype(str).str.startswith("paged")).any():
+        said.append(
+            f"No memory peak holds the optimizer's state of {runs.loc[paged, 'optimizer'].iloc[0]} (column "
+            "optimizer_MiB): arms that train more weights need more than their peaks show."
+        )
+    return said
 
 
 def warnings_of(warnings: dict[Pair, list[str]], rows: pd.DataFrame) -> list[str]:

@@ -67,7 +67,7 @@ class Arm:
     learning_rate: float | None  # None: tuned
     quantization: Settings | None
     gradient_checkpointing: bool
-    dtype: str  # of frozen base weights
+    dtype: str  # of base weights
     peft: Settings | None  # None: full fine-tuning
     tuned_as: str | None  # the arm whose tuning gives this one its learning rate
     varies: list[str]  # facts of the contract that differ from the baseline on purpose
@@ -159,6 +159,7 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
         _check_arms(f"{key}.arms", (view and view.arms) or [], arms)
     profiles = _profiles(asked.profiles, training, arms)
     _check_recommendation(asked.recommendation, datasets)
+    _refuse_memory_of_pages(training, memory, asked.recommendation)
     if training.device == "cpu":
         _refuse_energy(asked.recommendation, asked.budgets)
     for name, cells in asked.attribution.items():
@@ -286,6 +287,11 @@ def _check_training(training: Training, datasets: Mapping[str, Dataset]) -> None
             f"config key training.gradient_accumulation_steps: batch_size {training.batch_size} "
             f"cannot be split into {training.gradient_accumulation_steps} equal parts; choose a divisor of it"
         )
+    if training.optimizer.startswith("paged") and training.device == "cpu":
+        raise InputError(
+            f"config key training.optimizer: {training.optimizer} moves pages between a GPU and the host, and "
+            "training.device is cpu; set adamw_8bit, or training.device cuda"
+        )
     for name, dataset in datasets.items() if training.early_stopping else ():
         if "validation" not in dataset.all_splits():
             raise InputError(
@@ -297,12 +303,12 @@ def _check_training(training: Training, datasets: Mapping[str, Dataset]) -> None
 def _check_precision(training: Training, methods: Methods) -> None:
     """All arms compute in training.precision: what a method holds or unpacks in another one is refused."""
     precision = training.precision
-    wanted = {"fp32": "float32", "bf16": "bfloat16"}[precision]
+    wanted = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]
     for name, method in methods.items():
         if method.dtype == "bfloat16" and precision != "bf16":
             raise InputError(
-                f"config key methods.{name}.dtype: bfloat16 weights need autocast; set training.precision bf16, "
-                "or dtype float32"
+                f"config key methods.{name}.dtype: bfloat16 weights with training.precision {precision}: they need "
+                "bf16 autocast; set training.precision bf16, or dtype float32"
             )
         if method.quantization and (computed := method.quantization.bnb_4bit_compute_dtype) != wanted:
             raise InputError(
@@ -365,6 +371,17 @@ def _refuse_energy(recommendation: Recommendation, budgets: Budgets) -> None:
             )
 
 
+def _refuse_memory_of_pages(training: Training, caps: EqualMemory | None, recommendation: Recommendation) -> None:
+    """Raise InputError for a limit of memory where no peak holds what the optimizer does."""
+    limits = {"equal_memory": caps, "recommendation.memory_GiB": recommendation.memory_GiB}
+    for key, limit in limits.items() if training.optimizer.startswith("paged") else ():
+        if limit:
+            raise InputError(
+                f"config key {key}: with training.optimizer {training.optimizer} peaks do not hold the optimizer's "
+                "state, which moves to the host when memory is short; remove the key, or set adamw_8bit"
+            )
+
+
 def expand(methods: Methods, tune: Tune) -> dict[str, Arm]:
     """The arms of these methods by name; raises InputError for a method that cannot be one."""
     arms: dict[str, Arm] = {}
@@ -420,11 +437,6 @@ def _check_full(name: str, method: Method) -> None:
     for field in ("quantization", "ranks"):
         if getattr(method, field) is not None:
             raise InputError(f"config key {key}.{field}: full fine-tuning has none; add peft or remove it")
-    if method.dtype != "float32":
-        raise InputError(
-            f"config key {key}.dtype: full fine-tuning trains all weights, in float32; add peft, or remove "
-            f"{method.dtype}"
-        )
 
 
 def _peft_fields(key: str, method: Method, peft: Settings) -> Settings:

@@ -390,7 +390,7 @@ class Quantization(Block):
     load_in_4bit: Literal[True]
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     bnb_4bit_use_double_quant: bool = True
-    bnb_4bit_compute_dtype: Literal["float32", "bfloat16"]
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"]
 
 
 class Method(Block):
@@ -423,8 +423,9 @@ class Method(Block):
     gradient_checkpointing: bool = False
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="Precision in which the frozen base weights are held; of a quantised base those that are not "
-        "quantised. bfloat16 needs peft and precision bf16. Adapter and head are always trained in float32.",
+        description="Precision in which the base weights are held; of a quantised base those that are not quantised. "
+        "Without peft, gradients and AdamW's moments are in it too: half the memory, and changes of a weight below a "
+        "256th of it are lost. bfloat16 needs precision bf16. Adapter and head are always float32.",
     )
     varies: Annotated[list[str], Unique()] = Field(
         default=[],
@@ -455,8 +456,10 @@ class Training(Block):
     """The same for every arm."""
 
     device: Literal["cpu", "cuda"] = Field(description="A missing GPU is an error; nothing falls back to the CPU.")
-    precision: Literal["fp32", "bf16"] = Field(
-        description="bf16 is autocast. The weights are fp32 but for frozen ones of a method with dtype bfloat16."
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        description="bf16 and fp16 are autocast. The weights are fp32 but for those of a method with dtype bfloat16. "
+        "fp16 is for GPUs without bf16 (V100, T4, RTX 20): the loss is scaled, and a step whose gradients overflow is "
+        "skipped and counted."
     )
     engine: Literal["captured", "eager"] | None = Field(
         default=None,
@@ -481,7 +484,18 @@ class Training(Block):
     )
     evaluation_batch_size: int = Field(default=64, ge=1)
     max_length: int = Field(default=128, ge=4, description="Tokens; longer texts are truncated and counted.")
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = Field(
+        default="linear",
+        description="How the learning rate goes on after its linear warm-up, by Transformers' names: to 0 in a line, "
+        "to 0 in half a cosine wave, or not at all.",
+    )
     warmup_ratio: Share = 0.1
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        default="adamw",
+        description="AdamW of torch; or of bitsandbytes, which holds the moments in 8 bits (those of tensors below "
+        "4,096 elements in 32), or in 8 bits on pages that move to the host when the GPU's memory is short, and that "
+        "no memory peak holds. The 8-bit update is launched from the host after each step's CUDA graph.",
+    )
     weight_decay: NonNegative = 0.01
     adam_beta1: BelowOne = 0.9
     adam_beta2: BelowOne = 0.999

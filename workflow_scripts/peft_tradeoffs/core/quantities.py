@@ -318,22 +318,29 @@ QUANTITIES = (
         "Passes over the training split that were run.", UNREACHED, comparable=ANYWHERE, has=IF_COMPLETED),
     Quantity("steps", "result", "integer", None,
         "Optimizer steps that were run.", UNREACHED, comparable=ANYWHERE, has=IF_COMPLETED),
+    Quantity("skipped_steps", "result", "integer", None,
+        "Steps of those that changed no weight, because gradients of the scaled loss overflowed in fp16.",
+        "Null: precision is not fp16.", comparable=ANYWHERE),
     Quantity("stopped_early", "result", "boolean", None,
         "Early stopping ended the run, by the validation split.", UNREACHED, has=IF_COMPLETED),
     Quantity("batch_size", "setting", "integer", None, "Rows an optimizer step.", minimum=1),
     Quantity("gradient_accumulation_steps", "setting", "integer", None, "Parts a batch was computed in.", minimum=1),
     Quantity("gradient_checkpointing", "setting", "boolean", None, "Activations were recomputed in the backward pass."),
     Quantity("precision", "setting", "string", None,
-        "fp32, or bf16 autocast over fp32 weights.", values=("fp32", "bf16")),
+        "fp32, or autocast of bf16, or of fp16 with a scaled loss; over fp32 weights but for those of dtype.",
+        values=("fp32", "bf16", "fp16")),
     Quantity("dtype", "setting", "string", None,
-        "Precision that the base weights are loaded in where they are not quantised; bfloat16 only where they are "
-        "frozen. Adapter and head are trained in float32. What frozen linear layers are then held in is "
-        "frozen_linear_dtype.", values=("float32", "bfloat16")),
+        "Precision that the base weights are loaded in where they are not quantised; in full fine-tuning they are "
+        "trained in it, gradients and moments too. Adapter and head are float32. What frozen linear layers are then "
+        "held in is frozen_linear_dtype.", values=("float32", "bfloat16")),
+    Quantity("optimizer", "setting", "string", None,
+        "AdamW: torch's in the dtype of the weights, or bitsandbytes' with its moments in 8 bits, on pages of managed "
+        "memory too.", values=("adamw", "adamw_8bit", "paged_adamw_8bit")),
     Quantity("frozen_linear_dtype", "setting", "string", None,
         "What the frozen linear layers (most of them, should they differ) are held in: nf4 or fp4 where they are "
-        "quantised; bfloat16 where dtype says so, or where precision is bf16 and it changes no bit of what the "
+        "quantised; bfloat16 where dtype says so; what precision computes in where that changes no bit of what the "
         "longest training text gives; else float32. weights_MiB is of that.", "Null: no linear layer is frozen.",
-        values=("float32", "bfloat16", "nf4", "fp4")),
+        values=("float32", "bfloat16", "float16", "nf4", "fp4")),
     Quantity("engine", "setting", "string", None,
         "What ran the training steps: captured (CUDA graphs) or eager.", values=("captured", "eager")),
     Quantity("engine_reason", "setting", "string", None,
@@ -425,8 +432,8 @@ QUANTITIES = (
         "MiB of the gradients of all trained weights, from tensor sizes.", UNREACHED, comparable=ANYWHERE,
         label="Gradients, MiB", has=IF_COMPLETED),
     Quantity("optimizer_MiB", "cost", "number", "MiB",
-        "MiB of the optimizer's state, from tensor sizes.", UNREACHED, comparable=ANYWHERE, label="Optimizer, MiB",
-        has=IF_COMPLETED),
+        "MiB of the optimizer's state, from tensor sizes. That of paged_adamw_8bit is in managed memory and no peak.",
+        UNREACHED, comparable=ANYWHERE, label="Optimizer, MiB", has=IF_COMPLETED),
     Quantity("activations_MiB", "cost", "number", "MiB",
         "MiB saved for the backward pass on the probe's batch (one part of it where gradients are accumulated), from "
         "tensor sizes; weights not counted.", UNREACHED, comparable=ANYWHERE, label="Activations, MiB",

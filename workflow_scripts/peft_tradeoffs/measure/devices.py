@@ -92,6 +92,15 @@ def open_device(
     return Device(where, gpu, isolation, idle_power_W, waited_s)
 
 
+def check_precision(device: torch.device, precision: str) -> None:
+    """Raise InputError for bf16 on a GPU that has none of it: torch would emulate it, many times slower."""
+    if device.type == "cuda" and precision == "bf16" and torch.cuda.get_device_capability(device) < (8, 0):
+        raise InputError(
+            f"config key training.precision: bf16, which {torch.cuda.get_device_name(device)} cannot compute; set "
+            "precision: fp16, and bnb_4bit_compute_dtype float16 where weights are quantised"
+        )
+
+
 def free_memory(device: torch.device) -> None:
     """Give back what earlier seeds left, reference cycles and freed heap, so that it is not the next run's."""
     gc.collect()

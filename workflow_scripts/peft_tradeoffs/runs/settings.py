@@ -30,7 +30,7 @@ class RunSettings:
     learning_rate: float | None  # None: tuned, and not known yet
     quantization: Fields | None  # of transformers.BitsAndBytesConfig
     gradient_checkpointing: bool
-    dtype: str  # of frozen base weights
+    dtype: str  # of base weights
     peft: Fields | None  # None: full fine-tuning
     device: str
     precision: str
@@ -43,7 +43,9 @@ class RunSettings:
     gradient_accumulation_steps: int
     evaluation_batch_size: int
     max_length: int
+    lr_scheduler_type: str
     warmup_ratio: float
+    optimizer: str
     weight_decay: float
     adam_beta1: float
     adam_beta2: float

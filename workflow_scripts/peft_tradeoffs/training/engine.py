@@ -42,13 +42,11 @@ from peft_tradeoffs.training.step import (
     Settings,
     Subject,
     TrainingStep,
-    adamw,
-    allocate_state,
     autocast,
-    linear_schedule,
     probe,
 )
 from peft_tradeoffs.training.targets import AtTargets
+from peft_tradeoffs.training.updates import Updates, schedule_factor
 
 
 @dataclass
@@ -86,6 +84,7 @@ class Result:
     data_bytes: int | None  # of the train split on the device
     heldout_logits: np.ndarray | None = None  # of the heldout split after the last step, where there is one
     general: np.ndarray | None = None  # `general_losses` after the last step, where there is a general text
+    skipped_steps: int | None = None  # of fp16, whose gradients overflowed; None before the first step
 
 
 class State(Protocol):
@@ -213,9 +212,8 @@ class Schedule:
         per_epoch = math.ceil(texts / settings.batch_size)
         total = settings.max_steps or settings.epochs * per_epoch
         warmup = math.ceil(settings.warmup_ratio * total)
-        return cls(
-            per_epoch, total, [settings.learning_rate * linear_schedule(step, warmup, total) for step in range(total)]
-        )
+        kind, rate = settings.lr_scheduler_type, settings.learning_rate
+        return cls(per_epoch, total, [rate * schedule_factor(kind, step, warmup, total) for step in range(total)])
 
 
 @dataclass
@@ -228,7 +226,7 @@ class Prepared:
     progress: Progress
     schedule: Schedule
     mask: Mask
-    optimizer: torch.optim.AdamW
+    updates: Updates
     data: dict[str, ResidentSplit]
     step: TrainingStep
     steps: CapturedSteps | EagerSteps  # the engine that takes it
@@ -241,25 +239,25 @@ class Prepared:
         mask = MASKS[progress.mask]
         choose_kernels(mask, subject.model)
         parameters = subject.parameters
-        optimizer = adamw(parameters, settings, device)
-        allocate_state(optimizer)
+        updates = Updates(parameters, settings, device)
+        updates.allocate_state()
         torch.manual_seed(subject.seed)  # dropout
         if generators is not None:
             generators.load([])
         if start.saved:
-            restore(start.saved, parameters, optimizer, generators)
+            restore(start.saved, parameters, updates, generators)
             start.saved = None  # a second copy of the weights
         free_memory(device)
 
         phases.switch(PREPARE)
         pad = subject.data.pad_token_id
         data = {name: ResidentSplit(split, pad, device) for name, split in subject.data.scaled.items()}
-        step = TrainingStep(subject, data["train"], mask, optimizer, schedule.rates)
+        step = TrainingStep(subject, data["train"], mask, updates, schedule.rates)
         if settings.compile:
             step.compile()
         captured = settings.engine == "captured" and progress.engine_reason is None
         steps = (CapturedSteps if captured else EagerSteps)(step, settings.compile, generators)
-        return cls(subject, device, phases, progress, schedule, mask, optimizer, data, step, steps)
+        return cls(subject, device, phases, progress, schedule, mask, updates, data, step, steps)
 
     def make_ready(self, shapes: list[Shape], stop: Callable[[], object] = lambda: None) -> None:
         """Compile or capture what steps of these shapes need; an arm that cannot be captured goes on eagerly.
@@ -349,7 +347,7 @@ class Loop:
         self._read_losses()
         progress = dataclasses.asdict(self._measured())
         subject = self._prepared.subject
-        return snapshot(progress, subject.parameters, self._prepared.optimizer, subject.generators)
+        return snapshot(progress, subject.parameters, self._prepared.updates, subject.generators)
 
     def result(self) -> Result:
         """What the run has come to, also where memory ended it."""
@@ -364,6 +362,7 @@ class Loop:
             data_bytes=prepared.data["train"].bytes,
             heldout_logits=logits.get("heldout"),
             general=self._general if logits else None,
+            skipped_steps=self._progress.step - prepared.updates.taken(),
         )
 
     def _step(self) -> Event:
@@ -569,14 +568,14 @@ def predict(
 def snapshot(
     progress: dict[str, Any],
     parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    updates: Updates,
     generators: BlockGenerators | None,
 ) -> dict[str, Any]:
     """All that a resume needs, as plain values and tensors."""
     return {
         "progress": progress,
         "parameters": {name: p.detach() for name, p in parameters.items()},
-        "optimizer": optimizer.state_dict()["state"],
+        "updates": updates.state(),
         "generator": torch.get_rng_state(),
         "cuda_generator": torch.cuda.get_rng_state() if _on_gpu(parameters) else None,
         "block_generators": generators.state() if generators is not None else [],
@@ -586,17 +585,14 @@ def snapshot(
 def restore(
     saved: dict[str, Any],
     parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    updates: Updates,
     generators: BlockGenerators | None,
 ) -> None:
-    """Put the weights, optimizer and generators of a `snapshot` back."""
+    """Put the weights, optimizer, loss scale and generators of a `snapshot` back."""
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved["parameters"][name])
-    ordered = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, values in saved["optimizer"].items():
-        for name, value in values.items():
-            optimizer.state[ordered[index]][name].copy_(value)
+    updates.load(saved["updates"])
     torch.set_rng_state(saved["generator"])
     if saved["cuda_generator"] is not None:
         torch.cuda.set_rng_state(saved["cuda_generator"])

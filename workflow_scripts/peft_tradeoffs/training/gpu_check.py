@@ -17,7 +17,7 @@ import torch
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure import environment
-from peft_tradeoffs.measure.devices import Device, open_device
+from peft_tradeoffs.measure.devices import Device, check_precision, open_device
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 from peft_tradeoffs.training import methods
 from peft_tradeoffs.training.batches import (
@@ -30,15 +30,15 @@ from peft_tradeoffs.training.batches import (
 )
 from peft_tradeoffs.training.methods import hold_as_computed
 from peft_tradeoffs.training.step import (
+    DTYPES,
     CapturedSteps,
     CaptureError,
     EagerSteps,
     Settings,
     Subject,
     TrainingStep,
-    adamw,
-    allocate_state,
 )
+from peft_tradeoffs.training.updates import Updates
 
 STEPS = 20
 ROWS, LENGTH, TOKENS = 16, 24, 100  # of each batch; size of the vocabulary
@@ -71,6 +71,7 @@ def check(kind: str, precision: str, allow_shared: bool) -> tuple[str, bool]:
             return _report(lines, f"no GPU ({_why_none()}), and config key training.device is cuda"), False
     try:
         device = open_device(kind, allow_shared, None)
+        check_precision(device.torch, precision)
     except InputError as error:
         return _report(lines, f"failed ({error})"), False
     lines += _facts(device)
@@ -111,7 +112,7 @@ def _arm(arm: dict[str, Any], device: torch.device, precision: str) -> tuple[str
 
 def _steps(folder: Path, arm: dict[str, Any], device: torch.device, precision: str, captured: bool) -> Tried:
     """Train the model in `folder` from its weights on."""
-    dtype = "bfloat16" if precision == "bf16" else "float32"
+    dtype = str(DTYPES[precision]).removeprefix("torch.")
     quantization = arm["quantization"] and {**arm["quantization"], "bnb_4bit_compute_dtype": dtype}
     recipe = methods.Recipe(copy.deepcopy(arm["peft"]), quantization, False, None, DEFAULT)
     built = methods.build(folder, recipe, methods.Outputs(2, 0), 0, str(device))
@@ -120,17 +121,16 @@ def _steps(folder: Path, arm: dict[str, Any], device: torch.device, precision: s
     built.model.train()
     settings = _settings(precision)
     subject = Subject(built.model, Data.of({"train": texts}, 0, settings.task), settings, 0)
-    optimizer = adamw(subject.parameters, settings, device)
-    allocate_state(optimizer)
+    updates = Updates(subject.parameters, settings, device)
+    updates.allocate_state()
     mask = additive_mask if device.type == "cuda" else padding_mask
     choose_kernels(mask, built.model)
-    step = TrainingStep(subject, ResidentSplit(texts, 0, device), mask, optimizer, [1e-3] * STEPS)
+    step = TrainingStep(subject, ResidentSplit(texts, 0, device), mask, updates, [1e-3] * STEPS)
     steps = (CapturedSteps if captured else EagerSteps)(step, False, None)
     step.begin([np.arange(ROWS)] * STEPS, 0, 0)
     steps.prepare([(ROWS, LENGTH)])
     if not captured:
-        step.backward(ROWS, LENGTH)  # libraries load
-        step.drop_gradients()
+        step.try_out((ROWS, LENGTH))  # libraries load
     _synchronize(device)
     began = time.perf_counter()
     for _ in range(STEPS):
@@ -176,7 +176,9 @@ def _settings(precision: str) -> Settings:
         batch_size=ROWS,
         gradient_accumulation_steps=1,
         evaluation_batch_size=ROWS,
+        lr_scheduler_type="linear",
         warmup_ratio=0.0,
+        optimizer="adamw",
         weight_decay=0.0,
         adam_beta1=0.9,
         adam_beta2=0.999,

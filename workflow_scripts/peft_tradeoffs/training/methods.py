@@ -34,7 +34,8 @@ from peft_tradeoffs.measure.devices import refused_bytes
 from peft_tradeoffs.measure.phases import dense_parts
 from peft_tradeoffs.tasks.task import TASKS, Scale
 from peft_tradeoffs.training.batches import CHECKED, last_logits
-from peft_tradeoffs.training.step import autocast
+from peft_tradeoffs.training.step import DTYPES, autocast
+from peft_tradeoffs.training.updates import ADAMW, optimizer_bytes
 
 # What PEFT raises for settings that it cannot use on a model; it does not check them all itself.
 REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError, re.error)
@@ -76,8 +77,8 @@ class Built:
 class Recipe:
     """What an arm makes of a checkpoint; described in schemas/config.schema.yaml.
 
-    `dtype` (float32 or, with `peft` and under autocast alone, bfloat16) is what frozen weights are held in, of a
-    quantised model those that are not quantised. What is trained is float32, whatever `dtype`.
+    `dtype` (float32 or, under autocast alone, bfloat16) is what the base weights are held in, of a quantised model
+    those that are not quantised. Adapter and head are float32, whatever `dtype`.
     """
 
     peft: dict[str, Any] | None
@@ -231,18 +232,17 @@ def weight_bytes(model: nn.Module) -> int:
     )
 
 
-def training_bytes(model: nn.Module) -> dict[str, int]:
-    """Bytes that AdamW training holds between two steps, from tensor sizes, by what holds them.
+def training_bytes(model: nn.Module, optimizer: str = ADAMW) -> dict[str, int]:
+    """Bytes that training with this optimizer holds between two steps, from tensor sizes, by what holds them.
 
     weights: all parameters as stored (see `weight_bytes`) and all buffers; gradients: of the trainable parameters,
-    in their dtype; optimizer: two moments in the parameter's dtype and a step count of 4 bytes for each of them.
+    in their dtype; optimizer: see `updates.optimizer_bytes`.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    gradients = _bytes(trained)
     return {
         "weights": weight_bytes(model) + _bytes(model.buffers()),
-        "gradients": gradients,
-        "optimizer": 2 * gradients + 4 * len(trained),
+        "gradients": _bytes(trained),
+        "optimizer": optimizer_bytes(trained, optimizer),
     }
 
 
@@ -421,7 +421,7 @@ def _round_input(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.
     """The input in autocast's precision, which the output then has too.
 
     bitsandbytes gives the output the precision of the input, not the one it computed in: between its layers QLoRA would
-    hold float32 where LoRA holds bfloat16, and pay for it in activations and casts.
+    hold float32 where LoRA holds autocast's precision, and pay for it in activations and casts.
     """
     kind = inputs[0].device.type
     return (inputs[0].to(torch.get_autocast_dtype(kind)),) if torch.is_autocast_enabled(kind) else None
@@ -470,7 +470,7 @@ def hold_as_computed(model: nn.Module, precision: str, device: torch.device, ids
 
 
 def frozen_dtype(model: nn.Module) -> str | None:
-    """What most frozen linear layers are held in: "float32", "bfloat16", "nf4", "fp4" …; None if none is frozen."""
+    """What most frozen linear layers are held in: "float32", "bfloat16", "nf4" …; None if none is frozen."""
     held = Counter(
         getattr(module.weight, "quant_type", None) or str(module.weight.dtype).removeprefix("torch.")
         for module in model.modules()
@@ -480,7 +480,8 @@ def frozen_dtype(model: nn.Module) -> str | None:
 
 
 def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Tensor) -> None:
-    held, packed = ([], []) if precision == "fp32" else (_frozen(model), _packed(model))
+    dtype = DTYPES[precision]
+    held, packed = ([], []) if precision == "fp32" else (_frozen(model), _packed(model, dtype))
     if not held and not packed:
         return
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -493,9 +494,9 @@ def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Ten
     text = ids.to(device)[None]
     expected = _outputs(model, precision, device, text)
     for parameter in held:
-        parameter.data = parameter.data.to(torch.bfloat16)
+        parameter.data = parameter.data.to(dtype)
     for state in packed:
-        state.dtype = torch.bfloat16
+        state.dtype = dtype
     found = _outputs(model, precision, device, text) if expected else None
     same = (
         found is not None
@@ -511,27 +512,27 @@ def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Ten
             state.dtype = torch.float32
 
 
-def _packed(model: nn.Module) -> list[Any]:
-    """The quantisation states of weights that are, dequantised to bfloat16, those dequantised to float32 and cast.
+def _packed(model: nn.Module, dtype: torch.dtype) -> list[Any]:
+    """The quantisation states of weights that are, dequantised to `dtype`, those dequantised to float32 and cast.
 
-    Of layers that compute in bfloat16 alone: the backward pass casts to the precision of the gradient, which is theirs.
+    Of layers that compute in `dtype` alone: the backward pass casts to the precision of the gradient, which is theirs.
     """
     weights: dict[int, Any] = {
         id(module.weight): module.weight
         for module in model.modules()
-        if is_linear(module) and getattr(module, "compute_dtype", None) == torch.bfloat16
+        if is_linear(module) and getattr(module, "compute_dtype", None) == dtype
     }
-    return [weight.quant_state for weight in weights.values() if _dequantised_alike(weight)]
+    return [weight.quant_state for weight in weights.values() if _dequantised_alike(weight, dtype)]
 
 
-def _dequantised_alike(weight: nn.Parameter) -> bool:
+def _dequantised_alike(weight: nn.Parameter, dtype: torch.dtype) -> bool:
     state = getattr(weight, "quant_state", None)
     if state is None or state.dtype != torch.float32:
         return False
     from bitsandbytes.functional import dequantize_4bit
 
-    cast = dequantize_4bit(weight.data, state).to(torch.bfloat16)
-    state.dtype = torch.bfloat16
+    cast = dequantize_4bit(weight.data, state).to(dtype)
+    state.dtype = dtype
     try:
         return torch.equal(dequantize_4bit(weight.data, state), cast)
     finally:

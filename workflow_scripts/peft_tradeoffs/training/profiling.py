@@ -119,8 +119,8 @@ class ProfiledSteps:
 
     def memory(self) -> tuple[dict[str, Any], str, Held]:
         """A trace of one eager step on the longest texts with its allocations, its window, and what was held before."""
-        state = [value for values in self.prepared.optimizer.state.values() for value in values.values()]
-        weights, optimizer = methods.training_bytes(self.prepared.subject.model)["weights"], _bytes(state)
+        weights = methods.training_bytes(self.prepared.subject.model)["weights"]
+        optimizer = _bytes(self.prepared.updates.tensors())
         gradients: list[set[int]] = []
         with _annotated(self.prepared.step, gradients), _profile(self._device, memory=True) as recorded:
             self._load(LONGEST)

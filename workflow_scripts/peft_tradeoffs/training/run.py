@@ -24,7 +24,14 @@ from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
 from peft_tradeoffs.measure import environment
-from peft_tradeoffs.measure.devices import Device, free_memory, open_device, refused_bytes, requested_bytes
+from peft_tradeoffs.measure.devices import (
+    Device,
+    check_precision,
+    free_memory,
+    open_device,
+    refused_bytes,
+    requested_bytes,
+)
 from peft_tradeoffs.measure.gpu import IdlePower
 from peft_tradeoffs.measure.phases import FORGETTING, MASK, MIB, PREPARE, STATE
 from peft_tradeoffs.runs.settings import Plan
@@ -46,6 +53,7 @@ from peft_tradeoffs.training.batches import (
 from peft_tradeoffs.training.state import RunDirectory
 from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject, autocast
 from peft_tradeoffs.training.summary import NO_GENERAL, Bench, Outcome, check, general_losses, summarise
+from peft_tradeoffs.training.updates import ADAMW
 
 PADDED = 8  # texts by which a model shows whether it reads padding
 WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
@@ -68,7 +76,7 @@ def prepare_process(
     """
     libraries = {
         "peft": settings["peft"],
-        "bitsandbytes": settings["quantization"],
+        "bitsandbytes": settings["quantization"] or settings["optimizer"] != ADAMW,
         **dict.fromkeys(TASKS[settings["task"]].libraries, True),
     }
     for library, needed in libraries.items():
@@ -79,7 +87,9 @@ def prepare_process(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    return open_device(settings["device"], settings["allow_shared_gpu"], idle, waiting)
+    device = open_device(settings["device"], settings["allow_shared_gpu"], idle, waiting)
+    check_precision(device.torch, settings["precision"])
+    return device
 
 
 def run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
@@ -214,7 +224,7 @@ def _train(
     arm = Arm.of(plan, tokens, device)
     built, outcome.frozen_linear_dtype = arm.built, arm.frozen_linear_dtype
     outcome.parameters, outcome.head = built.parameters, methods.head_facts(built)
-    outcome.training_bytes = methods.training_bytes(built.model)
+    outcome.training_bytes = methods.training_bytes(built.model, settings["optimizer"])
     if outcome.held_before is not None:
         outcome.weights_measured = requested_bytes() - outcome.held_before
     _check_space(directory.path, built)
@@ -289,7 +299,7 @@ def _losses_of_original(plan: Plan, device: torch.device, tokens: Tokens, data: 
     built.model.requires_grad_(False)
     subject = Subject(built.model, data, Settings.of(plan.settings), plan.seed)
     mask = engine.chosen_mask(subject, device) if device.type == "cuda" else padding_mask
-    choose_kernels(mask)
+    choose_kernels(mask, built.model)
     return engine.general_losses(subject, device, mask)
 
 

@@ -22,6 +22,7 @@ from peft_tradeoffs.measure.phases import MIB, StepTimer, dense_parts
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.batches import Data, Mask, ResidentSplit, Shape, Sizes, longest_rows
 from peft_tradeoffs.training.targets import AtTargets
+from peft_tradeoffs.training.updates import Updates
 
 TIMED_STEPS = 30  # of the probe, on a GPU
 WARM_STEPS = 5  # before them, on a batch that the passes for memory have seen
@@ -30,6 +31,7 @@ WARM_UP = 2  # passes before a capture: libraries allocate, kernels are compiled
 
 Pair = tuple[torch.Generator, torch.Generator]
 Weight = int | torch.Tensor  # what a mean loss is a mean over: a count, or [] on the device
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # of matrix products, by precision
 
 
 class BlockGenerators:
@@ -115,7 +117,9 @@ class Settings:
     batch_size: int
     gradient_accumulation_steps: int
     evaluation_batch_size: int
+    lr_scheduler_type: str
     warmup_ratio: float
+    optimizer: str
     weight_decay: float
     adam_beta1: float
     adam_beta2: float
@@ -136,7 +140,7 @@ class Settings:
     @property
     def dtype(self) -> torch.dtype:
         """Precision of matrix products."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return DTYPES[self.precision]
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ class TrainingStep:
         subject: Subject,
         data: ResidentSplit,
         mask: Mask,
-        optimizer: torch.optim.Optimizer,
+        updates: Updates,
         rates: list[float],
     ) -> None:
         """`data`: what batches are taken from; `rates`: the learning rate of every step."""
@@ -184,16 +188,16 @@ class TrainingStep:
         self.parameters = subject.parameters
         self._forward: Callable[..., Any] = subject.forward
         self._data, self._mask, self._settings, self._device = data, mask, subject.settings, device
-        self._optimizer, self._generators = optimizer, subject.generators
+        self._updates, self._generators = updates, subject.generators
         self._task = TASKS[subject.settings.task]
+        self._host_rates, self._next = rates, 0  # the next step's place in them
         self._run_rates = torch.tensor(rates, dtype=kind, device=device)
         self._rates = self._run_rates[:0]  # of the epoch's batches
         self._rate = torch.zeros((), dtype=kind, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)  # in the epoch
         self._order = torch.zeros(0, subject.settings.batch_size, dtype=torch.int64, device=device)
         self._losses = torch.zeros(0, device=device)
-        for group in optimizer.param_groups:
-            group["lr"] = self._rate
+        updates.follow(self._rate)
 
     def compile(self) -> None:
         """Have torch.compile make the forward and backward pass; one compilation for all lengths, if it can."""
@@ -213,18 +217,27 @@ class TrainingStep:
             table[row, : len(indices)] = indices
         self._order.copy_(torch.from_numpy(table))
         self._place.fill_(place)
+        self._next = step
         rates = self._run_rates[step : step + len(batches) - place]
         self._rates[place : place + len(rates)] = rates
 
     def __call__(self, rows: int, *padded: int) -> None:
         """One optimizer step over the next batch, of `rows` texts; `padded`: the rest of its shape."""
+        self.on_device(rows, *padded)
+        self.on_host()
+
+    def on_device(self, rows: int, *padded: int) -> None:
+        """As much of the step as a CUDA graph can hold; the rest is `on_host`."""
         self._rate.copy_(self._rates.index_select(0, self._place)[0])
         loss = self.backward(rows, *padded)
-        nn.utils.clip_grad_norm_(self.parameters.values(), self._settings.max_grad_norm)
-        self._optimizer.step()
-        self.drop_gradients()
+        self._updates.on_device()
         self._losses.index_copy_(0, self._place, loss[None])
         self._place += 1
+
+    def on_host(self) -> None:
+        """What the optimizer does with numbers of the host."""
+        self._updates.on_host(self._host_rates[self._next])
+        self._next += 1
 
     def backward(self, rows: int, *padded: int) -> torch.Tensor:
         """Gradients of the batch's mean loss, which is returned; parts count by their weight in that of the batch.
@@ -234,12 +247,13 @@ class TrainingStep:
         indices = self._order.index_select(0, self._place)[0, :rows]
         whole = self._weight(indices)
         losses = []
+        self._updates.begin()
         parts = torch.tensor_split(indices, min(rows, self._settings.gradient_accumulation_steps))
         for part in parts:
             loss, weight = self.forward(part, *padded)
             if len(parts) > 1:
                 loss = loss * (weight / whole)
-            loss.backward()
+            self._updates.backward(loss)
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
@@ -259,8 +273,12 @@ class TrainingStep:
 
     def drop_gradients(self) -> None:
         """Free the gradients; the next backward pass makes new ones instead of adding to them."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        self._updates.drop()
+
+    def try_out(self, shape: Shape) -> None:
+        """Forward and backward passes that change no weight."""
+        self.backward(*shape)
+        self._updates.end()
 
     def losses(self, start: int, end: int) -> list[float]:
         """Losses of the epoch's batches `start` to `end`; waits for the device."""
@@ -333,6 +351,7 @@ class CapturedSteps:
 
     def __call__(self, shape: Shape) -> None:
         self._graphs[shape].replay()
+        self._step.on_host()
 
     def _capture(self, shape: Shape) -> torch.cuda.CUDAGraph:
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
@@ -342,7 +361,7 @@ class CapturedSteps:
             self._generators.register(graph)
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                self._step(*shape)
+                self._step.on_device(*shape)
         except RuntimeError as error:
             generator.graphsafe_set_state(untouched)  # a broken capture leaves the generator unusable
             self._step.drop_gradients()
@@ -357,48 +376,10 @@ class CaptureError(Exception):
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bf16 autocast, or nothing for fp32. Its cache is off: it would hold tensors of one graph for another."""
+    """bf16 or fp16 autocast, or nothing for fp32. Its cache is off: it would hold tensors of one graph for another."""
     if precision == "fp32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
-
-
-def adamw(parameters: dict[str, nn.Parameter], settings: Settings, device: torch.device) -> torch.optim.AdamW:
-    """AdamW, fused, its state at hand; biases and norms (one dimension) are not decayed."""
-    matrices = [p for p in parameters.values() if p.ndim > 1]
-    vectors = [p for p in parameters.values() if p.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=torch.zeros((), device=device),
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_epsilon,
-        fused=True,
-        capturable=device.type == "cuda",
-    )
-
-
-def allocate_state(optimizer: torch.optim.AdamW) -> None:
-    """Make AdamW's moments now rather than in the first step, where a CUDA graph would reset them at every replay.
-
-    A step with gradients and a learning rate of 0 changes no weight; its count is taken back.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    for parameter in parameters:
-        parameter.grad = None
-        optimizer.state[parameter]["step"].zero_()
-
-
-def linear_schedule(step: int, warmup: int, total: int) -> float:
-    """Factor of the learning rate in step `step` (from 0): linear to 1 over `warmup` steps, then to 0."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return (total - step) / max(1, total - warmup)
+    return torch.autocast(device.type, DTYPES[precision], cache_enabled=False)
 
 
 def _longest_first(shapes: set[Shape]) -> list[Shape]:
@@ -425,8 +406,7 @@ def _warm_up(step: TrainingStep, shape: Shape) -> None:
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         for _ in range(WARM_UP):
-            step.backward(*shape)
-            step.drop_gradients()
+            step.try_out(shape)
     if cuda:
         torch.cuda.synchronize()
 
@@ -438,24 +418,24 @@ class Probe:
     step_s: list[float]  # empty on a CPU
     activations_MiB: float  # saved for the backward pass, by tensor sizes
     gradients_measured_MiB: float | None  # by allocator differences; None on a CPU
-    optimizer_measured_MiB: float | None
+    optimizer_measured_MiB: float | None  # None too of state that the allocator does not see
     activations_measured_MiB: float | None
 
 
 def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
     """Memory and latency of a step on the batch that takes most: the longest texts, the same for every arm.
 
-    Some steps with a learning rate of 0 and an optimizer of its own. Always eager, so that what a CUDA graph keeps
-    allocated does not count as the method's. Leaves weights as they were, but for a gradient that is not finite, which
-    would end training too.
+    Some steps with a learning rate of 0 and an optimizer and loss scale of its own. Always eager, so that what a CUDA
+    graph keeps allocated does not count as the method's. Leaves weights as they were, but for a gradient that is not
+    finite, which would end training too (in fp16 its step is skipped).
     """
     split, settings = subject.data.scaled["train"], subject.settings
     rows = longest_rows(split.lengths, settings.batch_size)
     worst = ResidentSplit(split.take(rows), subject.data.pad_token_id, device)
     shape = Sizes.of(split).largest(rows)
-    optimizer = adamw(subject.parameters, settings, device)
+    updates = Updates(subject.parameters, settings, device)
     count = WARM_STEPS + TIMED_STEPS if device.type == "cuda" else CPU_STEPS
-    step = TrainingStep(subject, worst, mask, optimizer, [0.0] * count)
+    step = TrainingStep(subject, worst, mask, updates, [0.0] * count)
     step.begin([torch.arange(len(rows)).numpy()] * count, 0, 0)
 
     part = torch.arange(math.ceil(shape[0] / settings.gradient_accumulation_steps), device=device)
@@ -466,19 +446,23 @@ def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
     gc.collect()
 
     cuda = device.type == "cuda"
-    measured = _allocator_split(step, optimizer, part, shape) if cuda else (None, None, None)
+    measured = _allocator_split(step, updates, part, shape) if cuda else (None, None, None)
     timer = StepTimer(device, [])
     for _ in range(count):
         timer.start()
         step(*shape)
         timer.stop()
+    step.drop_gradients()
     return Probe(timer.seconds() if cuda else [], saved.bytes / MIB, *measured)
 
 
 def _allocator_split(
-    step: TrainingStep, optimizer: torch.optim.Optimizer, part: torch.Tensor, shape: Shape
-) -> tuple[float, float, float]:
-    """MiB that gradients, optimizer state and activations of one part add to what is asked of the allocator."""
+    step: TrainingStep, updates: Updates, part: torch.Tensor, shape: Shape
+) -> tuple[float, float | None, float]:
+    """MiB that gradients, optimizer state and activations of one part add to what is asked of the allocator.
+
+    None of state that the allocator does not see.
+    """
     step.backward(*shape)  # libraries take their workspaces
     step.drop_gradients()
     start = requested_bytes()
@@ -487,10 +471,10 @@ def _allocator_split(
     del loss
     step.backward(*shape)
     backward = requested_bytes()
-    optimizer.step()
-    updated = requested_bytes()
     step.drop_gradients()
-    return (backward - start) / MIB, (updated - backward) / MIB, (forward - start) / MIB
+    updates.allocate_state()
+    state = None if updates.paged else (requested_bytes() - start) / MIB
+    return (backward - start) / MIB, state, (forward - start) / MIB
 
 
 class _SavedTensors:

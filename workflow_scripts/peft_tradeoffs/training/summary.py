@@ -35,10 +35,12 @@ from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import GENERAL
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.step import WARM_STEPS
+from peft_tradeoffs.training.updates import PAGED
 
 SETTINGS = (
     *("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "tuned_as"),
-    *("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "compile", "device"),
+    *("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "optimizer"),
+    *("compile", "device"),
 )
 OF_ONE_ENGINE = (
     *("step_p50_ms", "step_p95_ms", "step_p99_ms", "samples_per_s", "tokens_per_s"),
@@ -165,6 +167,7 @@ def summarise(
         values |= forgetting(trained, outcome.original, pretrained)
         values |= {**bench.energy.summary(progress.samples), "idle_power_W": device.idle_power_W}
         values |= _of_two_engines(progress)
+        values |= _of_updates(trained, settings)
     return _complete(values, otherwise)
 
 
@@ -220,6 +223,15 @@ def _of_two_engines(progress: engine.Progress) -> dict[str, Missing]:
         return {}
     why = Missing(f"steps of two engines: {progress.captured_steps} captured, the others eager")
     return dict.fromkeys(OF_ONE_ENGINE, why)
+
+
+def _of_updates(trained: engine.Result, settings: dict[str, Any]) -> dict[str, Any]:
+    """What depends on the loss scale, and on where the optimizer keeps its state."""
+    fp16, cuda = settings["precision"] == "fp16", settings["device"] == "cuda"
+    found: dict[str, Any] = {"skipped_steps": trained.skipped_steps if fp16 else Missing("precision is not fp16")}
+    if settings["optimizer"] == PAGED and cuda:
+        found["optimizer_measured_MiB"] = Missing("in managed memory, which torch's allocator does not see")
+    return found
 
 
 def _quality(
