@@ -12,7 +12,7 @@ from typing import Any
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.files import write_json, write_text
 from peft_tradeoffs.core.layout import SCHEMAS
-from peft_tradeoffs.tasks.recorded import evaluation_schema, summary_schema
+from peft_tradeoffs.tasks.task import evaluation_schema, summary_schema
 
 HEADER = "# Written by workflow_scripts/write_schemas.py of peft_tradeoffs/config/model.py. Edit that.\n"
 # Blocks that several places, or a mapping of any names, refer to; all others stand where they are used.

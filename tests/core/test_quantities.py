@@ -12,7 +12,7 @@ import pytest
 import synthetic
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.core.quantities import ANYWHERE, RULES, UNREACHED, Missing, Quantity, with_metrics, without_missing
-from peft_tradeoffs.tasks.recorded import EVALUATION, QUANTITIES, evaluation_schema, summary_schema
+from peft_tradeoffs.tasks.task import EVALUATION, QUANTITIES, evaluation_schema, summary_schema
 from tiny import REPOSITORY
 
 RUNS = [synthetic.summary(method, rank, seed) for method, rank in (("full", None), ("lora", 4)) for seed in (0, 1)]

@@ -21,7 +21,7 @@ from peft_tradeoffs.core.quantities import LARGEST, LIBRARIES, ROWS
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import arm_label, first_record, groups_of, records, sort_runs
 from peft_tradeoffs.tasks.metrics import Metric, metric_called, metric_label, metric_name, with_unit
-from peft_tradeoffs.tasks.recorded import LABEL, NOTE
+from peft_tradeoffs.tasks.task import LABEL, NOTE
 
 UNITS = {"train_s": "s", "energy_J": "J"}
 NEEDED = {"train_s": "train_s", "energy_J": "mean_power_W"}  # what of a run's summary a budget needs

@@ -14,7 +14,7 @@ from peft_tradeoffs.analysis.stats import pooled, processes
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, SPLIT, memory_key
 from peft_tradeoffs.core.text import arm_label, first_record, groups_of, records
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label
-from peft_tradeoffs.tasks.recorded import LABEL
+from peft_tradeoffs.tasks.task import LABEL
 
 METRIC = "metric_value"
 OF_NOISE, OF_SEEDS, OF_SIZES = "repeats", "seeds", "tensor sizes"  # where a spread comes from

@@ -30,8 +30,7 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights, read_
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.tasks.metrics import metric_called, metric_label
-from peft_tradeoffs.tasks.recorded import LABEL
-from peft_tradeoffs.tasks.task import DEFAULT, TASKS
+from peft_tradeoffs.tasks.task import DEFAULT, LABEL, TASKS
 
 METRIC = "metric_value"
 COLUMNS = (

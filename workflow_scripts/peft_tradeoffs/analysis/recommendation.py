@@ -25,7 +25,7 @@ from peft_tradeoffs.analysis.stats import (
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, constant, first, memory_key, random_weights
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import first_record, groups_of
-from peft_tradeoffs.tasks.recorded import MEASURED_AS
+from peft_tradeoffs.tasks.task import MEASURED_AS
 
 YES, NO, UNKNOWN = "yes", "no", "cannot say"
 COSTS = {"memory": "memory_MiB", "time": "train_s", "energy": "energy_J"}

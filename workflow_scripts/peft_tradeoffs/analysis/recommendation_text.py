@@ -55,7 +55,7 @@ from peft_tradeoffs.analysis.tables import Pair, memory_key, warnings_of
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import and_list, arm_label, plural, records
 from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_words
-from peft_tradeoffs.tasks.recorded import NOTE
+from peft_tradeoffs.tasks.task import NOTE
 
 Row = dict[str, Any]  # of `recommendation.recommendation_frame`, None where nothing stands
 NOUN = {"memory": "peak memory", "time": "training time", "energy": "energy"}

@@ -18,7 +18,7 @@ from peft_tradeoffs.analysis.tables import BEFORE_TRAINING, COMPLETED, QUALITY, 
 from peft_tradeoffs.core.text import and_list
 from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance
 from peft_tradeoffs.tasks.metrics import METRICS, unseen
-from peft_tradeoffs.tasks.recorded import MEASURED_AS
+from peft_tradeoffs.tasks.task import MEASURED_AS
 
 LEVEL = 1 - ALPHA
 MOST_SEEDS = 100  # that anyone would be told to take

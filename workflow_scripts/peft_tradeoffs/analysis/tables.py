@@ -20,8 +20,7 @@ from peft_tradeoffs.core.seal import KEYS as SEAL
 from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import and_list, arm_label, records, sort_runs, visible
 from peft_tradeoffs.tasks.metrics import ACCURACY, Scored, metric_name
-from peft_tradeoffs.tasks.recorded import QUANTITIES
-from peft_tradeoffs.tasks.task import TASKS, Task
+from peft_tradeoffs.tasks.task import QUANTITIES, TASKS, Task
 
 
 def read_table(

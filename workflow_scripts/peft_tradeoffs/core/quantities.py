@@ -1,6 +1,6 @@
 """Every recorded quantity, once: what summary.json, the tables, the page and the exports know of it.
 
-One line here is one key of summary.json and one column of the tables. `tasks/recorded.py` puts the metrics beside them;
+One line here is one key of summary.json and one column of the tables. `tasks/task.py` puts the metrics beside them;
 schemas, tables, page and exports read that. A run knows its keys from schemas/summary.schema.json, which
 write_schemas.py makes from here: a better word here retrains nothing, a new quantity trains every run anew.
 """

@@ -17,7 +17,7 @@ from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.quantities import UNREACHED, Quantity, Type
 from peft_tradeoffs.core.text import records
-from peft_tradeoffs.tasks.recorded import EVALUATION, QUANTITIES
+from peft_tradeoffs.tasks.task import EVALUATION, QUANTITIES
 
 Field = dict[str, Any]
 IDENTITY = tuple(name for name in tables.IDENTITY if name != "status")

@@ -28,9 +28,8 @@ from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, run_folder
 from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
 from peft_tradeoffs.core.text import and_list, arm_label, method_label, plural, records
 from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, no_metric
-from peft_tradeoffs.tasks import recorded
 from peft_tradeoffs.tasks.metrics import Row, difference_unit, heldout_label, metric_called, metric_label, metric_of
-from peft_tradeoffs.tasks.recorded import QUANTITIES
+from peft_tradeoffs.tasks.task import LABEL, QUANTITIES
 
 FOLDER = REPOSITORY / "report" / "page"
 SCRIPTS = [name for name in PAGE if name.endswith(".js")]
@@ -267,8 +266,8 @@ def verdict(text: str) -> list[dict[str, str]]:
 
 def definitions() -> list[tuple[str, str]]:
     """How each number of the page was taken, as its quantity says."""
-    found = [(LABEL[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES]
-    return [*found, (LABEL["hours"], f"{QUANTITIES['wall_s'].description} Here in hours, mean of an arm's runs.")]
+    found = [(LABELS[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES]
+    return [*found, (LABELS["hours"], f"{QUANTITIES['wall_s'].description} Here in hours, mean of an arm's runs.")]
 
 
 def _count(number: int, noun: str) -> str:
@@ -317,8 +316,8 @@ def arms_table(arms: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
         "Learning rate": "learning_rate",
         metric_label(metric): "metric_value_mean",
         heldout_label(metric): "heldout_metric_value_mean",
-        **{label: f"{key}_mean" for key, label in recorded.LABEL.items()},
-        recorded.LABEL["trainable_parameters"]: "trainable_parameters",
+        **{label: f"{key}_mean" for key, label in LABEL.items()},
+        LABEL["trainable_parameters"]: "trainable_parameters",
         "Trainable, %": "trainable_percent",
     }
     text = readable.arms_readable(arms)
@@ -380,7 +379,7 @@ AXES = {
     for quantity in sorted((each for each in QUANTITIES.values() if each.better), key=_place)
 } | {"hours": LOW}
 OF_KEYS = tuple(keys[0] for keys in OF_SPLIT.values())  # the metrics, whose intervals are the comparison's
-LABEL = recorded.LABEL | {"hours": "GPU or machine hours per run"}
+LABELS = LABEL | {"hours": "GPU or machine hours per run"}
 
 
 def pair_data(
@@ -442,7 +441,7 @@ def _scale(sweep: Sweep, key: str) -> float:
 
 
 def _axes(sweep: Sweep, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]]:
-    names = LABEL | {
+    names = LABELS | {
         "metric_value": metric_label(sweep.named),
         "heldout_metric_value": heldout_label(sweep.named),
     }
@@ -465,7 +464,7 @@ def _absent(runs: pd.DataFrame, measured: set[str]) -> list[str]:
     for key in AXES:
         if key not in measured and key in tables.COLUMNS:
             for why in readable.null_reasons(runs, key):
-                reasons.setdefault(why, []).append(LABEL[key].partition(",")[0])
+                reasons.setdefault(why, []).append(LABELS[key].partition(",")[0])
     return [f"{', '.join(keys)} ({why})" for why, keys in reasons.items()]
 
 
