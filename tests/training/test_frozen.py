@@ -69,6 +69,28 @@ def test_in_fp16_frozen_weights_are_held_in_it(tiny_bert):
     assert (found - expected).norm() < 5e-3 * expected.norm()  # of half as many bits more than bfloat16
 
 
+@pytest.mark.parametrize(("more", "cast"), [({}, False), ({"use_dora": True}, True)])
+def test_adapters_cast_nothing_there_and_back_where_it_changes_no_bit(tiny_bert, more, cast):
+    """PEFT casts what a layer gets to float32, and autocast back: four passes over it in a step."""
+    model = build(tiny_bert, {**LORA, **more})
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+
+    def gradients() -> list[torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            model.train()(input_ids=TEXT[None], labels=torch.tensor([1])).loss.backward()
+        found = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
+        model.zero_grad()
+        return found
+
+    expected = gradients()
+    hold_as_computed(model, "bf16", CPU, TEXT)
+    layers = [module for module in model.modules() if hasattr(module, "cast_input_dtype_enabled")]
+    assert layers and {module.cast_input_dtype_enabled for module in layers} == {cast}
+    assert all(torch.equal(one, other) for one, other in zip(gradients(), expected, strict=True))
+
+
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 def test_quantised_layers_are_named_by_how_they_are_stored(tiny_bert, kind):
     model = build(tiny_bert, LORA, {**tiny.NF4, "bnb_4bit_quant_type": kind})

@@ -460,7 +460,7 @@ def _logical_size(parameter: nn.Parameter) -> int:
 def hold_as_computed(model: nn.Module, precision: str, device: torch.device, ids: torch.Tensor) -> str | None:
     """Hold frozen linear layers in the precision that autocast would cast them to in every step, if it is the same.
 
-    Same products, fewer bytes, no cast. A quantised layer is dequantised to that precision at once, where its backward
+    Same products, fewer bytes, no cast; nor do adapters cast what they get there and back. A quantised layer is dequantised to that precision at once, where its backward
     pass would dequantise to float32 and cast. Left as they were where a bit of the hidden states or logits of the text
     `ids`, int64 [t], changes: under an adapter that reads the base's weights themselves, as DoRA does. Returns what
     most of them are held in then, as `frozen_dtype`.
@@ -497,6 +497,7 @@ def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Ten
         parameter.data = parameter.data.to(dtype)
     for state in packed:
         state.dtype = dtype
+    _cast_inputs(model, False)
     found = _outputs(model, precision, device, text) if expected else None
     same = (
         found is not None
@@ -510,6 +511,14 @@ def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Ten
             parameter.data = values.to(device)
         for state in packed:
             state.dtype = torch.float32
+        _cast_inputs(model, True)
+
+
+def _cast_inputs(model: nn.Module, wanted: bool) -> None:
+    """Whether PEFT's layers cast what they get to their weights' float32, from which autocast would cast it back."""
+    for module in model.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = wanted
 
 
 def _packed(model: nn.Module, dtype: torch.dtype) -> list[Any]:
