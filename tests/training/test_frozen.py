@@ -55,6 +55,7 @@ def test_what_would_change_or_is_trained_stays_in_float32(tiny_bert, peft, preci
     expected = logits(model)
     assert hold_as_computed(model, precision, CPU, TEXT) == held
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert all(getattr(module, "cast_input_dtype_enabled", True) for module in model.modules())
     assert torch.equal(logits(model), expected)
 
 
@@ -69,17 +70,16 @@ def test_in_fp16_frozen_weights_are_held_in_it(tiny_bert):
     assert (found - expected).norm() < 5e-3 * expected.norm()  # of half as many bits more than bfloat16
 
 
-@pytest.mark.parametrize(("more", "cast"), [({}, False), ({"use_dora": True}, True)])
-def test_adapters_cast_nothing_there_and_back_where_it_changes_no_bit(tiny_bert, more, cast):
-    """PEFT casts what a layer gets to float32, and autocast back: four passes over it in a step."""
-    model = build(tiny_bert, {**LORA, **more})
+def test_adapters_cast_nothing_there_and_back(tiny_bert):
+    """PEFT casts what a layer gets to float32, and autocast back: four passes over it in a step, and no bit changes."""
+    model = build(tiny_bert, LORA)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
 
     def gradients() -> list[torch.Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
-            model.train()(input_ids=TEXT[None], labels=torch.tensor([1])).loss.backward()
+            model.eval()(input_ids=TEXT[None], labels=torch.tensor([1])).loss.backward()
         found = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
         model.zero_grad()
         return found
@@ -87,7 +87,7 @@ def test_adapters_cast_nothing_there_and_back_where_it_changes_no_bit(tiny_bert,
     expected = gradients()
     hold_as_computed(model, "bf16", CPU, TEXT)
     layers = [module for module in model.modules() if hasattr(module, "cast_input_dtype_enabled")]
-    assert layers and {module.cast_input_dtype_enabled for module in layers} == {cast}
+    assert layers and not any(module.cast_input_dtype_enabled for module in layers)
     assert all(torch.equal(one, other) for one, other in zip(gradients(), expected, strict=True))
 
 
