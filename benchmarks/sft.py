@@ -129,6 +129,7 @@ def loops(folder: Path, arm: Arm, split: Split, batch: int, arguments: argparse.
 def of_engine(
     folder: Path, arm: Arm, split: Split, batch: int, arguments: argparse.Namespace, options: dict[str, Any]
 ) -> Row:
+    torch.compiler.reset()  # so that no arm is compiled again for what another one was
     built = harness.build(folder, arm, arguments.device, task="sft")
     chosen = harness.settings(
         task="sft",
