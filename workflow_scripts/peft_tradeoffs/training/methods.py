@@ -461,9 +461,9 @@ def hold_as_computed(model: nn.Module, precision: str, device: torch.device, ids
     """Hold frozen linear layers in the precision that autocast would cast them to in every step, if it is the same.
 
     Same products, fewer bytes, no cast; nor do adapters cast what they get there and back. A quantised layer is
-    dequantised to that precision at once, where its backward pass would dequantise to float32 and cast. Left as it was where a bit of the hidden states or logits of the text
-    `ids`, int64 [t], changes: under an adapter that reads the base's weights themselves, as DoRA does. Returns what
-    most of them are held in then, as `frozen_dtype`.
+    dequantised to that precision at once, where its backward pass would dequantise to float32 and cast. Left as it was
+    where a bit of the hidden states or logits of the text `ids`, int64 [t], changes: under an adapter that reads the
+    base's weights themselves, as DoRA does. Returns what most of them are held in then, as `frozen_dtype`.
     """
     _hold(model, precision, device, ids)
     return frozen_dtype(model)
