@@ -20,6 +20,7 @@ from peft_tradeoffs.analysis.forgetting import (
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
 from peft_tradeoffs.core import seal
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.quantities import NOT_QUANTISED
 from scipy import stats
 
 ARMS = {"full": ("full", None), "lora-r4": ("lora", 4), "qlora-r4": ("qlora", 4)}
@@ -47,6 +48,9 @@ def runs(found: dict[tuple[str, int], Losses], **changes: Any) -> pd.DataFrame:
         method, rank = ARMS[arm]
         row = {"dataset": "d", "model": "m", "arm": arm, "method": method, "rank": rank, "seed": seed}
         row |= {"status": "completed", "pretrained": True, "differs": None, "forgetting": 0.1, "forgetting_s": 1.0}
+        quantised = found[arm, seed].original is not None
+        row |= {"forgetting_loss_original": 3.0 if quantised else None}
+        row |= {"null_reasons": json.dumps({} if quantised else {"forgetting_loss_original": NOT_QUANTISED})}
         rows.append(row | changes)
     return pd.DataFrame(rows)
 
@@ -54,6 +58,26 @@ def runs(found: dict[tuple[str, int], Losses], **changes: Any) -> pd.DataFrame:
 def frame(found: dict[tuple[str, int], Losses], **changes: Any) -> pd.DataFrame:
     made = forgetting_frame(runs(found, **changes), "full", lambda run: found[run["arm"], run["seed"]])
     return made.set_index("arm", drop=False)
+
+
+def test_what_is_missing_has_its_reason():
+    """An original that did not fit into memory, and a baseline of fewer seeds than its arms."""
+    found = losses(np.random.default_rng(0))
+    table = runs(found)
+    lacking = table["arm"] == "qlora-r4"
+    table.loc[lacking, "forgetting_loss_original"] = None
+    table.loc[lacking, "null_reasons"] = json.dumps({"forgetting_loss_original": "memory did not suffice"})
+    given = {key: dataclasses.replace(one, original=None) for key, one in found.items()}
+    made = forgetting_frame(table, "full", lambda run: given[run["arm"], run["seed"]]).set_index("arm")
+    assert made.loc["qlora-r4", "reason"] == "no loss of the original model: memory did not suffice"
+    assert made["reason"].drop("qlora-r4").isna().all()
+    fewer = table[(table["arm"] != "full") | (table["seed"] < 2)]
+    made = forgetting_frame(fewer, "full", lambda run: given[run["arm"], run["seed"]]).set_index("arm")
+    assert made.loc["full", "reason"] == "2 seeds, where 3 or more are needed for an interval"
+    others = made["reason"].drop("full")
+    assert others.str.contains("2 seeds that the baseline has too, where 3 or more are needed").all()
+    alone = forgetting_frame(table[table["arm"] != "full"], "full", lambda run: given[run["arm"], run["seed"]])
+    assert alone["reason"].str.contains("0 seeds that the baseline has too").all()
 
 
 def by_hand(seeds: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float, float]:
@@ -155,7 +179,7 @@ def test_too_few_seeds_and_failed_arms_say_so():
     own = runs(found)
     own.loc[own["arm"] == "lora-r4", ["status", "forgetting"]] = ["oom", None]
     table = forgetting_frame(own, "full", lambda run: found[run["arm"], run["seed"]]).set_index("arm")
-    assert table.loc["lora-r4", "n"] == 0 and "none of its runs" in table.loc["lora-r4", "reason"]
+    assert table.loc["lora-r4", "n"] == 0 and "no run of it" in table.loc["lora-r4", "reason"]
     assert frame(found, pretrained=False).empty and frame(found, forgetting_s=None).empty
 
 
@@ -173,7 +197,7 @@ def test_what_readers_see():
     assert text["Original, nats/token"].tolist()[:2] == ["–", "–"]
     assert text["Forgetting, nats/token"].str.match(r"\+0\.\d+ \[.*\]").all()
     assert "above 0 it reads that text worse" in notes and "95 % intervals over other seeds and other texts" in notes
-    assert "–: nothing is quantised." in notes
+    assert "–: nothing is quantised, unless a reason stands below." in notes
     plain = rows[rows["arm"] != "qlora-r4"]
     assert "Original, nats/token" not in forgetting_readable(plain)
     assert "quantised" not in " ".join(forgetting_notes(plain))

@@ -15,6 +15,7 @@ from peft_tradeoffs.training import engine
 from peft_tradeoffs.training.batches import Data, longest_text
 from peft_tradeoffs.training.methods import hold_as_computed
 from peft_tradeoffs.training.step import Settings, Subject
+from peft_tradeoffs.training.targets import Behind, loss_of
 from small_fits import Memory, Silent
 
 pytestmark = [
@@ -78,3 +79,16 @@ def test_compiled_steps_lose_what_others_do(model, splits, arm):
     _, result = fit(model, splits, arm, max_steps=60, compile=True)
     assert (result.engine, result.progress.engine_reason) == ("captured", None)
     assert result.progress.rows[-1]["train_loss"] == pytest.approx(plain, abs=0.02)
+
+
+def test_a_gradient_in_half_precision_is_not_scaled_by_a_rounded_share():
+    """1/1777 in bfloat16 is 0.3 % more, where a GPU rounds it; each element's own rounding averages out."""
+    torch.manual_seed(0)
+    states = torch.randn(1777, 8, device="cuda", requires_grad=True)
+    weight, labels = torch.randn(50, 8, device="cuda"), torch.randint(50, (1777,), device="cuda")
+    exact = torch.autograd.grad(torch.nn.functional.cross_entropy(states @ weight.T, labels), states)[0]
+    half = states.detach().bfloat16().requires_grad_()
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = loss_of(half, torch.nn.Parameter(weight), None, labels, Behind())
+    found = torch.autograd.grad(loss, half)[0].float()
+    assert ((found * exact).sum() / (exact * exact).sum()).item() == pytest.approx(1, abs=1e-3)

@@ -81,6 +81,13 @@ CASES: dict[str, tuple[Plan | Fetch, tuple[str, ...]]] = {
         ),
         ("config key recommendation.memory_GiB: with training.optimizer paged_adamw_8bit peaks do not hold",),
     ),
+    "a verdict by memory that no peak holds": (
+        Plan(put("training", {"device": "cuda", "precision": "fp32", "optimizer": "paged_adamw_8bit"})),
+        (
+            "config key recommendation.cheapest: with training.optimizer paged_adamw_8bit peaks do not hold",
+            "set it to time or energy, or set adamw_8bit",
+        ),
+    ),
     "arms in two precisions": (
         Plan(put("methods.qlora.quantization", {**tiny.NF4, "bnb_4bit_compute_dtype": "bfloat16"})),
         (

@@ -89,6 +89,15 @@ def test_spaces_before_quotes_are_skipped(tmp_path, content, column):
     assert table.reading.how.endswith("spaces before quotes are skipped.")
 
 
+def test_json_lines_need_not_have_every_key_in_the_first(tmp_path):
+    """As of chats of which some have tools."""
+    path = tmp_path / "chats.jsonl"
+    path.write_text('{"messages": []}\n\n{"messages": [], "tools": []}\n')
+    check_head(path, ["messages", "tools"])
+    with pytest.raises(InputError, match="no column 'functions'"):
+        check_head(path, ["messages", "functions"])
+
+
 @pytest.mark.parametrize("blank", ["\t", "\xa0"])
 def test_another_blank_before_quotes_is_told(tmp_path, blank):
     table = read(tmp_path, "a.csv", f'text,label\na,{blank}"0"\nb,1\n')

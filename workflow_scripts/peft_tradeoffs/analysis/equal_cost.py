@@ -156,7 +156,7 @@ def budgets_notes(rows: pd.DataFrame) -> list[str]:
         "was; end: the arm was done by then.",
         "Training time: the sum of the step times, in the jobs that ran; another job of the same arm may take a little "
         "more or less.",
-        "A learning rate that falls to 0 at a run's end makes a point on its way worse than a run planned for that "
+        "Where the learning rate falls to 0 at a run's end, a point on its way is worse than a run planned for that "
         "budget would be: compare what has not reached its end with care.",
     ]
     if rows["low"].notna().any():

@@ -12,12 +12,13 @@ import pandas as pd
 from peft_tradeoffs.analysis.comparison_text import with_interval
 from peft_tradeoffs.analysis.finished import verified
 from peft_tradeoffs.analysis.power import FEWEST_SEEDS
-from peft_tradeoffs.analysis.readable import NULL, unlike
+from peft_tradeoffs.analysis.readable import NULL, null_reasons, unlike
 from peft_tradeoffs.analysis.stats import Crossed, over_seeds_and_examples
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights
 from peft_tradeoffs.core import seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
+from peft_tradeoffs.core.quantities import NOT_QUANTISED
 from peft_tradeoffs.core.text import arm_label, first_record, groups_of, plural, records
 
 COLUMNS = (
@@ -120,14 +121,24 @@ def _rows(runs: pd.DataFrame, baseline: str, losses: Callable[[dict[str, Any]], 
     rows = []
     for arm, own in groups_of(runs, "arm"):
         row = {**first_record(own[[*ARM, "method", "rank", "pretrained", "differs"]]), "baseline": baseline}
-        rows.append(row | _of_arm(arms.get(arm, {}), {} if arm == baseline else arms.get(baseline, {})))
+        other = None if arm == baseline else arms.get(baseline, {})
+        rows.append(row | _of_arm(arms.get(arm, {}), other, _why_no_original(own)))
     return rows
 
 
-def _of_arm(runs: dict[int, Losses], baseline: dict[int, Losses]) -> dict[str, Any]:
-    """An arm's figures, by seed its losses, and the difference to the baseline's."""
+def _why_no_original(runs: pd.DataFrame) -> str:
+    """Why a quantised arm has no loss of the original model; "" of others."""
+    found = null_reasons(runs, "forgetting_loss_original")
+    return "; ".join(why for why in found if why != NOT_QUANTISED)
+
+
+def _of_arm(runs: dict[int, Losses], baseline: dict[int, Losses] | None, missing: str) -> dict[str, Any]:
+    """An arm's figures, by seed its losses, and the difference to the baseline's (None: it is the baseline itself).
+
+    `missing`: why a quantised arm has no loss of the original model.
+    """
     if not runs:
-        return {"n": 0, "reason": "none of its runs was completed with a loss that is finite"}
+        return {"n": 0, "reason": "no run of it gave a loss on the general text"}
     first = next(iter(runs.values()))
     found: dict[str, Any] = {"n": len(runs)}
     found |= {"texts": len(first.tokens), "tokens": int(first.tokens.sum())}
@@ -138,16 +149,26 @@ def _of_arm(runs: dict[int, Losses], baseline: dict[int, Losses]) -> dict[str, A
     if len(pairs) == len(runs):
         found["original"] = _mean([one.per_token(original) for one, original in pairs])
         found |= _estimated("vs_original", [[(1, one, original)] for one, original in pairs])
-    shared = [seed for seed in runs if seed in baseline]
-    if baseline:
+    shared = [seed for seed in runs if seed in (baseline or {})]
+    if baseline is not None:
         found["n_paired"] = len(shared)
     if shared:
-        both = [(runs[seed], baseline[seed]) for seed in shared]
+        both = [(runs[seed], (baseline or {})[seed]) for seed in shared]
         found |= _estimated("difference", [[(1, one, one.before), (-1, other, other.before)] for one, other in both])
+    why = []
     if len(runs) < FEWEST_SEEDS:
-        few = f"{len(runs)} {plural('seed', len(runs))}, where {FEWEST_SEEDS} or more are needed for an interval"
-        found["reason"] = few
+        why.append(f"{_seeds(len(runs))}, where {FEWEST_SEEDS} or more are needed for an interval")
+    elif baseline is not None and len(shared) < FEWEST_SEEDS:
+        why.append(f"{_seeds(len(shared))} that the baseline has too, where {FEWEST_SEEDS} or more are needed")
+    if found.get("original") is None and missing:
+        why.append(f"no loss of the original model: {missing}")
+    if why:
+        found["reason"] = "; ".join(why)
     return found
+
+
+def _seeds(count: int) -> str:
+    return f"{count} {plural('seed', count)}"
 
 
 Cells = Sequence[tuple[int, Losses, np.ndarray]]  # of one seed: a sign, a run, and the losses that its own are less
@@ -232,7 +253,11 @@ def forgetting_notes(rows: pd.DataFrame) -> list[str]:
     if rows["original"].notna().any():
         lines.append(
             "A quantised arm starts from the quantised model; against the original, what quantisation lost counts too"
-            + (f"; {NULL}: nothing is quantised." if rows["original"].isna().any() else ".")
+            + (
+                f"; {NULL}: nothing is quantised, unless a reason stands below."
+                if rows["original"].isna().any()
+                else "."
+            )
         )
     lines.append("The last column: forgetting less that of the baseline, each against its own start.")
     named: dict[str, list[str]] = {}

@@ -492,11 +492,11 @@ def _examples(row: Row) -> str:
     return "groups of test rows" if row["test_groups"] is not None else "test examples"
 
 
-TIMES = 20  # the examples there are: nobody has so many more of the same kind
+TIMES = 20  # the examples there are: so many more of the same kind are hardly a way
 
 
 def _out_of_reach(row: Row) -> bool:
-    """Whether so many examples would be needed that no feasible amount of such data decides."""
+    """Whether more than TIMES the examples that there are would be needed."""
     there = row["test_groups"] if row["test_groups"] is not None else row["test_rows"]
     return row["examples_needed"] is not None and row["examples_needed"] > TIMES * there
 
@@ -618,8 +618,8 @@ def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
         )
     if _out_of_reach(row):
         return (
-            f"no feasible number of {counted} would decide{on}: the difference is too small beside its spread for "
-            f"data of this kind; {margin} would"
+            f"to decide{on} would take about {round_up(row['examples_needed']):,.0f} {counted}, more than {TIMES} "
+            f"times the {there:,} that there are; {margin} would do"
         )
     return f"to decide{on} would take more than {MOST_SEEDS} seeds or {MOST_ROWS:,} test rows, or {margin}"
 

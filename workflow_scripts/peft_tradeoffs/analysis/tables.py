@@ -239,7 +239,7 @@ def arms_frame(runs: pd.DataFrame) -> pd.DataFrame:
 
 def memory_frame(arms: pd.DataFrame) -> pd.DataFrame:
     """The columns of `arms_frame` that say what memory went to, MiB, and what it depends on."""
-    settings = ["pretrained", "device", "device_name", "precision", "dtype", "frozen_linear_dtype"]
+    settings = ["pretrained", "device", "device_name", "precision", "optimizer", "dtype", "frozen_linear_dtype"]
     settings += ["batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "differs"]
     peaks = [f"probe_{peak}_MiB" for peak in PEAKS]
     keys = [*SPLIT, *MEASURED_SPLIT, *peaks, "data_MiB", "held_before_MiB"]

@@ -373,12 +373,19 @@ def _refuse_energy(recommendation: Recommendation, budgets: Budgets) -> None:
 
 def _refuse_memory_of_pages(training: Training, caps: EqualMemory | None, recommendation: Recommendation) -> None:
     """Raise InputError for a limit of memory where no peak holds what the optimizer does."""
-    limits = {"equal_memory": caps, "recommendation.memory_GiB": recommendation.memory_GiB}
+    by_memory = recommendation.cheapest == "memory"
+    limits = {
+        "equal_memory": caps,
+        "recommendation.memory_GiB": recommendation.memory_GiB,
+        "recommendation.cheapest": by_memory,
+    }
     for key, limit in limits.items() if training.optimizer.startswith("paged") else ():
         if limit:
             raise InputError(
                 f"config key {key}: with training.optimizer {training.optimizer} peaks do not hold the optimizer's "
-                "state, which moves to the host when memory is short; remove the key, or set adamw_8bit"
+                "state, which moves to the host when memory is short; "
+                + ("set it to time or energy" if limit is by_memory else "remove the key")
+                + ", or set adamw_8bit"
             )
 
 

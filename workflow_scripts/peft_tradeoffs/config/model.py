@@ -197,7 +197,7 @@ class GeneralText(Block):
     config: str | None = absent("Hub configuration (subset).")
     revision: Revision | None = absent()
     split: str | None = absent("Split of the hub's data set.", min_length=1)
-    packages: Annotated[list[Package], Field(min_length=2), Unique()] | None = absent(
+    packages: Annotated[list[Package], Field(min_length=1), Unique()] | None = absent(
         "Installed packages whose docstrings are the texts."
     )
     separator: str | None = absent("Field separator, as that of a data set.")

@@ -28,6 +28,7 @@ CAP, LARGEST, ROWS = "cap", "largest_batch_size", "train rows"
 Kind = Literal["identity", "setting", "result", "cost", "bookkeeping"]
 Type = Literal["integer", "number", "boolean", "string", "object"]
 Comparable = Literal["anywhere", "same device", "same device and engine"]
+NOT_QUANTISED = "the base model is not quantised"  # why a run has no loss of the model that was
 ANYWHERE: Final = "anywhere"
 SAME_DEVICE: Final = "same device"
 SAME_ENGINE: Final = "same device and engine"
@@ -306,7 +307,7 @@ QUANTITIES = (
         "forgetting_loss_after - forgetting_loss_before: what training lost on the general text.", NO_GENERAL,
         comparable=ANYWHERE, minimum=None, lacks=(IF_RANDOM,)),
     Quantity("forgetting_loss_original", "result", "number", "nats/token",
-        "The same loss of the model that was quantised, as its checkpoint has it, without an adapter.",
+        "The same loss of the model that was quantised, in the arm's `dtype`, without an adapter.",
         NOT_QUANTISED, comparable=ANYWHERE, lacks=(IF_RANDOM,)),
     Quantity("forgetting_vs_original", "result", "number", "nats/token",
         "forgetting_loss_after - forgetting_loss_original: what quantisation and training lost together.",

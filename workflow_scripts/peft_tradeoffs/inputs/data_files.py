@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import itertools
 import json
 import re
 import unicodedata
@@ -396,10 +397,14 @@ def read_table(path: Path, columns: Sequence[str], separator: str | None = None)
     return table
 
 
+FIRST = 1000  # JSON lines that are looked at before anything runs
+
+
 def check_head(path: Path, columns: Sequence[str], separator: str | None = None) -> None:
     """Raise InputError for a file that read_table refuses for its kind, its name, its columns or having no row.
 
-    Reads the first row and no further, and leaves to read_table what is broken in it: that says where.
+    Reads the first row and no further (of JSON lines the first FIRST, which need not have the same keys), and leaves to
+    read_table what is broken in it: that says where.
     """
     extension = _extension(path)
     if extension == ".parquet":
@@ -407,10 +412,12 @@ def check_head(path: Path, columns: Sequence[str], separator: str | None = None)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if extension in (".json", ".jsonl"):
-                first = next(line for line in file if line.strip())
+                lines = (line for line in file if line.strip())
+                first = next(lines)
                 _refuse_array(path, first)
-                row = json.loads(first)
-                header = list(row) if isinstance(row, dict) else columns
+                rows = [json.loads(line) for line in (first, *itertools.islice(lines, FIRST - 1))]
+                known = {key: None for row in rows if isinstance(row, dict) for key in row}  # one may lack a key
+                header = list(known) if isinstance(rows[0], dict) else columns
             else:
                 start = file.read(HEAD)
                 dialect, hint = own_dialect(path, separator, start)

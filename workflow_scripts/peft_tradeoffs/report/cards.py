@@ -362,7 +362,7 @@ def _data(subject: Subject) -> str:
         if split in carved:
             text += f", a fraction of {carved[split]:g} carved from train"
         elif split == GENERAL:
-            text += ", a general text that is not trained on"
+            text += ", a general text, for forgetting alone"
         elif source["source"] == "hub":
             text += f", the data set's split {literal(block['splits'][split])}"
         lines.append(f"{text}.")

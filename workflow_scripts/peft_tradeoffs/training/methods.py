@@ -516,9 +516,9 @@ def _hold(model: nn.Module, precision: str, device: torch.device, ids: torch.Ten
 
 def _cast_inputs(model: nn.Module, wanted: bool) -> None:
     """Whether PEFT's layers cast what they get to their weights' float32, from which autocast would cast it back."""
-    for module in model.modules():
-        if hasattr(module, "cast_input_dtype_enabled"):
-            module.cast_input_dtype_enabled = wanted
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "cast_input_dtype_enabled")]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = wanted
 
 
 def _packed(model: nn.Module, dtype: torch.dtype) -> list[Any]:

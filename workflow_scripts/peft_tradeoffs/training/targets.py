@@ -226,7 +226,8 @@ class _Loss(torch.autograd.Function):
         *found, count = ctx.saved_tensors
         share = gradients[0] / count
         scaled = [
-            None if value is None else (value * share).to(dtype) for value, dtype in zip(found, ctx.dtypes, strict=True)
+            None if value is None else (value.float() * share).to(dtype)  # the share would be rounded to 16 bits
+            for value, dtype in zip(found, ctx.dtypes, strict=True)
         ]
         return (*scaled, None, None)
 
