@@ -20,7 +20,7 @@ from peft_tradeoffs.analysis.forgetting import (
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
 from peft_tradeoffs.core import seal
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.quantities import NOT_QUANTISED
+from peft_tradeoffs.core.quantities import IS_THE_ORIGINAL
 from scipy import stats
 
 ARMS = {"full": ("full", None), "lora-r4": ("lora", 4), "qlora-r4": ("qlora", 4)}
@@ -50,7 +50,7 @@ def runs(found: dict[tuple[str, int], Losses], **changes: Any) -> pd.DataFrame:
         row |= {"status": "completed", "pretrained": True, "differs": None, "forgetting": 0.1, "forgetting_s": 1.0}
         quantised = found[arm, seed].original is not None
         row |= {"forgetting_loss_original": 3.0 if quantised else None}
-        row |= {"null_reasons": json.dumps({} if quantised else {"forgetting_loss_original": NOT_QUANTISED})}
+        row |= {"null_reasons": json.dumps({} if quantised else {"forgetting_loss_original": IS_THE_ORIGINAL})}
         rows.append(row | changes)
     return pd.DataFrame(rows)
 

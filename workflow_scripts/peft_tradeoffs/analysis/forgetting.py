@@ -18,7 +18,7 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights
 from peft_tradeoffs.core import seal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
-from peft_tradeoffs.core.quantities import NOT_QUANTISED
+from peft_tradeoffs.core.quantities import IS_THE_ORIGINAL
 from peft_tradeoffs.core.text import arm_label, first_record, groups_of, plural, records
 
 COLUMNS = (
@@ -129,7 +129,7 @@ def _rows(runs: pd.DataFrame, baseline: str, losses: Callable[[dict[str, Any]], 
 def _why_no_original(runs: pd.DataFrame) -> str:
     """Why a quantised arm has no loss of the original model; "" of others."""
     found = null_reasons(runs, "forgetting_loss_original")
-    return "; ".join(why for why in found if why != NOT_QUANTISED)
+    return "; ".join(why for why in found if why != IS_THE_ORIGINAL)
 
 
 def _of_arm(runs: dict[int, Losses], baseline: dict[int, Losses] | None, missing: str) -> dict[str, Any]:

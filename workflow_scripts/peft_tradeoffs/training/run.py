@@ -20,7 +20,7 @@ import transformers
 from peft_tradeoffs.core import files, seal
 from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import marked
-from peft_tradeoffs.core.quantities import NOT_QUANTISED, Missing
+from peft_tradeoffs.core.quantities import IS_THE_ORIGINAL, Missing
 from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
 from peft_tradeoffs.measure import environment
@@ -274,7 +274,7 @@ def original_losses(plan: Plan, bench: Bench, tokens: Tokens, data: Data) -> np.
     if data.general is None:
         return NO_GENERAL
     if not settings["quantization"]:
-        return Missing(NOT_QUANTISED)
+        return Missing(IS_THE_ORIGINAL)
     if (found := bench.originals.get(settings["arm"])) is not None:
         return found
     phases.switch(FORGETTING)
