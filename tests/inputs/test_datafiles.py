@@ -91,7 +91,7 @@ BAD = {
         '"text";"label"\n"a";1\n',
         r'line 1: broken quoting .* `separator`, if it is not ","',
     ),
-    "json with such a key": ("a.jsonl", '{"a,b": 1}\n', r"columns are 'a,b': set `text`, `label` or `group` to these$"),
+    "json with such a key": ("a.jsonl", '{"a,b": 1}\n', r"columns are 'a,b': name one of these$"),
     "missing column": ("a.csv", "text,labels\na,1\n", r"no column 'label'; its columns are 'text', 'labels'"),
     "column twice": ("a.csv", "text,label,label\na,1,2\n", r"'label' appears more than once; rename"),
     "short tsv line": ("a.tsv", HEAD + "a\t1\nb\n", r"a\.tsv, line 3: 1 fields found, 2 expected \(text, label"),

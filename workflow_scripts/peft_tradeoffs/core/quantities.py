@@ -93,8 +93,16 @@ IF_DIVERGED = Rule(
 IF_RANDOM = Rule("Random weights have no metric.", {"pretrained": {"const": False}})
 IF_ON_CPU = Rule("A CPU run has no figure of a GPU.", {"device": {"const": "cpu"}}, {"engine": {"const": "eager"}})
 IF_COMPLETED_ON_GPU = Rule(
-    "A completed GPU run has the allocator's peaks of every phase.",
+    "A completed GPU run has the allocator's peaks of every phase but the probe.",
     {"device": {"const": "cuda"}, "status": {"const": COMPLETED}},
+)
+IF_PROBED = Rule(
+    "A completed run that was probed has what the probe took.",
+    {"status": {"const": COMPLETED}, "probe_s": {"type": "number"}},
+)
+IF_PROBED_ON_GPU = Rule(
+    "On a GPU it has the probe's peaks in the allocator too.",
+    {"device": {"const": "cuda"}, "status": {"const": COMPLETED}, "probe_s": {"type": "number"}},
 )
 IF_CAPTURED = Rule(
     "Captured steps took time to capture, and nothing fell back.",
@@ -109,6 +117,8 @@ RULES = (
     IF_RANDOM,
     IF_ON_CPU,
     IF_COMPLETED_ON_GPU,
+    IF_PROBED,
+    IF_PROBED_ON_GPU,
     IF_CAPTURED,
 )
 
@@ -210,13 +220,14 @@ def _memory(phase: str, peak: str) -> Quantity:
             UNREACHED,
         ),
     }[peak]
+    on_gpu = IF_PROBED_ON_GPU if probe else IF_COMPLETED_ON_GPU
     return Quantity(
         f"{phase}_{peak}_MiB", "cost", "number", "MiB", about, null,
         comparable=SAME_DEVICE if phase in ("load", "probe") else SAME_ENGINE,
         label=f"{label}, MiB" if probe else None,
         note=f"{label}: {note}" if probe else None,
         better=LOW if probe else None,
-        has=IF_COMPLETED_ON_GPU if peak in ("peak_allocated", "peak_reserved") else None,
+        has=on_gpu if peak in ("peak_allocated", "peak_reserved") else None,
         lacks=() if peak == "peak_rss" else (IF_ON_CPU,),
     )  # fmt: skip
 
@@ -393,7 +404,7 @@ QUANTITIES = (
         lacks=(IF_ON_CPU,)),
     Quantity("probe_s", "cost", "number", "s",
         "Seconds of the probe: eager steps on the batch_size longest training texts, then weights and states put "
-        "back.", UNREACHED, comparable=SAME_DEVICE, has=IF_COMPLETED),
+        "back.", "Null: a trial of tuning.", comparable=SAME_DEVICE),
     Quantity("prepare_s", "cost", "number", "s",
         "Seconds of making ready for training, of all attempts: optimizer, data on the device, and compilation and "
         "capture, which have their own keys too.", UNREACHED, has=IF_COMPLETED),
@@ -437,8 +448,8 @@ QUANTITIES = (
         UNREACHED, comparable=ANYWHERE, label="Optimizer, MiB", has=IF_COMPLETED),
     Quantity("activations_MiB", "cost", "number", "MiB",
         "MiB saved for the backward pass on the probe's batch (one part of it where gradients are accumulated), from "
-        "tensor sizes; weights not counted.", UNREACHED, comparable=ANYWHERE, label="Activations, MiB",
-        has=IF_COMPLETED),
+        "tensor sizes; weights not counted.", "Null: a trial of tuning.", comparable=ANYWHERE, label="Activations, MiB",
+        has=IF_PROBED),
     *(_measured(part, when) for part, when in zip(PARTS, _AFTER, strict=True)),
     Quantity("data_MiB", "cost", "number", "MiB",
         "MiB of the tokenised training split held on the device.", UNREACHED, comparable=SAME_DEVICE),

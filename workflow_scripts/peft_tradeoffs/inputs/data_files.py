@@ -479,9 +479,7 @@ def find_columns(name: str, found: Sequence[str], wanted: Sequence[str]) -> list
         alike = [column] if column in found else [other for other in found if _bare(other) == _bare(column)]
         if not alike:
             there = ", ".join(map(repr, found[:50])) or "none"
-            raise InputError(
-                f"{name}: no column {column!r}; its columns are {there}: set `text`, `label` or `group` to these"
-            )
+            raise InputError(f"{name}: no column {column!r}; its columns are {there}: name one of these")
         if len(alike) > 1 or list(found).count(alike[0]) > 1:
             raise InputError(f"{name}: column {column!r} appears more than once; rename all but one")
         names += alike

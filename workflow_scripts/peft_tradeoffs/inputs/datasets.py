@@ -80,6 +80,9 @@ def fetch_dataset(block: Block, folder: Path) -> None:
     splits = {name: dataclasses.replace(split, labels=labels[name]) for name, split in splits.items()}
     if block.get("forgetting"):
         splits[GENERAL], identity[GENERAL] = read_general(block["forgetting"], folder, block.get("split_seed", 0))
+        if warning := _trained_on(splits):
+            said.append(warning)
+            print(f"warning: data set {folder.name}: {warning}", file=sys.stderr)
     write_splits(splits, names, task, {"source": source, **identity}, folder, said)
 
 
@@ -125,6 +128,19 @@ def read_general(block: Block, folder: Path, seed: int) -> tuple[Split, dict[str
     rows = np.array(table.rows(), dtype=np.int64)[first]
     split = Split([texts[index] for index in first], np.zeros(len(first), dtype=np.int64), rows)
     return split, {"source": block["source"], **identity}
+
+
+def _trained_on(splits: dict[str, Split]) -> str:
+    """A sentence on general texts that are cells of the training rows too; empty where none is."""
+    learned = {cell.strip() for row in splits["train"].texts for cell in row if isinstance(cell, str)}
+    general = [text.strip() for (text,) in splits[GENERAL].texts]
+    shared = sum(text in learned for text in general)
+    if not shared:
+        return ""
+    return (
+        f"{shared:,} of the {len(general):,} general texts of `forgetting` are trained on; what is forgotten shows on "
+        "others alone"
+    )
 
 
 def load_files(block: Block, folder: Path) -> Loaded:

@@ -19,6 +19,7 @@ MASK = "mask"  # choosing the form of the attention mask: no other phase's time 
 FORGETTING = "forgetting"  # the loss on a general text: no other phase's time, memory or energy
 STATE = "state"  # saving and loading what a resume needs: no other phase's time or memory
 GPU_KEYS = ("peak_allocated_MiB", "peak_reserved_MiB", "process_MiB")
+PEAKS = (*GPU_KEYS, "peak_rss_MiB")  # of each phase
 
 
 class Meter(Protocol):
@@ -125,7 +126,7 @@ class Phases:
 
     def summary(self) -> dict[str, float | Missing]:
         """MiB by summary key."""
-        names = [(f"{phase}_{name}", name) for phase in PHASES for name in (*GPU_KEYS, "peak_rss_MiB")]
+        names = [(f"{phase}_{name}", name) for phase in PHASES for name in PEAKS]
         return {key: self.peaks[key] if key in self.peaks else self._missing(name) for key, name in names}
 
     def _by_name(self) -> dict[str, Meter]:

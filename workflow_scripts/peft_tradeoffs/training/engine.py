@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from peft_tradeoffs.measure.devices import free_memory
+from peft_tradeoffs.measure.devices import free_memory, refused_bytes
 from peft_tradeoffs.measure.phases import FORGETTING, MASK, PREPARE, STATE, Phases, StepTimer
 from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.tasks.metrics import METRICS
@@ -69,7 +69,8 @@ class Progress:
     mask: str = "padding_mask"  # of batches.MASKS
     engine_reason: str | None = None  # why the engine is not the one asked for
     captured_steps: int = 0  # done before that
-    general_before: list[list[float]] | None = None  # `general_losses` before the first step
+    # `general_losses` before the first step; empty where memory did not suffice, None without a general text
+    general_before: list[list[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ class Result:
     progress: Progress
     logits: np.ndarray | None  # [n, k] of the test split after the last step; None if it was not reached
     diverged_step: int | None  # from 1
-    probe: Probe
+    probe: Probe | None  # None of a run that began without
     engine: str  # that ran
     data_bytes: int | None  # of the train split on the device
     heldout_logits: np.ndarray | None = None  # of the heldout split after the last step, where there is one
-    general: np.ndarray | None = None  # `general_losses` after the last step, where there is a general text
+    general: np.ndarray | None = None  # `general_losses` after the last step, where there is a general text and memory
     skipped_steps: int | None = None  # of fp16, whose gradients overflowed; None before the first step
 
 
@@ -120,19 +121,21 @@ def train(
     phases: Phases,
     watch: Watch,
     reached: Callable[[Callable[[], Result]], None] = lambda result: None,
+    probing: bool = True,
 ) -> Result:
-    """Probe a model, train it on the split train and evaluate it on the others after every epoch.
+    """Probe a model, unless `probing` is off, and train it; evaluate it after every epoch on the other splits.
 
     The split heldout is evaluated after the last step alone. The result is that of the last step. Resumes from the
     state that was saved, to the same weights on the same device. `reached` is told, once the probe is done and again
     later, whom to ask for what the run has come to, should memory run out. Raises Interrupted, the state saved, if the
     process must end.
     """
-    start = begin(subject, device, phases, watch.state.load)
+    start = begin(subject, device, phases, watch.state.load, probing)
     reached(functools.partial(start.result, subject.settings, phases))
     if subject.data.general is not None and not start.saved:
         phases.switch(FORGETTING)
-        start.progress.general_before = general_losses(subject, device, MASKS[start.progress.mask]).tolist()
+        losses = losses_if_they_fit(subject, device, MASKS[start.progress.mask])
+        start.progress.general_before = [] if losses is None else losses.tolist()
         phases.switch(PREPARE)
     loop = Loop(Prepared.of(subject, start, device, phases), watch)
     reached(loop.result)
@@ -153,7 +156,7 @@ class Start:
     def result(self, settings: Settings, phases: Phases) -> Result:
         """What a run has come to that was probed and no more."""
         progress = dataclasses.replace(self.progress, phases=phases.totals())
-        return Result(progress, None, None, Probe(**progress.probe), settings.engine, None)
+        return Result(progress, None, None, _probe_of(progress), settings.engine, None)
 
 
 def begin(
@@ -161,6 +164,7 @@ def begin(
     device: torch.device,
     phases: Phases,
     load: Callable[[], dict[str, Any] | None] = lambda: None,
+    probing: bool = True,
 ) -> Start:
     """Take up the state that `load` gives, or probe the model."""
     phases.switch(STATE)
@@ -169,23 +173,29 @@ def begin(
         progress = Progress(**saved["progress"])
         phases.restore(progress.phases)
         return Start(progress, saved)
-    progress = probed(subject, device, phases)
+    progress = probed(subject, device, phases, probing)
     phases.switch(PREPARE)
     return Start(progress)
 
 
-def probed(subject: Subject, device: torch.device, phases: Phases) -> Progress:
-    """The progress of a run that begins: its probe, and the mask that all its steps take."""
+def probed(subject: Subject, device: torch.device, phases: Phases, probing: bool = True) -> Progress:
+    """The progress of a run that begins: its probe, unless `probing` is off, and the mask that all its steps take."""
     progress = Progress()
     if device.type == "cuda":  # on a CPU nothing waits
         phases.switch(MASK)
         progress.mask = chosen_mask(subject, device).__name__
-    phases.switch("probe")
     mask = MASKS[progress.mask]
     choose_kernels(mask, subject.model)
     subject.model.train()
+    if not probing:
+        return progress
+    phases.switch("probe")
     progress.probe = dataclasses.asdict(probe(subject, device, mask))
     return progress
+
+
+def _probe_of(progress: Progress) -> Probe | None:
+    return Probe(**progress.probe) if progress.probe else None
 
 
 def chosen_mask(subject: Subject, device: torch.device) -> Mask:
@@ -357,7 +367,7 @@ class Loop:
             progress=self._measured(),
             logits=logits.get("test"),
             diverged_step=self._diverged_step,
-            probe=Probe(**self._progress.probe),
+            probe=_probe_of(self._progress),
             engine=prepared.steps.name,
             data_bytes=prepared.data["train"].bytes,
             heldout_logits=logits.get("heldout"),
@@ -418,10 +428,10 @@ class Loop:
         if "heldout" in splits and last:
             logits["heldout"] = self._predict("heldout")
             scores["heldout"] = self._scores("heldout", logits["heldout"])
-        if self._data.general is not None and last:
+        if progress.general_before and last:
             self._prepared.phases.switch(FORGETTING)
             prepared = self._prepared
-            self._general = general_losses(prepared.subject, prepared.device, prepared.mask, self._poll)
+            self._general = losses_if_they_fit(prepared.subject, prepared.device, prepared.mask, self._poll)
         self._prepared.phases.switch(None)
         progress.step_s = self._timer.seconds()
         scale = self._data.scale
@@ -519,6 +529,19 @@ def general_losses(
     assert data.general is not None
     resident = ResidentSplit(data.general, data.pad_token_id, device)
     return predict(subject.forward, resident, Sizes.of(data.general), mask, subject.settings, poll)
+
+
+def losses_if_they_fit(
+    subject: Subject, device: torch.device, mask: Mask, poll: Callable[[], None] = lambda: None
+) -> np.ndarray | None:
+    """`general_losses`; None where memory does not suffice, which is no failure of the training."""
+    try:
+        return general_losses(subject, device, mask, poll)
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        if not refused_bytes(error)[0]:
+            raise
+    free_memory(device)
+    return None
 
 
 AT_ONCE = 2**28  # logits that an evaluation holds where they do not come in pieces: 1 GiB of float32

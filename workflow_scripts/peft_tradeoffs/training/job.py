@@ -34,6 +34,7 @@ class Run:
     folder: Path
     seed: int
     settings: dict[str, Any]
+    probed: bool = True  # whether its memory and its eager steps are measured before it
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
@@ -196,7 +197,7 @@ class Job:
                 startup_s=self._startup_s(device),
                 compiled_before=self._compiled,
             )
-            bench.originals = self._originals
+            bench.originals, bench.probed = self._originals, run.probed
             self._compiled |= train_run(self.plan(run.seed, run.settings), bench, directory)
         self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
 

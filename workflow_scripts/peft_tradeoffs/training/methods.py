@@ -171,6 +171,8 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str], t
     """
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PeftType, TaskType, get_peft_model
 
+    from peft_tradeoffs.training.lora import join_products
+
     fields = {key: value for key, value in peft.items() if key != "peft_type"}
     if peft["peft_type"] == "IA3" and isinstance(peft.get("target_modules"), list):
         fields.setdefault("feedforward_modules", _targeted_feedforward(model, peft["target_modules"]))
@@ -180,6 +182,7 @@ def add_adapter(model: PreTrainedModel, peft: dict[str, Any], head: list[str], t
         kind: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft["peft_type"])]
         config = kind(task_type=TaskType[task_type], modules_to_save=list(head), **fields)
         wrapped: nn.Module = get_peft_model(model, config)
+        join_products(wrapped)
         # As whoever loads the adapter will:
         PeftConfig.from_peft_type(**config.to_dict())
     except ImportError as error:

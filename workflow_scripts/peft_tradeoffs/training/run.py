@@ -237,7 +237,9 @@ def _train(
         raise InputError(f"{kind} cannot compute: {error_text(error)}; choose another peft_type") from error
     free_memory(device)
     watch = engine.Watch(directory, reporter)
-    outcome.trained = trained = engine.train(arm.subject(plan, data), device, bench.phases, watch, outcome.ask)
+    outcome.trained = trained = engine.train(
+        arm.subject(plan, data), device, bench.phases, watch, outcome.ask, bench.probed
+    )
     if trained.logits is None:
         outcome.status, outcome.failed_phase = "diverged", "train"
         return

@@ -69,7 +69,7 @@ class Grid:
     def retry(self, settings: dict[str, Any], rate: float, number: int) -> Run:
         """The trial of a rate that is tied, on the dev split `number` of `again`, from 1; 0 is the first trial."""
         folder = trial_folder(self.folder, rate, number)
-        return Run(folder, self.seed + number, settings | {"learning_rate": rate})
+        return Run(folder, self.seed + number, settings | {"learning_rate": rate}, probed=False)
 
 
 def tune(job: Job, settings: dict[str, Any], grid: Grid, read: Read) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from peft_tradeoffs.measure.phases import (
     MASK,
     MIB,
     NO_GPU,
+    PEAKS,
     PREPARE,
     STATE,
     Meters,
@@ -34,7 +35,7 @@ from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import GENERAL
 from peft_tradeoffs.training import engine, methods
-from peft_tradeoffs.training.step import WARM_STEPS
+from peft_tradeoffs.training.step import WARM_STEPS, Probe
 from peft_tradeoffs.training.updates import PAGED
 
 SETTINGS = (
@@ -48,6 +49,8 @@ OF_ONE_ENGINE = (
 )
 NO_GENERAL = Missing("the data set names no general text")
 NO_HELDOUT = Missing("the data set has no heldout split")
+NO_MEMORY = Missing("memory did not suffice for the general text")
+NOT_PROBED = Missing("a trial of a learning rate is not probed")
 TIMED = ("load", MASK, "probe", PREPARE, "evaluate", FORGETTING, "save", STATE)
 
 
@@ -65,6 +68,7 @@ class Bench:
         self.device, self.threads, self.keep_weights = device, threads, keep_weights
         self.startup_s, self.compiled_before = startup_s, compiled_before
         self.originals: dict[str, np.ndarray | Missing] = {}  # by arm, `Outcome.original`; of the process, if it is set
+        self.probed = True  # whether the run begins with the probe
         free_memory(device.torch)
         device.isolation.begin()
         self.energy, self.clocks = device.energy_meter(), Clocks(device.gpu)
@@ -128,6 +132,7 @@ def summarise(
         "startup_s": bench.startup_s,
         **{f"{phase}_s": phases.seconds.get(phase) for phase in TIMED},
         **phases.summary(),
+        **({} if bench.probed else dict.fromkeys((f"probe_{name}" for name in PEAKS), NOT_PROBED)),
         "held_before_MiB": _mib(outcome.held_before) if cuda else NO_GPU,
         **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
         "weights_measured_MiB": _mib(outcome.weights_measured) if cuda else NO_GPU,
@@ -153,6 +158,7 @@ def summarise(
         "startup_s": "the process was started for an earlier seed",
         **dict.fromkeys(("truncated_train", "truncated_test"), "of texts carved from train not counted apart"),
         "mask_s": "on a CPU the padding mask is taken unseen",
+        **({} if bench.probed else {"probe_s": NOT_PROBED.reason}),
         "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
     }
     if GENERAL not in description["rows"]:
@@ -189,11 +195,7 @@ def _counts(counts: methods.Parameters) -> dict[str, Any]:
 
 def _training(trained: engine.Result) -> dict[str, Any]:
     """What the steps took. Rates are over step time alone, padding not counted."""
-    progress, probe = trained.progress, trained.probe
-    eager = step_percentiles(probe.step_s, "probe_step", WARM_STEPS)
-    if probe.activations_measured_MiB is None:
-        eager = dict.fromkeys(eager, Missing("on a CPU training itself is eager"))
-    parts = {name: getattr(probe, f"{name}_measured_MiB") for name in ("gradients", "optimizer", "activations")}
+    progress = trained.progress
     train_s = sum(progress.step_s)
     return {
         "steps": progress.step,
@@ -202,11 +204,25 @@ def _training(trained: engine.Result) -> dict[str, Any]:
         "capture_s": progress.capture_s or (Missing("the engine was eager") if trained.engine == "eager" else None),
         "samples_per_s": progress.samples / train_s if train_s else None,
         "tokens_per_s": progress.tokens / train_s if train_s else None,
-        "activations_MiB": probe.activations_MiB,
         "data_MiB": _mib(trained.data_bytes),
         **step_percentiles(progress.step_s),
+        **_probed(trained.probe),
+    }
+
+
+def _probed(probe: Probe | None) -> dict[str, Any]:
+    """What one worst-case step took."""
+    eager = step_percentiles(probe.step_s if probe else [], "probe_step", WARM_STEPS)
+    parts = [f"{name}_measured_MiB" for name in ("gradients", "optimizer", "activations")]
+    if probe is None:
+        return dict.fromkeys((*eager, "activations_MiB", *parts), NOT_PROBED)
+    if probe.activations_measured_MiB is None:
+        eager = dict.fromkeys(eager, Missing("on a CPU training itself is eager"))
+    measured = {name: getattr(probe, name) for name in parts}
+    return {
+        "activations_MiB": probe.activations_MiB,
         **eager,
-        **{f"{name}_measured_MiB": NO_GPU if size is None else size for name, size in parts.items()},
+        **{name: NO_GPU if size is None else size for name, size in measured.items()},
     }
 
 
@@ -271,7 +287,7 @@ def general_losses(trained: engine.Result, original: np.ndarray | Missing) -> di
     Columns of predictions_general.csv beside `row`.
     """
     before, after = trained.progress.general_before, trained.general
-    if before is None or after is None:
+    if not before or after is None:
         return {}
     found = {"tokens": after[:, 1], "loss_before": np.array(before)[:, 0], "loss_after": after[:, 0]}
     return found if isinstance(original, Missing) else {**found, "loss_original": original[:, 0]}
@@ -282,7 +298,9 @@ def forgetting(trained: engine.Result, original: np.ndarray | Missing, pretraine
     if not pretrained:
         return dict.fromkeys(FORGOTTEN, Missing("random weights"))
     if not (found := general_losses(trained, original)):
-        return {} if trained.progress.general_before else dict.fromkeys(FORGOTTEN, NO_GENERAL)
+        if trained.progress.general_before is None:
+            return dict.fromkeys(FORGOTTEN, NO_GENERAL)
+        return {} if trained.logits is None else dict.fromkeys(FORGOTTEN, NO_MEMORY)
     tokens = found["tokens"].sum()
     before, after = (_finite(found[name].sum() / tokens) for name in ("loss_before", "loss_after"))
     first = original if isinstance(original, Missing) else _finite(found["loss_original"].sum() / tokens)
