@@ -1,6 +1,8 @@
 """Greedy decoding: the tokens are those of Transformers' generate, whatever the family, the arm and the ends."""
 
 import dataclasses
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,11 +17,12 @@ from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.training import decoding
 from peft_tradeoffs.training.batches import UNMASKED, choose_kernels, no_mask
 from peft_tradeoffs.training.decoding import Decoding, decode
-from peft_tradeoffs.training.step import CaptureError
+from peft_tradeoffs.training.step import CaptureError, EagerSteps
 
 CPU = torch.device("cpu")
 LORA = {"peft_type": "LORA", "target_modules": "all-linear", "r": 4, "lora_alpha": 8}
 NEVER = Decoding(32, 12, (), 0, "fp32")  # batches of 12, 12 and 8
+LENGTHS = [1, 2, 5, 8, 9, 16, 17, 29, 40]
 WINDOWS = {"mistral": {"sliding_window": 12}, "gemma": {"sliding_window": 12}, "phi": {"sliding_window": 12}}
 
 
@@ -29,34 +32,39 @@ def built(folder: Path, family: str = "llama", **recipe: Any) -> torch.nn.Module
     with mock.patch.dict(tiny_causal.FAMILIES, changes):
         tiny_causal.causal(folder, family)
     model = tiny.build(folder, task="sft", num_labels=0, **recipe).model
-    random = torch.Generator().manual_seed(1)
+    noise = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.is_floating_point() and parameter.ndim == 2:
-                parameter += 0.3 * torch.randn(parameter.shape, generator=random)
+        for name, parameter in model.named_parameters():
+            if parameter.is_floating_point() and parameter.ndim == 2 and "embed_tokens" not in name:
+                parameter += 0.3 * torch.randn(parameter.shape, generator=noise)
     return model
 
 
-def prompts(count: int = 32, longest: int = 40) -> list[np.ndarray]:
-    """Random tokens, of 1 to `longest` each; none is a special one."""
-    random = np.random.default_rng(0)
-    return [random.integers(3, 300, size).astype(np.int32) for size in random.integers(1, longest + 1, count)]
+def prompts(count: int = 32) -> list[np.ndarray]:
+    """Random tokens; none is a special one."""
+    drawn = np.random.default_rng(0)
+    return [drawn.integers(3, 300, size).astype(np.int32) for size in drawn.choice(LENGTHS, count)]
 
 
 @torch.no_grad()
 def generated(model: Any, texts: list[np.ndarray], wanted: Decoding) -> list[list[int]]:
-    """What Transformers writes behind each prompt alone, the end token left out; the model is as before."""
-    training, found = model.training, []
+    """What Transformers writes behind prompts without padding, those of one length together; the model is as before.
+
+    The end token is left out.
+    """
+    training, found = model.training, [[0]] * len(texts)
     model.eval()
-    for text in texts:
-        ids = torch.from_numpy(text).long()[None]
+    for size in {len(text) for text in texts}:
+        rows = [row for row, text in enumerate(texts) if len(text) == size]
+        ids = torch.from_numpy(np.stack([texts[row] for row in rows])).long()
         ends = list(wanted.end_tokens) or None
         output = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, use_cache=True,
             max_new_tokens=wanted.max_new_tokens, eos_token_id=ends, pad_token_id=wanted.pad_token_id,
         )  # fmt: skip
-        tokens = output[0, len(text) :].tolist()
-        found.append(tokens[:-1] if tokens[-1] in wanted.end_tokens else tokens)
+        for row, tokens in zip(rows, output[:, size:].tolist(), strict=True):
+            end = next((place for place, token in enumerate(tokens) if token in wanted.end_tokens), None)
+            found[row] = tokens[:end]
     model.train(training)
     return found
 
@@ -67,6 +75,15 @@ def lists(found: decoding.Decoded) -> list[list[int]]:
 
 def changed(values: Decoding = NEVER, **changes: Any) -> Decoding:
     return dataclasses.replace(values, **changes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Steps of a tiny model are too short to share: threads that wait for each other take ten times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +98,216 @@ def endless(llama: torch.nn.Module) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("family", tiny_causal.FAMILIES)
-def test_the_tokens_are_those_of_generate_for_each_prompt_alone(family, tmp_path):
+def test_the_tokens_are_those_of_generate_without_padding(family, tmp_path):
     model = built(tmp_path, family)
     found = decode(model, prompts(), NEVER, CPU)
     assert lists(found) == generated(model, prompts(), NEVER)
     assert len({tuple(tokens) for tokens in lists(found)}) > 25
     assert all(tokens.dtype == np.int32 for tokens in found.tokens)
+
+
+@pytest.mark.parametrize("quantization", [None, tiny.NF4], ids=["lora", "qlora"])
+def test_an_adapter_is_decoded_with_as_it_is(quantization, tmp_path):
+    model = built(tmp_path, peft=LORA, quantization=quantization)
+    few = prompts(12)
+    found = decode(model, few, NEVER, CPU)
+    assert lists(found) == generated(model, few, NEVER)
+    with model.disable_adapter():
+        assert lists(decode(model, few[:4], NEVER, CPU)) != lists(found)[:4]
+
+
+def test_a_row_ends_with_any_of_the_end_tokens(llama, endless):
+    ends = (endless[3][5], endless[8][0], endless[20][17])
+    wanted = changed(end_tokens=ends, pad_token_id=ends[0])
+    found = decode(llama, prompts(), wanted, CPU)
+    first = [next((place for place, token in enumerate(row) if token in ends), None) for row in endless]
+    assert lists(found) == [row[:place] for row, place in zip(endless, first, strict=True)]
+    assert found.ended.tolist() == [place is not None for place in first]
+    assert 3 <= found.ended.sum() < 32 and found.tokens[8].tolist() == []
+
+
+def test_a_model_that_never_ends_writes_as_many_tokens_as_it_may(llama, endless):
+    found = decode(llama, prompts(), NEVER, CPU)
+    assert lists(found) == endless and {len(row) for row in endless} == {32}
+    assert not found.ended.any() and found.steps == 3 * 31
+    assert (found.engine, found.engine_reason, found.capture_s) == ("eager", None, 0.0)
+
+
+def test_rows_that_all_end_at_once_take_no_step(llama, endless):
+    found = decode(llama, prompts(), changed(end_tokens=tuple({row[0] for row in endless})), CPU)
+    assert lists(found) == [[]] * 32 and found.ended.all() and found.steps == 0
+
+
+def test_a_batch_stops_soon_after_its_last_row_has_ended(llama, endless):
+    wanted = changed(batch_size=1, end_tokens=(endless[0][2],))
+    assert endless[0][2] not in endless[0][:2]
+    assert decode(llama, prompts()[:1], wanted, CPU).steps == decoding.ASKED
+
+
+@pytest.mark.parametrize("new", [1, 2, decoding.ASKED + 1])
+def test_no_more_tokens_are_written_than_asked_for(llama, endless, new):
+    found = decode(llama, prompts(), changed(max_new_tokens=new), CPU)
+    assert lists(found) == [row[:new] for row in endless] and found.steps == 3 * (new - 1)
+
+
+def test_batches_are_of_prompts_of_like_length_and_recorded(llama):
+    found, texts = decode(llama, prompts(), NEVER, CPU), prompts()
+    assert [len(rows) for rows in found.batches] == [12, 12, 8]
+    order = [len(texts[row]) for rows in found.batches for row in rows]
+    assert order == sorted(order, reverse=True)
+    assert sorted(row for rows in found.batches for row in rows) == list(range(32))
+    assert found.padded == [-(-len(texts[rows[0]]) // 8) * 8 for rows in found.batches]
+
+
+def test_prompts_that_leave_no_room_are_refused(llama):
+    texts = [*prompts(5), np.ones(481, np.int32), np.ones(500, np.int32)]
+    with pytest.raises(InputError) as refused:
+        decode(llama, texts, NEVER, CPU)
+    assert str(refused.value) == (
+        "2 of 7 prompts have more than 480 tokens (the longest 500), so max_new_tokens 32 do not fit behind them in "
+        "the model's 512: set max_new_tokens to 12 or less, or leave these prompts out"
+    )
+    found = decode(llama, [texts[5]], changed(max_new_tokens=31), CPU)
+    assert lists(found) == generated(llama, [texts[5]], changed(max_new_tokens=31))
+
+
+def test_prompts_longer_than_the_context_are_refused():
+    with pytest.raises(InputError, match="do not fit behind them in the model's 16: leave these prompts out"):
+        decoding.check_prompts([np.ones(17)], NEVER, 16)
+    with pytest.raises(InputError, match="1 of 2 prompts have no tokens to decode from"):
+        decoding.check_prompts([np.ones(3), np.ones(0)], NEVER, 512)
+    with pytest.raises(InputError, match="no prompts"):
+        decoding.check_prompts([], NEVER, 512)
+    decoding.check_prompts([np.ones(100_000)], NEVER, None)
+
+
+def test_a_poll_ends_it_and_all_is_as_before(llama):
+    asked = 0
+
+    def poll() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            raise Interrupted("SIGTERM", "while decoding")
+
+    with unchanged(llama), pytest.raises(Interrupted):
+        decode(llama, prompts(), NEVER, CPU, poll)
+    assert asked == 4  # before the first batch, and before its first, 9th and 17th step
+
+
+def test_what_it_changes_is_put_back(llama):
+    choose_kernels(no_mask, llama)
+    llama.train()
+    llama.lm_head.eval()  # a part in another mode than the rest
+    try:
+        assert llama.config._attn_implementation == UNMASKED and not llama.config.use_cache
+        with unchanged(llama):
+            found = decode(llama, prompts(8), NEVER, CPU)
+        assert lists(found) == generated(built_like(llama), prompts(8), NEVER)
+    finally:
+        llama.train()
+        choose_kernels(decoding.padding_mask, llama)
+
+
+def built_like(model: Any) -> Any:
+    """The same weights under the usual attention."""
+    other = type(model)(model.config.__class__(**{**model.config.to_dict(), "attn_implementation": "sdpa"}))
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+class unchanged:  # reads as a statement
+    """Asserts at its end that config, kernels, modes, weights and random state are what they were."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        self._before = self._state()
+        self._weights = [parameter.clone() for parameter in self._model.parameters()]
+
+    def __exit__(self, *_: object) -> None:
+        assert self._state() == self._before
+        assert all(torch.equal(*pair) for pair in zip(self._weights, self._model.parameters(), strict=True))
+
+    def _state(self) -> Any:
+        model = self._model
+        return (
+            model.config.to_dict(),
+            model.config._attn_implementation,
+            model.generation_config.to_dict(),
+            [module.training for module in model.modules()],
+            [parameter.requires_grad for parameter in model.parameters()],
+            torch.backends.cuda.cudnn_sdp_enabled(),
+            (torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())),
+            torch.is_grad_enabled(),
+        )
+
+
+@pytest.mark.parametrize("held", ["float32", "bfloat16"])
+def test_under_autocast_keys_are_of_the_precision_that_attention_computes_in(held, tmp_path):
+    model, wanted = built(tmp_path, peft=LORA, dtype=held), changed(precision="bf16", max_new_tokens=6)
+    model.eval()
+    step = decoding.DecodingStep(model, wanted, CPU)
+    with torch.no_grad():
+        step.begin(np.full((2, 8), 5), np.array([8, 3]))
+    layers = step._cache.layers
+    assert {states.dtype for layer in layers for states in (layer.keys, layer.values)} == {torch.bfloat16}
+    few = prompts(6)
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        expected = generated(model, few, wanted)
+    same = sum(one == other for one, other in zip(lists(decode(model, few, wanted, CPU)), expected, strict=True))
+    assert same >= 5  # batches round otherwise
+
+
+def test_a_step_that_is_tried_out_leaves_nothing(llama, endless):
+    class Trying(EagerSteps):
+        """Tries a step out twice, as a capture does."""
+
+        def prepare(self, shapes: Any, stop: Any = None) -> None:
+            for shape in 2 * list(shapes):
+                self._step.try_out(shape)
+
+    with mock.patch.object(decoding, "EagerSteps", Trying):
+        assert lists(decode(llama, prompts(), NEVER, CPU)) == endless
+        assert lists(decode(llama, prompts(), changed(max_new_tokens=2), CPU)) == [row[:2] for row in endless]
+
+
+def test_steps_that_cannot_be_captured_are_taken_eagerly(llama, endless):
+    class Refused(EagerSteps):
+        """Captures one shape, and no second one."""
+
+        name, capture_s, prepared = "captured", 1.5, 0
+
+        def prepare(self, shapes: Any, stop: Any = None) -> None:
+            self.prepared += 1
+            if self.prepared == 2:
+                raise CaptureError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with mock.patch.object(decoding, "CapturedSteps", Refused):
+        found = decode(llama, prompts(), changed(engine="captured"), CPU)
+    assert lists(found) == endless
+    assert (found.engine, found.capture_s) == ("eager", 1.5)
+    assert found.engine_reason == "capture failed: CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
+def test_what_keeps_more_than_keys_and_values_is_left_to_generate(tmp_path):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    torch.manual_seed(0)
+    model = MambaForCausalLM(MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4)).train()
+    few, wanted = [*prompts(6), prompts(1)[0]], changed(max_new_tokens=8)
+    with unchanged(model):
+        found = decode(model, few, wanted, CPU)
+    assert lists(found) == generated(model, few, wanted)
+    assert (found.engine, found.steps) == ("generate", 7 * len(found.batches))
+    assert [{len(few[row]) for row in rows} for rows in found.batches] == [{length} for length in found.padded]
+    assert found.engine_reason.startswith("MambaForCausalLM keeps more than keys and values (")
+
+
+def test_an_adapter_of_virtual_tokens_is_left_to_generate(tmp_path):
+    model = built(tmp_path, peft={"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4})
+    few, wanted = prompts(6), changed(max_new_tokens=8)
+    found = decode(model, few, wanted, CPU)
+    assert lists(found) == generated(model, few, wanted)
+    assert found.engine_reason == "PROMPT_TUNING puts tokens of its own before a text"

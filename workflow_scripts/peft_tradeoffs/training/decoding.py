@@ -42,7 +42,7 @@ class Decoding:
     end_tokens: tuple[int, ...]  # a row ends with any of them; without one at `max_new_tokens` alone
     pad_token_id: int  # fills a batch on the left, and a row that has ended
     precision: str  # of matrix products: a key of step.DTYPES
-    engine: str = CapturedSteps.name  # on a GPU; a CPU takes its steps eagerly
+    engine: str = EagerSteps.name  # or captured, on a GPU
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ def decode(
 
     `model`: a causal model of Transformers, or one that PEFT wrapped. Batches are of prompts of like length, longest
     first. A step that cannot be captured is taken eagerly; a model that keeps more than keys and values is left to
-    Transformers' `generate`. `poll` is called between batches and every few steps; what it raises ends the decoding.
-    Config, attention, training mode and random state are as before afterwards, and graphs and cache are freed. Raises
-    InputError for prompts that cannot be decoded, and torch.OutOfMemoryError.
+    Transformers' `generate`, in batches of one length. `poll` is called between batches and every few steps; what it
+    raises ends the decoding. Config, attention, training mode and random state are as before afterwards, and graphs and
+    cache are freed. Raises InputError for prompts that cannot be decoded, and torch.OutOfMemoryError.
     """
     check_prompts(prompts, wanted, context_of(model))
     try:
@@ -115,12 +115,12 @@ def _decoded(
     model: nn.Module, prompts: Sequence[np.ndarray], wanted: Decoding, device: torch.device, poll: Poll
 ) -> Decoded:
     lengths = np.array([len(prompt) for prompt in prompts])
-    batches = list(evaluation_batches(lengths, wanted.batch_size))
     reason = why_not_static(model)
+    batches = list((_of_one_length if reason else evaluation_batches)(lengths, wanted.batch_size))
     writer = Generating(model, wanted, device, poll) if reason else Writer(model, wanted, device, poll)
     tokens = [np.zeros(0, np.int32)] * len(prompts)
     ended = np.zeros(len(prompts), bool)
-    padded = [padded_length(lengths[rows]) for rows in batches]
+    padded = [int(lengths[rows].max()) if reason else padded_length(lengths[rows]) for rows in batches]
     for rows, length in zip(batches, padded, strict=True):
         poll()
         written = writer(_left_padded([prompts[row] for row in rows], length, wanted.pad_token_id), lengths[rows])
@@ -131,6 +131,13 @@ def _decoded(
     indices = [rows.tolist() for rows in batches]
     reason = reason or writer.reason
     return Decoded(tokens, ended, indices, padded, writer.steps, writer.engine, reason, writer.capture_s)
+
+
+def _of_one_length(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Indices of batches without padding, longest first."""
+    for length in np.unique(lengths)[::-1]:
+        rows = np.flatnonzero(lengths == length)
+        yield from (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
 
 
 def _left_padded(prompts: list[np.ndarray], length: int, pad: int) -> np.ndarray:
@@ -147,7 +154,7 @@ class Writer:
     def __init__(self, model: nn.Module, wanted: Decoding, device: torch.device, poll: Poll) -> None:
         self._wanted, self._poll = wanted, poll
         self._step = DecodingStep(model, wanted, device)
-        captured = device.type == "cuda" and wanted.engine == CapturedSteps.name
+        captured = wanted.engine == CapturedSteps.name
         self._steps = (CapturedSteps if captured else EagerSteps)(self._step, False, None)
         self.steps = 0
         self.reason: str | None = None
@@ -304,7 +311,11 @@ class DecodingStep:
 
 
 class Generating:
-    """Writes the tokens of one batch after another by Transformers' `generate`; called as a `Writer` is."""
+    """Writes the tokens of one batch after another by Transformers' `generate`; called as a `Writer` is.
+
+    Batches are of prompts of one length: PEFT takes no positions for its virtual tokens, and a recurrent state does not
+    know of padding.
+    """
 
     engine = GENERATE
     capture_s = 0.0
@@ -321,12 +332,11 @@ class Generating:
         before = inner.generation_config
         inner.generation_config = GenerationConfig()  # a checkpoint's own may punish repetition
         tokens = torch.from_numpy(ids).to(self._device)
-        real = torch.arange(ids.shape[1]) >= ids.shape[1] - torch.from_numpy(lengths)[:, None]
         try:
             with autocast(wanted.precision, self._device):
                 texts = self._model.generate(
                     input_ids=tokens,
-                    attention_mask=real.long().to(self._device),
+                    attention_mask=torch.ones_like(tokens),
                     do_sample=False,
                     max_new_tokens=wanted.max_new_tokens,
                     eos_token_id=list(wanted.end_tokens) or None,
