@@ -4,6 +4,7 @@ The same tokens as `generate(do_sample=False)`, but for what rounding makes of o
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -203,7 +204,8 @@ class Writer:
 class DecodingStep:
     """The next token of every row of a batch: model, choice, end, and where the one after it goes.
 
-    All of it is found on the device. It is called with the batch's shape alone: rows and tokens of the cache.
+    All of it is found on the device. It is called with the batch's shape alone: rows, tokens of the cache, and a number
+    that is another one each time that place is made anew, whose addresses no earlier graph knows.
     """
 
     def __init__(self, model: nn.Module, wanted: Decoding, device: torch.device) -> None:
@@ -214,18 +216,19 @@ class DecodingStep:
         self._ends = torch.tensor(wanted.end_tokens, dtype=torch.int64, device=device)
         self._last = last_logits(model, 1)
         self._shape: Shape = ()
+        self._numbers = itertools.count(1)
         self._cache: StaticCache | None = None
 
     def begin(self, ids: np.ndarray, lengths: np.ndarray) -> Shape:
         """Read prompts (see `Writer`) and write the first token of each. Returns the shape of the steps to come."""
         rows, length = ids.shape
-        shape = rows, length + self._wanted.max_new_tokens
-        if shape != self._shape:
-            self._allocate(shape)
+        whole = length + padded_length(np.array([self._wanted.max_new_tokens]))
+        if (rows, whole) != self._shape[:2]:
+            self._allocate(rows, whole)
         assert self._cache is not None
         self._cache.reset()
         sizes = torch.from_numpy(lengths).to(self.device)
-        places = torch.arange(shape[1], device=self.device) - (length - sizes[:, None])  # in the text
+        places = torch.arange(whole, device=self.device) - (length - sizes[:, None])  # in the text
         self._seen.copy_(places >= 0)  # what is not written yet is hidden as the future
         self._out.fill_(self._wanted.pad_token_id)
         self._ended.fill_(False)
@@ -233,7 +236,7 @@ class DecodingStep:
         self._positions.copy_(sizes[:, None])
         start = places[:, :length].clamp(min=0)
         self._write(self._logits(torch.from_numpy(ids).to(self.device), self._seen[:, :length], start))
-        return shape
+        return self._shape
 
     def __call__(self, rows: int, *padded: int) -> None:
         """Write one token more of each row."""
@@ -273,9 +276,8 @@ class DecodingStep:
         """int64 [b, count]: what has been written of each row."""
         return self._out[:, :count].cpu().numpy()
 
-    def _allocate(self, shape: Shape) -> None:
+    def _allocate(self, rows: int, length: int) -> None:
         """Make place for batches of a shape, in place of the one before."""
-        rows, length = shape
         self._cache = None
         self._cache = static_cache(self._model, length, self._wanted.precision)
         new, device = self._wanted.max_new_tokens, self.device
@@ -285,7 +287,7 @@ class DecodingStep:
         self._seen = torch.zeros(rows, length, dtype=torch.bool, device=device)  # no padding
         self._place = torch.zeros(1, dtype=torch.int64, device=device)  # of the next token in `out`
         self._out = torch.zeros(rows, new, dtype=torch.int64, device=device)
-        self._shape = shape
+        self._shape = rows, length, next(self._numbers)
 
     def _logits(self, ids: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """float32 [b, vocabulary] behind the last of the tokens `ids` [b, t], which the cache takes up."""
@@ -302,8 +304,7 @@ class DecodingStep:
         return logits
 
     def _write(self, logits: torch.Tensor) -> None:
-        chosen = logits.argmax(-1)
-        chosen = torch.where(self._ended, self._wanted.pad_token_id, chosen)
+        chosen = logits.argmax(-1).masked_fill_(self._ended, self._wanted.pad_token_id)
         self._out.index_copy_(1, self._place, chosen[:, None])
         self._ended.logical_or_((chosen[:, None] == self._ends).any(1))
         self._tokens.copy_(chosen[:, None])
