@@ -1,6 +1,9 @@
 """Greedy decoding: the tokens are those of Transformers' generate, whatever the family, the arm and the ends."""
 
+import contextlib
+import gc
 import random
+import weakref
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -16,6 +19,7 @@ from peft_tradeoffs.training import decoding
 from peft_tradeoffs.training.batches import UNMASKED, choose_kernels, no_mask
 from peft_tradeoffs.training.decoding import decode
 from peft_tradeoffs.training.step import CaptureError, EagerSteps
+from peft_tradeoffs.training.targets import AtTargets
 from prompted import LORA, NEVER, built, changed, generated, lists, prompts
 
 CPU = torch.device("cpu")
@@ -160,6 +164,15 @@ def built_like(model: Any) -> Any:
     return other
 
 
+def test_a_model_whose_head_training_computes_at_targets_alone_decodes_as_before(tmp_path):
+    model = built(tmp_path, gradient_checkpointing=True).train()
+    few, wanted = prompts(4), changed(max_new_tokens=8)
+    expected = generated(model, few, wanted)
+    AtTargets(model, contextlib.nullcontext)
+    with unchanged(model):
+        assert lists(decode(model, few, wanted, CPU)) == expected
+
+
 class unchanged:  # reads as a statement
     """Asserts at its end that config, kernels, modes, weights and random state are what they were."""
 
@@ -215,6 +228,24 @@ def test_a_step_that_is_tried_out_leaves_nothing(llama, endless):
     with mock.patch.object(decoding, "EagerSteps", Trying):
         assert lists(decode(llama, prompts(), NEVER, CPU)) == endless
         assert lists(decode(llama, prompts(), changed(max_new_tokens=2), CPU)) == [row[:2] for row in endless]
+
+
+def test_the_cache_is_freed_at_once(llama):
+    held = []
+
+    def remembered(*arguments: Any) -> Any:
+        cache = static_cache(*arguments)
+        held.append(weakref.ref(cache))
+        return cache
+
+    static_cache = decoding.static_cache
+    gc.disable()  # there is no reference cycle to be found
+    try:
+        with mock.patch.object(decoding, "static_cache", remembered):
+            decode(llama, prompts(), changed(max_new_tokens=2), CPU)
+        assert [each() for each in held] == [None] * 3  # two of 12 rows and other lengths, and one of 8
+    finally:
+        gc.enable()
 
 
 def test_steps_that_cannot_be_captured_are_taken_eagerly(llama, endless):

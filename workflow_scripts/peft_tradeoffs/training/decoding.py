@@ -16,7 +16,7 @@ from transformers import GenerationConfig, StaticCache
 from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.measure.devices import free_memory
+from peft_tradeoffs.measure.devices import empty_caches, free_memory
 from peft_tradeoffs.training.batches import (
     Shape,
     choose_kernels,
@@ -109,7 +109,7 @@ def decode(
         with _answering(model):
             return _decoded(model, prompts, wanted, device, poll)
     finally:
-        free_memory(device)
+        empty_caches(device)
 
 
 def _decoded(
