@@ -13,9 +13,9 @@ from peft_tradeoffs.core import files
 ROWS, LENGTH = 64, 8
 
 
-def rows(script: str, *words: str) -> list[list[str]]:
-    """The cells of the table that a benchmark prints, without its head."""
-    command = [sys.executable, str(tiny.REPOSITORY / "benchmarks" / script), "--device", "cpu", "--steps", "1", *words]
+def rows(script: str, *words: str, count: str = "--steps") -> list[list[str]]:
+    """The cells of the table that a benchmark prints, without its head; `count`: its option for how much it times."""
+    command = [sys.executable, str(tiny.REPOSITORY / "benchmarks" / script), "--device", "cpu", count, "1", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=tiny.environment())
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
@@ -41,6 +41,16 @@ def test_a_large_models_benchmark_has_a_row_an_arm():
         assert np.isfinite(values).all() and min(values[:2]) > 0
         assert values[1] == pytest.approx(2 * 16 / values[0] * 1000, rel=0.02, abs=0.5)  # it is a whole number
         assert (share, peak) == ("–", "–")  # of a GPU alone
+
+
+def test_the_benchmark_of_decoding_has_a_row_a_loop():
+    words = ["--shape", "tiny", "--batch", "2", "--prompt", "8", "--new", "4", "--arms", "LoRA r16", "LoRA r16 merged"]
+    table = rows("decoding.py", *words, count="--batches")
+    arms = ["LoRA r16", "LoRA r16 merged"]
+    assert [row[:2] for row in table] == [[arm, loop] for arm in arms for loop in ("generate", "eager")]
+    for _, _, token_ms, tokens_per_s, peak, once, same in table:
+        assert min(numbers([token_ms, tokens_per_s])) > 0 and (peak, once) == ("–", "0.0")
+        assert same.endswith(" %")
 
 
 def test_the_engines_benchmark_has_a_row_a_loop(tmp_path: Path):

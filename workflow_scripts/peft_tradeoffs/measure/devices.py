@@ -104,12 +104,17 @@ def check_precision(device: torch.device, precision: str) -> None:
 def free_memory(device: torch.device) -> None:
     """Give back what earlier seeds left, reference cycles and freed heap, so that it is not the next run's."""
     gc.collect()
-    if device.type == "cuda":
-        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 # as PyTorch's notes on CUDA semantics have it
-        torch.cuda.empty_cache()
+    empty_caches(device)
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
     if trim is not None:
         trim(0)
+
+
+def empty_caches(device: torch.device) -> None:
+    """Give back the GPU memory that PyTorch keeps and nothing holds. Quick: it looks for no reference cycles."""
+    if device.type == "cuda":
+        torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 # as PyTorch's notes on CUDA semantics have it
+        torch.cuda.empty_cache()
 
 
 def requested_bytes() -> int:

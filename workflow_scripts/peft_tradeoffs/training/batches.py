@@ -228,13 +228,13 @@ def choose_kernels(mask: Mask, model: nn.Module | None = None) -> None:
         _attend(model, mask)
 
 
-def _inner(model: Any) -> Any:
+def inner_model(model: Any) -> Any:
     """The model of Transformers, where PEFT put something around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _attend(model: nn.Module, mask: Mask) -> None:
-    inner = _inner(model)
+    inner = inner_model(model)
     if getattr(getattr(inner, "config", None), "_attn_implementation", None) in ("sdpa", UNMASKED):
         inner.set_attn_implementation(UNMASKED if mask is no_mask else "sdpa")
 
@@ -375,7 +375,7 @@ def last_logits(model: nn.Module, kept: int | torch.Tensor) -> dict[str, Any]:
 
     `kept`: how many of the last ones, or int64 [k] which, from the end.
     """
-    accepted = inspect.signature(_inner(model).forward)
+    accepted = inspect.signature(inner_model(model).forward)
     return {"logits_to_keep": kept} if "logits_to_keep" in accepted.parameters else {}
 
 

@@ -9,9 +9,9 @@ import functools
 import gc
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -285,13 +285,25 @@ class TrainingStep:
         return self._losses[start:end].tolist()
 
 
+class Step(Protocol):
+    """What an engine takes time and again: a step of training, or of decoding."""
+
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]: ...
+    def __call__(self, rows: int, *padded: int) -> None: ...
+    def on_device(self, rows: int, *padded: int) -> None: ...
+    def on_host(self) -> None: ...
+    def try_out(self, shape: Shape) -> None: ...
+    def drop_gradients(self) -> None: ...
+
+
 class EagerSteps:
     """Launches every kernel from Python."""
 
     name = "eager"
     capture_s = 0.0
 
-    def __init__(self, step: TrainingStep, compiled: bool, generators: BlockGenerators | None) -> None:
+    def __init__(self, step: Step, compiled: bool, generators: BlockGenerators | None) -> None:
         self._step, self._compiled, self._generators = step, compiled, generators
         self._seen: set[Shape] = set()
         self.compile_s = 0.0
@@ -318,7 +330,7 @@ class CapturedSteps:
 
     name = "captured"
 
-    def __init__(self, step: TrainingStep, compiled: bool, generators: BlockGenerators | None) -> None:
+    def __init__(self, step: Step, compiled: bool, generators: BlockGenerators | None) -> None:
         self._step, self._compiled, self._generators = step, compiled, generators
         self._graphs: dict[Shape, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle()
@@ -400,8 +412,8 @@ def _kept(generators: BlockGenerators | None) -> Iterator[None]:
         generators.load(before)
 
 
-def _warm_up(step: TrainingStep, shape: Shape) -> None:
-    """Forward and backward passes that leave weights, optimizer and random state as they were."""
+def _warm_up(step: Step, shape: Shape) -> None:
+    """Passes that leave weights, optimizer and random state as they were."""
     device = next(iter(step.parameters.values())).device
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
