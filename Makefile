@@ -6,7 +6,7 @@ WORKERS ?= 3
 FUZZ ?= --seconds 3600
 
 # Nothing of the user's own Python leaks into the environment, and pip installs into it alone.
-unexport PYTHONPATH PYTHONHOME
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 export PYTHONNOUSERSITE := 1
 export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

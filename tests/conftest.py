@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import small_examples
 import tiny
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process works out anew what scripts mean
 pytest.register_assert_rewrite("fetched_models", "reloaded")  # what they assert is shown as in a test file
 
 

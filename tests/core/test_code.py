@@ -1,12 +1,15 @@
 """The checksum of a script's code changes with what the code means, and with nothing else."""
 
 import ast
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tiny
+from peft_tradeoffs.core import code
 from peft_tradeoffs.core.code import dependencies, fingerprint
 
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
@@ -99,6 +102,7 @@ FILES = {
     "pkg/other.py": "def add(value):\n    return value - 1\n",
     "pkg/late.py": "import os\n\nos.environ['X'] = '1'\n\n\ndef finish(value):\n    return value\n",
 }
+KEPT = f"__pycache__/script.{sys.implementation.cache_tag}.meaning"
 
 
 def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -499,3 +503,61 @@ def test_no_script_hides_code_from_its_checksum():
         place = path.relative_to(SCRIPTS).as_posix()
         found |= {f"{place}: {ast.unparse(node)}" for node in blind(tree, "peft_tradeoffs")}
     assert found == BLIND.keys()
+
+
+@pytest.fixture
+def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytecode is written, and what scripts mean with it."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+
+
+def planted(folder: Path, copy: Path, change: Callable[[Path], None] = lambda folder: None) -> tuple[str, str]:
+    """What is found in a copy with another meaning kept, after a change; and what it means."""
+    shutil.copytree(folder, copy)
+    change(copy)
+    made_of, _, _ = (copy / KEPT).read_text().partition(" ")
+    (copy / KEPT).write_text(f"{made_of} {'0' * 64}")
+    return fingerprint(copy / "script.py"), code._meaning(copy / "script.py")
+
+
+def test_what_a_script_means_is_kept_until_a_file_changes(keeping, tmp_path):
+    folder = tmp_path / "scripts"
+    found = written(folder)
+    made_of, _, kept = (folder / KEPT).read_text().partition(" ")
+    assert kept == found == code._meaning(folder / "script.py") and len(made_of) == 64
+    assert planted(folder, tmp_path / "same/scripts") == ("0" * 64, found)
+    changes = {
+        "edited": edit("pkg/rates.py", "LARGEST: int = 4", "LARGEST: int = 5"),
+        "added": lambda copy: (copy / "pkg/more.py").write_text("MORE = 1\n"),
+        "moved": lambda copy: (copy / "pkg/other.py").rename(copy / "pkg/late2.py"),
+    }
+    for name, change in changes.items():
+        now, means = planted(folder, tmp_path / name / "scripts", change)
+        assert now == means and (now != found) == (name == "edited"), name
+        assert (tmp_path / name / "scripts" / KEPT).read_text().endswith(f" {means}")
+
+
+def test_another_schema_is_another_meaning_kept(keeping, tmp_path):
+    for name, schema in (("one", "{}"), ("other", '{"a": 1}')):
+        (tmp_path / name / "schemas").mkdir(parents=True)
+        (tmp_path / name / "schemas/peft.schema.json").write_text(schema)
+        written(tmp_path / name / "scripts")
+    one, other = ((tmp_path / name / "scripts" / KEPT).read_text().partition(" ")[0] for name in ("one", "other"))
+    assert one != other
+
+
+@pytest.mark.parametrize("kept", [b"", b"0", b"\xff\xfe", b"0" * 64 + b" " + b"1" * 64])
+def test_what_is_kept_and_broken_counts_for_nothing(keeping, tmp_path, kept):
+    (tmp_path / KEPT).parent.mkdir()
+    (tmp_path / KEPT).write_bytes(kept)
+    assert written(tmp_path) == code._meaning(tmp_path / "script.py")
+
+
+def test_nothing_is_kept_where_bytecode_is_not_or_cannot_be(keeping, tmp_path, monkeypatch):
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file/__pycache__").write_text("in the way")
+    found = written(tmp_path / "file")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert written(tmp_path / "none") == found
+    assert not os.path.lexists(tmp_path / "none/__pycache__")

@@ -5,19 +5,23 @@ function, attribute and library that is called. What does not: comments, docstri
 classes, the texts of exceptions, and the names and places of our modules. So an edited comment or a function that moves
 retrains nothing. A module is followed only if it is imported by name. Of a schema
 that part counts, without its texts, which a definition asks for: all of `json_schema("peft")`, one list of
-`json_schema("summary")["required"]`.
+`json_schema("summary")["required"]`. It is kept beside Python's bytecode until a file of ours changes.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
+import importlib.util
 import itertools
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.layout import SCHEMAS, json_schema
 
 # Fields of syntax nodes that say nothing of what they do.
@@ -42,7 +46,34 @@ def fingerprint(script: Path) -> str:
     Our modules are those that stand beside the script or in packages beside it. Each definition is written with a
     number instead of each reference to another one, as graphs are written in a canonical order.
     """
-    root = script.resolve().parent
+    script = script.resolve()
+    made_of = _sources(script.parent)  # before the first of them is parsed
+    kept = Path(importlib.util.cache_from_source(str(script))).with_suffix(".meaning")
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        was_made_of, _, found = kept.read_text(encoding="ascii").partition(" ")
+        if was_made_of == made_of and len(found) == len(made_of):
+            return found
+    found = _meaning(script)
+    if not sys.dont_write_bytecode and _sources.__wrapped__(script.parent) == made_of:
+        with contextlib.suppress(OSError):  # a checkout that cannot be written to
+            files.write_text(kept, f"{made_of} {found}")
+    return found
+
+
+@functools.cache
+def _sources(root: Path) -> str:
+    """SHA-256 of all that decides what a script means: our modules below `root`, the schemas, this file."""
+    schemas = root.parent / SCHEMAS.name
+    paths = sorted([*root.rglob("*.py"), *(path for path in schemas.rglob("*") if path.is_file())])
+    digest = hashlib.sha256(sys.version.encode() + Path(__file__).read_bytes())
+    for path in paths:
+        digest.update(f"\0{path.relative_to(root.parent)}\0".encode(errors="surrogateescape"))
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _meaning(script: Path) -> str:
+    root = script.parent
     numbers: dict[Definition, int] = {}
     loaded: set[Path] = set()
     digest = hashlib.sha256()
@@ -66,7 +97,7 @@ def fingerprint(script: Path) -> str:
         """That of their content, for neither names nor the order of imports count."""
         return _module(root, effect.module).bare(effect.name), str(effect.module), effect.name or ""
 
-    left = {Definition(script.resolve(), None)}
+    left = {Definition(script, None)}
     while left:
         for effect in sorted(left, key=order):
             if effect not in numbers:  # reached from another one
@@ -176,8 +207,8 @@ class _Module:
         dotted = [target for _, target in _bindings(nodes)]
         dotted += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
         parts = [itertools.accumulate(target.split("."), "{}.{}".format) for target in dotted]
-        files = [_file(self._root, part) for part in itertools.chain.from_iterable(parts)]
-        return tuple(dict.fromkeys(file for file in files if file))
+        found = [_file(self._root, part) for part in itertools.chain.from_iterable(parts)]
+        return tuple(dict.fromkeys(file for file in found if file))
 
     def _write(self, statement: ast.stmt) -> list[Token]:
         inside = dict(_bindings(self._inside(statement)))
