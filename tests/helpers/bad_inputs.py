@@ -401,7 +401,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "missing column": (
         Plan(put("datasets.reviews.splits.test", "no_label.tsv")),
-        ("splits.test: no_label.tsv: no column 'label'; its columns are 'sentence', 'stars'", "set `text`, `label`"),
+        ("splits.test: no_label.tsv: no column 'label'; its columns are 'sentence', 'stars'", "name one of these"),
     ),
     "missing group column": (
         Plan(put("datasets.reviews.group", "author")),

@@ -439,7 +439,7 @@ class TestFetched:
         assert json.loads((tmp_path / "mail/dataset.json").read_text())["group"]["by"] == "author"
 
     def test_no_such_column(self, tmp_path):
-        with pytest.raises(InputError, match=r"a.csv: no column 'autor'; its columns are .* `label` or `group` to"):
+        with pytest.raises(InputError, match=r"a.csv: no column 'autor'; its columns are .* name one of these"):
             datasets.fetch_dataset(self.block(tmp_path, group="autor"), tmp_path / "mail")
 
     def test_contained_is_no_column(self, tmp_path):
