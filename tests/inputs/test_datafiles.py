@@ -84,7 +84,7 @@ BAD = {
     "header only": ("a.tsv", HEAD, r"a\.tsv: no rows"),
     "empty jsonl": ("a.jsonl", "\n", r"a\.jsonl: no rows"),
     "another separator": ("a.csv", "text;label\na;1\n", r"its one column is 'text;label': set `separator` to \";\""),
-    "one quoted column": ("a.csv", '"text, long"\na\n', r"no column 'text'; its columns are 'text, long': name one of these"),
+    "one quoted column": ("a.csv", '"text, long"\na\n', r"its columns are 'text, long': name one of these"),
     "tabs in a csv": ("a.csv", "text\tlabel\na\t1\n", r'set `separator` to "\\t"'),
     "another separator and quotes": (
         "a.csv",
