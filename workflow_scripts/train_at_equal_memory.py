@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from peft_tradeoffs.analysis.finished import read_summary
-from peft_tradeoffs.core import errors, files, seal
+from peft_tradeoffs.core import errors, files
 from peft_tradeoffs.training.job import add_training, process, read_settings
 from peft_tradeoffs.training.search import Caps, train_at_equal_memory
 
@@ -39,7 +39,7 @@ def main() -> None:
     caps = Caps(arguments.caps, arguments.largest, arguments.rule, arguments.seeds, arguments.runs_dir)
     with process(arguments) as job:
         found = train_at_equal_memory(job, settings, caps, functools.partial(read_summary, place=False))
-    files.write_json(arguments.output, seal.signed(found))
+    files.write_json(arguments.output, files.signed(found))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 from peft_tradeoffs.analysis.finished import read_summary
-from peft_tradeoffs.core import errors, files, seal
+from peft_tradeoffs.core import errors, files
 from peft_tradeoffs.training.job import add_training, process, read_settings
 from peft_tradeoffs.training.search import Grid, tune
 
@@ -42,7 +42,7 @@ def main() -> None:
     grid = Grid(sorted(arguments.rates), arguments.extend, arguments.seed, arguments.trials_dir, arguments.again)
     with process(arguments) as job:
         found = tune(job, settings, grid, functools.partial(read_summary, place=False))
-    files.write_json(arguments.output, seal.signed(found))
+    files.write_json(arguments.output, files.signed(found))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from peft_tradeoffs.analysis.facts import FACTS
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.preflight import check_planned
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.seal import signed
+from peft_tradeoffs.core.files import signed
 from peft_tradeoffs.report.figures import drawings
 from peft_tradeoffs.training import methods
 

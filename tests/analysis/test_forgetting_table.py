@@ -18,7 +18,7 @@ from peft_tradeoffs.analysis.forgetting import (
     read_losses,
 )
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
-from peft_tradeoffs.core import seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.quantities import IS_THE_ORIGINAL
 from scipy import stats
@@ -207,7 +207,7 @@ def test_what_readers_see():
 def written(tmp_path, monkeypatch) -> tuple[Path, dict[str, Any]]:
     """A run's file, and the figures of its summary."""
     monkeypatch.setattr("peft_tradeoffs.analysis.forgetting.verified", lambda *_: {})
-    path = tmp_path / seal.GENERAL
+    path = tmp_path / files.GENERAL
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["row", "tokens", "loss_before", "loss_after", "loss_original"])
@@ -231,4 +231,4 @@ def test_a_runs_file_is_read_and_must_give_the_summarys_figures(written):
 def test_a_file_that_the_run_did_not_write_is_refused(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps({}))
     with pytest.raises(InputError, match=r"summary\.json: no weights, files, sha256"):
-        read_losses(tmp_path / seal.GENERAL, {})
+        read_losses(tmp_path / files.GENERAL, {})

@@ -21,7 +21,7 @@ import synthetic
 import tiny
 import yaml
 from hypothesis import strategies as st
-from peft_tradeoffs.core import errors, files, seal
+from peft_tradeoffs.core import errors, files
 from peft_tradeoffs.inputs import data_files
 from peft_tradeoffs.runs import attempts, status
 from peft_tradeoffs.training import state
@@ -214,7 +214,7 @@ def run(folder: Path) -> Door:
     synthetic.write(folder, [synthetic.summary("full", None, 0), synthetic.summary("lora", 4, 0)])
     names = folder / "runs/sst2/distilbert/lora-r4/seed0"
     write_weights(names)
-    summary = seal.seal(files.read_json(names / "summary.json"), names)
+    summary = files.seal(files.read_json(names / "summary.json"), names)
     files.write_json(names / "summary.json", summary)
     whole = {path.relative_to(names).as_posix(): path.read_bytes() for path in names.rglob("*") if path.is_file()}
     grid = {"dataset": ["sst2"], "model": ["distilbert"], "arm": ["full", "lora-r4"], "seed": [0]}
@@ -262,10 +262,10 @@ def _exactly(value: Any, expected: Any) -> bool:
 
 
 def _resealed(summary: dict[str, Any], edits: list) -> bytes:
-    tree = changes.edited({key: value for key, value in summary.items() if key not in seal.KEYS}, edits)
+    tree = changes.edited({key: value for key, value in summary.items() if key not in files.KEYS}, edits)
     if isinstance(tree, dict):
-        tree |= {key: summary[key] for key in seal.KEYS if key != seal.SHA256}
-        tree[seal.SHA256] = seal.code.digest(tree)
+        tree |= {key: summary[key] for key in files.KEYS if key != files.SHA256}
+        tree[files.SHA256] = files.code.digest(tree)
     return json.dumps(tree).encode()
 
 
@@ -358,7 +358,7 @@ def _plant_data() -> None:
 
 def _plant_run() -> None:
     """Files of a run are not compared with its summary."""
-    seal.check_files = lambda *_: None
+    files.check_files = lambda *_: None
 
 
 FAULTS = {"data": _plant_data, "run": _plant_run}

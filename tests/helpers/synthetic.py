@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 from peft_tradeoffs.analysis.tuning_table import tuning_frame
+from peft_tradeoffs.core.files import seal as sealed
 from peft_tradeoffs.core.quantities import LIBRARIES, PHASES
-from peft_tradeoffs.core.seal import seal as sealed
 from peft_tradeoffs.tasks.metrics import NAMES, of_task
 
 PARAMETERS = 66_955_010

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import synthetic
 import tiny
-from peft_tradeoffs.core import seal, slurm
+from peft_tradeoffs.core import files, slurm
 from peft_tradeoffs.core.slurm import Job
 from peft_tradeoffs.runs import status
 from peft_tradeoffs.runs.status import grid_status, table, tuning_status
@@ -29,7 +29,7 @@ def live(folder: Path, age_s: float = 0.0, **changes) -> None:
     values |= {"pid": 12, "slurm_job_id": 17, **changes}
     (folder / "state").mkdir(parents=True, exist_ok=True)
     path = folder / "state/status.json"
-    path.write_text(json.dumps(seal.signed(values)))
+    path.write_text(json.dumps(files.signed(values)))
     os.utime(path, (time.time() - age_s, time.time() - age_s))
 
 
@@ -37,7 +37,7 @@ def summary(folder: Path, **changes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     values = {"status": "completed", "metric": "accuracy", "metric_value": 0.91234, "failed_phase": None}
     values |= {"fingerprint": "f", **changes}
-    (folder / "summary.json").write_text(json.dumps(seal.seal(values, folder)))
+    (folder / "summary.json").write_text(json.dumps(files.seal(values, folder)))
 
 
 def job(number: int, arm: str, state: str = "RUNNING", reason: str = "None", node: str = "node7") -> Job:
@@ -145,7 +145,7 @@ def test_a_finished_seed_of_a_job_that_failed_is_done(tmp_path, runs, fingerprin
     live(runs / "full/seed0", status="ended", step=100)
     summary(runs / "full/seed0/state", fingerprint="f")
     (runs / "full/seed0/state/attempts.json").write_text(
-        json.dumps(seal.signed({"fingerprint": fingerprint, "attempts": []}))
+        json.dumps(files.signed({"fingerprint": fingerprint, "attempts": []}))
     )
     done = "done         accuracy 0.9123" in lines(tmp_path)[1]
     assert done == (fingerprint == "f") != ("interrupted" in lines(tmp_path)[1])
@@ -234,7 +234,7 @@ def test_a_line_a_tuning_before_the_runs(tmp_path, runs):
     best = tmp_path / "tune/best/reviews/tiny/full.json"
     best.parent.mkdir(parents=True)
     (found,) = synthetic.tunings([synthetic.summary("full", None, 0)], {})
-    best.write_text(json.dumps(seal.signed({**found, "learning_rate": 1e-4, "rates": [1e-5, 1e-4]})))
+    best.write_text(json.dumps(files.signed({**found, "learning_rate": 1e-4, "rates": [1e-5, 1e-4]})))
     summary(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr0.0001")
     live(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr0.001")
     live(tmp_path / "tune/trials/reviews/tiny/a/lr0.001", status="interrupted")

@@ -13,7 +13,7 @@ from peft_tradeoffs.analysis.equal_cost import (
     read_capped,
 )
 from peft_tradeoffs.analysis.facts import FACTS
-from peft_tradeoffs.core import seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.code import dependencies
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.runs.interruption import Interrupted
@@ -146,7 +146,7 @@ def found(folder, method, rank, caps, **changes):
 
 def test_what_was_found_is_as_it_was_written(tmp_path):
     path = tmp_path / "full.json"
-    path.write_text(json.dumps(seal.signed({"caps": [{"cap_MiB": 1024.0, "peak_MiB": 1000.0}]})))
+    path.write_text(json.dumps(files.signed({"caps": [{"cap_MiB": 1024.0, "peak_MiB": 1000.0}]})))
     assert read_capped(path)["caps"][0]["peak_MiB"] == 1000
     path.write_text(path.read_text().replace("1000.0", "900.0"))
     with pytest.raises(InputError, match=r"full\.json: changed after it was written: .*; delete it, and Snakemake"):

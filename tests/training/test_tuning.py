@@ -12,7 +12,7 @@ import pytest
 import tiny
 from peft_tradeoffs.analysis.tuning_table import tuning_frame, tuning_notes, tuning_readable
 from peft_tradeoffs.config.experiment import resolve
-from peft_tradeoffs.core import seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import sha256
 from peft_tradeoffs.inputs.tokens import Split, carve, carve_dev, load_tokens
@@ -486,7 +486,7 @@ def test_what_trials_disagree_on_is_read_of_the_rates_taken(tmp_path):
     best.mkdir(parents=True)
     for arm, wrong in (("full", 3), ("lora-r4", 5), ("lora-r8", 11)):
         found = {**tunings()[0], "arm": arm, "learning_rate": 1e-3, "rates": [1e-3], "reason": None}
-        (best / f"{arm}.json").write_text(json.dumps(seal.signed(found)))
+        (best / f"{arm}.json").write_text(json.dumps(files.signed(found)))
         folder = trials / arm / "lr0.001"
         folder.mkdir(parents=True)
         rows = "".join(f"{row},1,{int(row >= wrong)}\n" for row in range(40))

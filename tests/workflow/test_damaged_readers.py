@@ -19,7 +19,7 @@ from peft_tradeoffs.analysis.reference import read_env
 from peft_tradeoffs.analysis.stats import read_noise
 from peft_tradeoffs.analysis.tables import read_table
 from peft_tradeoffs.analysis.tuning_table import read_tuning
-from peft_tradeoffs.core import errors, files, seal
+from peft_tradeoffs.core import errors, files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.report import imported, tracking
 from peft_tradeoffs.runs import lock, tuning
@@ -235,9 +235,9 @@ def test_a_tuning_that_was_edited_is_named(tmp_path: Path) -> None:
     (found,) = synthetic.tunings(RUNS[:1], {})
     found["rates"] = [1e-4, 2e-4, 4e-4]
     path = tmp_path / "full.json"
-    files.write_json(path, seal.signed(found))
+    files.write_json(path, files.signed(found))
     assert tuning.read_found(path)["learning_rate"] == 2e-4
-    for changed in (found, {**seal.signed(found), "learning_rate": 1e-3}, seal.signed({**found, "trials": [{}]}), []):
+    for changed in (found, {**files.signed(found), "learning_rate": 1e-3}, files.signed({**found, "trials": [{}]}), []):
         path.write_text(json.dumps(changed))
         with pytest.raises(InputError, match=r"full\.json: .*Snakemake tunes that arm again from its trials"):
             tuning.read_found(path)
@@ -304,7 +304,7 @@ def test_a_status_of_wrong_types_is_damaged(tmp_path: Path, changes: dict[str, A
     folder.mkdir(parents=True)
     values = {"status": "running", "step": 1, "total": 9, "eta_s": 1.0, "host": socket.gethostname(), "pid": 1}
     values |= {"slurm_job_id": None}
-    files.write_json(folder / "status.json", seal.signed(values | changes))
+    files.write_json(folder / "status.json", files.signed(values | changes))
     assert "status.json is damaged" in table(grid_status(tmp_path, GRID, []))
 
 

@@ -16,7 +16,7 @@ import synthetic
 from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.comparison import read_predictions
 from peft_tradeoffs.analysis.finished import LINE_ENDS
-from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import run_folder, summaries
 from peft_tradeoffs.report import cards, export
@@ -317,7 +317,7 @@ def test_a_bit_of_the_weights_is_not_flipped_unseen(pristine: Path, tmp_path: Pa
     shutil.copytree(source, run)
     flipped(ADAPTER, place)(run)
     with pytest.raises(InputError, match=r"adapter_model\.safetensors: changed after the run wrote it"):
-        seal.check_files(run, files.read_json(run / SUMMARY))
+        files.check_files(run, files.read_json(run / SUMMARY))
 
 
 @pytest.mark.parametrize("name", [PREDICTIONS, METRICS, ENV, CONFIG])

@@ -26,8 +26,8 @@ from peft_tradeoffs.analysis.stats import (
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weights, read_scored, read_table
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import REMEDY
 from peft_tradeoffs.core.layout import AXES, run_folder
-from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import first_record, groups_of, plural, records
 from peft_tradeoffs.inputs.splits import read_groups
 from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance, allowance, as_gaps

@@ -15,10 +15,10 @@ from peft_tradeoffs.analysis.finished import read_env, read_summary, verified
 from peft_tradeoffs.analysis.readable import NULL, failed_counts, mean_sd, number, setting, unlike
 from peft_tradeoffs.analysis.stats import by_seed, failures, over_seeds
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, arms_frame, memory_key, random_weights, runs_frame
-from peft_tradeoffs.core import seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import REMEDY
 from peft_tradeoffs.core.quantities import LARGEST, LIBRARIES, ROWS
-from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import arm_label, first_record, groups_of, records, sort_runs
 from peft_tradeoffs.tasks.metrics import Metric, metric_called, metric_label, metric_name, with_unit
 from peft_tradeoffs.tasks.task import LABEL, NOTE
@@ -231,7 +231,7 @@ def read_capped(path: Path) -> dict[str, Any]:
     """What train_at_equal_memory.py wrote of an arm. Raises InputError for a file that is missing or was changed."""
     remedy = "delete it, and Snakemake makes it again from the runs that stand"
     try:
-        return seal.read_signed(path)
+        return files.read_signed(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; train_at_equal_memory.py writes it") from None
     except InputError as error:

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import FILES, REMEDY, TENSORS, weight_files
 from peft_tradeoffs.core.layout import json_schema
-from peft_tradeoffs.core.seal import FILES, REMEDY, TENSORS, weight_files
 
 PLACE = ("dataset", "model", "arm")  # the folders above that of the seed
 TYPES: dict[str, tuple[type, ...]] = {
@@ -37,7 +37,7 @@ def read_summary(path: Path, place: bool = True) -> dict[str, Any]:
     """
     summary = files.read_json(path, REMEDY, unique=True)
     try:
-        seal.check_summary(summary, path)
+        files.check_summary(summary, path)
     except RecursionError:
         raise InputError(f"{path}: not a run's summary (nested too deep); {REMEDY}") from None
     for key, (types, allowed, low, high) in _keys().items():
@@ -76,7 +76,7 @@ def verified(folder: Path, *names: str, place: bool = True) -> dict[str, Any]:
 
 def has(summary: dict[str, Any], name: str) -> bool:
     """Whether the run published a file of this name."""
-    return name in summary[seal.FILES]
+    return name in summary[files.FILES]
 
 
 def read_env(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
@@ -101,9 +101,9 @@ def check_files(folder: Path, summary: dict[str, Any], names: Iterable[str]) -> 
     for name in names:
         path = folder / name
         try:
-            seal.check_files(folder, summary, [name])
+            files.check_files(folder, summary, [name])
         except InputError as error:
-            why = _converted(path, summary[seal.FILES].get(name))
+            why = _converted(path, summary[files.FILES].get(name))
             lines.append(f"{path}: {why}" if why else str(error))
         except OSError as error:
             lines.append(f"{path}: cannot be read ({error.strerror}); give yourself the right to, or {REMEDY}")
@@ -118,7 +118,7 @@ def check_all(folder: Path, summary: dict[str, Any], keep_weights: bool = True) 
     """
     problems = []
     try:
-        check_files(folder, summary, seal.expected(folder, summary, keep_weights))
+        check_files(folder, summary, files.expected(folder, summary, keep_weights))
     except InputError as error:
         problems.append(str(error))
     problems += [f"{path}: the run did not write it; move it away" for path in strangers(folder, summary)]
@@ -128,7 +128,7 @@ def check_all(folder: Path, summary: dict[str, Any], keep_weights: bool = True) 
 
 def has_weights(folder: Path, summary: dict[str, Any]) -> bool:
     """Whether the run published weights that are all still there."""
-    names = seal.weight_files(summary)
+    names = files.weight_files(summary)
     return bool(names) and all((folder / name).is_file() for name in names)
 
 
@@ -137,10 +137,10 @@ def strangers(folder: Path, summary: dict[str, Any]) -> list[Path]:
 
     Hidden ones, which a file system or a Finder makes, and an editor's copies are none.
     """
-    found = sorted(path for name in seal.FOLDERS for path in (folder / name).rglob("*") if not path.is_dir())
+    found = sorted(path for name in files.FOLDERS for path in (folder / name).rglob("*") if not path.is_dir())
     names = {path: path.relative_to(folder) for path in found if path.suffix.lower() in LOADED}
     hidden = {path for path, name in names.items() if any(part.startswith(".") for part in name.parts)}
-    return [path for path in names if path not in hidden and names[path].as_posix() not in summary[seal.FILES]]
+    return [path for path in names if path not in hidden and names[path].as_posix() not in summary[files.FILES]]
 
 
 def _converted(path: Path, sha256: str | None) -> str | None:

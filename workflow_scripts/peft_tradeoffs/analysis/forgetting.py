@@ -15,7 +15,7 @@ from peft_tradeoffs.analysis.power import FEWEST_SEEDS
 from peft_tradeoffs.analysis.readable import NULL, null_reasons, unlike
 from peft_tradeoffs.analysis.stats import Crossed, over_seeds_and_examples
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights
-from peft_tradeoffs.core import seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.quantities import IS_THE_ORIGINAL
@@ -28,7 +28,7 @@ COLUMNS = (
 )  # fmt: skip
 WHOLE = ("rank", "texts", "tokens", "n", "n_paired")
 NO_NUMBERS = (*ARM, "method", "pretrained", "baseline", "differs", "reason")
-REMEDY = seal.REMEDY
+REMEDY = files.REMEDY
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def read_losses(path: Path, run: Mapping[str, Any]) -> Losses:
 
 def stored_losses(runs_dir: Path) -> Callable[[dict[str, Any]], Losses]:
     """Those that runs below `runs_dir` published."""
-    return lambda run: read_losses(run_folder(runs_dir, *(run[axis] for axis in AXES)) / seal.GENERAL, run)
+    return lambda run: read_losses(run_folder(runs_dir, *(run[axis] for axis in AXES)) / files.GENERAL, run)
 
 
 def forgetting_frame(runs: pd.DataFrame, baseline: str, losses: Callable[[dict[str, Any]], Losses]) -> pd.DataFrame:

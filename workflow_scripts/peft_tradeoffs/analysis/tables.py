@@ -13,11 +13,10 @@ import pandas as pd
 from peft_tradeoffs.analysis.finished import read_summary
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.files import restored
+from peft_tradeoffs.core.files import KEYS as SEAL
+from peft_tradeoffs.core.files import REMEDY, restored
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.quantities import ANYWHERE, COMPLETED, PARTS, PEAKS, SAME_DEVICE
-from peft_tradeoffs.core.seal import KEYS as SEAL
-from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.core.text import and_list, arm_label, records, sort_runs, visible
 from peft_tradeoffs.tasks.metrics import ACCURACY, Scored, metric_name
 from peft_tradeoffs.tasks.task import QUANTITIES, TASKS, Task

@@ -25,8 +25,7 @@ from peft_tradeoffs.config.experiment import Arm, Experiment
 from peft_tradeoffs.config.model import Dataset, Model, Tokenizer
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.files import read_object
-from peft_tradeoffs.core.seal import is_weight
+from peft_tradeoffs.core.files import is_weight, read_object
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.inputs.data_files import check_head, count_rows
 from peft_tradeoffs.inputs.groups import GROUPS, columns_of

@@ -24,7 +24,7 @@ from peft_tradeoffs.analysis.readable import (
     number,
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key
-from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.text import (
@@ -451,7 +451,7 @@ def publish(
                 str(sha256),
             )
             card = model_card(subject)
-            weights = [folder / name for name in seal.weight_files(summary)]
+            weights = [folder / name for name in files.weight_files(summary)]
             write_folder(weights, folders.output.joinpath(*names), subject.base, str(card))
             row |= {"folder": "/".join(names), "library": card.data.library_name}
         rows.append(row)
@@ -501,7 +501,7 @@ def _reason(summary: dict[str, Any], there: bool) -> str | None:
         return "its base model has random weights, which nobody else has"
     if there:
         return None
-    if summary[seal.WEIGHTS] == seal.NOT_KEPT:
+    if summary[files.WEIGHTS] == files.NOT_KEPT:
         return "its weights were not kept (keep_weights is false)"
     return "its weights are absent, as keep_weights: false allows"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs.core import files, seal, slurm
+from peft_tradeoffs.core import files, slurm
 from peft_tradeoffs.core.errors import InputError, LockLost
 from peft_tradeoffs.runs.interruption import Interrupted
 
@@ -161,7 +161,7 @@ class Attempts:
     def _write_status(self) -> None:
         """A reader never meets half of it; whether the disk has it at once does not matter."""
         temporary = self._status.with_name(f".{self._status.name}.tmp")
-        temporary.write_text(json.dumps(seal.signed(self.status()), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(files.signed(self.status()), indent=2) + "\n", encoding="utf-8")
         temporary.replace(self._status)
 
     def _eta_s(self) -> float | None:
@@ -186,7 +186,7 @@ class Attempts:
 
     def _read(self) -> list[dict[str, Any]]:
         try:
-            kept = seal.read_signed(self._path)
+            kept = files.read_signed(self._path)
         except FileNotFoundError:
             return []
         except InputError:
@@ -212,7 +212,7 @@ class Attempts:
 
     def _last_sign(self, attempt: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError, InputError):
-            status = seal.read_signed(self._status)
+            status = files.read_signed(self._status)
             if status["started_at"] == attempt["started_at"]:
                 did_one = (status["step"] or 0) >= (attempt["first_step"] or 1)
                 return {
@@ -225,7 +225,7 @@ class Attempts:
 
     def _write(self) -> None:
         self._confirm()
-        files.write_json(self._path, seal.signed({"fingerprint": self._fingerprint, "attempts": self._all}))
+        files.write_json(self._path, files.signed({"fingerprint": self._fingerprint, "attempts": self._all}))
 
 
 def mixed_gpus(attempts: list[dict[str, Any]]) -> bool:

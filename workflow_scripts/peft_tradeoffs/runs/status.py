@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.slurm import Job
 from peft_tradeoffs.runs.tuning import read_found, trial_folder
@@ -223,10 +223,10 @@ def says_an_error(log: Path) -> bool:
 def read_result(path: Path) -> dict[str, Any] | None:
     """The summary of a finished run, None if there is none; InputError for one that is not as the run sealed it."""
     try:
-        summary = files.read_object(path, RESULT_KEYS, "a run's summary", seal.REMEDY)
+        summary = files.read_object(path, RESULT_KEYS, "a run's summary", files.REMEDY)
     except FileNotFoundError:
         return None
-    seal.check_summary(summary, path)
+    files.check_summary(summary, path)
     return summary
 
 
@@ -238,7 +238,7 @@ def read_live(folder: Path) -> dict[str, Any] | None:
 def read(path: Path, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any] | None:
     """A signed JSON object with these keys, that may not be there, or be half written on a slow file system."""
     try:
-        return files.check_object(path, seal.read_signed(path), kinds, "what a run writes", "")
+        return files.check_object(path, files.read_signed(path), kinds, "what a run writes", "")
     except (OSError, InputError):
         return None
 

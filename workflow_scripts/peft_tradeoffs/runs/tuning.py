@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 
 # learning_rate, added, status, value (the metric on the dev split), loss (there); lower_is_better of such a metric
@@ -35,7 +35,7 @@ def read_found(path: Path) -> dict[str, Any]:
     """What tune.py wrote. Raises InputError for a file that it did not write so; FileNotFoundError without one."""
     what = "what tune.py writes"
     try:
-        found = seal.read_signed(path)
+        found = files.read_signed(path)
     except InputError as error:
         raise InputError(f"{error}; {REMEDY}") from None
     files.check_object(path, found, FOUND, what, REMEDY)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import REMEDY
 from peft_tradeoffs.core.layout import HEAD
-from peft_tradeoffs.core.seal import REMEDY
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.classes import Column, Names, classify, clean
 from peft_tradeoffs.tasks.metrics import Scored, names_of

@@ -231,11 +231,11 @@ NOTE = {name: quantity.note for name, quantity in QUANTITIES.items() if quantity
 MEASURED_AS = {name: quantity.noise for name, quantity in QUANTITIES.items() if quantity.noise is not None}
 
 _SHA256 = {"type": "string", "pattern": quantities.SHA256}
-# Keys that core/seal.py adds to a summary.
+# Keys that core/files.py adds to a summary.
 _SEALED = {
     "^weights$": {
         "enum": ["kept", "not kept"],
-        "description": "Whether the run published its weights. This and the next two are of seal.py, in summary.json "
+        "description": "Whether the run published its weights. This and the next two are of files.py, in summary.json "
         "alone, and no table's columns.",
     },
     "^files$": {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from peft_tradeoffs.core.errors import Faults, InputError
-from peft_tradeoffs.core.seal import REMEDY
+from peft_tradeoffs.core.files import REMEDY
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.classes import Column, Names, clean, encodable
 from peft_tradeoffs.tasks.metrics import OF_TEXT, TOKENS, Scored, names_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft_tradeoffs.core import code, seal, slurm
+from peft_tradeoffs.core import code, files, slurm
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.inputs.model_files import check_manifest
@@ -83,7 +83,7 @@ def read_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _read_rate(tuned: Path) -> float:
     """The learning rate that tune.py wrote; InputError if the file is missing or no longer what it wrote."""
     try:
-        rate: float = seal.read_signed(tuned)["learning_rate"]
+        rate: float = files.read_signed(tuned)["learning_rate"]
         return rate
     except FileNotFoundError:
         raise InputError(f"{tuned}: no such file; tune.py writes it") from None

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import transformers
 
-from peft_tradeoffs.core import files, seal
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import marked
 from peft_tradeoffs.core.quantities import IS_THE_ORIGINAL, Missing
@@ -264,7 +264,7 @@ def _train(
     if data.general is not None and (found := general_losses(trained, outcome.original)):
         rows = zip(data.general.rows.tolist(), *(values.tolist() for values in found.values()), strict=True)
         shown = [[row, int(tokens), *(format(loss, ".17g") for loss in losses)] for row, tokens, *losses in rows]
-        _write_csv(directory.results / seal.GENERAL, [dict(zip(("row", *found), row, strict=True)) for row in shown])
+        _write_csv(directory.results / files.GENERAL, [dict(zip(("row", *found), row, strict=True)) for row in shown])
 
 
 def original_losses(plan: Plan, bench: Bench, tokens: Tokens, data: Data) -> np.ndarray | Missing:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peft_tradeoffs.core import code, files, seal
+from peft_tradeoffs.core import code, files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION
 from peft_tradeoffs.core.quantities import CAP, LARGEST, ROWS
@@ -212,7 +212,7 @@ def _trial(read: Read, run: Run, added: bool) -> Trial:
     """What is kept of a trial."""
     summary = read(run.folder / "summary.json")
     if summary["status"] == "completed":
-        seal.check_files(run.folder, summary, [PREDICTIONS])
+        files.check_files(run.folder, summary, [PREDICTIONS])
     kept = {key: summary[key] for key in OF_TRIAL}
     if not METRICS[summary["metric"]].higher_is_better:
         kept["lower_is_better"] = True
@@ -310,13 +310,13 @@ class KeptPeaks:
         """The peak at a batch size, measured if it is not known."""
         if size not in self._known:
             self._known[size] = self._measure(size)
-            files.write_json(self._path, seal.signed({"fingerprint": self._fingerprint, "peaks": self.known()}))
+            files.write_json(self._path, files.signed({"fingerprint": self._fingerprint, "peaks": self.known()}))
         return self._known[size]
 
     def _kept(self) -> list[dict[str, Any]]:
         """What the file holds of these conditions; a damaged one is reported, and all is measured again."""
         try:
-            kept = seal.read_signed(self._path)
+            kept = files.read_signed(self._path)
         except FileNotFoundError:
             return []
         except InputError as error:

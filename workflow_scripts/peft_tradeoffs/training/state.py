@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from peft_tradeoffs.core import files, seal, slurm
+from peft_tradeoffs.core import files, slurm
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.runs.attempts import Attempts
 from peft_tradeoffs.runs.interruption import Interruption
@@ -105,10 +105,10 @@ class RunDirectory:
             return False
         try:
             summary = files.read_json(path)
-            seal.check_summary(summary, path)
-            seal.check_files(self.path, summary, seal.expected(self.path, summary, not without_weights))
+            files.check_summary(summary, path)
+            files.check_files(self.path, summary, files.expected(self.path, summary, not without_weights))
         except InputError as error:
-            print(f"{str(error).removesuffix(f'; {seal.REMEDY}')}; the run is done again", file=sys.stderr, flush=True)
+            print(f"{str(error).removesuffix(f'; {files.REMEDY}')}; the run is done again", file=sys.stderr, flush=True)
             return False
         return True
 
@@ -176,11 +176,11 @@ class RunDirectory:
         The disk has all of them before it has the summary.
         """
         self._lock.confirm()
-        sealed = seal.seal(summary, self.results)
+        sealed = files.seal(summary, self.results)
         files.sync_tree(self.results)
         (self.path / "env.json").unlink(missing_ok=True)
         new = {source.name for source in self.results.iterdir()}
-        for stale in (*seal.NAMES, *seal.FOLDERS):
+        for stale in (*files.NAMES, *files.FOLDERS):
             if stale not in new:  # of a run that got further under other settings
                 _remove(self.path / stale)
         for source in sorted(self.results.iterdir(), key=lambda path: (path.name == "env.json", path.name)):
