@@ -21,12 +21,19 @@ from peft_tradeoffs.inputs.file_kind import refuse_pointer
 from peft_tradeoffs.inputs.model_check import (
     bare_tokenizer,
     check_folder,
+    check_loaded,
+    check_pad_token,
+    empty_model,
+    linear_names,
     listed,
+    load_config,
     load_empty,
+    load_tokenizer,
     notes,
     number_of_embeddings,
     refuse_closed,
     refuse_nan,
+    tokens_beyond,
 )
 from peft_tradeoffs.inputs.model_files import (
     CONFIG,
@@ -306,9 +313,6 @@ def _classifier(folder: Path, head: list[str] | None) -> tuple[dict[str, Any], l
     That is module names, the head's, and how many tokens the model has embeddings of (null: it takes any).
     Raises InputError for a model that cannot be loaded as a classifier, or not with its tokenizer.
     """
-    from peft_tradeoffs.inputs.classifier import check_loaded, empty_model, linear_names, load_config
-    from peft_tradeoffs.inputs.model_check import check_pad_token, load_tokenizer, tokens_beyond
-
     task = TASKS[DEFAULT]  # a model is looked at before the data sets that it will be trained on
     config = load_config(folder)
     model = empty_model(config, task)
@@ -409,8 +413,6 @@ def _check_shape(config: "PreTrainedConfig") -> None:
     """Build the model without weights; raises InputError for sizes that do not go together."""
     import torch
     from transformers import AutoModel
-
-    from peft_tradeoffs.inputs.classifier import empty_model
 
     try:
         with torch.device("meta"):

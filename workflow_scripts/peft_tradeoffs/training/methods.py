@@ -19,7 +19,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import shared, system_errors, write_json
 from peft_tradeoffs.core.layout import HEAD
-from peft_tradeoffs.inputs.classifier import (
+from peft_tradeoffs.inputs.model_check import (
     check_loaded,
     empty_model,
     in_head,
