@@ -171,6 +171,18 @@ def test_what_texts_differ_in_cancels():
     assert high - low > 10 * (wide["forgetting_high"] - wide["forgetting_low"])
 
 
+def test_seeds_without_a_figure_are_counted_and_say_why():
+    found = losses(np.random.default_rng(0))
+    table = runs(found)
+    lacking = (table["arm"] == "lora-r4") & (table["seed"] == 1)
+    table.loc[lacking, "forgetting"] = None
+    table.loc[lacking, "null_reasons"] = json.dumps({"forgetting": "memory did not suffice"})
+    made = forgetting_frame(table, "full", lambda run: found[run["arm"], run["seed"]]).set_index("arm")
+    assert made.loc["lora-r4", "reason"].endswith("1 seed without a figure: memory did not suffice")
+    assert made.loc["lora-r4", "n"] == made.loc["full", "n"] - 1
+    assert made["reason"].drop("lora-r4").isna().all()
+
+
 def test_too_few_seeds_and_failed_arms_say_so():
     found = {key: one for key, one in losses(np.random.default_rng(0)).items() if key[1] < 2}
     table = frame(found)

@@ -4,12 +4,16 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import tiny_causal
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.preflight import check_paths, content
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.inputs import datasets
+from peft_tradeoffs.inputs.splits import Split
+from peft_tradeoffs.tasks.texts import GENERAL
 
 SFT = {"source": "files", "splits": {"train": "train.jsonl", "test": "test.jsonl"}, "task": "sft"}
 SFT |= {"prompt": "prompt", "completion": "completion"}
@@ -94,3 +98,25 @@ def test_other_texts_are_fetched_anew_whatever_the_data_set_is_read_from(folder)
     assert content({**blocks[0], "forgetting": None}) != before[0] and content({**docstrings}) == ""
     (folder / "general.csv").write_text("text,n\nOne text.,1\nA third text.,2\n")
     assert all(content(block) != earlier for block, earlier in zip(blocks, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [
+        ([("One  text.", "an answer"), ("a", "b")], 1),
+        ([("One", "text."), ("Another text.", "b")], 2),
+        ([('[{"role": "user", "content": "x"}, {"role": "assistant", "content": "One text."}]',)], 1),
+        ([('{"messages": [{"role": "user", "content": "Another text."}], "tools": []}',)], 1),
+        ([("One text", "Another"), ("[no JSON", "{")], 0),
+    ],
+    ids=["a cell", "a whole row", "a turn", "a turn of a chat with tools", "none"],
+)
+def test_general_texts_that_stand_in_training_rows_are_counted(rows, shared):
+    def split(texts):
+        return Split(texts, np.zeros(len(texts), np.int64), np.arange(len(texts)))
+
+    general = split([("One text.",), ("Another text.",), ("A third.",)])
+    said = datasets._trained_on({"train": split(rows), GENERAL: general})
+    start = f"{shared} of the 3 general texts of `forgetting` stand in training rows too" if shared else ""
+    assert said.startswith(start)
+    assert bool(said) == bool(shared)

@@ -126,6 +126,8 @@ def test_prompts_longer_than_the_context_are_refused():
         decoding.check_prompts([np.ones(3), np.ones(0)], NEVER, 512)
     with pytest.raises(InputError, match="no prompts"):
         decoding.check_prompts([], NEVER, 512)
+    with pytest.raises(InputError, match="max_new_tokens is 0; it must be at least 1"):
+        decoding.check_prompts([np.ones(3)], changed(max_new_tokens=0), 512)
     decoding.check_prompts([np.ones(100_000)], NEVER, None)
 
 
@@ -286,3 +288,4 @@ def test_an_adapter_of_virtual_tokens_is_left_to_generate(tmp_path):
     found = decode(model, few, wanted, CPU)
     assert lists(found) == generated(model, few, wanted)
     assert found.engine_reason == "PROMPT_TUNING puts tokens of its own before a text"
+    assert decoding.context_of(model) == decoding.context_of(model.get_base_model()) - 4

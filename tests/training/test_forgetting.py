@@ -203,3 +203,29 @@ def test_what_has_no_value_says_why():
     assert {one.reason for one in forgetting(none, Missing("x"), True).values()} == {
         "the data set names no general text"
     }
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_general_text_that_does_not_fit_fails_no_run(folder, splits, monkeypatch, call):
+    calls, taken = [], engine.general_losses
+
+    def losses(*arguments: Any) -> np.ndarray:
+        calls.append(arguments)
+        if len(calls) == call:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 30.00 GiB.")
+        return taken(*arguments)
+
+    monkeypatch.setattr(engine, "general_losses", losses)
+    _, trained, _ = fit(folder, splits)
+    assert trained.logits is not None
+    assert len(calls) == call  # none is taken after training that has nothing to be less than
+    found = forgetting(trained, Missing("not quantised"), pretrained=True)
+    reasons = {key: value.reason for key, value in found.items() if isinstance(value, Missing)}
+    no_memory = "memory did not suffice for the general text"
+    own = FORGOTTEN[call - 1 : 3]  # what was taken before stands
+    assert reasons == {
+        **dict.fromkeys(own, no_memory),
+        "forgetting_loss_original": "not quantised",
+        "forgetting_vs_original": no_memory,
+    }
+    assert general_losses(trained, Missing("not quantised")) == {}

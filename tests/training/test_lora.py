@@ -71,7 +71,8 @@ def dequantised(model: nn.Module) -> nn.Module:
 def results(model: nn.Module, *, precision: torch.dtype | None, trained_input: bool = True) -> dict[str, torch.Tensor]:
     """Its output, and the gradients of input and adapter, of the same dropout."""
     torch.manual_seed(1)
-    x = torch.randn(TEXTS, LENGTH, INNER, requires_grad=trained_input)
+    leaf = torch.randn(TEXTS, LENGTH, INNER, requires_grad=trained_input)
+    x = leaf * 1.0  # as a norm gives it: PEFT adds the gradients of its products in float32
     model.zero_grad(set_to_none=True)
     torch.manual_seed(2)
     with torch.autocast("cpu", precision or torch.bfloat16, enabled=precision is not None):
@@ -79,7 +80,7 @@ def results(model: nn.Module, *, precision: torch.dtype | None, trained_input: b
     weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
     (output.float() * weights).sum().backward()
     found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    return {"output": output.detach(), **({"input": x.grad} if trained_input else {}), **found}
+    return {"output": output.detach(), **({"input": leaf.grad} if trained_input else {}), **found}
 
 
 def distance(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -96,7 +97,9 @@ def distance(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("four_bits", [False, True])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_a_joined_layer_is_off_by_no_more_than_peft_s(four_bits, with_bias, dropout, trained_input):
+def test_a_joined_layer_is_off_as_peft_s_but_for_a_rounding_of_the_input_s_gradient(
+    four_bits, with_bias, dropout, trained_input
+):
     own = wrapped(four_bits=four_bits, with_bias=with_bias, lora_dropout=dropout)
     other = joined(own)
     exact = results(dequantised(own), precision=None, trained_input=trained_input)
@@ -104,8 +107,21 @@ def test_a_joined_layer_is_off_by_no_more_than_peft_s(four_bits, with_bias, drop
     ours = results(other, precision=torch.bfloat16, trained_input=trained_input)
     off, usual = distance(ours, exact), distance(theirs, exact)
     assert {name: value.dtype for name, value in ours.items()} == {name: value.dtype for name, value in theirs.items()}
-    assert all(off[name] <= 1.2 * usual[name] + 1e-4 for name in usual), (off, usual)
+    bounds = {name: (1.4 if name == "input" else 1.1) * error + 1e-4 for name, error in usual.items()}
+    assert all(off[name] <= bounds[name] for name in usual), (off, usual)
     assert max(off.values()) < 0.02
+
+
+@pytest.mark.parametrize("four_bits", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_no_rows_give_none(four_bits, dropout):
+    model = joined(wrapped(four_bits=four_bits, lora_dropout=dropout))
+    x = torch.zeros(0, LENGTH, INNER, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(x * 1.0)
+    output.sum().backward()
+    assert output.shape == (0, LENGTH, OUTER)
+    assert x.grad.shape == x.shape
 
 
 def test_its_products_are_joined_under_autocast_alone():

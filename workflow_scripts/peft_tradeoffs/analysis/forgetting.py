@@ -122,7 +122,8 @@ def _rows(runs: pd.DataFrame, baseline: str, losses: Callable[[dict[str, Any]], 
     for arm, own in groups_of(runs, "arm"):
         row = {**first_record(own[[*ARM, "method", "rank", "pretrained", "differs"]]), "baseline": baseline}
         other = None if arm == baseline else arms.get(baseline, {})
-        rows.append(row | _of_arm(arms.get(arm, {}), other, _why_no_original(own)))
+        lacking = own[(own["status"] == COMPLETED) & own["forgetting"].isna()]
+        rows.append(row | _of_arm(arms.get(arm, {}), other, _why_no_original(own), _why_none(lacking)))
     return rows
 
 
@@ -132,13 +133,19 @@ def _why_no_original(runs: pd.DataFrame) -> str:
     return "; ".join(why for why in found if why != IS_THE_ORIGINAL)
 
 
-def _of_arm(runs: dict[int, Losses], baseline: dict[int, Losses] | None, missing: str) -> dict[str, Any]:
+def _why_none(runs: pd.DataFrame) -> str:
+    """How many completed runs have no figure, and why; "" of no runs."""
+    why = "; ".join(null_reasons(runs, "forgetting")) if len(runs) else ""
+    return f"{_seeds(len(runs))} without a figure: {why}" if why else ""
+
+
+def _of_arm(runs: dict[int, Losses], baseline: dict[int, Losses] | None, missing: str, lacking: str) -> dict[str, Any]:
     """An arm's figures, by seed its losses, and the difference to the baseline's (None: it is the baseline itself).
 
-    `missing`: why a quantised arm has no loss of the original model.
+    `missing`: why a quantised arm has no loss of the original model. `lacking`: why completed runs have no figure.
     """
     if not runs:
-        return {"n": 0, "reason": "no run of it gave a loss on the general text"}
+        return {"n": 0, "reason": lacking or "no run of it gave a loss on the general text"}
     first = next(iter(runs.values()))
     found: dict[str, Any] = {"n": len(runs)}
     found |= {"texts": len(first.tokens), "tokens": int(first.tokens.sum())}
@@ -162,6 +169,8 @@ def _of_arm(runs: dict[int, Losses], baseline: dict[int, Losses] | None, missing
         why.append(f"{_seeds(len(shared))} that the baseline has too, where {FEWEST_SEEDS} or more are needed")
     if found.get("original") is None and missing:
         why.append(f"no loss of the original model: {missing}")
+    if lacking:
+        why.append(lacking)
     if why:
         found["reason"] = "; ".join(why)
     return found

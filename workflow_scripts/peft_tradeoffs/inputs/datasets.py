@@ -1,10 +1,12 @@
 """Reads a data set from where it is: the hub, local files or installed packages' docstrings; writes its splits."""
 
 import ast
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
 import inspect
+import json
 import re
 import sys
 import tempfile
@@ -131,16 +133,27 @@ def read_general(block: Block, folder: Path, seed: int) -> tuple[Split, dict[str
 
 
 def _trained_on(splits: dict[str, Split]) -> str:
-    """A sentence on general texts that are cells of the training rows too; empty where none is."""
-    learned = {cell.strip() for row in splits["train"].texts for cell in row if isinstance(cell, str)}
-    general = [text.strip() for (text,) in splits[GENERAL].texts]
+    """A sentence on general texts that stand in the training rows too; empty where none does."""
+    learned = {" ".join(said.split()) for row in splits["train"].texts for said in (*_said(row), " ".join(row))}
+    general = [" ".join(text.split()) for (text,) in splits[GENERAL].texts]
     shared = sum(text in learned for text in general)
     if not shared:
         return ""
     return (
-        f"{shared:,} of the {len(general):,} general texts of `forgetting` are trained on; what is forgotten shows on "
-        "others alone"
+        f"{shared:,} of the {len(general):,} general texts of `forgetting` stand in training rows too; take a text "
+        "that is not of your task"
     )
+
+
+def _said(row: tuple[str, ...]) -> Iterator[str]:
+    """The texts of a row, and those of a chat's turns, which is one as JSON."""
+    for cell in row:
+        yield cell
+        if cell.startswith(("[", "{")):
+            with contextlib.suppress(ValueError):
+                found = json.loads(cell)
+                turns = found.get("messages", ()) if isinstance(found, dict) else found
+                yield from (str(turn["content"]) for turn in turns if isinstance(turn, dict) and "content" in turn)
 
 
 def load_files(block: Block, folder: Path) -> Loaded:

@@ -61,15 +61,22 @@ class Decoded:
 
 
 def context_of(model: nn.Module) -> int | None:
-    """Tokens that the model's config says a text may have; None where it names no limit."""
+    """Tokens that the model's config says a text may have, less those that prompt learning puts before it.
+
+    None where it names no limit.
+    """
     config = inner_model(model).config.get_text_config(decoder=True)
     limit = getattr(config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
+    adapters = getattr(model, "peft_config", {}).values()
+    virtual = max((getattr(adapter, "num_virtual_tokens", None) or 0 for adapter in adapters), default=0)
+    return limit - virtual if isinstance(limit, int) and limit > 0 else None
 
 
 def check_prompts(prompts: Sequence[np.ndarray], wanted: Decoding, context: int | None) -> None:
     """Raise InputError for prompts without tokens, and for those that `max_new_tokens` do not fit behind."""
     lengths = np.array([len(prompt) for prompt in prompts])
+    if wanted.max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {wanted.max_new_tokens}; it must be at least 1")
     if not len(lengths):
         raise InputError("there are no prompts to decode")
     if not lengths.all():

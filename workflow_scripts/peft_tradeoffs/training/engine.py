@@ -126,7 +126,7 @@ def train(
     """Probe a model, unless `probing` is off, and train it; evaluate it after every epoch on the other splits.
 
     The split heldout is evaluated after the last step alone. The result is that of the last step. Resumes from the
-    state that was saved, to the same weights on the same device. `reached` is told, once the probe is done and again
+    state that was saved, to the same weights on the same device. `reached` is told, before the first step and again
     later, whom to ask for what the run has come to, should memory run out. Raises Interrupted, the state saved, if the
     process must end.
     """
@@ -154,7 +154,7 @@ class Start:
     saved: dict[str, Any] | None = None  # a `snapshot`; None of a run that begins
 
     def result(self, settings: Settings, phases: Phases) -> Result:
-        """What a run has come to that was probed and no more."""
+        """What a run has come to before its first step."""
         progress = dataclasses.replace(self.progress, phases=phases.totals())
         return Result(progress, None, None, _probe_of(progress), settings.engine, None)
 
@@ -166,7 +166,7 @@ def begin(
     load: Callable[[], dict[str, Any] | None] = lambda: None,
     probing: bool = True,
 ) -> Start:
-    """Take up the state that `load` gives, or probe the model."""
+    """Take up the state that `load` gives, or probe the model, unless `probing` is off."""
     phases.switch(STATE)
     saved = load()
     if saved:

@@ -18,7 +18,7 @@ from torch import nn
 def join_products(model: nn.Module) -> None:
     """Have the LoRA layers of `model` over linear and NF4 or FP4 ones join their products where they can.
 
-    Nothing else of them changes: names, weights, how they are saved, merged and switched off are PEFT's.
+    Names, weights, how they are saved, merged and switched off are PEFT's; hooks on A and B alone are not called.
     """
     for module in model.modules():
         if type(module) in JOINED:
@@ -109,10 +109,10 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = gradient @ _weight(ctx.base, gradient.dtype)
         if ctx.needs_input_grad[1]:
-            of_dropped = (of_low @ a).view(*shape[:-1], -1)
+            of_dropped = (of_low @ a).view(*shape[:-1], a.shape[1])
         elif of_x is not None:
             of_x.addmm_(of_low, a)
-        return None if of_x is None else of_x.view(*shape[:-1], -1), of_dropped, of_first, of_second, None
+        return None if of_x is None else of_x.view(*shape[:-1], a.shape[1]), of_dropped, of_first, of_second, None
 
 
 def _weight(base: Any, dtype: torch.dtype) -> torch.Tensor:

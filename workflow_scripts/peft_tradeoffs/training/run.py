@@ -122,6 +122,8 @@ def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
             raise
         outcome.status = "oom"
         outcome.failed_phase = REPORTED.get(phases.current, phases.current)
+        if outcome.failed_phase == "probe" and not bench.probed:
+            outcome.failed_phase = "load"
         for name in WEIGHTS:
             shutil.rmtree(results / name, ignore_errors=True)  # half of one
     phases.switch(None)

@@ -5,7 +5,7 @@ Of every run, whether it was completed or not; schemas/summary.schema.json descr
 
 import datetime
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,7 @@ def summarise(
     """
     settings, pretrained = plan.settings, plan.model.manifest["pretrained"]
     device, phases = bench.device, bench.phases
+    probed = bench.probed or bool(outcome.trained and outcome.trained.probe)
     trained, cuda, task = outcome.trained, device.torch.type == "cuda", TASKS[settings["task"]]
     values: dict[str, Any] = {
         "status": outcome.status,
@@ -132,7 +133,7 @@ def summarise(
         "startup_s": bench.startup_s,
         **{f"{phase}_s": phases.seconds.get(phase) for phase in TIMED},
         **phases.summary(),
-        **({} if bench.probed else dict.fromkeys((f"probe_{name}" for name in PEAKS), NOT_PROBED)),
+        **({} if probed else dict.fromkeys((f"probe_{name}" for name in PEAKS), NOT_PROBED)),
         "held_before_MiB": _mib(outcome.held_before) if cuda else NO_GPU,
         **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
         "weights_measured_MiB": _mib(outcome.weights_measured) if cuda else NO_GPU,
@@ -158,7 +159,7 @@ def summarise(
         "startup_s": "the process was started for an earlier seed",
         **dict.fromkeys(("truncated_train", "truncated_test"), "of texts carved from train not counted apart"),
         "mask_s": "on a CPU the padding mask is taken unseen",
-        **({} if bench.probed else {"probe_s": NOT_PROBED.reason}),
+        **({} if probed else {"probe_s": NOT_PROBED.reason}),
         "queue_s": "an attempt ran outside SLURM, or SLURM did not say",
     }
     if GENERAL not in description["rows"]:
@@ -297,18 +298,22 @@ def forgetting(trained: engine.Result, original: np.ndarray | Missing, pretraine
     """Losses per token on the general text, and how far they lie apart."""
     if not pretrained:
         return dict.fromkeys(FORGOTTEN, Missing("random weights"))
-    if not (found := general_losses(trained, original)):
-        if trained.progress.general_before is None:
-            return dict.fromkeys(FORGOTTEN, NO_GENERAL)
-        return {} if trained.logits is None else dict.fromkeys(FORGOTTEN, NO_MEMORY)
-    tokens = found["tokens"].sum()
-    before, after = (_finite(found[name].sum() / tokens) for name in ("loss_before", "loss_after"))
-    first = original if isinstance(original, Missing) else _finite(found["loss_original"].sum() / tokens)
+    if trained.progress.general_before is None:
+        return dict.fromkeys(FORGOTTEN, NO_GENERAL)
+    if trained.general is None and trained.logits is None:
+        return {}
+    before, after = (_per_token(sums) for sums in (trained.progress.general_before, trained.general))
+    first = original if isinstance(original, Missing) else _per_token(original)
     return dict(zip(FORGOTTEN, (before, after, _less(after, before), first, _less(after, first)), strict=True))
 
 
-def _finite(loss: float) -> float | Missing:
-    return float(loss) if math.isfinite(loss) else Missing("the loss on the general text is not finite")
+def _per_token(sums: Sequence[Sequence[float]] | np.ndarray | None) -> float | Missing:
+    """The loss per token of texts whose columns are `metrics.OF_TEXT`; none or empty where memory did not suffice."""
+    if sums is None or not len(sums):
+        return NO_MEMORY
+    losses, tokens, _ = np.array(sums).sum(axis=0)
+    loss = float(losses / tokens)
+    return loss if math.isfinite(loss) else Missing("the loss on the general text is not finite")
 
 
 def _less(loss: float | Missing, other: float | Missing) -> float | Missing:
