@@ -14,7 +14,7 @@ from peft_tradeoffs.training import decoding
 from peft_tradeoffs.training.batches import choose_kernels, no_mask, padding_mask
 from peft_tradeoffs.training.decoding import decode
 from peft_tradeoffs.training.methods import hold_as_computed
-from prompted import LORA, built, changed, generated, lists, prompts
+from prompted import LORA, built, changed, generated, lists, polled, prompts
 
 pytestmark = [
     pytest.mark.gpu,
@@ -92,14 +92,7 @@ def test_graphs_and_cache_are_freed_and_random_state_is_as_before(tmp_path):
 
 def test_a_poll_ends_captured_decoding_and_it_can_begin_again(tmp_path):
     model = on_gpu(tmp_path, "full", "fp32")
-    asked = 0
-
-    def poll() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 4:
-            raise Interrupted("SIGTERM", "while decoding")
-
+    poll = polled()
     choose_kernels(no_mask, model)
     attention = model.config._attn_implementation
     with pytest.raises(Interrupted):

@@ -9,6 +9,7 @@ import numpy as np
 import tiny
 import tiny_causal
 import torch
+from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.training.decoding import Decoded, Decoding
 
 LORA = {"peft_type": "LORA", "target_modules": "all-linear", "r": 4, "lora_alpha": 8}
@@ -63,6 +64,11 @@ def generated(model: Any, texts: list[np.ndarray], wanted: Decoding) -> list[lis
 def lists(found: Decoded) -> list[list[int]]:
     """The tokens of each prompt."""
     return [tokens.tolist() for tokens in found.tokens]
+
+
+def polled() -> mock.Mock:
+    """A poll that ends the decoding when it is asked for the fourth time."""
+    return mock.Mock(side_effect=[None, None, None, Interrupted("SIGTERM", "while decoding")])
 
 
 def changed(**changes: Any) -> Decoding:

@@ -20,7 +20,7 @@ from peft_tradeoffs.training.batches import UNMASKED, choose_kernels, no_mask
 from peft_tradeoffs.training.decoding import decode
 from peft_tradeoffs.training.step import CaptureError, EagerSteps
 from peft_tradeoffs.training.targets import AtTargets
-from prompted import LORA, NEVER, built, changed, generated, lists, prompts
+from prompted import LORA, NEVER, built, changed, generated, lists, polled, prompts
 
 CPU = torch.device("cpu")
 
@@ -132,17 +132,10 @@ def test_prompts_longer_than_the_context_are_refused():
 
 
 def test_a_poll_ends_it_and_all_is_as_before(llama):
-    asked = 0
-
-    def poll() -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 4:
-            raise Interrupted("SIGTERM", "while decoding")
-
+    poll = polled()
     with unchanged(llama), pytest.raises(Interrupted):
         decode(llama, prompts(), NEVER, CPU, poll)
-    assert asked == 4  # before the first batch, and before its first, 9th and 17th step
+    assert poll.call_count == 4  # before the first batch, and before its first, 9th and 17th step
 
 
 def test_what_it_changes_is_put_back(llama):

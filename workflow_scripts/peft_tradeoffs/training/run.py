@@ -59,7 +59,7 @@ PADDED = 8  # texts by which a model shows whether it reads padding
 WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
 REPORTED = {  # phases that the summary does not name
     FORGETTING: "evaluate",
-    MASK: "probe",
+    MASK: "load",
     PREPARE: "train",
     STATE: "train",
     None: "evaluate",
@@ -122,8 +122,6 @@ def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
             raise
         outcome.status = "oom"
         outcome.failed_phase = REPORTED.get(phases.current, phases.current)
-        if outcome.failed_phase == "probe" and not bench.probed:
-            outcome.failed_phase = "load"
         for name in WEIGHTS:
             shutil.rmtree(results / name, ignore_errors=True)  # half of one
     phases.switch(None)
