@@ -364,6 +364,12 @@ def source_files(block):
     return ancient(of_general)
 
 
+def scoring(wildcards):
+    """What scores the answers to a data set's prompts, as the option of scripts that train."""
+    asked = EXPERIMENT.scoring(wildcards.dataset)
+    return f"--scoring {shlex.quote(json.dumps(asked))}" if asked else ""
+
+
 def tuned_rate(wildcards):
     """The file of an arm's tuned learning rate, where it has one."""
     arm = EXPERIMENT.arms[wildcards.arm].tuned_as

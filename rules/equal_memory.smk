@@ -28,6 +28,7 @@ rule train_at_equal_memory:
         code=lambda w: code("train_at_equal_memory.py"),
         settings=lambda w: as_json(EXPERIMENT.run_settings(w.dataset, w.model, w.arm)),
         model=subpath(input.model, strip_suffix=".json"),
+        scoring=scoring,
         runs=f"{OUT}/equal_memory/runs/{{dataset}}/{{model}}/{{arm}}",
         seeds=GRID["seed"],
         caps=lambda w: EXPERIMENT.equal_memory.caps_GiB,
@@ -39,7 +40,7 @@ rule train_at_equal_memory:
         " --caps {params.caps} --largest {params.largest} --rule {params.rule}"
         " --tokens {input.tokens:q} --model {params.model:q} --learning-rate-from {input.rate:q}"
         " --runs-dir {params.runs:q} --output {output:q}"
-        " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s} 2> {log:q}"
+        " {params.scoring} --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s} 2> {log:q}"
 
 
 rule make_equal_memory:

@@ -26,6 +26,7 @@ rule train:
         code=lambda w: code("train.py"),
         settings=lambda w: as_json(EXPERIMENT.run_settings(w.dataset, w.model, w.arm)),
         model=subpath(input.model, strip_suffix=".json"),
+        scoring=scoring,
         arm=f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}",
         seeds=job_seeds,
     shell:
@@ -33,6 +34,6 @@ rule train:
         "exec python {params.script:q} --settings {params.settings:q} --seeds {params.seeds}"
         " --tokens {input.tokens:q} --model {params.model:q} --output-dir {params.arm:q}"
         " --learning-rate-from {input.rate:q}"
-        " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s}"
+        " {params.scoring} --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s}"
         " --keep-weights {resources.keep_weights}"
         " 2> {log:q}"

@@ -52,6 +52,7 @@ rule tune:
         code=lambda w: code("tune.py"),
         settings=lambda w: as_json(EXPERIMENT.trial_settings(w.dataset, w.model, w.arm)),
         model=subpath(input.model, strip_suffix=".json"),
+        scoring=scoring,
         trials=f"{OUT}/tune/trials/{{dataset}}/{{model}}/{{arm}}",
         rates=lambda w: EXPERIMENT.trials[w.arm],
         seed=EXPERIMENT.tune.seed,
@@ -61,4 +62,4 @@ rule tune:
         "exec python {params.script:q} --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"
         " --extend {params.extensions} --tokens {input.tokens:q} --again {input.again:q} --model {params.model:q}"
         " --trials-dir {params.trials:q} --output {output:q}"
-        " --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s} 2> {log:q}"
+        " {params.scoring} --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s} 2> {log:q}"

@@ -43,12 +43,14 @@ from peft_tradeoffs.config.model import (
     Training,
     Tune,
 )
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.groups import CONTAINED, MODULE
 from peft_tradeoffs.inputs.model_files import check_all_linear
 from peft_tradeoffs.runs.settings import RunSettings
-from peft_tradeoffs.tasks.metrics import check_margin
+from peft_tradeoffs.tasks.metrics import METRICS, OUTPUTS, check_margin
+from peft_tradeoffs.tasks.outputs import NUMBER, OWN
 from peft_tradeoffs.tasks.task import TASKS
 
 Methods = Mapping[str, Method]
@@ -124,10 +126,23 @@ class Experiment:
                 "head": self.models[model].head,
                 **chosen.settings,
                 **self._training,
+                "generate": _decoded(self.datasets[dataset]),
                 "tuned_as": chosen.tuned_as,
                 "save_weights": True,
             }
         )
+
+    def scoring(self, dataset: str) -> dict[str, Any] | None:
+        """What scores the answers to a data set's prompts, as the scripts that train take it; None: none are asked for.
+
+        The content of a scorer's file counts, not its date.
+        """
+        asked = self.datasets[dataset]
+        if asked.generate is None:
+            return None
+        scorer = asked.scorer and {**asked.scorer.to_dict(), "sha256": files.sha256(asked.scorer.file)}
+        number = asked.generate.number or (NUMBER if asked.metric == "numeric" else None)
+        return {"data": f"{self.output}/data/{dataset}", "number": number, "scorer": scorer}
 
     def trial_settings(self, dataset: str, model: str, arm: str) -> RunSettings:
         """The same of a trial in the tuning of an arm, but for its learning rate."""
@@ -227,13 +242,19 @@ def _typed(config: Mapping[str, Any], command_line: Mapping[str, Any]) -> Config
 
 def _dataset(key: str, dataset: Dataset) -> Dataset:
     """The data set with its metric; raises InputError for keys that do not go together."""
-    dataset, task = dataset.settled(), TASKS[dataset.task]
+    task = TASKS[dataset.task]
+    if dataset.generate is not None and dataset.metric is None:
+        raise InputError(
+            f"config key {key}.metric: with generate it must be named; one of {', '.join(task.metrics)}"
+        )
+    dataset = dataset.settled()
     if dataset.metric not in task.metrics:
         raise InputError(
             f"config key {key}.metric: {dataset.metric} does not go with {task.name}; "
             f"must be one of {', '.join(task.metrics)}"
         )
     task.check_block(key, dataset.to_dict())
+    _check_outputs(key, dataset)
     if dataset.label in (dataset.text or []):
         raise InputError(
             f"config key {key}.text: {dataset.label} is the label, which the model would read; name other columns"
@@ -248,6 +269,40 @@ def _dataset(key: str, dataset: Dataset) -> Dataset:
     check_splits(key, dataset.source, dataset.splits or {})
     _check_carved(key, dataset)
     return dataset
+
+
+def _decoded(dataset: Dataset) -> dict[str, Any] | None:
+    """What of a data set's `generate` decides what is written."""
+    asked = dataset.generate
+    return asked and {"max_new_tokens": asked.max_new_tokens, "batch_size": asked.batch_size}
+
+
+def _check_outputs(key: str, dataset: Dataset) -> None:
+    """Raise InputError for answers that are asked for without what scores them, and the other way round."""
+    metric, asked = METRICS[str(dataset.metric)], dataset.generate
+    if asked is None:
+        for name, given in (("metric", metric.task == OUTPUTS), ("scorer", dataset.scorer)):
+            if given:
+                shown = f"{metric.name} scores" if name == "metric" else "it scores"
+                raise InputError(
+                    f"config key {key}.{name}: {shown} what models write; set generate too, as in generate: "
+                    "{max_new_tokens: 64}"
+                )
+        return
+    if asked.number is not None:
+        try:
+            re.compile(asked.number)
+        except re.error as error:
+            raise InputError(f"config key {key}.generate.number: no regular expression ({error})") from None
+    if metric.name == OWN and dataset.scorer is None:
+        raise InputError(
+            f"config key {key}.metric: {OWN} is what a function of yours gives; name it, as in scorer: "
+            "{python: scorers.py:execution, range: [0, 1]}"
+        )
+    if dataset.scorer is not None and not dataset.scorer.range[0] < dataset.scorer.range[1]:
+        raise InputError(
+            f"config key {key}.scorer.range: {dataset.scorer.range} is not the lowest value and then the highest"
+        )
 
 
 def _check_group(key: str, dataset: Dataset) -> None:

@@ -6,6 +6,7 @@ other keys is in a function `settled`.
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, WrapValidator, model_validator
@@ -220,6 +221,39 @@ class GeneralText(Block):
     ]
 
 
+class Generate(Block):
+    """What trained models write is kept and scored: greedy decoding of the test split's prompts, of the dev split's in
+    trials."""
+
+    max_new_tokens: int = Field(ge=1, description="Tokens after which an answer is cut; cut answers are counted.")
+    batch_size: int = Field(default=64, ge=1, description="Prompts decoded at once.")
+    number: str | None = Field(
+        default=None,
+        min_length=1,
+        description="For the metric numeric, a regular expression that finds the answer, of which the last match "
+        "counts; its first group, if it has one. Default, the last number.",
+    )
+
+
+class Scorer(Block):
+    """A metric of your own: a Python function of prompt, references and output that gives one number per row."""
+
+    python: str = Field(
+        pattern=f"^.+\\.py:[A-Za-z_][A-Za-z0-9_]*{END}",
+        description="File and function, as scorers.py:execution. It is called in a process of its own as "
+        "f(prompt, references, output), with texts and a list of texts; of chats the prompt is a list of turns.",
+    )
+    range: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
+        description="The lowest and the highest value that it can give; more is better."
+    )
+    timeout_s: Positive = Field(default=600.0, description="Seconds that scoring a run may take.")
+
+    @property
+    def file(self) -> Path:
+        """The file that the function stands in."""
+        return Path(self.python.rpartition(":")[0])
+
+
 class Dataset(Block):
     source: Literal["hub", "files", "docstrings"]
     path: str | None = absent("Hub id of the data set.", min_length=1)
@@ -284,9 +318,14 @@ class Dataset(Block):
         "A general text, of tasks that learn tokens: its loss before and after training says what was forgotten."
     )
     task: Annotated[str, OneOf(TASKS)] = next(iter(TASKS))
+    generate: Generate | None = absent(
+        "Of sft: what trained models write is kept and scored. The metrics exact_match, token_f1, rouge_l, bleu, chrf "
+        "and numeric need it, and one of your own."
+    )
     metric: Annotated[str, OneOf(METRICS)] | None = absent(
         "The reported metric; the others of the task are recorded beside it."
     )
+    scorer: Scorer | None = absent("What gives the metric own_score.")
     positive_class: Annotated[Any, Exactly(type=["string", "number", "boolean"])] = absent(
         "The class that F1 is of, of two. Default, the second in order; of several classes F1 is macro F1."
     )

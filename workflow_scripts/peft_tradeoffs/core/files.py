@@ -213,7 +213,12 @@ FILES, WEIGHTS, SHA256 = "files", "weights", "sha256"
 KEYS = (WEIGHTS, FILES, SHA256)  # that `seal` adds
 KEPT, NOT_KEPT = "kept", "not kept"
 GENERAL = "predictions_general.csv"
-NAMES = ("summary.csv", "metrics.csv", "env.json", "predictions.csv", "predictions_heldout.csv", GENERAL)
+PREDICTIONS = "predictions.csv"
+OUTPUTS, SCORES = "outputs.jsonl", "scores.csv"  # what a model answered, and what each answer adds to its metrics
+NAMES = (
+    *("summary.csv", "metrics.csv", "env.json", PREDICTIONS, "predictions_heldout.csv"),
+    *(GENERAL, OUTPUTS, SCORES),
+)
 FOLDERS = ("adapter", "checkpoint")  # of a run's weights
 TENSORS = ".safetensors"
 REMEDY = "delete the run's folder and run it again"
@@ -337,6 +342,14 @@ def unmarked(value: Any) -> Any:
 def _cell(value: Any) -> Any:
     """`marked`; without carriage returns, which end a row though they stand in no quotes."""
     return marked(value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else value)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of the same keys, the header first."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows({key: marked(value) for key, value in row.items()} for row in rows)
 
 
 def rows_to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:

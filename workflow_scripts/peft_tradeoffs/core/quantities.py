@@ -34,12 +34,13 @@ SAME_ENGINE: Final = "same device and engine"
 NO_GENERAL = "Null: the data set names no general text, or memory did not suffice for it."
 IS_THE_ORIGINAL = "the base model is not quantised"  # why a run has no loss of the model that was
 NOT_QUANTISED = "Null: no general text, the base model is not quantised, or memory did not suffice."
+NOT_GENERATED = "Null: the data set asks for no answers (generate)."
 UNREACHED = ""  # null where the run did not get so far, or could not tell
 HIGH: Final = "high"
 LOW: Final = "low"
 SHA256 = "^[0-9a-f]{64}$(?!\\n)"
 COMPLETED, OOM, DIVERGED = STATUS = ("completed", "oom", "diverged")
-PHASES = ("load", "probe", "train", "evaluate", "save")
+PHASES = ("load", "probe", "train", "evaluate", "generate", "save")
 PEAKS = ("peak_allocated", "peak_reserved", "process", "peak_rss")
 PARTS = ("weights", "gradients", "optimizer", "activations")  # of memory, as it is drawn
 SPLITS = ("validation", "test", "heldout")  # that are evaluated
@@ -104,6 +105,15 @@ IF_PROBED_ON_GPU = Rule(
     "On a GPU it has the probe's peaks in the allocator too.",
     {"device": {"const": "cuda"}, "status": {"const": COMPLETED}, "probe_s": {"type": "number"}},
 )
+IF_GENERATED = Rule(
+    "A completed run that generates has what it took and what was written; no other run has.",
+    {"status": {"const": COMPLETED}, "max_new_tokens": {"type": "integer"}},
+    otherwise=True,
+)
+IF_GENERATED_ON_GPU = Rule(
+    "On a GPU it has the phase's peaks in the allocator too.",
+    {"device": {"const": "cuda"}, "status": {"const": COMPLETED}, "max_new_tokens": {"type": "integer"}},
+)
 IF_CAPTURED = Rule(
     "Captured steps took time to capture, and nothing fell back.",
     {"status": {"const": COMPLETED}, "engine": {"const": "captured"}},
@@ -119,6 +129,8 @@ RULES = (
     IF_COMPLETED_ON_GPU,
     IF_PROBED,
     IF_PROBED_ON_GPU,
+    IF_GENERATED,
+    IF_GENERATED_ON_GPU,
     IF_CAPTURED,
 )
 
@@ -183,6 +195,7 @@ _DURING = {
     "probe": "the probe (eager steps on the batch_size longest training texts)",
     "train": "training (optimizer, data and graphs made ready, then the steps, of all attempts)",
     "evaluate": "evaluation",
+    "generate": "decoding of the test split's prompts",
     "save": "saving",
 }
 
@@ -220,10 +233,10 @@ def _memory(phase: str, peak: str) -> Quantity:
             UNREACHED,
         ),
     }[peak]
-    on_gpu = IF_PROBED_ON_GPU if probe else IF_COMPLETED_ON_GPU
+    on_gpu = {"probe": IF_PROBED_ON_GPU, "generate": IF_GENERATED_ON_GPU}.get(phase, IF_COMPLETED_ON_GPU)
     return Quantity(
         f"{phase}_{peak}_MiB", "cost", "number", "MiB", about, null,
-        comparable=SAME_DEVICE if phase in ("load", "probe") else SAME_ENGINE,
+        comparable=SAME_DEVICE if phase in ("load", "probe", "generate") else SAME_ENGINE,
         label=f"{label}, MiB" if probe else None,
         note=f"{label}: {note}" if probe else None,
         better=LOW if probe else None,
@@ -323,6 +336,12 @@ QUANTITIES = (
     Quantity("forgetting_vs_original", "result", "number", "nats/token",
         "forgetting_loss_after - forgetting_loss_original: what quantisation and training lost together.",
         NOT_QUANTISED, comparable=ANYWHERE, minimum=None, lacks=(IF_RANDOM,)),
+    Quantity("ended_share", "result", "number", None,
+        "Share of the answers to the test split's prompts that the model ended itself; the others were cut at "
+        "max_new_tokens.", NOT_GENERATED, comparable=ANYWHERE, maximum=1, has=IF_GENERATED),
+    Quantity("answer_tokens", "result", "number", "tokens",
+        "Mean length of these answers, the token that ends them left out.", NOT_GENERATED, comparable=ANYWHERE,
+        has=IF_GENERATED),
     Quantity("learning_rate", "setting", "number", None, "Peak learning rate, after the warm-up."),
     Quantity("tuned_as", "setting", "string", None,
         "Arm in whose tuning the learning rate was found.", "Null: the config gives it."),
@@ -359,6 +378,14 @@ QUANTITIES = (
         "Why a run that asked for captured steps went on eagerly; where it did after some captured ones, what steps "
         "of two engines have no common figure of is null.", "Null: it ran as asked.", lacks=(IF_CAPTURED,)),
     Quantity("compile", "setting", "boolean", None, "The training steps went through torch.compile."),
+    Quantity("max_new_tokens", "setting", "integer", None,
+        "Tokens after which an answer was cut.", NOT_GENERATED, minimum=1),
+    Quantity("generate_batch_size", "setting", "integer", None, "Prompts decoded at once.", NOT_GENERATED, minimum=1),
+    Quantity("generate_engine", "setting", "string", None,
+        "What took the decoding steps: captured (CUDA graphs), eager, or generate of Transformers, where the model "
+        "keeps more than keys and values.", NOT_GENERATED, values=("captured", "eager", "generate"), has=IF_GENERATED),
+    Quantity("generate_engine_reason", "setting", "string", None,
+        "Why it was not the engine that training was asked for.", "Null: it was, or nothing was generated."),
     Quantity("device", "setting", "string", None, "Where the run was.", values=("cpu", "cuda")),
     Quantity("device_name", "setting", "string", None, "Model name of the GPU or processor."),
     Quantity("gpu_uuid", "setting", "string", None,
@@ -417,6 +444,15 @@ QUANTITIES = (
     Quantity("compile_s", "cost", "number", "s",
         "Seconds of torch.compile.", "Paid once per job, null for its later seeds. Null too: not compiled."),
     Quantity("evaluate_s", "cost", "number", "s", "Seconds of all evaluations.", UNREACHED, has=IF_COMPLETED),
+    Quantity("generate_s", "cost", "number", "s",
+        "Seconds of decoding the test split's prompts, capture included; scoring is in no phase.", NOT_GENERATED,
+        comparable=SAME_DEVICE, label="Decoding, s", better=LOW, has=IF_GENERATED),
+    Quantity("generate_tokens_per_s", "cost", "number", "tokens/s",
+        "Tokens of answers, those that end them included, over generate_s.", NOT_GENERATED, comparable=SAME_DEVICE,
+        label="Decoded tokens/s", better=HIGH, has=IF_GENERATED),
+    Quantity("generate_energy_J", "cost", "number", "J",
+        "Joules of the GPU over generate_s, as energy_J.", "Null: nothing was generated, or no counter.",
+        comparable=SAME_DEVICE, lacks=(IF_ON_CPU,)),
     Quantity("forgetting_s", "cost", "number", "s",
         "Seconds of taking the loss on the general text, the load of the model that was quantised among them, of all "
         "attempts; in no other phase's time, memory or energy.", NO_GENERAL, comparable=SAME_DEVICE),
@@ -481,6 +517,9 @@ QUANTITIES = (
     Quantity("fingerprint", "bookkeeping", "string", None,
         "SHA-256 over settings, seed, data, model, code and library versions.", pattern=SHA256),
     Quantity("finished_at", "bookkeeping", "string", None, "UTC, ISO 8601."),
+    Quantity("scored_as", "bookkeeping", "string", None,
+        "SHA-256 over what scored the answers: code, versions, and a scorer of the user's own.",
+        "Null: nothing was generated, or it is not scored yet.", pattern=SHA256),
     Quantity("differs", "setting", "string", None,
         "What the arm differs in from others or between its seeds.", "Null: nothing.", recorded=False),
     Quantity("null_reasons", "bookkeeping", "object", None, 'Why a key is null; "not reached: …" after a failure.'),

@@ -37,6 +37,8 @@ class Split:
     labels: np.ndarray  # [n] int64 class indices, or float64 values; float32 where they are scaled
     rows: np.ndarray  # int64 [n], row in the source
     targets: np.ndarray | None = None  # bool [t], tokens that are learned; None where labels are
+    prompt_ids: np.ndarray | None = None  # int32 [p], what each text's last answer follows; None: no model is asked
+    prompt_offsets: np.ndarray | None = None  # int64 [n + 1]
 
     @property
     def target_counts(self) -> np.ndarray | None:
@@ -60,7 +62,19 @@ class Split:
         tokens = np.repeat(self.offsets[indices] - offsets[:-1], sizes) + np.arange(offsets[-1])
         types = None if self.token_type_ids is None else self.token_type_ids[tokens]
         targets = None if self.targets is None else self.targets[tokens]
-        return Split(self.input_ids[tokens], types, offsets, self.labels[indices], self.rows[indices], targets)
+        taken = Split(self.input_ids[tokens], types, offsets, self.labels[indices], self.rows[indices], targets)
+        if self.prompt_ids is None:
+            return taken
+        prompts = [self.prompts[index] for index in indices]
+        ends = np.cumsum([0, *map(len, prompts)], dtype=np.int64)
+        return dataclasses.replace(taken, prompt_ids=np.concatenate(prompts), prompt_offsets=ends)
+
+    @property
+    def prompts(self) -> list[np.ndarray]:
+        """What each text's last answer follows, int32 [p_i]; none where no model is asked."""
+        if self.prompt_ids is None or self.prompt_offsets is None:
+            return []
+        return np.split(self.prompt_ids, self.prompt_offsets[1:-1])
 
 
 def load_tokens(path: Path) -> tuple[dict[str, Split], dict[str, Any]]:
@@ -80,6 +94,8 @@ def load_tokens(path: Path) -> tuple[dict[str, Split], dict[str, Any]]:
                 arrays[f"{name}_labels"],
                 arrays[f"{name}_rows"],
                 arrays.get(f"{name}_targets"),
+                arrays.get(f"{name}_prompt_ids"),
+                arrays.get(f"{name}_prompt_offsets"),
             )
             for name in description["rows"]
         }
@@ -138,6 +154,7 @@ OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mp
 
 
 DEV_GROUPS = "test_groups"
+END_TOKENS = "end_token_ids"
 DRAWS, NEXT_SEED = 20, 1_000_000  # of a dev split whose labels must vary
 
 
@@ -257,6 +274,7 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: 
         output.with_suffix(".json"),
         {
             **{key: description[key] for key in ("max_length", "pad_token_id", "num_labels", "labels", "task")},
+            **{key: description[key] for key in (END_TOKENS,) if key in description},
             "rows": {"train": len(train), "test": len(dev)},
             # Which of the texts that have max_length tokens were longer is not known any more.
             "truncated": dict.fromkeys(("train", "test"), None if description["truncated"]["train"] else 0),
@@ -431,7 +449,7 @@ def encode_split(
     import pyarrow.parquet as pq  # which training does without
 
     arrays: dict[str, list[Any]] = {"input_ids": [], "targets": [], "rows": []}
-    sizes, lengths, dropped = [], [], 0
+    sizes, lengths, prompts, dropped = [], [], [], 0
     ends: Counter[int] = Counter()
     file, first = pq.ParquetFile(path), 1
     for batch in file.iter_batches(CHUNK):  # not all texts at once
@@ -450,6 +468,8 @@ def encode_split(
             arrays["targets"].append(np.array(one.targets))
             arrays["rows"].append(row)
             sizes.append(len(one.ids))
+            if one.prompt is not None:
+                prompts.append(np.array(one.prompt, dtype=np.int32))
             if one.length <= max_length:
                 ends[one.ids[int(np.flatnonzero(one.targets)[-1])]] += 1
         first += len(encoded)
@@ -465,6 +485,9 @@ def encode_split(
         "labels": np.zeros(len(sizes), dtype=np.int64),
         "offsets": np.cumsum([0, *sizes], dtype=np.int64),
     }
+    if prompts:
+        found["prompt_ids"] = np.concatenate(prompts)
+        found["prompt_offsets"] = np.cumsum([0, *map(len, prompts)], dtype=np.int64)
     return found, lengths, {"targets": int(found["targets"].sum()), "dropped": dropped, "ends": dict(ends)}
 
 
@@ -520,7 +543,17 @@ def _of_targets(
         "dropped": {split: one["dropped"] for split, one in learned.items()},
         "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "stop_token_ids": stops,
+        END_TOKENS: _end_tokens(tokenizer, stops, learned["train"]["ends"]),
     }
+
+
+def _end_tokens(tokenizer: "PreTrainedTokenizerBase", stops: list[int], ends: dict[int, int]) -> list[int]:
+    """The tokens that end what a trained model writes: those at which generation stops, and special tokens with which
+    training texts end. Of a chat that is what its template writes behind a turn, whatever the tokenizer's eos is.
+    """
+    added = tokenizer.added_tokens_decoder.items()
+    special = {*tokenizer.all_special_ids, *(index for index, token in added if token.special)}
+    return sorted({*stops, *(token for token in ends if token in special)})
 
 
 def _stops(model: Path, tokenizer: "PreTrainedTokenizerBase") -> list[int]:

@@ -43,6 +43,7 @@ class RunSettings:
     gradient_accumulation_steps: int
     evaluation_batch_size: int
     max_length: int
+    generate: Fields | None  # max_new_tokens, batch_size; None: no answers are asked for
     lr_scheduler_type: str
     warmup_ratio: float
     optimizer: str

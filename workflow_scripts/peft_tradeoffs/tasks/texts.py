@@ -5,17 +5,18 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from peft_tradeoffs.core.errors import Faults, InputError
-from peft_tradeoffs.core.files import REMEDY
+from peft_tradeoffs.core.files import REMEDY, SCORES, read_text
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.classes import Column, Names, clean, encodable
 from peft_tradeoffs.tasks.metrics import OF_TEXT, TOKENS, Scored, names_of
+from peft_tradeoffs.tasks.outputs import STATISTICS
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,7 @@ ALPACA = (
 )  # Taori and others, Stanford Alpaca, 2023
 WITH_INPUT = ", paired with an input that provides further context"
 COMPLETION, MESSAGES, PLAIN = "completion", "messages", "plain"  # kinds of rows
+FACTS = ("kind", "chat_template", "last", "alpaca", "generates")  # of a form, that its data set keeps
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,16 @@ class Form:
     last: bool = False  # of a chat: only the assistant's last turn is a target
     alpaca: bool = False  # prompts are instructions
     columns: tuple[str, ...] = ()  # that are read of the source
+    generates: bool = False  # models answer the prompts of a split, so these become tokens of their own
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> "Form":
         """The form that `facts` gave."""
-        return cls(found["kind"], found["chat_template"], found["last"], found["alpaca"])
+        return cls(**{name: found[name] for name in FACTS})
 
     def facts(self) -> dict[str, Any]:
         """What dataset.json keeps of it."""
-        return {"kind": self.kind, "chat_template": self.chat_template, "last": self.last, "alpaca": self.alpaca}
+        return {name: getattr(self, name) for name in FACTS}
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Encoded:
     ids: list[int]
     targets: list[bool]
     length: int
+    prompt: list[int] | None = None  # what a model is given to write the last target from; None: it writes none
 
 
 class NextToken(abc.ABC):
@@ -224,7 +228,7 @@ class NextToken(abc.ABC):
         if broken.any():
             where = f"the first in line {int(broken.argmax()) + 2}"
             raise InputError(f"{path}: {broken.sum()} rows that no model gives, {where}; {REMEDY}")
-        return self.predicted(rows, tokens, numbers)
+        return replace(self.predicted(rows, tokens, numbers), written=read_scores(path.with_name(SCORES), rows))
 
     # words
 
@@ -282,7 +286,10 @@ class LanguageModelling(NextToken):
 DOCSTRING = "text"  # the column of a docstring
 ANY_TEXT: NextToken = LanguageModelling()  # reads a general text, whatever the task
 GENERAL = "general"  # the split that it is, on which the loss is taken before training and after
-OF_SFT = ("prompt", "completion", "instruction", "input", "output", "messages", "tools", "chat_template", "loss_on")
+OF_SFT = (
+    *("prompt", "completion", "instruction", "input", "output", "messages", "tools", "chat_template", "loss_on"),
+    "generate",
+)
 
 
 class SupervisedFineTuning(NextToken):
@@ -307,6 +314,7 @@ class SupervisedFineTuning(NextToken):
         if block.get("input") is not None and way != "instruction":
             raise InputError(f"config key {key}.input: it goes with instruction and output; remove it")
         template, last = block.get("chat_template"), block.get("loss_on") == "last"
+        generates = block.get("generate") is not None
         if template not in (None, OF_TOKENIZER) and "{{" not in template and "{%" not in template:
             raise InputError(
                 f"config key {key}.chat_template: {template!r:.60} is no template in Jinja, without {{{{ or {{%; "
@@ -316,7 +324,7 @@ class SupervisedFineTuning(NextToken):
             columns = tuple(block[one] for one in ("messages", "tools") if block.get(one) is not None)
             if len(set(columns)) < len(columns):
                 raise InputError(f"config key {key}.tools: {columns[1]} is read as messages; name another column")
-            return Form(MESSAGES, template or OF_TOKENIZER, last, columns=columns)
+            return Form(MESSAGES, template or OF_TOKENIZER, last, columns=columns, generates=generates)
         if block.get("tools") is not None:
             raise InputError(f"config key {key}.tools: they go with messages; remove it")
         if block.get("loss_on") is not None:
@@ -324,7 +332,8 @@ class SupervisedFineTuning(NextToken):
         names = [block[one] for one in (way, "input", ways[way][1]) if block.get(one) is not None]
         if len(set(names)) < len(names):
             raise InputError(f"config key {key}.{ways[way][1]}: {names[-1]} is read before it too; name another column")
-        return Form(COMPLETION, template, alpaca=way == "instruction", columns=tuple(names))
+        alpaca = way == "instruction"
+        return Form(COMPLETION, template, alpaca=alpaca, columns=tuple(names), generates=generates)
 
     def check_block(self, key: str, block: Mapping[str, Any]) -> None:
         if block["source"] == "docstrings":
@@ -362,9 +371,9 @@ class SupervisedFineTuning(NextToken):
         if not tokenizer.is_fast:
             raise InputError("the tokenizer does not say where its tokens stand; take a model with a tokenizer.json")
         if form.kind == COMPLETION and form.chat_template is None:
-            return _completions(tokenizer, texts, max_length)
+            return _completions(tokenizer, texts, form.generates, max_length)
         template = template_of(tokenizer, form.chat_template)
-        found = []
+        found, prompts = [], []
         for number, own in enumerate(texts, 1):
             if form.kind == MESSAGES:
                 read = json.loads(own[0])
@@ -373,9 +382,42 @@ class SupervisedFineTuning(NextToken):
                 chat = _Chat([{"role": "user", "content": own[0]}, {"role": "assistant", "content": own[1]}])
             try:
                 found.append(_turns(tokenizer, chat, template, form.last, max_length))
+                if form.generates:
+                    prompts.append(_render(tokenizer, chat.until(chat.answered[-1]), template, prompt=True))
             except InputError as error:
                 raise InputError(f"row {number}: {error}") from error
-        return found
+        if not form.generates:
+            return found
+        given = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
+        return [replace(row, prompt=ids) for row, ids in zip(found, given, strict=True)]
+
+
+def reference_of(texts: Sequence[str]) -> tuple[Any, list[str]]:
+    """Of a row as its data set keeps it what a model is asked, and what is right: a prompt, or turns of a chat."""
+    if len(texts) == 2:
+        return texts[0], [texts[1]]
+    read = json.loads(texts[0])
+    chat = _Chat(read["messages"]) if isinstance(read, dict) else _Chat(read)
+    last = chat.answered[-1]
+    return chat.messages[:last], [chat.messages[last]["content"] or ""]
+
+
+def read_scores(path: Path, rows: np.ndarray) -> np.ndarray | None:
+    """What each answer to `rows` [n] adds to its metrics, float64 [n, k], the columns `outputs.STATISTICS`.
+
+    None where there is no such file: no answers were asked for, or they are not scored yet. Raises InputError for one
+    of other rows, or that is broken.
+    """
+    if not path.exists():
+        return None
+    try:
+        header, *lines = csv.reader(read_text(path, REMEDY).splitlines())
+        table = np.array([[float(cell or "nan") for cell in line] for line in lines])
+        if header != ["row", *STATISTICS] or not np.array_equal(table[:, 0], rows):
+            raise ValueError("not the scores of the answers beside it")
+        return table[:, 1:]
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}: not scores that a run has ({error}); {REMEDY}") from None
 
 
 UNLABELLED = ("label", "positive_class")  # keys of data with labels
@@ -458,6 +500,11 @@ class _Chat:
     def until(self, number: int) -> "_Chat":
         """The chat's first turns."""
         return _Chat(self.messages[:number], self.tools)
+
+    @property
+    def answered(self) -> list[int]:
+        """Which turns are the assistant's."""
+        return [number for number, turn in enumerate(self.messages) if turn["role"] == "assistant"]
 
 
 class _Refused(Exception):
@@ -562,23 +609,27 @@ def _turn(turn: Any) -> dict[str, Any]:
 
 
 def _completions(
-    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, ...]], max_length: int
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, ...]], generates: bool, max_length: int
 ) -> list[Encoded]:
     """Prompt and completion as one text, parted by where tokens stand in it; the end of the text is a target too.
 
-    A token that stands in both is of the completion.
+    A token that stands in both is of the completion. Where a model is to answer the prompts (`generates`) they are
+    tokenised alone too, as whoever asks it does.
     """
     whole = tokenizer([prompt + completion for prompt, completion in texts], return_offsets_mapping=True, verbose=False)
     end, found = tokenizer.eos_token_id, []
     if end is None:
         raise InputError("the tokenizer has no eos token, so a completion would never end; set its eos_token")
-    for (prompt, _), ids, offsets in zip(texts, whole["input_ids"], whole["offset_mapping"], strict=True):
+    alone = tokenizer([prompt for prompt, _ in texts], verbose=False)["input_ids"] if generates else [None] * len(texts)
+    rows = zip(texts, alone, whole["input_ids"], whole["offset_mapping"], strict=True)
+    for (prompt, _), given, ids, offsets in rows:
         targets = [finish > len(prompt) for _, finish in offsets]
         if ids and ids[-1] == end:
             targets[-1] = True
         else:
             ids, targets = [*ids, end], [*targets, True]
-        found.append(_cut(ids, targets, max_length))
+        given = given[:-1] if given and given[-1] == end else given  # that a tokenizer puts behind every text
+        found.append(replace(_cut(ids, targets, max_length), prompt=given))
     return found
 
 
@@ -623,8 +674,7 @@ def _assistants(
 ) -> list[tuple[int, int]]:
     """Where the assistant's turns, or the last one, begin and end in the text: what each adds to the chat before it."""
     found = []
-    places = [number for number, turn in enumerate(chat.messages) if turn["role"] == "assistant"]
-    for number in places[-1:] if last else places:
+    for number in chat.answered[-1:] if last else chat.answered:
         before = _render(tokenizer, chat.until(number), template, prompt=True)
         after = _render(tokenizer, chat.until(number + 1), template)
         if not (text.startswith(after) and after.startswith(before)):

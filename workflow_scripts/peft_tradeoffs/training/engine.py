@@ -418,6 +418,8 @@ class Loop:
         """Append one row per split to the progress, and decide on early stopping."""
         self._read_losses()
         progress, settings, splits = self._progress, self._settings, self._data.splits
+        if settings.generate and progress.step == self._schedule.total > self._saved:
+            self._save()  # answers may take long, and a signal meanwhile is to cost no step
         self._prepared.phases.switch("evaluate")
         evaluated: list[str] = [name for name in ("validation", "test") if name in splits]
         logits = {name: self._predict(name) for name in evaluated}

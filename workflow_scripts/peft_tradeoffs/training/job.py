@@ -19,6 +19,7 @@ from peft_tradeoffs.measure.environment import versions
 from peft_tradeoffs.measure.gpu import IdlePower
 from peft_tradeoffs.runs.interruption import Interruption
 from peft_tradeoffs.runs.settings import ModelFolder, Plan
+from peft_tradeoffs.training.scoring import Scoring, scored
 from peft_tradeoffs.training.state import RunDirectory
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokens", required=True, type=Path, help="tokenised splits (.npz, .json beside it)")
     parser.add_argument("--model", required=True, type=Path, help="model folder (its manifest .json beside it)")
+    parser.add_argument(
+        "--scoring", type=Scoring.of, metavar="JSON", help="of answers: data (the fetched data set), number, scorer"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--checkpoint-interval", type=float, default=60.0, help="seconds between saved states")
     parser.add_argument(
@@ -144,6 +148,7 @@ class Job:
         for run in runs:
             if not directories[run.folder].stands(without_weights=not self._arguments.keep_weights):
                 self._train(run, directories[run.folder])
+            self._score(directories[run.folder])
         # Who held the locks before may be ending, and its Snakemake removes the summaries that it had made: now, or in
         # a moment, after this process has ended too.
         if not all([directory.finished() for directory in directories.values()]):
@@ -200,6 +205,20 @@ class Job:
             bench.originals, bench.probed = self._originals, run.probed
             self._compiled |= train_run(self.plan(run.seed, run.settings), bench, directory)
         self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
+
+    def _score(self, directory: RunDirectory) -> None:
+        """Have a finished run's answers scored, unless they are as they would be now."""
+        summary = files.read_json(directory.path / "summary.json")
+        if summary["max_new_tokens"] is None or summary["status"] != "completed" or not summary["pretrained"]:
+            return
+        scoring: Scoring | None = self._arguments.scoring
+        if scoring is None:
+            raise InputError("--scoring: this run's answers are to be scored, and it says with what; give it")
+        if summary["scored_as"] == scoring.digest:
+            return
+        with self.apart():
+            amended = scored(directory.path, summary, scoring, self.tokens.get("dev", "test"), self._interruption)
+            directory.amend(*amended)
 
     def _startup_s(self, device: "Device") -> float | None:
         """Seconds from the start of the process to its first run; None for the runs after it.

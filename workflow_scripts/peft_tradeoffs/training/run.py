@@ -1,6 +1,5 @@
 """One run: load, train, evaluate, save, and write down what it gave."""
 
-import csv
 import dataclasses
 import functools
 import gc
@@ -19,10 +18,10 @@ import transformers
 
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError, error_text
-from peft_tradeoffs.core.files import marked
 from peft_tradeoffs.core.quantities import IS_THE_ORIGINAL, Missing
+from peft_tradeoffs.inputs.model_check import load_tokenizer
 from peft_tradeoffs.inputs.model_files import tokenizer_files
-from peft_tradeoffs.inputs.tokens import Split, load_tokens
+from peft_tradeoffs.inputs.tokens import END_TOKENS, Split, load_tokens
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.devices import (
     Device,
@@ -34,6 +33,7 @@ from peft_tradeoffs.measure.devices import (
 )
 from peft_tradeoffs.measure.gpu import IdlePower
 from peft_tradeoffs.measure.phases import FORGETTING, MASK, MIB, PREPARE, STATE
+from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.runs.status import TerminalReporter
 from peft_tradeoffs.tasks.metrics import said
@@ -50,6 +50,8 @@ from peft_tradeoffs.training.batches import (
     padding_mask,
     shortest_texts,
 )
+from peft_tradeoffs.training.decoding import Decoded, Decoding, check_prompts, context_of, decode
+from peft_tradeoffs.training.scoring import write_outputs
 from peft_tradeoffs.training.state import RunDirectory
 from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject, autocast
 from peft_tradeoffs.training.summary import NO_GENERAL, Bench, Outcome, check, general_losses, summarise
@@ -132,11 +134,11 @@ def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     attempts = directory.attempts.end(outcome.status)
 
     summary = summarise(plan, bench, tokens.description, outcome, attempts)
-    _write_csv(results / "summary.csv", [{**summary, "null_reasons": json.dumps(summary["null_reasons"])}])
+    files.write_csv(results / "summary.csv", [{**summary, "null_reasons": json.dumps(summary["null_reasons"])}])
     rows = outcome.trained.progress.rows if outcome.trained else []
     for row in rows:
         check("metrics", row)
-    _write_csv(results / "metrics.csv", rows)
+    files.write_csv(results / "metrics.csv", rows)
     files.write_json(
         results / "env.json",
         {
@@ -236,6 +238,9 @@ def _train(
         kind = settings["peft"]["peft_type"] + (" on a quantised model" if settings["quantization"] else "")
         raise InputError(f"{kind} cannot compute: {error_text(error)}; choose another peft_type") from error
     free_memory(device)
+    wanted = _decoding(plan, tokens) if settings["generate"] else None
+    if wanted is not None:
+        check_prompts(tokens.splits["test"].prompts, wanted, context_of(built.model))
     watch = engine.Watch(directory, reporter)
     outcome.trained = trained = engine.train(
         arm.subject(plan, data), device, bench.phases, watch, outcome.ask, bench.probed
@@ -243,6 +248,9 @@ def _train(
     if trained.logits is None:
         outcome.status, outcome.failed_phase = "diverged", "train"
         return
+    if wanted is not None:
+        outcome.reached = None  # which has what training held
+        outcome.answers = _answer(plan, bench, directory, tokens, built.model, wanted)
     bench.phases.switch("save")
     directory.confirm()
     task, split = TASKS[settings["task"]], tokens.splits["test"]
@@ -256,7 +264,7 @@ def _train(
         if not built.is_peft:
             for name in tokenizer_files(set(plan.model.manifest["files"])):
                 shutil.copyfile(plan.model.path / name, weights / name)
-    task.write(directory.results / "predictions.csv", test)
+    task.write(directory.results / files.PREDICTIONS, test)
     if trained.heldout_logits is not None:
         split = tokens.splits["heldout"]
         heldout = task.predicted(split.rows, split.labels, trained.heldout_logits)
@@ -264,7 +272,48 @@ def _train(
     if data.general is not None and (found := general_losses(trained, outcome.original)):
         rows = zip(data.general.rows.tolist(), *(values.tolist() for values in found.values()), strict=True)
         shown = [[row, int(tokens), *(format(loss, ".17g") for loss in losses)] for row, tokens, *losses in rows]
-        _write_csv(directory.results / files.GENERAL, [dict(zip(("row", *found), row, strict=True)) for row in shown])
+        files.write_csv(directory.results / files.GENERAL, [dict(zip(("row", *found), row, strict=True)) for row in shown])
+
+
+def _decoding(plan: Plan, tokens: Tokens) -> Decoding:
+    """How the model answers the test split's prompts."""
+    settings, found = plan.settings, tokens.description
+    return Decoding(
+        max_new_tokens=settings["generate"]["max_new_tokens"],
+        batch_size=settings["generate"]["batch_size"],
+        end_tokens=tuple(found[END_TOKENS]),
+        pad_token_id=found["pad_token_id"],
+        precision=settings["precision"],
+        engine=settings["engine"],
+    )
+
+
+def _answer(
+    plan: Plan, bench: Bench, directory: RunDirectory, tokens: Tokens, model: torch.nn.Module, wanted: Decoding
+) -> Decoded:
+    """Have the model answer the test split's prompts; the answers are kept as text.
+
+    Raises Interrupted if the process must end; the state of the last step is saved.
+    """
+    device, split = bench.device.torch, tokens.splits["test"]
+
+    def poll() -> None:
+        if (name := directory.interrupted()) is not None:
+            raise Interrupted(name, "while the model answered")
+
+    for parameter in model.parameters():
+        parameter.grad = None  # training's
+    free_memory(device)
+    bench.phases.switch("generate")
+    answers = decode(model, split.prompts, wanted, device, poll)
+    bench.phases.switch(None)
+    tokenizer = load_tokenizer(plan.model.path)
+    texts = tokenizer.batch_decode(
+        [ids.tolist() for ids in answers.tokens], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    lengths = [len(ids) for ids in answers.tokens]
+    write_outputs(directory.results / files.OUTPUTS, split.rows.tolist(), texts, lengths, answers.ended)
+    return answers
 
 
 def original_losses(plan: Plan, bench: Bench, tokens: Tokens, data: Data) -> np.ndarray | Missing:
@@ -331,6 +380,8 @@ def _last_line(summary: dict[str, Any]) -> str:
         return f"out of memory in phase {summary['failed_phase']}"
     if summary["status"] == "diverged":
         return f"diverged: loss not finite at step {summary['diverged_step']}"
+    if summary["max_new_tokens"] is not None:
+        return f"{summary['test_rows']} prompts answered  {summary['train_s']:.1f} s of training"
     value = "undefined" if summary["metric_value"] is None else f"{summary['metric_value']:.4f}"
     return f"{said(summary)} {value}  {summary['train_s']:.1f} s of training"
 
@@ -345,10 +396,3 @@ def _check_space(folder: Path, built: methods.Built) -> None:
             f"{folder}: {free / MIB:.0f} MiB free, a run needs up to {needed / MIB:.0f} MiB for its state and "
             "results: free some or set `output` to another disk; what is finished stays"
         )
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows({key: marked(value) for key, value in row.items()} for row in rows)

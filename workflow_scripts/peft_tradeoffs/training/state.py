@@ -6,13 +6,14 @@ file's own checksums do not cover its headers, and torch does not ask for them.
 
 import errno
 import hashlib
+import json
 import os
 import pickle
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -87,10 +88,16 @@ class RunDirectory:
         self._lock.release()
 
     def finished(self) -> bool:
-        """Whether the run's summary is there, of this fingerprint; one lost or put back is restored from the state."""
+        """Whether the run's summary is there, of this fingerprint; one lost or put back is restored from the state.
+
+        So are files that go with it and were on their way when the process was killed.
+        """
         summary = self.path / "summary.json"
-        if not self._matches(summary) and self._matches(self._summary):
-            files.write_text(summary, self._summary.read_text(encoding="utf-8"))
+        if self._matches(self._summary):
+            kept = self._summary.read_text(encoding="utf-8")
+            if not summary.is_file() or summary.read_text(encoding="utf-8", errors="replace") != kept:
+                self._place(json.loads(kept)[files.FILES])
+                files.write_text(summary, kept)
         return self._matches(summary)
 
     def stands(self, without_weights: bool = False) -> bool:
@@ -192,6 +199,32 @@ class RunDirectory:
         files.write_json(self._summary, sealed)
         files.write_json(self.path / "summary.json", sealed)
         self._checkpoint.unlink(missing_ok=True)
+
+    def amend(self, summary: dict[str, Any], added: Mapping[str, Path]) -> None:
+        """Publish the finished run with another summary, and with `added` files by name, which are moved.
+
+        The disk has the new files and the new summary before any takes the place of an older one, so that the next
+        call (`finished`) brings to its end what a killed process began.
+        """
+        self._lock.confirm()
+        shutil.rmtree(self.results, ignore_errors=True)
+        self.results.mkdir(parents=True)
+        for name, source in added.items():
+            source.replace(self.results / name)
+        files.sync_tree(self.results)
+        new = {name: files.sha256(self.results / name) for name in added}
+        sealed = files.signed({**summary, files.FILES: dict(sorted({**summary[files.FILES], **new}.items()))})
+        files.write_json(self._summary, sealed)
+        self._place(sealed[files.FILES])
+        files.write_json(self.path / "summary.json", sealed)
+
+    def _place(self, listed: Mapping[str, str]) -> None:
+        """Move those of the gathered files into place that a summary lists as they are."""
+        for name, checksum in listed.items():
+            source = self.results / name
+            if source.is_file() and files.sha256(source) == checksum:
+                source.replace(self.path / name)
+        files.sync(self.path)
 
     def clear_state(self, keep_summary: bool = False) -> None:
         """Remove the state of a run whose job is done, or all of it but the summary."""

@@ -19,6 +19,7 @@ from torch import nn
 
 from peft_tradeoffs.measure.devices import requested_bytes
 from peft_tradeoffs.measure.phases import MIB, StepTimer, dense_parts
+from peft_tradeoffs.tasks.metrics import METRICS, OUTPUTS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.batches import Data, Mask, ResidentSplit, Shape, Sizes, longest_rows
 from peft_tradeoffs.training.targets import AtTargets
@@ -128,14 +129,21 @@ class Settings:
     precision: str
     early_stopping: dict[str, Any] | None
     task: str
-    metric: str
+    metric: str  # that early stopping looks at
     engine: str
     compile: bool
+    generate: dict[str, Any] | None = None  # what comes after training
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "Settings":
-        """Take from a run's settings those that training needs."""
-        return cls(**{field.name: settings[field.name] for field in dataclasses.fields(cls)})
+        """Take from a run's settings those that training needs.
+
+        Of a metric of answers, which training does not have, it has the task's first one.
+        """
+        found = {field.name: settings[field.name] for field in dataclasses.fields(cls)}
+        if METRICS[found["metric"]].task == OUTPUTS:
+            found["metric"] = TASKS[found["task"]].metrics[0]
+        return cls(**found)
 
     @property
     def dtype(self) -> torch.dtype:

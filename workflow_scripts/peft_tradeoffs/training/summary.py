@@ -35,6 +35,7 @@ from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import GENERAL
 from peft_tradeoffs.training import engine, methods
+from peft_tradeoffs.training.decoding import Decoded
 from peft_tradeoffs.training.step import WARM_STEPS, Probe
 from peft_tradeoffs.training.updates import PAGED
 
@@ -51,6 +52,13 @@ NO_GENERAL = Missing("the data set names no general text")
 NO_HELDOUT = Missing("the data set has no heldout split")
 NO_MEMORY = Missing("memory did not suffice for the general text")
 NOT_PROBED = Missing("a trial of a learning rate is not probed")
+NOT_ASKED = Missing("the data set asks for no answers (generate)")
+TEST_ALONE = Missing("the answers are to prompts of the test split alone")
+UNSCORED = Missing("the answers are not scored yet")
+OF_ANSWERS = (
+    *("max_new_tokens", "generate_batch_size", "generate_engine", "generate_engine_reason", "ended_share"),
+    *("answer_tokens", "generate_s", "generate_tokens_per_s", "generate_energy_J", "scored_as"),
+)
 TIMED = ("load", MASK, "probe", PREPARE, "evaluate", FORGETTING, "save", STATE)
 
 
@@ -72,7 +80,11 @@ class Bench:
         free_memory(device.torch)
         device.isolation.begin()
         self.energy, self.clocks = device.energy_meter(), Clocks(device.gpu)
-        meters: Meters = {"train": {"energy": self.energy, "clocks": self.clocks, "isolation": device.isolation}}
+        self.decoding_energy = device.energy_meter()
+        meters: Meters = {
+            "train": {"energy": self.energy, "clocks": self.clocks, "isolation": device.isolation},
+            "generate": {"decoding_energy": self.decoding_energy},
+        }
         self.phases = Phases(device.torch, device.isolation.process_MiB, meters)
 
 
@@ -93,6 +105,7 @@ class Outcome:
     held_before: int | None = None  # CUDA bytes
     weights_measured: int | None = None  # CUDA bytes
     trained: engine.Result | None = None
+    answers: Decoded | None = None  # to the test split's prompts
     reached: Callable[[], engine.Result] | None = None  # of a training that has begun
 
     def ask(self, reached: Callable[[], engine.Result]) -> None:
@@ -134,6 +147,7 @@ def summarise(
         **{f"{phase}_s": phases.seconds.get(phase) for phase in TIMED},
         **phases.summary(),
         **({} if probed else dict.fromkeys((f"probe_{name}" for name in PEAKS), NOT_PROBED)),
+        **_of_answers(outcome, bench, settings),
         "held_before_MiB": _mib(outcome.held_before) if cuda else NO_GPU,
         **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
         "weights_measured_MiB": _mib(outcome.weights_measured) if cuda else NO_GPU,
@@ -174,6 +188,7 @@ def summarise(
         values |= forgetting(trained, outcome.original, pretrained)
         values |= {**bench.energy.summary(progress.samples), "idle_power_W": device.idle_power_W}
         values |= _of_two_engines(progress)
+        values |= _unscored(values, settings, pretrained)
         values |= _of_updates(trained, settings)
     return _complete(values, otherwise)
 
@@ -232,6 +247,43 @@ def _compiling(progress: engine.Progress, compiled: bool, compiled_before: bool)
     if not compiled:
         return Missing("compile was off")
     return Missing("an earlier seed of the process paid it") if compiled_before else progress.compile_s or None
+
+
+def _of_answers(outcome: Outcome, bench: Bench, settings: dict[str, Any]) -> dict[str, Any]:
+    """What answering the test split's prompts took, and what it came to but for their scores."""
+    wanted, answers = settings["generate"], outcome.answers
+    if wanted is None:
+        peaks = [f"generate_{name}" for name in PEAKS]
+        return dict.fromkeys((*OF_ANSWERS, *peaks), NOT_ASKED)
+    found = {"max_new_tokens": wanted["max_new_tokens"], "generate_batch_size": wanted["batch_size"]}
+    found["scored_as"] = UNSCORED
+    if answers is None:
+        return found
+    lengths = np.array([len(ids) for ids in answers.tokens])
+    seconds = bench.phases.seconds["generate"]
+    written = int(lengths.sum() + answers.ended.sum())
+    return found | {
+        "ended_share": float(answers.ended.mean()),
+        "answer_tokens": float(lengths.mean()),
+        "generate_engine": answers.engine,
+        "generate_engine_reason": answers.engine_reason or Missing("it was the engine that was asked for"),
+        "generate_s": seconds,
+        "generate_tokens_per_s": written / seconds,
+        "generate_energy_J": bench.decoding_energy.summary(1)["energy_J"],
+    }
+
+
+def _unscored(values: dict[str, Any], settings: dict[str, Any], pretrained: bool) -> dict[str, Any]:
+    """Why metrics of answers are null so far."""
+    why = UNSCORED if settings["generate"] else NOT_ASKED
+    if not pretrained or TASKS[settings["task"]].reader is None:
+        return {}
+    names = metrics.names_of(metrics.OUTPUTS)
+    found = dict.fromkeys(names, why)
+    if settings["metric"] in names:
+        found |= {"metric_value": why}
+        found |= {"heldout_metric_value": TEST_ALONE} if values.get("heldout_rows") else {}
+    return found
 
 
 def _of_two_engines(progress: engine.Progress) -> dict[str, Missing]:

@@ -1,0 +1,265 @@
+"""What trained models answer: kept as text, and scored in a process of its own. Cheap to import.
+
+No metric's library and no code of a user's ever enters a process that trains.
+"""
+
+import csv
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peft_tradeoffs.core import code, files
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import SCRIPTS
+from peft_tradeoffs.runs.interruption import Interrupted, Interruption
+from peft_tradeoffs.tasks import metrics
+from peft_tradeoffs.tasks.outputs import OWN, STATISTICS, statistics
+from peft_tradeoffs.tasks.task import TASKS
+from peft_tradeoffs.tasks.texts import reference_of
+
+SCRIPT = SCRIPTS / "score_outputs.py"
+NOT_DEFINED = {  # why a metric of answers has no value
+    OWN: "the data set names no scorer",
+    "numeric": "some references have no number",
+}
+LIBRARIES = ("sacrebleu", "rouge-score")
+OUTPUT: dict[str, tuple[type, ...]] = {"row": (int,), "output": (str,), "tokens": (int,), "ended": (bool,)}
+SHOWN = 80  # characters of a text in a message
+POLL_s = 0.2
+BUILT_IN_s = 3600.0  # that metrics of ours may take
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the answers of a data set are scored with."""
+
+    data: Path  # the folder of the fetched data set
+    number: str | None  # a regular expression that finds a numeric answer
+    scorer: dict[str, Any] | None  # python, range, timeout_s, and the sha256 of its file
+
+    @classmethod
+    def of(cls, text: str) -> "Scoring":
+        """As the option --scoring has it, JSON."""
+        found = json.loads(text)
+        return cls(Path(found["data"]), found["number"], found["scorer"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that decides the scores of answers."""
+        own = self.scorer and {key: self.scorer[key] for key in ("python", "range", "sha256")}
+        versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+        found = {"code": code.fingerprint(SCRIPT), "versions": versions, "number": self.number, "scorer": own}
+        return code.digest(found)
+
+    @property
+    def limit_s(self) -> float:
+        """Seconds that scoring one run may take."""
+        return float(self.scorer["timeout_s"]) if self.scorer else BUILT_IN_s
+
+
+def write_outputs(path: Path, rows: Sequence[int], texts: Sequence[str], tokens: Sequence[int], ended: Any) -> None:
+    """Write answers as JSON lines: of which row, the text, its length in tokens, whether the model ended it."""
+    with path.open("w", encoding="utf-8") as file:
+        for row, text, count, whole in zip(rows, texts, tokens, ended, strict=True):
+            line = {"row": int(row), "output": text, "tokens": int(count), "ended": bool(whole)}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def read_outputs(path: Path) -> list[dict[str, Any]]:
+    """What `write_outputs` wrote. Raises InputError for a file that it did not write so."""
+    found = []
+    for number, line in enumerate(files.read_text(path, files.REMEDY).split("\n")[:-1], 1):
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: not JSON ({error}); {files.REMEDY}") from None
+        found.append(files.check_object(path, value, OUTPUT, f"answers of a run (line {number})", files.REMEDY))
+    return found
+
+
+# In the process that trains -------------------------------------------------------------------------------------------
+
+
+def scored(
+    folder: Path, summary: Mapping[str, Any], scoring: Scoring, split: str, interruption: Interruption
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The summary of the run in `folder` with the metrics of its answers, and the files that go with it, by name.
+
+    The answers are to rows of a `split` of the source. Raises InputError as `run_scorer`, Interrupted if a signal asks
+    the process to end.
+    """
+    state = folder / "state"
+    state.mkdir(exist_ok=True)
+    scores = state / files.SCORES
+    interruption.hold()
+    name = run_scorer(folder, scoring, split, scores, lambda: interruption.signal_name)
+    if name is not None:
+        raise Interrupted(name, "while answers were scored")
+    task = TASKS[summary["task"]]
+    with (folder / files.PREDICTIONS).open(encoding="utf-8") as file:
+        header = file.readline().strip().split(",")
+    table = np.loadtxt(folder / files.PREDICTIONS, delimiter=",", skiprows=1, ndmin=2)
+    found = task.read(scores.with_name(files.PREDICTIONS), dict(zip(header, table.T, strict=True)), len(table))
+    values = {metric.name: metric.of(found) for metric in metrics.of_task(metrics.OUTPUTS)}
+    if summary["metric"] in values:
+        values["metric_value"] = values[summary["metric"]]
+    reasons = {key: why for key, why in summary["null_reasons"].items() if key not in values and key != "scored_as"}
+    reasons |= {key: NOT_DEFINED.get(key, "not defined") for key, value in values.items() if value is None}
+    new = {**summary, **values, "scored_as": scoring.digest, "null_reasons": reasons}
+    lines = state / "summary.csv"
+    kept = {key: value for key, value in new.items() if key not in files.KEYS}
+    files.write_csv(lines, [{**kept, "null_reasons": json.dumps(reasons)}])
+    interruption.release()
+    return new, {files.SCORES: scores, lines.name: lines}
+
+
+def run_scorer(folder: Path, scoring: Scoring, split: str, output: Path, ends: Callable[[], str | None]) -> str | None:
+    """Score the answers of the run in `folder`, to the rows of a `split` of the source, to `output`.
+
+    `ends` names a signal that asks this process to end; then the scoring is ended too and the name given back. Raises
+    InputError with what the scoring process said, or where it took too long.
+    """
+    words = ["--outputs", str(folder / files.OUTPUTS), "--data-dir", str(scoring.data), "--split", split]
+    asked = {"number": scoring.number, "scorer": scoring.scorer}
+    words += ["--asked", json.dumps(asked), "--output", str(output)]
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *words],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # so that what a scorer started ends with it
+        text=True,
+    )
+    waited = 0.0
+    try:
+        while True:
+            try:
+                said = process.communicate(timeout=POLL_s)[1]
+                break
+            except subprocess.TimeoutExpired:
+                waited += POLL_s
+            if (name := ends()) is not None:
+                return name
+            if waited >= scoring.limit_s:
+                raise InputError(
+                    f"{folder / files.OUTPUTS}: {_who(scoring)} has not ended after {scoring.limit_s:g} s; correct it, "
+                    "or raise scorer.timeout_s; the run stands, and the next call scores it without training"
+                )
+    finally:
+        _end(process)
+    if process.returncode:
+        raise InputError(said.strip().removeprefix("error: ") or f"{SCRIPT.name} ended with {process.returncode}")
+    return None
+
+
+def _who(scoring: Scoring) -> str:
+    return f"the scorer {scoring.scorer['python']}" if scoring.scorer else SCRIPT.name
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a process and what it started, if it has not ended."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+# In the process that scores -------------------------------------------------------------------------------------------
+
+
+def score(outputs: Path, data_dir: Path, split: str, asked: Mapping[str, Any], path: Path) -> None:
+    """Write what each answer adds to its metrics to `path` as CSV: row, and the columns STATISTICS.
+
+    Raises InputError for answers to other rows than the data's, and for a scorer that raises or leaves its range.
+    """
+    answers = read_outputs(outputs)
+    prompts, references = read_references(data_dir, split, [one["row"] for one in answers])
+    texts = [one["output"] for one in answers]
+    found = statistics(texts, references, asked["number"])
+    if asked["scorer"]:
+        rows = [one["row"] for one in answers]
+        found[:, STATISTICS.index(OWN)] = list(_own_scores(asked["scorer"], rows, prompts, references, texts))
+    with files.atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", *STATISTICS])
+        for one, values in zip(answers, found, strict=True):
+            writer.writerow([one["row"], *("" if math.isnan(value) else format(value, ".17g") for value in values)])
+
+
+def read_references(data_dir: Path, split: str, rows: Sequence[int]) -> tuple[list[Any], list[list[str]]]:
+    """Prompts and references of rows of a split of a fetched data set."""
+    import pyarrow.parquet as pq  # which training does without
+
+    path = data_dir / f"{split}.parquet"
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the workflow's target fetch, which makes it") from None
+    texts = [table.column(name).to_pylist() for name in ("text_a", "text_b") if name in table.schema.names]
+    by_row = dict(zip(table.column("row").to_pylist(), zip(*texts, strict=True), strict=True))
+    if missing := [row for row in rows if row not in by_row]:
+        raise InputError(f"{path}: no row {missing[0]}, which a run answered; {files.REMEDY}")
+    found = [reference_of(by_row[row]) for row in rows]
+    return [prompt for prompt, _ in found], [references for _, references in found]
+
+
+def _own_scores(
+    scorer: Mapping[str, Any], rows: list[int], prompts: list[Any], references: list[list[str]], texts: list[str]
+) -> Iterator[float]:
+    """What a scorer gives of each row."""
+    function, (low, high) = load_scorer(scorer["python"]), scorer["range"]
+    for row, prompt, own, text in zip(rows, prompts, references, texts, strict=True):
+        where = f"{scorer['python']}, row {row}"
+        try:
+            value = function(prompt, own, text)
+        except Exception as error:  # of a user's code, as it pleases
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"{where}: it raises {said} ({Path(line.filename).name}, line {line.lineno}); answer {text!r:.{SHOWN}}"
+            ) from None
+        if isinstance(value, np.generic):
+            value = value.item()
+        if not isinstance(value, bool | int | float) or not low <= value <= high:  # NaN is not within either
+            raise InputError(
+                f"{where}: it gives {value!r:.{SHOWN}}, which is no number from {low:g} to {high:g} (scorer.range); "
+                f"answer {text!r:.{SHOWN}}"
+            )
+        yield float(value)
+
+
+def load_scorer(python: str) -> Callable[..., Any]:
+    """The function that `file.py:name` means. Raises InputError where there is none of three arguments."""
+    path, _, name = python.rpartition(":")
+    spec = importlib.util.spec_from_file_location("scorer", path)
+    assert spec is not None and spec.loader is not None  # of a name that ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(Path(path).absolute().parent))
+    try:
+        spec.loader.exec_module(module)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; scorer.python names it") from None
+    except Exception as error:  # of a user's code, as it pleases
+        raise InputError(f"{path}: it cannot be imported ({type(error).__name__}: {error})") from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise InputError(f"{path}: no function {name}; scorer.python names one of prompt, references and output")
+    try:
+        inspect.signature(function).bind("", [], "")
+    except TypeError as error:
+        raise InputError(f"{python}: it does not take prompt, references and output ({error})") from None
+    return function
+
