@@ -238,10 +238,10 @@ def test_metrics_count_tokens_and_not_texts():
     assert found["token_loss"] == found["loss"] == 2.0
     assert found["perplexity"] == pytest.approx(np.exp(2.0))
     assert found["token_accuracy"] == pytest.approx(2 / 6)
-    assert {name for name, value in found.items() if value is not None} == {"loss", *TASKS["sft"].metrics}
+    assert {name for name, value in found.items() if value is not None} == {"loss", *TASKS["lm"].metrics}
 
 
-@pytest.mark.parametrize("name", TASKS["sft"].metrics)
+@pytest.mark.parametrize("name", TASKS["lm"].metrics)
 @pytest.mark.parametrize("groups", [None, np.array([0, 1, 0])], ids=["rows", "groups"])
 def test_contributions_are_what_leaving_a_text_out_makes(name, groups):
     metric = METRICS[name]

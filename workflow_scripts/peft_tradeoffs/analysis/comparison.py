@@ -95,6 +95,7 @@ def read_predictions(path: Path, run: dict[str, Any], groups: Groups | None = No
     parts = metric.contributions(scored, of_row)
     if right is None:
         rarest = len(parts)
+        right = parts == 1 if metric.share else None
     else:
         of_class = (scored.target == label for label in np.unique(scored.target))
         rarest = min(int(own.sum()) if of_row is None else len(np.unique(of_row[own])) for own in of_class)

@@ -244,9 +244,7 @@ def _dataset(key: str, dataset: Dataset) -> Dataset:
     """The data set with its metric; raises InputError for keys that do not go together."""
     task = TASKS[dataset.task]
     if dataset.generate is not None and dataset.metric is None:
-        raise InputError(
-            f"config key {key}.metric: with generate it must be named; one of {', '.join(task.metrics)}"
-        )
+        raise InputError(f"config key {key}.metric: with generate it must be named; one of {', '.join(task.metrics)}")
     dataset = dataset.settled()
     if dataset.metric not in task.metrics:
         raise InputError(

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.tasks.outputs import BLEU, CHRF, OWN, STATISTICS, bleu, chrf
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CLASSIFICATION, REGRESSION, TOKENS = "classification", "regression", "tokens"  # kinds of what metrics are for
+# Kinds of what metrics are for.
+CLASSIFICATION, REGRESSION, TOKENS, OUTPUTS = "classification", "regression", "tokens", "outputs"
 FEW_ERRORS = 0.2  # of a baseline's errors, that an equivalent arm may differ by
 TOLERANCE = 1e-9  # of margins, which are decimal fractions
 LONGEST = 40  # characters of a class name that are shown
@@ -45,6 +47,7 @@ class Scored:
     target: np.ndarray  # [n] class indices, or values; of texts how many tokens are to be predicted
     prediction: np.ndarray  # [n] likewise; of texts the sum of their losses
     logits: np.ndarray  # [n, k] what the model gives, in the data's units; of texts the columns OF_TEXT
+    written: np.ndarray | None = None  # float64 [n, K], the columns `outputs.STATISTICS`, where a model has written
 
     @property
     def classes(self) -> int:
@@ -134,12 +137,9 @@ class Metric:
     def _without(self, scored: Answered) -> tuple[float, np.ndarray]:
         statistic = self.statistic(scored)
         sums = statistic.sum(axis=0, dtype=float)
-        # examples of the same statistic contribute alike, and so do those of the same target and prediction
-        narrow = statistic.shape[1] <= FEW_COLUMNS
-        own = statistic if narrow else np.column_stack([scored.target, scored.prediction])
-        _, first, which = np.unique(own, axis=0, return_index=True, return_inverse=True)
+        first, which = _distinct(statistic)  # examples of the same statistic contribute alike
         without = np.array([_or_nan(self.value(sums - statistic[index])) for index in first])
-        return _or_nan(self.value(sums)), without[which.reshape(-1)]
+        return _or_nan(self.value(sums)), without[which]
 
     def gain(self, value: Any) -> Any:
         """A value, or a difference, as a number of which more is better; arrays as they are."""
@@ -171,7 +171,13 @@ class Metric:
         return "points" if self.unit == "%" else self.unit
 
 
-FEW_COLUMNS = 3  # of a statistic, whose rows are compared as fast as two columns
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of rows [n, k] one place of each that differs, and [n] which of these each is; compared byte by byte."""
+    whole = np.ascontiguousarray(rows)
+    _, first, which = np.unique(
+        whole.view(np.dtype((np.void, whole.dtype.itemsize * whole.shape[1]))), return_index=True, return_inverse=True
+    )
+    return first, which.reshape(-1)
 
 
 def unseen(alpha: float, examples: Any) -> Any:
@@ -342,8 +348,37 @@ def _perplexity(sums: np.ndarray) -> float | None:
 LARGEST_EXPONENT = 700.0  # of e, that float64 holds
 
 
+def _mean_of(column: str) -> Callable[[Answered], np.ndarray]:
+    """Of what a model has written [n, 2]: a column of STATISTICS, and 1."""
+
+    def statistic(scored: Answered) -> np.ndarray:
+        own = _of_outputs(scored, (column,))
+        return np.column_stack([own, np.ones_like(own)])
+
+    return statistic
+
+
+def _of_outputs(scored: Answered, columns: tuple[str, ...]) -> np.ndarray:
+    """[n, k] float64: these columns of STATISTICS."""
+    if not isinstance(scored, Scored):
+        raise TypeError("labels and predictions alone do not tell what a model has written")
+    if scored.written is None:
+        raise ValueError("nothing is known of what the model has written: its outputs were not scored")
+    return scored.written[:, [STATISTICS.index(column) for column in columns]].astype(np.float64)
+
+
+def _mean_of_known(sums: np.ndarray) -> float | None:
+    """The mean of a column; None where it is NaN in some row."""
+    mean = _mean_of_sums(sums)
+    return None if mean is None or math.isnan(mean) else mean
+
+
 def _of_share(value: float) -> float:
     return value * (1 - value)
+
+
+def _of_percent(value: float) -> float:
+    return value * (100 - value)  # as of a share, of a number from 0 to 100
 
 
 def _of_loss(value: float) -> float:
@@ -357,6 +392,16 @@ def _of_perplexity(value: float) -> float:
 def _of_correlation(value: float) -> float:
     return (1 - value**2) ** 2
 
+
+_OF_OUTPUTS: Mapping[str, Any] = {"task": OUTPUTS, "variance": _of_share, "bounds": (0.0, 1.0), "decimals": 2}
+_MEAN: Mapping[str, Any] = {**_OF_OUTPUTS, "value": _mean_of_known, "scale": 100.0, "unit": "%"}
+_CORPUS: Mapping[str, Any] = {
+    **_OF_OUTPUTS,
+    "variance": _of_percent,
+    "bounds": (0.0, 100.0),
+    "largest_margin": 20.0,
+    "equivalence_margin": 1.0,
+}
 
 ACCURACY = Metric(
     name="accuracy",
@@ -492,6 +537,77 @@ _ALL = (
         decimals=2,
         hub_id="accuracy",
     ),
+    Metric(
+        name="exact_match",
+        label="Exact match",
+        noun="exact match",
+        about="Share of test rows whose output is a reference, but for white space at the ends of both.",
+        statistic=_mean_of("exact_match"),
+        share=True,
+        on_terminal=True,
+        **_MEAN,
+    ),
+    Metric(
+        name="token_f1",
+        label="Token F1",
+        about="Mean over test rows of SQuAD's F1 of the words of output and reference, in lower case, without "
+        "punctuation and articles; of several references the best one.",
+        statistic=_mean_of("token_f1"),
+        equivalence_margin=0.01,
+        hub_id="f1",
+        **_MEAN,
+    ),
+    Metric(
+        name="rouge_l",
+        label="ROUGE-L",
+        about="Mean over test rows of F of the longest common subsequence of output and reference (rouge-score, no "
+        "stemmer; words of a to z and 0 to 9 alone); of several references the best one.",
+        statistic=_mean_of("rouge_l"),
+        equivalence_margin=0.01,
+        hub_id="rouge",
+        **_MEAN,
+    ),
+    Metric(
+        name="numeric",
+        label="Numeric answer",
+        noun="numeric answer",
+        about="Share of test rows the last number of whose output is that of a reference.",
+        statistic=_mean_of("numeric"),
+        share=True,
+        hub_id="accuracy",
+        **_MEAN,
+    ),
+    Metric(
+        name="bleu",
+        label="BLEU",
+        about="BLEU of all test rows, 0 to 100 (sacrebleu).",
+        statistic=lambda scored: _of_outputs(scored, BLEU),
+        value=bleu,
+        on_terminal=True,
+        hub_id="sacrebleu",
+        **_CORPUS,
+    ),
+    Metric(
+        name="chrf",
+        label="chrF",
+        about="chrF of all test rows, 0 to 100 (sacrebleu).",
+        statistic=lambda scored: _of_outputs(scored, CHRF),
+        value=chrf,
+        **_CORPUS,
+    ),
+    Metric(
+        name=OWN,
+        label="Own score",
+        noun="own score",
+        about="Mean over test rows of what the scorer that metric.python names gives an output.",
+        task=OUTPUTS,
+        statistic=_mean_of(OWN),
+        value=_mean_of_known,
+        variance=_of_loss,
+        bounds=(-math.inf, math.inf),
+        largest_margin=20.0,
+        on_terminal=True,
+    ),
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}
 NAMES = tuple(METRICS)
@@ -617,7 +733,7 @@ def check_margin(where: str, margin: float, metrics: Collection[str] = ()) -> No
     largest = min((metric_called(name).largest_margin for name in metrics), default=LARGEST_MARGIN)
     if 0 < margin <= largest:
         return
-    scaled = all(metric_called(name).higher_is_better for name in metrics)
+    scaled = all(metric_called(name).largest_margin < 1 for name in metrics)
     unit = "it is in the metric's unit" + (", and accuracy is a fraction, of which a point is 0.01" if scaled else "")
     points = f"; did you mean {margin / 100:g}?" if scaled and largest < margin <= 100 * largest else ""
     raise InputError(f"{where}: {margin:g} is not above 0 and at most {largest}; {unit}{points}")

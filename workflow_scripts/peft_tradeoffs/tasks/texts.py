@@ -15,7 +15,7 @@ from peft_tradeoffs.core.errors import Faults, InputError
 from peft_tradeoffs.core.files import REMEDY, SCORES, read_text
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.classes import Column, Names, clean, encodable
-from peft_tradeoffs.tasks.metrics import OF_TEXT, TOKENS, Scored, names_of
+from peft_tradeoffs.tasks.metrics import OF_TEXT, OUTPUTS, TOKENS, Scored, names_of
 from peft_tradeoffs.tasks.outputs import STATISTICS
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class NextToken(abc.ABC):
     """
 
     name: ClassVar[str]
-    metrics = names_of(TOKENS)
+    metrics: tuple[str, ...] = names_of(TOKENS)
     libraries: tuple[str, ...] = ()
     keys: ClassVar[tuple[str, ...]] = ()  # of a data set's block, that it alone takes
     auto_class = "AutoModelForCausalLM"
@@ -195,7 +195,9 @@ class NextToken(abc.ABC):
 
     def evaluate(self, scored: Scored) -> dict[str, float | None]:
         found: dict[str, float | None] = dict.fromkeys(("loss", *metrics.NAMES))
-        found |= {metric.name: metric.of(scored) for metric in metrics.of_task(TOKENS)}
+        kinds = (TOKENS,) if scored.written is None else (TOKENS, OUTPUTS)
+        own = (metrics.METRICS[name] for name in self.metrics)
+        found |= {metric.name: metric.of(scored) for metric in own if metric.task in kinds}
         return found | {"loss": found["token_loss"]}
 
     def spread(self, scored: Scored) -> float | None:
@@ -296,6 +298,7 @@ class SupervisedFineTuning(NextToken):
     """Completions of prompts, or the assistant's turns of chats; the rest is read and no target."""
 
     name = "sft"
+    metrics = (*names_of(TOKENS), *names_of(OUTPUTS))
     keys = OF_SFT
 
     def form(self, key: str, block: Mapping[str, Any]) -> Form:

@@ -230,17 +230,8 @@ def _train(
     if outcome.held_before is not None:
         outcome.weights_measured = requested_bytes() - outcome.held_before
     _check_space(directory.path, built)
-    try:
-        _check_padding(built.model, tokens, settings["precision"], device)
-    except methods.REFUSALS as error:  # that PEFT raises only where the model computes
-        if not built.is_peft or refused_bytes(error)[0]:
-            raise
-        kind = settings["peft"]["peft_type"] + (" on a quantised model" if settings["quantization"] else "")
-        raise InputError(f"{kind} cannot compute: {error_text(error)}; choose another peft_type") from error
+    wanted = _checked(plan, tokens, built, device)
     free_memory(device)
-    wanted = _decoding(plan, tokens) if settings["generate"] else None
-    if wanted is not None:
-        check_prompts(tokens.splits["test"].prompts, wanted, context_of(built.model))
     watch = engine.Watch(directory, reporter)
     outcome.trained = trained = engine.train(
         arm.subject(plan, data), device, bench.phases, watch, outcome.ask, bench.probed
@@ -272,7 +263,26 @@ def _train(
     if data.general is not None and (found := general_losses(trained, outcome.original)):
         rows = zip(data.general.rows.tolist(), *(values.tolist() for values in found.values()), strict=True)
         shown = [[row, int(tokens), *(format(loss, ".17g") for loss in losses)] for row, tokens, *losses in rows]
-        files.write_csv(directory.results / files.GENERAL, [dict(zip(("row", *found), row, strict=True)) for row in shown])
+        files.write_csv(
+            directory.results / files.GENERAL, [dict(zip(("row", *found), row, strict=True)) for row in shown]
+        )
+
+
+def _checked(plan: Plan, tokens: Tokens, built: methods.Built, device: torch.device) -> Decoding | None:
+    """How the model is to answer prompts, if it is; raises InputError for a model that cannot do what is asked of it."""
+    settings = plan.settings
+    try:
+        _check_padding(built.model, tokens, settings["precision"], device)
+    except methods.REFUSALS as error:  # that PEFT raises only where the model computes
+        if not built.is_peft or refused_bytes(error)[0]:
+            raise
+        kind = settings["peft"]["peft_type"] + (" on a quantised model" if settings["quantization"] else "")
+        raise InputError(f"{kind} cannot compute: {error_text(error)}; choose another peft_type") from error
+    if not settings["generate"]:
+        return None
+    wanted = _decoding(plan, tokens)
+    check_prompts(tokens.splits["test"].prompts, wanted, context_of(built.model))
+    return wanted
 
 
 def _decoding(plan: Plan, tokens: Tokens) -> Decoding:

@@ -262,4 +262,3 @@ def load_scorer(python: str) -> Callable[..., Any]:
     except TypeError as error:
         raise InputError(f"{python}: it does not take prompt, references and output ({error})") from None
     return function
-
