@@ -173,6 +173,8 @@ def _reported_step(run: Recorded) -> Any:
         return NOT_RECORDED
     if int(rows[-1]["step"]) != steps:
         return f"last evaluated at step {rows[-1]['step']} of {steps}"
+    if run.settings.get("generate") and not rows[-1][metric]:  # of answers, which are given after the last step alone
+        metric, value = "loss", run.summary["test_loss"]
     of_value = [row["step"] for row in reversed(rows) if _is(row[metric], value)]
     if value is None or (of_value and int(of_value[0]) == steps):  # null too with random weights
         return "the last"
@@ -354,6 +356,13 @@ _FACTS = (
     ),
     Fact("data", "Checksum and rows of the tokenised splits.", _data, "delete the runs of the other data", of_all=True),
     Fact("metric", "The reported metric.", setting("metric"), of_all=True, detail=_of_class),
+    Fact("decoding", "Tokens that answers may have, and prompts decoded at once.", setting("generate"), of_all=True),
+    Fact(
+        "scoring",
+        "Checksum of what scored the answers.",
+        lambda run: run.summary.get("scored_as") if run.completed else NOT_REACHED,
+        "run again, which scores the answers anew without training",
+    ),
     Fact(
         "reported_step",
         "The evaluation whose metric is reported; the best of several would be chosen on the test split.",

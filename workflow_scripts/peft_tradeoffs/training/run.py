@@ -269,7 +269,7 @@ def _train(
 
 
 def _checked(plan: Plan, tokens: Tokens, built: methods.Built, device: torch.device) -> Decoding | None:
-    """How the model is to answer prompts, if it is; raises InputError for a model that cannot do what is asked of it."""
+    """How the model is to answer prompts, if it is. Raises InputError for a model that cannot do what is asked."""
     settings = plan.settings
     try:
         _check_padding(built.model, tokens, settings["precision"], device)
