@@ -63,8 +63,8 @@ rule check_reference:
         grid=json.dumps(GRID),
         noise=noise_option,
         weights=NO_WEIGHTS,
-        margin=EXPERIMENT.comparison.margin,
+        margin=json.dumps(EXPERIMENT.comparison.margin),
         report=f"{OUT}/check_reference.md",
     shell:
         "python {params.script:q} --reference {params.reference:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
-        " {params.noise} {params.weights} --margin {params.margin} --output {params.report:q} 2> {log:q}"
+        " {params.noise} {params.weights} --margin {params.margin:q} --output {params.report:q} 2> {log:q}"

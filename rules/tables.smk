@@ -53,7 +53,7 @@ rule compare_arms:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         baseline=lambda w: EXPERIMENT.comparison.baseline,
-        margin=EXPERIMENT.comparison.margin,
+        margin=json.dumps(EXPERIMENT.comparison.margin),
         tunings=lambda w: (
             f"--tunings-dir {shlex.quote(f'{OUT}/tune/best')}"
             if EXPERIMENT.trials
@@ -65,7 +65,7 @@ rule compare_arms:
     shell:
         "python {params.script:q} --runs-dir {params.runs:q} --data-dir {params.data:q} --grid {params.grid:q}"
         " --tokens-dir {params.tokens:q}"
-        " --baseline {params.baseline:q} --margin {params.margin} --contract {input.contract:q}"
+        " --baseline {params.baseline:q} --margin {params.margin:q} --contract {input.contract:q}"
         " {params.tunings} --output-dir {params.folder:q} 2> {log:q}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.layout import add_keep_weights, add_runs, summaries
+from peft_tradeoffs.tasks.shown import read_margin
 
 
 def arguments() -> argparse.Namespace:
@@ -20,7 +21,7 @@ def arguments() -> argparse.Namespace:
     add_keep_weights(parser)
     parser.add_argument("--noise", type=Path, metavar="FILE", help="the sweep's own noise.csv")
     parser.add_argument(
-        "--margin", type=float, required=True, metavar="M", help="a change of the metric above this never passes"
+        "--margin", type=read_margin, required=True, metavar="M", help="a change of the metric above this never passes"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="gets the report, as Markdown")
     return parser.parse_args()

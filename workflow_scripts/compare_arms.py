@@ -11,7 +11,7 @@ from pathlib import Path
 
 from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.core.layout import add_contract, add_data, add_runs, add_tokens
-from peft_tradeoffs.tasks.metrics import ABOUT_MARGIN, check_margin
+from peft_tradeoffs.tasks.shown import ABOUT_MARGIN, check_margins, read_margin
 
 NOTHING = "Random weights: there is no metric to compare.\n"
 
@@ -23,9 +23,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--baseline", required=True, metavar="ARM", help="the arm that the others are compared with")
     parser.add_argument(
         "--margin",
-        type=float,
+        type=read_margin,
         required=True,
-        help=f"differences below it count as none, {ABOUT_MARGIN}",
+        help=f"differences below it count as none, {ABOUT_MARGIN}; or JSON, by metric",
     )
     parser.add_argument(
         "--tunings-dir", type=Path, metavar="DIR", help="holds {dataset}/{model}/{arm}.json of tune.py; none: not tuned"
@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    check_margin("--margin", args.margin)
+    check_margins("--margin", args.margin)
     if args.baseline not in args.grid["arm"]:
         raise InputError(f"--baseline: no arm {args.baseline!r} in --grid, which has {', '.join(args.grid['arm'])}")
     from peft_tradeoffs.analysis.comparison import comparison_frame, stored_predictions
@@ -51,7 +51,7 @@ def main() -> None:
     from peft_tradeoffs.runs.tuning import read_found
 
     runs = read_runs(args)
-    check_margin("--margin", args.margin, runs["metric"].unique())
+    check_margins("--margin", args.margin, runs["metric"].unique())
     frame = comparison_frame(
         runs,
         args.baseline,

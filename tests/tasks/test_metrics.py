@@ -11,7 +11,8 @@ import sklearn.metrics
 import tiny
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.metrics import ACCURACY, METRICS, NAMES, Answers, Metric, Scored, check_margin, metric_called
+from peft_tradeoffs.tasks.metrics import ACCURACY, METRICS, NAMES, Answers, Metric, Scored, metric_called
+from peft_tradeoffs.tasks.shown import check_margin
 
 OF_CLASSES = [metric.name for metric in metrics.of_task("classification")]
 OF_VALUES = [metric.name for metric in metrics.of_task("regression")]
@@ -219,7 +220,7 @@ def test_a_metric_of_elsewhere_is_shown_as_it_is_stored():
     for name, shown in (("bleu", "bleu"), (None, ""), (math.nan, "")):
         metric = metric_called(name)
         assert (metric.label, metric.scale, metric.unit, metric.decimals) == (shown, 1.0, "", 4)
-        assert metrics.metric_label({"metric": name}) == metrics.difference_unit({"metric": name}) == shown
+        assert shown.metric_label({"metric": name}) == shown.difference_unit({"metric": name}) == shown
         with pytest.raises(ValueError, match="not a metric that is computed here"):
             metric.of(Answers(np.zeros(2), np.zeros(2), 1))
 

@@ -15,8 +15,9 @@ from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.splits import Split
-from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.metrics import METRICS, Answers, metric_words
+from peft_tradeoffs.tasks import metrics, shown
+from peft_tradeoffs.tasks.metrics import METRICS, Answers
+from peft_tradeoffs.tasks.shown import metric_words
 from peft_tradeoffs.tasks.task import TASKS
 from synthetic_predictions import ROWS, compared
 
@@ -117,12 +118,12 @@ def test_docstrings_name_their_classes_at_plan_time(packages, message, tmp_path)
 
 
 def test_names_that_readers_see():
-    assert metrics.metric_label({"metric": "accuracy", "positive_class": "a"}) == "Accuracy, %"
-    assert metrics.metric_label({"metric": "f1", "positive_class": "a, b"}) == "F1 of 'a, b'"
-    assert metrics.heldout_label({"metric": "f1", "positive_class": None}) == "macro F1 (heldout)"
-    assert metrics.metric_name({"metric": "f1", "positive_class": float("nan")}) == "macro F1"
-    assert metrics.metric_name({"metric": "f1"}) == "F1"
-    assert metrics.metric_name({"metric": "f1", "positive_class": "x\n" * 90}).endswith("…'")
+    assert shown.metric_label({"metric": "accuracy", "positive_class": "a"}) == "Accuracy, %"
+    assert shown.metric_label({"metric": "f1", "positive_class": "a, b"}) == "F1 of 'a, b'"
+    assert shown.heldout_label({"metric": "f1", "positive_class": None}) == "macro F1 (heldout)"
+    assert shown.metric_name({"metric": "f1", "positive_class": float("nan")}) == "macro F1"
+    assert shown.metric_name({"metric": "f1"}) == "F1"
+    assert shown.metric_name({"metric": "f1", "positive_class": "x\n" * 90}).endswith("…'")
     of_labels = TASKS["classification"].positive_class
     assert (of_labels(["a", "b"]), of_labels(["a", "b", "c"])) == ("b", None)
     assert TASKS["regression"].positive_class(None) is None
@@ -139,7 +140,7 @@ def test_tables_name_it_and_read_it_back_as_text(positive, name, tmp_path):
     runs = tables.runs_frame(f1_runs(positive))
     runs.to_csv(tmp_path / "runs.csv", index=False)
     back = tables.read_runs(tmp_path / "runs.csv")
-    assert metrics.metric_name(metrics.metric_of(back)) == name
+    assert shown.metric_name(shown.metric_of(back)) == name
     for frame in (readable.runs_readable(runs), readable.arms_readable(tables.arms_frame(runs))):
         assert name in frame.columns
 

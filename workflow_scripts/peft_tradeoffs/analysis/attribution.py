@@ -31,7 +31,8 @@ from peft_tradeoffs.analysis.stats import (
 )
 from peft_tradeoffs.analysis.tables import COMPLETED, memory_key, random_weights
 from peft_tradeoffs.core.text import first_record, groups_of, records
-from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label, metric_name
+from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.shown import difference_unit, metric_label, metric_name
 from peft_tradeoffs.tasks.task import LABEL, MEASURED_AS, NOTE
 
 BASE, FACTOR, INTERACTION, TOTAL = "base", "factor", "interaction", "total"

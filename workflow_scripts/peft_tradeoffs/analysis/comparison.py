@@ -32,6 +32,7 @@ from peft_tradeoffs.core.text import first_record, groups_of, plural, records
 from peft_tradeoffs.inputs.splits import read_groups
 from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance, allowance, as_gaps
 from peft_tradeoffs.tasks.metrics import METRICS, metric_called
+from peft_tradeoffs.tasks.shown import Margin, margin_of
 from peft_tradeoffs.tasks.task import TASKS
 
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
@@ -120,7 +121,7 @@ Tunings = Callable[[str, str, str], dict[str, Any]]  # of a data set, a model an
 def comparison_frame(
     runs: pd.DataFrame,
     baseline: str,
-    margin: float,
+    margin: Margin,
     predictions: Predictions,
     tunings: Tunings | None = None,
 ) -> pd.DataFrame:
@@ -162,10 +163,11 @@ def comparison_frame(
     rows: list[dict[str, Any]] = []
     for _, own in runs.groupby(["dataset", "model"], sort=False):
         if not random_weights(own):
+            of_metric = margin_of(margin, own["metric"].iloc[0])
             for split, (metric, examples) in OF_SPLIT.items():
                 if split == "test" or own[examples].notna().any():
                     of_split = own.assign(split=split, metric_value=own[metric], test_rows=own[examples])
-                    rows += _compared(of_split, baseline, margin, predictions, tunings)
+                    rows += _compared(of_split, baseline, of_metric, predictions, tunings)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype(dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(set(COLUMNS) - {*WHOLE, *NO_NUMBERS}, float))
 

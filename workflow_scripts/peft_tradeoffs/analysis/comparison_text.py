@@ -29,7 +29,8 @@ from peft_tradeoffs.analysis.readable import (
 )
 from peft_tradeoffs.analysis.stats import LEVEL
 from peft_tradeoffs.core.text import and_list, arm_label, plural, records
-from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label, metric_words
+from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.shown import difference_unit, metric_label, metric_words
 
 FEW_GROUPS = 30
 

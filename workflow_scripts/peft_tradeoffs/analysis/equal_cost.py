@@ -20,7 +20,8 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import REMEDY
 from peft_tradeoffs.core.quantities import LARGEST, LIBRARIES, ROWS
 from peft_tradeoffs.core.text import arm_label, first_record, groups_of, records, sort_runs
-from peft_tradeoffs.tasks.metrics import Metric, metric_called, metric_label, metric_name, with_unit
+from peft_tradeoffs.tasks.metrics import Metric, metric_called
+from peft_tradeoffs.tasks.shown import metric_label, metric_name, with_unit
 from peft_tradeoffs.tasks.task import LABEL, NOTE
 
 UNITS = {"train_s": "s", "energy_J": "J"}

@@ -11,7 +11,8 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.core.quantities import COMPLETED, LIBRARIES
 from peft_tradeoffs.runs.tuning import read_found
-from peft_tradeoffs.tasks.metrics import metric_called, metric_name
+from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.shown import metric_name
 
 NOT_RECORDED = "not recorded"
 NOT_REACHED = object()  # of a run that ended before it: no difference

@@ -13,7 +13,8 @@ from peft_tradeoffs.analysis.reference import Sweep, arm_name, run_name
 from peft_tradeoffs.analysis.stats import pooled, processes
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, SPLIT, memory_key
 from peft_tradeoffs.core.text import arm_label, first_record, groups_of, records
-from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_label
+from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.shown import Margin, difference_unit, margin_of, metric_label
 from peft_tradeoffs.tasks.task import LABEL
 
 METRIC = "metric_value"
@@ -117,7 +118,7 @@ TOO_NOISY = (
 CUDA = ("probe_peak_reserved_MiB", "probe_process_MiB")
 
 
-def check(reference: Sweep, now: Sweep, margin: float) -> pd.DataFrame:
+def check(reference: Sweep, now: Sweep, margin: Margin) -> pd.DataFrame:
     """One row per (data set, model, arm, quantity), columns as in COLUMNS, arms in the order of `now`.
 
     Quantities: runs (how many of the seeds that both have completed; how many seeds, where one lacks some), the metric,
@@ -231,7 +232,7 @@ def _values(runs: pd.DataFrame, key: str) -> pd.Series:
     return runs[key].astype(float).dropna() if key in runs else pd.Series(dtype=float)
 
 
-def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep, margin: float) -> pd.DataFrame:
+def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep, margin: Margin) -> pd.DataFrame:
     """The rows with tolerances, and verdicts that follow from them."""
     open_rows = rows[rows["verdict"].isna()]
     metrics = int((open_rows["quantity"] == METRIC).sum())
@@ -245,7 +246,8 @@ def _judged(rows: pd.DataFrame, reference: Sweep, now: Sweep, margin: float) -> 
             means = [row["n"]] * 2 if of_metric else list(map(processes, own))
             level = 1 - ALPHA / 2 / 2 / (metrics if of_metric else len(open_rows) - metrics)
             explained = float(stats.t.ppf(level, spread.df)) * spread.sd * math.sqrt(sum(1 / count for count in means))
-        least, largest = _least(row, own), _largest(row["quantity"], margin)
+        of_arm = margin_of(margin, own[0]["metric"].iloc[0]) if of_metric else 0.0
+        least, largest = _least(row, own), _largest(row["quantity"], of_arm)
         tolerance = min(max(least, explained or 0.0), largest)
         change, reason = abs(row["change"]), None
         verdict = WITHIN if change <= tolerance else UNDECIDED if explained is None or change <= explained else MOVED
@@ -262,9 +264,10 @@ def _least(row: dict[str, Any], own: tuple[pd.DataFrame, pd.DataFrame]) -> float
     """The change that always passes: of a metric what some examples make of a share, of a loss none."""
     if row["quantity"] != METRIC:
         return LEAST_CHANGE
-    if not metric_called(own[0]["metric"].iloc[0]).higher_is_better:
+    low, high = (metric := metric_called(own[0]["metric"].iloc[0])).bounds
+    if not metric.higher_is_better or math.isinf(high - low):
         return 0.0
-    return LEAST_EXAMPLES / min(runs["test_rows"].min() for runs in own)
+    return (high - max(low, 0.0)) * LEAST_EXAMPLES / min(runs["test_rows"].min() for runs in own)
 
 
 def _largest(quantity: str, margin: float) -> float:

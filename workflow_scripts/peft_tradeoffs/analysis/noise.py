@@ -29,7 +29,8 @@ from peft_tradeoffs.analysis.readable import (
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights, read_scored, runs_frame
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label, records
-from peft_tradeoffs.tasks.metrics import metric_called, metric_label
+from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.shown import metric_label
 from peft_tradeoffs.tasks.task import DEFAULT, LABEL, TASKS
 
 METRIC = "metric_value"

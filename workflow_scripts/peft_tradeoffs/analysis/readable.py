@@ -25,7 +25,8 @@ from peft_tradeoffs.core import quantities
 from peft_tradeoffs.core.files import to_csv, write_text
 from peft_tradeoffs.core.layout import REPOSITORY, TEMPLATES
 from peft_tradeoffs.core.text import arm_label, groups_of, inert, one_line, plain, plural, records
-from peft_tradeoffs.tasks.metrics import METRICS, heldout_label, metric_called, metric_label, metric_of
+from peft_tradeoffs.tasks.metrics import METRICS, metric_called
+from peft_tradeoffs.tasks.shown import heldout_label, metric_label, metric_of
 from peft_tradeoffs.tasks.task import LABEL, NOTE
 
 NORMAL = 1.96  # 97.5 % quantile of the normal distribution

@@ -54,7 +54,8 @@ from peft_tradeoffs.analysis.stats import MOST_SEEDS, failure_rate, noise_notes
 from peft_tradeoffs.analysis.tables import Pair, memory_key, warnings_of
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import and_list, arm_label, plural, records
-from peft_tradeoffs.tasks.metrics import difference_unit, metric_called, metric_words
+from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.shown import difference_unit, metric_words
 from peft_tradeoffs.tasks.task import NOTE
 
 Row = dict[str, Any]  # of `recommendation.recommendation_frame`, None where nothing stands

@@ -18,7 +18,8 @@ from peft_tradeoffs.core.files import REMEDY, restored
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.quantities import ANYWHERE, COMPLETED, PARTS, PEAKS, SAME_DEVICE
 from peft_tradeoffs.core.text import and_list, arm_label, records, sort_runs, visible
-from peft_tradeoffs.tasks.metrics import ACCURACY, Scored, metric_name
+from peft_tradeoffs.tasks.metrics import ACCURACY, Scored
+from peft_tradeoffs.tasks.shown import metric_name
 from peft_tradeoffs.tasks.task import QUANTITIES, TASKS, Task
 
 

@@ -49,8 +49,8 @@ from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.groups import CONTAINED, MODULE
 from peft_tradeoffs.inputs.model_files import check_all_linear
 from peft_tradeoffs.runs.settings import RunSettings
-from peft_tradeoffs.tasks.metrics import METRICS, OUTPUTS, check_margin
-from peft_tradeoffs.tasks.outputs import NUMBER, OWN
+from peft_tradeoffs.tasks.outputs import NUMBER, check_answers
+from peft_tradeoffs.tasks.shown import check_margins
 from peft_tradeoffs.tasks.task import TASKS
 
 Methods = Mapping[str, Method]
@@ -165,8 +165,12 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
     training = asked.training.settled()
     _check_training(training, datasets)
     _check_precision(training, asked.methods)
-    metrics = [dataset.metric for dataset in datasets.values() if dataset.metric]
-    check_margin("config key comparison.margin", asked.comparison.margin, metrics)
+    check_margins(
+        "config key comparison.margin",
+        asked.comparison.margin,
+        {str(dataset.metric) for dataset in datasets.values()},
+        asked.comparison.chosen,
+    )
     baseline = _baseline(asked.comparison, arms)
     noise = asked.noise and asked.noise.settled(baseline, asked.seeds)
     memory = asked.equal_memory and asked.equal_memory.settled(list(arms))
@@ -252,7 +256,7 @@ def _dataset(key: str, dataset: Dataset) -> Dataset:
             f"must be one of {', '.join(task.metrics)}"
         )
     task.check_block(key, dataset.to_dict())
-    _check_outputs(key, dataset)
+    check_answers(key, dataset.to_dict(), str(dataset.metric))
     if dataset.label in (dataset.text or []):
         raise InputError(
             f"config key {key}.text: {dataset.label} is the label, which the model would read; name other columns"
@@ -271,36 +275,9 @@ def _dataset(key: str, dataset: Dataset) -> Dataset:
 
 def _decoded(dataset: Dataset) -> dict[str, Any] | None:
     """What of a data set's `generate` decides what is written."""
-    asked = dataset.generate
-    return asked and {"max_new_tokens": asked.max_new_tokens, "batch_size": asked.batch_size}
-
-
-def _check_outputs(key: str, dataset: Dataset) -> None:
-    """Raise InputError for answers that are asked for without what scores them, and the other way round."""
-    metric, asked = METRICS[str(dataset.metric)], dataset.generate
-    if asked is None:
-        for name, given in (("metric", metric.task == OUTPUTS), ("scorer", dataset.scorer)):
-            if given:
-                shown = f"{metric.name} scores" if name == "metric" else "it scores"
-                raise InputError(
-                    f"config key {key}.{name}: {shown} what models write; set generate too, as in generate: "
-                    "{max_new_tokens: 64}"
-                )
-        return
-    if asked.number is not None:
-        try:
-            re.compile(asked.number)
-        except re.error as error:
-            raise InputError(f"config key {key}.generate.number: no regular expression ({error})") from None
-    if metric.name == OWN and dataset.scorer is None:
-        raise InputError(
-            f"config key {key}.metric: {OWN} is what a function of yours gives; name it, as in scorer: "
-            "{python: scorers.py:execution, range: [0, 1]}"
-        )
-    if dataset.scorer is not None and not dataset.scorer.range[0] < dataset.scorer.range[1]:
-        raise InputError(
-            f"config key {key}.scorer.range: {dataset.scorer.range} is not the lowest value and then the highest"
-        )
+    if (asked := dataset.generate) is None:
+        return None
+    return {"max_new_tokens": asked.max_new_tokens, "batch_size": asked.batch_size}
 
 
 def _check_group(key: str, dataset: Dataset) -> None:

@@ -332,6 +332,9 @@ def expand_paths(config: dict[str, Any]) -> None:
         if dataset["source"] == "files":
             splits = dataset["splits"]
             splits.update({split: expanded(f"datasets.{name}.splits.{split}", splits[split]) for split in splits})
+        if scorer := dataset.get("scorer"):
+            path, _, function = scorer["python"].rpartition(":")
+            scorer["python"] = f"{expanded(f'datasets.{name}.scorer.python', path)}:{function}"
         general = dataset.get("forgetting", {})
         if general.get("source") == "files":
             general["path"] = expanded(f"datasets.{name}.forgetting.path", general["path"])

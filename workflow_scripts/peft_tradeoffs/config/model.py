@@ -5,185 +5,46 @@ schema, of which the messages are worded; these models then hold its values and 
 other keys is in a function `settled`.
 """
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, WrapValidator, model_validator
-from pydantic.annotated_handlers import GetJsonSchemaHandler
-from typing_extensions import TypeAliasType  # of Python 3.12
+from pydantic import Field
 
-from peft_tradeoffs.tasks.metrics import ABOUT_MARGIN, METRICS
+from peft_tradeoffs.config.fields import (
+    END,
+    Arms,
+    AsWritten,
+    BelowOne,
+    Block,
+    Carved,
+    Conditions,
+    Exactly,
+    Name,
+    NonNegative,
+    OneOf,
+    Package,
+    PerSplit,
+    Positive,
+    Rank,
+    Requirement,
+    Revision,
+    Rows,
+    Seed,
+    Sha256,
+    Share,
+    Subfolder,
+    Text,
+    Unique,
+    absent,
+    block,
+    if_,
+    none_of,
+)
+from peft_tradeoffs.tasks.metrics import METRICS
+from peft_tradeoffs.tasks.shown import ABOUT_MARGIN, margin_of
 from peft_tradeoffs.tasks.task import TASKS
 
 SPLITS = ("train", "validation", "test", "heldout")
-
-
-# How fields are declared ----------------------------------------------------------------------------------------------
-
-
-class Unique:
-    """Of a list whose entries differ."""
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(core), "uniqueItems": True}
-
-
-class OneOf:
-    """Of a text that must be one of these names, which other rooms list."""
-
-    def __init__(self, names: Iterable[str]):
-        self.names = list(names)
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"enum": self.names}
-
-
-class PerSplit:
-    """Of a mapping whose keys are these splits."""
-
-    def __init__(self, *splits: str, required: tuple[str, ...] = ()):
-        self.splits, self.required = splits, required
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        found = handler(core)
-        needed = {"required": list(self.required)} if self.required else {}
-        properties = dict.fromkeys(self.splits, found["additionalProperties"])
-        return {"type": "object", "additionalProperties": False, **needed, "properties": properties}
-
-
-class Exactly:
-    """Of a value whose schema is written out here, because JSON says it better than a type."""
-
-    def __init__(self, **schema: Any):
-        self.schema = schema
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return dict(self.schema)
-
-
-def _as_written(value: Any, handler: Callable[[Any], Any]) -> Any:
-    handler(value)
-    return value
-
-
-AsWritten = WrapValidator(_as_written)  # 1 stays 1 where a float may stand: settings are hashed as they are written
-NonNegative = Annotated[float, Field(ge=0), AsWritten]
-Positive = Annotated[float, Field(gt=0), AsWritten]
-BelowOne = Annotated[float, Field(ge=0, lt=1), AsWritten]
-Share = Annotated[float, Field(ge=0, le=1), AsWritten]
-Carved = Annotated[float, Field(gt=0, le=0.9), AsWritten]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Rank = Annotated[int, Field(ge=1)]
-Text = Annotated[str, Field(min_length=1)]
-Rows = Annotated[int, Field(ge=2)]
-Arms = Annotated[list[str], Field(min_length=1), Unique()]
-END = r"$(?!\n)"  # Python's $ alone stands before a last line break too
-Name = TypeAliasType(
-    "Name",
-    Annotated[
-        str,
-        Field(
-            description="letters, digits, '.', '_' and '-', starting with a letter or digit, at most 64",
-            pattern=f"^[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}{END}",
-        ),
-    ],
-)
-Revision = TypeAliasType(
-    "Revision",
-    Annotated[
-        str,
-        Field(
-            description="a full commit hash (40 hexadecimal digits), so that the run can be repeated",
-            pattern=f"^[0-9a-f]{{40}}{END}",
-        ),
-    ],
-)
-Requirement = TypeAliasType(
-    "Requirement",
-    Annotated[
-        str,
-        Field(description="Pinned wheel (name==version).", pattern=f"^[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+{END}"),
-    ],
-)
-Subfolder = TypeAliasType(
-    "Subfolder", Annotated[str, Field(description="Folder of the model inside the wheel.", min_length=1)]
-)
-_Checksum = Annotated[
-    str,
-    Field(
-        description="must be 64 hexadecimal digits in lower case, as sha256sum prints them",
-        pattern=f"^[0-9a-f]{{64}}{END}",
-    ),
-]
-Sha256 = TypeAliasType(
-    "Sha256",
-    Annotated[dict[str, _Checksum], Field(description="Expected checksum of a file; a mismatch is an error.")],
-)
-Package = Annotated[str, Field(pattern=f"^[A-Za-z_][A-Za-z0-9_]*{END}")]
-
-
-def _is_none(value: Any) -> bool:
-    return value is None
-
-
-def _without_null(schema: dict[str, Any]) -> None:
-    schema.pop("default")
-    alternatives = [option for option in schema.pop("anyOf", []) if option != {"type": "null"}]
-    schema.update(*alternatives)
-
-
-def absent(description: str | None = None, **bounds: Any) -> Any:
-    """A key that may be left out and cannot be null; its value is None then."""
-    return Field(default=None, description=description, exclude_if=_is_none, json_schema_extra=_without_null, **bounds)
-
-
-def block(kind: "type[Block]") -> Any:
-    """A block that stands with its defaults where it is not given."""
-    return Field(default_factory=kind, json_schema_extra={"default": {}})
-
-
-class Block(BaseModel):
-    """A mapping of the configuration."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, defer_build=True, regex_engine="python-re", protected_namespaces=()
-    )
-    conditions: ClassVar[list[dict[str, Any]]] = []  # which keys go with which others, in the words of JSON schema
-    _written: tuple[str, ...] = PrivateAttr(default=())
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _keep_order(cls, value: Any, handler: Callable[[Any], Self]) -> Self:
-        found = handler(value)
-        if isinstance(value, dict):
-            found._written = tuple(value)  # noqa: SLF001  (of this class)
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """The block as rules and scripts take it: keys as they were written, then the defaults of others."""
-        left = [
-            name
-            for name, field in type(self).model_fields.items()
-            if name not in self._written and not (field.exclude_if and field.exclude_if(getattr(self, name)))
-        ]
-        return {name: _plain(getattr(self, name)) for name in (*self._written, *left)}
-
-    def but(self, **changes: Any) -> Self:
-        """The block with other values."""
-        return self.model_copy(update=changes)
-
-
-def _plain(value: Any) -> Any:
-    return value.to_dict() if isinstance(value, Block) else value
-
-
-def _if(key: str, value: str) -> dict[str, Any]:
-    return {"properties": {key: {"const": value}}}
-
-
-def _none_of(*keys: str, **others: Any) -> dict[str, Any]:
-    return {"properties": {**{key: {"not": {}} for key in keys}, **others}}
 
 
 # Data and models ------------------------------------------------------------------------------------------------------
@@ -206,17 +67,17 @@ class GeneralText(Block):
     rows: Rows = Field(
         default=500, description="Texts that are read at most, drawn with split_seed of those that differ."
     )
-    conditions = [
+    conditions: ClassVar[Conditions] = [
         {
-            "if": _if("source", "hub"),
+            "if": if_("source", "hub"),
             "then": {"required": ["path", "revision", "split", "text"]},
-            "else": _none_of("revision", "split", "config"),
+            "else": none_of("revision", "split", "config"),
         },
-        {"if": _if("source", "files"), "then": {"required": ["path", "text"]}, "else": _none_of("separator")},
+        {"if": if_("source", "files"), "then": {"required": ["path", "text"]}, "else": none_of("separator")},
         {
-            "if": _if("source", "docstrings"),
-            "then": {"required": ["packages"], **_none_of("path", "text")},
-            "else": _none_of("packages"),
+            "if": if_("source", "docstrings"),
+            "then": {"required": ["packages"], **none_of("path", "text")},
+            "else": none_of("packages"),
         },
     ]
 
@@ -329,21 +190,21 @@ class Dataset(Block):
     positive_class: Annotated[Any, Exactly(type=["string", "number", "boolean"])] = absent(
         "The class that F1 is of, of two. Default, the second in order; of several classes F1 is macro F1."
     )
-    conditions = [
+    conditions: ClassVar[Conditions] = [
         {
-            "if": _if("source", "hub"),
+            "if": if_("source", "hub"),
             "then": {"required": ["path", "revision", "splits"]},
-            "else": _none_of("path", "revision"),
+            "else": none_of("path", "revision"),
         },
-        {"if": _if("source", "files"), "then": {"required": ["splits"]}},
+        {"if": if_("source", "files"), "then": {"required": ["splits"]}},
         {
             "if": {"properties": {"source": {"enum": ["hub", "files"]}, "task": {"enum": LABELLED}}},
             "then": {"required": ["text", "label"]},
         },
         {
-            "if": _if("source", "docstrings"),
-            "then": {"required": ["packages"], **_none_of("splits", "text", "label", separator={"const": None})},
-            "else": _none_of("packages"),
+            "if": if_("source", "docstrings"),
+            "then": {"required": ["packages"], **none_of("splits", "text", "label", separator={"const": None})},
+            "else": none_of("packages"),
         },
     ]
 
@@ -356,17 +217,17 @@ class Dataset(Block):
         return {*(self.splits or {"train": ""}), *self.fractions}
 
 
-ORIGIN = [  # the keys that say where the files of a source are
+ORIGIN: Conditions = [  # the keys that say where the files of a source are
     {
-        "if": _if("source", "hub"),
+        "if": if_("source", "hub"),
         "then": {"required": ["path", "revision"]},
-        "else": _none_of("revision"),
+        "else": none_of("revision"),
     },
-    {"if": _if("source", "folder"), "then": {"required": ["path"]}},
+    {"if": if_("source", "folder"), "then": {"required": ["path"]}},
     {
-        "if": _if("source", "wheel"),
-        "then": {"required": ["requirement", "subfolder"], **_none_of("path")},
-        "else": _none_of("requirement", "subfolder"),
+        "if": if_("source", "wheel"),
+        "then": {"required": ["requirement", "subfolder"], **none_of("path")},
+        "else": none_of("requirement", "subfolder"),
     },
 ]
 
@@ -378,7 +239,7 @@ class Tokenizer(Block):
     requirement: Requirement | None = absent()
     subfolder: Subfolder | None = absent()
     sha256: Sha256 | None = absent()
-    conditions = ORIGIN
+    conditions: ClassVar[Conditions] = ORIGIN
 
 
 class Model(Block):
@@ -410,12 +271,12 @@ class Model(Block):
     head: Annotated[list[Text], Field(min_length=1)] | None = absent(
         "Modules trained in full in every arm. Default, what stands outside the base model, and its pooler."
     )
-    conditions = [
+    conditions: ClassVar[Conditions] = [
         *ORIGIN,
         {
-            "if": _if("source", "random"),
-            "then": {"required": ["config", "tokenizer"], **_none_of("path", "sha256")},
-            "else": _none_of("config", "tokenizer"),
+            "if": if_("source", "random"),
+            "then": {"required": ["config", "tokenizer"], **none_of("path", "sha256")},
+            "else": none_of("config", "tokenizer"),
         },
     ]
 
@@ -610,10 +471,30 @@ class Comparison(Block):
         description="The arm that the others are compared with. Default, the first that trains all weights, else the "
         "first.",
     )
-    margin: Positive = Field(
+    margin: Annotated[
+        Any,
+        Exactly(
+            type=["number", "object"],
+            exclusiveMinimum=0,
+            minProperties=1,
+            propertyNames={"enum": list(METRICS)},
+            additionalProperties={"type": "number", "exclusiveMinimum": 0},
+        ),
+    ] = Field(
         default=0.01,
-        description=f"An arm is within the margin where its difference is proven smaller than this, {ABOUT_MARGIN}.",
+        description=f"An arm is within the margin where its difference is proven smaller than this, {ABOUT_MARGIN}. "
+        "Or one by metric, as in {exact_match: 0.01, bleu: 0.5}. A metric of what models write has no default: the "
+        "margin must be named.",
     )
+
+    @property
+    def chosen(self) -> bool:
+        """Whether the margin was named."""
+        return "margin" in self._written
+
+    def margin_of(self, metric: str) -> float:
+        """The margin in the unit of a metric that it is named for, if it is named by metric."""
+        return margin_of(self.margin, metric)
 
 
 class Contract(Block):

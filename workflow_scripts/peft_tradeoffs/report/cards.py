@@ -39,7 +39,8 @@ from peft_tradeoffs.core.text import (
     without_paths,
 )
 from peft_tradeoffs.report.export import described
-from peft_tradeoffs.tasks.metrics import METRICS, Metric, metric_name, with_unit
+from peft_tradeoffs.tasks.metrics import METRICS, Metric
+from peft_tradeoffs.tasks.shown import metric_name, with_unit
 from peft_tradeoffs.tasks.task import TASKS, Task
 from peft_tradeoffs.tasks.texts import GENERAL
 

@@ -18,7 +18,8 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.core.quantities import Missing, without_missing
 from peft_tradeoffs.core.text import SPELLING, records
-from peft_tradeoffs.tasks.metrics import metric_called, metric_label
+from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.shown import metric_label
 
 MIB = 2**20
 FULL = "full-finetuning"  # as the benchmark calls a run without a PEFT configuration

@@ -28,7 +28,8 @@ from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, run_folder
 from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
 from peft_tradeoffs.core.text import and_list, arm_label, method_label, plural, records
 from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, no_metric
-from peft_tradeoffs.tasks.metrics import Row, difference_unit, heldout_label, metric_called, metric_label, metric_of
+from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.shown import Row, difference_unit, heldout_label, metric_label, metric_of
 from peft_tradeoffs.tasks.task import LABEL, QUANTITIES
 
 FOLDER = REPOSITORY / "report" / "page"

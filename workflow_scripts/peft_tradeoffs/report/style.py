@@ -27,7 +27,8 @@ from peft_tradeoffs.analysis.stats import seed_values
 from peft_tradeoffs.core.files import atomic
 from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.report.sweep import Sweep, reason
-from peft_tradeoffs.tasks.metrics import metric_called, metric_words
+from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.shown import metric_words
 
 FAMILY = "DejaVu Sans"  # comes with matplotlib: figures look the same everywhere
 BREAKS = re.compile(r"[^\s_/-]+[_/-]*|[_/-]+")  # where a name may be broken: after these characters

@@ -20,7 +20,8 @@ from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT
 from peft_tradeoffs.analysis.tuning_table import read_tuning
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import FULL, method_order, plural, records
-from peft_tradeoffs.tasks.metrics import metric_called, metric_name, metric_of, with_unit
+from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.shown import metric_name, metric_of, with_unit
 
 # seaborn's "colorblind" without its palest (pink, yellow) and grey, then three dark ones of Paul Tol's "muted".
 PALETTE = (

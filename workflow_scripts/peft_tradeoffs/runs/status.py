@@ -19,7 +19,8 @@ from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.slurm import Job
 from peft_tradeoffs.runs.tuning import read_found, trial_folder
-from peft_tradeoffs.tasks.metrics import METRICS, said
+from peft_tradeoffs.tasks.metrics import METRICS
+from peft_tradeoffs.tasks.shown import said
 
 INTERVAL_S = 5.0  # between two lines on a terminal
 WIDTH = 160  # characters of a line about a job

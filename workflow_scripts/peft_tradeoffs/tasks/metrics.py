@@ -4,17 +4,16 @@ A metric is added here alone: one entry of METRICS. Schemas, tables, comparison,
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.tasks.outputs import BLEU, CHRF, OWN, STATISTICS, bleu, chrf
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 # Kinds of what metrics are for.
 CLASSIFICATION, REGRESSION, TOKENS, OUTPUTS = "classification", "regression", "tokens", "outputs"
@@ -628,7 +627,7 @@ def metric_called(name: Any) -> Metric:
     """The metric of this name; for another one, of imported results say, or null, one that is shown as it is stored."""
     if name in METRICS:
         return METRICS[name]
-    text = "" if _null(name) else str(name)
+    text = "" if null(name) else str(name)
     anything = (-math.inf, math.inf)
     return Metric(
         name=text, label=text, about="", task="", statistic=_unknown, value=_unknown, variance=_unknown, bounds=anything
@@ -662,78 +661,6 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, task: str) -> dict[str, flo
     return result | {metric.name: metric.of(scored) for metric in of_task(task)}
 
 
-# What readers see.
-Row: TypeAlias = "Mapping[str, Any] | pd.Series[Any]"  # with `metric` and `positive_class`
-
-
-def metric_of(rows: "pd.DataFrame") -> dict[str, Any]:
-    """The metric of these rows of one data set and model, and its positive class, as the functions here take them."""
-    found = {key: rows[key].dropna() for key in ("metric", "positive_class") if key in rows}
-    return {key: values.iloc[0] if len(values) else None for key, values in found.items()}
-
-
-def metric_name(row: Row) -> str:
-    """The name of a row's metric: "F1 of 'spam'", "macro F1" over several classes.
-
-    Plain "F1" of a row without the key `positive_class`, of which it is not known.
-    """
-    metric = metric_called(row.get("metric"))
-    if not metric.of_class or "positive_class" not in row:
-        return metric.label
-    if _null(row["positive_class"]):
-        return f"macro {metric.label}"
-    positive = " ".join(str(row["positive_class"]).split())
-    return f"{metric.label} of {positive if len(positive) <= LONGEST else positive[: LONGEST - 1] + '…'!r}"
-
-
-def metric_words(row: Row) -> str:
-    """The name of a row's metric within a sentence, where its unit stands behind the number."""
-    return metric_called(row.get("metric")).noun or metric_name(row)
-
-
-def said(row: Row) -> str:
-    """The metric in a line of a log: by its name in the configuration, and of which class F1 is."""
-    return metric_name(row) if metric_called(row["metric"]).of_class else row["metric"]
-
-
-def metric_label(row: Row) -> str:
-    """The name of a row's metric with its unit, e.g. "Accuracy, %"."""
-    return with_unit(metric_name(row), row)
-
-
-def heldout_label(row: Row) -> str:
-    """The name of a row's metric on the heldout split with its unit, e.g. "Accuracy (heldout), %"."""
-    return with_unit(f"{metric_name(row)} (heldout)", row)
-
-
-def with_unit(text: str, row: Row) -> str:
-    """A text about a row's metric with the metric's unit behind it."""
-    unit = metric_called(row.get("metric")).unit
-    return f"{text}, {unit}" if unit else text
-
-
-def difference_unit(row: Row) -> str:
-    """What differences of a row's metric are given in."""
-    return metric_called(row.get("metric")).apart or metric_label(row)
-
-
-def _null(value: Any) -> bool:
+def null(value: Any) -> bool:
+    """Whether a value of a row is missing."""
     return value is None or value != value
-
-
-LARGEST_MARGIN = max(metric.largest_margin for metric in _ALL)
-ABOUT_MARGIN = f"in the metric's unit (0.01 is a point of accuracy); at most {LARGEST_MARGIN:g}"
-
-
-def check_margin(where: str, margin: float, metrics: Collection[str] = ()) -> None:
-    """Raise InputError for what is no margin in the unit of these metrics: 1, say, where a point of accuracy is meant.
-
-    Without metrics: for what is a margin of none.
-    """
-    largest = min((metric_called(name).largest_margin for name in metrics), default=LARGEST_MARGIN)
-    if 0 < margin <= largest:
-        return
-    scaled = all(metric_called(name).largest_margin < 1 for name in metrics)
-    unit = "it is in the metric's unit" + (", and accuracy is a fraction, of which a point is 0.01" if scaled else "")
-    points = f"; did you mean {margin / 100:g}?" if scaled and largest < margin <= 100 * largest else ""
-    raise InputError(f"{where}: {margin:g} is not above 0 and at most {largest}; {unit}{points}")

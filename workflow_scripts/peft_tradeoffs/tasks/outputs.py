@@ -7,10 +7,10 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ BLEU = ("bleu_output", "bleu_reference", *_GRAMS)  # lengths in words, and n-gra
 CHRF = tuple(f"chrf_{what}_{n}" for n in range(1, CHARACTERS + 1) for what in ("output", "reference", "matches"))
 OWN = "own_score"  # of a scorer of the user's own
 STATISTICS: tuple[str, ...] = (*MEANS, *BLEU, *CHRF, OWN)  # columns [K] of an output; each adds up over outputs
+SCORED = (*MEANS, "bleu", "chrf", OWN)  # metrics of what models write
 NUMBER = (
     r"(?:(?<![\w.)])[-+\u2212])?"  # a sign, where nothing stands before it that it could be taken from
     r"\$?(?<![\d.])(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"  # thousands may have commas
@@ -239,3 +240,29 @@ def chrf(sums: np.ndarray) -> float:
         return 0.0
     precision, recall, factor = precision / orders, recall / orders, BETA**2
     return 100 * ((1 + factor) * precision * recall / (factor * precision + recall))
+
+
+def check_answers(key: str, block: Mapping[str, Any], metric: str) -> None:
+    """Raise InputError for answers that are asked for without what scores them, and the other way round."""
+    asked, scorer = block.get("generate"), block.get("scorer")
+    if asked is None:
+        for name, given in (("metric", metric in SCORED), ("scorer", scorer)):
+            if given:
+                shown = f"{metric} scores" if name == "metric" else "it scores"
+                raise InputError(
+                    f"config key {key}.{name}: {shown} what models write; set generate too, as in generate: "
+                    "{max_new_tokens: 64}"
+                )
+        return
+    if asked["number"] is not None:
+        try:
+            re.compile(asked["number"])
+        except re.error as error:
+            raise InputError(f"config key {key}.generate.number: no regular expression ({error})") from None
+    if metric == OWN and scorer is None:
+        raise InputError(
+            f"config key {key}.metric: {OWN} is what a function of yours gives; name it, as in scorer: "
+            "{python: scorers.py:execution, range: [0, 1]}"
+        )
+    if scorer is not None and not scorer["range"][0] < scorer["range"][1]:
+        raise InputError(f"config key {key}.scorer.range: {scorer['range']} is not the lowest value and the highest")

@@ -36,7 +36,7 @@ from peft_tradeoffs.measure.phases import FORGETTING, MASK, MIB, PREPARE, STATE
 from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.runs.status import TerminalReporter
-from peft_tradeoffs.tasks.metrics import said
+from peft_tradeoffs.tasks.shown import said
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.batches import (

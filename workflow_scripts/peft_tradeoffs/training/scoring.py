@@ -254,7 +254,7 @@ def load_scorer(python: str) -> Callable[..., Any]:
         raise InputError(f"{path}: no such file; scorer.python names it") from None
     except Exception as error:  # of a user's code, as it pleases
         raise InputError(f"{path}: it cannot be imported ({type(error).__name__}: {error})") from None
-    function = getattr(module, name, None)
+    function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"{path}: no function {name}; scorer.python names one of prompt, references and output")
     try:

@@ -1,0 +1,175 @@
+"""How keys of the configuration are declared: bounds, names, checksums, and blocks that keep their keys' order."""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, WrapValidator, model_validator
+from pydantic.annotated_handlers import GetJsonSchemaHandler
+from typing_extensions import TypeAliasType  # of Python 3.12
+
+
+class Unique:
+    """Of a list whose entries differ."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), "uniqueItems": True}
+
+
+class OneOf:
+    """Of a text that must be one of these names, which other rooms list."""
+
+    def __init__(self, names: Iterable[str]):
+        self.names = list(names)
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": self.names}
+
+
+class PerSplit:
+    """Of a mapping whose keys are these splits."""
+
+    def __init__(self, *splits: str, required: tuple[str, ...] = ()):
+        self.splits, self.required = splits, required
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        found = handler(core)
+        needed = {"required": list(self.required)} if self.required else {}
+        properties = dict.fromkeys(self.splits, found["additionalProperties"])
+        return {"type": "object", "additionalProperties": False, **needed, "properties": properties}
+
+
+class Exactly:
+    """Of a value whose schema is written out here, because JSON says it better than a type."""
+
+    def __init__(self, **schema: Any):
+        self.schema = schema
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return dict(self.schema)
+
+
+def _as_written(value: Any, handler: Callable[[Any], Any]) -> Any:
+    handler(value)
+    return value
+
+
+AsWritten = WrapValidator(_as_written)  # 1 stays 1 where a float may stand: settings are hashed as they are written
+NonNegative = Annotated[float, Field(ge=0), AsWritten]
+Positive = Annotated[float, Field(gt=0), AsWritten]
+BelowOne = Annotated[float, Field(ge=0, lt=1), AsWritten]
+Share = Annotated[float, Field(ge=0, le=1), AsWritten]
+Carved = Annotated[float, Field(gt=0, le=0.9), AsWritten]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Rank = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+Rows = Annotated[int, Field(ge=2)]
+Arms = Annotated[list[str], Field(min_length=1), Unique()]
+END = r"$(?!\n)"  # Python's $ alone stands before a last line break too
+Name = TypeAliasType(
+    "Name",
+    Annotated[
+        str,
+        Field(
+            description="letters, digits, '.', '_' and '-', starting with a letter or digit, at most 64",
+            pattern=f"^[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}{END}",
+        ),
+    ],
+)
+Revision = TypeAliasType(
+    "Revision",
+    Annotated[
+        str,
+        Field(
+            description="a full commit hash (40 hexadecimal digits), so that the run can be repeated",
+            pattern=f"^[0-9a-f]{{40}}{END}",
+        ),
+    ],
+)
+Requirement = TypeAliasType(
+    "Requirement",
+    Annotated[
+        str,
+        Field(description="Pinned wheel (name==version).", pattern=f"^[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+{END}"),
+    ],
+)
+Subfolder = TypeAliasType(
+    "Subfolder", Annotated[str, Field(description="Folder of the model inside the wheel.", min_length=1)]
+)
+_Checksum = Annotated[
+    str,
+    Field(
+        description="must be 64 hexadecimal digits in lower case, as sha256sum prints them",
+        pattern=f"^[0-9a-f]{{64}}{END}",
+    ),
+]
+Sha256 = TypeAliasType(
+    "Sha256",
+    Annotated[dict[str, _Checksum], Field(description="Expected checksum of a file; a mismatch is an error.")],
+)
+Package = Annotated[str, Field(pattern=f"^[A-Za-z_][A-Za-z0-9_]*{END}")]
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    schema.pop("default")
+    alternatives = [option for option in schema.pop("anyOf", []) if option != {"type": "null"}]
+    schema.update(*alternatives)
+
+
+def absent(description: str | None = None, **bounds: Any) -> Any:
+    """A key that may be left out and cannot be null; its value is None then."""
+    return Field(default=None, description=description, exclude_if=_is_none, json_schema_extra=_without_null, **bounds)
+
+
+def block(kind: "type[Block]") -> Any:
+    """A block that stands with its defaults where it is not given."""
+    return Field(default_factory=kind, json_schema_extra={"default": {}})
+
+
+Conditions = list[dict[str, Any]]
+
+
+class Block(BaseModel):
+    """A mapping of the configuration."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, defer_build=True, regex_engine="python-re", protected_namespaces=()
+    )
+    conditions: ClassVar[Conditions] = []  # which keys go with which others, in the words of JSON schema
+    _written: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_order(cls, value: Any, handler: Callable[[Any], Self]) -> Self:
+        found = handler(value)
+        if isinstance(value, dict):
+            found._written = tuple(value)  # noqa: SLF001  (of this class)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The block as rules and scripts take it: keys as they were written, then the defaults of others."""
+        left = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name not in self._written and not (field.exclude_if and field.exclude_if(getattr(self, name)))
+        ]
+        return {name: _plain(getattr(self, name)) for name in (*self._written, *left)}
+
+    def but(self, **changes: Any) -> Self:
+        """The block with other values."""
+        return self.model_copy(update=changes)
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, Block) else value
+
+
+def if_(key: str, value: str) -> dict[str, Any]:
+    return {"properties": {key: {"const": value}}}
+
+
+def none_of(*keys: str, **others: Any) -> dict[str, Any]:
+    return {"properties": {**{key: {"not": {}} for key in keys}, **others}}
