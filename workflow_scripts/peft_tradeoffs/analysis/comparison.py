@@ -30,9 +30,9 @@ from peft_tradeoffs.core.files import REMEDY
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.text import first_record, groups_of, plural, records
 from peft_tradeoffs.inputs.splits import read_groups
-from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance, allowance, as_gaps
+from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, UNKNOWN_ALLOWANCE, Allowance, allowance, as_gaps
 from peft_tradeoffs.tasks.metrics import METRICS, metric_called
-from peft_tradeoffs.tasks.shown import Margin, margin_of
+from peft_tradeoffs.tasks.shown import Margin, margin_of, metric_words
 from peft_tradeoffs.tasks.task import TASKS
 
 BASELINE, EQUIVALENT, BETTER, WORSE, UNDECIDED = "baseline", "equivalent", "better", "worse", "undecided"
@@ -57,6 +57,7 @@ AT_BEST = ("at_best_low", "at_best_high")
 FEWEST_GROUPS = 10  # of test rows, that an interval is had of
 FEWEST_OF_CLASS = 10  # test examples; with fewer an interval of an arm alone covers 86 to 87 % in simulation
 MISSED_UNKNOWN = "a few dev rows decide the metric, so the trials do not tell what the choice of a rate may have missed"
+OF_OTHER = "rates were chosen by {}, so the trials do not tell what that choice may have missed of {}"
 UNDEFINED = "undefined"  # the metric of a run that was completed
 PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split
 
@@ -223,7 +224,8 @@ def _compared(
         row["verdict"] = UNDECIDED
         row["verdict_at_rates"] = UNDECIDED if cannot_say else _verdict(row["difference"], tests, same)
         if place not in at_best:
-            row["reason"] = "; ".join(reason for reason in (row["reason"], MISSED_UNKNOWN) if reason)
+            unknown = next(rates[one] for one in (row["arm"], baseline) if not rates[one].missed.known)
+            row["reason"] = "; ".join(reason for reason in (row["reason"], unknown.why_unknown) if reason)
     for place, tests in _tested(at_best, margin).items():
         row, estimate = rows[place], at_best[place]
         row |= {**_bounds("at_best", estimate), **tests}
@@ -285,6 +287,7 @@ class Rate:
     missed: Allowance = NO_ALLOWANCE
     as_good: tuple[float, ...] = ()  # other rates, ascending
     edge: str | None = None
+    why_unknown: str = MISSED_UNKNOWN  # of what the choice may have missed, where that is not known
 
     def columns(self) -> dict[str, Any]:
         """Of a comparison's row."""
@@ -310,9 +313,12 @@ def _rates(runs: pd.DataFrame, arms: dict[str, Runs], tunings: Tunings | None) -
             tuning = tunings(dataset, model, tuned_as)
             found[arm] = Rate(FAILED)
             if tuning["reason"] is None:
-                missed = allowance(as_gaps(tuning["gaps"]), of_seed)
+                missed, why = allowance(as_gaps(tuning["gaps"]), of_seed), MISSED_UNKNOWN
+                if (judged := tuning["metric"]) != (metric := own["metric"].iloc[0]):
+                    missed = UNKNOWN_ALLOWANCE
+                    why = OF_OTHER.format(*(metric_words({"metric": name}) for name in (judged, metric)))
                 how = TUNED if tuned_as == arm else SHARED
-                found[arm] = Rate(how, missed, tuple(tuning["tied"]), tuning["edge"])
+                found[arm] = Rate(how, missed, tuple(tuning["tied"]), tuning["edge"], why)
     return found
 
 

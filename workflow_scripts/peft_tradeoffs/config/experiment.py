@@ -150,6 +150,8 @@ class Experiment:
         if self.tune.epochs is None:
             own = {key: count for key, count in own.items() if count is not None}
         settings = self.run_settings(dataset, model, arm)
+        if self.tune.metric == "loss" and settings.generate:
+            own |= {"generate": None, "metric": TASKS[settings.task].metrics[0]}
         return replace(settings, **own, learning_rate=None, early_stopping=None, save_weights=False)
 
 
@@ -192,7 +194,7 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
         training=training,
         comparison=asked.comparison.but(baseline=baseline),
         tune=asked.tune,
-        trials=check_tuning(asked.tune, asked.methods, asked.seeds),
+        trials=_trials(asked, datasets),
         contract=asked.contract,
         attribution=asked.attribution,
         budgets=asked.budgets,
@@ -207,6 +209,18 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
         seeds_per_job=asked.seeds_per_job,
         keep_weights=asked.keep_weights,
     )
+
+
+def _trials(asked: Config, datasets: Mapping[str, Dataset]) -> dict[str, list[float]]:
+    """Learning rates to try, by arm. Raises InputError for a `tune` that cannot be."""
+    if asked.tune.metric == "loss":
+        for name, dataset in datasets.items():
+            if dataset.generate is None and TASKS[dataset.task].metrics[0] != dataset.metric:
+                raise InputError(
+                    f"config key tune.metric: loss, but data set {name} reports {dataset.metric}, which costs trials "
+                    "nothing more; remove the key"
+                )
+    return check_tuning(asked.tune, asked.methods, asked.seeds)
 
 
 def factors(name: str, cells: list[str], grid: Mapping[str, Arm]) -> dict[str, Any]:

@@ -418,6 +418,12 @@ class Tune(Block):
     which is the validation split, or carved from train where there is none; the rate of the best trial is that of the
     final runs, which train on all of train."""
 
+    metric: Literal["reported", "loss"] = Field(
+        default="reported",
+        description="What trials are judged by. loss is the cheap way where the reported metric is of what models "
+        "write: the loss per token on dev, for which nothing is decoded. What the choice of a rate may have missed of "
+        "the metric is not known then, so that fewer differences are proven.",
+    )
     by: Literal["method", "arm"] = Field(
         default="arm",
         description="arm tunes every arm; method tunes a method at one rank and gives all its ranks that rate, which "

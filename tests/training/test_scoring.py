@@ -1,0 +1,275 @@
+"""Answers are kept as text and scored in a process of its own; whatever a scorer does, the run stands."""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from peft_tradeoffs.core import files
+from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.tasks.outputs import STATISTICS
+from peft_tradeoffs.tasks.texts import read_scores
+from peft_tradeoffs.training.scoring import Scoring, load_scorer, read_outputs, run_scorer, score, write_outputs
+from peft_tradeoffs.training.state import RunDirectory
+
+ANSWERS = ["a b", "a c", "", "7 dogs"]
+RIGHT = ["a b", "a b", "x", "7"]
+ROWS = [3, 5, 6, 9]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run's answers, and the data set that they are to."""
+    (tmp_path / "run").mkdir()
+    write_outputs(tmp_path / "run/outputs.jsonl", ROWS, ANSWERS, [2, 2, 0, 2], [True, True, True, False])
+    frame = pd.DataFrame({"text_a": ["?"] * 10, "text_b": ["-"] * 10, "row": range(10)})
+    for row, text in zip(ROWS, RIGHT, strict=True):
+        frame.loc[row, "text_b"] = text
+    (tmp_path / "data").mkdir()
+    frame.to_parquet(tmp_path / "data/test.parquet")
+    return tmp_path
+
+
+def scored(folder: Path, scorer: dict[str, Any] | None = None) -> np.ndarray:
+    path = folder / "scores.csv"
+    score(folder / "run/outputs.jsonl", folder / "data", "test", {"number": None, "scorer": scorer}, path)
+    found = read_scores(path, np.array(ROWS))
+    assert found is not None
+    return found
+
+
+HEAD = "def f(prompt, references, output):\n    "
+
+
+def scorer(folder: Path, text: str, **changes: Any) -> dict[str, Any]:
+    """A scorer in a file of its own: what its function does, or all of the file."""
+    text = text if "\n" in text else f"{HEAD}{text}\n"
+    (folder / "own.py").write_text(text, encoding="utf-8")
+    return {"python": f"{folder}/own.py:f", "range": [0, 1], "timeout_s": 60.0, "sha256": "0" * 64, **changes}
+
+
+def column(found: np.ndarray, name: str) -> list[float]:
+    return found[:, STATISTICS.index(name)].tolist()
+
+
+def test_answers_come_back_as_they_were_written(tmp_path: Path) -> None:
+    texts = ["line\nbreak", 'quotes " and \\', "ü\u2028…", ""]
+    write_outputs(tmp_path / "outputs.jsonl", range(4), texts, [1, 2, 3, 0], np.array([True, False, True, True]))
+    found = read_outputs(tmp_path / "outputs.jsonl")
+    assert [one["output"] for one in found] == texts
+    assert found[1] == {"row": 1, "output": texts[1], "tokens": 2, "ended": False}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 1: not JSON"),
+        ('{"row": 1}', "no output"),
+        ('{"row": 1, "output": "a", "tokens": 1, "ended": 1}', "ended is 1"),
+        ("[]", "no JSON object"),
+    ],
+)
+def test_answers_that_no_run_wrote_are_named(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "outputs.jsonl").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        read_outputs(tmp_path / "outputs.jsonl")
+
+
+def test_each_answer_is_scored_against_its_own_reference(folder: Path) -> None:
+    found = scored(folder)
+    assert column(found, "exact_match") == [1, 0, 0, 0]
+    assert np.isnan(column(found, "own_score")).all()
+
+
+def test_a_scorer_is_given_prompt_references_and_answer(folder: Path) -> None:
+    own = scorer(folder, "return output in references and prompt == '?'")
+    assert column(scored(folder, own), "own_score") == [1, 0, 0, 0]
+
+
+def test_a_scorer_imports_what_lies_beside_it(folder: Path) -> None:
+    (folder / "beside_the_scorer.py").write_text("HALF = 0.5\n", encoding="utf-8")
+    own = scorer(folder, f"from beside_the_scorer import HALF\n\n\n{HEAD}return HALF\n")
+    assert column(scored(folder, own), "own_score") == [0.5] * 4
+
+
+BAD = {
+    "it raises": (
+        "def f(p, r, o):\n    raise ZeroDivisionError('no way')\n",
+        r"row 3: it raises ZeroDivisionError: no",
+    ),
+    "not a number": (
+        "def f(p, r, o):\n    return float('nan')\n",
+        r"row 3: it gives nan, .* no number from 0 to 1",
+    ),
+    "out of its range": ("return 1.5", r"row 3: it gives 1.5, .*scorer.range"),
+    "infinite": ("return float('inf')", r"it gives inf"),
+    "a text": ("return 'good'", r"it gives 'good'"),
+    "nothing": ("pass", r"it gives None"),
+    "of one row alone": (
+        "def f(p, r, o):\n    return 1 / len(o)\n",
+        r"row 6: it raises ZeroDivisionError.*own.py, line 2",
+    ),
+    "no such function": ("def g(p, r, o):\n    return 1\n", r"no function f"),
+    "no function": ("f = 3\n", r"no function f"),
+    "two arguments": ("def f(p, o):\n    return 1\n", r"does not take prompt, references and output"),
+    "a wrong import": ("import no_such_module_anywhere\n", r"cannot be imported \(ModuleNotFoundError"),
+    "no Python": ("def f(:\n", r"cannot be imported \(SyntaxError"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_scorer_is_one_clear_error(folder: Path, name: str) -> None:
+    text, said = BAD[name]
+    with pytest.raises(InputError, match=said):
+        scored(folder, scorer(folder, text))
+    assert not (folder / "scores.csv").exists()
+
+
+def test_a_scorer_that_is_not_there_is_named() -> None:
+    with pytest.raises(InputError, match=r"nowhere.py: no such file"):
+        load_scorer("nowhere.py:f")
+
+
+def test_answers_to_rows_that_the_data_does_not_have_are_named(folder: Path) -> None:
+    write_outputs(folder / "run/outputs.jsonl", [77], ["a"], [1], [True])
+    with pytest.raises(InputError, match="no row 77"):
+        scored(folder)
+
+
+def parent(folder: Path, own: dict[str, Any] | None, ends: Any = lambda: None) -> str | None:
+    return run_scorer(folder / "run", Scoring(folder / "data", None, own), "test", folder / "scores.csv", ends)
+
+
+def test_scoring_is_a_process_of_its_own(folder: Path) -> None:
+    own = scorer(
+        folder,
+        "import os, pathlib\n\n\ndef f(p, r, o):\n    "
+        "pathlib.Path(__file__).with_name('pid').write_text(str(os.getpid()))\n    "
+        "return 'torch' not in __import__('sys').modules\n",
+    )
+    assert parent(folder, own) is None
+    found = read_scores(folder / "scores.csv", np.array(ROWS))
+    assert found is not None and column(found, "own_score") == [1] * 4  # nor does torch come into it
+    assert int((folder / "pid").read_text()) != os.getpid()
+
+
+def test_what_a_scorer_says_is_said_once_and_clearly(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"^[^\n]*own.py:f, row 3: it gives 2[^\n]*$"):
+        parent(folder, scorer(folder, "return 2"))
+
+
+def test_a_scorer_that_hangs_is_ended_with_all_that_it_started(folder: Path) -> None:
+    own = scorer(
+        folder,
+        "import pathlib, subprocess, time\n\n\ndef f(p, r, o):\n    child = subprocess.Popen(['sleep', '600'])\n"
+        "    pathlib.Path(__file__).with_name('pid').write_text(str(child.pid))\n    time.sleep(600)\n",
+        timeout_s=20.0,
+    )
+    with pytest.raises(InputError, match=r"has not ended after 20 s.*scorer.timeout_s.*without training"):
+        parent(folder, own)
+    pid = int((folder / "pid").read_text())
+    deadline = time.monotonic() + 60
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_signal_ends_the_scoring(folder: Path) -> None:
+    own = scorer(folder, "import time\n\n\ndef f(p, r, o):\n    time.sleep(600)\n", timeout_s=600.0)
+    asked = threading.Event()
+    threading.Timer(1.0, asked.set).start()
+    assert parent(folder, own, lambda: "SIGTERM" if asked.is_set() else None) == "SIGTERM"
+
+
+def test_what_scores_decides_whether_answers_are_scored_again(folder: Path) -> None:
+    own = scorer(folder, "")
+    first = Scoring(folder / "data", None, own).digest
+    assert first == Scoring(Path("elsewhere"), None, {**own, "timeout_s": 5.0}).digest  # neither place nor patience
+    others = [None, {**own, "sha256": "1" * 64}, {**own, "range": [0, 2]}]
+    assert len({first, Scoring(folder, "x", own).digest, *(Scoring(folder, None, one).digest for one in others)}) == 5
+
+
+class TestAmended:
+    """A finished run gets another summary and further files, and a kill at any moment loses neither."""
+
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> RunDirectory:
+        found = RunDirectory(tmp_path / "seed0", "0" * 64, 60)
+        found.path.mkdir()
+        found.lock()
+        found.results.mkdir(parents=True)
+        (found.results / "predictions.csv").write_text("row\n1\n")
+        (found.results / "summary.csv").write_text("before\n")
+        found.publish({"fingerprint": "0" * 64, "metric_value": None})
+        yield found
+        found.unlock()
+
+    @staticmethod
+    def amend(run: RunDirectory) -> None:
+        for name, text in (("scores.csv", "row,a\n1,2\n"), ("summary.csv", "after\n")):
+            (run.path / "state" / name).write_text(text)
+        summary = {**files.read_json(run.path / "summary.json"), "metric_value": 2.0}
+        run.amend(summary, {name: run.path / "state" / name for name in ("scores.csv", "summary.csv")})
+
+    def test_it_is_published_with_them(self, run: RunDirectory) -> None:
+        self.amend(run)
+        assert run.stands()
+        summary = files.read_json(run.path / "summary.json")
+        assert summary["metric_value"] == 2.0
+        assert set(summary["files"]) == {"predictions.csv", "scores.csv", "summary.csv"}
+        assert (run.path / "summary.csv").read_text() == "after\n"
+
+    @pytest.mark.parametrize("writes", range(4))
+    def test_a_kill_on_the_way_leaves_a_run_that_stands(
+        self, run: RunDirectory, monkeypatch: pytest.MonkeyPatch, writes: int
+    ) -> None:
+        """Every file that `amend` moves or writes is the last one in turn."""
+        replace, left = Path.replace, [writes]
+
+        def once(source: Path, target: Path) -> Path:
+            if "state/results" in str(target) or left[0]:
+                left[0] -= "state/results" not in str(target)
+                return replace(source, target)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "replace", once)
+        with pytest.raises(KeyboardInterrupt):
+            self.amend(run)
+        monkeypatch.setattr(Path, "replace", replace)
+        assert run.finished() and run.stands()
+        value = files.read_json(run.path / "summary.json")["metric_value"]
+        assert value == (None if writes == 0 else 2.0)
+        self.amend(run)
+        assert run.stands()
+
+
+def test_a_signal_to_the_parent_is_not_the_scorers(folder: Path) -> None:
+    """A scorer's process group is its own: Ctrl-C at a terminal reaches the parent alone."""
+    own = scorer(
+        folder,
+        "import os, pathlib\n\n\ndef f(p, r, o):\n    "
+        "pathlib.Path(__file__).with_name('group').write_text(str(os.getpgrp()))\n    return 1\n",
+    )
+    parent(folder, own)
+    assert int((folder / "group").read_text()) != os.getpgrp()
+
+
+def test_the_scores_of_other_answers_are_refused(folder: Path) -> None:
+    scored(folder)
+    with pytest.raises(InputError, match="not the scores of the answers beside it"):
+        read_scores(folder / "scores.csv", np.array([3, 5, 6, 8]))
+    lines = (folder / "scores.csv").read_text().splitlines()
+    (folder / "scores.csv").write_text("\n".join([lines[0], *lines[2:]]))
+    with pytest.raises(InputError, match="not scores that a run has"):
+        read_scores(folder / "scores.csv", np.array(ROWS))
