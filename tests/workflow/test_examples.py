@@ -5,14 +5,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import reloaded
+import sacrebleu
 import small_examples
 import tiny
 import tiny_causal
 import yaml
 from small_examples import EXAMPLES, docstrings, example
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # of GLUE's files: arms
 SST2 = {"sst2-minilm": 3, "sst2-minilm-gpu": 12, "learning-rate-trap": 6}
@@ -173,6 +176,63 @@ def test_sft(tmp_path):
     saved = [tmp_path / f"results/runs/regex/smollm2/{name}" for name in found]
     reloaded.check_losses(saved, tmp_path / "results/data/regex/test.parquet")
     check_forgetting(tmp_path, found)
+
+
+def test_generate(tmp_path):
+    """What models write is kept, right, and chooses rates; another scorer scores it again without training."""
+    for name, count in (("train", 64), ("val", 16), ("test", 24)):
+        pairs = [(prompt, completion.strip()) for prompt, completion in tiny_causal.rows(count, len(name))]
+        tiny.write_tsv(tmp_path / f"data/NL-RX-Turk/{name}.tsv", pairs, "description\tregex")
+    settings = causal("generate", tmp_path)
+    del settings["methods"]["qlora"]
+    for method in settings["methods"].values():
+        method["learning_rate"] = [1e-3, 1e-2]
+    settings["tune"] = {"retry": 0}
+    settings["comparison"] = {"margin": 0.5}
+    block = settings["datasets"]["regex"]
+    block |= {"generate": {"max_new_tokens": 12, "batch_size": 16}, "metric": "chrf"}
+    block["scorer"] = {"python": "own.py:f", "range": [0, 1]}
+    (tmp_path / "own.py").write_text("def f(prompt, references, output):\n    return bool(output)\n")
+    tiny.snakemake(tmp_path, settings, "tables")
+    found = tiny.summaries(tmp_path)
+    assert set(found) == {"full/seed0", "lora-r16/seed0"}
+    test = pd.read_parquet(tmp_path / "results/data/regex/test.parquet").set_index("row")
+    for name, run in found.items():
+        folder = tmp_path / f"results/runs/regex/smollm2/{name}"
+        answers = [json.loads(line) for line in (folder / "outputs.jsonl").read_text().splitlines()]
+        assert [one["row"] for one in answers] == test.index.tolist()
+        texts, right = [one["output"] for one in answers], test["text_b"].tolist()
+        assert run["chrf"] == run["metric_value"] == pytest.approx(sacrebleu.corpus_chrf(texts, [right]).score)
+        assert run["exact_match"] == np.mean([one.strip() == other for one, other in zip(texts, right, strict=True)])
+        assert run["own_score"] == np.mean([bool(text) for text in texts])
+        assert run["ended_share"] == np.mean([one["ended"] for one in answers])
+        assert run["answer_tokens"] == pytest.approx(np.mean([one["tokens"] for one in answers]))
+        chosen = json.loads((tmp_path / f"results/tune/best/regex/smollm2/{name.split('/')[0]}.json").read_text())
+        values = {trial["learning_rate"]: trial["value"] for trial in chosen["trials"]}
+        assert chosen["metric"] == "chrf" and chosen["learning_rate"] == max(values, key=values.get)
+    assert_written_by_the_saved_model(tmp_path, test["text_a"].tolist())
+    table = pd.read_csv(tmp_path / "results/tables/comparison.csv").set_index("arm")
+    assert table.loc["lora-r16", "difference"] == pytest.approx(table["mean"].diff().iloc[1])
+
+    (tmp_path / "own.py").write_text("def f(prompt, references, output):\n    return 0.25\n")
+    tiny.snakemake(tmp_path, settings, "tables")
+    again = tiny.summaries(tmp_path)
+    for name, run in again.items():
+        changed = {key for key in run if run[key] != found[name][key]} - {"files", "sha256"}
+        assert changed == {"own_score", "scored_as"} and run["own_score"] == 0.25
+
+
+def assert_written_by_the_saved_model(folder: Path, prompts: list[str]) -> None:
+    """Transformers writes the same texts with the checkpoint that the run saved, one prompt after another."""
+    run = folder / "results/runs/regex/smollm2/full/seed0"
+    model = AutoModelForCausalLM.from_pretrained(run / "checkpoint").eval()
+    tokenizer = AutoTokenizer.from_pretrained(run / "checkpoint")
+    answers = [json.loads(line)["output"] for line in (run / "outputs.jsonl").read_text().splitlines()]
+    for prompt, answer in zip(prompts, answers, strict=True):
+        turns = [{"role": "user", "content": prompt}]
+        given = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        written = model.generate(**given, max_new_tokens=12, do_sample=False)[0, given["input_ids"].shape[1] :]
+        assert tokenizer.decode(written, skip_special_tokens=True) == answer
 
 
 def check_forgetting(folder: Path, found: dict[str, dict[str, Any]]) -> None:

@@ -49,7 +49,7 @@ from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.groups import CONTAINED, MODULE
 from peft_tradeoffs.inputs.model_files import check_all_linear
 from peft_tradeoffs.runs.settings import RunSettings
-from peft_tradeoffs.tasks.outputs import NUMBER, check_answers
+from peft_tradeoffs.tasks.outputs import NUMBER, SCORED, check_answers
 from peft_tradeoffs.tasks.shown import check_margins
 from peft_tradeoffs.tasks.task import TASKS
 
@@ -397,6 +397,11 @@ def _check_recommendation(recommendation: Recommendation, datasets: Mapping[str,
             raise InputError(
                 f"config key recommendation.split: heldout, but data set {name} has no such split; set "
                 f"datasets.{name}.fractions.heldout (0.1, say), or test here"
+            )
+        if dataset.metric in SCORED:
+            raise InputError(
+                f"config key recommendation.split: heldout, but models answer the test prompts of data set {name} "
+                f"alone, so there is no {dataset.metric} on heldout; set test"
             )
 
 
