@@ -70,6 +70,8 @@ def test_every_default_fits_its_own_bounds(kind):
         "Quantization": {"load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"},
         "Method": {"learning_rate": 1e-3},
         "EarlyStopping": {"patience": 1},
+        "Generate": {"max_new_tokens": 1},
+        "Scorer": {"python": "own.py:f", "range": [0.0, 1.0]},
         "Training": {"device": "cpu", "precision": "fp32"},
         "EqualMemory": {"caps_GiB": [1.5]},
         "Config": {
