@@ -202,6 +202,7 @@ def bleu(sums: np.ndarray) -> float:
     Where a corpus has none of its n-grams right their number counts as 1/2, 1/4 and so on for the first such n, the
     second and so on (sacrebleu's smoothing "exp"). It is the same function that is computed without an output, or a
     group of them, so the jackknife is that of the number reported, also where the others have no such n-gram right.
+    sacrebleu gives 100.00000000000004 where all is right, which is 100 here.
     """
     numbers: list[float] = sums.tolist()
     written, wanted, correct, total = numbers[0], numbers[1], numbers[2 : 2 + WORDS], numbers[2 + WORDS :]
@@ -221,7 +222,7 @@ def bleu(sums: np.ndarray) -> float:
             precisions[place] = 100.0 * hits / all_of
     if not all(precisions):
         return 0.0
-    return brevity * math.exp(sum(math.log(precision) for precision in precisions) / WORDS)
+    return min(brevity * math.exp(sum(math.log(precision) for precision in precisions) / WORDS), 100.0)
 
 
 def chrf(sums: np.ndarray) -> float:
