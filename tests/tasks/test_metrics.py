@@ -202,7 +202,7 @@ def test_what_a_registered_metric_must_say():
         "regression": Answers(np.arange(4.0), np.arange(4.0), 1),
         "tokens": Scored(np.arange(2), np.full(2, 3.0), np.zeros(2), np.array([[0.0, 3, 3], [0.0, 2, 2]])),
     }
-    right = statistics(["a b c d", "it is 4"], [["a b c d", "3"], ["it is 4"]])
+    right = statistics(["a b c 3", "it is 4"], [["a b c 3", "x"], ["it is 4"]])
     scored["outputs"] = replace(scored["tokens"], written=right)
     assert set(metrics.EVERY_TASK) == set(scored)
     for name, metric in METRICS.items():
