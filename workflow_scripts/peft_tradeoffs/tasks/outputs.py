@@ -10,14 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
-
-if TYPE_CHECKING:
-    from sacrebleu.metrics.base import Metric as SacreBLEU
 
 WORDS, CHARACTERS = 4, 6  # the longest n-grams that BLEU and chrF count
 BETA = 2  # of chrF: how often recall counts what precision does
@@ -172,7 +169,7 @@ def _rouge_l(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> lis
     return _best(score, outputs, references)
 
 
-def _scorers() -> "dict[str, SacreBLEU]":
+def _scorers() -> dict[str, Any]:
     """Those of sacrebleu, as they are by default."""
     from sacrebleu import metrics
 
