@@ -13,14 +13,15 @@ import pytest
 import synthetic
 import synthetic_predictions
 import tiny
-from peft_tradeoffs.analysis import tables
+from peft_tradeoffs.analysis import comparison, tables
 from peft_tradeoffs.analysis.comparison import comparison_frame, read_predictions
 from peft_tradeoffs.analysis.comparison_text import comparison_notes, comparison_readable, with_interval
 from peft_tradeoffs.analysis.readable import latex, markdown, supported_decimals
 from peft_tradeoffs.analysis.stats import over_seeds_and_examples
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.tasks.metrics import metric_called
+from peft_tradeoffs.tasks.metrics import Scored, metric_called
+from peft_tradeoffs.tasks.outputs import STATISTICS
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from synthetic_predictions import ROWS, arms, compared, run, write, write_predictions
@@ -537,3 +538,19 @@ def test_the_command_line_says_that_random_weights_have_nothing_to_compare(tmp_p
     words[words.index("full")] = "fulll"
     done = subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], capture_output=True)
     assert done.returncode == 1 and b"--baseline: no arm 'fulll' in --grid, which has full" in done.stderr
+
+
+@pytest.mark.parametrize(("metric", "right"), [("exact_match", [True, False, True]), ("rouge_l", None)])
+def test_outputs_are_right_or_wrong_where_the_metric_is_a_share(metric, right, tmp_path, monkeypatch):
+    """Then McNemar's test has them, and a study can keep them."""
+    written = np.zeros((3, len(STATISTICS)))
+    written[:, STATISTICS.index(metric)] = [1, 0, 1]
+    numbers = np.column_stack([np.ones(3), [4, 5, 4], np.ones(3)])
+    scored = Scored(np.arange(3), numbers[:, 1], numbers[:, 0], numbers, written)
+    monkeypatch.setattr(comparison, "verified", lambda *_, **__: {})
+    monkeypatch.setattr(comparison, "read_scored", lambda *_: scored)
+    record = {"task": "sft", "metric": metric, "metric_value": 2 / 3, "test_rows": 3}
+    found = read_predictions(tmp_path / "predictions.csv", record)
+    assert (None if found.right is None else found.right.tolist()) == right and found.rarest == 3
+    grouped = read_predictions(tmp_path / "predictions.csv", record, lambda _: np.array([0, 0, 1]))
+    assert grouped.right is None and grouped.rarest == 2

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import tiny
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.metrics import ACCURACY, METRICS, NAMES, Answers, Metric, Scored, metric_called
-from peft_tradeoffs.tasks.shown import check_margin
+from peft_tradeoffs.tasks.outputs import statistics
+from peft_tradeoffs.tasks.shown import check_margin, difference_unit, metric_label
 
 OF_CLASSES = [metric.name for metric in metrics.of_task("classification")]
 OF_VALUES = [metric.name for metric in metrics.of_task("regression")]
@@ -201,13 +203,19 @@ def test_what_a_registered_metric_must_say():
         "regression": Answers(np.arange(4.0), np.arange(4.0), 1),
         "tokens": Scored(np.arange(2), np.full(2, 3.0), np.zeros(2), np.array([[0.0, 3, 3], [0.0, 2, 2]])),
     }
+    right = statistics(["a b c 3", "it is 4"], [["a b c 3", "x"], ["it is 4"]])
+    scored["outputs"] = replace(scored["tokens"], written=right)
     assert set(metrics.EVERY_TASK) == set(scored)
     for name, metric in METRICS.items():
         low, high = metric.bounds
         assert metric.name == name and metric.label and metric.about.endswith(".")
+        if name == "own_score":  # of which nothing is known before there is one
+            assert math.isinf(high - low) and metric.variance(1.0) > 0 and metric.of(scored["outputs"]) is None
+            continue
         best, middle = (high, (low + high) / 2) if metric.higher_is_better else (low, low + 1)
         assert low < high and metric.of(scored[metric.task]) == pytest.approx(best)  # nothing is better than all right
         assert 0 < metric.largest_margin < high - low and metric.variance(middle) > 0
+        assert metric.equivalence_margin < metric.largest_margin and (not metric.share or metric.scale == 100)
 
 
 def test_a_gain_is_more_where_a_metric_is_better():
@@ -217,10 +225,10 @@ def test_a_gain_is_more_where_a_metric_is_better():
 
 
 def test_a_metric_of_elsewhere_is_shown_as_it_is_stored():
-    for name, shown in (("bleu", "bleu"), (None, ""), (math.nan, "")):
+    for name, shown in (("wer", "wer"), (None, ""), (math.nan, "")):
         metric = metric_called(name)
         assert (metric.label, metric.scale, metric.unit, metric.decimals) == (shown, 1.0, "", 4)
-        assert shown.metric_label({"metric": name}) == shown.difference_unit({"metric": name}) == shown
+        assert metric_label({"metric": name}) == difference_unit({"metric": name}) == shown
         with pytest.raises(ValueError, match="not a metric that is computed here"):
             metric.of(Answers(np.zeros(2), np.zeros(2), 1))
 
@@ -232,6 +240,9 @@ def test_a_margin_is_bounded_by_the_metrics_that_it_is_for(monkeypatch):
     check_margin("margin", 0.2)
     with pytest.raises(InputError, match=r"^margin: 0.2 is not above 0 and at most 0.05; .* did you mean 0.002\?$"):
         check_margin("margin", 0.2, ["accuracy", "narrow"])
+    check_margin("margin", 1, ["bleu"])
+    with pytest.raises(InputError, match=r"^margin: 50 is not above 0 and at most 20.0; it is in the metric's unit$"):
+        check_margin("margin", 50, ["bleu"])
 
 
 def test_importing_them_brings_neither_scipy_nor_pandas_nor_torch():

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from peft_tradeoffs.core.errors import Faults, InputError
 from peft_tradeoffs.tasks.classes import Column
 from peft_tradeoffs.tasks.metrics import Scored
+from peft_tradeoffs.tasks.outputs import STATISTICS
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 
 CLASSES, NUMBERS = TASKS["classification"], TASKS["regression"]
@@ -23,6 +25,9 @@ TARGETS = {
     "regression": np.arange(7) / 3,
     **dict.fromkeys(("sft", "lm"), np.arange(1.0, 8)),
 }
+
+
+WRITTEN = np.arange(7.0 * len(STATISTICS)).reshape(7, -1)
 
 
 def predictions(name: str) -> Scored:
@@ -79,7 +84,7 @@ def test_a_column_that_is_missing_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_scores_have_every_metric_and_those_of_the_task_alone_have_values(name):
-    found = TASKS[name].evaluate(predictions(name))
+    found = TASKS[name].evaluate(replace(predictions(name), written=WRITTEN))
     assert next(iter(found)) == "loss" and set(TASKS[name].metrics) < set(found)
     assert {key for key, value in found.items() if value is not None} == {"loss", *TASKS[name].metrics}
 

@@ -82,3 +82,26 @@ def test_intervals_cover_and_tests_hold_their_level_in_a_short_simulation(monkey
     assert texts_of_their_own["seeds alone"] < 0.85  # the simulation can tell
     found = simulation.levels(random, repeats=300, seeds=5, texts=300, margin=0.02)
     assert max(found.values()) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def test_intervals_of_bleu_cover_by_document_and_the_control_by_sentence_does_not(monkeypatch):
+    monkeypatch.syspath_prepend(str(tiny.REPOSITORY / "benchmarks"))
+    import corpus_coverage as simulation
+
+    random, repeats = np.random.default_rng(0), 100
+    design = simulation.Design(documents=40, sentences=10, seeds=5)
+    found = simulation.coverage(simulation.World(), design, random, repeats, margin=5.0)
+    least = 0.95 - 3 * np.sqrt(0.95 * 0.05 / repeats)
+    assert min(found["document, alone"], found["document, difference"]) > least
+    assert max(found["sentence, alone"], found["sentence, difference"]) < least  # the simulation can tell
+    assert max(found["within"], found["not worse"]) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / repeats)
+
+
+def test_what_is_true_of_all_documents_is_what_many_of_them_have(monkeypatch):
+    monkeypatch.syspath_prepend(str(tiny.REPOSITORY / "benchmarks"))
+    import corpus_coverage as simulation
+
+    world = simulation.World(seed=0.0)
+    ((run,),) = world.draw(np.random.default_rng(0), 1, 20_000, 2, (-0.5,))
+    assert simulation.bleu(run.sum(axis=0)) == pytest.approx(world.true(-0.5), abs=0.3)
+    assert world.true(-0.5) < world.true() - 5

@@ -553,7 +553,6 @@ _ALL = (
         "punctuation and articles; of several references the best one.",
         statistic=_mean_of("token_f1"),
         equivalence_margin=0.01,
-        hub_id="f1",
         **_MEAN,
     ),
     Metric(
@@ -573,7 +572,6 @@ _ALL = (
         about="Share of test rows the last number of whose output is that of a reference.",
         statistic=_mean_of("numeric"),
         share=True,
-        hub_id="accuracy",
         **_MEAN,
     ),
     Metric(

@@ -10,14 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from peft_tradeoffs.core.errors import InputError
-
-if TYPE_CHECKING:
-    from sacrebleu.metrics.base import Metric as SacreBLEU
 
 WORDS, CHARACTERS = 4, 6  # the longest n-grams that BLEU and chrF count
 BETA = 2  # of chrF: how often recall counts what precision does
@@ -173,7 +170,7 @@ def _rouge_l(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> lis
     return _best(score, outputs, references)
 
 
-def _scorers() -> "dict[str, SacreBLEU]":
+def _scorers() -> dict[str, Any]:
     """Those of sacrebleu, as they are by default."""
     from sacrebleu import metrics
 
@@ -203,6 +200,7 @@ def bleu(sums: np.ndarray) -> float:
     Where a corpus has none of its n-grams right their number counts as 1/2, 1/4 and so on for the first such n, the
     second and so on (sacrebleu's smoothing "exp"). It is the same function that is computed without an output, or a
     group of them, so the jackknife is that of the number reported, also where the others have no such n-gram right.
+    sacrebleu gives 100.00000000000004 where all is right, which is 100 here.
     """
     numbers: list[float] = sums.tolist()
     written, wanted, correct, total = numbers[0], numbers[1], numbers[2 : 2 + WORDS], numbers[2 + WORDS :]
@@ -222,7 +220,7 @@ def bleu(sums: np.ndarray) -> float:
             precisions[place] = 100.0 * hits / all_of
     if not all(precisions):
         return 0.0
-    return brevity * math.exp(sum(math.log(precision) for precision in precisions) / WORDS)
+    return min(brevity * math.exp(sum(math.log(precision) for precision in precisions) / WORDS), 100.0)
 
 
 def chrf(sums: np.ndarray) -> float:
