@@ -27,6 +27,7 @@ from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, run_folder
 from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
 from peft_tradeoffs.core.text import and_list, arm_label, method_label, plural, records
+from peft_tradeoffs.report.answers import ROOM_bytes, panel
 from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, no_metric
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import Row, difference_unit, heldout_label, metric_label, metric_of
@@ -169,8 +170,9 @@ SHOWN = 5  # reasons of a verdict that are always shown
 def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None, tokens_dir: Path | None = None) -> str:
     """The page as HTML. `files` are the CSV tables by name, runs.csv among them, each with its Markdown beside it.
 
-    `data_dir` holds {dataset}/dataset.json and `tokens_dir` {dataset}/{model}.json, whose warnings are shown. Raises
-    InputError if a table or a file of a run is missing.
+    `data_dir` holds {dataset}/dataset.json and `tokens_dir` {dataset}/{model}.json, whose warnings are shown; prompts
+    and references beside answers are those of {dataset}/test.parquet in `data_dir`. Raises InputError if a table or a
+    file of a run is missing.
     """
     if "runs" not in files:
         raise InputError("--tables: no runs.csv among them; make_tables.py writes it")
@@ -188,9 +190,12 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None,
     ]
     styles, warnings = sweeps[0].styles, warnings_by_pair(runs, runs_dir, data_dir, tokens_dir)
     shown = [name for name in TITLES if name in files]
+    room = ROOM_bytes // len(sweeps)
+    answers = [panel(sweep, data_dir, tokens_dir, room) for sweep in sweeps]
     data = {
         "pairs": [
-            pair_data(sweep, comparison, attribution, judged, warnings[sweep.dataset, sweep.model]) for sweep in sweeps
+            pair_data(sweep, comparison, attribution, judged, warnings[sweep.dataset, sweep.model]) | {"answers": own}
+            for sweep, own in zip(sweeps, answers, strict=True)
         ],
         "methods": method_data(styles),
         "imported": imported_data(imported),
@@ -206,6 +211,7 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None,
         summary=summary(runs, files),
         verdict=verdict(_markdown(files[VERDICT])) if VERDICT in files else [],
         pairs=[f"{sweep.dataset} · {sweep.model}" for sweep in sweeps],
+        answers=any(answers),
         sections={section["name"]: section for section in sections},
         environment=environment(run_folders(runs, runs_dir)),
         definitions=definitions(),
