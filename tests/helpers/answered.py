@@ -74,5 +74,7 @@ def write(
         with (target / SCORES).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["row", *STATISTICS])
-            writer.writerows([row, *("" if value != value else f"{value:g}" for value in own)] for row, own in enumerate(parts))
+            writer.writerows(
+                [row, *("" if value != value else f"{value:g}" for value in own)] for row, own in enumerate(parts)
+            )
         synthetic.seal(target)

@@ -320,7 +320,9 @@ def _about(answers: Answers, choice: Choice) -> str:
     start = f"{count:,} of {every:,} prompts of the {SPLIT} split"
     if not choice.first:
         return f"{start}, spread evenly over it{': no two arms differ' if len(answers.arms) > 1 else ''}."
-    return f"{start}: the {len(choice.first)} {which}, and behind them {len(choice.others)} spread evenly over the others."
+    return (
+        f"{start}: the {len(choice.first)} {which}, and behind them {len(choice.others)} spread evenly over the others."
+    )
 
 
 def _notes(answers: Answers, size: Size, shortened: bool) -> list[str]:

@@ -154,16 +154,29 @@ def _text(value: Any, key: str) -> str | None:
 
 TITLES = {name: title for name, (title, _) in TABLES.items()}
 OF_SWEEP = ("tuning", "noise", "comparison")
-VERDICT = "recommendation"
+VERDICT, FORGETTING = "recommendation", "forgetting"
 MADE_AGAIN = "delete it, and Snakemake makes it again"
 # Columns of a table that the page reads itself, and those of them that hold numbers.
 NEEDED = {
     "contract": ("fact", "verdict"),
     VERDICT: ("dataset", "model", "arm", "cheapest"),
     "attribution": ("dataset", "model", "factorial", "quantity", "effect", "kind", "percent", "value", "low", "high"),
+    FORGETTING: ("dataset", "model", "arm", "forgetting_low", "forgetting_high"),
     "imported": ("source", "experiment", "method", "rank", "metric_value", "peak_memory_MiB", "train_s"),
 }
-NUMBERS = ("cheapest", "percent", "value", "low", "high", "rank", "metric_value", "peak_memory_MiB", "train_s")
+NUMBERS = (
+    "forgetting_low",
+    "forgetting_high",
+    "cheapest",
+    "percent",
+    "value",
+    "low",
+    "high",
+    "rank",
+    "metric_value",
+    "peak_memory_MiB",
+    "train_s",
+)
 SHOWN = 5  # reasons of a verdict that are always shown
 
 
@@ -181,8 +194,8 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None,
     texts = {name: _read(path) for name, path in files.items()}
     runs = tables.read_runs(files["runs"])
     pairs = runs[["dataset", "model"]].drop_duplicates().itertuples(index=False)
-    comparison, attribution, judged, imported = (
-        _frame(files, name) for name in ("comparison", "attribution", VERDICT, "imported")
+    comparison, attribution, judged, forgotten, imported = (
+        _frame(files, name) for name in ("comparison", "attribution", VERDICT, FORGETTING, "imported")
     )
     sweeps = [
         load(Tables(files["runs"], *map(files.get, OF_SWEEP)), runs_dir / dataset / model, dataset, model)
@@ -194,7 +207,8 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None,
     answers = [panel(sweep, data_dir, tokens_dir, room) for sweep in sweeps]
     data = {
         "pairs": [
-            pair_data(sweep, comparison, attribution, judged, warnings[sweep.dataset, sweep.model]) | {"answers": own}
+            pair_data(sweep, comparison, attribution, judged, forgotten)
+            | {"warnings": warnings[sweep.dataset, sweep.model], "answers": own}
             for sweep, own in zip(sweeps, answers, strict=True)
         ],
         "methods": method_data(styles),
@@ -394,16 +408,16 @@ def pair_data(
     comparison: pd.DataFrame,
     attribution: pd.DataFrame,
     recommendation: pd.DataFrame,
-    warnings: list[str],
+    forgetting: pd.DataFrame,
 ) -> dict[str, Any]:
-    """All that the page shows of one data set and model; the others are rows of their tables, for any pair."""
+    """What the page draws of one data set and model; the others are rows of their tables, for any pair."""
     runs = sweep.runs.copy().assign(hours=sweep.runs["wall_s"].astype(float) / 3600)
     arms = tables.arms_frame(runs)
     random = tables.random_weights(runs)
     axes = _axes(sweep, arms, random)
-    own, causes, judged = (
+    own, causes, judged, forgotten = (
         table[(table["dataset"] == sweep.dataset) & (table["model"] == sweep.model)]
-        for table in (comparison, attribution, recommendation)
+        for table in (comparison, attribution, recommendation, forgetting)
     )
     return {
         "dataset": sweep.dataset,
@@ -418,11 +432,10 @@ def pair_data(
             "better": _better(sweep),
         },
         "conditions": conditions(runs),
-        "warnings": warnings,
         "notes": readable.costs_notes(arms),
         "axes": axes,
         "absent": _absent(runs, {axis["key"] for axis in axes}),
-        "arms": _arms(sweep, runs, arms, axes),
+        "arms": _arms(sweep, runs, arms, axes, forgotten),
         "runs": _runs(sweep, runs, axes),
         "intervals": _interval_notes(sweep, axes),
         "curves": _curves(sweep),
@@ -480,8 +493,11 @@ def _mean(arms: pd.DataFrame, key: str) -> pd.Series:
     return pd.to_numeric(arms[f"{key}_mean" if f"{key}_mean" in arms else key], errors="coerce")
 
 
-def _arms(sweep: Sweep, runs: pd.DataFrame, arms: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
+def _arms(
+    sweep: Sweep, runs: pd.DataFrame, arms: pd.DataFrame, axes: list[dict], forgetting: pd.DataFrame
+) -> list[dict[str, Any]]:
     found = []
+    over_texts = {row["arm"]: (row["forgetting_low"], row["forgetting_high"]) for row in records(forgetting)}
     for position, row in enumerate(records(arms)):
         own = runs[runs["arm"] == row["arm"]]
         values = {}
@@ -490,7 +506,8 @@ def _arms(sweep: Sweep, runs: pd.DataFrame, arms: pd.DataFrame, axes: list[dict]
             if pd.isna(mean):
                 continue
             scale = _scale(sweep, key)
-            ends = sweep.interval(own, key) if key in own else None
+            # That of forgetting is over other texts too, as its own table has it, or there is none.
+            ends = over_texts.get(row["arm"]) if key == FORGETTING else sweep.interval(own, key) if key in own else None
             low, high = ends or (math.nan, math.nan)
             values[key] = {
                 "mean": number(mean * scale),
