@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,6 @@ def write(
         with (target / SCORES).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["row", *STATISTICS])
-            writer.writerows(
-                [row, *("" if value != value else f"{value:g}" for value in own)] for row, own in enumerate(parts)
-            )
+            for row, own in enumerate(parts):
+                writer.writerow([row, *("" if math.isnan(value) else format(value, ".17g") for value in own)])
         synthetic.seal(target)

@@ -19,7 +19,6 @@ from peft_tradeoffs.core.text import arm_label, plural, records
 from peft_tradeoffs.report.sweep import Sweep
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.metrics import Metric, Scored, metric_called
-from peft_tradeoffs.tasks.outputs import STATISTICS
 from peft_tradeoffs.tasks.shown import metric_words
 from peft_tradeoffs.tasks.texts import read_scores, reference_of
 
