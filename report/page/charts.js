@@ -31,7 +31,7 @@ function points(arms, keys) {
 const WITH = "means, with 95 % intervals";
 function intervals(rows, ...keys) {
   const has = (test) => keys.some((key) => test(key) && rows.some((row) => row[`${key}_low`] !== null));
-  const of = [has((key) => key.includes("metric")) && "of metrics over other seeds and examples", has((key) => !key.includes("metric")) && "of costs over other seeds, of time and energy over other jobs too"].filter(Boolean);
+  const of = [has((key) => key.includes("metric")) && "of metrics over other seeds and examples", has((key) => key === "test_loss") && "of the loss over other seeds", has((key) => key === "forgetting") && "of forgetting over other seeds and texts", has((key) => !key.includes("metric") && !["test_loss", "forgetting"].includes(key)) && "of costs over other seeds, of time and energy over other jobs too"].filter(Boolean);
   return of.length ? `${WITH} (${of.join("; ")})` : "means";
 }
 

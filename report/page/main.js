@@ -67,6 +67,7 @@ function drawCharts(names = Object.keys(CHARTS)) {
 function draw() {
   if (state.picked !== null && !shownArms().some((arm) => arm.arm === state.picked)) pick(null);
   drawTable();
+  drawAnswers();
   drawCharts();
 }
 
@@ -92,6 +93,7 @@ function showPair() {
     });
     return element("label", { style: `--swatch: var(--m${one.index})` }, box, ` ${one.label}`);
   }));
+  answering.shown = FIRST_PROMPTS;
   byId("clear").disabled = true;
   byId("status").textContent = "";
   draw();
@@ -110,6 +112,12 @@ byId("filter").addEventListener("input", (event) => {
   state.text = event.target.value.trim();
   later(draw);
 });
+byId("answers-search")?.addEventListener("input", (event) => {
+  answering.text = event.target.value.trim();
+  answering.shown = FIRST_PROMPTS;
+  later(drawAnswers);
+});
+byId("answers-more")?.addEventListener("click", moreAnswers);
 for (const id of ["axis-x", "axis-y"]) byId(id).addEventListener("change", () => drawCharts(["tradeoff"]));
 byId("clear").addEventListener("click", () => pick(null));
 document.addEventListener("keydown", (event) => event.key === "Escape" && state.picked !== null && pick(null));

@@ -13,6 +13,7 @@ from peft_tradeoffs.analysis.tuning_table import tuning_frame
 from peft_tradeoffs.core.files import seal as sealed
 from peft_tradeoffs.core.quantities import LIBRARIES, PHASES
 from peft_tradeoffs.tasks.metrics import NAMES, of_task
+from peft_tradeoffs.tasks.task import QUANTITIES
 
 PARAMETERS = 66_955_010
 HEAD = 592_130
@@ -21,8 +22,8 @@ RANKLESS = ("full", "ia3")
 OF_CLASSES = [metric.name for metric in of_task("classification")]
 FORGOTTEN = ("forgetting_loss_before", "forgetting_loss_after", "forgetting")
 FORGOTTEN += ("forgetting_loss_original", "forgetting_vs_original")
-OF_ANSWERS = ("max_new_tokens", "generate_batch_size", "generate_engine", "generate_engine_reason", "ended_share")
-OF_ANSWERS += ("answer_tokens", "generate_s", "generate_tokens_per_s", "generate_energy_J", "scored_as")
+GENERATED = ("ended_share", "answer_tokens", "max_new_tokens", "scored_as")  # and generate_…
+GENERATED += tuple(name for name in QUANTITIES if name.startswith("generate_"))
 NOTHING = ("failed_phase", "oom_bytes", "diverged_step", "engine_reason")  # null says it
 GPU_ONLY = re.compile(
     r"gpu_uuid|shared_gpu|mask_s|capture_s|probe_step|_peak_(allocated|reserved)_|_process_|held_|_measured_|energy|_power_"
@@ -61,7 +62,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "f1": accuracy - 0.002, "mcc": 2 * accuracy - 1,
         "prediction_spread": None, "test_loss": 1.2 - accuracy,
         "constant_prediction": False,
-        "heldout_metric_value": None, **dict.fromkeys(FORGOTTEN), **dict.fromkeys(OF_ANSWERS),
+        "heldout_metric_value": None, **dict.fromkeys((*FORGOTTEN, *GENERATED)),
         "learning_rate": 3e-5 if method == "full" else 5e-4, "tuned_as": None, "epochs": 3.0,
         "steps": 600, "skipped_steps": None, "stopped_early": False,
         "batch_size": 32, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
@@ -94,12 +95,11 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
     return values | {"null_reasons": reasons(values) | changes.get("null_reasons", {})}
 
 
-def phases(memory: float, cpu: bool) -> dict[str, float | None]:
+def phases(memory: float, cpu: bool) -> dict[str, float]:
     """MiB of every phase: the probe holds `memory`, the captured training more, the others less."""
     shares = {"load": 0.4, "probe": 1.0, "train": 1.2, "evaluate": 0.7, "save": 0.5}
     extra = {"peak_allocated": 0, "peak_reserved": 60, "process": 560, "peak_rss": 900 if cpu else 2100}
-    found: dict[str, float | None] = dict.fromkeys(f"generate_{name}_MiB" for name in extra)
-    return found | {
+    return {
         f"{phase}_{name}_MiB": share * memory + more for phase, share in shares.items() for name, more in extra.items()
     }
 
@@ -122,7 +122,7 @@ def reasons(values: dict[str, Any]) -> dict[str, str]:
             else "task is classification" if key == "prediction_spread" or (key in NAMES and key not in OF_CLASSES)
             else "the data set has no heldout split" if key.startswith("heldout")
             else "the data set names no general text" if key.startswith("forgetting")
-            else "the data set asks for no answers (generate)" if key in OF_ANSWERS or key.startswith("generate_")
+            else "the data set asks for no answers (generate)" if key in GENERATED
             else "no linear layer is frozen" if key == "frozen_linear_dtype"
             else "not compiled" if key == "compile_s"
             else "no CUDA device: the run was on the CPU" if GPU_ONLY.search(key) and values["device"] == "cpu"

@@ -103,7 +103,7 @@ def test_readers_are_told_that_it_was_not_measured_here(tmp_path):
     for section in sections:
         assert section.split("\n\n")[1].startswith("- Not measured here: ")
     shown = [cell.strip() for cell in sections[0].splitlines()[6].split("|")]
-    assert shown[1:9] == ["lora/llama-3.2-3B-rank32", "LoRA", "32", "success", "48.20", "22,000", "1,796", "9,175,040"]
+    assert shown[1:9] == ["lora/llama-3.2-3B-rank32", "LoRA", "32", "success", "48.20", "22,000", "1,796", "–"]
     assert r"novel\|method/flux &lt;b>" in sections[1] and "did not end" in sections[1]
     assert "Not measured here: " in (tmp_path / "imported.tex").read_text(encoding="utf-8")
 
@@ -135,3 +135,56 @@ def test_a_file_that_is_no_result_is_named_with_its_key(tmp_path, content, said)
     with pytest.raises(InputError) as caught:
         imported.find({"math": [str(path)]})
     assert str(caught.value).startswith(f"config key imported.math.0: {path}: {said}")
+
+
+def after_test(right: int, items: int, *evaluated: tuple[int, float]) -> dict:
+    """A result of so many test items right; by evaluation on the way its step and the seconds of steps before it."""
+    entries = [{"step": step, "valid accuracy": 0.4, "train time": seconds} for step, seconds in evaluated]
+    last = {"step": 5000, "test accuracy": right / items, "train loss": 0.6, "forgetting": 0.1}
+    return published.result(**{"train_info.metrics": [*entries, last], "train_info.train_time": 942.0})
+
+
+def test_the_time_in_steps_is_that_of_all_evaluations_or_none(tmp_path):
+    assert row(tmp_path, after_test(630, 1319, (2500, 300.25), (5000, 284.5)))["step_s"] == 584.75
+    for evaluated, why in (
+        ([(2500, 300.25)], "the file has those up to its last evaluation on the validation split alone"),
+        ([(2500, 300.25), (5000, None)], "the file does not say"),
+        ([], "the file does not say"),
+    ):
+        found = row(tmp_path, after_test(630, 1319, *evaluated))
+        assert (found["step_s"], json.loads(found["null_reasons"])["step_s"]) == (None, why)
+
+
+@pytest.mark.parametrize(
+    ("right", "items", "told"),
+    [
+        (630, 1319, 1319),
+        (1, 1319, 1319),
+        (290, 872, 436),
+        (50_001, 99_991, 99_991),
+        (333, 1000, None),
+        (3, 100_003, None),
+    ],
+)
+def test_how_many_items_a_share_is_of_stands_in_its_digits(right, items, told):
+    assert imported.items_of(right / items) == told
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.482, 0.4776, 2**-0.5])
+def test_a_share_that_was_rounded_or_is_none_tells_no_items(share):
+    assert imported.items_of(share) is None
+
+
+def test_readers_are_told_what_the_clock_holds_and_what_the_items_tell_apart(tmp_path):
+    paths = []
+    for name, content in (("a", after_test(630, 1319, (5000, 585.0))), ("b", after_test(677, 1319, (5000, 596.0)))):
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps(content), encoding="utf-8")
+    make(tmp_path / "tables", {"math": paths})
+    text = (tmp_path / "tables/imported.md").read_text(encoding="utf-8")
+    assert "It holds the generation of the test split's answers" in text and "It holds the evaluations" in text
+    assert "a share of 1,319 test items" in text and "lie up to 3.8 points apart by chance" in text  # p = 0.4955
+    assert "| 942 | 585 |" in " ".join(text.split())
+    paths[1].write_text(json.dumps(published.result()), encoding="utf-8")  # rounded to 0.482
+    make(tmp_path / "tables", {"math": paths})
+    assert "test items" not in (tmp_path / "tables/imported.md").read_text(encoding="utf-8")

@@ -216,6 +216,42 @@ def test_the_arm_that_is_recommended_is_named_in_the_trade_off(browser, tmp_path
         assert page.locator(f"tr[data-arm={taken}] button").inner_text() in [text for text, *_ in names(page)[0]]
 
 
+def test_loss_and_forgetting_are_axes(browser, tmp_path):
+    """The lower the better; the interval of forgetting is that of its own table, over seeds and texts."""
+    runs = [
+        synthetic.summary(
+            method, rank, seed, device="cuda", test_loss=loss + seed / 100, forgetting=lost + seed / 100,
+            forgetting_loss_before=3.0, forgetting_loss_after=3.0 + lost + seed / 100, forgetting_s=2.0,
+        )
+        for method, rank, loss, lost in (("full", None, 0.3, 0.4), ("lora", 8, 0.4, 0.1), ("qlora", 8, 0.5, 0.2))
+        for seed in range(3)
+    ]  # fmt: skip
+    pages.make(tmp_path, runs)
+    over_texts = {"full": (0.3, 0.6), "lora-r8": (0.05, 0.2)}
+    rows = [("sst2", "distilbert", arm, *ends) for arm, ends in over_texts.items()]
+    columns = ["dataset", "model", "arm", "forgetting_low", "forgetting_high"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "tables/forgetting.csv", index=False)
+    (tmp_path / "tables/forgetting.md").write_text("## sst2\n", encoding="utf-8")
+    with pages.opened(browser, pages.report(tmp_path, "--data-dir", tmp_path / "data")) as page:
+        labels = page.locator("#axis-y option").all_inner_texts()
+        assert "Forgetting, nats/token (lower is better)" in labels
+        assert "Loss on the test split (lower is better)" in labels
+        pages.redrawn(page, lambda: page.locator("#axis-y").select_option("forgetting"))
+        pages.redrawn(page, lambda: page.locator("#axis-x").select_option("test_loss"))
+        page.locator("details[data-table=tradeoff] summary").click()
+        table = page.locator("details[data-table=tradeoff] tbody tr").all()
+        cells = {row.locator("td").first.inner_text(): row.locator("td").all_inner_texts() for row in table}
+        means = {arm: [float(own[1]), float(own[4])] for arm, own in cells.items()}
+        assert means == {"full": [0.31, 0.41], "lora-r8": [0.41, 0.11], "qlora-r8": [0.51, 0.21]}
+        assert [cells[arm][5:] for arm in cells] == [
+            ["0.3", "0.6", "true"],
+            ["0.05", "0.2", "true"],
+            ["–", "–", "false"],
+        ]
+        note = page.locator("#chart-tradeoff-note").inner_text()
+        assert "of the loss over other seeds; of forgetting over other seeds and texts)" in note
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible(browser, output, scheme):
     with pages.opened(browser, output / "report.html", color_scheme=scheme) as page:

@@ -289,6 +289,21 @@ def is_weight(name: str) -> bool:
     return name.partition("/")[0] in FOLDERS
 
 
+ANSWER: dict[str, tuple[type, ...]] = {"row": (int,), "output": (str,), "tokens": (int,), "ended": (bool,)}
+
+
+def read_outputs(path: Path) -> list[dict[str, Any]]:
+    """The answers of a run, a JSON object a line, with the keys of ANSWER. Raises InputError for other content."""
+    found = []
+    for number, line in enumerate(read_text(path, REMEDY).split("\n")[:-1], 1):
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: not JSON ({error}); {REMEDY}") from None
+        found.append(check_object(path, value, ANSWER, f"answers of a run (line {number})", REMEDY))
+    return found
+
+
 def signed(value: dict[str, Any]) -> dict[str, Any]:
     """A JSON object with `sha256`, the SHA-256 of the rest of it in code.digest's form."""
     content = {key: found for key, found in value.items() if key != SHA256}

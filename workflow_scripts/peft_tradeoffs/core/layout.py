@@ -14,7 +14,7 @@ TEXTS = ("$comment", "title", "description")  # keywords of a JSON schema that d
 VALIDATION = "validation"  # the split that trials are judged on, where a data set has it
 AXES = ("dataset", "model", "arm", "seed")
 # What report.html is made of, in report/page: template, style, scripts in their order, licences of what it takes in.
-PAGE = ("page.html.j2", "page.css", "page.js", "charts.js", "table.js", "main.js", "licences.txt")
+PAGE = ("page.html.j2", "page.css", "page.js", "charts.js", "table.js", "answers.js", "main.js", "licences.txt")
 TEMPLATES = Path("report", "templates")  # of the sentences beside tables: in the repository
 # Every table of a sweep, in the page's order: the title of its section, and where Snakemake's report lists it.
 TABLES = {

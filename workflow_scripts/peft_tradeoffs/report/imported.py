@@ -6,7 +6,9 @@ They are shown apart and never compared with runs of this workflow.
 import glob
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,19 @@ def _metric_value(result: dict[str, Any]) -> float | Missing:
     return _number(float, ("value",))({"value": tested[1]})
 
 
+def _step_s(result: dict[str, Any]) -> float | Missing:
+    """Seconds of the optimizer steps alone, as the entries of all evaluations on the way have them together."""
+    entries = [entry for entry in result["train_info"]["metrics"] if isinstance(entry, dict)]
+    seconds = [_number(float, ("train time",))(entry) for entry in entries if "train time" in entry]
+    known = [value for value in seconds if not isinstance(value, Missing)]
+    steps = [entry.get("step") for entry in entries]
+    if not known or len(known) < len(seconds):
+        return Missing("the file does not say")
+    if "train time" not in entries[-1] and steps[-1] != steps[len(seconds) - 1]:
+        return Missing("the file has those up to its last evaluation on the validation split alone")
+    return sum(known)
+
+
 def _file_size(result: dict[str, Any]) -> float | Missing:
     if _at(result, "train_info", "file_size") == NO_SIZE:
         return Missing("the benchmark could not save it")
@@ -215,6 +230,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "memory_p99_MiB": _memory("reserved_99th"),
     "memory_mean_MiB": _memory("reserved_avg"),
     "train_s": _number(float, ("train_info", "train_time")),
+    "step_s": _step_s,
     "total_s": _number(float, ("run_info", "total_time")),
     "trainable_parameters": _number(int, ("train_info", "num_trainable_params")),
     "total_parameters": _number(int, ("train_info", "num_total_params")),
@@ -242,8 +258,8 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 WHOLE = ("rank", "trainable_parameters", "total_parameters", "batch_size", "max_steps", "seed")
 NUMBERS = (
-    "metric_value", "peak_memory_MiB", "memory_p99_MiB", "memory_mean_MiB", "train_s", "total_s", "trainable_percent",
-    "file_size_MiB", "learning_rate",
+    "metric_value", "peak_memory_MiB", "memory_p99_MiB", "memory_mean_MiB", "train_s", "step_s", "total_s",
+    "trainable_percent", "file_size_MiB", "learning_rate",
 )  # fmt: skip
 SUCCESS = "success"
 NOT_MEASURED_HERE = (
@@ -253,9 +269,11 @@ NOT_MEASURED_HERE = (
 NOTES = (
     "One run each, so there is no interval.",
     "Peak memory: the accelerator's reserved memory at its highest (torch.cuda.max_memory_reserved), over the whole "
-    "process with its evaluations, less what was reserved at its start.",
+    "process, less what was reserved at its start. It holds the evaluations, which generate in larger batches than "
+    "training has, and so may be no memory of training.",
     "Training time: by the clock, from the optimizer's making to the end of the test evaluation, less the evaluations "
-    "on the validation split.",
+    "on the validation split. It holds the generation of the test split's answers and the making of the data, so "
+    "ratios of it are none of training: compare the seconds in steps, where the file has them.",
     "File size: of the saved adapter; of full fine-tuning it was computed from the parameters.",
 )
 
@@ -290,6 +308,7 @@ def _cells(row: dict[str, Any], rows: pd.DataFrame) -> dict[str, str]:
     return cells | {
         "Peak reserved, MiB": number(row["peak_memory_MiB"]),
         "Training time, s": number(row["train_s"]),
+        "Of it in steps, s": number(row["step_s"]),
         "Trainable parameters": setting(row["trainable_parameters"], "{:,.0f}"),
         "Trainable, %": number(row["trainable_percent"]),
         "File, MiB": number(row["file_size_MiB"]),
@@ -303,9 +322,45 @@ def _cells(row: dict[str, Any], rows: pd.DataFrame) -> dict[str, str]:
 
 def imported_notes(rows: pd.DataFrame) -> list[str]:
     """What a reader must know of these rows: one sentence each."""
-    lines = list(NOTES)
+    lines = [*NOTES, *_told_apart(rows)]
     if (rows["status"] != SUCCESS).any():
         lines.append("A run whose status is not success did not end; its figures are of what it reached.")
+    return lines
+
+
+MOST_ITEMS = 100_000  # of a test split, that a share is taken to be of
+DIGITS = 12  # of a share that was not rounded
+
+
+def items_of(share: float) -> int | None:
+    """The fewest items of which this is exactly the share of a whole number; None if there are none, or it was rounded.
+
+    A file does not say how many items its test split has, but the share that is right tells it, unless it was rounded.
+    """
+    if not 0 < share < 1 or len(repr(float(share)).partition(".")[2].lstrip("0")) < DIGITS:
+        return None
+    found = Fraction(share).limit_denominator(MOST_ITEMS)
+    return found.denominator if float(found) == share else None
+
+
+def _told_apart(rows: pd.DataFrame) -> list[str]:
+    """How far two results of one test split may lie apart by its items alone, where the files tell how many it has.
+
+    Half the 95 % interval of a difference of two shares p of n items, unpaired: 1.96 √(2 p (1 - p) / n).
+    """
+    known = rows.dropna(subset=["metric", "metric_value"])
+    lines = []
+    for name, own in known.groupby("metric", sort=False):
+        metric, shares = metric_called(name), own["metric_value"].tolist()
+        items = [items_of(share) for share in shares] if metric.share else []
+        if not items or None in items or (count := math.lcm(*filter(None, items))) > MOST_ITEMS:
+            continue
+        mean = sum(shares) / len(shares)
+        half = 100 * 1.96 * math.sqrt(2 * mean * (1 - mean) / count)
+        lines.append(
+            f"{metric.label} is a share of {count:,} test items, as its digits tell: by them alone two results of one "
+            f"seed each, unpaired, lie up to {half:.1f} points apart by chance (95 %)."
+        )
     return lines
 
 

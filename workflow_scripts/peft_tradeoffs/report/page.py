@@ -27,6 +27,7 @@ from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, run_folder
 from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
 from peft_tradeoffs.core.text import and_list, arm_label, method_label, plural, records
+from peft_tradeoffs.report.answers import ROOM_bytes, panel
 from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, no_metric
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import Row, difference_unit, heldout_label, metric_label, metric_of
@@ -153,24 +154,38 @@ def _text(value: Any, key: str) -> str | None:
 
 TITLES = {name: title for name, (title, _) in TABLES.items()}
 OF_SWEEP = ("tuning", "noise", "comparison")
-VERDICT = "recommendation"
+VERDICT, FORGETTING = "recommendation", "forgetting"
 MADE_AGAIN = "delete it, and Snakemake makes it again"
 # Columns of a table that the page reads itself, and those of them that hold numbers.
 NEEDED = {
     "contract": ("fact", "verdict"),
     VERDICT: ("dataset", "model", "arm", "cheapest"),
     "attribution": ("dataset", "model", "factorial", "quantity", "effect", "kind", "percent", "value", "low", "high"),
+    FORGETTING: ("dataset", "model", "arm", "forgetting_low", "forgetting_high"),
     "imported": ("source", "experiment", "method", "rank", "metric_value", "peak_memory_MiB", "train_s"),
 }
-NUMBERS = ("cheapest", "percent", "value", "low", "high", "rank", "metric_value", "peak_memory_MiB", "train_s")
+NUMBERS = (
+    "forgetting_low",
+    "forgetting_high",
+    "cheapest",
+    "percent",
+    "value",
+    "low",
+    "high",
+    "rank",
+    "metric_value",
+    "peak_memory_MiB",
+    "train_s",
+)
 SHOWN = 5  # reasons of a verdict that are always shown
 
 
 def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None, tokens_dir: Path | None = None) -> str:
     """The page as HTML. `files` are the CSV tables by name, runs.csv among them, each with its Markdown beside it.
 
-    `data_dir` holds {dataset}/dataset.json and `tokens_dir` {dataset}/{model}.json, whose warnings are shown. Raises
-    InputError if a table or a file of a run is missing.
+    `data_dir` holds {dataset}/dataset.json and `tokens_dir` {dataset}/{model}.json, whose warnings are shown; prompts
+    and references beside answers are those of {dataset}/test.parquet in `data_dir`. Raises InputError if a table or a
+    file of a run is missing.
     """
     if "runs" not in files:
         raise InputError("--tables: no runs.csv among them; make_tables.py writes it")
@@ -179,8 +194,8 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None,
     texts = {name: _read(path) for name, path in files.items()}
     runs = tables.read_runs(files["runs"])
     pairs = runs[["dataset", "model"]].drop_duplicates().itertuples(index=False)
-    comparison, attribution, judged, imported = (
-        _frame(files, name) for name in ("comparison", "attribution", VERDICT, "imported")
+    comparison, attribution, judged, forgotten, imported = (
+        _frame(files, name) for name in ("comparison", "attribution", VERDICT, FORGETTING, "imported")
     )
     sweeps = [
         load(Tables(files["runs"], *map(files.get, OF_SWEEP)), runs_dir / dataset / model, dataset, model)
@@ -188,9 +203,13 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None,
     ]
     styles, warnings = sweeps[0].styles, warnings_by_pair(runs, runs_dir, data_dir, tokens_dir)
     shown = [name for name in TITLES if name in files]
+    room = ROOM_bytes // len(sweeps)
+    answers = [panel(sweep, data_dir, tokens_dir, room) for sweep in sweeps]
     data = {
         "pairs": [
-            pair_data(sweep, comparison, attribution, judged, warnings[sweep.dataset, sweep.model]) for sweep in sweeps
+            pair_data(sweep, comparison, attribution, judged, forgotten)
+            | {"warnings": warnings[sweep.dataset, sweep.model], "answers": own}
+            for sweep, own in zip(sweeps, answers, strict=True)
         ],
         "methods": method_data(styles),
         "imported": imported_data(imported),
@@ -206,6 +225,7 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None,
         summary=summary(runs, files),
         verdict=verdict(_markdown(files[VERDICT])) if VERDICT in files else [],
         pairs=[f"{sweep.dataset} · {sweep.model}" for sweep in sweeps],
+        answers=any(answers),
         sections={section["name"]: section for section in sections},
         environment=environment(run_folders(runs, runs_dir)),
         definitions=definitions(),
@@ -388,16 +408,16 @@ def pair_data(
     comparison: pd.DataFrame,
     attribution: pd.DataFrame,
     recommendation: pd.DataFrame,
-    warnings: list[str],
+    forgetting: pd.DataFrame,
 ) -> dict[str, Any]:
-    """All that the page shows of one data set and model; the others are rows of their tables, for any pair."""
+    """What the page draws of one data set and model; the others are rows of their tables, for any pair."""
     runs = sweep.runs.copy().assign(hours=sweep.runs["wall_s"].astype(float) / 3600)
     arms = tables.arms_frame(runs)
     random = tables.random_weights(runs)
     axes = _axes(sweep, arms, random)
-    own, causes, judged = (
+    own, causes, judged, forgotten = (
         table[(table["dataset"] == sweep.dataset) & (table["model"] == sweep.model)]
-        for table in (comparison, attribution, recommendation)
+        for table in (comparison, attribution, recommendation, forgetting)
     )
     return {
         "dataset": sweep.dataset,
@@ -412,11 +432,10 @@ def pair_data(
             "better": _better(sweep),
         },
         "conditions": conditions(runs),
-        "warnings": warnings,
         "notes": readable.costs_notes(arms),
         "axes": axes,
         "absent": _absent(runs, {axis["key"] for axis in axes}),
-        "arms": _arms(sweep, runs, arms, axes),
+        "arms": _arms(sweep, runs, arms, axes, forgotten),
         "runs": _runs(sweep, runs, axes),
         "intervals": _interval_notes(sweep, axes),
         "curves": _curves(sweep),
@@ -474,8 +493,11 @@ def _mean(arms: pd.DataFrame, key: str) -> pd.Series:
     return pd.to_numeric(arms[f"{key}_mean" if f"{key}_mean" in arms else key], errors="coerce")
 
 
-def _arms(sweep: Sweep, runs: pd.DataFrame, arms: pd.DataFrame, axes: list[dict]) -> list[dict[str, Any]]:
+def _arms(
+    sweep: Sweep, runs: pd.DataFrame, arms: pd.DataFrame, axes: list[dict], forgetting: pd.DataFrame
+) -> list[dict[str, Any]]:
     found = []
+    over_texts = {row["arm"]: (row["forgetting_low"], row["forgetting_high"]) for row in records(forgetting)}
     for position, row in enumerate(records(arms)):
         own = runs[runs["arm"] == row["arm"]]
         values = {}
@@ -484,7 +506,8 @@ def _arms(sweep: Sweep, runs: pd.DataFrame, arms: pd.DataFrame, axes: list[dict]
             if pd.isna(mean):
                 continue
             scale = _scale(sweep, key)
-            ends = sweep.interval(own, key) if key in own else None
+            # That of forgetting is over other texts too, as its own table has it, or there is none.
+            ends = over_texts.get(row["arm"]) if key == FORGETTING else sweep.interval(own, key) if key in own else None
             low, high = ends or (math.nan, math.nan)
             values[key] = {
                 "mean": number(mean * scale),

@@ -36,7 +36,6 @@ NOT_DEFINED = {  # why a metric of answers has no value
     "numeric": "some references have no number",
 }
 LIBRARIES = ("sacrebleu", "rouge-score")
-OUTPUT: dict[str, tuple[type, ...]] = {"row": (int,), "output": (str,), "tokens": (int,), "ended": (bool,)}
 SHOWN = 80  # characters of a text in a message
 POLL_s = 0.2
 BUILT_IN_s = 3600.0  # that metrics of ours may take
@@ -76,18 +75,6 @@ def write_outputs(path: Path, rows: Sequence[int], texts: Sequence[str], tokens:
         for row, text, count, whole in zip(rows, texts, tokens, ended, strict=True):
             line = {"row": int(row), "output": text, "tokens": int(count), "ended": bool(whole)}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def read_outputs(path: Path) -> list[dict[str, Any]]:
-    """What `write_outputs` wrote. Raises InputError for a file that it did not write so."""
-    found = []
-    for number, line in enumerate(files.read_text(path, files.REMEDY).split("\n")[:-1], 1):
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: not JSON ({error}); {files.REMEDY}") from None
-        found.append(files.check_object(path, value, OUTPUT, f"answers of a run (line {number})", files.REMEDY))
-    return found
 
 
 # In the process that trains -------------------------------------------------------------------------------------------
@@ -185,7 +172,7 @@ def score(outputs: Path, data_dir: Path, split: str, asked: Mapping[str, Any], p
 
     Raises InputError for answers to other rows than the data's, and for a scorer that raises or leaves its range.
     """
-    answers = read_outputs(outputs)
+    answers = files.read_outputs(outputs)
     prompts, references = read_references(data_dir, split, [one["row"] for one in answers])
     texts = [one["output"] for one in answers]
     found = statistics(texts, references, asked["number"])
