@@ -127,7 +127,7 @@ def test_decoder(tmp_path, tiny_llama):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/llama").symlink_to(tiny_llama)
     settings = docstrings(example("decoder", source="folder", path="models/llama"))
-    tiny.snakemake(tmp_path, settings)
+    tiny.snakemake(tmp_path, settings, "tables")
     found = tiny.summaries(tmp_path)
     assert {run["head_parameters"] for run in found.values()} == {5 * 64}  # one row per class, no bias
     saved = (tmp_path / f"results/runs/docstrings/llama/{name}" for name in found)
