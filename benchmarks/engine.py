@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--steps", type=int, default=250, help="timed steps, after 20 that are dropped")
     parser.add_argument("--layers", type=int, default=6, help="less than 6 for a rehearsal")
+    parser.add_argument("--width", type=int, default=768, help="less than 768, a multiple of 12, for a rehearsal")
     parser.add_argument("--skip", nargs="*", default=[], help=f"of {', '.join([*TRAINERS, *ENGINES])}")
     parser.add_argument("--arms", nargs="*", default=[arm.name for arm in ARMS], choices=[arm.name for arm in ARMS])
     parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="profile so many captured steps")
@@ -54,7 +55,8 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = collections.defaultdict(dict)
     once: dict[str, dict[str, float]] = collections.defaultdict(dict)
     with tempfile.TemporaryDirectory() as scratch:
-        config = transformers.DistilBertConfig(n_layers=arguments.layers)
+        width = arguments.width
+        config = transformers.DistilBertConfig(n_layers=arguments.layers, dim=width, hidden_dim=4 * width)
         folder = harness.random_checkpoint(config, Path(scratch, "model"), torch.float32, arguments.device)
         arms = [arm for arm in ARMS if arm.name in arguments.arms]
         for arm in arms:

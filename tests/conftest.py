@@ -1,12 +1,16 @@
 """Fixtures that several test files share."""
 
+import compileall
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_examples
 import tiny
+from filelock import FileLock
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process works out anew what scripts mean
 pytest.register_assert_rewrite("fetched_models", "reloaded")  # what they assert is shown as in a test file
@@ -53,29 +57,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((places[each] for each in FIRST if item.nodeid.startswith(each)), len(FIRST)))
 
 
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
+    """The folder `name` as `make` fills it: by the first worker that asks for it, for all of them."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, made = base / name, base / f"{name}.made"
+    with FileLock(base / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a worker left that was killed
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random two-layer BERT."""
-    return tiny.bert(tmp_path_factory.mktemp("models") / "bert")
+    """Folder of a random two-layer BERT. Copy it to change it."""
+    return shared(tmp_path_factory, "bert", tiny.bert)
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random two-layer Llama without a pad token."""
-    return tiny.llama(tmp_path_factory.mktemp("models") / "llama")
+    """Folder of a random two-layer Llama without a pad token. Copy it to change it."""
+    return shared(tmp_path_factory, "llama", tiny.llama)
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
-    """What the demo in small left."""
-    return small_examples.run_demo(tmp_path_factory.mktemp("demo"), tiny_bert)
+    """What the demo in small left. Copy it to change it."""
+    return shared(tmp_path_factory, "demo", lambda folder: small_examples.run_demo(folder, tiny_bert)) / "results"
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     """Folder of a finished small benchmark (full, LoRA, QLoRA; two seeds) beside its workflow. Copy it to change it."""
-    folder = tmp_path_factory.mktemp("finished")
-    tiny.copy_workflow(folder)
-    tiny.write_inputs(folder, tiny_bert)
-    tiny.snakemake(folder, tiny.config(folder))
-    return folder
+
+    def make(folder: Path) -> None:
+        tiny.copy_workflow(folder)
+        tiny.write_inputs(folder, tiny_bert)
+        compileall.compile_dir(folder / "workflow", quiet=1)  # nothing of it is written while others copy it
+        tiny.snakemake(folder, tiny.config(folder))
+
+    return shared(tmp_path_factory, "finished", make)

@@ -155,9 +155,10 @@ def test_the_workflow_repeats_an_arm_bit_for_bit(tmp_path, finished):
     shutil.copytree(finished, folder, symlinks=True)
     assert not re.search(r"^measure_noise|^repeat", tiny.snakemake(folder, None, "-n", "tables", "-F").stdout, re.M)
     settings = tiny.config(folder, noise={"arms": ["lora-r4"], "repeats": 2})
-    plan = tiny.snakemake(folder, settings, "-n").stdout
+    plan = tiny.snakemake(folder, settings, "-n", "-p").stdout
     assert "repeat               2" in plan and "\ntrain " not in plan
-    tiny.snakemake(folder, None)
+    assert re.search(r"make_figures\.py .* --noise results/tables/noise\.csv ", plan)
+    tiny.snakemake(folder, None, "tables")
     frame = pd.read_csv(folder / "results/tables/noise.csv").set_index("quantity")
     assert frame["identical_weights"].all() and frame["identical_predictions"].all()
     assert frame.loc["train_s", "n"] == 2 and frame.loc["train_s", "sd"] > 0
@@ -167,4 +168,4 @@ def test_the_workflow_repeats_an_arm_bit_for_bit(tmp_path, finished):
         for part in ("noise/repeat1", "runs")
     )
     assert alone.read_bytes() == swept.read_bytes()
-    assert "Nothing to be done" in tiny.snakemake(folder, None).stdout
+    assert "Nothing to be done" in tiny.snakemake(folder, None, "tables").stdout

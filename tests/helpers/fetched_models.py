@@ -34,7 +34,7 @@ def fetch(source: object, manifest: Path, **environment: str) -> subprocess.Comp
         env=variables,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

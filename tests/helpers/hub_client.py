@@ -109,7 +109,7 @@ def python(arguments: list[str], **environment: str) -> subprocess.CompletedProc
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         preexec_fn=obey_modes,
     )

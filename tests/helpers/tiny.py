@@ -5,11 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import yaml
 
@@ -233,23 +235,35 @@ def environment(**changes: str) -> dict[str, str]:
 def snakemake(
     folder: Path, settings: dict[str, Any] | None, *words: str, check: bool = True, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the workflow in `folder` with `settings` as its config.yaml; on failure show what it said."""
+    """Run the workflow in `folder` with `settings` as its config.yaml; on failure show what it said.
+
+    What runs no job is done in a fork of a process that has imported Snakemake, unless `variables` say where to import.
+    """
     if settings is not None:
         (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    done = subprocess.run(
-        command(folder, *words),
-        env=environment(**variables),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    jobless = {"-n", "--lint", "--unlock"} & set(words) and "PYTHONPATH" not in variables
+    run = _fork if jobless else _run
+    done = run(command(folder, *words), environment(**variables))
     if check and done.returncode:
         logs = "\n".join(
             f"--- {log}\n{log.read_text()}" for log in sorted(folder.rglob("logs/**/*.log")) if log.stat().st_size
         )
         raise AssertionError(f"snakemake ended with {done.returncode}\n{done.stdout}\n{logs}")
     return done
+
+
+def _run(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    pipe = subprocess.PIPE
+    return subprocess.run(
+        words, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _fork(words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    with tempfile.NamedTemporaryFile() as said:
+        call = forks.start(words[3:], Path(said.name), environment)
+        call.join()
+        return subprocess.CompletedProcess(words, call.exitcode or 0, Path(said.name).read_text())
 
 
 def summaries(folder: Path) -> dict[str, dict[str, Any]]:

@@ -122,7 +122,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     assert done.returncode == 0
     from peft_tradeoffs.config.experiment import resolve
 
-    chosen = resolve(settings).run_settings("reviews", "tiny", "lora-r4")
+    chosen = resolve(settings).run_settings("reviews", "tiny", "full")
     (folder / "settings.json").write_text(json.dumps(chosen.to_dict()))
     return folder
 
@@ -163,13 +163,13 @@ def start(prepared: Path, arm: Path, *inside: str, **named: Any) -> subprocess.P
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit status and what was said on stderr."""
-    said = process.communicate(timeout=180)[1]
+    said = process.communicate(timeout=900)[1]
     return process.returncode, said
 
 
 def wait_for_attempt(process: subprocess.Popen[str], run: Path, count: int, training: bool = True) -> None:
     """Wait until the run's attempt of that number (from 1) has begun, and with it the training."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
         if (run / "state/attempts.json").exists():
@@ -177,21 +177,21 @@ def wait_for_attempt(process: subprocess.Popen[str], run: Path, count: int, trai
             if len(attempts) == count and (attempts[-1]["first_step"] is not None or not training):
                 return
         time.sleep(0.005)
-    raise AssertionError("the attempt did not begin within two minutes")
+    raise AssertionError("the attempt did not begin within ten minutes")
 
 
 def assert_as(arm: Path, expected: Path, seed: int = 0) -> dict[str, Any]:
     """The run's results are those of `expected`, bit for bit; its env.json."""
     run, other = arm / f"seed{seed}", expected / f"seed{seed}"
-    for name in ("adapter/adapter_model.safetensors", "predictions.csv"):
+    for name in ("checkpoint/model.safetensors", "predictions.csv"):
         assert (run / name).read_bytes() == (other / name).read_bytes()
-    modes = [(run / name).stat().st_mode for name in ("adapter/adapter_model.safetensors", "summary.json")]
+    modes = [(run / name).stat().st_mode for name in ("checkpoint/model.safetensors", "summary.json")]
     assert modes[0] == modes[1]  # who can read one can read the other
     assert curve(run) == curve(other)
     found, straight = (json.loads((folder / "summary.json").read_text()) for folder in (run, other))
     for key in ("steps", "metric_value", "test_loss", "train_rows"):
         assert found[key] == straight[key]
-    assert 0.2 < found["train_s"] / straight["train_s"] < 5
+    assert 0.1 < found["train_s"] / straight["train_s"] < 10
     env = json.loads((run / "env.json").read_text())
     assert found["attempts"] == len(env["attempts"])
     assert not found["mixed_gpus"]
@@ -269,7 +269,7 @@ def test_a_signal_outside_the_steps(
 
 def test_a_clock_set_back_and_forward_in_mid_run_changes_no_time(prepared: Path, tmp_path: Path) -> None:
     """By 10 minutes and by a day, between steps."""
-    settings = json.loads((prepared / "settings.json").read_text()) | {"peft": None, "epochs": 3}
+    settings = json.loads((prepared / "settings.json").read_text()) | {"epochs": 3}
     script = SETS_THE_CLOCK.format(scripts=str(TRAIN.parent))
     options = [*words(prepared, tmp_path), "--settings", json.dumps(settings)]
     began = time.monotonic()
@@ -303,7 +303,7 @@ def test_a_job_that_ends_while_it_waits_for_a_gpu_has_its_wait_recorded(
     (tmp_path / "leases").mkdir()
     held = acquire([UUID], folder=tmp_path / "leases")
     script = WAITS.format(scripts=str(TRAIN.parent), uuid=UUID, folder=str(tmp_path / "leases"))
-    settings = json.loads((prepared / "settings.json").read_text()) | {"device": "cuda", "peft": None}
+    settings = json.loads((prepared / "settings.json").read_text()) | {"device": "cuda"}
     options = [*words(prepared, tmp_path), "--settings", json.dumps(settings)]
     process = subprocess.Popen(
         [sys.executable, "-c", script, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

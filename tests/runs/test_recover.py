@@ -58,7 +58,7 @@ def recover(folder: Path, *words: str) -> subprocess.Popen[str]:
 def recovered(folder: Path, *words: str) -> tuple[int, str]:
     """Exit status and what was said on stderr."""
     process = recover(folder, *words)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=600)[1]
     return process.returncode, said
 
 
@@ -129,7 +129,7 @@ def test_one_that_began_while_jobs_ended_is_refused(tmp_path, folder, queue, sna
     assert process.stdout.readline() == "1 job left:\n"
     snakemake.append(begin(tmp_path, folder))
     queue.write_text("")
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=600)[1]
     assert (process.returncode, f"(process {snakemake[0].pid})" in said, locked(folder)) == (1, True, True)
 
 
@@ -185,7 +185,7 @@ def no_answer(queue) -> None:
 
 def test_a_slurm_that_does_not_answer_is_in_the_way_of_no_folder_that_never_submitted(folder, no_answer) -> None:
     process = recover(folder)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=600)[0]
     assert "Slurm does not answer (squeue: error: no cluster configured): no job was ever submitted" in said
     assert (process.returncode, locked(folder)) == (0, False)
 
@@ -218,7 +218,7 @@ def test_training_that_goes_on_here_is_named_and_waited_for(tmp_path, folder, no
     assert lines[1] == "still at work:\n" and f"process {snakemake[0].pid} trains " in lines[2]
     assert "runs/d/m/full/seed0 (since " in lines[2] and locked(folder)
     snakemake[0].stdin.close()
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=600)[0]
     assert f"seed0: process {snakemake[0].pid} is done with it" in said
     assert (process.returncode, locked(folder)) == (0, False)
 
@@ -226,7 +226,7 @@ def test_training_that_goes_on_here_is_named_and_waited_for(tmp_path, folder, no
 def test_cancel_ends_training_that_goes_on_here(tmp_path, folder, no_slurm, snakemake) -> None:
     snakemake.append(trains(folder / "results/runs/d/m/full/seed0"))
     assert recovered(folder, "--cancel")[0] == 0
-    assert snakemake[0].wait(timeout=60) == -signal.SIGTERM
+    assert snakemake[0].wait(timeout=600) == -signal.SIGTERM
 
 
 def forged(run: Path, pid: int, started: int | None = None) -> None:

@@ -41,7 +41,7 @@ def missing() -> str:
     return f"not installed: {', '.join(absent)} (Debian packages: {needed})" if absent else ""
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300.0) -> Any:
     """The first true value of `condition`; AssertionError, naming `what`, if there is none within `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -111,7 +111,7 @@ class Cluster:
                 for process in left:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.kill()
-                psutil.wait_procs(left, timeout=10)
+                psutil.wait_procs(left, timeout=60)
             _uninstall(self.folder / "slurm.conf", self._created)
             shutil.rmtree(self.folder, ignore_errors=True)
             os.close(self._lock)
@@ -156,7 +156,7 @@ class Cluster:
         """Stop a node's slurmd; its jobs run on."""
         self._end(node)
 
-    def wait_idle(self, seconds: float = 30.0) -> None:
+    def wait_idle(self, seconds: float = 300.0) -> None:
         """Wait until every node is idle."""
         wait_for(lambda: set(self.states().values()) == {"idle"}, "all nodes idle", seconds)
 
@@ -192,12 +192,12 @@ class Cluster:
 
     def run(self, *words: str | Path) -> str:
         """What a command of Slurm prints; AssertionError with what it says if it fails."""
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{words} ended with {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def jobs(self, name: str = "") -> list[Job]:
-        """Jobs of the last five minutes whose name begins with `name`, oldest first."""
+        """Jobs of the last day whose name begins with `name`, oldest first."""
         text = self.run("squeue", "--all", "--noheader", "--states=all", f"--format={jobs.FORMAT}")
         return [job for job in jobs.listed(text) if job.name.startswith(name)]
 
@@ -207,7 +207,7 @@ class Cluster:
         return dict(re.findall(r"([A-Z][\w/:]*)=(.*?)(?=\s+[A-Z][\w/:]*=|\s*$)", text))
 
     def names(self) -> set[str]:
-        """Names of the jobs submitted within the last five minutes: with the plugin, one a call of Snakemake."""
+        """Names of the jobs of the last day: with the plugin, one a call of Snakemake."""
         return {job.name for job in self.jobs()}
 
     def cancel(self, *jobs: int) -> None:
@@ -218,7 +218,7 @@ class Cluster:
         """Cancel every job and wait until none is left."""
         if unfinished := [job.id for job in self.jobs() if not job.finished]:
             self.cancel(*unfinished)
-            wait_for(lambda: all(job.finished for job in self.jobs()), "no jobs after scancel", 60)
+            wait_for(lambda: all(job.finished for job in self.jobs()), "no jobs after scancel")
 
     def uses(self) -> list[Use]:
         """Every start of every job, as the nodes' prologs and epilogs recorded it."""
@@ -272,7 +272,7 @@ class Cluster:
         daemon = self.daemons.pop(name)
         daemon.terminate()
         try:
-            daemon.wait(30)
+            daemon.wait(150)
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
@@ -289,7 +289,7 @@ class Cluster:
                 raise AssertionError(f"{name} ended with {code}\n" + "\n".join(logs))
             return bool(ready())
 
-        wait_for(answered, f"{name} ready", 60)
+        wait_for(answered, f"{name} ready")
 
     def _wait_registered(self, node: str) -> None:
         """Until then slurmctld refuses some requests for the node, and its state is unknown."""
@@ -297,7 +297,7 @@ class Cluster:
         wait_for(lambda: "SlurmdStartTime=None" not in self.run(*words), f"{node} registered")
 
     def _succeeds(self, *words: str) -> bool:
-        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60).returncode == 0
+        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=300).returncode == 0
 
 
 def ids(cluster: Cluster) -> set[int]:

@@ -11,7 +11,7 @@ FINISHED = (
 
 @dataclass
 class Job:
-    """A job; squeue lists finished ones for five minutes (MinJobAge)."""
+    """A job; squeue lists finished ones for a day (MinJobAge)."""
 
     id: int
     name: str

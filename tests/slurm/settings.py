@@ -60,7 +60,8 @@ JobRequeue=1
 DefMemPerCPU=1000
 KillWait=5
 OverTimeLimit=0
-MinJobAge=300
+# A day: no test looks for a job that is forgotten, however slow the machine.
+MinJobAge=86400
 UnkillableStepTimeout=300
 {accounting}
 {nodes}

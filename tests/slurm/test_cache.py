@@ -26,7 +26,9 @@ def test_a_read_only_cache_of_somebody_else(cluster: Cluster, tmp_path: Path) ->
     jobs = {job.id for job in cluster.jobs()}
     workflow.site(scratch)
     variables = {"HF_HOME": str(shared), "HF_HUB_OFFLINE": "1"}
-    process = workflow.start(scratch, hub_client.experiment("results"), before=hub_client.obey_modes, **variables)
+    process = workflow.start(
+        scratch, hub_client.experiment("results"), "runs", before=hub_client.obey_modes, **variables
+    )
     workflow.finish(scratch, process)
     runs = tiny.summaries(scratch)
     assert {name: run["status"] for name, run in runs.items()} == {

@@ -32,7 +32,7 @@ def demo(cluster: Cluster, request: pytest.FixtureRequest, tiny_bert: Path) -> D
     tiny.write_inputs(folder, tiny_bert)
     workflow.site(folder)
     before = {job.id for job in cluster.jobs()}
-    process = workflow.start(folder, tiny.config(folder, seeds=[0]))
+    process = workflow.start(folder, tiny.config(folder, seeds=[0]), "tables")
     try:
         # Asked for here, so that it runs while the other waits for jobs.
         local = request.getfixturevalue("finished")

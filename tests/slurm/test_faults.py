@@ -29,7 +29,7 @@ exec {real} "$@"
 
 def submit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     words = ["sbatch", "--parsable", "--output=/dev/null", f"--job-name={NAME}", f"--chdir={folder}", *options]
-    return subprocess.run([*words, "--wrap=sleep 60"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return subprocess.run([*words, "--wrap=sleep 1000"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def states(jobs: list[str], sources: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -64,9 +64,9 @@ def test_sacct_tells_tasks_apart_and_a_cancelled_job(cluster: Cluster, tmp_path:
         return [found.get(task) for task in tasks]
 
     # slurmdbd hears of jobs with a delay, so that squeue has a word on them too.
-    wait_for(lambda: told("sacct", "squeue") == ["RUNNING", "PENDING", "PENDING"], "the array", 20)
+    wait_for(lambda: told("sacct", "squeue") == ["RUNNING", "PENDING", "PENDING"], "the array")
     cluster.run("scancel", *tasks)
-    wait_for(lambda: told("sacct")[0] == "CANCELLED", "the cancelled task in sacct", 20)  # "CANCELLED by 0"
+    wait_for(lambda: told("sacct")[0] == "CANCELLED", "the cancelled task in sacct")  # "CANCELLED by 0"
 
 
 @WITH_ACCOUNTING

@@ -11,13 +11,13 @@ import tiny
 from slurm import workflow
 from slurm.cluster import Cluster, wait_for
 
-RUNS = "results/runs/reviews/tiny/lora-r4"
-LOG = "results/logs/train/reviews/tiny/lora-r4/train.log"
+RUNS = "results/runs/reviews/tiny/full"
+LOG = "results/logs/train/reviews/tiny/full/train.log"
 
 
 def settings(folder: Path) -> dict[str, Any]:
     experiment = tiny.config(folder)
-    experiment["methods"] = {"lora": experiment["methods"]["lora"]}
+    experiment["methods"] = {"full": experiment["methods"]["full"]}
     experiment["training"].update(epochs=40, batch_size=4)
     return experiment
 
@@ -39,7 +39,7 @@ def test_an_orphan_that_ends_while_its_successor_waits_loses_nothing(
     workflow.site(folder, train={"checkpoint_interval_s": 1})
     snakemake = workflow.start(folder, settings(folder), "runs")
     first, second = folder / RUNS / "seed0", folder / RUNS / "seed1"
-    wait_for(lambda: state(second, "status").get("step"), "the second seed's steps", 300)
+    wait_for(lambda: state(second, "status").get("step"), "the second seed's steps", 900)
     training = psutil.Process(state(second, "status")["pid"])
     training.suspend()
     snakemake.kill()
@@ -48,20 +48,20 @@ def test_an_orphan_that_ends_while_its_successor_waits_loses_nothing(
     subprocess.run(workflow.command(folder, "--unlock"), check=True, capture_output=True)
     snakemake = workflow.start(folder, None, "runs")
     log = folder / LOG
-    wait_for(lambda: log.exists() and "waits up to" in log.read_text(), "the successor's wait", 120)
+    wait_for(lambda: log.exists() and "waits up to" in log.read_text(), "the successor's wait", 600)
     waiting = training.parent()
     waiting.suspend()
     training.terminate()
     training.resume()
-    wait_for(lambda: len(state(second, "attempts").get("attempts", [])) == 2, "the successor's training", 60)
+    wait_for(lambda: len(state(second, "attempts").get("attempts", [])) == 2, "the successor's training")
     waiting.resume()
-    wait_for(lambda: not (first / "summary.json").exists(), "the cleaning of the orphan's Snakemake", 60)
+    wait_for(lambda: not (first / "summary.json").exists(), "the cleaning of the orphan's Snakemake")
 
     workflow.finish(folder, snakemake)
     assert (first / "env.json").stat().st_mtime_ns == trained
     assert {name: run["attempts"] for name, run in tiny.summaries(folder).items()} == {
-        "lora-r4/seed0": 1,
-        "lora-r4/seed1": 2,
+        "full/seed0": 1,
+        "full/seed1": 2,
     }
     ended, last = json.loads((second / "env.json").read_text())["attempts"]
     assert ended["reason"] == "signal SIGTERM" and last["first_step"] == ended["last_step"] + 1

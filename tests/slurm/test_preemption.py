@@ -16,14 +16,14 @@ from slurm.cluster import Cluster, wait_for
 from slurm.jobs import Job
 
 # Which arm meets what. All run in one call of Snakemake.
-WITHOUT_WARNING, WARNED, REQUEUED, SIGNALLED = "lora-r2", "lora-r4", "lora-r8", "lora-r16"
+WITHOUT_WARNING, WARNED, REQUEUED, SIGNALLED = "without-warning", "warned", "requeued", "signalled"
 ARMS = (WITHOUT_WARNING, WARNED, REQUEUED, SIGNALLED)
 STEPS = 24 * 40  # 96 rows in batches of 4, 40 epochs
 
 
 def settings(folder: Path) -> dict[str, Any]:
     experiment = tiny.config(folder, seeds=[0])
-    experiment["methods"] = {"lora": {**experiment["methods"]["lora"], "ranks": [2, 4, 8, 16]}}
+    experiment["methods"] = {arm: {"learning_rate": 1e-3 * i} for i, arm in enumerate(ARMS, 1)}
     experiment["training"].update(epochs=40, batch_size=4)
     return experiment
 
@@ -46,7 +46,7 @@ def ended(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_bert:
     folder, local = tmp_path_factory.mktemp("ended"), tmp_path_factory.mktemp("local")
     for one in (folder, local):
         tiny.write_inputs(one, tiny_bert, rows=96)
-    tiny.snakemake(local, settings(local), "results/runs/reviews/tiny/lora-r2/seed0/summary.json")
+    tiny.snakemake(local, settings(local), f"results/runs/reviews/tiny/{ARMS[0]}/seed0/summary.json")
     # The shipped profile's signal is what WARNED gets; the others' limit is hours away or comes without it.
     shipped = workflow.shipped()["set-resources"]["train"]["slurm_extra"]
     extra = f"{shipped} if wildcards.arm != '{WITHOUT_WARNING}' else ''"
@@ -60,7 +60,7 @@ def ended(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_bert:
     def end(arm: str, *words: str) -> None:
         cluster.run(*(word.format(job=job_of(arm).id) for word in words))
 
-    process = workflow.start(folder, settings(folder))
+    process = workflow.start(folder, settings(folder), "runs")
     ends: dict[str, Callable[[], None]] = {
         WITHOUT_WARNING: lambda: end(WITHOUT_WARNING, "scontrol", "update", "JobId={job}", "TimeLimit=1"),
         WARNED: lambda: end(WARNED, "scontrol", "update", "JobId={job}", "TimeLimit=2"),
@@ -69,7 +69,7 @@ def ended(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_bert:
     }
     try:
         while ends:
-            arm = wait_for(lambda: next((arm for arm in ends if trains(folder, arm)), None), "a job that trains", 300)
+            arm = wait_for(lambda: next((arm for arm in ends if trains(folder, arm)), None), "a job that trains", 900)
             pid = status(folder, arm)["pid"]
             os.kill(pid, signal.SIGSTOP)
             ends.pop(arm)()
@@ -93,7 +93,7 @@ def trains(folder: Path, arm: str) -> bool:
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_the_weights_are_those_of_a_run_left_alone(ended: Ended, arm: str) -> None:
-    for name in ("adapter/adapter_model.safetensors", "predictions.csv"):
+    for name in ("checkpoint/model.safetensors", "predictions.csv"):
         path = f"results/runs/reviews/tiny/{arm}/seed0/{name}"
         assert (ended.folder / path).read_bytes() == (ended.local / path).read_bytes()
 

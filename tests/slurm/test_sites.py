@@ -55,7 +55,7 @@ def test_what_does_not_exist_is_named(
     settings["set-resources"] = {"train": train}
     (folder / "site/profile.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     process = workflow.start(folder, None, "runs")
-    said = workflow.finish(folder, process, check=False, seconds=100)
+    said = workflow.finish(folder, process, check=False)
     assert process.returncode == 1
     errors = [line for line in said.splitlines() if "error" in line.lower() or "invalid" in line.lower()]
     assert errors and value in said.split("rror", 1)[1]

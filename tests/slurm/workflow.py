@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 
 PROFILE = tiny.REPOSITORY / "profiles/slurm"
 ARMS = ("full", "lora-r4", "qlora-r4")  # of tiny.config
+SAVED = ("*.safetensors", "predictions.csv")
 FIRST_LOOK_s = 3
 NEXT_LOOK_s = 2
 
@@ -74,7 +75,7 @@ def start(
         )
 
 
-def finish(folder: Path, process: subprocess.Popen[str], check: bool = True, seconds: float = 400.0) -> str:
+def finish(folder: Path, process: subprocess.Popen[str], check: bool = True, seconds: float = 1200.0) -> str:
     """Wait for the end of a run and give what Snakemake said; on failure show every log with it.
 
     One that goes on for longer than `seconds` is killed and fails, `check` or not.
@@ -115,17 +116,23 @@ def status(folder: Path) -> str:
     return done.stdout
 
 
-def untrained(finished: Path, folder: Path) -> Path:
-    """A copy of a finished benchmark (with its workflow and `site`) in `folder`, its runs still to be trained."""
+def untrained(finished: Path, folder: Path, methods: Collection[str] = ("full", "lora", "qlora")) -> Path:
+    """A copy of a finished benchmark (with its workflow and `site`) in `folder`, its runs still to be trained.
+
+    Each arm is three processes a job, so that a test names the `methods` it needs.
+    """
     shutil.copytree(finished, folder, symlinks=True, dirs_exist_ok=True)
     for name in ("runs", "tables", "figures", "logs"):
         shutil.rmtree(folder / "results" / name, ignore_errors=True)
+    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    settings["methods"] = {name: settings["methods"][name] for name in methods}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     site(folder)
     return folder
 
 
-def weights_and_predictions(folder: Path) -> dict[str, bytes]:
-    """What a run's numbers rest on, by its path: every weight file and every prediction."""
+def weights_and_predictions(folder: Path, arms: Collection[str] = ARMS) -> dict[str, bytes]:
+    """What a run's numbers rest on, by its path: every weight file and every prediction of the arms."""
     runs = folder / "results/runs"
-    files = [*runs.rglob("*.safetensors"), *runs.rglob("predictions.csv")]
+    files = [path for arm in arms for name in SAVED for path in runs.glob(f"*/*/{arm}/**/{name}")]
     return {str(path.relative_to(runs)): path.read_bytes() for path in files}

@@ -20,7 +20,7 @@ METHODS = {
 
 def test_a_diverged_arm_is_a_result_and_the_others_go_on(tmp_path, tiny_bert):
     tiny.write_inputs(tmp_path, tiny_bert)
-    tiny.snakemake(tmp_path, tiny.config(tmp_path, methods=METHODS))
+    tiny.snakemake(tmp_path, tiny.config(tmp_path, methods=METHODS), "tables")
     found = tiny.summaries(tmp_path)
     assert {name: run["status"] for name, run in found.items()} == {
         **{f"full/seed{seed}": "diverged" for seed in (0, 1)},
@@ -39,7 +39,7 @@ def test_a_diverged_arm_is_a_result_and_the_others_go_on(tmp_path, tiny_bert):
     table = (tmp_path / "results/tables/runs.md").read_text()
     assert f"diverged at step {found['full/seed0']['diverged_step']}" in table
     assert "diverged 2" in (tmp_path / "results/tables/arms.csv").read_text()
-    assert "Nothing to be done" in tiny.snakemake(tmp_path, None).stdout
+    assert "Nothing to be done" in tiny.snakemake(tmp_path, None, "tables").stdout
 
 
 RAISES = """

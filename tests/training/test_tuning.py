@@ -318,7 +318,7 @@ def tuned(tiny_bert, tmp_path_factory):
         "full": {"learning_rate": [1e-9, 1e-8, 1e-3]},
         "lora": {"learning_rate": [1e-9, 1e-8, 1e-2], "ranks": [4, 8], "peft": tiny.LORA},
     }
-    tiny.snakemake(folder, settings)
+    tiny.snakemake(folder, settings, "tables")
     return folder, settings
 
 
@@ -377,6 +377,9 @@ def test_rates_that_do_as_well_are_tried_again_on_dev_splits_of_their_own(tuned)
     assert set(splits[0]["test"].rows) != set(splits[1]["test"].rows)
 
 
+MADE = ("tables", "results/report.html")  # of the benchmark below
+
+
 @pytest.fixture(scope="module")
 def tied(tiny_bert, tmp_path_factory):
     """A finished benchmark in which rates that learn nothing tie."""
@@ -388,7 +391,7 @@ def tied(tiny_bert, tmp_path_factory):
         "full": {"learning_rate": [1e-9, 1e-8]},
         "lora": {"learning_rate": [1e-9, 1e-8], "ranks": [4], "peft": tiny.LORA},
     }
-    tiny.snakemake(folder, settings)
+    tiny.snakemake(folder, settings, *MADE)
     return folder
 
 
@@ -413,7 +416,7 @@ def test_a_tie_is_tried_again_and_told_wherever_the_difference_stands(tied):
     assert "At the best rate tried" in page
     status = tiny.snakemake(tied, None, "status").stdout
     assert "learning rate" in status and "4 trials made again" in status
-    assert "nothing to be done" in tiny.snakemake(tied, None, "-n").stdout.lower()
+    assert "nothing to be done" in tiny.snakemake(tied, None, "-n", *MADE).stdout.lower()
 
 
 def study(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -464,7 +467,7 @@ def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):
     trial = folder / "results/tune/trials/reviews/tiny/full/lr0.001/summary.json"
     finished = json.loads(trial.read_text())["finished_at"]
     settings["methods"]["full"]["learning_rate"] = [1e-10, 1e-8, 1e-3]
-    tiny.snakemake(folder, settings)
+    tiny.snakemake(folder, settings, "tables")
     assert [one["learning_rate"] for one in best(folder, "full")["trials"]][:3] == [1e-10, 1e-8, 1e-3]
     assert json.loads(trial.read_text())["finished_at"] == finished
     # What the grid before had, and what was added beyond its edge, was tried and is told; stale trials are not.
@@ -472,13 +475,13 @@ def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):
     settings["methods"]["full"]["learning_rate"] = [1e-10, 1e-3, 1.0]
     stale = folder / "results/tune/trials/reviews/tiny/full/lr1e-09/summary.json"
     stale.write_text(json.dumps(json.loads(stale.read_text()) | {"fingerprint": "0"}))
-    tiny.snakemake(folder, settings)
+    tiny.snakemake(folder, settings, "tables")
     assert [one["learning_rate"] for one in best(folder, "full")["earlier"]] == [1e-8, 100.0]
     text = (folder / "results/tables/tuning.md").read_text()
     assert re.search(r"\| +100 \(earlier grid\) \|", text)
     assert "full: of an earlier grid, so not chosen from, 1e-08, 100." in text
     assert tiny.summaries(folder) == before
-    assert "nothing to be done" in tiny.snakemake(folder, None, "-n").stdout.lower()
+    assert "nothing to be done" in tiny.snakemake(folder, None, "-n", "tables").stdout.lower()
 
 
 def test_what_trials_disagree_on_is_read_of_the_rates_taken(tmp_path):

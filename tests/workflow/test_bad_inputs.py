@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import bad_computing
 import bad_inputs
+import forks
 import pytest
 import tiny
 import yaml
@@ -22,8 +22,6 @@ from peft_tradeoffs.core import files
 from safetensors import SafetensorError
 
 CASES = {**bad_inputs.CASES, **bad_computing.CASES}
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["snakemake.cli"])
 SHOWN = ("--keep-going", "--show-failed-logs")  # as the profiles do
 
 
@@ -107,9 +105,7 @@ def planned(folder: Path, bad: Plan) -> list[tuple[int, str]]:
     calls = []
     for words in ((), ("-n",)):
         said = folder / f"said{len(words)}.txt"
-        call = FORKS.Process(target=snakemake, args=(tiny.command(folder, *words)[3:], said))
-        call.start()
-        calls.append((call, said))
+        calls.append((forks.start(tiny.command(folder, *words)[3:], said, dict(os.environ)), said))
     for call, _ in calls:
         call.join()
     outcomes = [(call.exitcode, said.read_text()) for call, said in calls]
@@ -117,16 +113,6 @@ def planned(folder: Path, bad: Plan) -> list[tuple[int, str]]:
     for _, said in outcomes:
         assert "Job stats" not in said and "rule " not in said, said
     return outcomes
-
-
-def snakemake(words: list[str], said: Path) -> None:
-    """The command `snakemake`, in a process that has imported it: most of its time is the import."""
-    from snakemake.cli import main
-
-    with said.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    main(words)
 
 
 def job(folder: Path, bad: Job) -> tuple[int, str]:

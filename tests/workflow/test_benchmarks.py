@@ -1,5 +1,6 @@
 """Benchmarks of training run from end to end, small and on a CPU."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_the_engines_benchmark_has_a_row_a_loop(tmp_path: Path):
     )
     description = {"rows": {"train": ROWS}, "sha256": files.sha256(tmp_path / "tokens.npz")}
     (tmp_path / "tokens.json").write_text(json.dumps(description), encoding="utf-8")
-    words = ["--tokens", str(tmp_path / "tokens.npz"), "--layers", "1", "--arms", "LoRA r8"]
+    words = ["--tokens", str(tmp_path / "tokens.npz"), "--layers", "1", "--width", "96", "--arms", "LoRA r8"]
     ((loop, step_ms, ratio, _),) = rows("engine.py", *words, "--skip", "Trainer, fp32", "Trainer, bf16, by length")
     assert (loop, ratio) == ("eager", "–")
     assert np.isfinite(numbers([step_ms])).all() and float(step_ms) > 0
@@ -74,6 +75,8 @@ def test_intervals_cover_and_tests_hold_their_level_in_a_short_simulation(monkey
     monkeypatch.syspath_prepend(str(tiny.REPOSITORY / "benchmarks"))
     import interval_coverage as simulation
 
+    # Its own interval is not judged here, and takes most of the time.
+    monkeypatch.setattr(simulation, "bootstrap", functools.partial(simulation.bootstrap, draws=5))
     random = np.random.default_rng(0)
     for world in simulation.WORLDS:
         covered = simulation.coverage(world, random, repeats=300, seeds=5, texts=300)

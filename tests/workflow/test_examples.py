@@ -130,17 +130,27 @@ def test_decoder(tmp_path, tiny_llama):
     (tmp_path / "models").mkdir()
     (tmp_path / "models/llama").symlink_to(tiny_llama)
     settings = docstrings(example("decoder", source="folder", path="models/llama"))
-    tiny.snakemake(tmp_path, settings)
+    tiny.snakemake(tmp_path, settings, "runs")
     found = tiny.summaries(tmp_path)
     assert {run["head_parameters"] for run in found.values()} == {5 * 64}  # one row per class, no bias
     saved = (tmp_path / f"results/runs/docstrings/llama/{name}" for name in found)
     reloaded.check(saved, docstring_texts(tmp_path), num_labels=5, pad_token_id=1)
 
 
+def without_rates(methods: dict[str, Any]) -> dict[str, Any]:
+    return {name: {**block, "learning_rate": None} for name, block in methods.items()}
+
+
 def causal(name: str, folder: Path, **training: Any) -> dict[str, Any]:
-    """An example of a causal model in small, in fp32 on a CPU, its model in `folder`."""
+    """An example of a causal model in small, in fp32 on a CPU, its model in `folder`.
+
+    All have the same four methods. sft.yaml's run; of the others full fine-tuning and QLoRA do.
+    """
     tiny_causal.causal(folder / "model")
     settings = example(name)
+    assert without_rates(settings["methods"]) == without_rates(example("sft")["methods"])
+    if name != "sft":
+        settings["methods"] = {method: settings["methods"][method] for method in ("full", "qlora")}
     settings["training"].update(device="cpu", precision="fp32", max_length=96, **training)
     settings["methods"]["qlora"]["quantization"]["bnb_4bit_compute_dtype"] = "float32"
     return settings
@@ -265,7 +275,7 @@ def check_forgetting(folder: Path, found: dict[str, dict[str, Any]]) -> None:
 def test_chat(tmp_path):
     chats = [{"messages": turns} for turns in tiny_causal.chats(40)]
     tiny_causal.write_rows(tmp_path / "data/chats.jsonl", chats)
-    tiny.snakemake(tmp_path, causal("chat", tmp_path), "tables")
+    tiny.snakemake(tmp_path, causal("chat", tmp_path), "runs")
     assert {run["status"] for run in tiny.summaries(tmp_path).values()} == {"completed"}
     tokens = json.loads((tmp_path / "results/tokens/chats/smollm2.json").read_text())
     assert len(tokens["chat_template_sha256"]) == 64 and tokens["dropped"] == {"train": 0, "test": 0}
@@ -279,7 +289,7 @@ def test_alpaca(tmp_path):
     tiny_causal.write_rows(tmp_path / "data/instructions.jsonl", rows)
     settings = causal("alpaca", tmp_path)
     settings["training"]["max_length"] = 384
-    tiny.snakemake(tmp_path, settings, "tables")
+    tiny.snakemake(tmp_path, settings, "runs")
     assert {run["status"] for run in tiny.summaries(tmp_path).values()} == {"completed"}
     dropped = json.loads((tmp_path / "results/tokens/instructions/smollm2.json").read_text())["dropped"]
     counts = next(iter(tiny.summaries(tmp_path).values()))
@@ -288,7 +298,7 @@ def test_alpaca(tmp_path):
 
 def test_lm(tmp_path):
     settings = docstrings(causal("lm", tmp_path))
-    tiny.snakemake(tmp_path, settings, "tables")
+    tiny.snakemake(tmp_path, settings, "runs")
     runs = tiny.summaries(tmp_path)
     assert {run["status"] for run in runs.values()} == {"completed"}
     tokens = json.loads((tmp_path / "results/tokens/docstrings/smollm2.json").read_text())
@@ -311,7 +321,7 @@ def test_llama_1b_in_small_with_random_weights(tmp_path, tiny_bert, kind):
     settings = docstrings(example("llama-1b", **model))
     assert settings["training"].pop("compile")
     settings["training"].update(device="cpu", max_steps=3)
-    tiny.snakemake(tmp_path, settings, "tables")
+    tiny.snakemake(tmp_path, settings, "tables" if kind == "llama" else "runs")
     manifest = json.loads((tmp_path / "results/models/llama-1b.json").read_text())
     assert (manifest["pretrained"], manifest["model_type"]) == (False, kind)
     found = tiny.summaries(tmp_path)

@@ -8,7 +8,6 @@ import contextlib
 import csv
 import gzip
 import json
-import multiprocessing
 import os
 import runpy
 import shutil
@@ -19,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forks
 import pyarrow.parquet as pq
 import pytest
 import tiny
 import yaml
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["snakemake.cli"])
 SCRIPTS = tiny.REPOSITORY / "workflow_scripts"
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{0:064d}\nsize 12345\n"
 FULL = {"methods": {"full": {"learning_rate": 1e-3}}, "seeds": [0]}
@@ -230,20 +228,9 @@ def planned(folder: Path, settings: dict[str, Any] | str, *words: str, **variabl
     text = settings if isinstance(settings, str) else yaml.safe_dump(settings)
     (folder / "config.yaml").write_text(text)
     said = folder / "said.txt"
-    call = FORKS.Process(target=_snakemake, args=(tiny.command(folder, *words, cores=1)[3:], said, variables))
-    call.start()
+    call = forks.start(tiny.command(folder, *words, cores=1)[3:], said, tiny.environment(**variables))
     call.join()
     return call.exitcode or 0, said.read_text()
-
-
-def _snakemake(words: list[str], said: Path, variables: dict[str, str]) -> None:
-    from snakemake.cli import main
-
-    os.environ.update(tiny.environment(**variables))
-    with said.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    main(words)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def test_fetch_online_then_run_offline_then_from_a_read_only_cache(repositories,
     assert link.resolve().is_relative_to(home)
 
     offline = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    tiny.snakemake(tmp_path, hub_client.experiment("results"), **offline)
+    tiny.snakemake(tmp_path, hub_client.experiment("results"), "runs", **offline)
     found = tiny.summaries(tmp_path)
     assert set(found) == {"full/seed0", "lora-r4/seed0"}
     adapter = (tmp_path / "results/runs/sst2/tiny/lora-r4/seed0/adapter/adapter_config.json").read_text()
@@ -36,7 +36,11 @@ def test_fetch_online_then_run_offline_then_from_a_read_only_cache(repositories,
     before = hub_client.listing(locked)
     (tmp_path / "config.yaml").unlink()
     done = subprocess.run(
-        [*tiny.command(tmp_path), "--configfile", str(write(tmp_path / "second.yaml", hub_client.experiment("again")))],
+        [
+            *tiny.command(tmp_path, "tables"),
+            "--configfile",
+            str(write(tmp_path / "second.yaml", hub_client.experiment("again"))),
+        ],
         env=tiny.environment(HF_HOME=str(locked), HF_HUB_OFFLINE="1"),
         capture_output=True,
         text=True,

@@ -68,16 +68,16 @@ def test_another_seed_trains_that_seed_alone(folder):
     before = {path: path.read_bytes() for path in folder.glob("results/runs/*/*/*/seed*/*.*")}
     settings = tiny.config(folder, seeds=[0, 1, 2])
     assert plan(folder, settings) == {"train": ARMS, **MADE}
-    tiny.snakemake(folder, None)
+    tiny.snakemake(folder, None, "runs")
     assert set(tiny.summaries(folder)) == {f"{arm}/seed{seed}" for arm in ARMS for seed in (0, 1, 2)}
     for path, content in before.items():
         assert path.read_bytes() == content, path
-    assert plan(folder) == {"train": []}
+    assert plan(folder, None, "runs") == {"train": []}
 
 
 def test_another_seed_is_a_job_of_its_own_where_seeds_have_jobs(folder):
     settings = tiny.config(folder, seeds_per_job=1)
-    tiny.snakemake(folder, settings)
+    tiny.snakemake(folder, settings, "runs")
     said = tiny.snakemake(folder, {**settings, "seeds": [0, 1, 2]}, "-n").stdout
     planned = re.findall(r"wildcards: dataset=reviews, model=tiny, arm=(\S+), seed=(\d)", said)
     assert sorted(planned) == [(arm, "2") for arm in ARMS]
@@ -87,8 +87,8 @@ def test_another_rank_trains_that_arm(folder):
     settings = tiny.config(folder)
     settings["methods"]["lora"]["ranks"] = [4, 8]
     assert plan(folder, settings) == {"train": ["lora-r8"], **MADE}
-    tiny.snakemake(folder, None)
-    assert plan(folder) == {"train": []}
+    tiny.snakemake(folder, None, "runs")
+    assert plan(folder, None, "runs") == {"train": []}
 
 
 def test_another_data_row_runs_all_that_depends_on_it(folder):
@@ -160,7 +160,7 @@ def test_a_checkout_that_moves_runs_nothing(folder):
 def test_the_same_content_fetched_again_trains_nothing(folder):
     """Snakemake plans the jobs, since a file is newer; they find their results made from the same and end."""
     before = tiny.summaries(folder)
-    tiny.snakemake(folder, None, "--forcerun", "tokenize")
+    tiny.snakemake(folder, None, "runs", "--forcerun", "tokenize")
     assert tiny.summaries(folder) == before
 
 
@@ -183,12 +183,12 @@ def test_a_failing_seed_loses_no_finished_one(folder):
     blocker.parent.mkdir()
     blocker.write_text("in the way")
     settings = tiny.config(folder, seeds=[0, 1, 2])
-    done = tiny.snakemake(folder, settings, "--keep-going", check=False)
+    done = tiny.snakemake(folder, settings, "runs", "--keep-going", check=False)
     assert done.returncode != 0
     after = tiny.summaries(folder)
     assert {name: after.get(name) for name in before} == before
     blocker.unlink()
-    tiny.snakemake(folder, None)
+    tiny.snakemake(folder, None, "runs")
     after = tiny.summaries(folder)
     assert {name: after[name] for name in before} == before
     assert "lora-r4/seed2" in after
@@ -215,11 +215,11 @@ def test_seeds_finished_before_one_failed_are_not_trained_again(finished, tmp_pa
     runs = tmp_path / "results/runs/reviews/tiny/lora-r4"
     (runs / "seed1").mkdir(parents=True)
     (runs / "seed1/adapter").write_text("in the way")
-    assert tiny.snakemake(tmp_path, settings, check=False).returncode != 0
+    assert tiny.snakemake(tmp_path, settings, "runs", check=False).returncode != 0
     assert not (runs / "seed1/summary.json").exists()
     kept = json.loads((runs / "seed0/state/summary.json").read_text())
     (runs / "seed1/adapter").unlink()
-    tiny.snakemake(tmp_path, None)
+    tiny.snakemake(tmp_path, None, "runs")
     found = tiny.summaries(tmp_path)
     assert found["lora-r4/seed0"] == kept
     assert set(found) == {"lora-r4/seed0", "lora-r4/seed1"}
@@ -234,9 +234,9 @@ def test_results_of_two_settings_never_mix(folder):
     (runs / "seed1/adapter").write_text("in the way")
     settings = tiny.config(folder)
     settings["methods"]["lora"]["learning_rate"] = 5e-3
-    assert tiny.snakemake(folder, settings, check=False).returncode != 0
+    assert tiny.snakemake(folder, settings, "runs", check=False).returncode != 0
     (runs / "seed1/adapter").unlink()
-    tiny.snakemake(folder, tiny.config(folder), "--forcerun", "train")
+    tiny.snakemake(folder, tiny.config(folder), "runs", "--forcerun", "train")
     for seed in (0, 1):
         environment = json.loads((runs / f"seed{seed}/env.json").read_text())
         summary = json.loads((runs / f"seed{seed}/summary.json").read_text())

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ SUBJECTS = {
 @pytest.fixture(scope="module")
 def page(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of the report; whatever asked for the network would end in an error."""
-    path = tmp_path_factory.mktemp("report") / "report.zip"
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("report") / "copy", symlinks=True)
+    path = folder.with_name("report.zip")
     closed = "http://127.0.0.1:9"
-    tiny.snakemake(finished, None, "--report", str(path), http_proxy=closed, https_proxy=closed)
+    tiny.snakemake(folder, None, "--report", str(path), http_proxy=closed, https_proxy=closed)
     with zipfile.ZipFile(path) as archive:
         return archive.read("report/report.html").decode()
 
