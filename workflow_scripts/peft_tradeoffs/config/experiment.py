@@ -49,7 +49,7 @@ from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.groups import CONTAINED, MODULE
 from peft_tradeoffs.inputs.model_files import check_all_linear
 from peft_tradeoffs.runs.settings import RunSettings
-from peft_tradeoffs.tasks.outputs import NUMBER, SCORED, check_answers
+from peft_tradeoffs.tasks.outputs import SCORED, check_answers, pattern_of
 from peft_tradeoffs.tasks.shown import check_margins
 from peft_tradeoffs.tasks.task import TASKS
 
@@ -141,7 +141,7 @@ class Experiment:
         if asked.generate is None:
             return None
         scorer = asked.scorer and {**asked.scorer.to_dict(), "sha256": files.sha256(asked.scorer.file)}
-        number = asked.generate.number or (NUMBER if asked.metric == "numeric" else None)
+        number = pattern_of(asked.generate.number, asked.metric)
         return {"data": f"{self.output}/data/{dataset}", "number": number, "scorer": scorer}
 
     def trial_settings(self, dataset: str, model: str, arm: str) -> RunSettings:

@@ -41,7 +41,8 @@ from peft_tradeoffs.config.fields import (
     none_of,
 )
 from peft_tradeoffs.tasks.metrics import METRICS
-from peft_tradeoffs.tasks.shown import ABOUT_MARGIN, margin_of
+from peft_tradeoffs.tasks.outputs import ABOUT_GENERATE, ABOUT_NUMBER, OWN
+from peft_tradeoffs.tasks.shown import ABOUT_MARGIN, BY_METRIC, margin_of
 from peft_tradeoffs.tasks.task import TASKS
 
 SPLITS = ("train", "validation", "test", "heldout")
@@ -88,12 +89,7 @@ class Generate(Block):
 
     max_new_tokens: int = Field(ge=1, description="Tokens after which an answer is cut; cut answers are counted.")
     batch_size: int = Field(default=64, ge=1, description="Prompts decoded at once.")
-    number: str | None = Field(
-        default=None,
-        min_length=1,
-        description="For the metric numeric, a regular expression that finds the answer, of which the last match "
-        "counts; its first group, if it has one. Default, the last number.",
-    )
+    number: str | None = Field(default=None, min_length=1, description=ABOUT_NUMBER)
 
 
 class Scorer(Block):
@@ -179,14 +175,11 @@ class Dataset(Block):
         "A general text, of tasks that learn tokens: its loss before and after training says what was forgotten."
     )
     task: Annotated[str, OneOf(TASKS)] = next(iter(TASKS))
-    generate: Generate | None = absent(
-        "Of sft: what trained models write is kept and scored. The metrics exact_match, token_f1, rouge_l, bleu, chrf "
-        "and numeric need it, and one of your own."
-    )
+    generate: Generate | None = absent(ABOUT_GENERATE)
     metric: Annotated[str, OneOf(METRICS)] | None = absent(
         "The reported metric; the others of the task are recorded beside it."
     )
-    scorer: Scorer | None = absent("What gives the metric own_score.")
+    scorer: Scorer | None = absent(f"What gives the metric {OWN}.")
     positive_class: Annotated[Any, Exactly(type=["string", "number", "boolean"])] = absent(
         "The class that F1 is of, of two. Default, the second in order; of several classes F1 is macro F1."
     )
@@ -489,8 +482,7 @@ class Comparison(Block):
     ] = Field(
         default=0.01,
         description=f"An arm is within the margin where its difference is proven smaller than this, {ABOUT_MARGIN}. "
-        "Or one by metric, as in {exact_match: 0.01, bleu: 0.5}. A metric of what models write has no default: the "
-        "margin must be named.",
+        f"{BY_METRIC}",
     )
 
     @property

@@ -25,6 +25,15 @@ CHRF = tuple(f"chrf_{what}_{n}" for n in range(1, CHARACTERS + 1) for what in ("
 OWN = "own_score"  # of a scorer of the user's own
 STATISTICS: tuple[str, ...] = (*MEANS, *BLEU, *CHRF, OWN)  # columns [K] of an output; each adds up over outputs
 SCORED = (*MEANS, "bleu", "chrf", OWN)  # metrics of what models write
+NOT_DEFINED = {OWN: "the data set names no scorer", "numeric": "some references have no number"}  # why a metric is null
+ABOUT_GENERATE = (
+    "Of sft: what trained models write is kept and scored. One of your own and the metrics "
+    f"{', '.join(name for name in SCORED if name != OWN)} need it."
+)
+ABOUT_NUMBER = (
+    "For the metric numeric, a regular expression that finds the answer, of which the last match counts; its first "
+    "group, if it has one. Default, the last number."
+)
 NUMBER = (
     r"(?:(?<![\w.)])[-+\u2212])?"  # a sign, where nothing stands before it that it could be taken from
     r"\$?(?<![\d.])(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"  # thousands may have commas
@@ -238,6 +247,11 @@ def chrf(sums: np.ndarray) -> float:
         return 0.0
     precision, recall, factor = precision / orders, recall / orders, BETA**2
     return 100 * ((1 + factor) * precision * recall / (factor * precision + recall))
+
+
+def pattern_of(given: str | None, metric: str | None) -> str | None:
+    """What finds a numeric answer: a pattern that is `given`, or any number where that is the `metric`."""
+    return given or (NUMBER if metric == "numeric" else None)
 
 
 def check_answers(key: str, block: Mapping[str, Any], metric: str) -> None:

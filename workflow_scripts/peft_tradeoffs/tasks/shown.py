@@ -68,6 +68,10 @@ LARGEST_MARGIN = max(metric.largest_margin for metric in METRICS.values())
 ABOUT_MARGIN = f"in the metric's unit (0.01 is a point of accuracy); at most {LARGEST_MARGIN:g}"
 
 
+BY_METRIC = (
+    "Or one by metric, as in {exact_match: 0.01, bleu: 0.5}. A metric of what models write has no default: the margin "
+    "must be named."
+)
 Margin: TypeAlias = float | Mapping[str, float]  # of any metric, or by metric
 
 
