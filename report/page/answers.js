@@ -3,8 +3,10 @@
 const FIRST_PROMPTS = 6;
 const answering = { text: "", shown: FIRST_PROMPTS };
 
+const LONG = 700; // characters, from which on a text scrolls
+
 /** A text as it was written: white space stays, markup in it is text, and it turns no other around. */
-const written = ({ text }, name) => element("div", { class: "written", dir: "auto", role: "group", "aria-label": name }, text.trim() ? text : element("em", {}, text ? "white space alone" : "nothing"));
+const written = ({ text }, name) => element("div", { class: text.length > LONG ? "written long" : "written", tabindex: text.length > LONG ? 0 : null, dir: "auto", role: "group", "aria-label": name }, text.trim() ? text : element("em", {}, text ? "white space alone" : "nothing"));
 
 /** What a reader must know of a text that is not whole. */
 const shortened = ({ text, of }) => (of ? [element("p", { class: "note" }, `Shortened: ${text.length.toLocaleString("en")} of ${of.toLocaleString("en")} characters.`)] : []);

@@ -208,10 +208,10 @@ def test_runs_without_answers_have_no_panel(tmp_path):
 
 
 def test_nine_arms_five_seeds_and_2500_prompts_stay_under_5_MB(tmp_path, monkeypatch):
-    """Texts are long, of signs that take most room; where there is less of it, beside other pairs, less is shown."""
+    """Texts are long and hold signs that take more room; where it is less, beside other pairs, less is shown."""
     arms = synthetic.grid(["full", "lora", "rslora", "dora", "qlora"], [4, 16])
     runs = [answered.summary(*arm, seed) for arm in arms for seed in range(5)]
-    text = "<漢字> & " * 40
+    text = "<漢字> & plain words of an answer " * 10
 
     def score(texts: list[str]) -> np.ndarray:
         parts = np.zeros((len(texts), len(STATISTICS)))

@@ -108,7 +108,7 @@ def panel(
 
 def read_runs(sweep: Sweep) -> list[Run]:
     """The runs that answered, in the order of runs.csv. Raises InputError as `panel`."""
-    found = []
+    found: list[Run] = []
     for row in records(sweep.runs[sweep.runs["status"] == COMPLETED]):
         folder = sweep.runs_dir / row["arm"] / f"seed{row['seed']}"
         summary = verified(folder)
