@@ -1,9 +1,10 @@
 """Fixtures that several test files share."""
 
 import compileall
+import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tiny
 from filelock import FileLock
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process works out anew what scripts mean
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny models' steps are too short to share: threads spin while they wait
 pytest.register_assert_rewrite("fetched_models", "reloaded")  # what they assert is shown as in a test file
 
 
@@ -55,6 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no worker is left alone with them: Slurm's above all, which one worker takes."""
     places = {folder: place for place, folder in enumerate(FIRST)}
     items.sort(key=lambda item: next((places[each] for each in FIRST if item.nodeid.startswith(each)), len(FIRST)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_libraries() -> Iterator[None]:
+    """As a training process does: collecting the libraries' objects takes a second each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:

@@ -1,11 +1,10 @@
 """Attribution: which arms are a factorial, what each factor takes of a change, what is not known, and the tables."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pandas as pd
 import pytest
@@ -320,7 +319,7 @@ def test_the_command_line_writes_the_tables(tmp_path):
     noise_table([("train_s", 3, 50.0, 1.0)]).to_csv(tmp_path / "noise.csv", index=False)
     words += ["--noise", str(tmp_path / "noise.csv")]
     script = tiny.REPOSITORY / "workflow_scripts/attribute_changes.py"
-    subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], check=True)
+    forks.script(script, *words, "--output-dir", tmp_path).check_returncode()
     assert (
         (tmp_path / "attribution.md")
         .read_text()

@@ -2,11 +2,10 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pandas as pd
 import pytest
@@ -180,7 +179,7 @@ def test_the_command_line_says_that_random_weights_have_nothing_to_compare(tmp_p
     words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--output-dir", str(tmp_path)]
     words += ["--contract", str(synthetic.contract(tmp_path, summaries))]
     script: Path = tiny.REPOSITORY / "workflow_scripts/compare_at_budgets.py"
-    subprocess.run([sys.executable, str(script), *words], check=True)
+    forks.script(script, *words).check_returncode()
     assert (tmp_path / "equal_cost.md").read_text() == "Random weights: there is no metric to compare.\n"
 
 
@@ -190,7 +189,7 @@ def test_what_differs_is_said(tmp_path):
     words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--output-dir", str(tmp_path)]
     words += ["--contract", str(synthetic.contract(tmp_path, TWO, lora="batch_size"))]
     script: Path = tiny.REPOSITORY / "workflow_scripts/compare_at_budgets.py"
-    subprocess.run([sys.executable, str(script), *words], check=True)
+    forks.script(script, *words).check_returncode()
     for kind in ("md", "tex"):
         assert "LoRA r8 differs from full in batch" in (tmp_path / f"equal_cost.{kind}").read_text()
     assert pd.read_csv(tmp_path / "equal_cost.csv").set_index("arm")["differs"].dropna().unique().tolist() == [

@@ -3,10 +3,9 @@
 import csv
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pandas as pd
 import pytest
@@ -526,16 +525,15 @@ def test_the_command_line_says_that_random_weights_have_nothing_to_compare(tmp_p
     words = ["--runs-dir", str(tmp_path / "runs"), "--grid", json.dumps(grid), "--baseline", "full", "--margin", "0.01"]
     words += ["--contract", str(synthetic.contract(tmp_path, [synthetic.randomly("full", None, 0)]))]
     script = tiny.REPOSITORY / "workflow_scripts/compare_arms.py"
-    subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], check=True)
+    forks.script(script, *words, "--output-dir", tmp_path).check_returncode()
     for kind in ("md", "tex"):
         assert (tmp_path / f"comparison.{kind}").read_text() == "Random weights: there is no metric to compare.\n"
-    for margin, said in (("1", b"at most 0.2"), ("nan", b"--margin: nan is not above 0")):
+    for margin, said in (("1", "at most 0.2"), ("nan", "--margin: nan is not above 0")):
         points = [margin if word == "0.01" else word for word in words]
-        done = subprocess.run(
-            [sys.executable, str(script), *points, "--output-dir", str(tmp_path)], capture_output=True
-        )
+        done = forks.script(script, *points, "--output-dir", tmp_path)
         assert done.returncode == 1 and said in done.stderr
     words[words.index("full")] = "fulll"
+<<<<<<< HEAD
     done = subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], capture_output=True)
     assert done.returncode == 1 and b"--baseline: no arm 'fulll' in --grid, which has full" in done.stderr
 
@@ -554,3 +552,7 @@ def test_outputs_are_right_or_wrong_where_the_metric_is_a_share(metric, right, t
     assert (None if found.right is None else found.right.tolist()) == right and found.rarest == 3
     grouped = read_predictions(tmp_path / "predictions.csv", record, lambda _: np.array([0, 0, 1]))
     assert grouped.right is None and grouped.rarest == 2
+=======
+    done = forks.script(script, *words, "--output-dir", tmp_path)
+    assert done.returncode == 1 and "--baseline: no arm 'fulll' in --grid, which has full" in done.stderr
+>>>>>>> suite18

@@ -5,11 +5,11 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import synthetic
 import synthetic_predictions
@@ -124,8 +124,7 @@ def check(folder: Path, *words: str, summaries: list[dict[str, Any]] | None = No
     place = ["--runs-dir", str(folder / "runs"), "--grid", json.dumps(grid(summaries or runs()))]
     place += ["--output-dir", str(folder / "tables"), "--baseline", "full"]
     place += ["--tunings-dir", str(folder / "tune/best")]
-    command = [sys.executable, str(SCRIPTS / "check_contract.py"), *place, *words]
-    return subprocess.run(command, capture_output=True, text=True)
+    return forks.script(SCRIPTS / "check_contract.py", *place, *words)
 
 
 LORA = ["lora-r4", "lora-r16"]
@@ -611,7 +610,7 @@ def test_without_strict_every_table_and_figure_says_what_differs(tmp_path):
 
     words = ["--runs-dir", tmp_path / "runs", "--grid", json.dumps(grid(every)), "--output-dir", tmp_path / "tables"]
     words += ["--contract", tmp_path / "tables/contract.csv"]
-    subprocess.run([sys.executable, SCRIPTS / "make_tables.py", *words], check=True)
+    forks.script(SCRIPTS / "make_tables.py", *words).check_returncode()
     lora = "from full in batch_size, torch; from full in dtype (declared)"
     for name in ("runs", "arms"):
         found = {row["arm"]: row["differs"] for row in csv.DictReader((tmp_path / f"tables/{name}.csv").open())}
@@ -636,7 +635,7 @@ def test_the_comparison_says_what_differs(tmp_path):
     words += ["--baseline", "full", "--margin", "0.01"]
     for differs in ({}, {"lora": "batch_size"}):
         contract = synthetic.contract(tmp_path, every, **differs)
-        subprocess.run([sys.executable, SCRIPTS / "compare_arms.py", *words, "--contract", contract], check=True)
+        forks.script(SCRIPTS / "compare_arms.py", *words, "--contract", contract).check_returncode()
         text = (tmp_path / "tables/comparison.md").read_text()
         assert ("Differs" in text) == bool(differs)
     assert re.search(r"\| LoRA r4 .*\| from full in batch_size \|", text)

@@ -5,10 +5,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pandas as pd
 import pytest
 import synthetic
@@ -38,9 +38,7 @@ def write(folder: Path, repeats: list[dict[str, Any]], logits: list[list[list[fl
 def measure(folder: Path, repeats: int, **axes: list) -> subprocess.CompletedProcess[str]:
     words = ["--noise-dir", str(folder / "noise"), "--grid", json.dumps(GRID | axes), "--repeats", str(repeats)]
     script = tiny.REPOSITORY / "workflow_scripts/measure_noise.py"
-    return subprocess.run(
-        [sys.executable, str(script), *words, "--output-dir", str(folder / "tables")], capture_output=True, text=True
-    )
+    return forks.script(script, *words, "--output-dir", folder / "tables")
 
 
 def measured(folder: Path, repeats: int) -> tuple[pd.DataFrame, str]:

@@ -1,11 +1,10 @@
 """Warnings of data sets and constant predictions: in the tables, the verdict and the page; hostile names are inert."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pages
 import pytest
 import synthetic
@@ -234,7 +233,7 @@ def test_the_command_line_of_the_verdict(tmp_path):
     words += ["--comparison", tmp_path / "comparison.csv", "--contract", synthetic.contract(tmp_path, summaries)]
     words += ["--data-dir", described(tmp_path, warnings=[LEAKED])]
     script = tiny.REPOSITORY / "workflow_scripts/recommend.py"
-    subprocess.run([sys.executable, str(script), *map(str, words)], check=True)
+    forks.script(script, *words).check_returncode()
     assert f"> - {LEAKED}" in (tmp_path / "recommendation.md").read_text()
 
 

@@ -1,11 +1,10 @@
 """The recommendation: who qualifies, the cheapest of them, ties, and when it refuses."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pandas as pd
 import pytest
@@ -581,8 +580,8 @@ def test_the_command_line(tmp_path):
     noise_table(0.001).to_csv(tmp_path / "noise.csv", index=False)
     words += ["--contract", str(synthetic.contract(tmp_path, summaries, lora="batch_size"))]
     words += ["--limits", '{"cheapest": "time"}']
-    script = [sys.executable, str(tiny.REPOSITORY / "workflow_scripts/recommend.py")]
-    subprocess.run([*script, *words], check=True)
+    script = tiny.REPOSITORY / "workflow_scripts/recommend.py"
+    forks.script(script, *words).check_returncode()
     assert (
         "**Take LoRA r8: of the 2 arms that qualify it has the shortest" in (tmp_path / "recommendation.md").read_text()
     )
@@ -592,8 +591,8 @@ def test_the_command_line(tmp_path):
     )
     assert pd.read_csv(tmp_path / "recommendation.csv")["cheapest"].tolist() == [False, True]
     words[-1] = '{"memory": 1}'
-    done = subprocess.run([*script, *words], capture_output=True)
-    assert done.returncode == 1 and b"--limits: unknown memory; known are memory_GiB" in done.stderr
+    done = forks.script(script, *words)
+    assert done.returncode == 1 and "--limits: unknown memory; known are memory_GiB" in done.stderr
 
 
 def test_a_comparison_of_an_older_version_is_refused(tmp_path):

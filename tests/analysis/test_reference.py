@@ -4,10 +4,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pandas as pd
 import pytest
@@ -402,8 +402,7 @@ def test_a_reference_holds_no_machine_names_and_its_scripts_end_with_a_status(tm
     read = ["--runs-dir", str(tmp_path / "secret-host/runs"), "--grid", json.dumps(grid)]
 
     def script(name: str, *words: str) -> subprocess.CompletedProcess[str]:
-        path = str(tiny.REPOSITORY / "workflow_scripts" / name)
-        return subprocess.run([sys.executable, path, *read, *words], capture_output=True, text=True)
+        return forks.script(tiny.REPOSITORY / "workflow_scripts" / name, *read, *words)
 
     assert script("store_reference.py", "--output-dir", str(tmp_path / "kept")).returncode == 0
     for path in (tmp_path / "kept").iterdir():

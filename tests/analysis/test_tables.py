@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import jsonschema
 import pytest
 import synthetic
@@ -31,7 +32,7 @@ def make(folder: Path, summaries: list[dict]) -> subprocess.CompletedProcess:
     grid = {axis: list(dict.fromkeys(run[axis] for run in summaries)) for axis in axes}
     options = ["--runs-dir", folder / "runs", "--grid", json.dumps(grid), "--output-dir", folder / "tables"]
     options += ["--contract", contract]
-    return subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True)
+    return forks.script(SCRIPT, *options)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -3,13 +3,12 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import synthetic
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -75,5 +74,5 @@ def report(folder: Path, *more: Any) -> Path:
 
 
 def script(name: str, *arguments: Any) -> None:
-    command = [sys.executable, ROOT / "workflow_scripts" / name, *arguments]
-    subprocess.run([str(part) for part in command], check=True)
+    done = forks.script(ROOT / "workflow_scripts" / name, *arguments)
+    assert done.returncode == 0, done.stderr

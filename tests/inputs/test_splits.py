@@ -1,10 +1,11 @@
 """Splits: labels, task checks, fractions, limits, the files written, and fetch_dataset.py's command line."""
 
+import contextlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pandas as pd
 import pytest
@@ -303,8 +304,8 @@ class TestWriting:
 
 def fetch(block, output: Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     source = block if isinstance(block, str) else json.dumps(block)
-    command = [sys.executable, str(SCRIPT), "--source", source, "--output-dir", str(output)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    with contextlib.chdir(cwd or Path.cwd()):
+        return forks.script(SCRIPT, "--source", source, "--output-dir", output)
 
 
 class TestCommand:

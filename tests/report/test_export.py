@@ -3,11 +3,10 @@
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pandas as pd
 import pyarrow.parquet
 import pytest
@@ -55,9 +54,7 @@ def make(script: str, folder: Path, output: Path, **grid: list[Any]) -> None:
     }
     words = ["--runs-dir", folder / "runs", "--grid", json.dumps(grid)]
     words += ["--contract", synthetic.contract(folder, RUNS, qlora="batch_size"), "--output-dir", output]
-    done = subprocess.run(
-        [sys.executable, REPOSITORY / "workflow_scripts" / script, *words], capture_output=True, text=True
-    )
+    done = forks.script(REPOSITORY / "workflow_scripts" / script, *words)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,10 +1,9 @@
 """Published results of PEFT's method_comparison: read, checked, and shown apart."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pandas as pd
 import published
 import pytest
@@ -17,9 +16,7 @@ def make(folder: Path, results: dict[str, list[Path]]) -> pd.DataFrame:
     """The table as make_imported.py writes it."""
     words = json.dumps({label: [str(path) for path in paths] for label, paths in results.items()})
     script = REPOSITORY / "workflow_scripts/make_imported.py"
-    done = subprocess.run(
-        [sys.executable, script, "--results", words, "--output-dir", folder], capture_output=True, text=True
-    )
+    done = forks.script(script, "--results", words, "--output-dir", folder)
     assert done.returncode == 0, done.stderr
     return pd.read_csv(folder / "imported.csv", keep_default_na=False, na_values=[""])
 

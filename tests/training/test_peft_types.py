@@ -2,10 +2,8 @@
 
 import copy
 import dataclasses
-import gc
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +28,6 @@ TYPES = SCHEMA["$defs"]
 # Of the tiny model, whose layers are 64 wide, not what their defaults ask for.
 REFUSED = {"C3A": "block size should be a factor", "VBLORA": "must be divisible by `vector_length`"}
 LORA = {"peft_type": "LORA", "target_modules": ["query", "value"], "r": 4}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def frozen_libraries() -> Iterator[None]:
-    """As a training process does: collecting the libraries' objects takes a second each time."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def texts(rows: int, seed: int = 0) -> Any:

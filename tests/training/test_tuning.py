@@ -305,6 +305,9 @@ def test_the_budget_of_trials():
         assert (found.epochs, found.max_steps) == expected
 
 
+TUNED = ("runs", "results/tables/tuning.md")  # what is made of the benchmark below
+
+
 @pytest.fixture(scope="module")
 def tuned(tiny_bert, tmp_path_factory):
     """A finished benchmark with tuning: one rate that cannot learn and one that can."""
@@ -318,7 +321,7 @@ def tuned(tiny_bert, tmp_path_factory):
         "full": {"learning_rate": [1e-9, 1e-8, 1e-3]},
         "lora": {"learning_rate": [1e-9, 1e-8, 1e-2], "ranks": [4, 8], "peft": tiny.LORA},
     }
-    tiny.snakemake(folder, settings, "tables")
+    tiny.snakemake(folder, settings, *TUNED)
     return folder, settings
 
 
@@ -467,7 +470,7 @@ def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):
     trial = folder / "results/tune/trials/reviews/tiny/full/lr0.001/summary.json"
     finished = json.loads(trial.read_text())["finished_at"]
     settings["methods"]["full"]["learning_rate"] = [1e-10, 1e-8, 1e-3]
-    tiny.snakemake(folder, settings, "tables")
+    tiny.snakemake(folder, settings, *TUNED)
     assert [one["learning_rate"] for one in best(folder, "full")["trials"]][:3] == [1e-10, 1e-8, 1e-3]
     assert json.loads(trial.read_text())["finished_at"] == finished
     # What the grid before had, and what was added beyond its edge, was tried and is told; stale trials are not.
@@ -475,13 +478,13 @@ def test_a_wider_grid_tries_the_new_rate_alone_and_keeps_final_runs(tuned):
     settings["methods"]["full"]["learning_rate"] = [1e-10, 1e-3, 1.0]
     stale = folder / "results/tune/trials/reviews/tiny/full/lr1e-09/summary.json"
     stale.write_text(json.dumps(json.loads(stale.read_text()) | {"fingerprint": "0"}))
-    tiny.snakemake(folder, settings, "tables")
+    tiny.snakemake(folder, settings, *TUNED)
     assert [one["learning_rate"] for one in best(folder, "full")["earlier"]] == [1e-8, 100.0]
     text = (folder / "results/tables/tuning.md").read_text()
     assert re.search(r"\| +100 \(earlier grid\) \|", text)
     assert "full: of an earlier grid, so not chosen from, 1e-08, 100." in text
     assert tiny.summaries(folder) == before
-    assert "nothing to be done" in tiny.snakemake(folder, None, "-n", "tables").stdout.lower()
+    assert "nothing to be done" in tiny.snakemake(folder, None, "-n", *TUNED).stdout.lower()
 
 
 def test_what_trials_disagree_on_is_read_of_the_rates_taken(tmp_path):
