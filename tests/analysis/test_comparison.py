@@ -533,9 +533,8 @@ def test_the_command_line_says_that_random_weights_have_nothing_to_compare(tmp_p
         done = forks.script(script, *points, "--output-dir", tmp_path)
         assert done.returncode == 1 and said in done.stderr
     words[words.index("full")] = "fulll"
-<<<<<<< HEAD
-    done = subprocess.run([sys.executable, str(script), *words, "--output-dir", str(tmp_path)], capture_output=True)
-    assert done.returncode == 1 and b"--baseline: no arm 'fulll' in --grid, which has full" in done.stderr
+    done = forks.script(script, *words, "--output-dir", tmp_path)
+    assert done.returncode == 1 and "--baseline: no arm 'fulll' in --grid, which has full" in done.stderr
 
 
 @pytest.mark.parametrize(("metric", "right"), [("exact_match", [True, False, True]), ("rouge_l", None)])
@@ -552,7 +551,3 @@ def test_outputs_are_right_or_wrong_where_the_metric_is_a_share(metric, right, t
     assert (None if found.right is None else found.right.tolist()) == right and found.rarest == 3
     grouped = read_predictions(tmp_path / "predictions.csv", record, lambda _: np.array([0, 0, 1]))
     assert grouped.right is None and grouped.rarest == 2
-=======
-    done = forks.script(script, *words, "--output-dir", tmp_path)
-    assert done.returncode == 1 and "--baseline: no arm 'fulll' in --grid, which has full" in done.stderr
->>>>>>> suite18
