@@ -44,6 +44,7 @@ TRAINING = {  # settings of the engine; tests change what they are about
     "adam_beta2": 0.999,
     "adam_epsilon": 1e-8,
     "max_grad_norm": 1.0,
+    "generate": None,
     "precision": "bf16",
     "early_stopping": None,
     "task": "classification",
