@@ -106,7 +106,7 @@ def test_the_way_back_after_snakemake_was_killed(
 ) -> None:
     monkeypatch.setenv("SQUEUE_STATES", "COMPLETED")  # a user's own, as the next
     monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
-    folder, before = workflow.untrained(finished, tmp_path, TWO_METHODS), ids(cluster)
+    folder, before = workflow.untrained(finished, tmp_path), ids(cluster)
     process = workflow.start(folder, None, "runs")
     wait_training(folder)
     refused = workflow.recover(folder)
@@ -119,7 +119,7 @@ def test_the_way_back_after_snakemake_was_killed(
     back = workflow.recover(folder, *(["--cancel"] if cancel else []))
     if not cancel:  # meanwhile
         assert "LockException" in workflow.run(folder, None, "runs", check=False)
-        assert workflow.status(folder).count("  seed ") == 2 * len(TWO)  # some are running, unless the machine is slow
+        assert workflow.status(folder).count("  seed ") == 2 * len(ARMS)  # some are running, unless the machine is slow
     said, errors = back.communicate(timeout=800)
     if not cancel and "Snakemake works in" in errors:  # one of these two, which a slow machine takes long for
         back = workflow.recover(folder)
@@ -127,16 +127,16 @@ def test_the_way_back_after_snakemake_was_killed(
         said += more
     assert back.returncode == 0, errors
     jobs = training(cluster, before).values()
-    assert {job.id for job in jobs if f"{job.id} ended" in said} and len(jobs) == len(TWO)
+    assert {job.id for job in jobs if f"{job.id} ended" in said} and len(jobs) == len(ARMS)
     assert {job.state for job in jobs} <= {"COMPLETED", "CANCELLED" if cancel else ""}
     assert not cancel or "CANCELLED" in {job.state for job in jobs}
     done = tiny.summaries(folder)
-    assert cancel or len(done) == 2 * len(TWO)
+    assert cancel or len(done) == 2 * len(ARMS)
 
     workflow.run(folder, None, "runs")
     again = tiny.summaries(folder)
     assert {name: again[name] for name in done} == done  # not trained twice
-    assert workflow.weights_and_predictions(folder) == workflow.weights_and_predictions(finished, TWO)
+    assert workflow.weights_and_predictions(folder) == workflow.weights_and_predictions(finished)
     assert not (folder / ".snakemake/locks").exists()
     assert None not in {run["queue_s"] for run in again.values()}
 
