@@ -38,7 +38,7 @@ rule fetch_dataset:
     params:
         script=script("fetch_dataset.py"),
         code=lambda w: code("fetch_dataset.py"),
-        source=lambda w: as_json(EXPERIMENT.datasets[w.dataset]),
+        source=lambda w: as_json(EXPERIMENT.fetched(w.dataset)),
         content=lambda w: content(EXPERIMENT.datasets[w.dataset].to_dict()),
         folder=subpath(output[0], parent=True),
         power=tell_power,

@@ -21,7 +21,15 @@ def tuned(rate: float, *gaps: tuple[float, float], **changes: Any) -> dict[str, 
         for other, lower in gaps
     ]
     tied = [one["learning_rate"] for one in found if one["mean"] <= 2 * one["variance"] ** 0.5]
-    return {"learning_rate": rate, "reason": None, "edge": None, "tied": tied, "gaps": found, **changes}
+    return {
+        "metric": "accuracy",
+        "learning_rate": rate,
+        "reason": None,
+        "edge": None,
+        "tied": tied,
+        "gaps": found,
+        **changes,
+    }
 
 
 def sweep(monkeypatch: pytest.MonkeyPatch, lost: int, tuned_as: str | None = "") -> list[tuple[dict, dict]]:

@@ -128,6 +128,13 @@ def test_what_scores_is_told_by_content(tmp_path: Path) -> None:
     assert first["number"] is None and resolved(metric="numeric").scoring("regex")["number"] == NUMBER
 
 
+def test_how_answers_are_judged_fetches_nothing_again() -> None:
+    first = resolved().fetched("regex")
+    assert resolved(metric="token_loss", generate={"max_new_tokens": 5}, scorer=OWN).fetched("regex") == first
+    assert resolved(generate=None, metric="token_loss").fetched("regex") != first  # whose prompts become no tokens
+    assert resolved(completion="text").fetched("regex") != first
+
+
 HEAD = "def f(prompt, references, output):\n    return 1\n"
 SCORERS: dict[str, tuple[str, str | None]] = {
     "as asked": (HEAD, None),

@@ -123,7 +123,7 @@ def test_the_page_draws_it(study):
     tables.runs_frame(summaries).to_csv(folder / "runs.csv", index=False)
     sweep = load(Tables(folder / "runs.csv"), folder / "runs/sst2/distilbert", "sst2", "distilbert")
     nothing = pd.DataFrame(columns=["dataset", "model", "arm", "cheapest", "kind"])
-    page = pair_data(sweep, frame, nothing, nothing, [])
+    page = pair_data(sweep, frame, nothing, nothing, nothing)
     about = {
         "label": "Balanced accuracy",
         "axis": "Balanced accuracy on the test split, %",

@@ -182,6 +182,13 @@ def _reported_step(run: Recorded) -> Any:
     return f"step {of_value[0]} of {steps}" if of_value else "that of no evaluation"
 
 
+def _scoring(run: Recorded) -> Any:
+    """None of runs that answer nothing."""
+    if not run.settings.get("generate"):
+        return None
+    return run.summary.get("scored_as") if run.completed else NOT_REACHED
+
+
 def _is(text: str, value: float | None) -> bool:
     return bool(text) and value is not None and math.isclose(float(text), value, abs_tol=1e-9)
 
@@ -357,11 +364,16 @@ _FACTS = (
     ),
     Fact("data", "Checksum and rows of the tokenised splits.", _data, "delete the runs of the other data", of_all=True),
     Fact("metric", "The reported metric.", setting("metric"), of_all=True, detail=_of_class),
-    Fact("decoding", "Tokens that answers may have, and prompts decoded at once.", setting("generate"), of_all=True),
+    Fact(
+        "decoding",
+        "Tokens that answers may have, and prompts decoded at once.",
+        lambda run: run.settings.get("generate"),
+        of_all=True,
+    ),
     Fact(
         "scoring",
         "Checksum of what scored the answers.",
-        lambda run: run.summary.get("scored_as") if run.completed else NOT_REACHED,
+        _scoring,
         "run again, which scores the answers anew without training",
     ),
     Fact(

@@ -144,6 +144,12 @@ class Experiment:
         number = pattern_of(asked.generate.number, asked.metric)
         return {"data": f"{self.output}/data/{dataset}", "number": number, "scorer": scorer}
 
+    def fetched(self, dataset: str) -> dict[str, Any]:
+        """What of a data set's block decides what is fetched: not how models answer, nor how that is judged."""
+        block = self.datasets[dataset].to_dict()
+        own = {key: value for key, value in block.items() if key not in ("metric", "scorer", "generate")}
+        return own | ({"generate": {}} if block.get("generate") else {})
+
     def trial_settings(self, dataset: str, model: str, arm: str) -> RunSettings:
         """The same of a trial in the tuning of an arm, but for its learning rate."""
         own: dict[str, Any] = {"epochs": self.tune.epochs, "max_steps": self.tune.max_steps}

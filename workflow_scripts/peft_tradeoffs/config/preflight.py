@@ -41,6 +41,7 @@ from peft_tradeoffs.inputs.model_files import (
     tokenizer_files,
 )
 from peft_tradeoffs.tasks.metrics import METRICS
+from peft_tradeoffs.tasks.outputs import SCORED
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import GENERAL, OF_TOKENIZER, refuse_date
 
@@ -476,10 +477,12 @@ def say_what_can_be_decided(experiment: Experiment) -> None:
         print(f"note: {said}, where {needed}: no difference will have an interval, or be proven", file=sys.stderr)
         return
     for name in _by_loss(experiment):
-        noun = METRICS[str(experiment.datasets[name].metric)].noun
+        metric = METRICS[str(experiment.datasets[name].metric)]
+        noun, of_answers = metric.noun or metric.label, metric.name in SCORED
         print(
             f"note: data set {name}: which differences of {noun} its rows can show is not known before the runs: it "
-            "depends on how much the losses of rows differ between arms. The comparison says it, and what would decide",
+            f"depends on how much {'the answers to' if of_answers else 'the losses of'} rows differ between arms. The "
+            "comparison says it, and what would decide",
             file=sys.stderr,
         )
     for name in _by_share(experiment):
@@ -592,10 +595,12 @@ def _compares(experiment: Experiment) -> bool:
 
 
 def _by_loss(experiment: Experiment) -> list[str]:
-    """Data sets of texts, on which arms are compared by what they lose on tokens."""
+    """Data sets of texts, on which arms are compared by what they lose on tokens, or by answers that are no share."""
     if not _compares(experiment):
         return []
-    return [name for name, dataset in experiment.datasets.items() if TASKS[dataset.task].reader and dataset.metric]
+    shares = _by_share(experiment)
+    texts = (name for name, dataset in experiment.datasets.items() if TASKS[dataset.task].reader and dataset.metric)
+    return [name for name in texts if name not in shares]
 
 
 def _by_share(experiment: Experiment) -> list[str]:

@@ -1,5 +1,6 @@
 """How a metric is named and shown to readers, and margins in its unit."""
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -86,6 +87,8 @@ def margin_of(margin: Margin, metric: str) -> float:
 
 def read_margin(text: str) -> Margin:
     """A margin as an option of scripts: a number, or JSON by metric."""
+    with contextlib.suppress(ValueError):
+        return float(text)
     found: Margin = json.loads(text)
     return found
 
