@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import read_outputs
 from peft_tradeoffs.tasks.outputs import STATISTICS
+from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import read_scores
-from peft_tradeoffs.training.scoring import Scoring, load_scorer, read_outputs, run_scorer, score, write_outputs
+from peft_tradeoffs.training.scoring import Scoring, load_scorer, run_scorer, score, write_outputs
 from peft_tradeoffs.training.state import RunDirectory
 
 ANSWERS = ["a b", "a c", "", "7 dogs"]
@@ -118,6 +120,8 @@ BAD = {
     "two arguments": ("def f(p, o):\n    return 1\n", r"does not take prompt, references and output"),
     "a wrong import": ("import no_such_module_anywhere\n", r"cannot be imported \(ModuleNotFoundError"),
     "no Python": ("def f(:\n", r"cannot be imported \(SyntaxError"),
+    "it exits": ("raise SystemExit", r"row 3: it raises SystemExit"),
+    "it exits when imported": (f"{HEAD}return 1\n\n\nraise SystemExit(0)\n", r"cannot be imported \(SystemExit"),
 }
 
 
@@ -176,6 +180,35 @@ def test_a_scorer_that_hangs_is_ended_with_all_that_it_started(folder: Path) -> 
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(pid)
+
+
+def test_what_a_scorer_started_ends_with_it_and_holds_nothing_up(folder: Path) -> None:
+    own = scorer(
+        folder,
+        "import pathlib, subprocess\n\nCHILD = subprocess.Popen(['sleep', '600'])\n"
+        f"pathlib.Path(__file__).with_name('pid').write_text(str(CHILD.pid))\n\n\n{HEAD}return 1\n",
+    )
+    assert parent(folder, own) is None
+    pid = int((folder / "pid").read_text())
+    deadline = time.monotonic() + 60
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(pid)
+
+
+def test_a_scorer_that_ends_its_process_leaves_no_scores_of_before(folder: Path) -> None:
+    scored(folder)  # those that a killed call left
+    with pytest.raises(InputError, match=r"own.py:f ended its process before the answers were scored.*without trainin"):
+        parent(folder, scorer(folder, "__import__('os')._exit(0)"))
+    assert not (folder / "scores.csv").exists()
+
+
+def test_a_scorer_may_have_what_looks_its_module_up(folder: Path) -> None:
+    text = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n\n"
+        f"@dataclass\nclass One:\n    value: int = 1\n\n\n{HEAD}return One().value\n"
+    )
+    assert column(scored(folder, scorer(folder, text)), "own_score") == [1] * 4
 
 
 def alive(pid: int) -> bool:
@@ -263,6 +296,13 @@ def test_a_signal_to_the_parent_is_not_the_scorers(folder: Path) -> None:
     )
     parent(folder, own)
     assert int((folder / "group").read_text()) != os.getpgrp()
+
+
+def test_predictions_on_heldout_have_no_scores_beside_them(folder: Path) -> None:
+    scored(folder)
+    columns = {"row": np.array([0, 1]), "loss": np.ones(2), "tokens": np.full(2, 3), "right": np.ones(2)}
+    found = TASKS["sft"].read(folder / "predictions_heldout.csv", columns, 2)
+    assert found.written is None
 
 
 def test_the_scores_of_other_answers_are_refused(folder: Path) -> None:

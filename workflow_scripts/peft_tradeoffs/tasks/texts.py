@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from peft_tradeoffs.core.errors import Faults, InputError
-from peft_tradeoffs.core.files import REMEDY, SCORES, read_text
+from peft_tradeoffs.core.files import PREDICTIONS, REMEDY, SCORES, read_text
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.classes import Column, Names, clean, encodable
 from peft_tradeoffs.tasks.metrics import OF_TEXT, OUTPUTS, TOKENS, Scored, names_of
@@ -230,7 +230,9 @@ class NextToken(abc.ABC):
         if broken.any():
             where = f"the first in line {int(broken.argmax()) + 2}"
             raise InputError(f"{path}: {broken.sum()} rows that no model gives, {where}; {REMEDY}")
-        return replace(self.predicted(rows, tokens, numbers), written=read_scores(path.with_name(SCORES), rows))
+        # answers are to the prompts of the test split alone, so those on heldout have no scores beside them
+        written = read_scores(path.with_name(SCORES), rows) if path.name == PREDICTIONS else None
+        return replace(self.predicted(rows, tokens, numbers), written=written)
 
     # words
 

@@ -3,6 +3,7 @@
 No metric's library and no code of a user's ever enters a process that trains.
 """
 
+import contextlib
 import csv
 import importlib.metadata
 import importlib.util
@@ -13,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,46 +120,62 @@ def run_scorer(folder: Path, scoring: Scoring, split: str, output: Path, ends: C
     words = ["--outputs", str(folder / files.OUTPUTS), "--data-dir", str(scoring.data), "--split", split]
     asked = {"number": scoring.number, "scorer": scoring.scorer}
     words += ["--asked", json.dumps(asked), "--output", str(output)]
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *words],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,  # so that what a scorer started ends with it
-        text=True,
-    )
-    waited = 0.0
-    try:
-        while True:
-            try:
-                said = process.communicate(timeout=POLL_s)[1]
-                break
-            except subprocess.TimeoutExpired:
-                waited += POLL_s
-            if (name := ends()) is not None:
+    output.unlink(missing_ok=True)  # of an earlier call that was killed
+    with tempfile.TemporaryFile() as said:  # no pipe, which a process that a scorer started could keep open
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *words],
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,  # so that what a scorer started ends with it
+        )
+        try:
+            if (name := _await(process, folder, scoring, ends)) is not None:
                 return name
-            if waited >= scoring.limit_s:
-                raise InputError(
-                    f"{folder / files.OUTPUTS}: {_who(scoring)} has not ended after {scoring.limit_s:g} s; correct it, "
-                    "or raise scorer.timeout_s; the run stands, and the next call scores it without training"
-                )
-    finally:
-        _end(process)
+        finally:
+            _end(process)
+        said.seek(0)
+        words_of_it = said.read().decode("utf-8", "replace").strip().removeprefix("error: ")
     if process.returncode:
-        raise InputError(said.strip().removeprefix("error: ") or f"{SCRIPT.name} ended with {process.returncode}")
+        raise InputError(words_of_it or f"{folder / files.OUTPUTS}: {_who(scoring)} ended with {process.returncode}")
+    if not output.is_file():
+        raise InputError(
+            f"{folder / files.OUTPUTS}: {_who(scoring)} ended its process before the answers were scored; correct it; "
+            "the run stands, and the next call scores it without training"
+        )
     return None
+
+
+def _await(
+    process: "subprocess.Popen[bytes]", folder: Path, scoring: Scoring, ends: Callable[[], str | None]
+) -> str | None:
+    """Wait until a scoring process has ended; the name of a signal that came meanwhile. Raises InputError as above."""
+    waited = 0.0
+    while True:
+        try:
+            process.wait(POLL_s)
+            return None
+        except subprocess.TimeoutExpired:
+            waited += POLL_s
+        if (name := ends()) is not None:
+            return name
+        if waited >= scoring.limit_s:
+            raise InputError(
+                f"{folder / files.OUTPUTS}: {_who(scoring)} has not ended after {scoring.limit_s:g} s; correct it, "
+                "or raise scorer.timeout_s; the run stands, and the next call scores it without training"
+            )
 
 
 def _who(scoring: Scoring) -> str:
     return f"the scorer {scoring.scorer['python']}" if scoring.scorer else SCRIPT.name
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    """End a process and what it started, if it has not ended."""
-    if process.poll() is None:
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, and what it started, also where it has ended itself."""
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    process.wait()
 
 
 # In the process that scores -------------------------------------------------------------------------------------------
@@ -208,7 +226,7 @@ def _own_scores(
         where = f"{scorer['python']}, row {row}"
         try:
             value = function(prompt, own, text)
-        except Exception as error:  # of a user's code, as it pleases
+        except (Exception, SystemExit) as error:  # of a user's code, as it pleases
             line = traceback.extract_tb(error.__traceback__)[-1]
             said = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
@@ -229,13 +247,13 @@ def load_scorer(python: str) -> Callable[..., Any]:
     path, _, name = python.rpartition(":")
     spec = importlib.util.spec_from_file_location("scorer", path)
     assert spec is not None and spec.loader is not None  # of a name that ends in .py
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # as dataclasses and pickle need it
     sys.path.insert(0, str(Path(path).absolute().parent))
     try:
         spec.loader.exec_module(module)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; scorer.python names it") from None
-    except Exception as error:  # of a user's code, as it pleases
+    except (Exception, SystemExit) as error:  # of a user's code, as it pleases
         raise InputError(f"{path}: it cannot be imported ({type(error).__name__}: {error})") from None
     function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
