@@ -42,6 +42,7 @@ from peft_tradeoffs.config.preflight import (
     content_of,
     question,
     say_what_can_be_decided,
+    versions_of_scoring,
     warn_of_missing,
 )
 from peft_tradeoffs.core.slurm import check_commands, check_resources
@@ -367,7 +368,11 @@ def source_files(block):
 def scoring(wildcards):
     """What scores the answers to a data set's prompts, as the option of scripts that train."""
     asked = EXPERIMENT.scoring(wildcards.dataset)
-    return f"--scoring {shlex.quote(json.dumps(asked))}" if asked else ""
+    if asked is None:
+        return ""
+    # By what: another version is another param, so that finished runs are scored again.
+    asked["by"] = {"code": code("score_outputs.py"), **versions_of_scoring()}
+    return f"--scoring {shlex.quote(json.dumps(asked))}"
 
 
 def tuned_rate(wildcards):

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from peft_tradeoffs.inputs.model_files import (
     tokenizer_files,
 )
 from peft_tradeoffs.tasks.metrics import METRICS
-from peft_tradeoffs.tasks.outputs import SCORED
+from peft_tradeoffs.tasks.outputs import LIBRARIES, SCORED
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import GENERAL, OF_TOKENIZER, refuse_date
 
@@ -73,6 +74,8 @@ def check_paths(experiment: Experiment) -> None:
             for split, path in dataset.splits.items():
                 _check_file(f"config key datasets.{name}.splits.{split}", path, columns, dataset.separator)
             _check_distinct_files(f"config key datasets.{name}.splits", dataset.splits)
+        if dataset.generate is not None:
+            versions_of_scoring()
         if dataset.scorer is not None:
             _check_scorer(f"config key datasets.{name}.scorer.python", dataset.scorer)
         if (general := dataset.forgetting) is not None and general.source == "files":
@@ -90,6 +93,18 @@ def check_paths(experiment: Experiment) -> None:
         raise InputError(
             f"config key output: {existing} cannot be written ({error.strerror}); name a folder that can be"
         ) from error
+
+
+@functools.cache
+def versions_of_scoring() -> dict[str, str]:
+    """The versions of the libraries that score answers. Raises InputError for one that is not installed."""
+    try:
+        return {name: version(name) for name in LIBRARIES}
+    except PackageNotFoundError as error:
+        raise InputError(
+            f"config key datasets.*.generate: {error.name} is not installed, and answers are scored with it; install "
+            "envs/requirements.txt"
+        ) from None
 
 
 def _check_scorer(key: str, scorer: Scorer) -> None:

@@ -24,6 +24,7 @@ BLEU = ("bleu_output", "bleu_reference", *_GRAMS)  # lengths in words, and n-gra
 CHRF = tuple(f"chrf_{what}_{n}" for n in range(1, CHARACTERS + 1) for what in ("output", "reference", "matches"))
 OWN = "own_score"  # of a scorer of the user's own
 STATISTICS: tuple[str, ...] = (*MEANS, *BLEU, *CHRF, OWN)  # columns [K] of an output; each adds up over outputs
+LIBRARIES = ("sacrebleu", "rouge-score")  # that score
 SCORED = (*MEANS, "bleu", "chrf", OWN)  # metrics of what models write
 NOT_DEFINED = {OWN: "the data set names no scorer", "numeric": "some references have no number"}  # why a metric is null
 ABOUT_GENERATE = (
@@ -276,5 +277,7 @@ def check_answers(key: str, block: Mapping[str, Any], metric: str) -> None:
             f"config key {key}.metric: {OWN} is what a function of yours gives; name it, as in scorer: "
             "{python: scorers.py:execution, range: [0, 1]}"
         )
-    if scorer is not None and not scorer["range"][0] < scorer["range"][1]:
-        raise InputError(f"config key {key}.scorer.range: {scorer['range']} is not the lowest value and the highest")
+    if scorer is not None and not -math.inf < scorer["range"][0] < scorer["range"][1] < math.inf:
+        raise InputError(
+            f"config key {key}.scorer.range: {scorer['range']} is not the lowest value and then the highest, both finite"
+        )

@@ -148,6 +148,7 @@ class Job:
         for run in runs:
             if not directories[run.folder].stands(without_weights=not self._arguments.keep_weights):
                 self._train(run, directories[run.folder])
+        for run in runs:  # a scorer that fails keeps none of them from training
             self._score(directories[run.folder])
         # Who held the locks before may be ending, and its Snakemake removes the summaries that it had made: now, or in
         # a moment, after this process has ended too.
@@ -214,7 +215,7 @@ class Job:
         scoring: Scoring | None = self._arguments.scoring
         if scoring is None:
             raise InputError("--scoring: this run's answers are to be scored, and it says with what; give it")
-        if summary["scored_as"] == scoring.digest:
+        if summary["scored_as"] == scoring.digest and directory.has(files.SCORES, summary):
             return
         with self.apart():
             amended = scored(directory.path, summary, scoring, self.tokens.get("dev", "test"), self._interruption)

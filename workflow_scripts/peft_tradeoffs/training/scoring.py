@@ -28,12 +28,11 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.runs.interruption import Interrupted, Interruption
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.outputs import NOT_DEFINED, OWN, STATISTICS, statistics
+from peft_tradeoffs.tasks.outputs import LIBRARIES, NOT_DEFINED, OWN, STATISTICS, statistics
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import reference_of
 
 SCRIPT = SCRIPTS / "score_outputs.py"
-LIBRARIES = ("sacrebleu", "rouge-score")
 SHOWN = 80  # characters of a text in a message
 POLL_s = 0.2
 BUILT_IN_s = 3600.0  # that metrics of ours may take

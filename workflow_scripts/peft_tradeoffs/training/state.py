@@ -113,9 +113,20 @@ class RunDirectory:
         try:
             summary = files.read_json(path)
             files.check_summary(summary, path)
-            files.check_files(self.path, summary, files.expected(self.path, summary, not without_weights))
+            names = files.expected(self.path, summary, not without_weights)
+            files.check_files(
+                self.path, summary, [name for name in names if name != files.SCORES]
+            )  # made anew of answers
         except InputError as error:
             print(f"{str(error).removesuffix(f'; {files.REMEDY}')}; the run is done again", file=sys.stderr, flush=True)
+            return False
+        return True
+
+    def has(self, name: str, summary: dict[str, Any]) -> bool:
+        """Whether a published file is there, unchanged."""
+        try:
+            files.check_files(self.path, summary, [name])
+        except InputError:
             return False
         return True
 
