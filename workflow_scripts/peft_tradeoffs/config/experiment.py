@@ -43,8 +43,8 @@ from peft_tradeoffs.config.model import (
     Training,
     Tune,
 )
-from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import digest
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.groups import CONTAINED, MODULE
 from peft_tradeoffs.inputs.model_files import check_all_linear
@@ -135,12 +135,12 @@ class Experiment:
     def scoring(self, dataset: str) -> dict[str, Any] | None:
         """What scores the answers to a data set's prompts, as the scripts that train take it; None: none are asked for.
 
-        The content of a scorer's file counts, not its date.
+        The content of a scorer's file, and of modules of yours that it imports, counts, not their dates.
         """
         asked = self.datasets[dataset]
         if asked.generate is None:
             return None
-        scorer = asked.scorer and {**asked.scorer.to_dict(), "sha256": files.sha256(asked.scorer.file)}
+        scorer = asked.scorer and {**asked.scorer.to_dict(), "sha256": digest(asked.scorer.files())}
         number = pattern_of(asked.generate.number, asked.metric)
         return {"data": f"{self.output}/data/{dataset}", "number": number, "scorer": scorer}
 

@@ -5,6 +5,7 @@ schema, of which the messages are worded; these models then hold its values and 
 other keys is in a function `settled`.
 """
 
+import ast
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -92,6 +93,17 @@ class Generate(Block):
     number: str | None = Field(default=None, min_length=1, description=ABOUT_NUMBER)
 
 
+def _imported(path: Path) -> set[str]:
+    """Modules that a file imports, by the first part of their names; none of one that is no Python."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return set()  # what looks at the scorer says so
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names} - {""}
+
+
 class Scorer(Block):
     """A metric of your own: a Python function of prompt, references and output that gives one number per row."""
 
@@ -109,6 +121,18 @@ class Scorer(Block):
     def file(self) -> Path:
         """The file that the function stands in."""
         return Path(self.python.rpartition(":")[0])
+
+    def files(self) -> list[Path]:
+        """That file, and modules beside it that it imports, and so on, in a fixed order."""
+        found: set[Path] = set()
+        todo = [self.file]
+        while todo:
+            path = todo.pop()
+            found.add(path)
+            for name in sorted(_imported(path)):
+                beside = (self.file.parent / f"{name}.py", *(self.file.parent / name).glob("**/*.py"))
+                todo += [one for one in beside if one.is_file() and one not in found]
+        return sorted(found)
 
 
 class Dataset(Block):

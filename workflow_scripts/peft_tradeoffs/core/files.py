@@ -209,6 +209,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over the names and contents of files."""
+    return code.digest([[path.name, sha256(path)] for path in paths])
+
+
 FILES, WEIGHTS, SHA256 = "files", "weights", "sha256"
 KEYS = (WEIGHTS, FILES, SHA256)  # that `seal` adds
 KEPT, NOT_KEPT = "kept", "not kept"

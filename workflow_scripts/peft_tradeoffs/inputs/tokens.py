@@ -155,6 +155,7 @@ OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mp
 
 DEV_GROUPS = "test_groups"
 END_TOKENS = "end_token_ids"
+LONGEST_PROMPT = "longest_prompt"  # tokens, beside those of train
 DRAWS, NEXT_SEED = 20, 1_000_000  # of a dev split whose labels must vary
 
 
@@ -274,7 +275,7 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: 
         output.with_suffix(".json"),
         {
             **{key: description[key] for key in ("max_length", "pad_token_id", "num_labels", "labels", "task")},
-            **{key: description[key] for key in (END_TOKENS,) if key in description},
+            **{key: description[key] for key in (END_TOKENS, LONGEST_PROMPT) if key in description},
             "rows": {"train": len(train), "test": len(dev)},
             # Which of the texts that have max_length tokens were longer is not known any more.
             "truncated": dict.fromkeys(("train", "test"), None if description["truncated"]["train"] else 0),
@@ -488,7 +489,9 @@ def encode_split(
     if prompts:
         found["prompt_ids"] = np.concatenate(prompts)
         found["prompt_offsets"] = np.cumsum([0, *map(len, prompts)], dtype=np.int64)
-    return found, lengths, {"targets": int(found["targets"].sum()), "dropped": dropped, "ends": dict(ends)}
+    longest = max(map(len, prompts), default=0)
+    of_targets = {"targets": int(found["targets"].sum()), "dropped": dropped, "ends": dict(ends), "prompt": longest}
+    return found, lengths, of_targets
 
 
 def _cut_texts(max_length: int, truncated: dict[str, int], texts: dict[str, int]) -> list[str]:
@@ -543,6 +546,7 @@ def _of_targets(
         "dropped": {split: one["dropped"] for split, one in learned.items()},
         "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
         "stop_token_ids": stops,
+        LONGEST_PROMPT: max(one["prompt"] for split, one in learned.items() if split != "train"),
         END_TOKENS: _end_tokens(tokenizer, stops, learned["train"]["ends"]),
     }
 

@@ -278,6 +278,5 @@ def check_answers(key: str, block: Mapping[str, Any], metric: str) -> None:
             "{python: scorers.py:execution, range: [0, 1]}"
         )
     if scorer is not None and not -math.inf < scorer["range"][0] < scorer["range"][1] < math.inf:
-        raise InputError(
-            f"config key {key}.scorer.range: {scorer['range']} is not the lowest value and then the highest, both finite"
-        )
+        said = f"{scorer['range']} is not the lowest value and the highest, both finite"
+        raise InputError(f"config key {key}.scorer.range: {said}")

@@ -388,6 +388,7 @@ class SupervisedFineTuning(NextToken):
             try:
                 found.append(_turns(tokenizer, chat, template, form.last, max_length))
                 if form.generates:
+                    _refuse_calls(chat.messages[chat.answered[-1]])
                     prompts.append(_render(tokenizer, chat.until(chat.answered[-1]), template, prompt=True))
             except InputError as error:
                 raise InputError(f"row {number}: {error}") from error
@@ -423,6 +424,14 @@ def read_scores(path: Path, rows: np.ndarray) -> np.ndarray | None:
         return table[:, 1:]
     except (ValueError, IndexError) as error:
         raise InputError(f"{path}: not scores that a run has ({error}); {REMEDY}") from None
+
+
+def _refuse_calls(turn: Mapping[str, Any]) -> None:
+    """Raise InputError for a last turn of the assistant that calls a tool: its text is no answer."""
+    if turn.get("tool_calls") or not clean(turn["content"] or ""):
+        raise InputError(
+            "the assistant's last turn calls a tool, and answers are compared as texts; remove such rows, or `generate`"
+        )
 
 
 UNLABELLED = ("label", "positive_class")  # keys of data with labels

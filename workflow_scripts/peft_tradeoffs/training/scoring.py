@@ -33,6 +33,7 @@ from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import reference_of
 
 SCRIPT = SCRIPTS / "score_outputs.py"
+SAID = 300  # characters of what a scorer says
 SHOWN = 80  # characters of a text in a message
 POLL_s = 0.2
 BUILT_IN_s = 3600.0  # that metrics of ours may take
@@ -227,7 +228,7 @@ def _own_scores(
             value = function(prompt, own, text)
         except (Exception, SystemExit) as error:  # of a user's code, as it pleases
             line = traceback.extract_tb(error.__traceback__)[-1]
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:SAID])[1:-1]
             raise InputError(
                 f"{where}: it raises {said} ({Path(line.filename).name}, line {line.lineno}); answer {text!r:.{SHOWN}}"
             ) from None
