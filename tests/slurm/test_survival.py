@@ -81,7 +81,7 @@ def test_a_job_that_fails_for_good_shows_its_log(cluster: Cluster, finished: Pat
     assert {name.split("/")[0] for name in tiny.summaries(folder)} == {"lora-r4"}
     assert log.read_text() in said and "error: " in log.read_text()
     assert [job.state for job in training(cluster, before).values()].count("FAILED") == 1
-    (line,) = [line for line in workflow.status(folder).splitlines() if line.startswith("  full      seed 0")]
+    (line,) = [line for line in workflow.status(folder).splitlines() if line.split()[:3] == ["full", "seed", "0"]]
     assert line.endswith(f"failed  {log.relative_to(folder)}")
 
 
