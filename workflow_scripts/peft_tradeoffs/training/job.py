@@ -209,6 +209,8 @@ class Job:
 
     def _score(self, directory: RunDirectory) -> None:
         """Have a finished run's answers scored, unless they are as they would be now."""
+        if not directory.finished():  # removed meanwhile, and not to be put back: `train` says so
+            return
         summary = files.read_json(directory.path / "summary.json")
         if summary["max_new_tokens"] is None or summary["status"] != "completed" or not summary["pretrained"]:
             return
