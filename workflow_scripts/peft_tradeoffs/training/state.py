@@ -95,7 +95,7 @@ class RunDirectory:
         summary = self.path / "summary.json"
         if self._matches(self._summary):
             kept = self._summary.read_text(encoding="utf-8")
-            if not summary.is_file() or summary.read_text(encoding="utf-8", errors="replace") != kept:
+            if not self._matches(summary) or self._was_amended(summary, kept):
                 self._place(json.loads(kept)[files.FILES])
                 files.write_text(summary, kept)
         return self._matches(summary)
@@ -245,6 +245,17 @@ class RunDirectory:
         for path in self._state.iterdir():
             if path != self._summary:
                 _remove(path)
+
+    @staticmethod
+    def _was_amended(summary: Path, kept: str) -> bool:
+        """Whether a summary is as a run wrote it, and another one, `kept`, was to take its place."""
+        if summary.read_text(encoding="utf-8") == kept:
+            return False
+        try:
+            files.check_summary(files.read_json(summary), summary)
+        except InputError:
+            return False  # edited by hand
+        return True
 
     def _matches(self, summary: Path) -> bool:
         return bool(_fingerprint(summary) == self.fingerprint)
