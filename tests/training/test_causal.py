@@ -3,7 +3,9 @@
 import contextlib
 import itertools
 import json
+import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from peft_tradeoffs.tasks.metrics import OF_TEXT
 from peft_tradeoffs.tasks.texts import IGNORED
 from peft_tradeoffs.training import engine, targets
 from peft_tradeoffs.training.batches import (
+    FEW,
+    LARGER,
     Data,
     ResidentSplit,
     Sizes,
@@ -315,6 +319,22 @@ def test_batches_of_long_texts_share_few_shapes():
         longest, most = sizes.lengths[rows].max(), sizes.targets[rows].max()
         assert longest <= length <= max(longest + 8, 1.125 * longest + 1)
         assert most <= count <= max(most + 8, 1.25 * most + 1)
+
+
+def test_a_shape_that_few_batches_have_is_padded_to_another_that_holds_it():
+    random = np.random.default_rng(1)
+    sizes = Sizes(random.integers(20, 110, 6500), random.integers(5, 60, 6500))
+    batches = epoch_batches(sizes.lengths, 32, 0, 0)
+    own, now = [sizes.shape(rows) for rows in batches], sizes.shapes(batches)
+    assert all((np.array(after) >= before).all() for before, after in zip(own, now, strict=True))
+    assert [shape[0] for shape in now] == [len(rows) for rows in batches]
+    assert len(set(now)) <= 0.75 * len(set(own)) and set(now) <= set(own)
+    assert sum(map(math.prod, now)) < 1.1 * sum(map(math.prod, own))
+    for shape, count in Counter(now).items():
+        larger = [one for one in set(now) if one != shape and one[0] == shape[0] and one > shape and one[2] >= shape[2]]
+        assert count >= FEW or all(math.prod(one) > LARGER * math.prod(shape) for one in larger)
+    labels = Sizes(sizes.lengths, None)
+    assert labels.shapes(batches) == [labels.shape(rows) for rows in batches]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen"])

@@ -5,7 +5,9 @@ No mask is found by a look at its content, which would make the GPU wait and for
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,7 @@ Context = Callable[[], AbstractContextManager[Any]]  # makes that of a forward p
 
 MULTIPLE = 8  # tokens that a batch's length is padded to a multiple of
 GROUP = 50  # batches that are sorted by length together
+FEW, LARGER = 10, 1.6  # batches of a shape that pay for its graph; how much larger one may be that stands in for it
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class Sizes:
         length = min(_coarse(int(self.lengths[rows].max()), 8), padded_length(self.lengths))
         return len(rows), length, _coarse(int(self.targets[rows].max()), 4)
 
+    def shapes(self, batches: Sequence[np.ndarray]) -> list[Shape]:
+        """Those of an epoch's batches; where tokens are learned, one that few have is padded to another of them."""
+        found = [self.shape(rows) for rows in batches]
+        return found if self.targets is None else _fewer(found)
+
     def largest(self, rows: np.ndarray) -> Shape:
         """As `shape`, with as many targets as any text has: no batch of so many texts takes more."""
         shape = self.shape(rows)
@@ -85,6 +93,28 @@ def _coarse(size: int, steps: int) -> int:
     """
     step = max(MULTIPLE, (1 << (size.bit_length() - 1)) // steps)
     return -(-size // step) * step
+
+
+def _fewer(shapes: list[Shape]) -> list[Shape]:
+    """The shapes, each that fewer than `FEW` batches have padded to the smallest of the others that holds it.
+
+    Not to one that is larger by more than `LARGER`: a graph costs about as much as `FEW` steps.
+    """
+    count, now = Counter(shapes), {shape: shape for shape in shapes}
+    for shape in sorted(count, key=lambda one: (math.prod(one), one)):
+        others = [
+            other
+            for other in count
+            if other[0] == shape[0]
+            and other != shape
+            and all(here <= there for here, there in zip(shape, other, strict=True))
+            and math.prod(other) <= LARGER * math.prod(shape)
+        ]
+        if others and count[shape] < FEW:
+            chosen = min(others, key=lambda one: (math.prod(one), one))
+            count[chosen] += count.pop(shape)
+            now = {was: chosen if to == shape else to for was, to in now.items()}
+    return [now[shape] for shape in shapes]
 
 
 @dataclass(frozen=True)

@@ -399,8 +399,8 @@ class Loop:
         progress, settings, prepared = self._progress, self._settings, self._prepared
         epoch, done = divmod(progress.step, self._schedule.per_epoch)
         batches = epoch_batches(self._lengths, settings.batch_size, prepared.subject.seed, epoch)
-        todo = batches[done : done + self._schedule.total - progress.step]
-        shapes = [self._sizes.shape(indices) for indices in todo]
+        now = slice(done, done + self._schedule.total - progress.step)
+        todo, shapes = batches[now], self._sizes.shapes(batches)[now]
         prepared.step.begin(batches, done, progress.step)
         self._epoch_began, self._read = progress.step - done, done
         prepared.make_ready(shapes, self._state.interrupted)

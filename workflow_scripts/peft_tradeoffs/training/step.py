@@ -26,9 +26,10 @@ from peft_tradeoffs.training.targets import AtTargets
 from peft_tradeoffs.training.updates import Updates
 
 TIMED_STEPS = 30  # of the probe, on a GPU
+FEW_STEPS, SLOW_S = 10, 2.0  # timed steps that suffice where they take longer
 WARM_STEPS = 5  # before them, on a batch that the passes for memory have seen
 CPU_STEPS = 2  # for memory alone: training itself is eager there
-WARM_UP = 2  # passes before a capture: libraries allocate, kernels are compiled and chosen
+WARM_UP = 2  # passes before the first capture: libraries allocate, kernels are compiled and chosen
 
 Pair = tuple[torch.Generator, torch.Generator]
 Weight = int | torch.Tensor  # what a mean loss is a mean over: a count, or [] on the device
@@ -359,7 +360,7 @@ class CapturedSteps:
                 try:
                     self._stream.wait_stream(torch.cuda.current_stream())
                     with torch.cuda.stream(self._stream):
-                        _warm_up(self._step, shape)
+                        _warm_up(self._step, shape, WARM_UP if self._compiled or not self._graphs else 1)
                     torch.cuda.current_stream().wait_stream(self._stream)
                 except torch.OutOfMemoryError as error:
                     self._step.drop_gradients()
@@ -420,12 +421,12 @@ def _kept(generators: BlockGenerators | None) -> Iterator[None]:
         generators.load(before)
 
 
-def _warm_up(step: Step, shape: Shape) -> None:
+def _warm_up(step: Step, shape: Shape, passes: int = WARM_UP) -> None:
     """Passes that leave weights, optimizer and random state as they were."""
     device = next(iter(step.parameters.values())).device
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        for _ in range(WARM_UP):
+        for _ in range(passes):
             step.try_out(shape)
     if cuda:
         torch.cuda.synchronize()
@@ -468,10 +469,12 @@ def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
     cuda = device.type == "cuda"
     measured = _allocator_split(step, updates, part, shape) if cuda else (None, None, None)
     timer = StepTimer(device, [])
-    for _ in range(count):
+    for taken in range(1, count + 1):
         timer.start()
         step(*shape)
         timer.stop()
+        if taken == WARM_STEPS + FEW_STEPS and sum(timer.seconds()[WARM_STEPS:]) > SLOW_S:
+            break
     step.drop_gradients()
     return Probe(timer.seconds() if cuda else [], saved.bytes / MIB, *measured)
 
