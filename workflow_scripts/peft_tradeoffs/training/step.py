@@ -29,7 +29,7 @@ TIMED_STEPS = 30  # of the probe, on a GPU
 FEW_STEPS, SLOW_S = 10, 2.0  # timed steps that suffice where they take longer
 WARM_STEPS = 5  # before them, on a batch that the passes for memory have seen
 CPU_STEPS = 2  # for memory alone: training itself is eager there
-WARM_UP = 2  # passes before the first capture: libraries allocate, kernels are compiled and chosen
+WARM_UP = 2  # passes before a capture: libraries allocate, kernels are compiled and chosen
 
 Pair = tuple[torch.Generator, torch.Generator]
 Weight = int | torch.Tensor  # what a mean loss is a mean over: a count, or [] on the device
@@ -360,7 +360,7 @@ class CapturedSteps:
                 try:
                     self._stream.wait_stream(torch.cuda.current_stream())
                     with torch.cuda.stream(self._stream):
-                        _warm_up(self._step, shape, WARM_UP if self._compiled or not self._graphs else 1)
+                        _warm_up(self._step, shape)
                     torch.cuda.current_stream().wait_stream(self._stream)
                 except torch.OutOfMemoryError as error:
                     self._step.drop_gradients()
@@ -421,12 +421,12 @@ def _kept(generators: BlockGenerators | None) -> Iterator[None]:
         generators.load(before)
 
 
-def _warm_up(step: Step, shape: Shape, passes: int = WARM_UP) -> None:
+def _warm_up(step: Step, shape: Shape) -> None:
     """Passes that leave weights, optimizer and random state as they were."""
     device = next(iter(step.parameters.values())).device
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
-        for _ in range(passes):
+        for _ in range(WARM_UP):
             step.try_out(shape)
     if cuda:
         torch.cuda.synchronize()
