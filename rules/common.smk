@@ -111,8 +111,16 @@ FACTORIALS = {
     for name, arms in EXPERIMENT.attribution.items()
 }
 IMPORTED = run(lambda: find(EXPERIMENT.imported))
+# Data sets and models whose answers before any training stand beside the arms'; random weights have none to show.
+UNTRAINED = [
+    (dataset, model)
+    for dataset, block in EXPERIMENT.datasets.items()
+    for model, of_model in EXPERIMENT.models.items()
+    if block.generate is not None and of_model.source != "random"
+]
 # What is made only where the configuration asks for it.
 ASKED_FOR = {
+    "untrained": UNTRAINED,
     "tuning": EXPERIMENT.trials,
     "noise": EXPERIMENT.noise,
     "equal_memory": EXPERIMENT.equal_memory,
@@ -136,6 +144,7 @@ GRID = {
 }
 TUNED = f"{OUT}/tune/best/{{dataset}}/{{model}}/{{arm}}.json"
 RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
+ANSWERED = f"{OUT}/untrained/{{dataset}}/{{model}}/summary.json"
 RECORD = f"{OUT}/tracking/sent/{EXPERIMENT.tracking}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}.json"
 REPEAT = f"{OUT}/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}"
 
@@ -241,6 +250,23 @@ def token_descriptions():
     there = [path for path in paths if Path(path).exists()]
     brought = len(there) < len(paths) and all(map(os.path.exists, summaries()))
     return there if brought else paths
+
+
+def answered_untrained():
+    """What the untrained models gave; where the runs are there without their tokens, only what is left."""
+    found = [
+        (
+            ANSWERED.format(dataset=dataset, model=model),
+            Path(OUT, "tokens", dataset, f"{model}.npz"),
+        )
+        for dataset, model in UNTRAINED
+    ]
+    brought = all(map(os.path.exists, summaries()))
+    return [
+        path
+        for path, tokens in found
+        if os.path.exists(path) or tokens.exists() or not brought
+    ]
 
 
 def table_files(names=CONTRACT + RESULTS + COMPARISONS + VIEWS):

@@ -12,6 +12,7 @@ rule make_report:
         summaries=summaries(),
         data=descriptions(),
         tokens=token_descriptions(),
+        untrained=answered_untrained(),
     output:
         in_report(f"{OUT}/report.html", "Report", None),
     log:
@@ -26,7 +27,10 @@ rule make_report:
         profiles=profiles_option(),
         data=lambda w: f"{OUT}/data",
         tokens=lambda w: f"{OUT}/tokens",
+        untrained=(
+            f"--untrained-dir {shlex.quote(f'{OUT}/untrained')}" if UNTRAINED else ""
+        ),
     shell:
         "python {params.script:q} --tables {input.tables:q} --runs-dir {params.runs:q} --data-dir {params.data:q}"
         " --tokens-dir {params.tokens:q}"
-        " {params.profiles[option]} --output {output:q} 2> {log:q}"
+        " {params.untrained} {params.profiles[option]} --output {output:q} 2> {log:q}"

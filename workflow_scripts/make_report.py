@@ -27,6 +27,12 @@ def arguments() -> argparse.Namespace:
     add_data(parser)
     add_tokens(parser)
     parser.add_argument(
+        "--untrained-dir",
+        type=Path,
+        metavar="DIR",
+        help="holds one folder {dataset}/{model} of what answer_untrained.py wrote, shown beside the arms' answers",
+    )
+    parser.add_argument(
         "--profiles", type=Path, metavar="CSV", help="index.csv of the profiles, beside whose folder the report stands"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="HTML", help="the file to write")
@@ -42,7 +48,7 @@ def main() -> None:
     files = {path.stem: path for path in args.tables}
     if args.profiles:
         files["profiles"] = args.profiles
-    write_text(args.output, report(files, args.runs_dir, args.data_dir, args.tokens_dir))
+    write_text(args.output, report(files, args.runs_dir, args.data_dir, args.tokens_dir, args.untrained_dir))
 
 
 if __name__ == "__main__":

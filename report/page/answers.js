@@ -37,6 +37,12 @@ function answerCell(arm, answers, metric) {
   return cell;
 }
 
+/** What the model wrote before any training: beside the arms, and none of them. */
+function untrainedCell(answer, metric) {
+  const head = element("p", { class: "of" }, element("strong", {}, "untrained"), " ", element("span", { class: "note" }, "no arm"), ...marks(answer, metric).flatMap((mark) => [" ", mark]));
+  return element("div", { class: "answer untrained" }, head, written(answer, "Answer of the untrained model"), ...shortened(answer));
+}
+
 /** How the arms that are shown answered, in few words. */
 function outcome(firsts) {
   const judged = firsts.filter((answer) => answer.right !== undefined);
@@ -53,7 +59,7 @@ function promptBox(prompt, arms, metric) {
     element("div", { class: "asked" },
       element("div", {}, element("p", { class: "of" }, "Prompt"), written(prompt.prompt, "Prompt"), ...shortened(prompt.prompt)),
       element("div", {}, element("p", { class: "of" }, references), ...prompt.references.flatMap((text) => [written(text, "Reference"), ...shortened(text)]))),
-    element("div", { class: "answers" }, ...arms.map(({ arm, place }) => answerCell(arm, prompt.answers[place], metric))));
+    element("div", { class: "answers" }, ...(prompt.untrained ? [untrainedCell(prompt.untrained, metric)] : []), ...arms.map(({ arm, place }) => answerCell(arm, prompt.answers[place], metric))));
 }
 
 /** Draw the prompts that the search leaves, with the answers of the arms that the page's filter leaves. */
@@ -65,7 +71,7 @@ function drawAnswers(from = 0) {
   byId("answers-notes").textContent = found?.notes?.join(" ") ?? "";
   const kept = new Set(shownArms().map((one) => one.arm));
   const arms = (found?.arms ?? []).map((arm, place) => ({ arm, place })).filter(({ arm }) => kept.has(arm.arm));
-  const texts = (one) => [one.prompt, ...one.references, ...arms.flatMap(({ place }) => one.answers[place])].map((each) => each.text).join("\n").toLowerCase();
+  const texts = (one) => [one.prompt, ...one.references, ...(one.untrained ? [one.untrained] : []), ...arms.flatMap(({ place }) => one.answers[place])].map((each) => each.text).join("\n").toLowerCase();
   const left = arms.length ? found.prompts.filter((one) => matches(texts(one), answering.text)) : [];
   const shown = left.slice(from, answering.shown).map((one) => promptBox(one, arms, found.metric));
   if (from) list.append(...shown);

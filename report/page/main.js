@@ -78,6 +78,8 @@ function showPair() {
   byId("warnings").hidden = warnings.length === 0;
   byId("warnings").querySelector("ul").replaceChildren(...warnings.map((text) => element("li", {}, text)));
   byId("arms-notes").textContent = notes.join(" ");
+  byId("arms-untrained").hidden = !pair().untrained;
+  byId("arms-untrained").textContent = pair().untrained?.line ?? "";
   byId("absent").textContent = [absent.length ? `Not measured here: ${absent.join("; ")}.` : "", ...intervals].join(" ").trim();
   const options = (wanted) => axes.map((axis) => element("option", { value: axis.key, selected: axis.key === wanted }, `${axis.label} (${axis.better === "high" ? "higher" : "lower"} is better)`));
   const first = (...keys) => keys.find((key) => axes.some((axis) => axis.key === key));

@@ -24,7 +24,16 @@ function drawTable() {
     const cells = row.cells.slice(1).map((cell, index) => element("td", { class: numeric[index + 1] ? "number" : null }, cell.text));
     return element("tr", { "data-arm": row.arm, class: row.arm === state.picked ? "picked" : null }, element("th", { scope: "row" }, button), ...cells);
   });
-  byId("arms-table").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
+  byId("arms-table").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body), ...untrainedRow(headers, numeric));
+}
+
+/** The untrained model's metric below the arms', where it was asked; whatever is sorted or filtered, for it is no arm. */
+function untrainedRow(headers, numeric) {
+  const found = pair().untrained;
+  if (!found?.cell) return [];
+  const text = (header) => (header === found.header ? found.cell : header.startsWith("Verdict") ? "not compared" : "");
+  const cells = headers.slice(1).map((header, index) => element("td", { class: numeric[index + 1] ? "number" : null }, text(header)));
+  return [element("tfoot", {}, element("tr", {}, element("th", { scope: "row" }, "untrained"), ...cells))];
 }
 
 function sortBy(column) {

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import synthetic
-from peft_tradeoffs.core.files import OUTPUTS, SCORES
-from peft_tradeoffs.tasks.metrics import NAMES, of_task
+from peft_tradeoffs.core.files import OUTPUTS, PREDICTIONS, SCORES
+from peft_tradeoffs.tasks.metrics import NAMES, OF_TEXT, of_task
 from peft_tradeoffs.tasks.outputs import STATISTICS, statistics
+from peft_tradeoffs.tasks.task import TASKS
 
 CUT = 24  # tokens after which an answer is cut
 # Of a run that generates, beside what every run has.
@@ -63,18 +65,49 @@ def write(
     for run in summaries:
         target = folder / "runs" / run["dataset"] / run["model"] / run["arm"] / f"seed{run['seed']}"
         written = [answer(run["arm"], run["seed"], row) for row in range(len(asked))]
-        lines = (
-            {"row": row, "output": text, "tokens": len(text.split()) if ended else CUT, "ended": ended}
-            for row, (text, ended) in enumerate(written)
-        )
-        (target / OUTPUTS).write_text(
-            "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8"
-        )
-        texts = [text for text, _ in written]
-        parts = statistics(texts, references) if score is None else score(texts)
-        with (target / SCORES).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["row", *STATISTICS])
-            for row, own in enumerate(parts):
-                writer.writerow([row, *("" if math.isnan(value) else format(value, ".17g") for value in own)])
+        texts = write_outputs(target, written)
+        write_scores(target, statistics(texts, references) if score is None else score(texts))
         synthetic.seal(target)
+
+
+def write_outputs(target: Path, written: Sequence[Answer]) -> list[str]:
+    """Write the answers of a run; their texts."""
+    lines = (
+        {"row": row, "output": text, "tokens": len(text.split()) if ended else CUT, "ended": ended}
+        for row, (text, ended) in enumerate(written)
+    )
+    (target / OUTPUTS).write_text(
+        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8"
+    )
+    return [text for text, _ in written]
+
+
+def write_scores(target: Path, parts: Any) -> None:
+    """Write what each answer adds to the metrics, the columns STATISTICS."""
+    with (target / SCORES).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", *STATISTICS])
+        for row, own in enumerate(parts):
+            writer.writerow([row, *("" if math.isnan(value) else format(value, ".17g") for value in own)])
+
+
+def untrained(folder: Path, asked: Sequence[Sequence[str]], written: Sequence[Answer], **changes: Any) -> Path:
+    """Write what the model of sst2 and distilbert answered before any training; the folder of it."""
+    target = folder / "untrained/sst2/distilbert"
+    target.mkdir(parents=True)
+    texts = write_outputs(target, written)
+    write_scores(target, statistics(texts, [[own[-1]] for own in asked]))
+    rows = np.arange(len(asked))
+    numbers = np.column_stack([1.0 + rows, np.full(len(rows), 4.0), rows % 4])  # loss, tokens, right
+    task = TASKS["sft"]
+    task.write(target / PREDICTIONS, task.predicted(rows, numbers[:, 1], numbers))
+    scored = task.read(target / PREDICTIONS, {"row": rows, **dict(zip(OF_TEXT, numbers.T, strict=True))}, len(rows))
+    values = {metric.name: metric.of(scored) for metric in (*of_task("outputs"), *of_task("tokens"))}
+    summary = {
+        **{"status": "completed", "failed_phase": None, "dataset": "sst2", "model": "distilbert", "task": "sft"},
+        **{"precision": "fp32", "dtype": "float32", "device": "cpu", "device_name": "a CPU", "pretrained": True},
+        **{"test_rows": len(rows), "max_new_tokens": CUT, "test_loss": values["token_loss"], "data_sha256": "d" * 64},
+        **{"ended_share": float(np.mean([ended for _, ended in written])), "answer_tokens": 3.25, "fingerprint": "f"},
+    }
+    synthetic.seal(target, {**summary, **values, "null_reasons": {}, **changes})
+    return target

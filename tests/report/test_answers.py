@@ -61,7 +61,8 @@ def swept(folder: Path) -> Sweep:
 
 
 def panel(folder: Path, **options: Any) -> dict[str, Any] | None:
-    return answers.panel(swept(folder), folder / "data", **options)
+    dirs = {name: options.pop(name) for name in ("tokens_dir", "untrained_dir") if name in options}
+    return answers.panel(swept(folder), answers.Asked(folder / "data", **dirs), **options)
 
 
 def asked_for(count: int) -> list[tuple[str, str]]:
@@ -160,6 +161,28 @@ def test_a_long_text_is_shortened_and_says_so_and_a_prompt_keeps_both_ends(tmp_p
     assert shown["prompt"]["text"].startswith("start") and shown["prompt"]["text"].endswith("end")
     assert shown["answers"][0][0]["text"] == "y" * 2000 and shown["answers"][0][0]["of"] == 2001
     assert "Texts of more than 2,000 characters are shortened, and searched as they are shown." in found["notes"]
+
+
+def test_the_untrained_answer_stands_first_and_has_no_part_in_the_choice_of_prompts(tmp_path):
+    """It alone is right on row 3, so nothing but its own answer differs there."""
+    written(tmp_path, runs_of(1), asked_for(60), lambda arm, _, row: (f"{arm if row == 50 else 'wrong'}", True))
+    before = [(f"reference {row}" if row == 3 else "x " * 30, row == 3) for row in range(60)]
+    plain = panel(tmp_path)
+    answered.untrained(tmp_path, asked_for(60), before)
+    found = panel(tmp_path, untrained_dir=tmp_path / "untrained")
+    assert [one["row"] for one in found["prompts"]] == [one["row"] for one in plain["prompts"]]
+    assert found["prompts"][0]["row"] == 50 and found["arms"] == plain["arms"] and found["about"] == plain["about"]
+    shown = {one["row"]: one["untrained"] for one in found["prompts"]}
+    assert shown[50] == {"seeds": [0], "text": "x " * 30, "right": False, "cut": answered.CUT}
+    assert "First stands what the model wrote before any training (untrained), which is no arm." in found["notes"]
+    assert all("untrained" not in one for one in plain["prompts"]) and "untrained" not in " ".join(plain["notes"])
+
+
+def test_an_untrained_model_that_answered_other_rows_is_not_shown(tmp_path):
+    written(tmp_path, runs_of(1), asked_for(3), lambda *_: ("x", True))
+    answered.untrained(tmp_path, asked_for(2), [("x", True)] * 2)
+    with pytest.raises(InputError, match=r"distilbert/outputs.jsonl: answers to other rows than those of full/seed0"):
+        panel(tmp_path, untrained_dir=tmp_path / "untrained")
 
 
 @pytest.mark.parametrize("name", [OUTPUTS, SCORES])
@@ -327,3 +350,34 @@ def test_search_and_the_filter_of_arms(browser, tmp_path):
         search.fill("")
         page.wait_for_function("document.querySelectorAll('#answers .prompt').length === 6")
         assert set(prompts.locator(".answer strong").all_inner_texts()) == {"full"}
+
+
+def test_the_untrained_model_stands_below_the_arms_and_first_among_the_answers(browser, tmp_path):
+    """Whatever is filtered or sorted; it is no row of the table's body, so nothing highlights or counts it."""
+    runs, asked = runs_of(), asked_for(40)
+    pages.make(tmp_path, runs)
+    answered.write(tmp_path, runs, asked, lambda _, seed, row: (f"reference {row}" if row % 2 else "wrong", True))
+    folder = answered.untrained(
+        tmp_path, asked, [(f"reference {row}" if row == 1 else "babble", row > 5) for row in range(40)]
+    )
+    pages.script("make_untrained.py", "--untrained", folder / "summary.json", "--output-dir", tmp_path / "tables")
+    more = ("--data-dir", tmp_path / "data", "--untrained-dir", tmp_path / "untrained")
+    with pages.opened(browser, pages.report(tmp_path, *more)) as page:
+        line = page.locator("#arms-untrained")
+        assert line.inner_text().startswith("Untrained: exact match 2.50 % [")
+        assert "nothing is tested against it, and no verdict takes it in" in line.inner_text()
+        foot = page.locator("#arms-table tfoot tr")
+        assert foot.count() == 1 and foot.locator("th").inner_text() == "untrained"
+        assert any(text.startswith("2.50 [") for text in foot.locator("td").all_inner_texts())
+        assert page.locator("#arms-table tbody tr").count() == 3
+        first = page.locator("#answers .prompt").first
+        assert first.locator(".answer strong").all_inner_texts() == ["untrained", "full", "LoRA r8", "QLoRA r8"]
+        assert "3 arms right" in first.locator("h3").inner_text()
+        page.locator("#answers-search").fill("babble")
+        page.wait_for_function("document.querySelector('#answers-count').textContent.startsWith('39 of 40')")
+        pages.redrawn(page, lambda: page.locator("#filter").fill("qlora"))
+        assert page.locator("#arms-table tbody tr").count() == 1 and foot.count() == 1
+        assert set(page.locator("#answers .answer strong").all_inner_texts()) == {"untrained", "QLoRA r8"}
+        assert "Before any training: what the model as it is fetched writes" in page.locator("#tables").inner_text()
+        violations = Axe().run(page, "#answers, #arms").response["violations"]
+        assert [one["id"] for one in violations if one["impact"] in ("serious", "critical")] == []

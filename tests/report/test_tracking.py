@@ -301,7 +301,7 @@ def test_every_tracker_of_accelerate_can_be_named():
 
 
 def test_no_training_process_imports_it():
-    for script in ("train.py", "tune.py", "train_at_equal_memory.py"):
+    for script in ("train.py", "tune.py", "train_at_equal_memory.py", "answer_untrained.py"):
         assert not [path for path in code.dependencies(SCRIPTS / script) if "track" in path.name]
 
 

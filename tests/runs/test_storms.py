@@ -101,7 +101,7 @@ def test_a_storm_after_the_last_line_changes_nothing() -> None:
     assert storm(start(), "exits", "last") == (0, "")
 
 
-@pytest.mark.parametrize("script", ["train", "tune", "train_at_equal_memory", "profile_arm"])
+@pytest.mark.parametrize("script", ["train", "tune", "train_at_equal_memory", "profile_arm", "answer_untrained"])
 def test_scripts_that_train_take_signals_over_before_all_else(script: str) -> None:
     text = Path(tiny.REPOSITORY / f"workflow_scripts/{script}.py").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith(("import ", "from "))]

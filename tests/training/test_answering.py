@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 import tiny
 import tiny_causal
+from peft_tradeoffs.analysis.untrained import untrained_frame, untrained_notes
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.runs.interruption import EXIT_STATUS
@@ -143,3 +144,93 @@ def test_more_tokens_than_the_model_has_room_for_are_named_before_the_first_step
         ),
     ):
         train(prepared, tmp_path)
+
+
+def answer(prepared: Path, folder: Path, scorer: str = GOOD, **training: Any) -> dict[str, Any]:
+    """Have the model answer as it is fetched, and what it wrote scored, in this process; its summary."""
+    own = folder / "own.py"
+    own.write_text(scorer)
+    asked = settings(prepared)
+    asked["datasets"]["pairs"]["scorer"]["python"] = f"{own}:f"
+    asked["training"] |= training
+    experiment = resolve(asked)
+    scoring = {**experiment.scoring("pairs"), "data": str(prepared / "results/data/pairs")}
+    words = ["--settings", "{}", "--tokens", str(prepared / "results/tokens/pairs/tiny.npz")]
+    words += ["--model", str(prepared / "results/models/tiny"), "--scoring", json.dumps(scoring)]
+    parser = argparse.ArgumentParser()
+    add_training(parser)
+    made = folder / "pairs/tiny"
+    with process(parser.parse_args(words), job.Untrained) as found:
+        found.train([Run(made, 0, experiment.untrained_settings("pairs", "tiny").to_dict(), probed=False)])
+    return json.loads((made / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def untrained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the model as it is fetched answers."""
+    folder = tmp_path_factory.mktemp("untrained")
+    summary = answer(prepared, folder)
+    assert summary["own_score"] == 1 and summary["test_loss"] > 0 and summary["status"] == "completed"
+    return folder / "pairs/tiny"
+
+
+def test_an_untrained_model_takes_no_step_and_keeps_its_answers_whatever_training_does(
+    prepared: Path, untrained: Path
+) -> None:
+    """Epochs and the optimizer decide nothing of it; how it answers does."""
+    before = (untrained / "summary.json").read_bytes()
+    assert sorted(path.name for path in untrained.iterdir()) == [
+        *("env.json", "outputs.jsonl", "predictions.csv", "scores.csv", "summary.csv", "summary.json")
+    ]
+    with mock.patch.object(run.engine, "train", refuse), mock.patch.object(run, "decode", refuse):
+        answer(prepared, untrained.parents[1], epochs=7, optimizer="adamw_8bit")
+    assert (untrained / "summary.json").read_bytes() == before
+
+
+def test_an_untrained_model_that_is_ended_while_it_answers_leaves_nothing_half_and_answers_again(
+    prepared: Path, untrained: Path, tmp_path: Path
+) -> None:
+    def interrupted(model: Any, prompts: Any, wanted: Any, device: Any, poll: Callable[[], None]) -> Any:
+        signals[0].signal_name = "SIGTERM"
+        return decode(model, prompts, wanted, device, poll)
+
+    signals: list[Any] = []
+    made = job.Interruption
+
+    def kept() -> Any:
+        signals.append(made())
+        return signals[-1]
+
+    with (
+        mock.patch.object(job, "Interruption", kept),
+        mock.patch.object(run, "decode", interrupted),
+        pytest.raises(SystemExit) as end,
+    ):
+        answer(prepared, tmp_path)
+    assert end.value.code == EXIT_STATUS
+    folder = tmp_path / "pairs/tiny"
+    assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == ["state"]
+    answer(prepared, tmp_path)
+    reasons = [one["reason"] for one in json.loads((folder / "env.json").read_text())["attempts"]]
+    assert reasons == ["signal SIGTERM", "completed"]
+    for name in ("outputs.jsonl", "predictions.csv", "scores.csv"):
+        assert (folder / name).read_bytes() == (untrained / name).read_bytes()
+
+
+def test_a_scorer_that_fails_leaves_the_answers_of_an_untrained_model(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"own.py:f, row 0: it gives 2, which is no number from 0 to 1"):
+        answer(prepared, tmp_path, BAD)
+    before = json.loads((tmp_path / "pairs/tiny/summary.json").read_text())
+    assert before["own_score"] is None and before["null_reasons"]["bleu"] == "the answers are not scored yet"
+    with mock.patch.object(run, "decode", refuse):
+        assert answer(prepared, tmp_path)["own_score"] == 1
+
+
+def test_memory_that_does_not_suffice_for_an_untrained_model_is_a_result(prepared: Path, tmp_path: Path) -> None:
+    with mock.patch.object(run, "decode", side_effect=run.torch.OutOfMemoryError("Tried to allocate 2.00 GiB.")):
+        summary = answer(prepared, tmp_path)
+    assert (summary["status"], summary["failed_phase"], summary["oom_bytes"]) == ("oom", "generate", 2 << 30)
+    assert summary["null_reasons"]["exact_match"] == "not reached: it ended in generate"
+    frame = untrained_frame([tmp_path / "pairs/tiny"], None)
+    assert frame["reason"].tolist() == ["out of memory in generate"]
+    assert "out of memory in generate" in " ".join(untrained_notes(frame))

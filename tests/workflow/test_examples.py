@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import small_examples
 import tiny
 import tiny_causal
 import yaml
+from peft_tradeoffs.report.answers import legible
 from small_examples import EXAMPLES, docstrings, example
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -206,7 +208,9 @@ def test_generate(tmp_path):
     block |= {"generate": {"max_new_tokens": 12, "batch_size": 16}, "metric": "chrf"}
     block["scorer"] = {"python": "own.py:f", "range": [0, 1]}
     (tmp_path / "own.py").write_text("def f(prompt, references, output):\n    return bool(output)\n")
-    tiny.snakemake(tmp_path, settings, "tables")
+    planned = tiny.snakemake(tmp_path, settings, "tables", "-n").stdout
+    assert re.search(r"^answer_untrained +1$", planned, re.MULTILINE)
+    tiny.snakemake(tmp_path, settings, "tables", "results/report.html")
     found = tiny.summaries(tmp_path)
     assert set(found) == {"full/seed0", "lora-r16/seed0"}
     test = pd.read_parquet(tmp_path / "results/data/regex/test.parquet").set_index("row")
@@ -223,7 +227,9 @@ def test_generate(tmp_path):
         chosen = json.loads((tmp_path / f"results/tune/best/regex/smollm2/{name.split('/')[0]}.json").read_text())
         values = {trial["learning_rate"]: trial["value"] for trial in chosen["trials"]}
         assert chosen["metric"] == "chrf" and values[chosen["learning_rate"]] == max(values.values())
-    assert_written_by_the_saved_model(tmp_path, test["text_a"].tolist())
+    run = tmp_path / "results/runs/regex/smollm2/full/seed0"
+    assert_written_by(run / "checkpoint", run, test["text_a"].tolist())
+    untrained = check_untrained(tmp_path, test, found)
     table = pd.read_csv(tmp_path / "results/tables/comparison.csv").set_index("arm")
     assert table.loc["lora-r16", "difference"] == pytest.approx(table["mean"].diff().iloc[1])
 
@@ -233,13 +239,44 @@ def test_generate(tmp_path):
     for name, run in again.items():
         changed = {key for key in run if run[key] != found[name][key]} - {"files", "sha256"}
         assert changed == {"own_score", "scored_as"} and run["own_score"] == 0.25
+    before = json.loads((tmp_path / "results/untrained/regex/smollm2/summary.json").read_text())
+    assert {key for key in before if before[key] != untrained[key]} - {"files", "sha256"} == {"own_score", "scored_as"}
+    assert pd.read_csv(tmp_path / "results/tables/untrained.csv")["own_score"].tolist() == [0.25]
 
 
-def assert_written_by_the_saved_model(folder: Path, prompts: list[str]) -> None:
-    """Transformers writes the same texts with the checkpoint that the run saved, one prompt after another."""
-    run = folder / "results/runs/regex/smollm2/full/seed0"
-    model = AutoModelForCausalLM.from_pretrained(run / "checkpoint").eval()
-    tokenizer = AutoTokenizer.from_pretrained(run / "checkpoint")
+def check_untrained(folder: Path, test: pd.DataFrame, runs: dict[str, Any]) -> dict[str, Any]:
+    """What the model wrote before any training stands beside the arms, and nothing compares it; its summary."""
+    own = folder / "results/untrained/regex/smollm2"
+    summary = json.loads((own / "summary.json").read_text())
+    assert_written_by(folder / "model", own, test["text_a"].tolist())
+    answers = [json.loads(line) for line in (own / "outputs.jsonl").read_text().splitlines()]
+    texts = [one["output"] for one in answers]
+    chrf = sacrebleu.corpus_chrf(texts, [test["text_b"].tolist()]).score
+    row = pd.read_csv(folder / "results/tables/untrained.csv").iloc[0]
+    for found in (summary, row):
+        assert found["chrf"] == pytest.approx(chrf) and found["own_score"] == np.mean([bool(text) for text in texts])
+        assert found["ended_share"] == np.mean([one["ended"] for one in answers])
+        assert found["answer_tokens"] == pytest.approx(np.mean([one["tokens"] for one in answers]))
+    assert row["chrf_low"] < row["chrf"] < row["chrf_high"] and row["token_loss"] == summary["test_loss"]
+    assert all(run["test_loss"] < summary["test_loss"] for run in runs.values())  # it is what training bought
+    first = pd.read_csv(folder / "results/runs/regex/smollm2/full/seed0/predictions.csv")
+    assert pd.read_csv(own / "predictions.csv")["tokens"].equals(first["tokens"])
+    tables = {path.stem: path.read_text() for path in (folder / "results/tables").glob("*.csv")}
+    assert [name for name, text in tables.items() if "untrained" in text] == []
+    page = (folder / "results/report.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+    (pair,) = data["pairs"]
+    assert [arm["arm"] for arm in pair["arms"]] == ["full", "lora-r16"]
+    assert pair["untrained"]["line"].startswith(f"Untrained: chrF {row['chrf']:.2f} [{row['chrf_low']:.2f}, ")
+    shown = {one["row"]: one["untrained"] for one in pair["answers"]["prompts"]}
+    assert {row: one["text"] for row, one in shown.items()} == dict(zip(test.index, map(legible, texts), strict=True))
+    return summary
+
+
+def assert_written_by(checkpoint: Path, run: Path, prompts: list[str]) -> None:
+    """Transformers writes the texts of a run with this checkpoint, one prompt after another."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     answers = [json.loads(line)["output"] for line in (run / "outputs.jsonl").read_text().splitlines()]
     for prompt, answer in zip(prompts, answers, strict=True):
         turns = [{"role": "user", "content": prompt}]

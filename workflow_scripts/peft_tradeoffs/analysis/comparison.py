@@ -21,6 +21,7 @@ from peft_tradeoffs.analysis.stats import (
     low_seeds,
     mcnemar,
     of_seeds,
+    over_examples,
     over_seeds,
     over_seeds_and_examples,
 )
@@ -31,7 +32,7 @@ from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.text import first_record, groups_of, plural, records
 from peft_tradeoffs.inputs.splits import read_groups
 from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, UNKNOWN_ALLOWANCE, Allowance, allowance, as_gaps
-from peft_tradeoffs.tasks.metrics import METRICS, metric_called
+from peft_tradeoffs.tasks.metrics import METRICS, Metric, Scored, metric_called
 from peft_tradeoffs.tasks.shown import Margin, margin_of, metric_words
 from peft_tradeoffs.tasks.task import TASKS
 
@@ -58,6 +59,7 @@ FEWEST_GROUPS = 10  # of test rows, that an interval is had of
 FEWEST_OF_CLASS = 10  # test examples; with fewer an interval of an arm alone covers 86 to 87 % in simulation
 MISSED_UNKNOWN = "a few dev rows decide the metric, so the trials do not tell what the choice of a rate may have missed"
 OF_OTHER = "rates were chosen by {}, so the trials do not tell what that choice may have missed of {}"
+NOT_WITHOUT_SOME = "the metric is not defined without some of the test examples"
 UNDEFINED = "undefined"  # the metric of a run that was completed
 PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split
 
@@ -92,8 +94,14 @@ def read_predictions(path: Path, run: dict[str, Any], groups: Groups | None = No
     if not math.isclose(found, run["metric_value"], abs_tol=1e-6):
         of_summary = f"the run's summary says {run['metric_value']:.6f}"
         raise InputError(f"{path}: its {metric.name} is {found:.6f}, but {of_summary}; {REMEDY}")
-    of_row = groups(scored.rows) if groups else None
-    right = task.right(scored)
+    return predicted(scored, metric, task.right(scored), groups(scored.rows) if groups else None)
+
+
+def predicted(scored: Scored, metric: Metric, right: np.ndarray | None, of_row: np.ndarray | None) -> Predicted:
+    """What a split's predictions say of a metric.
+
+    `right`: which rows [n] are answered right, where the task says that. `of_row`: the groups [n] of the rows.
+    """
     parts = metric.contributions(scored, of_row)
     if right is None:
         rarest = len(parts)
@@ -385,17 +393,34 @@ def alone(runs: Runs, metric: str) -> dict[str, Any]:
     seeds = over_seeds(values)
     if seeds is not None:
         found |= {"sd": float(values.std(ddof=1)), **_bounds("seeds", seeds)}
-    if (why := _too_few_groups(first)) is not None:
+    if (why := _too_few(first, metric)) is not None:
         return {**found, "reason": why}
-    rarest = first.rarest
-    if not METRICS[metric].share and rarest < FEWEST_OF_CLASS:
-        what = "group" if first.grouped else "example"
-        few = f"{rarest} test {plural(what, rarest)} of the rarest class"
-        return {**found, "reason": f"{few}, where {FEWEST_OF_CLASS} or more are needed"}
     both = over_seeds_and_examples(_stacked(runs))
     if both is None:
         return {**found, "reason": _why_none(len(values))}
-    return {**found, **_bounds("", replace(both, value=float(values.mean()), share_of=_floor(both, metric, rarest)))}
+    floor = _floor(both, both.examples, metric, first.rarest)
+    return {**found, **_bounds("", replace(both, value=float(values.mean()), share_of=floor))}
+
+
+def of_one(run: Predicted, value: float, metric: str) -> dict[str, Any]:
+    """The interval of one model's metric over other test examples alone: low, high, or the reason why there is none.
+
+    By the rules of an arm alone (`alone`), whose interval is over other seeds too.
+    """
+    if (why := _too_few(run, metric)) is not None:
+        return {"reason": why}
+    found = over_examples(run.contributions)
+    if found is None:
+        return {"reason": NOT_WITHOUT_SOME}
+    return _bounds("", replace(found, value=value, share_of=_floor(found, len(run.contributions), metric, run.rarest)))
+
+
+def _too_few(of_run: Predicted, metric: str) -> str | None:
+    """Why there is no interval of an arm alone on these examples, whatever its seeds; None where there may be one."""
+    if (why := _too_few_groups(of_run)) is not None or METRICS[metric].share or of_run.rarest >= FEWEST_OF_CLASS:
+        return why
+    few = f"{of_run.rarest} test {plural('group' if of_run.grouped else 'example', of_run.rarest)} of the rarest class"
+    return f"{few}, where {FEWEST_OF_CLASS} or more are needed"
 
 
 def _shared(runs: Runs, others: Runs) -> list[int]:
@@ -411,10 +436,10 @@ def _too_few_groups(of_run: Predicted) -> str | None:
     return f"{groups} {plural('group', groups)} of test rows, where {FEWEST_GROUPS} or more are needed"
 
 
-def _floor(found: Crossed, metric: str, rarest: int) -> int | None:
+def _floor(found: Estimate, examples: int, metric: str, rarest: int) -> int | None:
     """Examples of which none was seen that differs: of a share all, else those of the rarest class if all are alike."""
     if METRICS[metric].share:
-        return found.examples
+        return examples
     return rarest if found.se == 0.0 else None
 
 
@@ -498,7 +523,7 @@ def _against(runs: Runs, baseline: Runs, metric: str) -> tuple[dict[str, Any], C
 def _why_none(seeds: int) -> str:
     if seeds < FEWEST_SEEDS:
         return f"{seeds} {plural('seed', seeds)}, where {FEWEST_SEEDS} or more are needed"
-    return "the metric is not defined without some of the test examples"
+    return NOT_WITHOUT_SOME
 
 
 def _bounds(name: str, estimate: Estimate) -> dict[str, float]:

@@ -175,6 +175,14 @@ def over_seeds(values: np.ndarray) -> Estimate | None:
     return Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1)
 
 
+def over_examples(values: np.ndarray) -> Estimate | None:
+    """Mean of one value per example [n]: other examples. None for fewer than 2, and for values that are not finite."""
+    count = len(values)
+    if count < 2 or not np.isfinite(values).all():
+        return None
+    return Estimate(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(count), count - 1)
+
+
 def over_seeds_and_examples(values: np.ndarray, step: float = 0.0) -> Crossed | None:
     """Mean of values [s, n], one row per seed, one column per example: other seeds and other examples.
 

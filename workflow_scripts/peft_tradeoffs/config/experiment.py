@@ -132,6 +132,12 @@ class Experiment:
             }
         )
 
+    def untrained_settings(self, dataset: str, model: str) -> RunSettings:
+        """All that decides what a model answers as it is fetched, weights held as the arms hold theirs if all agree."""
+        dtypes = sorted({arm.dtype for arm in self.arms.values()})  # of both float32 is last
+        any_metric = TASKS[self.datasets[dataset].task].metrics[0]  # all are taken, whichever is reported
+        return self.run_settings(dataset, model, next(iter(self.arms))).untrained(any_metric, dtypes[-1])
+
     def scoring(self, dataset: str) -> dict[str, Any] | None:
         """What scores the answers to a data set's prompts, as the scripts that train take it; None: none are asked for.
 

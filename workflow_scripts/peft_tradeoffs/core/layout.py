@@ -20,6 +20,7 @@ TEMPLATES = Path("report", "templates")  # of the sentences beside tables: in th
 TABLES = {
     "comparison": ("Differences to the baseline, with tests", "Comparisons"),
     "arms": ("Arms", "Results"),
+    "untrained": ("Before any training: what the model as it is fetched writes", "Results"),
     "runs": ("Runs", "Results"),
     "memory": ("What memory went to", "Results"),
     "attribution": ("What each factor of the factorial changes", "Comparisons"),
@@ -33,6 +34,7 @@ TABLES = {
     "imported": ("Published elsewhere, not measured here", "Comparisons"),
     "contract": ("Contract: what all arms have alike, and what differs", "Checks"),
 }
+UNTRAINED = "untrained"  # what is no arm: the model as it is fetched; its folder, its table and its name for readers
 HEAD = "head.json"  # beside an adapter: what Transformers must be given, beside the base model, to make its head
 
 

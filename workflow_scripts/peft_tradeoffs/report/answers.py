@@ -13,8 +13,10 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.finished import check_files, has, read_env, verified
 from peft_tradeoffs.analysis.tables import COMPLETED
+from peft_tradeoffs.analysis.untrained import read_untrained
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import OUTPUTS, REMEDY, SCORES, read_json, read_outputs, sha256
+from peft_tradeoffs.core.layout import UNTRAINED
 from peft_tradeoffs.core.text import arm_label, plural, records
 from peft_tradeoffs.report.sweep import Sweep
 from peft_tradeoffs.tasks import metrics
@@ -57,6 +59,7 @@ class Answers:
     """The answers of one data set and model, an arm's runs side by side."""
 
     arms: list[list[Run]]  # by arm, then by seed; all of the same rows
+    untrained: Run | None  # what the model wrote before any training, to the same rows; it is no arm
     metric: Metric | None  # the one of answers that the arms are compared by; None: there is none, or no scores
     words: str  # its name within a sentence
 
@@ -75,9 +78,16 @@ class Answers:
         return np.array([np.nan if value is None else value for value in found], dtype=float)
 
 
-def panel(
-    sweep: Sweep, data_dir: Path | None, tokens_dir: Path | None = None, room: int = ROOM_bytes
-) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Asked:
+    """Where what stands beside the runs' answers is; None: nothing of it is shown."""
+
+    data_dir: Path | None  # holds {dataset}/test.parquet
+    tokens_dir: Path | None = None  # holds {dataset}/{model}.json
+    untrained_dir: Path | None = None  # holds {dataset}/{model} of what the untrained model wrote
+
+
+def panel(sweep: Sweep, beside: Asked, room: int = ROOM_bytes) -> dict[str, Any] | None:
     """What the page shows of the answers of one data set and model, in at most `room` bytes; None: no run answered.
 
     With `empty`, a text: why they cannot be shown. Raises InputError for answers or scores that are not as their run
@@ -89,8 +99,9 @@ def panel(
     arms = [list(own) for _, own in itertools.groupby(runs, lambda run: run.arm)]
     reported = metric_called(sweep.metric)
     scored = reported.task == metrics.OUTPUTS and all(run.written is not None for run in runs)
-    answers = Answers(arms, reported if scored else None, metric_words(sweep.named))
-    asked = read_prompts(sweep, data_dir, tokens_dir, answers.rows)
+    untrained = read_untrained_answers(sweep, beside.untrained_dir, runs[0])
+    answers = Answers(arms, untrained, reported if scored else None, metric_words(sweep.named))
+    asked = read_prompts(sweep, beside.data_dir, beside.tokens_dir, answers.rows)
     if isinstance(asked, str):
         return {"empty": asked}
     scores = [[answers.scores(run) for run in own] for own in arms]
@@ -115,25 +126,48 @@ def read_runs(sweep: Sweep) -> list[Run]:
         if not has(summary, OUTPUTS):
             continue
         check_files(folder, summary, [name for name in (OUTPUTS, SCORES) if has(summary, name)])
-        lines = read_outputs(folder / OUTPUTS)
-        rows = np.array([line["row"] for line in lines], dtype=np.int64)
-        if found and not np.array_equal(rows, found[0].rows):
-            raise InputError(
-                f"{folder / OUTPUTS}: answers to other rows than those of {found[0].arm}/seed{found[0].seed}: one is "
-                f"of other data; {REMEDY}"
-            )
-        found.append(
-            Run(
-                **{"arm": row["arm"], "label": arm_label(row["method"], row["rank"]), "method": row["method"]},
-                seed=int(row["seed"]),
-                rows=rows,
-                texts=[line["output"] for line in lines],
-                tokens=[line["tokens"] for line in lines],
-                ended=[line["ended"] for line in lines],
-                written=read_scores(folder / SCORES, rows) if has(summary, SCORES) else None,
-            )
-        )
+        named = {"arm": row["arm"], "label": arm_label(row["method"], row["rank"]), "method": row["method"]}
+        found.append(_read(folder, summary, named | {"seed": int(row["seed"])}))
+        _check_rows(folder, found[-1], found[0])
     return found
+
+
+def read_untrained_answers(sweep: Sweep, untrained_dir: Path | None, first: Run) -> Run | None:
+    """What the model answered before any training, to the rows of the `first` run; None where it is not there.
+
+    Raises InputError as `panel`.
+    """
+    folder = Path() if untrained_dir is None else untrained_dir / sweep.dataset / sweep.model
+    if untrained_dir is None or not (folder / "summary.json").exists():
+        return None
+    summary = read_untrained(folder)
+    if not has(summary, OUTPUTS):
+        return None
+    found = _read(folder, summary, {"arm": UNTRAINED, "label": UNTRAINED, "method": UNTRAINED, "seed": 0})
+    _check_rows(folder, found, first)
+    return found
+
+
+def _read(folder: Path, summary: dict[str, Any], named: dict[str, Any]) -> Run:
+    """What stands in `folder`, whose files are as they were published; `named` says of which run."""
+    lines = read_outputs(folder / OUTPUTS)
+    rows = np.array([line["row"] for line in lines], dtype=np.int64)
+    return Run(
+        **named,
+        rows=rows,
+        texts=[line["output"] for line in lines],
+        tokens=[line["tokens"] for line in lines],
+        ended=[line["ended"] for line in lines],
+        written=read_scores(folder / SCORES, rows) if has(summary, SCORES) else None,
+    )
+
+
+def _check_rows(folder: Path, run: Run, first: Run) -> None:
+    if not np.array_equal(run.rows, first.rows):
+        raise InputError(
+            f"{folder / OUTPUTS}: answers to other rows than those of {first.arm}/seed{first.seed}: one is of other "
+            f"data; {REMEDY}"
+        )
 
 
 def read_prompts(
@@ -255,6 +289,7 @@ def _shown(
     answers: Answers, scores: list[list[np.ndarray]], asked: list[tuple[str, list[str]]], choice: Choice, size: Size
 ) -> dict[str, Any]:
     arms = [own if size.seeds else own[:1] for own in answers.arms]
+    before, of_before = answers.untrained, answers.scores(answers.untrained) if answers.untrained else None
     prompts = []
     for row in (*choice.first, *choice.others):
         prompt, references = asked[row]
@@ -269,6 +304,8 @@ def _shown(
                 ],
             }
         )
+        if before is not None and of_before is not None:
+            prompts[-1][UNTRAINED] = _distinct([before], [_mark(answers.metric, of_before[row])], row, size)[0]
     shortened = any("of" in text for one in prompts for text in _texts(one))
     return {
         "empty": "",
@@ -304,7 +341,8 @@ def _distinct(runs: list[Run], marks: list[dict[str, Any]], row: int, size: Size
 
 
 def _texts(prompt: dict[str, Any]) -> list[dict[str, Any]]:
-    return [prompt["prompt"], *prompt["references"], *itertools.chain.from_iterable(prompt["answers"])]
+    before = [prompt[UNTRAINED]] if UNTRAINED in prompt else []
+    return [prompt["prompt"], *prompt["references"], *before, *itertools.chain.from_iterable(prompt["answers"])]
 
 
 def _about(answers: Answers, choice: Choice) -> str:
@@ -327,6 +365,8 @@ def _about(answers: Answers, choice: Choice) -> str:
 def _notes(answers: Answers, size: Size, shortened: bool) -> list[str]:
     """What a reader must know beside it: one sentence each."""
     lines = []
+    if answers.untrained:
+        lines.append("First stands what the model wrote before any training (untrained), which is no arm.")
     if any(len(own) > 1 for own in answers.arms):
         lines.append(
             "Each arm's answer is that of its first seed, those of other seeds are below it."

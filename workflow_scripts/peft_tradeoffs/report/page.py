@@ -22,12 +22,13 @@ from peft_tradeoffs.analysis.finished import read_env, verified
 from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval_notes
 from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT, SPLIT, read_table, warnings_by_pair
 from peft_tradeoffs.analysis.tuning_table import ruined
+from peft_tradeoffs.analysis.untrained import beside_arms, read_table_of_untrained
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
-from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, run_folder
+from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, UNTRAINED, run_folder
 from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
 from peft_tradeoffs.core.text import and_list, arm_label, method_label, plural, records
-from peft_tradeoffs.report.answers import ROOM_bytes, panel
+from peft_tradeoffs.report.answers import Asked, ROOM_bytes, panel
 from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, no_metric
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import Row, difference_unit, heldout_label, metric_label, metric_of
@@ -180,12 +181,18 @@ NUMBERS = (
 SHOWN = 5  # reasons of a verdict that are always shown
 
 
-def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None, tokens_dir: Path | None = None) -> str:
+def report(
+    files: dict[str, Path],
+    runs_dir: Path,
+    data_dir: Path | None = None,
+    tokens_dir: Path | None = None,
+    untrained_dir: Path | None = None,
+) -> str:
     """The page as HTML. `files` are the CSV tables by name, runs.csv among them, each with its Markdown beside it.
 
     `data_dir` holds {dataset}/dataset.json and `tokens_dir` {dataset}/{model}.json, whose warnings are shown; prompts
-    and references beside answers are those of {dataset}/test.parquet in `data_dir`. Raises InputError if a table or a
-    file of a run is missing.
+    and references beside answers are those of {dataset}/test.parquet in `data_dir`; what the untrained model answered
+    is in {dataset}/{model} of `untrained_dir`. Raises InputError if a table or a file of a run is missing.
     """
     if "runs" not in files:
         raise InputError("--tables: no runs.csv among them; make_tables.py writes it")
@@ -204,11 +211,13 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None,
     styles, warnings = sweeps[0].styles, warnings_by_pair(runs, runs_dir, data_dir, tokens_dir)
     shown = [name for name in TITLES if name in files]
     room = ROOM_bytes // len(sweeps)
-    answers = [panel(sweep, data_dir, tokens_dir, room) for sweep in sweeps]
+    before = untrained_rows(files)
+    answers = [panel(sweep, Asked(data_dir, tokens_dir, untrained_dir), room) for sweep in sweeps]
     data = {
         "pairs": [
             pair_data(sweep, comparison, attribution, judged, forgotten)
             | {"warnings": warnings[sweep.dataset, sweep.model], "answers": own}
+            | {"untrained": untrained_data(before, sweep)}
             for sweep, own in zip(sweeps, answers, strict=True)
         ],
         "methods": method_data(styles),
@@ -232,6 +241,23 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None,
         light=list(colours(styles).values()),
         dark=list(colours(styles, dark=True).values()),
     )
+
+
+def untrained_rows(files: dict[str, Path]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of untrained.csv by data set and model; none where there is no such table."""
+    found = records(read_table_of_untrained(files[UNTRAINED])) if UNTRAINED in files else []
+    return {(row["dataset"], row["model"]): row for row in found}
+
+
+def untrained_data(rows: dict[tuple[str, str], dict[str, Any]], sweep: Sweep) -> dict[str, str] | None:
+    """What the untrained model's metric says beside the arms' (`beside_arms`), and the header of its column.
+
+    None where it was not asked.
+    """
+    row = rows.get((sweep.dataset, sweep.model))
+    if row is None or sweep.metric is None:
+        return None
+    return beside_arms(row, sweep.metric) | {"header": metric_label(sweep.named)}
 
 
 def run_folders(runs: pd.DataFrame, runs_dir: Path) -> list[Path]:

@@ -2,14 +2,23 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from peft_tradeoffs.core import code, files
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import UNTRAINED
 
 Fields = dict[str, Any]
+# What settings say where nothing is trained, whatever the arms do: they decide no answer.
+NO_TRAINING: Fields = {
+    **{"rank": None, "learning_rate": None, "quantization": None, "gradient_checkpointing": False},
+    **{"peft": None, "compile": False, "epochs": 0, "max_steps": None, "batch_size": 1},
+    **{"gradient_accumulation_steps": 1, "lr_scheduler_type": "linear", "warmup_ratio": 0.0, "optimizer": "adamw"},
+    **{"weight_decay": 0.0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0},
+    **{"early_stopping": None, "tuned_as": None, "save_weights": False},
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,10 @@ class RunSettings:
         if unknown := [name for name in settings if name not in known]:
             raise InputError(f"settings of a run have no {', '.join(unknown)}; take env.json's `settings` alone")
         return cls(**settings, order=tuple(settings))
+
+    def untrained(self, metric: str, dtype: str) -> "RunSettings":
+        """Those of the same model as it is fetched, its weights held in `dtype`."""
+        return replace(self, arm=UNTRAINED, method=UNTRAINED, metric=metric, dtype=dtype, **NO_TRAINING)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as a dict, for JSON."""

@@ -24,8 +24,7 @@ from peft_tradeoffs.training.state import RunDirectory
 
 if TYPE_CHECKING:
     from peft_tradeoffs.measure.devices import Device
-
-SCRIPT = SCRIPTS / "train.py"  # a run is of this code, whatever script trains it
+    from peft_tradeoffs.training.summary import Bench
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,17 @@ def _read_rate(tuned: Path) -> float:
 
 
 @contextlib.contextmanager
-def process(arguments: argparse.Namespace) -> Iterator["Job"]:
-    """A `Job` from the options of `add_training`; the exit status is 75 if a signal ends it."""
+def process(arguments: argparse.Namespace, kind: "type[Job] | None" = None) -> Iterator["Job"]:
+    """A `Job`, or another `kind` of it, from the options of `add_training`; exit status 75 if a signal ends it."""
     interruption = Interruption()
     with interruption.answered(), contextlib.ExitStack() as locks:
-        yield Job(arguments, interruption, locks)
+        yield (kind or Job)(arguments, interruption, locks)
 
 
 class Job:
     """Trains runs on the same data and model; imports and the GPU are had once, for the first run that is missing."""
+
+    script = SCRIPTS / "train.py"  # a run is of this code, whatever script trains it
 
     def __init__(self, arguments: argparse.Namespace, interruption: Interruption, locks: contextlib.ExitStack) -> None:
         """`locks` lets the runs go when the process ends."""
@@ -115,7 +116,7 @@ class Job:
         self.conditions = {  # of every run: what decides a result beside its seed and settings
             "data_sha256": self.tokens["sha256"],
             "model_sha256": self.model.manifest["sha256"],
-            "code_sha256": code.fingerprint(SCRIPT),
+            "code_sha256": code.fingerprint(self.script),
             "versions": versions(),
         }
         self._device: Device | None = None  # until the first run that is missing
@@ -193,7 +194,6 @@ class Job:
     def _train(self, run: Run, directory: RunDirectory) -> None:
         with directory.attempts.under_way():
             device = self.device(run.settings, directory.attempts.waiting())
-            from peft_tradeoffs.training.run import run as train_run
             from peft_tradeoffs.training.summary import Bench
 
             bench = Bench(
@@ -204,8 +204,14 @@ class Job:
                 compiled_before=self._compiled,
             )
             bench.originals, bench.probed = self._originals, run.probed
-            self._compiled |= train_run(self.plan(run.seed, run.settings), bench, directory)
+            self._compiled |= self._do(self.plan(run.seed, run.settings), bench, directory)
         self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
+
+    def _do(self, plan: Plan, bench: "Bench", directory: RunDirectory) -> bool:
+        """Publish in `directory` what a plan gives; whether torch.compile made something."""
+        from peft_tradeoffs.training.run import run
+
+        return run(plan, bench, directory)
 
     def _score(self, directory: RunDirectory) -> None:
         """Have a finished run's answers scored, unless they are as they would be now."""
@@ -237,3 +243,14 @@ class Job:
         fingerprint = self.plan(run.seed, run.settings).fingerprint
         interval_s = self._arguments.checkpoint_interval
         return RunDirectory(run.folder, fingerprint, interval_s, self._interruption, self._queued)
+
+
+class Untrained(Job):
+    """Has a model answer as it is fetched, where a `Job` trains: resumed, sealed and scored as runs are."""
+
+    script = SCRIPTS / "answer_untrained.py"
+
+    def _do(self, plan: Plan, bench: "Bench", directory: RunDirectory) -> bool:
+        from peft_tradeoffs.training.run import answer_untrained
+
+        return answer_untrained(plan, bench, directory)

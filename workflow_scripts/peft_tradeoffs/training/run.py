@@ -1,4 +1,4 @@
-"""One run: load, train, evaluate, save, and write down what it gave."""
+"""One run: load, train, evaluate, save, and write down what it gave; and a model as it is fetched, which answers."""
 
 import dataclasses
 import functools
@@ -7,6 +7,7 @@ import importlib
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.batches import (
     Data,
+    ResidentSplit,
+    Sizes,
     check_causal,
     check_padding,
     choose_kernels,
@@ -54,7 +57,15 @@ from peft_tradeoffs.training.decoding import Decoded, Decoding, check_prompts, c
 from peft_tradeoffs.training.scoring import write_outputs
 from peft_tradeoffs.training.state import RunDirectory
 from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject, autocast
-from peft_tradeoffs.training.summary import NO_GENERAL, Bench, Outcome, check, general_losses, summarise
+from peft_tradeoffs.training.summary import (
+    NO_GENERAL,
+    Bench,
+    Outcome,
+    check,
+    general_losses,
+    summarise,
+    summarise_untrained,
+)
 from peft_tradeoffs.training.updates import ADAMW
 
 PADDED = 8  # texts by which a model shows whether it reads padding
@@ -106,18 +117,49 @@ def run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
 
 
 def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
-    settings, device, phases = plan.settings, bench.device, bench.phases
+    settings = plan.settings
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {plan.seed}")
+    tokens, outcome = _begun(plan, bench, directory), Outcome()
+    _as_far_as_memory(
+        lambda: _train(plan, bench, directory, reporter, tokens, outcome), bench, directory.results, outcome
+    )
+    if outcome.trained is None and outcome.reached is not None:
+        outcome.trained = outcome.reached()
+    attempts = _ended(bench, directory, outcome)
+
+    summary = summarise(plan, bench, tokens.description, outcome, attempts)
+    rows = outcome.trained.progress.rows if outcome.trained else []
+    for row in rows:
+        check("metrics", row)
+    files.write_csv(directory.results / "metrics.csv", rows)
+    facts = {
+        "attention_mask": outcome.trained.progress.mask if outcome.trained else None,
+        "head": outcome.head,
+        "targets": outcome.targets,
+        "seed": plan.seed,
+    }
+    _write_down(plan, bench, directory, summary, {"attempts": attempts, **facts})
+    reporter.done(_last_line(summary))
+    return bool(outcome.trained and outcome.trained.progress.compile_s)
+
+
+def _begun(plan: Plan, bench: Bench, directory: RunDirectory) -> "Tokens":
+    """The tokens of a plan, where its attempt has been noted and an empty folder waits for what it gives."""
+    device = bench.device
     gpu_name = environment.device_name("cuda") if device.torch.type == "cuda" else None
     directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name)
-    phases.switch("load")
+    bench.phases.switch("load")
     tokens = Tokens(*load_tokens(plan.tokens))
-    results = directory.results
-    shutil.rmtree(results, ignore_errors=True)
-    results.mkdir(parents=True)
-    outcome = Outcome()
+    shutil.rmtree(directory.results, ignore_errors=True)
+    directory.results.mkdir(parents=True)
+    return tokens
+
+
+def _as_far_as_memory(work: Callable[[], None], bench: Bench, results: Path, outcome: Outcome) -> None:
+    """Do the work; that memory ran out is its `outcome` too."""
+    phases = bench.phases
     try:
-        _train(plan, bench, directory, reporter, tokens, outcome)
+        work()
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         ran_out, outcome.oom_bytes = refused_bytes(error)
         if not ran_out:
@@ -127,38 +169,35 @@ def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
         for name in WEIGHTS:
             shutil.rmtree(results / name, ignore_errors=True)  # half of one
     phases.switch(None)
-    if outcome.trained is None and outcome.reached is not None:
-        outcome.trained = outcome.reached()
-    device.isolation.check()
-    directory.interruption.hold()  # a few seconds more, and nothing of the run is to be done again
-    attempts = directory.attempts.end(outcome.status)
 
-    summary = summarise(plan, bench, tokens.description, outcome, attempts)
+
+def _ended(bench: Bench, directory: RunDirectory, outcome: Outcome) -> list[dict[str, Any]]:
+    """All attempts, the last of which is at its end: from here on a signal waits."""
+    bench.device.isolation.check()
+    directory.interruption.hold()  # a few seconds more, and nothing of the run is to be done again
+    return directory.attempts.end(outcome.status)
+
+
+def _write_down(
+    plan: Plan, bench: Bench, directory: RunDirectory, summary: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    """Publish the results with this summary, and with an env.json that has `facts` too."""
+    results, device = directory.results, bench.device
     files.write_csv(results / "summary.csv", [{**summary, "null_reasons": json.dumps(summary["null_reasons"])}])
-    rows = outcome.trained.progress.rows if outcome.trained else []
-    for row in rows:
-        check("metrics", row)
-    files.write_csv(results / "metrics.csv", rows)
     files.write_json(
         results / "env.json",
         {
-            **environment.describe(settings["device"], bench.threads, device.gpu),
+            **environment.describe(plan.settings["device"], bench.threads, device.gpu),
             "under_load": bench.clocks.totals() if device.gpu else None,
             "other_processes": device.isolation.others(),
-            "attempts": attempts,
-            "attention_mask": outcome.trained.progress.mask if outcome.trained else None,
-            "head": outcome.head,
-            "targets": outcome.targets,
-            "seed": plan.seed,
+            **facts,
             "fingerprint": plan.fingerprint,
             **{key: plan.conditions[key] for key in ("data_sha256", "model_sha256", "code_sha256")},
             "model": plan.model.manifest,
-            "settings": settings,
+            "settings": plan.settings,
         },
     )
     directory.publish(summary)
-    reporter.done(_last_line(summary))
-    return bool(outcome.trained and outcome.trained.progress.compile_s)
 
 
 class Tokens(NamedTuple):
@@ -308,16 +347,11 @@ def _answer(
     Raises Interrupted if the process must end; the state of the last step is saved.
     """
     device, split = bench.device.torch, tokens.splits["test"]
-
-    def poll() -> None:
-        if (name := directory.interrupted()) is not None:
-            raise Interrupted(name, "while the model answered")
-
     for parameter in model.parameters():
         parameter.grad = None  # training's
     free_memory(device)
     bench.phases.switch("generate")
-    answers = decode(model, split.prompts, wanted, device, poll)
+    answers = decode(model, split.prompts, wanted, device, functools.partial(_poll, directory))
     bench.phases.switch(None)
     tokenizer = load_tokenizer(plan.model.path)
     texts = tokenizer.batch_decode(
@@ -326,6 +360,11 @@ def _answer(
     lengths = [len(ids) for ids in answers.tokens]
     write_outputs(directory.results / files.OUTPUTS, split.rows.tolist(), texts, lengths, answers.ended)
     return answers
+
+
+def _poll(directory: RunDirectory) -> None:
+    if (name := directory.interrupted()) is not None:
+        raise Interrupted(name, "while the model answered")
 
 
 def original_losses(plan: Plan, bench: Bench, tokens: Tokens, data: Data) -> np.ndarray | Missing:
@@ -408,3 +447,62 @@ def _check_space(folder: Path, built: methods.Built) -> None:
             f"{folder}: {free / MIB:.0f} MiB free, a run needs up to {needed / MIB:.0f} MiB for its state and "
             "results: free some or set `output` to another disk; what is finished stays"
         )
+
+
+# A model as it is fetched ---------------------------------------------------------------------------------------------
+
+
+def answer_untrained(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
+    """Have the model answer as it was fetched, by the settings that arms answer by, and publish what it wrote.
+
+    Its test loss is taken too. No step is trained, and nothing is drawn. Out of memory is a result, as is a loss that
+    is not finite. Returns False: nothing is compiled. Raises Interrupted if the process must end.
+    """
+    settings = plan.settings
+    reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']} untrained")
+    with engine.Randomness.kept(bench.device.torch):
+        tokens, outcome = _begun(plan, bench, directory), Outcome()
+        scores: dict[str, float | None] = {}
+        _as_far_as_memory(
+            lambda: scores.update(_evaluated(plan, bench, directory, tokens, outcome)),
+            bench,
+            directory.results,
+            outcome,
+        )
+        attempts = _ended(bench, directory, outcome)
+        summary = summarise_untrained(plan, bench, tokens.description, outcome, scores)
+        _write_down(plan, bench, directory, summary, {"attempts": attempts})
+    reporter.done(f"{summary['test_rows']} prompts {'answered' if outcome.answers else 'not answered'}")
+    return False
+
+
+def _evaluated(
+    plan: Plan, bench: Bench, directory: RunDirectory, tokens: Tokens, outcome: Outcome
+) -> dict[str, float | None]:
+    """Loss and metrics of tokens of the test split; `outcome` gets the answers to its prompts."""
+    settings, device, split = plan.settings, bench.device.torch, tokens.splits["test"]
+    data = dataclasses.replace(tokens.data(settings["task"]), general=None)
+    arm = Arm.of(plan, tokens, device)
+    model = arm.built.model.requires_grad_(False)
+    wanted = _checked(plan, tokens, arm.built, device)
+    if wanted is None:
+        raise InputError(f"data set {settings['dataset']} asks for no answers; set generate")
+    free_memory(device)
+    directory.interruption.hold()  # it is asked between two batches
+    bench.phases.switch(MASK)
+    subject = arm.subject(plan, data)
+    mask = engine.chosen_mask(subject, device) if device.type == "cuda" else padding_mask
+    choose_kernels(mask, model)
+    bench.phases.switch("evaluate")
+    resident, sizes = ResidentSplit(split, data.pad_token_id, device), Sizes.of(split)
+    poll = functools.partial(_poll, directory)
+    logits = engine.predict(subject.forward, resident, sizes, mask, subject.settings, poll)
+    bench.phases.switch(None)
+    if not np.isfinite(logits).all():
+        outcome.status, outcome.failed_phase = "diverged", "evaluate"
+        return {}
+    task = TASKS[settings["task"]]
+    predicted = task.predicted(split.rows, split.labels, logits)
+    task.write(directory.results / files.PREDICTIONS, predicted)
+    outcome.answers = _answer(plan, bench, directory, tokens, model, wanted)
+    return task.evaluate(predicted)

@@ -99,7 +99,7 @@ def scored(
     table = np.loadtxt(folder / files.PREDICTIONS, delimiter=",", skiprows=1, ndmin=2)
     found = task.read(scores.with_name(files.PREDICTIONS), dict(zip(header, table.T, strict=True)), len(table))
     values = {metric.name: metric.of(found) for metric in metrics.of_task(metrics.OUTPUTS)}
-    if summary["metric"] in values:
+    if summary.get("metric") in values:  # none is reported of a model that is not trained
         values["metric_value"] = values[summary["metric"]]
     reasons = {key: why for key, why in summary["null_reasons"].items() if key not in values and key != "scored_as"}
     reasons |= {key: NOT_DEFINED.get(key, "not defined") for key, value in values.items() if value is None}

@@ -154,7 +154,7 @@ def summarise(
         "attempts": len(attempts),
         "wall_s": wall_s(attempts),
         "queue_s": queue_s(attempts),
-        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "finished_at": _now(),
         "fingerprint": plan.fingerprint,
         **(_counts(outcome.parameters) if outcome.parameters else {}),
         **({"frozen_linear_dtype": outcome.frozen_linear_dtype} if outcome.parameters else {}),
@@ -191,6 +191,39 @@ def summarise(
         values |= _unscored(values, settings, pretrained)
         values |= _of_updates(trained, settings)
     return _complete(values, otherwise)
+
+
+def summarise_untrained(
+    plan: Plan, bench: Bench, description: dict[str, Any], outcome: Outcome, scores: dict[str, float | None]
+) -> dict[str, Any]:
+    """What the model gave before any training: no run's summary, but each key is as a run's (core/quantities.py).
+
+    `scores` are loss and metrics of tokens, empty where it did not get so far.
+    """
+    settings, failed = plan.settings, outcome.status != "completed"
+    own = ("dataset", "model", "task", "precision", "dtype", "device")
+    of_outputs = metrics.names_of(metrics.OUTPUTS)
+    values, reasons = without_missing(
+        {
+            "status": outcome.status,
+            "failed_phase": outcome.failed_phase,
+            "oom_bytes": outcome.oom_bytes,
+            **{key: settings[key] for key in own},
+            "pretrained": plan.model.manifest["pretrained"],
+            "device_name": environment.device_name(settings["device"]),
+            "test_rows": description["rows"]["test"],
+            **dict.fromkeys(OF_ANSWERS),
+            **_of_answers(outcome, bench, settings),
+            "test_loss": scores.get("loss"),
+            **{name: scores.get(name) for name in metrics.names_of(metrics.TOKENS)},
+            **(dict.fromkeys(of_outputs) if failed else dict.fromkeys(of_outputs, UNSCORED)),
+            "finished_at": _now(),
+            "fingerprint": plan.fingerprint,
+            **{key: plan.conditions[key] for key in ("data_sha256", "model_sha256")},
+        }
+    )
+    ended = f"not reached: it ended in {outcome.failed_phase}" if failed else "it was completed"
+    return {**values, "null_reasons": {key: reasons.get(key, ended) for key in values if values[key] is None}}
 
 
 def check(schema: str, value: dict[str, Any]) -> None:
@@ -395,6 +428,10 @@ def _complete(found: dict[str, Any], otherwise: dict[str, str]) -> dict[str, Any
     summary["null_reasons"] = {key: reasons[key] for key in missing}
     check("summary", summary)
     return summary
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _mib(size: int | None) -> float | None:
