@@ -168,7 +168,7 @@ def flips(path: Path, count: int, taken: Callable[[], bool]) -> int:
 
 
 def flipped_bits(runs: Runs, count: int, whole_s: float, expected: Path) -> str:
-    from peft_tradeoffs.training.state import RunDirectory
+    from peft_tradeoffs.training.job import RunDirectory
 
     with (runs.work / "flips.log").open("w") as log, contextlib.redirect_stderr(log):
         arm = runs.work / "flips"

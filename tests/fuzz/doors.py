@@ -23,8 +23,8 @@ import yaml
 from hypothesis import strategies as st
 from peft_tradeoffs.core import errors, files
 from peft_tradeoffs.inputs import data_files
-from peft_tradeoffs.runs import attempts, status
-from peft_tradeoffs.training import state
+from peft_tradeoffs.runs import status
+from peft_tradeoffs.training import job
 
 NAMES = ("data", "config", "run", "state", "model")
 TEXTS = [*tiny.GOOD, *tiny.BAD]
@@ -279,8 +279,8 @@ def state_files(folder: Path) -> Door:
     fingerprint = "f" * 64
     place = folder / "runs/sst2/distilbert/full/seed0"
 
-    def directory() -> state.RunDirectory:
-        return state.RunDirectory(place, fingerprint, 60.0)
+    def directory() -> job.RunDirectory:
+        return job.RunDirectory(place, fingerprint, 60.0)
 
     first = directory()
     first.lock()
@@ -305,7 +305,7 @@ def state_files(folder: Path) -> Door:
                 raise Passed(f"{name}: damage that does not show was not seen")
             again.attempts.begin()
             again.attempts.end("error")
-            wall = attempts.wall_s(again.attempts.end("error"))
+            wall = status.wall_s(again.attempts.end("error"))
             assert 0 <= wall < 1e6, wall
             status.table(status.grid_status(folder, grid, [], None))
         finally:

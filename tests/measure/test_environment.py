@@ -14,7 +14,7 @@ from peft_tradeoffs.core import slurm
 from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.measure import environment
 from peft_tradeoffs.measure.gpu import Gpu
-from peft_tradeoffs.runs.attempts import queue_s, wall_s
+from peft_tradeoffs.runs.status import queue_s, wall_s
 from recorded_nvml import UUID, Device
 
 OFF = ("tf32_matmul", "deterministic_algorithms", "cudnn_deterministic", "cudnn_benchmark")

@@ -29,8 +29,8 @@ from peft_tradeoffs.measure.phases import (
     Phases,
     step_percentiles,
 )
-from peft_tradeoffs.runs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.runs.settings import Plan
+from peft_tradeoffs.runs.status import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import GENERAL
