@@ -14,7 +14,7 @@ import pytest
 import torch
 from gpu_runs import ARMS, SCRIPTS, command, prepare, settings, step, summaries
 from peft_tradeoffs.core.quantities import Missing
-from peft_tradeoffs.measure.gpu import EnergyMeter, Gpu
+from peft_tradeoffs.measure.machine import EnergyMeter, Gpu
 from peft_tradeoffs.measure.phases import Phases
 
 pytestmark = [

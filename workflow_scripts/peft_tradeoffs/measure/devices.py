@@ -21,7 +21,7 @@ import torch
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.quantities import Missing
-from peft_tradeoffs.measure.gpu import NO_GPU, EnergyMeter, Gpu, IdlePower, Isolation, Unavailable, visible_uuids
+from peft_tradeoffs.measure.machine import NO_GPU, EnergyMeter, Gpu, IdlePower, Isolation, Unavailable, visible_uuids
 
 # Not by the library filelock, whose locks (4.2) refuse a file of another user's in /tmp: here all users share one.
 LEASES = Path("/tmp")  # not TMPDIR, which users and jobs set to folders of their own

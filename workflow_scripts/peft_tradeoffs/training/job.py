@@ -27,8 +27,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.inputs.tokens import check_tokens, read_description
-from peft_tradeoffs.measure.environment import versions
-from peft_tradeoffs.measure.gpu import IdlePower
+from peft_tradeoffs.measure.machine import IdlePower, versions
 from peft_tradeoffs.runs.interruption import Interruption
 from peft_tradeoffs.runs.lock import RunLock
 from peft_tradeoffs.runs.settings import ModelFolder, Plan

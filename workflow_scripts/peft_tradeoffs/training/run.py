@@ -22,7 +22,7 @@ from peft_tradeoffs.core.quantities import IS_THE_ORIGINAL, Missing
 from peft_tradeoffs.inputs.model_check import load_tokenizer
 from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import END_TOKENS, LONGEST_PROMPT, Split, load_tokens
-from peft_tradeoffs.measure import environment
+from peft_tradeoffs.measure import machine
 from peft_tradeoffs.measure.devices import (
     Device,
     check_precision,
@@ -31,7 +31,7 @@ from peft_tradeoffs.measure.devices import (
     refused_bytes,
     requested_bytes,
 )
-from peft_tradeoffs.measure.gpu import IdlePower
+from peft_tradeoffs.measure.machine import IdlePower
 from peft_tradeoffs.measure.phases import FORGETTING, MASK, MIB, PREPARE, STATE
 from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.runs.settings import Plan
@@ -108,7 +108,7 @@ def run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
 def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     settings, device, phases = plan.settings, bench.device, bench.phases
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {plan.seed}")
-    gpu_name = environment.device_name("cuda") if device.torch.type == "cuda" else None
+    gpu_name = machine.device_name("cuda") if device.torch.type == "cuda" else None
     directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name)
     phases.switch("load")
     tokens = Tokens(*load_tokens(plan.tokens))
@@ -142,7 +142,7 @@ def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     files.write_json(
         results / "env.json",
         {
-            **environment.describe(settings["device"], bench.threads, device.gpu),
+            **machine.describe(settings["device"], bench.threads, device.gpu),
             "under_load": bench.clocks.totals() if device.gpu else None,
             "other_processes": device.isolation.others(),
             "attempts": attempts,

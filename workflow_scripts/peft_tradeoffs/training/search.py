@@ -271,7 +271,7 @@ def _search(
 ) -> tuple[list["Fit"], list[dict[str, Any]]]:
     """The fits of all caps, and every peak that is known."""
     device = job.device(settings)
-    from peft_tradeoffs.measure.environment import device_name
+    from peft_tradeoffs.measure.machine import device_name
 
     seed = caps.seeds[0]
     conditions = {

@@ -14,9 +14,9 @@ import numpy as np
 
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.core.quantities import Missing, without_missing
-from peft_tradeoffs.measure import environment
+from peft_tradeoffs.measure import machine
 from peft_tradeoffs.measure.devices import Device, free_memory
-from peft_tradeoffs.measure.gpu import Clocks
+from peft_tradeoffs.measure.machine import Clocks
 from peft_tradeoffs.measure.phases import (
     FORGETTING,
     MASK,
@@ -135,7 +135,7 @@ def summarise(
         "pretrained": pretrained,
         "engine": trained.engine if trained else settings["engine"],
         "engine_reason": trained.progress.engine_reason if trained else None,
-        "device_name": environment.device_name(settings["device"]),
+        "device_name": machine.device_name(settings["device"]),
         "gpu_uuid": device.gpu.uuid if device.gpu else device.gpu,
         "shared_gpu": device.isolation.shared() if cuda else NO_GPU,
         "mixed_gpus": mixed_gpus(attempts),
