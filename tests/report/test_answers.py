@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import OUTPUTS, SCORES
-from peft_tradeoffs.report import answers
+from peft_tradeoffs.report import sweep
 from peft_tradeoffs.report.page import inline_json, report
 from peft_tradeoffs.report.sweep import Sweep, Tables, load
 from peft_tradeoffs.tasks.outputs import STATISTICS
@@ -61,7 +61,7 @@ def swept(folder: Path) -> Sweep:
 
 
 def panel(folder: Path, **options: Any) -> dict[str, Any] | None:
-    return answers.panel(swept(folder), folder / "data", **options)
+    return sweep.answers_panel(swept(folder), folder / "data", **options)
 
 
 def asked_for(count: int) -> list[tuple[str, str]]:
@@ -77,7 +77,7 @@ def test_prompts_on_which_arms_differ_come_first_and_the_others_lie_evenly(tmp_p
 
     found = panel(written(tmp_path, runs_of(), asked_for(200), answer))
     rows = [one["row"] for one in found["prompts"]]
-    assert rows[:3] == [60, 130, 7] and len(set(rows)) == len(rows) == answers.SHOWN
+    assert rows[:3] == [60, 130, 7] and len(set(rows)) == len(rows) == sweep.SHOWN
     rest = rows[3:]
     assert rest == sorted(rest) and (rest[0], rest[-1]) == (0, 199) and max(np.diff(rest)) <= 6
     assert found["about"] == (
@@ -156,7 +156,7 @@ def test_a_long_text_is_shortened_and_says_so_and_a_prompt_keeps_both_ends(tmp_p
     asked = [("start" + "x" * 5000 + "end", "reference " * 500)]
     found = panel(written(tmp_path, runs_of(1), asked, lambda *_: ("y" * 2001, True)))
     (shown,) = found["prompts"]
-    assert shown["prompt"]["of"] == 5008 and len(shown["prompt"]["text"]) == 2000 + len(answers.GAP)
+    assert shown["prompt"]["of"] == 5008 and len(shown["prompt"]["text"]) == 2000 + len(sweep.GAP)
     assert shown["prompt"]["text"].startswith("start") and shown["prompt"]["text"].endswith("end")
     assert shown["answers"][0][0]["text"] == "y" * 2000 and shown["answers"][0][0]["of"] == 2001
     assert "Texts of more than 2,000 characters are shortened, and searched as they are shown." in found["notes"]
@@ -223,14 +223,14 @@ def test_nine_arms_five_seeds_and_2500_prompts_stay_under_5_MB(tmp_path, monkeyp
 
     asked = [(f"{row} {text * 20}", f"{row} {text}") for row in range(2500)]
     written(tmp_path, runs, asked, answer, score)
-    read = answers.read_runs(swept(tmp_path))
-    monkeypatch.setattr(answers, "read_runs", lambda _: read)  # it takes seconds
+    read = sweep.read_answered(swept(tmp_path))
+    monkeypatch.setattr(sweep, "read_answered", lambda _: read)  # it takes seconds
     html = report({"runs": tmp_path / "tables/runs.csv"}, tmp_path / "runs", tmp_path / "data")
     assert len(html.encode()) < 5_000_000 and "48 of 2,500 prompts of the test split" in html
     found = panel(tmp_path)
-    assert len(found["prompts"]) == answers.SHOWN and len(found["arms"]) == 9
+    assert len(found["prompts"]) == sweep.SHOWN and len(found["arms"]) == 9
     assert max(len(own) for own in found["prompts"][0]["answers"]) == 5
-    for room in (answers.ROOM_bytes, answers.ROOM_bytes // 5):
+    for room in (sweep.ROOM_bytes, sweep.ROOM_bytes // 5):
         found = panel(tmp_path, room=room)
         assert len(inline_json(found).encode()) <= room
     assert "those of other seeds had no room here" in " ".join(found["notes"])

@@ -27,8 +27,7 @@ from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, run_folder
 from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
 from peft_tradeoffs.core.text import and_list, arm_label, method_label, plural, records
-from peft_tradeoffs.report.answers import ROOM_bytes, panel
-from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, no_metric
+from peft_tradeoffs.report.sweep import ROOM_bytes, Sweep, Tables, answers_panel, colours, conditions, load, no_metric
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import Row, difference_unit, heldout_label, metric_label, metric_of
 from peft_tradeoffs.tasks.task import LABEL, QUANTITIES
@@ -204,7 +203,7 @@ def report(files: dict[str, Path], runs_dir: Path, data_dir: Path | None = None,
     styles, warnings = sweeps[0].styles, warnings_by_pair(runs, runs_dir, data_dir, tokens_dir)
     shown = [name for name in TITLES if name in files]
     room = ROOM_bytes // len(sweeps)
-    answers = [panel(sweep, data_dir, tokens_dir, room) for sweep in sweeps]
+    answers = [answers_panel(sweep, data_dir, tokens_dir, room) for sweep in sweeps]
     data = {
         "pairs": [
             pair_data(sweep, comparison, attribution, judged, forgotten)
