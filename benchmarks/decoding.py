@@ -18,8 +18,7 @@ import numpy as np
 import torch
 import transformers
 from harness import Arm
-from peft_tradeoffs.measure.devices import free_memory
-from peft_tradeoffs.measure.phases import MIB
+from peft_tradeoffs.measure.devices import MIB, free_memory
 from peft_tradeoffs.training.batches import choose_kernels, padding_mask
 from peft_tradeoffs.training.decoding import Decoding, decode
 from peft_tradeoffs.training.step import autocast

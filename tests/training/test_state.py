@@ -17,8 +17,7 @@ import torch
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import load_tokens
-from peft_tradeoffs.measure.devices import open_device
-from peft_tradeoffs.measure.phases import process_age_s
+from peft_tradeoffs.measure.devices import open_device, process_age_s
 from peft_tradeoffs.runs import status
 from peft_tradeoffs.runs.interruption import Interruption
 from peft_tradeoffs.runs.status import NO_WORD, Attempts, wall_s

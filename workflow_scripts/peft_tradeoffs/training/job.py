@@ -243,7 +243,7 @@ class Job:
 
         Without those in which it waited for a GPU or for another writer of its runs, or did what belongs to no run.
         """
-        from peft_tradeoffs.measure.phases import process_age_s
+        from peft_tradeoffs.measure.devices import process_age_s
 
         first, self._began = not self._began, True
         return max(0.0, process_age_s() - device.waited_s - self._apart_s) if first else None

@@ -18,8 +18,7 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 from peft_tradeoffs.core.files import rows_to_csv, write_json, write_text
 from peft_tradeoffs.inputs.tokens import load_tokens
 from peft_tradeoffs.measure import machine, traces
-from peft_tradeoffs.measure.devices import Device, free_memory, refused_bytes
-from peft_tradeoffs.measure.phases import Phases, StepTimer
+from peft_tradeoffs.measure.devices import Device, Phases, StepTimer, free_memory, refused_bytes
 from peft_tradeoffs.measure.traces import (
     COLUMNS,
     ENGINES,

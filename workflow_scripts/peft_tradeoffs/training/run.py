@@ -24,6 +24,11 @@ from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import END_TOKENS, LONGEST_PROMPT, Split, load_tokens
 from peft_tradeoffs.measure import machine
 from peft_tradeoffs.measure.devices import (
+    FORGETTING,
+    MASK,
+    MIB,
+    PREPARE,
+    STATE,
     Device,
     check_precision,
     free_memory,
@@ -32,7 +37,6 @@ from peft_tradeoffs.measure.devices import (
     requested_bytes,
 )
 from peft_tradeoffs.measure.machine import IdlePower
-from peft_tradeoffs.measure.phases import FORGETTING, MASK, MIB, PREPARE, STATE
 from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.runs.status import TerminalReporter
