@@ -23,8 +23,7 @@ import torch
 import transformers
 from harness import Arm
 from peft_tradeoffs.inputs.tokens import END_TOKENS, load_tokens
-from peft_tradeoffs.measure.devices import free_memory
-from peft_tradeoffs.measure.phases import MIB
+from peft_tradeoffs.measure.devices import MIB, free_memory
 from peft_tradeoffs.training import methods
 from peft_tradeoffs.training.batches import choose_kernels, longest_text, padding_mask
 from peft_tradeoffs.training.decoding import Decoding, decode

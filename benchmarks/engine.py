@@ -16,7 +16,7 @@ import torch
 import transformers
 from harness import Arm
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
-from peft_tradeoffs.measure.phases import DROPPED
+from peft_tradeoffs.measure.devices import DROPPED
 from peft_tradeoffs.training.batches import MULTIPLE, epoch_batches, padded_length
 from peft_tradeoffs.training.methods import training_bytes
 

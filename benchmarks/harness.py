@@ -14,8 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "workflow_scripts"))
 
 from peft_tradeoffs.inputs.tokens import Split  # noqa: E402
-from peft_tradeoffs.measure.devices import free_memory  # noqa: E402
-from peft_tradeoffs.measure.phases import Phases  # noqa: E402
+from peft_tradeoffs.measure.devices import Phases, free_memory  # noqa: E402
 from peft_tradeoffs.training import engine, methods  # noqa: E402
 from peft_tradeoffs.training.batches import Data  # noqa: E402
 from peft_tradeoffs.training.methods import hold_as_computed  # noqa: E402

@@ -15,7 +15,7 @@ import torch
 import transformers
 from harness import Arm
 from peft_tradeoffs.inputs.tokens import Split
-from peft_tradeoffs.measure.phases import DROPPED
+from peft_tradeoffs.measure.devices import DROPPED
 
 LORA = harness.lora("all-linear", 16, lora_dropout=0.0)
 ARMS = [

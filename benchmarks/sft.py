@@ -22,8 +22,7 @@ import torch
 import transformers
 from harness import Arm
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
-from peft_tradeoffs.measure.devices import free_memory
-from peft_tradeoffs.measure.phases import DROPPED, MIB
+from peft_tradeoffs.measure.devices import DROPPED, MIB, free_memory
 from peft_tradeoffs.tasks.texts import IGNORED
 from peft_tradeoffs.training.batches import epoch_batches
 

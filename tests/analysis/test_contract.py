@@ -28,7 +28,7 @@ from peft_tradeoffs.analysis.contract import (
     undeclared,
     with_differences,
 )
-from peft_tradeoffs.analysis.facts import FACTS
+from peft_tradeoffs.analysis.finished import FACTS
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.preflight import check_planned
 from peft_tradeoffs.core.errors import InputError

@@ -23,7 +23,7 @@ import yaml
 from hypothesis import strategies as st
 from peft_tradeoffs.core import errors, files
 from peft_tradeoffs.inputs import data_files
-from peft_tradeoffs.runs import attempts, status
+from peft_tradeoffs.runs import status
 from peft_tradeoffs.training import state
 
 NAMES = ("data", "config", "run", "state", "model")
@@ -305,7 +305,7 @@ def state_files(folder: Path) -> Door:
                 raise Passed(f"{name}: damage that does not show was not seen")
             again.attempts.begin()
             again.attempts.end("error")
-            wall = attempts.wall_s(again.attempts.end("error"))
+            wall = status.wall_s(again.attempts.end("error"))
             assert 0 <= wall < 1e6, wall
             status.table(status.grid_status(folder, grid, [], None))
         finally:

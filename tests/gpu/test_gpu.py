@@ -14,8 +14,8 @@ import pytest
 import torch
 from gpu_runs import ARMS, SCRIPTS, command, prepare, settings, step, summaries
 from peft_tradeoffs.core.quantities import Missing
-from peft_tradeoffs.measure.gpu import EnergyMeter, Gpu
-from peft_tradeoffs.measure.phases import Phases
+from peft_tradeoffs.measure.devices import Phases
+from peft_tradeoffs.measure.machine import EnergyMeter, Gpu
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,8 +12,7 @@ import pytest
 import tiny
 import torch
 from peft_tradeoffs.inputs.tokens import Split, load_tokens
-from peft_tradeoffs.measure.devices import free_memory
-from peft_tradeoffs.measure.phases import Phases
+from peft_tradeoffs.measure.devices import Phases, free_memory
 from peft_tradeoffs.training import engine, step
 from peft_tradeoffs.training.batches import Data, longest_text
 from peft_tradeoffs.training.methods import hold_as_computed

@@ -10,8 +10,7 @@ from unittest import mock
 import tiny
 import tiny_causal
 import torch
-from peft_tradeoffs.measure.devices import free_memory
-from peft_tradeoffs.measure.phases import Phases
+from peft_tradeoffs.measure.devices import Phases, free_memory
 from peft_tradeoffs.training import engine, updates
 from peft_tradeoffs.training.batches import Data, longest_text
 from peft_tradeoffs.training.methods import hold_as_computed

@@ -8,7 +8,7 @@ import numpy as np
 import tiny
 import torch
 from peft_tradeoffs.inputs.tokens import Split
-from peft_tradeoffs.measure.phases import Phases
+from peft_tradeoffs.measure.devices import Phases
 from peft_tradeoffs.training import engine
 from peft_tradeoffs.training.batches import Data
 from peft_tradeoffs.training.step import Settings, Subject

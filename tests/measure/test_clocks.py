@@ -6,7 +6,7 @@ import pynvml
 import pytest
 import recorded_nvml
 from peft_tradeoffs.core.quantities import Missing
-from peft_tradeoffs.measure.gpu import Clocks, Gpu
+from peft_tradeoffs.measure.machine import Clocks, Gpu
 from recorded_nvml import UUID, Device
 
 

@@ -6,8 +6,8 @@ import pynvml
 import pytest
 import recorded_nvml
 from peft_tradeoffs.core.quantities import Missing
-from peft_tradeoffs.measure import gpu as module
-from peft_tradeoffs.measure.gpu import NO_GPU, EnergyMeter, Gpu, IdlePower
+from peft_tradeoffs.measure import machine
+from peft_tradeoffs.measure.machine import NO_GPU, EnergyMeter, Gpu, IdlePower
 from recorded_nvml import MIB, OTHER_UUID, UUID, Device
 
 
@@ -18,7 +18,7 @@ class World:
         self.device = Device()
         self.nvml = recorded_nvml.install(monkeypatch, Device(f"GPU-{OTHER_UUID}"), self.device)
         self.s = 1000.0
-        monkeypatch.setattr(module, "perf_counter", lambda: self.s)
+        monkeypatch.setattr(machine, "perf_counter", lambda: self.s)
 
     def go(self, seconds: float, watts: float) -> None:
         self.s += seconds
@@ -41,7 +41,7 @@ def gpu(world) -> Gpu:
 
 
 def all_null(meter: EnergyMeter, reason: str) -> None:
-    assert meter.summary(100) == dict.fromkeys(module.KEYS, Missing(reason))
+    assert meter.summary(100) == dict.fromkeys(machine.KEYS, Missing(reason))
 
 
 def test_stretches_add_up_and_what_lies_between_does_not(world, gpu):

@@ -12,9 +12,9 @@ import tiny
 import torch
 from peft_tradeoffs.core import slurm
 from peft_tradeoffs.core.quantities import Missing
-from peft_tradeoffs.measure import environment
-from peft_tradeoffs.measure.gpu import Gpu
-from peft_tradeoffs.runs.attempts import queue_s, wall_s
+from peft_tradeoffs.measure import machine
+from peft_tradeoffs.measure.machine import Gpu
+from peft_tradeoffs.runs.status import queue_s, wall_s
 from recorded_nvml import UUID, Device
 
 OFF = ("tf32_matmul", "deterministic_algorithms", "cudnn_deterministic", "cudnn_benchmark")
@@ -33,26 +33,26 @@ def test_a_gpu(on_a_gpu, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_precious")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     on_a_gpu.refused["nvmlDeviceGetMigMode"] = pynvml.NVML_ERROR_NOT_SUPPORTED
-    found = environment.describe("cuda", 4, Gpu(UUID))
+    found = machine.describe("cuda", 4, Gpu(UUID))
     assert found["device_name"] == found["gpu"]["name"] == "NVIDIA H100 80GB HBM3"
     assert found["gpu"]["max_sm_clock_MHz"] == 1980
     assert set(found["gpu"]["reasons"]) == {"mig_mode"}
     assert found["cuda_runtime_version"] == "13.0"
     assert "cudnn_version" in found
     assert found["cuda_visible_devices"] == "1"
-    assert found["flags"] == environment.flags()
+    assert found["flags"] == machine.flags()
     assert "precious" not in json.dumps(found)
 
 
 def test_a_gpu_that_nvml_does_not_have(on_a_gpu, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = environment.describe("cuda", 4, Missing("no driver"))
+    found = machine.describe("cuda", 4, Missing("no driver"))
     assert found["gpu"] == {"reasons": {"gpu": "no driver"}}
     assert found["cuda_visible_devices"] is None
 
 
 def test_a_cpu_has_none_of_it():
-    assert not {"gpu", "flags"} & set(environment.describe("cpu", 4))
+    assert not {"gpu", "flags"} & set(machine.describe("cpu", 4))
 
 
 def test_the_slurm_job_and_its_devices(monkeypatch):
@@ -62,14 +62,14 @@ def test_the_slurm_job_and_its_devices(monkeypatch):
         monkeypatch.setenv(name, value)
     for name in ("SLURM_JOB_ACCOUNT", "SLURM_CLUSTER_NAME"):
         monkeypatch.delenv(name, raising=False)
-    found = environment.describe("cpu", 4)
+    found = machine.describe("cpu", 4)
     assert found["cuda_visible_devices"] == "3"
     assert found["host"]
     assert found["slurm"] == {
         **{"job_id": 42, "restart_count": 2, "node": "node7", "partition": "gpu", "account": None, "cluster": None},
     }
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert environment.describe("cpu", 4)["slurm"] is None
+    assert machine.describe("cpu", 4)["slurm"] is None
 
 
 SCONTROL = """#!/bin/sh
@@ -130,8 +130,8 @@ def test_hours_and_queue_of_several_attempts():
 )
 def test_flags_however_they_were_set(setting, expected):
     """In a process of its own: flags are the process's."""
-    code = f"import json, torch; from peft_tradeoffs.measure import environment; {setting}; " + (
-        "import warnings; warnings.simplefilter('error'); print(json.dumps(environment.flags()))"
+    code = f"import json, torch; from peft_tradeoffs.measure import machine; {setting}; " + (
+        "import warnings; warnings.simplefilter('error'); print(json.dumps(machine.flags()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tiny.REPOSITORY / "workflow_scripts"
@@ -160,20 +160,20 @@ def repository(tmp_path) -> Path:
 
 def test_the_workflows_commit(repository, tmp_path):
     head = git(repository, "rev-parse", "HEAD")
-    assert environment.git_state(repository) == {"commit": head, "dirty": False}
+    assert machine.git_state(repository) == {"commit": head, "dirty": False}
     link = tmp_path / "link"
     link.symlink_to(repository)
-    assert environment.git_state(link)["commit"] == head
+    assert machine.git_state(link)["commit"] == head
     (repository / "my.yaml").write_text("of the user's own")
-    assert environment.git_state(repository)["dirty"] is False
+    assert machine.git_state(repository)["dirty"] is False
     (repository / "Snakefile").write_text("changed")
-    assert environment.git_state(repository) == {"commit": head, "dirty": True}
+    assert machine.git_state(repository) == {"commit": head, "dirty": True}
 
 
 def test_an_enclosing_repository_is_not_the_workflows(repository):
     unpacked = repository / "peft-tradeoffs"
     unpacked.mkdir()
-    state = environment.git_state(unpacked)
+    state = machine.git_state(unpacked)
     assert state["commit"] is None
     assert state["dirty"] is None
     assert "inside another repository" in state["reason"]
@@ -181,16 +181,16 @@ def test_an_enclosing_repository_is_not_the_workflows(repository):
 
 def test_no_repository(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    state = environment.git_state(tmp_path)
+    state = machine.git_state(tmp_path)
     assert state["commit"] is None
     assert "not a git checkout" in state["reason"]
 
 
 def test_a_repository_without_a_commit(tmp_path):
     git(tmp_path, "init", "--quiet")
-    assert environment.git_state(tmp_path)["commit"] is None
+    assert machine.git_state(tmp_path)["commit"] is None
 
 
 def test_it_is_asked_of_the_workflows_own_folder():
-    assert (environment.REPOSITORY / "Snakefile").is_file()
-    assert tiny.REPOSITORY.samefile(environment.REPOSITORY)
+    assert (machine.REPOSITORY / "Snakefile").is_file()
+    assert tiny.REPOSITORY.samefile(machine.REPOSITORY)

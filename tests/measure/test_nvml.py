@@ -14,8 +14,8 @@ import tiny
 import torch
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.quantities import Missing
-from peft_tradeoffs.measure import gpu
-from peft_tradeoffs.measure.gpu import Gpu, Isolation, Unavailable, check_alone, new_pids
+from peft_tradeoffs.measure import machine
+from peft_tradeoffs.measure.machine import Gpu, Isolation, Unavailable, check_alone, new_pids
 from recorded_nvml import MIB, MIG_UUID, OTHER_UUID, OWN_BYTES, UUID, Device
 
 STRANGER = 4_194_305  # above the kernel's largest process id
@@ -32,9 +32,8 @@ def nvml(monkeypatch, device) -> recorded_nvml.Nvml:
 
 
 def test_importing_is_cheap():
-    modules = "gpu, environment"
     heavy = "{'torch', 'pynvml', 'numpy'}"
-    code = f"import sys; from peft_tradeoffs.measure import {modules}; print({heavy} & set(sys.modules))"
+    code = f"import sys; from peft_tradeoffs.measure import machine; print({heavy} & set(sys.modules))"
     scripts = str(tiny.REPOSITORY / "workflow_scripts")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=scripts)
     assert done.stdout == "set()\n", done.stderr
@@ -45,7 +44,7 @@ def test_torchs_device_0_is_not_nvmls(nvml, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(visible))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: types.SimpleNamespace(uuid=visible[i]))
     assert Gpu(0).uuid == f"GPU-{UUID}"
-    assert gpu.visible_uuids() == [UUID]
+    assert machine.visible_uuids() == [UUID]
 
 
 @pytest.mark.parametrize("uuid", [UUID, f"GPU-{UUID}"])
@@ -66,7 +65,7 @@ def test_without_a_driver(nvml):
     nvml.refused["nvmlInit"] = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
     assert Gpu.find(UUID) == Missing("NVML, nvmlInit: NVML Shared Library Not Found")
     with pytest.raises(Unavailable):
-        gpu.machine_gpus()
+        machine.machine_gpus()
 
 
 def test_without_pynvml(monkeypatch):
@@ -77,7 +76,7 @@ def test_without_pynvml(monkeypatch):
 
 def test_gpus_that_may_not_be_asked_are_left_out(nvml):
     nvml.devices[0].refused["nvmlDeviceGetUUID"] = pynvml.NVML_ERROR_NO_PERMISSION
-    assert [found.uuid for found in gpu.machine_gpus()] == [f"GPU-{UUID}"]
+    assert [found.uuid for found in machine.machine_gpus()] == [f"GPU-{UUID}"]
 
 
 def test_energy(nvml, device):
@@ -151,7 +150,7 @@ def test_an_older_driver_gives_clock_event_reasons_by_their_older_name(nvml, dev
 def test_every_clock_event_reason_of_pynvml_has_its_name():
     prefix = "nvmlClocksThrottleReason"
     known = {name.removeprefix(prefix).lower(): value for name, value in vars(pynvml).items() if prefix in name}
-    ours = {name.replace("_", ""): bit for bit, name in gpu.CLOCK_EVENT_REASONS.items()}
+    ours = {name.replace("_", ""): bit for bit, name in machine.CLOCK_EVENT_REASONS.items()}
     aliases = {"all", "none", "userdefinedclocks", "unknown"}
     assert ours == {name: bit for name, bit in known.items() if name not in aliases}
 
@@ -197,7 +196,7 @@ def test_alone(nvml, device):
 
 
 def test_another_process_is_an_error_that_names_it(nvml, device, monkeypatch):
-    monkeypatch.setattr(gpu, "_command", {77: "python3"}.get)
+    monkeypatch.setattr(machine, "_command", {77: "python3"}.get)
     device.processes = [(904, OWN_BYTES), (77, 512 * MIB), (78, None)]
     with pytest.raises(InputError) as caught:
         check_alone(Gpu(UUID), {904}, allow_shared=False)
@@ -218,11 +217,11 @@ def test_another_process_that_is_allowed_is_recorded(nvml, device):
 
 def test_a_command_is_named_outside_containers_alone(monkeypatch):
     own = str(Path("/proc/self/ns/pid").readlink())
-    monkeypatch.setattr(gpu, "INITIAL_PID_NAMESPACE", own)
-    assert gpu._command(os.getpid()) in ("python", "python3", "python3.11", "pytest", "py.test")
-    assert gpu._command(STRANGER) is None
-    monkeypatch.setattr(gpu, "INITIAL_PID_NAMESPACE", "pid:[1]")
-    assert gpu._command(os.getpid()) is None
+    monkeypatch.setattr(machine, "INITIAL_PID_NAMESPACE", own)
+    assert machine._command(os.getpid()) in ("python", "python3", "python3.11", "pytest", "py.test")
+    assert machine._command(STRANGER) is None
+    monkeypatch.setattr(machine, "INITIAL_PID_NAMESPACE", "pid:[1]")
+    assert machine._command(os.getpid()) is None
 
 
 @pytest.mark.parametrize(
@@ -253,11 +252,11 @@ def test_a_job_alone_in_a_container(nvml, device):
 
 def test_a_process_that_is_leaving_is_waited_for(nvml, device, monkeypatch):
     device.processes = [(STRANGER, 300 * MIB)]
-    monkeypatch.setattr(gpu.time, "sleep", lambda seconds: device.processes.clear())
+    monkeypatch.setattr(machine.time, "sleep", lambda seconds: device.processes.clear())
     watch = Isolation(Gpu(UUID), allow_shared=False, patience_s=10.0)
     assert watch.others() == []
     device.processes = [(STRANGER, 300 * MIB)]
-    monkeypatch.setattr(gpu.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)
     with pytest.raises(InputError, match=f"pid {STRANGER}"):
         Isolation(Gpu(UUID), allow_shared=False, patience_s=0.2)
 
@@ -314,7 +313,7 @@ def test_an_allowed_process_stays_recorded_after_it_left(nvml, device):
 def test_a_driver_that_hides_this_process_may_hide_others(nvml):
     watch = Isolation(Gpu(UUID), allow_shared=False)
     watch.context_made()
-    assert watch.shared() == Missing(gpu.HIDDEN)
+    assert watch.shared() == Missing(machine.HIDDEN)
     assert "does not list" in watch.process_MiB().reason
 
 
@@ -336,13 +335,13 @@ def test_isolation_without_nvml():
 
 REAL = """
 import json, time
-from peft_tradeoffs.measure import gpu
-first = {found.uuid: found.processes() for found in gpu.machine_gpus()}
+from peft_tradeoffs.measure import machine
+first = {found.uuid: found.processes() for found in machine.machine_gpus()}
 import torch
-found = gpu.Gpu(0)
-uuids = gpu.visible_uuids()
+found = machine.Gpu(0)
+uuids = machine.visible_uuids()
 before = found.processes()
-watch = gpu.Isolation(found, allow_shared=True)
+watch = machine.Isolation(found, allow_shared=True)
 start_J = found.energy_J()
 x = torch.zeros(2**27, device="cuda")  # 512 MiB
 torch.cuda.synchronize()

@@ -15,8 +15,8 @@ import pytest
 import tiny
 import torch
 from peft_tradeoffs.measure.devices import acquire
-from peft_tradeoffs.runs.attempts import NO_WORD, Attempts, mixed_gpus, stood_still_s, wall_s
 from peft_tradeoffs.runs.interruption import EXIT_STATUS, Interrupted
+from peft_tradeoffs.runs.status import NO_WORD, Attempts, mixed_gpus, stood_still_s, wall_s
 from peft_tradeoffs.training.state import RunDirectory
 from recorded_nvml import UUID
 from small_fits import Memory, fit, split
@@ -39,7 +39,7 @@ train.errors.run(train.main)
 SETS_THE_CLOCK = """
 import datetime, sys, time
 sys.path.insert(0, {scripts!r})
-from peft_tradeoffs.runs import attempts
+from peft_tradeoffs.runs import status
 from peft_tradeoffs.tasks import metrics
 true, evaluate, steps = time.time, metrics.evaluate, iter([-600, 86_400])
 added = 0.0
@@ -50,7 +50,7 @@ def sets(*words, **named):
     global added
     added += next(steps, 0)
     return evaluate(*words, **named)
-time.time, attempts.now, metrics.evaluate = lambda: true() + added, now, sets
+time.time, status.now, metrics.evaluate = lambda: true() + added, now, sets
 import train
 train.errors.run(train.main)
 """

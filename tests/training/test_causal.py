@@ -16,7 +16,7 @@ import tiny_causal
 import torch
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import Split
-from peft_tradeoffs.measure.phases import Phases
+from peft_tradeoffs.measure.devices import Phases
 from peft_tradeoffs.tasks.metrics import OF_TEXT
 from peft_tradeoffs.tasks.texts import IGNORED
 from peft_tradeoffs.training import engine, targets

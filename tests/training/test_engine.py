@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from peft_tradeoffs.core.quantities import Missing
-from peft_tradeoffs.measure.phases import Phases, step_percentiles
+from peft_tradeoffs.measure.devices import Phases, step_percentiles
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.training import engine, summary
 from peft_tradeoffs.training.batches import (

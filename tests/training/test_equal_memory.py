@@ -12,7 +12,7 @@ from peft_tradeoffs.analysis.equal_cost import (
     equal_memory_readable,
     read_capped,
 )
-from peft_tradeoffs.analysis.facts import FACTS
+from peft_tradeoffs.analysis.finished import FACTS
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.code import dependencies
 from peft_tradeoffs.core.errors import InputError

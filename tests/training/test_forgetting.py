@@ -13,7 +13,7 @@ import tiny_causal
 import torch
 from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.inputs.tokens import Split
-from peft_tradeoffs.measure.phases import FORGETTING, Phases
+from peft_tradeoffs.measure.devices import FORGETTING, Phases
 from peft_tradeoffs.tasks.texts import ANY_TEXT, GENERAL, PLAIN, Form
 from peft_tradeoffs.training import engine, run
 from peft_tradeoffs.training.batches import Data

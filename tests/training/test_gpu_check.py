@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from peft_tradeoffs.measure import environment
+from peft_tradeoffs.measure import machine
 from peft_tradeoffs.training import gpu_check
 from peft_tradeoffs.training.step import EagerSteps
 
@@ -21,7 +21,7 @@ def test_without_a_gpu_asked_for_the_cpu_is_tried():
     report, good = gpu_check.check("cpu", "bf16", False)
     assert good
     assert verdict(report) == "GPU check: no GPU (none is asked for: config key training.device is cpu); the CPU passed"
-    for said in ("bitsandbytes", "peft", environment.versions()["torch"], "20 eager steps in bf16"):
+    for said in ("bitsandbytes", "peft", machine.versions()["torch"], "20 eager steps in bf16"):
         assert said in report
     assert "QLoRA (NF4)" in report
 

@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.measure.phases import Phases, dense_parts
+from peft_tradeoffs.measure.devices import Phases, dense_parts
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.batches import ResidentSplit, Sizes, longest_text, padding_mask
 from peft_tradeoffs.training.methods import hold_as_computed

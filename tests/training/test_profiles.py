@@ -15,7 +15,7 @@ from peft_tradeoffs.core.code import dependencies
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure import traces
 from peft_tradeoffs.measure.devices import Device
-from peft_tradeoffs.measure.gpu import NO_GPU
+from peft_tradeoffs.measure.machine import NO_GPU
 from peft_tradeoffs.measure.traces import CATEGORIES, MIB, Held, engine_row, kernel_rows, operator_rows, timeline
 from peft_tradeoffs.report.profiles import index_frame, index_text, operators_text
 from peft_tradeoffs.runs.settings import ModelFolder, Plan

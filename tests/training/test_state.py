@@ -17,14 +17,12 @@ import torch
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import load_tokens
-from peft_tradeoffs.measure.devices import open_device
-from peft_tradeoffs.measure.phases import process_age_s
-from peft_tradeoffs.runs import attempts
-from peft_tradeoffs.runs.attempts import NO_WORD, Attempts, wall_s
+from peft_tradeoffs.measure.devices import open_device, process_age_s
+from peft_tradeoffs.runs import status
 from peft_tradeoffs.runs.interruption import Interruption
-from peft_tradeoffs.training import state
+from peft_tradeoffs.runs.status import NO_WORD, Attempts, wall_s
 from peft_tradeoffs.training.job import Job, Run
-from peft_tradeoffs.training.state import RunDirectory
+from peft_tradeoffs.training.state import TRAILER, RunDirectory, write_state
 from safetensors.torch import save_file
 
 STATE = {"weights": {"a": torch.arange(600.0)}, "progress": {"step": 3, "name": "é"}}
@@ -54,7 +52,7 @@ def test_a_flipped_bit_anywhere_in_a_state_is_seen(run: RunDirectory, capsys: py
     """Of every part of the file: zip headers, the pickle, weights, the directory at the end, the checksum itself."""
     content = checkpoint(run).read_bytes()
     places = random.Random(0).sample(range(8 * len(content)), 120)
-    ends = [*range(40), *range(8 * len(content) - 8 * state.TRAILER, 8 * len(content), 23)]
+    ends = [*range(40), *range(8 * len(content) - 8 * TRAILER, 8 * len(content), 23)]
     for place in [*places, *ends]:
         flipped = bytearray(content)
         flipped[place // 8] ^= 1 << place % 8
@@ -69,8 +67,8 @@ def test_a_flipped_bit_anywhere_in_a_state_is_seen(run: RunDirectory, capsys: py
         lambda content: b"",
         lambda content: content[:10],
         lambda content: content[:-1],
-        lambda content: content[: -state.TRAILER],
-        lambda content: content[state.TRAILER :],
+        lambda content: content[:-TRAILER],
+        lambda content: content[TRAILER:],
         lambda content: content + b"\0",
         lambda content: content + content,
         lambda content: b"\0" + content,
@@ -101,7 +99,7 @@ def test_a_state_that_is_sealed_but_not_ours_is_not_taken(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for value in ({"fingerprint": run.fingerprint, "bomb": Bomb()}, [1, 2], {"no": "fingerprint"}):
-        state.write_state(value, checkpoint(run))
+        write_state(value, checkpoint(run))
         assert run.load() is None
         assert BEGINS_ANEW in capsys.readouterr().err
     assert not (tmp_path / "exploded").exists()
@@ -138,7 +136,7 @@ def test_attempts_of_a_version_without_checksums_are_forgotten(
 def test_a_full_disk_is_one_error_that_names_the_file(tmp_path: Path) -> None:
     for part in (STATE, {"weights": torch.zeros(2_000_000)}):
         with pytest.raises(OSError) as caught:
-            state.write_state(part, Path("/dev/full"))
+            write_state(part, Path("/dev/full"))
         assert caught.value.errno == errno.ENOSPC
     with pytest.raises(OSError) as caught, files.atomic(tmp_path / "checkpoint.pt"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -239,12 +237,12 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wall, self.true = 1_800_000_000.0, 5000.0
-        monkeypatch.setattr(attempts, "now", self.now)
-        monkeypatch.setattr(attempts.time, "time", lambda: self.wall)
-        monkeypatch.setattr(attempts.time, "monotonic", lambda: self.true)
+        monkeypatch.setattr(status, "now", self.now)
+        monkeypatch.setattr(status.time, "time", lambda: self.wall)
+        monkeypatch.setattr(status.time, "monotonic", lambda: self.true)
 
     def now(self) -> str:
-        moment = attempts.datetime.datetime.fromtimestamp(self.wall, attempts.datetime.UTC)
+        moment = status.datetime.datetime.fromtimestamp(self.wall, status.datetime.UTC)
         return moment.isoformat(timespec="milliseconds")
 
     def passes(self, seconds: float, step_s: float = 0.0) -> None:
@@ -281,7 +279,7 @@ def test_a_clock_that_is_set_while_a_run_trains_changes_no_duration(
     assert (two["elapsed_s"], two["waited_s"]) == (47.0, 7.0)
     assert wall_s([one, two]) == 70.0
     for attempt in (one, two):
-        began, ended = (attempts.datetime.datetime.fromisoformat(attempt[key]) for key in ("started_at", "ended_at"))
+        began, ended = (status.datetime.datetime.fromisoformat(attempt[key]) for key in ("started_at", "ended_at"))
         assert (ended - began).total_seconds() == attempt["elapsed_s"]
 
 

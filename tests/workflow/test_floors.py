@@ -32,7 +32,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("module", "line", "broken"),
     [
         ("core/files.py", "from peft_tradeoffs.runs import lock", "Imports run downwards"),
-        ("inputs/tokens.py", "from peft_tradeoffs.measure import gpu", "Imports run downwards"),
+        ("inputs/tokens.py", "from peft_tradeoffs.measure import machine", "Imports run downwards"),
         ("analysis/stats.py", "import torch", "never loads torch"),
         ("report/cost_page.py", "from torch import nn", "never loads torch"),
         ("training/step.py", "import pandas", "never loads pandas"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from peft_tradeoffs.analysis.facts import (
+from peft_tradeoffs.analysis.finished import (
     ADAPTER,
     FACTS,
     LEARNING_RATE,

@@ -10,8 +10,7 @@ import pandas as pd
 
 from peft_tradeoffs.analysis.comparison_text import with_interval
 from peft_tradeoffs.analysis.contract import DIFFERS, compare
-from peft_tradeoffs.analysis.facts import FACTS, Recorded
-from peft_tradeoffs.analysis.finished import read_env, read_summary, verified
+from peft_tradeoffs.analysis.finished import FACTS, Recorded, read_env, read_summary, verified
 from peft_tradeoffs.analysis.readable import NULL, failed_counts, mean_sd, number, setting, unlike
 from peft_tradeoffs.analysis.stats import by_seed, failures, over_seeds
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, arms_frame, memory_key, random_weights, runs_frame

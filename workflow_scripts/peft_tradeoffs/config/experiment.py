@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from peft_tradeoffs.analysis.facts import FACTS
+from peft_tradeoffs.analysis.finished import FACTS
 from peft_tradeoffs.config.file import (
     check_splits,
     config_schema,

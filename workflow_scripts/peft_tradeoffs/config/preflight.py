@@ -22,7 +22,7 @@ from typing import Any
 
 from peft_tradeoffs.analysis import power
 from peft_tradeoffs.analysis.contract import DIFFERS, NOT_STRICT, Finding, compare, or_declare, unlike_text
-from peft_tradeoffs.analysis.facts import FACTS, TUNING, Recorded
+from peft_tradeoffs.analysis.finished import FACTS, TUNING, Recorded
 from peft_tradeoffs.config.experiment import Arm, Experiment
 from peft_tradeoffs.config.model import Dataset, Model, Scorer, Tokenizer
 from peft_tradeoffs.core import files

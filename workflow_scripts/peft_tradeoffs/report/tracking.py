@@ -28,7 +28,7 @@ from peft_tradeoffs.core import files
 from peft_tradeoffs.core.code import digest
 from peft_tradeoffs.core.errors import InputError, redacted
 from peft_tradeoffs.core.layout import SCRIPTS
-from peft_tradeoffs.runs.attempts import now
+from peft_tradeoffs.runs.status import now
 
 NONE = "none"
 # Packages by the names of accelerate's trackers; one of them must be installed.

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from peft_tradeoffs.core import files, slurm
 from peft_tradeoffs.core.errors import InputError, LockLost
-from peft_tradeoffs.runs.attempts import now
+from peft_tradeoffs.runs.status import now
 
 BEAT_S = 10.0
 MISSED = 6

@@ -16,8 +16,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from peft_tradeoffs.measure.devices import free_memory, refused_bytes
-from peft_tradeoffs.measure.phases import FORGETTING, MASK, PREPARE, STATE, Phases, StepTimer
+from peft_tradeoffs.measure.devices import (
+    FORGETTING,
+    MASK,
+    PREPARE,
+    STATE,
+    Phases,
+    StepTimer,
+    free_memory,
+    refused_bytes,
+)
 from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.task import TASKS

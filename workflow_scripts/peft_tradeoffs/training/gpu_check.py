@@ -16,7 +16,7 @@ import torch
 
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.tokens import Split
-from peft_tradeoffs.measure import environment
+from peft_tradeoffs.measure import machine
 from peft_tradeoffs.measure.devices import Device, check_precision, open_device
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 from peft_tradeoffs.training import methods
@@ -63,7 +63,7 @@ class Tried:
 def check(kind: str, precision: str, allow_shared: bool) -> tuple[str, bool]:
     """A report whose last line is the verdict, and whether it is good. `kind` and `precision` are the config's."""
     lines = [f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC, {socket.gethostname()}{_job()}"]
-    lines += [_row(name, version or "not installed") for name, version in environment.versions().items()]
+    lines += [_row(name, version or "not installed") for name, version in machine.versions().items()]
     lines.append(_row("torch built for", f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"))
     if kind == "cuda":
         lines.append(_row("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "not set")))
@@ -195,7 +195,7 @@ def _settings(precision: str) -> Settings:
 
 def _facts(device: Device) -> list[str]:
     if device.torch.type == "cpu":
-        return [_row("processor", environment.cpu_name())]
+        return [_row("processor", machine.cpu_name())]
     if not device.gpu:
         return [_row("GPU", f"{torch.cuda.get_device_name()} (NVML: {device.gpu.reason})")]
     facts = device.gpu.facts()

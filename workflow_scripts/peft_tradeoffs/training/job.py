@@ -15,8 +15,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.inputs.tokens import check_tokens, read_description
-from peft_tradeoffs.measure.environment import versions
-from peft_tradeoffs.measure.gpu import IdlePower
+from peft_tradeoffs.measure.machine import IdlePower, versions
 from peft_tradeoffs.runs.interruption import Interruption
 from peft_tradeoffs.runs.settings import ModelFolder, Plan
 from peft_tradeoffs.training.scoring import Scoring, scored
@@ -234,7 +233,7 @@ class Job:
 
         Without those in which it waited for a GPU or for another writer of its runs, or did what belongs to no run.
         """
-        from peft_tradeoffs.measure.phases import process_age_s
+        from peft_tradeoffs.measure.devices import process_age_s
 
         first, self._began = not self._began, True
         return max(0.0, process_age_s() - device.waited_s - self._apart_s) if first else None

@@ -30,8 +30,7 @@ from peft_tradeoffs.inputs.model_check import (
     saved_head,
 )
 from peft_tradeoffs.inputs.model_files import check_layers, check_patterns, check_targets
-from peft_tradeoffs.measure.devices import refused_bytes
-from peft_tradeoffs.measure.phases import dense_parts
+from peft_tradeoffs.measure.devices import dense_parts, refused_bytes
 from peft_tradeoffs.tasks.task import TASKS, Scale
 from peft_tradeoffs.training.batches import CHECKED, last_logits
 from peft_tradeoffs.training.step import DTYPES, autocast

@@ -17,9 +17,8 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from peft_tradeoffs.core.files import rows_to_csv, write_json, write_text
 from peft_tradeoffs.inputs.tokens import load_tokens
-from peft_tradeoffs.measure import environment, traces
-from peft_tradeoffs.measure.devices import Device, free_memory, refused_bytes
-from peft_tradeoffs.measure.phases import Phases, StepTimer
+from peft_tradeoffs.measure import machine, traces
+from peft_tradeoffs.measure.devices import Device, Phases, StepTimer, free_memory, refused_bytes
 from peft_tradeoffs.measure.traces import (
     COLUMNS,
     ENGINES,
@@ -266,7 +265,7 @@ class ArmProfile:
         }
         for name, (rows, columns) in tables.items():
             write_text(folder / f"{name}.csv", rows_to_csv(rows, columns))
-        described = environment.describe(settings["device"], threads, self._device.gpu)
+        described = machine.describe(settings["device"], threads, self._device.gpu)
         own = {"seed": self._plan.seed, "plan": dataclasses.asdict(self._counts), "batches": self._shapes}
         own |= {"problems": self._problems, "model": self._plan.model.manifest, "settings": settings}
         write_json(folder / "env.json", {**described, **conditions, **own})

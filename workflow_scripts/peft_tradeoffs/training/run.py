@@ -23,8 +23,13 @@ from peft_tradeoffs.core.quantities import IS_THE_ORIGINAL, Missing
 from peft_tradeoffs.inputs.model_check import load_tokenizer
 from peft_tradeoffs.inputs.model_files import tokenizer_files
 from peft_tradeoffs.inputs.tokens import END_TOKENS, LONGEST_PROMPT, Split, load_tokens
-from peft_tradeoffs.measure import environment
+from peft_tradeoffs.measure import machine
 from peft_tradeoffs.measure.devices import (
+    FORGETTING,
+    MASK,
+    MIB,
+    PREPARE,
+    STATE,
     Device,
     check_precision,
     free_memory,
@@ -32,8 +37,7 @@ from peft_tradeoffs.measure.devices import (
     refused_bytes,
     requested_bytes,
 )
-from peft_tradeoffs.measure.gpu import IdlePower
-from peft_tradeoffs.measure.phases import FORGETTING, MASK, MIB, PREPARE, STATE
+from peft_tradeoffs.measure.machine import IdlePower
 from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.runs.status import TerminalReporter
@@ -146,7 +150,7 @@ def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
 def _begun(plan: Plan, bench: Bench, directory: RunDirectory) -> "Tokens":
     """The tokens of a plan, where its attempt has been noted and an empty folder waits for what it gives."""
     device = bench.device
-    gpu_name = environment.device_name("cuda") if device.torch.type == "cuda" else None
+    gpu_name = machine.device_name("cuda") if device.torch.type == "cuda" else None
     directory.attempts.on(device.gpu.uuid if device.gpu else None, gpu_name)
     bench.phases.switch("load")
     tokens = Tokens(*load_tokens(plan.tokens))
@@ -187,7 +191,7 @@ def _write_down(
     files.write_json(
         results / "env.json",
         {
-            **environment.describe(plan.settings["device"], bench.threads, device.gpu),
+            **machine.describe(plan.settings["device"], bench.threads, device.gpu),
             "under_load": bench.clocks.totals() if device.gpu else None,
             "other_processes": device.isolation.others(),
             **facts,

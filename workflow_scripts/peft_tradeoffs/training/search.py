@@ -33,8 +33,7 @@ from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.job import Job, Run
 
 if TYPE_CHECKING:
-    from peft_tradeoffs.measure.devices import Device
-    from peft_tradeoffs.measure.phases import Phases
+    from peft_tradeoffs.measure.devices import Device, Phases
     from peft_tradeoffs.training.run import Arm
 
 Read = Callable[[Path], dict[str, Any]]  # the summary of a finished run
@@ -271,7 +270,7 @@ def _search(
 ) -> tuple[list["Fit"], list[dict[str, Any]]]:
     """The fits of all caps, and every peak that is known."""
     device = job.device(settings)
-    from peft_tradeoffs.measure.environment import device_name
+    from peft_tradeoffs.measure.machine import device_name
 
     seed = caps.seeds[0]
     conditions = {
@@ -344,8 +343,7 @@ class ProbePeaks:
         """MiB: of CUDA's allocator, or on a CPU of the resident set; None where memory ran out."""
         import torch
 
-        from peft_tradeoffs.measure.devices import free_memory, refused_bytes
-        from peft_tradeoffs.measure.phases import Phases
+        from peft_tradeoffs.measure.devices import Phases, free_memory, refused_bytes
 
         phases = Phases(self._device.torch)
         try:

@@ -20,9 +20,9 @@ from typing import IO, Any, BinaryIO, cast
 
 from peft_tradeoffs.core import files, slurm
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.runs.attempts import Attempts
 from peft_tradeoffs.runs.interruption import Interruption
 from peft_tradeoffs.runs.lock import RunLock
+from peft_tradeoffs.runs.status import Attempts
 
 STATE_ERRORS = (
     RuntimeError,

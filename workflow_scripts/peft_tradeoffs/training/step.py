@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from peft_tradeoffs.measure.devices import requested_bytes
-from peft_tradeoffs.measure.phases import MIB, StepTimer, dense_parts
+from peft_tradeoffs.measure.devices import MIB, StepTimer, dense_parts, requested_bytes
 from peft_tradeoffs.tasks.metrics import METRICS, OUTPUTS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.batches import Data, Mask, ResidentSplit, Shape, Sizes, longest_rows

@@ -14,23 +14,24 @@ import numpy as np
 
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.core.quantities import Missing, without_missing
-from peft_tradeoffs.measure import environment
-from peft_tradeoffs.measure.devices import Device, free_memory
-from peft_tradeoffs.measure.gpu import Clocks
-from peft_tradeoffs.measure.phases import (
+from peft_tradeoffs.measure import machine
+from peft_tradeoffs.measure.devices import (
     FORGETTING,
     MASK,
     MIB,
-    NO_GPU,
+    ON_CPU,
     PEAKS,
     PREPARE,
     STATE,
+    Device,
     Meters,
     Phases,
+    free_memory,
     step_percentiles,
 )
-from peft_tradeoffs.runs.attempts import mixed_gpus, queue_s, stood_still_s, wall_s
+from peft_tradeoffs.measure.machine import Clocks
 from peft_tradeoffs.runs.settings import Plan
+from peft_tradeoffs.runs.status import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import GENERAL
@@ -135,9 +136,9 @@ def summarise(
         "pretrained": pretrained,
         "engine": trained.engine if trained else settings["engine"],
         "engine_reason": trained.progress.engine_reason if trained else None,
-        "device_name": environment.device_name(settings["device"]),
+        "device_name": machine.device_name(settings["device"]),
         "gpu_uuid": device.gpu.uuid if device.gpu else device.gpu,
-        "shared_gpu": device.isolation.shared() if cuda else NO_GPU,
+        "shared_gpu": device.isolation.shared() if cuda else ON_CPU,
         "mixed_gpus": mixed_gpus(attempts),
         "stood_still_s": stood_still_s(attempts),
         **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
@@ -148,9 +149,9 @@ def summarise(
         **phases.summary(),
         **({} if probed else dict.fromkeys((f"probe_{name}" for name in PEAKS), NOT_PROBED)),
         **_of_answers(outcome, bench, settings),
-        "held_before_MiB": _mib(outcome.held_before) if cuda else NO_GPU,
+        "held_before_MiB": _mib(outcome.held_before) if cuda else ON_CPU,
         **{f"{name}_MiB": _mib(size) for name, size in outcome.training_bytes.items()},
-        "weights_measured_MiB": _mib(outcome.weights_measured) if cuda else NO_GPU,
+        "weights_measured_MiB": _mib(outcome.weights_measured) if cuda else ON_CPU,
         "attempts": len(attempts),
         "wall_s": wall_s(attempts),
         "queue_s": queue_s(attempts),
@@ -210,7 +211,7 @@ def summarise_untrained(
             "oom_bytes": outcome.oom_bytes,
             **{key: settings[key] for key in own},
             "pretrained": plan.model.manifest["pretrained"],
-            "device_name": environment.device_name(settings["device"]),
+            "device_name": machine.device_name(settings["device"]),
             "test_rows": description["rows"]["test"],
             **dict.fromkeys(OF_ANSWERS),
             **_of_answers(outcome, bench, settings),
@@ -271,7 +272,7 @@ def _probed(probe: Probe | None) -> dict[str, Any]:
     return {
         "activations_MiB": probe.activations_MiB,
         **eager,
-        **{name: NO_GPU if size is None else size for name, size in measured.items()},
+        **{name: ON_CPU if size is None else size for name, size in measured.items()},
     }
 
 
