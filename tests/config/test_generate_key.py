@@ -9,7 +9,7 @@ import tiny
 import yaml
 from peft_tradeoffs.config.experiment import Experiment, resolve
 from peft_tradeoffs.config.model import Scorer
-from peft_tradeoffs.config.preflight import _check_scorer
+from peft_tradeoffs.config.preflight import _check_scorer, check_paths
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.tasks.outputs import NUMBER
 
@@ -39,6 +39,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         asked(generate=None, metric="token_loss", scorer=OWN),
         "datasets.regex.scorer: it scores what models write; set generate too",
     ),
+    "references without answers": (
+        asked(generate=None, metric="token_loss", references="others"),
+        "datasets.regex.references: what models write is compared with them; set generate too",
+    ),
+    "references that are the completion": (asked(references="regex"), "references: regex is read already; name ano"),
+    "references that are no name": (asked(references=["x"]), "datasets.regex.references: .* has the wrong type"),
     "no scorer": (asked(metric="own_score"), "own_score is what a function of yours gives; name it, as in scorer"),
     "a metric of classes": (asked(metric="accuracy"), "datasets.regex.metric: accuracy does not go with sft"),
     "a metric that there is not": (asked(metric="rougeL"), "datasets.regex.metric: 'rougeL' is unknown"),
@@ -70,6 +76,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a verdict on heldout": (
         {**asked(fractions={"heldout": 0.1}), "recommendation": {"split": "heldout"}},
         "recommendation.split: heldout, but models answer the test prompts",
+    ),
+    "references of plain texts": (
+        asked(
+            **{"task": "lm", "text": ["regex"], "metric": "token_loss", "references": "others"},
+            **dict.fromkeys(("prompt", "completion", "chat_template", "generate")),
+        ),
+        "datasets.regex.references: lm does not take it",
     ),
     "lm": (
         asked(task="lm", prompt=None, completion=None, chat_template=None, text=["regex"], metric="token_loss"),
@@ -133,6 +146,16 @@ def test_how_answers_are_judged_fetches_nothing_again() -> None:
     assert resolved(metric="token_loss", generate={"max_new_tokens": 5}, scorer=OWN).fetched("regex") == first
     assert resolved(generate=None, metric="token_loss").fetched("regex") != first  # whose prompts become no tokens
     assert resolved(completion="text").fetched("regex") != first
+
+
+def test_a_column_of_references_is_looked_for_in_the_files_that_need_it(tmp_path: Path) -> None:
+    splits = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    for path in splits.values():
+        Path(path).write_text('{"description": "a", "regex": "b"}\n' * 2, encoding="utf-8")
+    with pytest.raises(InputError, match=r"config key datasets.regex.splits.test: .*no column 'others'"):
+        check_paths(resolved(splits=splits, references="others"))
+    Path(splits["test"]).write_text('{"description": "c", "regex": "b", "others": ["d"]}\n' * 2, encoding="utf-8")
+    check_paths(resolved(splits=splits, references="others"))
 
 
 HEAD = "def f(prompt, references, output):\n    return 1\n"

@@ -3,15 +3,18 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import sacrebleu
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_outputs
+from peft_tradeoffs.tasks.metrics import METRICS, Scored
 from peft_tradeoffs.tasks.outputs import STATISTICS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import read_scores
@@ -85,6 +88,25 @@ def test_each_answer_is_scored_against_its_own_reference(folder: Path) -> None:
     found = scored(folder)
     assert column(found, "exact_match") == [1, 0, 0, 0]
     assert np.isnan(column(found, "own_score")).all()
+
+
+def test_further_references_count_as_those_libraries_have_them(folder: Path) -> None:
+    """Rows have unequal numbers of them."""
+    frame = pd.read_parquet(folder / "data/test.parquet")
+    further = {3: ["a b c d e"], 5: ["x", "a c e g h"], 6: ["y z", "y"], 9: ["about 7 dogs", "seven", "9"]}
+    frame["references"] = [further.get(row, ["-"]) for row in range(10)]
+    frame.to_parquet(folder / "data/test.parquet")
+    answers = ["a b c d e", "a c e g", "", "about 7 cats"]
+    write_outputs(folder / "run/outputs.jsonl", ROWS, answers, [1] * 4, [True] * 4)
+    found = scored(folder, scorer(folder, "return len(references) / 10"))
+    assert column(found, "exact_match") == [1, 0, 0, 0] and column(found, "own_score") == [0.2, 0.3, 0.3, 0.4]
+    every = [[text, *further[row]] for row, text in zip(ROWS, RIGHT, strict=True)]
+    streams = [[own[place] if place < len(own) else None for own in every] for place in range(4)]
+    whole = Scored(np.array(ROWS), np.ones(4), np.ones(4), np.ones((4, 3)), found)
+    assert METRICS["bleu"].of(whole) == sacrebleu.corpus_bleu(answers, streams).score > 50
+    assert METRICS["chrf"].of(whole) == sacrebleu.corpus_chrf(answers, streams).score > 50
+    frame.drop(columns="references").to_parquet(folder / "data/test.parquet")
+    assert METRICS["bleu"].of(replace(whole, written=scored(folder))) < 50
 
 
 def test_a_scorer_is_given_prompt_references_and_answer(folder: Path) -> None:
@@ -229,6 +251,7 @@ def test_what_scores_decides_whether_answers_are_scored_again(folder: Path) -> N
     own = scorer(folder, "")
     first = Scoring(folder / "data", None, own).digest
     assert first == Scoring(Path("elsewhere"), None, {**own, "timeout_s": 5.0}).digest  # neither place nor patience
+    assert first != Scoring(folder / "data", None, own, "2" * 64).digest  # references of which are others
     others = [None, {**own, "sha256": "1" * 64}, {**own, "range": [0, 2]}]
     assert len({first, Scoring(folder, "x", own).digest, *(Scoring(folder, None, one).digest for one in others)}) == 5
 

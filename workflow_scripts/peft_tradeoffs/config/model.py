@@ -200,6 +200,11 @@ class Dataset(Block):
     )
     task: Annotated[str, OneOf(TASKS)] = next(iter(TASKS))
     generate: Generate | None = absent(ABOUT_GENERATE)
+    references: str | None = absent(
+        "With generate: column of further references of a row, beside its completion or last turn: a text, or in JSON "
+        "lines and Parquet a list of texts. test and validation have it (or train, of which they are carved).",
+        min_length=1,
+    )
     metric: Annotated[str, OneOf(METRICS)] | None = absent(
         "The reported metric; the others of the task are recorded beside it."
     )

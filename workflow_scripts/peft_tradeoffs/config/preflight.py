@@ -30,7 +30,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import is_weight, read_object
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.inputs.data_files import check_head, count_rows
-from peft_tradeoffs.inputs.groups import GROUPS, columns_of
+from peft_tradeoffs.inputs.groups import GROUPS, needed_columns
 from peft_tradeoffs.inputs.model_check import check_folder
 from peft_tradeoffs.inputs.model_files import (
     check_gguf,
@@ -70,8 +70,8 @@ def check_paths(experiment: Experiment) -> None:
             _check_template(f"config key datasets.{name}.chat_template", dataset.chat_template)
         if dataset.source == "files":
             assert dataset.splits  # which the schema requires of files
-            columns = columns_of(dataset.to_dict())
             for split, path in dataset.splits.items():
+                columns = needed_columns(dataset.to_dict(), split)
                 _check_file(f"config key datasets.{name}.splits.{split}", path, columns, dataset.separator)
             _check_distinct_files(f"config key datasets.{name}.splits", dataset.splits)
         if dataset.generate is not None:

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import inspect
@@ -19,8 +20,8 @@ import numpy as np
 
 from peft_tradeoffs.core.errors import Faults, InputError, refuse
 from peft_tradeoffs.core.files import sha256
-from peft_tradeoffs.inputs.data_files import Table, find_columns, labelled, read_table
-from peft_tradeoffs.inputs.groups import MODULE, columns_of
+from peft_tradeoffs.inputs.data_files import NoColumn, Table, find_columns, labelled, read_table
+from peft_tradeoffs.inputs.groups import MODULE, columns_of, needed_columns
 from peft_tradeoffs.inputs.network import check_hub_variables
 from peft_tradeoffs.inputs.splits import (
     SPLITS,
@@ -162,13 +163,25 @@ def load_files(block: Block, folder: Path) -> Loaded:
     tables, errors = {}, []
     for split, path in paths.items():
         try:
-            tables[split] = read_table(path, columns_of(block), block.get("separator"))
+            read = functools.partial(read_table, path, separator=block.get("separator"))
+            tables[split] = _read(read, block, split)
         except InputError as error:
             errors.append(str(error))
     if errors:
         raise InputError("; also ".join(errors))
     files = {split: {"path": str(path), "sha256": sha256(path)} for split, path in paths.items()}
     return tables, {"files": files}
+
+
+def _read(read: Callable[[list[str]], Table], block: Block, split: str) -> Table:
+    """The table of a split, by what reads these columns; without those that it has not and need not have."""
+    columns = columns_of(block)
+    try:
+        return read(columns)
+    except NoColumn as error:
+        if error.column in needed_columns(block, split):
+            raise
+        return read([column for column in columns if column != error.column])
 
 
 def load_docstrings(block: Block, folder: Path) -> Loaded:
@@ -189,13 +202,15 @@ def load_hub(block: Block, folder: Path) -> Loaded:
     import datasets
 
     datasets.disable_progress_bars()
-    wanted = columns_of(block)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as cache:
         try:
             loaded = load_dataset(snapshot, config, Path(cache))
         except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
             raise InputError(f"data set {block['path']!r}, config {config!r}: {_reason(error)}") from error
-        tables = {split: hub_table(block["path"], loaded, name, wanted) for split, name in block["splits"].items()}
+        tables = {
+            split: _read(functools.partial(hub_table, block["path"], loaded, name), block, split)
+            for split, name in block["splits"].items()
+        }
     return tables, {key: block.get(key) for key in ("path", "config", "revision")}
 
 

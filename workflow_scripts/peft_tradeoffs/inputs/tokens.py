@@ -275,7 +275,7 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: 
         output.with_suffix(".json"),
         {
             **{key: description[key] for key in ("max_length", "pad_token_id", "num_labels", "labels", "task")},
-            **{key: description[key] for key in (END_TOKENS, LONGEST_PROMPT) if key in description},
+            **{key: description[key] for key in (END_TOKENS, LONGEST_PROMPT, "data_sha256") if key in description},
             "rows": {"train": len(train), "test": len(dev)},
             # Which of the texts that have max_length tokens were longer is not known any more.
             "truncated": dict.fromkeys(("train", "test"), None if description["truncated"]["train"] else 0),

@@ -259,12 +259,16 @@ def check_answers(key: str, block: Mapping[str, Any], metric: str) -> None:
     """Raise InputError for answers that are asked for without what scores them, and the other way round."""
     asked, scorer = block.get("generate"), block.get("scorer")
     if asked is None:
-        for name, given in (("metric", metric in SCORED), ("scorer", scorer)):
-            if given:
-                shown = f"{metric} scores" if name == "metric" else "it scores"
+        scores = "scores what models write"
+        given = {
+            "metric": f"{metric} {scores}" if metric in SCORED else None,
+            "scorer": f"it {scores}" if scorer else None,
+            "references": "what models write is compared with them" if block.get("references") else None,
+        }
+        for name, said in given.items():
+            if said is not None:
                 raise InputError(
-                    f"config key {key}.{name}: {shown} what models write; set generate too, as in generate: "
-                    "{max_new_tokens: 64}"
+                    f"config key {key}.{name}: {said}; set generate too, as in generate: {{max_new_tokens: 64}}"
                 )
         return
     if asked["number"] is not None:

@@ -53,6 +53,7 @@ class Form:
     alpaca: bool = False  # prompts are instructions
     columns: tuple[str, ...] = ()  # that are read of the source
     generates: bool = False  # models answer the prompts of a split, so these become tokens of their own
+    references: str | None = None  # the column of further ones of an answer
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> "Form":
@@ -292,7 +293,7 @@ ANY_TEXT: NextToken = LanguageModelling()  # reads a general text, whatever the 
 GENERAL = "general"  # the split that it is, on which the loss is taken before training and after
 OF_SFT = (
     *("prompt", "completion", "instruction", "input", "output", "messages", "tools", "chat_template", "loss_on"),
-    "generate",
+    *("generate", "references"),
 )
 
 
@@ -304,6 +305,12 @@ class SupervisedFineTuning(NextToken):
     keys = OF_SFT
 
     def form(self, key: str, block: Mapping[str, Any]) -> Form:
+        found, references = self._form(key, block), block.get("references")
+        if references in found.columns:
+            raise InputError(f"config key {key}.references: {references} is read already; name another column")
+        return replace(found, references=references)
+
+    def _form(self, key: str, block: Mapping[str, Any]) -> Form:
         ways = {"prompt": ("prompt", "completion"), "instruction": ("instruction", "output"), "messages": ("messages",)}
         given = [first for first, keys in ways.items() if any(block.get(one) is not None for one in keys)]
         if len(given) != 1:
@@ -396,16 +403,6 @@ class SupervisedFineTuning(NextToken):
             return found
         given = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
         return [replace(row, prompt=ids) for row, ids in zip(found, given, strict=True)]
-
-
-def reference_of(texts: Sequence[str]) -> tuple[Any, list[str]]:
-    """Of a row as its data set keeps it what a model is asked, and what is right: a prompt, or turns of a chat."""
-    if len(texts) == 2:
-        return texts[0], [texts[1]]
-    read = json.loads(texts[0])
-    chat = _Chat(read["messages"]) if isinstance(read, dict) else _Chat(read)
-    last = chat.answered[-1]
-    return chat.messages[:last], [chat.messages[last]["content"] or ""]
 
 
 def read_scores(path: Path, rows: np.ndarray) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import copy
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -217,6 +218,7 @@ class Job:
         scoring: Scoring | None = self._arguments.scoring
         if scoring is None:
             raise InputError("--scoring: this run's answers are to be scored, and it says with what; give it")
+        scoring = dataclasses.replace(scoring, data_sha256=self.tokens.get("data_sha256"))
         if summary["scored_as"] == scoring.digest and directory.has(files.SCORES, summary):
             return
         with self.apart():

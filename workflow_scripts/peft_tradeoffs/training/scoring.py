@@ -30,7 +30,6 @@ from peft_tradeoffs.runs.interruption import Interrupted, Interruption
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.outputs import LIBRARIES, NOT_DEFINED, OWN, STATISTICS, statistics
 from peft_tradeoffs.tasks.task import TASKS
-from peft_tradeoffs.tasks.texts import reference_of
 
 SCRIPT = SCRIPTS / "score_outputs.py"
 SAID = 300  # characters of what a scorer says
@@ -46,6 +45,7 @@ class Scoring:
     data: Path  # the folder of the fetched data set
     number: str | None  # a regular expression that finds a numeric answer
     scorer: dict[str, Any] | None  # python, range, timeout_s, and the sha256 of its file
+    data_sha256: str | None = None  # of the data set, whose references may change where its tokens do not
 
     @classmethod
     def of(cls, text: str) -> "Scoring":
@@ -59,6 +59,7 @@ class Scoring:
         own = self.scorer and {key: self.scorer[key] for key in ("python", "range", "sha256")}
         versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
         found = {"code": code.fingerprint(SCRIPT), "versions": versions, "number": self.number, "scorer": own}
+        found |= {"data": self.data_sha256}
         return code.digest(found)
 
     @property
@@ -186,35 +187,21 @@ def score(outputs: Path, data_dir: Path, split: str, asked: Mapping[str, Any], p
 
     Raises InputError for answers to other rows than the data's, and for a scorer that raises or leaves its range.
     """
+    from peft_tradeoffs.inputs.splits import read_references  # with pyarrow, which training does without
+
     answers = files.read_outputs(outputs)
-    prompts, references = read_references(data_dir, split, [one["row"] for one in answers])
+    rows = [one["row"] for one in answers]
+    found_of = read_references(data_dir / f"{split}.parquet", rows)
+    prompts, references = [prompt for prompt, _ in found_of], [own for _, own in found_of]
     texts = [one["output"] for one in answers]
     found = statistics(texts, references, asked["number"])
     if asked["scorer"]:
-        rows = [one["row"] for one in answers]
         found[:, STATISTICS.index(OWN)] = list(_own_scores(asked["scorer"], rows, prompts, references, texts))
     with files.atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", *STATISTICS])
         for one, values in zip(answers, found, strict=True):
             writer.writerow([one["row"], *("" if math.isnan(value) else format(value, ".17g") for value in values)])
-
-
-def read_references(data_dir: Path, split: str, rows: Sequence[int]) -> tuple[list[Any], list[list[str]]]:
-    """Prompts and references of rows of a split of a fetched data set."""
-    import pyarrow.parquet as pq  # which training does without
-
-    path = data_dir / f"{split}.parquet"
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run the workflow's target fetch, which makes it") from None
-    texts = [table.column(name).to_pylist() for name in ("text_a", "text_b") if name in table.schema.names]
-    by_row = dict(zip(table.column("row").to_pylist(), zip(*texts, strict=True), strict=True))
-    if missing := [row for row in rows if row not in by_row]:
-        raise InputError(f"{path}: no row {missing[0]}, which a run answered; {files.REMEDY}")
-    found = [reference_of(by_row[row]) for row in rows]
-    return [prompt for prompt, _ in found], [references for _, references in found]
 
 
 def _own_scores(
