@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--outputs", required=True, type=Path, metavar="JSONL", help="the run's answers")
     parser.add_argument("--data-dir", required=True, type=Path, metavar="DIR", help="the fetched data set")
     parser.add_argument("--split", required=True, help="the split of the data set that the rows are of")
-    parser.add_argument("--asked", required=True, help="JSON: number, scorer")
+    parser.add_argument("--asked", required=True, help="JSON: number, scorer, begins")
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="one line per answer")
     arguments = parser.parse_args()
     asked = json.loads(arguments.asked)

@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 def scored(folder: Path, scorer: dict[str, Any] | None = None) -> np.ndarray:
     path = folder / "scores.csv"
-    score(folder / "run/outputs.jsonl", folder / "data", "test", {"number": None, "scorer": scorer}, path)
+    score(folder / "run/outputs.jsonl", folder / "data", "test", {"number": None, "scorer": scorer, "begins": ""}, path)
     found = read_scores(path, np.array(ROWS))
     assert found is not None
     return found
@@ -107,6 +107,16 @@ def test_further_references_count_as_those_libraries_have_them(folder: Path) -> 
     assert METRICS["chrf"].of(whole) == sacrebleu.corpus_chrf(answers, streams).score > 50
     frame.drop(columns="references").to_parquet(folder / "data/test.parquet")
     assert METRICS["bleu"].of(replace(whole, written=scored(folder))) < 50
+
+
+def test_what_a_template_begins_answers_with_is_compared_with_nothing(folder: Path) -> None:
+    answers = [f"<think></think>{text}" for text in ANSWERS[:2]] + ["x", "so</think>7"]
+    write_outputs(folder / "run/outputs.jsonl", ROWS, answers, [2] * 4, [True] * 4)
+    own = Scoring(folder / "data", None, scorer(folder, "return 'think' in output"), begins="<think></think>")
+    assert run_scorer(folder / "run", own, "test", folder / "scores.csv", lambda: None) is None
+    found = read_scores(folder / "scores.csv", np.array(ROWS))
+    assert found is not None and column(found, "exact_match") == [1, 0, 1, 0]
+    assert column(found, "own_score") == [0, 0, 0, 1] and own.digest != replace(own, begins="").digest
 
 
 def test_a_scorer_is_given_prompt_references_and_answer(folder: Path) -> None:

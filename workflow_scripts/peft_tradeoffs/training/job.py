@@ -15,7 +15,7 @@ from peft_tradeoffs.core import code, files, slurm
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.inputs.model_files import check_manifest
-from peft_tradeoffs.inputs.tokens import check_tokens, read_description
+from peft_tradeoffs.inputs.tokens import BEGINS, check_tokens, read_description
 from peft_tradeoffs.measure.environment import versions
 from peft_tradeoffs.measure.gpu import IdlePower
 from peft_tradeoffs.runs.interruption import Interruption
@@ -218,7 +218,8 @@ class Job:
         scoring: Scoring | None = self._arguments.scoring
         if scoring is None:
             raise InputError("--scoring: this run's answers are to be scored, and it says with what; give it")
-        scoring = dataclasses.replace(scoring, data_sha256=self.tokens.get("data_sha256"))
+        found = {"data_sha256": self.tokens.get("data_sha256"), "begins": self.tokens.get(BEGINS, "")}
+        scoring = dataclasses.replace(scoring, **found)
         if summary["scored_as"] == scoring.digest and directory.has(files.SCORES, summary):
             return
         with self.apart():

@@ -29,6 +29,7 @@ from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.runs.interruption import Interrupted, Interruption
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.outputs import LIBRARIES, NOT_DEFINED, OWN, STATISTICS, statistics
+from peft_tradeoffs.tasks.references import without_start
 from peft_tradeoffs.tasks.task import TASKS
 
 SCRIPT = SCRIPTS / "score_outputs.py"
@@ -46,6 +47,7 @@ class Scoring:
     number: str | None  # a regular expression that finds a numeric answer
     scorer: dict[str, Any] | None  # python, range, timeout_s, and the sha256 of its file
     data_sha256: str | None = None  # of the data set, whose references may change where its tokens do not
+    begins: str = ""  # text with which a chat template begins answers
 
     @classmethod
     def of(cls, text: str) -> "Scoring":
@@ -59,7 +61,7 @@ class Scoring:
         own = self.scorer and {key: self.scorer[key] for key in ("python", "range", "sha256")}
         versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
         found = {"code": code.fingerprint(SCRIPT), "versions": versions, "number": self.number, "scorer": own}
-        found |= {"data": self.data_sha256}
+        found |= {"data": self.data_sha256, "begins": self.begins}
         return code.digest(found)
 
     @property
@@ -119,7 +121,7 @@ def run_scorer(folder: Path, scoring: Scoring, split: str, output: Path, ends: C
     InputError with what the scoring process said, or where it took too long.
     """
     words = ["--outputs", str(folder / files.OUTPUTS), "--data-dir", str(scoring.data), "--split", split]
-    asked = {"number": scoring.number, "scorer": scoring.scorer}
+    asked = {"number": scoring.number, "scorer": scoring.scorer, "begins": scoring.begins}
     words += ["--asked", json.dumps(asked), "--output", str(output)]
     output.unlink(missing_ok=True)  # of an earlier call that was killed
     with tempfile.TemporaryFile() as said:  # no pipe, which a process that a scorer started could keep open
@@ -193,7 +195,7 @@ def score(outputs: Path, data_dir: Path, split: str, asked: Mapping[str, Any], p
     rows = [one["row"] for one in answers]
     found_of = read_references(data_dir / f"{split}.parquet", rows)
     prompts, references = [prompt for prompt, _ in found_of], [own for _, own in found_of]
-    texts = [one["output"] for one in answers]
+    texts = [without_start(one["output"], asked["begins"]) for one in answers]
     found = statistics(texts, references, asked["number"])
     if asked["scorer"]:
         found[:, STATISTICS.index(OWN)] = list(_own_scores(asked["scorer"], rows, prompts, references, texts))
