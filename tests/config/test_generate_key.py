@@ -158,6 +158,19 @@ def test_a_column_of_references_is_looked_for_in_the_files_that_need_it(tmp_path
     check_paths(resolved(splits=splits, references="others"))
 
 
+def test_numbers_are_looked_for_where_they_are_compared() -> None:
+    def told(**changes: Any) -> Any:
+        return resolved(**changes).fetched("regex")["generate"]
+
+    assert told() == {} and told(metric="numeric") == {"number": NUMBER, "answered": ["test", "validation"]}
+    own = EXAMPLE["datasets"]["regex"]["splits"]
+    splits = {name: own[name] for name in ("train", "test")}
+    found = told(generate={"max_new_tokens": 9, "number": "x"}, splits=splits)
+    assert found == {"number": "x", "answered": ["test", "train"]}
+    untuned = {**asked(metric="numeric"), "tune": {"metric": "loss"}}
+    assert resolve(untuned).fetched("regex")["generate"]["answered"] == ["test"]
+
+
 HEAD = "def f(prompt, references, output):\n    return 1\n"
 SCORERS: dict[str, tuple[str, str | None]] = {
     "as asked": (HEAD, None),

@@ -11,6 +11,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.datasets import fetch_dataset
 from peft_tradeoffs.inputs.groups import columns_of, needed_columns
 from peft_tradeoffs.inputs.splits import read_references
+from peft_tradeoffs.tasks.outputs import NUMBER
 
 ROWS = [{"prompt": f"the {word}", "completion": word, "references": [word * 2, f"a {word}"]} for word in "abcd"]
 WITHOUT = [{key: value for key, value in row.items() if key != "references"} for row in ROWS]
@@ -146,3 +147,51 @@ def test_which_splits_need_it() -> None:
     assert needs(["train", "test"], ["validation"]) == ["train", "test"]
     assert needs(["train", "validation", "test", "heldout"], []) == ["validation", "test"]
     assert needs(["train"], ["test"]) == ["train"]
+
+
+NUMBERS = [{"prompt": f"p{row}", "completion": f"it is {row}"} for row in range(20)]
+
+
+def numeric(folder: Path, name: str, lacking: tuple[int, ...], **more: Any) -> None:
+    """A file of numeric answers, some of which have none."""
+    rows = [{**row, "prompt": name + row["prompt"]} for row in NUMBERS]
+    written(
+        folder, name, [{**row, "completion": "none"} if at in lacking else row | more for at, row in enumerate(rows)]
+    )
+
+
+def asked(*answered: str) -> dict[str, Any]:
+    return {"references": None, "generate": {"number": NUMBER, "answered": list(answered)}}
+
+
+def test_a_reference_without_a_number_is_named_with_file_and_line(tmp_path: Path) -> None:
+    numeric(tmp_path, "train.jsonl", (2,))
+    numeric(tmp_path, "test.csv", (3, 7))
+    with pytest.raises(InputError) as error:
+        fetched(tmp_path, block(tmp_path, test="test.csv", **asked("test", "train")))
+    told = str(error.value)
+    assert told.startswith(f"{tmp_path}/test.csv, lines 5, 9: no number in the reference 'none', which a numeric ")
+    assert f"; also {tmp_path}/train.jsonl, line 3: no number" in told and "\n" not in told
+    assert not (tmp_path / "data/own/dataset.json").exists()
+
+
+def test_rows_that_are_not_answered_need_no_number(tmp_path: Path) -> None:
+    numeric(tmp_path, "train.jsonl", (2,))
+    numeric(tmp_path, "test.parquet", ())
+    fetched(tmp_path, block(tmp_path, test="test.parquet", **asked("test")))
+    numeric(tmp_path, "test.parquet", (1,))
+    with pytest.raises(InputError, match=r"test.parquet, row 2: no number in the reference 'none'"):
+        fetched(tmp_path, block(tmp_path, test="test.parquet", **asked("test")))
+
+
+def test_a_further_reference_may_have_the_number(tmp_path: Path) -> None:
+    numeric(tmp_path, "train.jsonl", ())
+    rows = [{"prompt": f"t{row}", "completion": "six", "references": ["6"]} for row in range(3)]
+    written(tmp_path, "test.jsonl", rows)
+    fetched(tmp_path, block(tmp_path, **{**asked("test"), "references": "references"}))
+
+
+def test_of_rows_that_were_carved_their_line_in_train_is_named(tmp_path: Path) -> None:
+    numeric(tmp_path, "train.jsonl", tuple(range(20)))
+    with pytest.raises(InputError, match=r"train.jsonl, lines (\d+, ){4}\d+: no number"):
+        fetched(tmp_path, block(tmp_path, test=None, fractions={"test": 0.25}, **asked("test")))

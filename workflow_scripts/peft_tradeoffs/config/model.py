@@ -41,8 +41,9 @@ from peft_tradeoffs.config.fields import (
     if_,
     none_of,
 )
+from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.tasks.metrics import METRICS
-from peft_tradeoffs.tasks.outputs import ABOUT_GENERATE, ABOUT_NUMBER, OWN
+from peft_tradeoffs.tasks.outputs import ABOUT_GENERATE, ABOUT_NUMBER, OWN, pattern_of
 from peft_tradeoffs.tasks.shown import ABOUT_MARGIN, BY_METRIC, margin_of
 from peft_tradeoffs.tasks.task import TASKS
 
@@ -233,6 +234,12 @@ class Dataset(Block):
     def settled(self) -> Self:
         """With the first metric of its task unless another is named."""
         return self if self.metric else self.but(metric=TASKS[self.task].metrics[0])
+
+    def numbers(self, in_trials: bool) -> dict[str, Any]:
+        """What finds numeric answers and the splits whose rows are answered, `in_trials` too; else {}."""
+        pattern = pattern_of(self.generate.number if self.generate else None, self.metric)
+        dev = VALIDATION if VALIDATION in self.all_splits() else "train"
+        return {} if pattern is None else {"number": pattern, "answered": ["test", *[dev] * in_trials]}
 
     def all_splits(self) -> set[str]:
         """Names of the splits that it has of its own or carved."""

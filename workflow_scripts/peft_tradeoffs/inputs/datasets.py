@@ -33,6 +33,8 @@ from peft_tradeoffs.inputs.splits import (
     write_splits,
 )
 from peft_tradeoffs.tasks.classes import encodable
+from peft_tradeoffs.tasks.outputs import no_number, without_number
+from peft_tradeoffs.tasks.references import reference_of
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 from peft_tradeoffs.tasks.texts import ANY_TEXT, GENERAL, Form
 
@@ -76,6 +78,8 @@ def fetch_dataset(block: Block, folder: Path) -> None:
         said[:] = shortened(said, block.get("splits", {}).values() if source == "files" else ())
         for warning in said:
             print(f"warning: data set {folder.name}: {warning}", file=sys.stderr)
+    if number := (block.get("generate") or {}).get("number"):
+        _check_numbers(splits, tables, number, block["generate"].get("answered", ["test"]))
     if not isinstance(text, Form):
         check_distinct(tables, text)
     labels = {name: split.labels for name, split in splits.items()}
@@ -87,6 +91,19 @@ def fetch_dataset(block: Block, folder: Path) -> None:
             said.append(warning)
             print(f"warning: data set {folder.name}: {warning}", file=sys.stderr)
     write_splits(splits, names, task, {"source": source, **identity}, folder, said)
+
+
+def _check_numbers(splits: dict[str, Split], tables: dict[str, Table], number: str, answered: Sequence[str]) -> None:
+    """Raise InputError for rows of `answered` splits none of whose references has a number, as `number` finds it."""
+    said = []
+    for name in answered:
+        split, table = splits[name], tables.get(name, tables["train"])
+        further = split.references or [()] * len(split.texts)
+        references = [reference_of(*row)[1] for row in zip(split.texts, further, strict=True)]
+        if lacking := without_number(references, number):
+            said.append(f"{table.at(split.rows[lacking].tolist())}: {no_number(references[lacking[0]])}")
+    if said:
+        raise InputError("; also ".join(said))
 
 
 def shortened(said: Sequence[str], paths: Iterable[str]) -> list[str]:

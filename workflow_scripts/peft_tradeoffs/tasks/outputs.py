@@ -59,8 +59,8 @@ def statistics(outputs: Sequence[str], references: Sequence[Sequence[str]], patt
     for row, own in enumerate(references, 1):
         if isinstance(own, str) or not len(own):
             raise InputError(f"row {row}: an output is compared with a list of references; give one or more")
-    if pattern is not None:
-        check_numbers(references, pattern)
+    if pattern is not None and (lacking := without_number(references, pattern)):
+        raise InputError(f"row {lacking[0] + 1}: {no_number(references[lacking[0]])}")
     found[:, 0] = _best(exact_match, outputs, references)
     found[:, 1] = _best(token_f1, outputs, references)
     found[:, 2] = _rouge_l(outputs, references)
@@ -69,15 +69,19 @@ def statistics(outputs: Sequence[str], references: Sequence[Sequence[str]], patt
     return found
 
 
-def check_numbers(references: Sequence[Sequence[str]], pattern: str | None = None) -> None:
-    """Raise InputError for the first row none of whose references has a number, and for what is no pattern."""
+def without_number(references: Sequence[Sequence[str]], pattern: str | None = None) -> list[int]:
+    """The rows, from 0, none of whose references has a number. Raises InputError for what is no pattern."""
     _compiled(pattern)
-    for row, own in enumerate(references, 1):
-        if all(_of_reference(reference, pattern) is None for reference in own):
-            raise InputError(
-                f"row {row}: no number in the reference {own[0] if len(own) else ''!r:.60}, which a numeric answer is "
-                "compared with; remove the row, or take another metric"
-            )
+    rows = enumerate(references)
+    return [row for row, own in rows if all(_of_reference(reference, pattern) is None for reference in own)]
+
+
+def no_number(own: Sequence[str]) -> str:
+    """What is wrong with such a row, and the remedy."""
+    return (
+        f"no number in the reference {own[0] if len(own) else ''!r:.60}, which a numeric answer is compared with; "
+        "remove the row, or take another metric, and generate.number out"
+    )
 
 
 def signatures(references: Sequence[Sequence[str]] = (("",),)) -> dict[str, str]:
