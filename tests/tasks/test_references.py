@@ -1,15 +1,17 @@
 """An answer exactly as it was learned is an exact match, whatever a chat template writes around it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import tiny_causal
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.datasets import fetch_dataset
 from peft_tradeoffs.inputs.models import fetch_model
-from peft_tradeoffs.inputs.tokens import BEGINS, carve_dev, read_description, tokenize
+from peft_tradeoffs.inputs.tokens import BEGINS, carve_dev, encode_split, read_description, tokenize
 from peft_tradeoffs.tasks.outputs import exact_match
 from peft_tradeoffs.tasks.references import reference_of, without_start, written_before
 from peft_tradeoffs.tasks.task import TASKS
@@ -115,3 +117,17 @@ def test_a_call_of_a_tool_is_still_no_answer(tmp_path: Path) -> None:
     calls = [{"type": "function", "function": {"name": "f", "arguments": {}}}]
     with pytest.raises(InputError, match="the assistant's last turn calls a tool"):
         tokenized(tmp_path, THINKING, [turns(f"text {row}", tool_calls=calls) for row in range(3)])
+
+
+def test_a_row_is_named_by_its_number_in_the_source(tmp_path: Path) -> None:
+    """As where data is read; the split has rows that were drawn of it."""
+    calls = [{"type": "function", "function": {"name": "f", "arguments": {}}}]
+    rows = [json.dumps(turns("a")), json.dumps(turns("b", tool_calls=calls))]
+    pd.DataFrame({"text_a": rows, "row": [5, 9]}).to_parquet(tmp_path / "test.parquet")
+    reader = TASKS["sft"].reader
+    form = reader.form("x", {"messages": "m", "generate": {}})
+    own = tiny_causal.tokenizer()
+    with pytest.raises(InputError, match=r"test.parquet, row 10: the assistant's last turn calls a tool"):
+        encode_split(tmp_path / "test.parquet", own, reader, form, 64, None)
+    with pytest.raises(InputError, match=r"test.parquet, rows 6, 10: token \d+ .* is beyond the model's 3 embeddings"):
+        encode_split(tmp_path / "test.parquet", own, reader, replace(form, generates=False), 64, 3)

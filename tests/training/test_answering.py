@@ -112,7 +112,7 @@ def test_a_signal_while_it_answers_costs_no_step(prepared: Path, whole: Path, tm
 
 
 def test_a_scorer_that_fails_loses_nothing(prepared: Path, whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"own.py:f, row 0: it gives 2, which is no number from 0 to 1"):
+    with pytest.raises(InputError, match=r"own.py:f, row 1: it gives 2, which is no number from 0 to 1"):
         train(prepared, tmp_path, BAD)
     before = json.loads((tmp_path / "seed0/summary.json").read_text())
     assert before["metric_value"] is None and before["null_reasons"]["bleu"] == "the answers are not scored yet"

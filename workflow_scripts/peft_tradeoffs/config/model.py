@@ -116,7 +116,7 @@ class Scorer(Block):
     range: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
         description="The lowest and the highest value that it can give; more is better."
     )
-    timeout_s: Positive = Field(default=600.0, description="Seconds that scoring a run may take.")
+    timeout_s: Positive = Field(default=600.0, description="Seconds that importing it and its calls may take, per run.")
 
     @property
     def file(self) -> Path:

@@ -489,7 +489,7 @@ def read_references(path: Path, rows: Sequence[int]) -> list[tuple[Any, list[str
     texts = zip(*(found[name] for name in ("text_a", "text_b") if name in found), strict=True)
     of_row = dict(zip(found["row"], zip(texts, found.get(REFERENCES) or [()] * len(table), strict=True), strict=True))
     if missing := [row for row in rows if row not in of_row]:
-        raise InputError(f"{path}: no row {missing[0]}, which a run answered; {files.REMEDY}")
+        raise InputError(f"{path}: no row {missing[0] + 1}, which a run answered; {files.REMEDY}")
     return [reference_of(*of_row[row]) for row in rows]
 
 

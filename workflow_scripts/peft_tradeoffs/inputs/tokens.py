@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, RowError
 from peft_tradeoffs.core.files import atomic, read_json, read_object, sha256, write_json
 from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.inputs.model_check import check_ids, check_pad_token, load_tokenizer
@@ -425,11 +425,12 @@ def tokenize_split(
     table = pq.read_table(path)
     columns = ("text_a", "text_b") if pair else ("text_a",)
     texts = list(zip(*(table.column(column).to_pylist() for column in columns), strict=True))
+    rows = table.column("row").to_pylist()
     encoded, lengths = encode(tokenizer, texts, max_length)
     empty = [row for row, length in enumerate(lengths) if not length]
     if empty:
-        raise InputError(f"{path}, row {empty[0] + 1}: {texts[empty[0]]} has no tokens; take such rows out")
-    check_ids(str(path), encoded["input_ids"], tokenizer, embeddings)
+        raise InputError(f"{path}, row {rows[empty[0]] + 1}: {texts[empty[0]]} has no tokens; take such rows out")
+    check_ids(str(path), encoded["input_ids"], tokenizer, embeddings, rows)
     arrays = {
         "offsets": np.cumsum([0, *map(len, encoded["input_ids"])], dtype=np.int64),
         "labels": table.column("label").to_numpy(),
@@ -459,15 +460,17 @@ def encode_split(
     arrays: dict[str, list[Any]] = {"input_ids": [], "targets": [], "rows": []}
     sizes, lengths, prompts, begins, dropped = [], [], [], [], 0
     ends: Counter[int] = Counter()
-    file, first = pq.ParquetFile(path), 1
-    for batch in file.iter_batches(CHUNK):  # not all texts at once
+    for batch in pq.ParquetFile(path).iter_batches(CHUNK):  # not all texts at once
+        rows = batch.column("row").to_pylist()
         columns = [batch.column(name).to_pylist() for name in ("text_a", "text_b") if name in batch.schema.names]
         try:
             encoded = reader.encode(tokenizer, list(zip(*columns, strict=True)), form, max_length)
+        except RowError as error:
+            raise InputError(f"{path}, row {rows[error.index] + 1}: {error.said}") from error
         except InputError as error:
-            raise InputError(f"{path}{f' from row {first} on' if first > 1 else ''}: {error}") from error
-        check_ids(str(path), [one.ids for one in encoded], tokenizer, embeddings)
-        for row, one in zip(batch.column("row").to_pylist(), encoded, strict=True):
+            raise InputError(f"{path}: {error}") from error
+        check_ids(str(path), [one.ids for one in encoded], tokenizer, embeddings, rows)
+        for row, one in zip(rows, encoded, strict=True):
             lengths.append(one.length)
             if not any(one.targets):
                 dropped += 1
@@ -481,7 +484,6 @@ def encode_split(
                 begins.append(one.begins)
             if one.length <= max_length:
                 ends[one.ids[int(np.flatnonzero(one.targets)[-1])]] += 1
-        first += len(encoded)
     if len(sizes) < 2:
         raise InputError(
             f"{path}: {dropped} of {len(lengths)} rows have no token to learn within max_length {max_length}, and at "

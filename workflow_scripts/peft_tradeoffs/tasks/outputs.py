@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, RowError
 
 WORDS, CHARACTERS = 4, 6  # the longest n-grams that BLEU and chrF count
 BETA = 2  # of chrF: how often recall counts what precision does
@@ -56,11 +56,11 @@ def statistics(outputs: Sequence[str], references: Sequence[Sequence[str]], patt
     found = np.full((len(outputs), len(STATISTICS)), math.nan)
     if not len(outputs):
         return found
-    for row, own in enumerate(references, 1):
+    for row, own in enumerate(references):
         if isinstance(own, str) or not len(own):
-            raise InputError(f"row {row}: an output is compared with a list of references; give one or more")
+            raise RowError(row, "an output is compared with a list of references; give one or more")
     if pattern is not None and (lacking := without_number(references, pattern)):
-        raise InputError(f"row {lacking[0] + 1}: {no_number(references[lacking[0]])}")
+        raise RowError(lacking[0], no_number(references[lacking[0]]))
     found[:, 0] = _best(exact_match, outputs, references)
     found[:, 1] = _best(token_f1, outputs, references)
     found[:, 2] = _rouge_l(outputs, references)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from peft_tradeoffs.core.errors import Faults, InputError
+from peft_tradeoffs.core.errors import Faults, InputError, RowError
 from peft_tradeoffs.core.files import PREDICTIONS, REMEDY, SCORES, read_text
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.classes import Column, Names, clean, encodable
@@ -389,7 +389,7 @@ class SupervisedFineTuning(NextToken):
         template = template_of(tokenizer, form.chat_template)
         special = [*tokenizer.all_special_tokens, *_special(tokenizer).values()]
         found, prompts, begins = [], [], []
-        for number, own in enumerate(texts, 1):
+        for number, own in enumerate(texts):
             if form.kind == MESSAGES:
                 read = json.loads(own[0])
                 chat = _Chat(read["messages"], read["tools"]) if isinstance(read, dict) else _Chat(read)
@@ -404,7 +404,7 @@ class SupervisedFineTuning(NextToken):
                     turn = _render(tokenizer, chat.until(last + 1), template)
                     begins.append(written_before(turn, prompts[-1], chat.messages[last]["content"], special))
             except InputError as error:
-                raise InputError(f"row {number}: {error}") from error
+                raise RowError(number, str(error)) from error
         if not form.generates:
             return found
         given = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
