@@ -6,6 +6,7 @@ match, token F1, ROUGE-L, BLEU, chrF, the numeric answer, and to a scorer of the
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from peft_tradeoffs.core.errors import run
@@ -17,11 +18,19 @@ def main() -> None:
     parser.add_argument("--outputs", required=True, type=Path, metavar="JSONL", help="the run's answers")
     parser.add_argument("--data-dir", required=True, type=Path, metavar="DIR", help="the fetched data set")
     parser.add_argument("--split", required=True, help="the split of the data set that the rows are of")
-    parser.add_argument("--asked", required=True, help="JSON: number, scorer")
+    parser.add_argument("--asked", required=True, help="JSON: number, scorer, begins")
     parser.add_argument("--output", required=True, type=Path, metavar="CSV", help="one line per answer")
+    parser.add_argument(
+        "--marks", type=int, help="descriptor of a file: a byte where the user's scorer begins, and where it has ended"
+    )
     arguments = parser.parse_args()
+
+    def mark() -> None:
+        if arguments.marks is not None:
+            os.write(arguments.marks, b".")
+
     asked = json.loads(arguments.asked)
-    score(arguments.outputs, arguments.data_dir, arguments.split, asked, arguments.output)
+    score(arguments.outputs, arguments.data_dir, arguments.split, asked, arguments.output, mark)
 
 
 if __name__ == "__main__":

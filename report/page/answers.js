@@ -55,7 +55,7 @@ function promptBox(prompt, arms, metric) {
   const firsts = arms.map(({ place }) => prompt.answers[place][0]);
   const references = prompt.references.length > 1 ? "References" : "Reference";
   return element("article", { class: "prompt" },
-    element("h3", {}, `Row ${prompt.row}`, element("span", { class: "note" }, ` ${outcome(firsts)}`)),
+    element("h3", {}, `Row ${prompt.row + 1}`, element("span", { class: "note" }, ` ${outcome(firsts)}`)),
     element("div", { class: "asked" },
       element("div", {}, element("p", { class: "of" }, "Prompt"), written(prompt.prompt, "Prompt"), ...shortened(prompt.prompt)),
       element("div", {}, element("p", { class: "of" }, references), ...prompt.references.flatMap((text) => [written(text, "Reference"), ...shortened(text)]))),

@@ -9,9 +9,11 @@ import tiny
 import yaml
 from peft_tradeoffs.config.experiment import Experiment, resolve
 from peft_tradeoffs.config.model import Scorer
-from peft_tradeoffs.config.preflight import _check_scorer
+from peft_tradeoffs.config.own_scorer import check_scorer
+from peft_tradeoffs.config.preflight import check_paths
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.tasks.outputs import NUMBER
+from peft_tradeoffs.training.scoring import load_scorer
 
 EXAMPLE = yaml.safe_load((tiny.REPOSITORY / "examples/generate.yaml").read_text(encoding="utf-8"))
 del EXAMPLE["datasets"]["regex"]["scorer"]  # whose file each test would need
@@ -39,6 +41,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         asked(generate=None, metric="token_loss", scorer=OWN),
         "datasets.regex.scorer: it scores what models write; set generate too",
     ),
+    "references without answers": (
+        asked(generate=None, metric="token_loss", references="others"),
+        "datasets.regex.references: what models write is compared with them; set generate too",
+    ),
+    "references that are the completion": (asked(references="regex"), "references: regex is read already; name ano"),
+    "references that are no name": (asked(references=["x"]), "datasets.regex.references: .* has the wrong type"),
     "no scorer": (asked(metric="own_score"), "own_score is what a function of yours gives; name it, as in scorer"),
     "a metric of classes": (asked(metric="accuracy"), "datasets.regex.metric: accuracy does not go with sft"),
     "a metric that there is not": (asked(metric="rougeL"), "datasets.regex.metric: 'rougeL' is unknown"),
@@ -70,6 +78,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a verdict on heldout": (
         {**asked(fractions={"heldout": 0.1}), "recommendation": {"split": "heldout"}},
         "recommendation.split: heldout, but models answer the test prompts",
+    ),
+    "references of plain texts": (
+        asked(
+            **{"task": "lm", "text": ["regex"], "metric": "token_loss", "references": "others"},
+            **dict.fromkeys(("prompt", "completion", "chat_template", "generate")),
+        ),
+        "datasets.regex.references: lm does not take it",
     ),
     "lm": (
         asked(task="lm", prompt=None, completion=None, chat_template=None, text=["regex"], metric="token_loss"),
@@ -135,35 +150,106 @@ def test_how_answers_are_judged_fetches_nothing_again() -> None:
     assert resolved(completion="text").fetched("regex") != first
 
 
+def test_a_column_of_references_is_looked_for_in_the_files_that_need_it(tmp_path: Path) -> None:
+    splits = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    for path in splits.values():
+        Path(path).write_text('{"description": "a", "regex": "b"}\n' * 2, encoding="utf-8")
+    with pytest.raises(InputError, match=r"config key datasets.regex.splits.test: .*no column 'others'"):
+        check_paths(resolved(splits=splits, references="others"))
+    Path(splits["test"]).write_text('{"description": "c", "regex": "b", "others": ["d"]}\n' * 2, encoding="utf-8")
+    check_paths(resolved(splits=splits, references="others"))
+
+
+def test_numbers_are_looked_for_where_they_are_compared() -> None:
+    def told(**changes: Any) -> Any:
+        return resolved(**changes).fetched("regex")["generate"]
+
+    assert told() == {} and told(metric="numeric") == {"number": NUMBER, "answered": ["test", "validation"]}
+    own = EXAMPLE["datasets"]["regex"]["splits"]
+    splits = {name: own[name] for name in ("train", "test")}
+    found = told(generate={"max_new_tokens": 9, "number": "x"}, splits=splits)
+    assert found == {"number": "x", "answered": ["test", "train"]}
+    untuned = {**asked(metric="numeric"), "tune": {"metric": "loss"}}
+    assert resolve(untuned).fetched("regex")["generate"]["answered"] == ["test"]
+
+
 HEAD = "def f(prompt, references, output):\n    return 1\n"
-SCORERS: dict[str, tuple[str, str | None]] = {
-    "as asked": (HEAD, None),
-    "with a default": ("def f(prompt, references, output, scale=1):\n    return scale\n", None),
-    "of any arguments": ("def f(*given):\n    return 1\n", None),
-    "by assignment": ("def g(p, r, o):\n    return 1\n\n\nf = g\n", None),
-    "imported": ("from elsewhere import g as f\n", None),
+INDENTED = "    def f(prompt, references, output):\n        return 1\n"
+FINE: dict[str, str | bytes] = {
+    "as asked": HEAD,
+    "with a default": "def f(prompt, references, output, scale=1):\n    return scale\n",
+    "of any arguments": "def f(*given):\n    return 1\n",
+    "by assignment": "def g(p, r, o):\n    return 1\n\n\nf = g\n",
+    "a byte order mark": b"\xef\xbb\xbf" + HEAD.encode(),
+    "another encoding, declared": b"# -*- coding: latin-1 -*-\nNAME = '\xe9'\n" + HEAD.encode(),
+    "under a condition": f"import sys\n\nif sys.version_info > (3,):\n{INDENTED}",
+    "in either branch": f"if len(__name__) > 1:\n{INDENTED}else:\n    f = 3\n",
+    "tried": f"try:\n    import json\nexcept ImportError:\n    pass\nelse:\n{INDENTED}",
+    "in a context": f"import contextlib\n\nwith contextlib.nullcontext():\n{INDENTED}",
+    "in a match": f"match 1:\n    case 1:\n        import sys\n\n    {INDENTED}".replace(
+        "        return", "            return"
+    ),
+    "made": "def make():\n    return lambda p, r, o: 1\n\n\nf = make()\n",
+    "partial": "import functools\n\n\ndef g(s, p, r, o):\n    return s\n\n\nf = functools.partial(g, 1)\n",
+    "one of two": "f, g = (lambda p, r, o: 1), None\n",
+    "with a type": "from typing import Any\n\nf: Any = lambda p, r, o: 1\n",
+    "in an expression": "print(f := lambda p, r, o: 1)\n",
+    "by a loop": "for f in [lambda p, r, o: 1]:\n    pass\n",
+    "as global": "def make():\n    global f\n    f = lambda p, r, o: 1\n\n\nmake()\n",
+    "by exec": "exec('f = lambda p, r, o: 1')\n",
+    "among globals": "globals()['f'] = lambda p, r, o: 1\n",
+    "looked up": "def __getattr__(name):\n    return lambda p, r, o: 1\n",
+    "decorated": "def g(own):\n    return lambda p, r, o: own()\n\n\n@g\ndef f():\n    return 1\n",
+    "written again": f"async def f():\n    pass\n\n\n{HEAD}",
+    "a class of numbers": "class f(float):\n    def __new__(cls, p, r, o):\n        return float.__new__(cls, 1)\n",
+    "a backslash that Python warns of": f"X = '\\d'\n{HEAD}",
+    "imported": "from beside_it import g as f\n",
+    "imported by its name": "from beside_it import f\n",
+    "imported whole": "from beside_it import *\n",
+    "a module": "import beside_it as f\n",
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape")
+@pytest.mark.parametrize("name", FINE)
+def test_a_scorer_that_can_be_imported_is_not_refused(tmp_path: Path, name: str) -> None:
+    text = FINE[name]
+    (tmp_path / "own.py").write_bytes(text if isinstance(text, bytes) else text.encode())
+    scorer = Scorer(python=f"{tmp_path}/own.py:f", range=[0.0, 1.0])
+    check_scorer("key", scorer)
+    if "beside_it" not in str(text):
+        assert load_scorer(scorer.python)("", [], "") == 1  # which is why
+
+
+SCORERS: dict[str, tuple[str | bytes, str]] = {
     "a class": ("class f:\n    pass\n", "has no function f"),
     "another name": ("def g(p, r, o):\n    return 1\n", "has no function f; it has g"),
+    "a method": ("class A:\n    def f(p, r, o):\n        return 1\n", "has no function f$"),
+    "within another": ("def g():\n    def f(p, r, o):\n        return 1\n", "has no function f; it has g"),
+    "only used": ("print(f)\n", "has no function f$"),
+    "of a comprehension": ("[f for f in range(3)]\n", "has no function f$"),
     "two arguments": ("def f(prompt, output):\n    return 1\n", "must take three arguments"),
+    "two under a condition": ("if True:\n    def f(prompt, output):\n        return 1\n", "must take three arguments"),
     "four arguments": ("def f(a, b, c, d):\n    return 1\n", "must take three arguments"),
     "keywords": ("def f(a, b, c, *, d):\n    return 1\n", "must take three arguments"),
     "asynchronous": ("async def f(a, b, c):\n    return 1\n", "is asynchronous"),
-    "no Python": ("def f(:\n", "no Python"),
+    "no Python": (f"{HEAD}\n\ndef g(:\n", r"own.py, line 5: no Python \(invalid syntax\); correct it"),
+    "no Python that runs": (f"{HEAD}\nreturn 3\n", r"own.py, line 4: no Python \('return' outside function\)"),
+    "no text": (b"x = '\xe9'\n" + HEAD.encode(), r"no Python \(.*utf-8"),
+    "NUL bytes": (b"\x00" + HEAD.encode(), "no Python"),
+    "no encoding": (b"# coding: klingon\n" + HEAD.encode(), "no Python .*klingon"),
 }
 
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_a_scorer_is_looked_at_before_anything_runs(tmp_path: Path, name: str) -> None:
     text, said = SCORERS[name]
-    (tmp_path / "own.py").write_text(text, encoding="utf-8")
+    (tmp_path / "own.py").write_bytes(text if isinstance(text, bytes) else text.encode())
     scorer = Scorer(python=f"{tmp_path}/own.py:f", range=[0.0, 1.0])
-    if said is None:
-        _check_scorer("key", scorer)
-        return
     with pytest.raises(InputError, match=said):
-        _check_scorer("key", scorer)
+        check_scorer("key", scorer)
 
 
 def test_a_scorer_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"key: .*own.py: No such file"):
-        _check_scorer("key", Scorer(python=f"{tmp_path}/own.py:f", range=[0.0, 1.0]))
+        check_scorer("key", Scorer(python=f"{tmp_path}/own.py:f", range=[0.0, 1.0]))

@@ -327,12 +327,12 @@ def test_search_and_the_filter_of_arms(browser, tmp_path):
         more.click()
         assert prompts.count() == 12
         headings = prompts.locator("h3").all_inner_texts()
-        assert headings[0] == "Row 1 1 of 3 arms right" and len(set(headings)) == 12
+        assert headings[0] == "Row 2 1 of 3 arms right" and len(set(headings)) == 12
         search = page.locator("#answers-search")
         for words, rows in (
-            ("NEEDLE", ["Row 11 0 of 3 arms right"]),
-            ("prompt 31", ["Row 31 1 of 3 arms right"]),
-            ("hay needle", ["Row 11 0 of 3 arms right"]),
+            ("NEEDLE", ["Row 12 0 of 3 arms right"]),
+            ("prompt 31", ["Row 32 1 of 3 arms right"]),
+            ("hay needle", ["Row 12 0 of 3 arms right"]),
             ("needle -hay", []),
         ):
             search.fill(words)

@@ -161,6 +161,9 @@ def test_an_exact_match_is_the_text_but_for_white_space_at_its_ends(output, refe
         ("from 3-2", "2"),  # less, not a sign
         ("x = \u22123", "-3"),
         ("12,34", "34"),
+        ("3,14", "14"),  # no decimal comma
+        ("1,234", "1234"),
+        ("1.234,5", "5"),
         ("1,234,567 in all", "1234567"),
         ("it is .5", "0.5"),
         ("1e3", "1000"),

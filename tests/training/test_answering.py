@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pandas as pd
 import pytest
 import tiny
 import tiny_causal
 from peft_tradeoffs.analysis.untrained import untrained_frame, untrained_notes
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import read_outputs
 from peft_tradeoffs.runs.interruption import EXIT_STATUS
 from peft_tradeoffs.training import job, run
 from peft_tradeoffs.training.decoding import decode
@@ -111,7 +113,7 @@ def test_a_signal_while_it_answers_costs_no_step(prepared: Path, whole: Path, tm
 
 
 def test_a_scorer_that_fails_loses_nothing(prepared: Path, whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"own.py:f, row 0: it gives 2, which is no number from 0 to 1"):
+    with pytest.raises(InputError, match=r"own.py:f, row 1: it gives 2, which is no number from 0 to 1"):
         train(prepared, tmp_path, BAD)
     before = json.loads((tmp_path / "seed0/summary.json").read_text())
     assert before["metric_value"] is None and before["null_reasons"]["bleu"] == "the answers are not scored yet"
@@ -129,6 +131,22 @@ def test_answers_are_scored_again_where_the_scorer_changed_and_only_there(prepar
         changed = train(prepared, whole, "def f(prompt, references, output):\n    return 0\n")
         assert changed["own_score"] == changed["metric_value"] == 0
         assert train(prepared, whole)["own_score"] == 1
+
+
+def test_answers_are_scored_again_where_references_changed_and_tokens_did_not(
+    prepared: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepared / "results/data/pairs/test.parquet"
+    before = pd.read_parquet(data)
+    answers = {one["row"]: one["output"] for one in read_outputs(whole / "seed0/outputs.jsonl")}
+    try:
+        before.assign(references=[[answers[row]] for row in before["row"]]).to_parquet(data)
+        found = job.read_description
+        monkeypatch.setattr(job, "read_description", lambda path: {**found(path), "data_sha256": "2" * 64})
+        with mock.patch.object(run.engine, "train", refuse):
+            assert train(prepared, whole)["exact_match"] == 1
+    finally:
+        before.to_parquet(data)
 
 
 def test_more_tokens_than_the_model_has_room_for_are_named_before_the_first_step(

@@ -3,18 +3,22 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import sacrebleu
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_outputs
+from peft_tradeoffs.tasks.metrics import METRICS, Scored
 from peft_tradeoffs.tasks.outputs import STATISTICS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import read_scores
+from peft_tradeoffs.training import scoring
 from peft_tradeoffs.training.scoring import Scoring, load_scorer, run_scorer, score, write_outputs
 from peft_tradeoffs.training.state import RunDirectory
 
@@ -38,7 +42,14 @@ def folder(tmp_path: Path) -> Path:
 
 def scored(folder: Path, scorer: dict[str, Any] | None = None) -> np.ndarray:
     path = folder / "scores.csv"
-    score(folder / "run/outputs.jsonl", folder / "data", "test", {"number": None, "scorer": scorer}, path)
+    score(
+        folder / "run/outputs.jsonl",
+        folder / "data",
+        "test",
+        {"number": None, "scorer": scorer, "begins": ""},
+        path,
+        lambda: None,
+    )
     found = read_scores(path, np.array(ROWS))
     assert found is not None
     return found
@@ -87,6 +98,35 @@ def test_each_answer_is_scored_against_its_own_reference(folder: Path) -> None:
     assert np.isnan(column(found, "own_score")).all()
 
 
+def test_further_references_count_as_those_libraries_have_them(folder: Path) -> None:
+    """Rows have unequal numbers of them."""
+    frame = pd.read_parquet(folder / "data/test.parquet")
+    further = {3: ["a b c d e"], 5: ["x", "a c e g h"], 6: ["y z", "y"], 9: ["about 7 dogs", "seven", "9"]}
+    frame["references"] = [further.get(row, ["-"]) for row in range(10)]
+    frame.to_parquet(folder / "data/test.parquet")
+    answers = ["a b c d e", "a c e g", "", "about 7 cats"]
+    write_outputs(folder / "run/outputs.jsonl", ROWS, answers, [1] * 4, [True] * 4)
+    found = scored(folder, scorer(folder, "return len(references) / 10"))
+    assert column(found, "exact_match") == [1, 0, 0, 0] and column(found, "own_score") == [0.2, 0.3, 0.3, 0.4]
+    every = [[text, *further[row]] for row, text in zip(ROWS, RIGHT, strict=True)]
+    streams = [[own[place] if place < len(own) else None for own in every] for place in range(4)]
+    whole = Scored(np.array(ROWS), np.ones(4), np.ones(4), np.ones((4, 3)), found)
+    assert METRICS["bleu"].of(whole) == sacrebleu.corpus_bleu(answers, streams).score > 50
+    assert METRICS["chrf"].of(whole) == sacrebleu.corpus_chrf(answers, streams).score > 50
+    frame.drop(columns="references").to_parquet(folder / "data/test.parquet")
+    assert METRICS["bleu"].of(replace(whole, written=scored(folder))) < 50
+
+
+def test_what_a_template_begins_answers_with_is_compared_with_nothing(folder: Path) -> None:
+    answers = [f"<think></think>{text}" for text in ANSWERS[:2]] + ["x", "so</think>7"]
+    write_outputs(folder / "run/outputs.jsonl", ROWS, answers, [2] * 4, [True] * 4)
+    own = Scoring(folder / "data", None, scorer(folder, "return 'think' in output"), begins="<think></think>")
+    assert run_scorer(folder / "run", own, "test", folder / "scores.csv", lambda: None) is None
+    found = read_scores(folder / "scores.csv", np.array(ROWS))
+    assert found is not None and column(found, "exact_match") == [1, 0, 1, 0]
+    assert column(found, "own_score") == [0, 0, 0, 1] and own.digest != replace(own, begins="").digest
+
+
 def test_a_scorer_is_given_prompt_references_and_answer(folder: Path) -> None:
     own = scorer(folder, "return output in references and prompt == '?'")
     assert column(scored(folder, own), "own_score") == [1, 0, 0, 0]
@@ -101,26 +141,26 @@ def test_a_scorer_imports_what_lies_beside_it(folder: Path) -> None:
 BAD = {
     "it raises": (
         "def f(p, r, o):\n    raise ZeroDivisionError('no way')\n",
-        r"row 3: it raises ZeroDivisionError: no",
+        r"row 4: it raises ZeroDivisionError: no",
     ),
     "not a number": (
         "def f(p, r, o):\n    return float('nan')\n",
-        r"row 3: it gives nan, .* no number from 0 to 1",
+        r"row 4: it gives nan, .* no number from 0 to 1",
     ),
-    "out of its range": ("return 1.5", r"row 3: it gives 1.5, .*scorer.range"),
+    "out of its range": ("return 1.5", r"row 4: it gives 1.5, .*scorer.range"),
     "infinite": ("return float('inf')", r"it gives inf"),
     "a text": ("return 'good'", r"it gives 'good'"),
     "nothing": ("pass", r"it gives None"),
     "of one row alone": (
         "def f(p, r, o):\n    return 1 / len(o)\n",
-        r"row 6: it raises ZeroDivisionError.*own.py, line 2",
+        r"row 7: it raises ZeroDivisionError.*own.py, line 2",
     ),
     "no such function": ("def g(p, r, o):\n    return 1\n", r"no function f"),
     "no function": ("f = 3\n", r"no function f"),
     "two arguments": ("def f(p, o):\n    return 1\n", r"does not take prompt, references and output"),
     "a wrong import": ("import no_such_module_anywhere\n", r"cannot be imported \(ModuleNotFoundError"),
     "no Python": ("def f(:\n", r"cannot be imported \(SyntaxError"),
-    "it exits": ("raise SystemExit", r"row 3: it raises SystemExit"),
+    "it exits": ("raise SystemExit", r"row 4: it raises SystemExit"),
     "it exits when imported": (f"{HEAD}return 1\n\n\nraise SystemExit(0)\n", r"cannot be imported \(SystemExit"),
 }
 
@@ -140,7 +180,7 @@ def test_a_scorer_that_is_not_there_is_named() -> None:
 
 def test_answers_to_rows_that_the_data_does_not_have_are_named(folder: Path) -> None:
     write_outputs(folder / "run/outputs.jsonl", [77], ["a"], [1], [True])
-    with pytest.raises(InputError, match="no row 77"):
+    with pytest.raises(InputError, match="no row 78"):
         scored(folder)
 
 
@@ -162,7 +202,7 @@ def test_scoring_is_a_process_of_its_own(folder: Path) -> None:
 
 
 def test_what_a_scorer_says_is_said_once_and_clearly(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"^[^\n]*own.py:f, row 3: it gives 2[^\n]*$"):
+    with pytest.raises(InputError, match=r"^[^\n]*own.py:f, row 4: it gives 2[^\n]*$"):
         parent(folder, scorer(folder, "return 2"))
 
 
@@ -171,15 +211,30 @@ def test_a_scorer_that_hangs_is_ended_with_all_that_it_started(folder: Path) -> 
         folder,
         "import pathlib, subprocess, time\n\n\ndef f(p, r, o):\n    child = subprocess.Popen(['sleep', '600'])\n"
         "    pathlib.Path(__file__).with_name('pid').write_text(str(child.pid))\n    time.sleep(600)\n",
-        timeout_s=20.0,
+        timeout_s=1.0,
     )
-    with pytest.raises(InputError, match=r"has not ended after 20 s.*scorer.timeout_s.*without training"):
+    with pytest.raises(InputError, match=r"own.py:f has not ended after 1 s.*scorer.timeout_s.*without training"):
         parent(folder, own)
     pid = int((folder / "pid").read_text())
     deadline = time.monotonic() + 60
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(pid)
+
+
+def test_the_limit_is_of_the_scorer_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    assert parent(folder, scorer(folder, "return 1", timeout_s=0.3)) is None
+    assert time.monotonic() - began > 0.3  # the process and our own metrics
+    with pytest.raises(InputError, match=r"own.py:f has not ended after 0.3 s"):  # all rows together
+        parent(
+            folder, scorer(folder, "import time\n\n\ndef f(p, r, o):\n    return time.sleep(0.2) or 1\n", timeout_s=0.3)
+        )
+    with pytest.raises(InputError, match=r"own.py:f has not ended after 0.3 s"):
+        parent(folder, scorer(folder, f"import time\n\ntime.sleep(9)\n\n\n{HEAD}return 1\n", timeout_s=0.3))
+    monkeypatch.setattr(scoring, "BUILT_IN_s", 0.0)
+    with pytest.raises(InputError, match=r"score_outputs.py has not ended after 0 s; see what slows"):
+        parent(folder, None)
 
 
 def test_what_a_scorer_started_ends_with_it_and_holds_nothing_up(folder: Path) -> None:
@@ -229,6 +284,7 @@ def test_what_scores_decides_whether_answers_are_scored_again(folder: Path) -> N
     own = scorer(folder, "")
     first = Scoring(folder / "data", None, own).digest
     assert first == Scoring(Path("elsewhere"), None, {**own, "timeout_s": 5.0}).digest  # neither place nor patience
+    assert first != Scoring(folder / "data", None, own, "2" * 64).digest  # references of which are others
     others = [None, {**own, "sha256": "1" * 64}, {**own, "range": [0, 2]}]
     assert len({first, Scoring(folder, "x", own).digest, *(Scoring(folder, None, one).digest for one in others)}) == 5
 

@@ -26,6 +26,7 @@ from peft_tradeoffs.analysis.stats import (
     over_seeds_and_examples,
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, random_weights, read_scored, read_table
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import REMEDY
 from peft_tradeoffs.core.layout import AXES, run_folder
@@ -61,7 +62,7 @@ MISSED_UNKNOWN = "a few dev rows decide the metric, so the trials do not tell wh
 OF_OTHER = "rates were chosen by {}, so the trials do not tell what that choice may have missed of {}"
 NOT_WITHOUT_SOME = "the metric is not defined without some of the test examples"
 UNDEFINED = "undefined"  # the metric of a run that was completed
-PREDICTIONS = {"test": "predictions.csv", "heldout": "predictions_heldout.csv"}  # of a run, by split
+PREDICTIONS = {"test": files.PREDICTIONS, "heldout": files.HELDOUT}  # of a run, by split
 
 
 @dataclass(frozen=True)

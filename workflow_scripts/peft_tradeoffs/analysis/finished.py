@@ -179,9 +179,6 @@ def _keys() -> dict[str, tuple[tuple[type, ...], list[Any] | None, float, float]
     return found
 
 
-PREDICTIONS = "predictions.csv"
-
-
 def weights_sha256(summary: dict[str, Any]) -> str | None:
     """SHA-256 over the weights that the run saved, adapter or checkpoint, by its summary; None if it saved none.
 
@@ -196,7 +193,7 @@ def weights_sha256(summary: dict[str, Any]) -> str | None:
 
 def predictions_sha256(summary: dict[str, Any]) -> str | None:
     """SHA-256 of the run's predictions.csv, whose digits tell any two logits apart; None if there is none."""
-    return summary[FILES].get(PREDICTIONS)
+    return summary[FILES].get(files.PREDICTIONS)
 
 
 # The facts of the contract: what recordings must say alike in every arm -----------------------------------------------

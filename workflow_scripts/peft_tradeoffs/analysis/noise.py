@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.finished import (
-    PREDICTIONS,
     check_all,
     has_weights,
     predictions_sha256,
@@ -28,6 +27,7 @@ from peft_tradeoffs.analysis.readable import (
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, random_weights, read_scored, runs_frame
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import PREDICTIONS
 from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import metric_label

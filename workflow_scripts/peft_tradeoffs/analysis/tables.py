@@ -351,7 +351,7 @@ def _sentence(arms: list[str], said: str, count: int, of: int) -> str:
 
 def _answer(run: dict[str, Any], runs_dir: Path, classes: list[Any] | None) -> str:
     """What a constant run predicts, in words."""
-    path = run_folder(runs_dir, *(run[axis] for axis in AXES)) / "predictions.csv"
+    path = run_folder(runs_dir, *(run[axis] for axis in AXES)) / files.PREDICTIONS
     try:
         with path.open(encoding="utf-8") as file:
             predicted = next(csv.DictReader(file))["prediction"]

@@ -154,7 +154,8 @@ class Experiment:
         """What of a data set's block decides what is fetched: not how models answer, nor how that is judged."""
         block = self.datasets[dataset].to_dict()
         own = {key: value for key, value in block.items() if key not in ("metric", "scorer", "generate")}
-        return own | ({"generate": {}} if block.get("generate") else {})
+        in_trials = bool(self.trials) and self.tune.metric != "loss"
+        return own | ({"generate": self.datasets[dataset].numbers(in_trials)} if block.get("generate") else {})
 
     def trial_settings(self, dataset: str, model: str, arm: str) -> RunSettings:
         """The same of a trial in the tuning of an arm, but for its learning rate."""

@@ -41,8 +41,9 @@ from peft_tradeoffs.config.fields import (
     if_,
     none_of,
 )
+from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.tasks.metrics import METRICS
-from peft_tradeoffs.tasks.outputs import ABOUT_GENERATE, ABOUT_NUMBER, OWN
+from peft_tradeoffs.tasks.outputs import ABOUT_GENERATE, ABOUT_NUMBER, OWN, pattern_of
 from peft_tradeoffs.tasks.shown import ABOUT_MARGIN, BY_METRIC, margin_of
 from peft_tradeoffs.tasks.task import TASKS
 
@@ -115,7 +116,7 @@ class Scorer(Block):
     range: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
         description="The lowest and the highest value that it can give; more is better."
     )
-    timeout_s: Positive = Field(default=600.0, description="Seconds that scoring a run may take.")
+    timeout_s: Positive = Field(default=600.0, description="Seconds that importing it and its calls may take, per run.")
 
     @property
     def file(self) -> Path:
@@ -200,6 +201,11 @@ class Dataset(Block):
     )
     task: Annotated[str, OneOf(TASKS)] = next(iter(TASKS))
     generate: Generate | None = absent(ABOUT_GENERATE)
+    references: str | None = absent(
+        "With generate: column of further references of a row, beside its completion or last turn: a text, or in JSON "
+        "lines and Parquet a list of texts. test and validation have it (or train, of which they are carved).",
+        min_length=1,
+    )
     metric: Annotated[str, OneOf(METRICS)] | None = absent(
         "The reported metric; the others of the task are recorded beside it."
     )
@@ -228,6 +234,12 @@ class Dataset(Block):
     def settled(self) -> Self:
         """With the first metric of its task unless another is named."""
         return self if self.metric else self.but(metric=TASKS[self.task].metrics[0])
+
+    def numbers(self, in_trials: bool) -> dict[str, Any]:
+        """What finds numeric answers and the splits whose rows are answered, `in_trials` too; else {}."""
+        pattern = pattern_of(self.generate.number if self.generate else None, self.metric)
+        dev = VALIDATION if VALIDATION in self.all_splits() else "train"
+        return {} if pattern is None else {"number": pattern, "answered": ["test", *[dev] * in_trials]}
 
     def all_splits(self) -> set[str]:
         """Names of the splits that it has of its own or carved."""

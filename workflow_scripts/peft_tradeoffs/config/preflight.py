@@ -4,7 +4,6 @@ The content of a file decides what is run again, whatever its date. Checksums of
 Snakemake's own records, so that a plan reads no gigabytes twice.
 """
 
-import ast
 import contextlib
 import filecmp
 import functools
@@ -24,13 +23,14 @@ from peft_tradeoffs.analysis import power
 from peft_tradeoffs.analysis.contract import DIFFERS, NOT_STRICT, Finding, compare, or_declare, unlike_text
 from peft_tradeoffs.analysis.finished import FACTS, TUNING, Recorded
 from peft_tradeoffs.config.experiment import Arm, Experiment
-from peft_tradeoffs.config.model import Dataset, Model, Scorer, Tokenizer
+from peft_tradeoffs.config.model import Dataset, Model, Tokenizer
+from peft_tradeoffs.config.own_scorer import check_scorer
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import is_weight, read_object
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.inputs.data_files import check_head, count_rows
-from peft_tradeoffs.inputs.groups import GROUPS, columns_of
+from peft_tradeoffs.inputs.groups import GROUPS, needed_columns
 from peft_tradeoffs.inputs.model_check import check_folder
 from peft_tradeoffs.inputs.model_files import (
     check_gguf,
@@ -70,14 +70,14 @@ def check_paths(experiment: Experiment) -> None:
             _check_template(f"config key datasets.{name}.chat_template", dataset.chat_template)
         if dataset.source == "files":
             assert dataset.splits  # which the schema requires of files
-            columns = columns_of(dataset.to_dict())
             for split, path in dataset.splits.items():
+                columns = needed_columns(dataset.to_dict(), split)
                 _check_file(f"config key datasets.{name}.splits.{split}", path, columns, dataset.separator)
             _check_distinct_files(f"config key datasets.{name}.splits", dataset.splits)
         if dataset.generate is not None:
             versions_of_scoring()
         if dataset.scorer is not None:
-            _check_scorer(f"config key datasets.{name}.scorer.python", dataset.scorer)
+            check_scorer(f"config key datasets.{name}.scorer.python", dataset.scorer)
         if (general := dataset.forgetting) is not None and general.source == "files":
             assert general.path and general.text  # which the schema requires of files
             _check_file(f"config key datasets.{name}.forgetting.path", general.path, general.text, general.separator)
@@ -105,42 +105,6 @@ def versions_of_scoring() -> dict[str, str]:
             f"config key datasets.*.generate: {error.name} is not installed, and answers are scored with it; install "
             "envs/requirements.txt"
         ) from None
-
-
-def _check_scorer(key: str, scorer: Scorer) -> None:
-    """Raise InputError for a scorer that is not there, or is no function of prompt, references and output.
-
-    Its file is read and not run: what it imports may be installed where it scores alone.
-    """
-    name = scorer.python.rpartition(":")[2]
-    try:
-        tree = ast.parse(scorer.file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{key}: {scorer.file}: {error.strerror}; name a file that can be read") from None
-    except (SyntaxError, ValueError) as error:
-        raise InputError(f"{key}: {scorer.file}: no Python ({error})") from None
-    names = {
-        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
-    names |= {
-        target.id
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    found = functions.get(name)
-    if found is None and name not in names:
-        known = f"; it has {', '.join(functions)}" if functions else ""
-        raise InputError(f"{key}: {scorer.file} has no function {name}{known}")
-    if isinstance(found, ast.AsyncFunctionDef):
-        raise InputError(f"{key}: {name} is asynchronous; it must return its number, so write it without async")
-    if isinstance(found, ast.FunctionDef):
-        places, given = [*found.args.posonlyargs, *found.args.args], len(found.args.defaults)
-        fits = len(places) - given <= 3 <= len(places) or (found.args.vararg and len(places) - given <= 3)
-        if not fits or len(found.args.kwonlyargs) > sum(one is not None for one in found.args.kw_defaults):
-            raise InputError(f"{key}: {name} must take three arguments: prompt, references and output")
 
 
 def _check_template(key: str, template: str) -> None:

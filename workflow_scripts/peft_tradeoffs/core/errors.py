@@ -95,6 +95,14 @@ class InputError(Exception):
     """Bad input. The message names the key, file, line or value and says what would be right."""
 
 
+class RowError(InputError):
+    """Bad input in one row of those that were given: its index from 0, and what is wrong with it."""
+
+    def __init__(self, index: int, said: str) -> None:
+        super().__init__(f"row {index + 1}: {said}")
+        self.index, self.said = index, said
+
+
 class LockLost(InputError):
     """Another process has taken over the run that this one was the writer of."""
 

@@ -218,10 +218,10 @@ FILES, WEIGHTS, SHA256 = "files", "weights", "sha256"
 KEYS = (WEIGHTS, FILES, SHA256)  # that `seal` adds
 KEPT, NOT_KEPT = "kept", "not kept"
 GENERAL = "predictions_general.csv"
-PREDICTIONS = "predictions.csv"
+PREDICTIONS, HELDOUT = "predictions.csv", "predictions_heldout.csv"
 OUTPUTS, SCORES = "outputs.jsonl", "scores.csv"  # what a model answered, and what each answer adds to its metrics
 NAMES = (
-    *("summary.csv", "metrics.csv", "env.json", PREDICTIONS, "predictions_heldout.csv"),
+    *("summary.csv", "metrics.csv", "env.json", PREDICTIONS, HELDOUT),
     *(GENERAL, OUTPUTS, SCORES),
 )
 FOLDERS = ("adapter", "checkpoint")  # of a run's weights

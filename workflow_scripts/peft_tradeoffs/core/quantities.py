@@ -518,7 +518,7 @@ QUANTITIES = (
         "SHA-256 over settings, seed, data, model, code and library versions.", pattern=SHA256),
     Quantity("finished_at", "bookkeeping", "string", None, "UTC, ISO 8601."),
     Quantity("scored_as", "bookkeeping", "string", None,
-        "SHA-256 over what scored the answers: code, versions, and a scorer of the user's own.",
+        "SHA-256 over what scored the answers: code, versions, the data set, and a scorer of the user's own.",
         "Null: nothing was generated, or it is not scored yet.", pattern=SHA256),
     Quantity("differs", "setting", "string", None,
         "What the arm differs in from others or between its seeds.", "Null: nothing.", recorded=False),

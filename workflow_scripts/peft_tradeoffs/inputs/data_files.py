@@ -469,17 +469,25 @@ def count_rows(path: Path, separator: str | None = None) -> int | None:
         return None
 
 
+class NoColumn(InputError):
+    """A table without a `column` that is to be read of it."""
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
 def find_columns(name: str, found: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """The name in `found` of each of `wanted`: the same one, or the only one that is but for spaces and quotes around.
 
-    Raises InputError for one that is not there, or there more than once.
+    Raises NoColumn for one that is not there, InputError for one that is there more than once.
     """
     names = []
     for column in wanted:
         alike = [column] if column in found else [other for other in found if _bare(other) == _bare(column)]
         if not alike:
             there = ", ".join(map(repr, found[:50])) or "none"
-            raise InputError(f"{name}: no column {column!r}; its columns are {there}: name one of these")
+            raise NoColumn(f"{name}: no column {column!r}; its columns are {there}: name one of these", column)
         if len(alike) > 1 or list(found).count(alike[0]) > 1:
             raise InputError(f"{name}: column {column!r} appears more than once; rename all but one")
         names += alike
@@ -574,7 +582,7 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Table:
         if not names:
             names = find_columns(f"{path}, line {line}", list(record), columns)
         if lacking := [name for name in names if name not in record]:
-            remedy = "give every object the keys that `text`, `label` and `group` name"
+            remedy = "give every object the keys of the columns that are read"
             faults.add(line, f"no key {lacking[0]!r}", remedy)
             continue
         if isinstance(record, _Twice) and (twice := record.keys_twice & set(names)):

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import inspect
@@ -19,8 +20,8 @@ import numpy as np
 
 from peft_tradeoffs.core.errors import Faults, InputError, refuse
 from peft_tradeoffs.core.files import sha256
-from peft_tradeoffs.inputs.data_files import Table, find_columns, labelled, read_table
-from peft_tradeoffs.inputs.groups import MODULE, columns_of
+from peft_tradeoffs.inputs.data_files import NoColumn, Table, find_columns, labelled, read_table
+from peft_tradeoffs.inputs.groups import MODULE, columns_of, needed_columns
 from peft_tradeoffs.inputs.network import check_hub_variables
 from peft_tradeoffs.inputs.splits import (
     SPLITS,
@@ -32,6 +33,8 @@ from peft_tradeoffs.inputs.splits import (
     write_splits,
 )
 from peft_tradeoffs.tasks.classes import encodable
+from peft_tradeoffs.tasks.outputs import no_number, without_number
+from peft_tradeoffs.tasks.references import reference_of
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 from peft_tradeoffs.tasks.texts import ANY_TEXT, GENERAL, Form
 
@@ -75,6 +78,8 @@ def fetch_dataset(block: Block, folder: Path) -> None:
         said[:] = shortened(said, block.get("splits", {}).values() if source == "files" else ())
         for warning in said:
             print(f"warning: data set {folder.name}: {warning}", file=sys.stderr)
+    if number := (block.get("generate") or {}).get("number"):
+        _check_numbers(splits, tables, number, block["generate"].get("answered", ["test"]))
     if not isinstance(text, Form):
         check_distinct(tables, text)
     labels = {name: split.labels for name, split in splits.items()}
@@ -86,6 +91,19 @@ def fetch_dataset(block: Block, folder: Path) -> None:
             said.append(warning)
             print(f"warning: data set {folder.name}: {warning}", file=sys.stderr)
     write_splits(splits, names, task, {"source": source, **identity}, folder, said)
+
+
+def _check_numbers(splits: dict[str, Split], tables: dict[str, Table], number: str, answered: Sequence[str]) -> None:
+    """Raise InputError for rows of `answered` splits none of whose references has a number, as `number` finds it."""
+    said = []
+    for name in answered:
+        split, table = splits[name], tables.get(name, tables["train"])
+        further = split.references or [()] * len(split.texts)
+        references = [reference_of(*row)[1] for row in zip(split.texts, further, strict=True)]
+        if lacking := without_number(references, number):
+            said.append(f"{table.at(split.rows[lacking].tolist())}: {no_number(references[lacking[0]])}")
+    if said:
+        raise InputError("; also ".join(said))
 
 
 def shortened(said: Sequence[str], paths: Iterable[str]) -> list[str]:
@@ -162,13 +180,25 @@ def load_files(block: Block, folder: Path) -> Loaded:
     tables, errors = {}, []
     for split, path in paths.items():
         try:
-            tables[split] = read_table(path, columns_of(block), block.get("separator"))
+            read = functools.partial(read_table, path, separator=block.get("separator"))
+            tables[split] = _read(read, block, split)
         except InputError as error:
             errors.append(str(error))
     if errors:
         raise InputError("; also ".join(errors))
     files = {split: {"path": str(path), "sha256": sha256(path)} for split, path in paths.items()}
     return tables, {"files": files}
+
+
+def _read(read: Callable[[list[str]], Table], block: Block, split: str) -> Table:
+    """The table of a split, by what reads these columns; without those that it has not and need not have."""
+    columns = columns_of(block)
+    try:
+        return read(columns)
+    except NoColumn as error:
+        if error.column in needed_columns(block, split):
+            raise
+        return read([column for column in columns if column != error.column])
 
 
 def load_docstrings(block: Block, folder: Path) -> Loaded:
@@ -189,13 +219,15 @@ def load_hub(block: Block, folder: Path) -> Loaded:
     import datasets
 
     datasets.disable_progress_bars()
-    wanted = columns_of(block)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as cache:
         try:
             loaded = load_dataset(snapshot, config, Path(cache))
         except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
             raise InputError(f"data set {block['path']!r}, config {config!r}: {_reason(error)}") from error
-        tables = {split: hub_table(block["path"], loaded, name, wanted) for split, name in block["splits"].items()}
+        tables = {
+            split: _read(functools.partial(hub_table, block["path"], loaded, name), block, split)
+            for split, name in block["splits"].items()
+        }
     return tables, {key: block.get(key) for key in ("path", "config", "revision")}
 
 

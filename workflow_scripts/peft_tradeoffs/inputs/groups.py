@@ -48,12 +48,22 @@ def columns_of(block: Mapping[str, Any]) -> list[str]:
     """The columns that are read of the source of a data set's block, each once; the label, if there is one, last."""
     group = block.get("group")
     own = [group] if group and group != CONTAINED else []
+    own += [block["references"]] if block.get("references") else []
     reader = TASKS[block.get("task", DEFAULT)].reader
     if reader is None:
         before, last = list(block["text"]), block["label"]
     else:
         *before, last = reader.form("datasets.*", block).columns
     return list(dict.fromkeys([*before, *own, last]))
+
+
+def needed_columns(block: Mapping[str, Any], split: str) -> list[str]:
+    """Those of `columns_of` that a split's source must have: further references only where models answer rows of it."""
+    answered = {*block["splits"], *(block.get("fractions") or {})} & {"test", "validation"}
+    found = columns_of(block)
+    if split in answered or (split == "train" and not answered <= set(block["splits"])):
+        return found
+    return [column for column in found if column != block.get("references")]
 
 
 def of_column(tables: Mapping[str, Table], column: str, faults: Mapping[str, Faults]) -> dict[str, Groups]:

@@ -91,18 +91,25 @@ def tokens_beyond(tokenizer: "PreTrainedTokenizerBase", embeddings: int | None) 
 
 
 def check_ids(
-    place: str, rows: Iterable[list[int]], tokenizer: "PreTrainedTokenizerBase", embeddings: int | None
+    place: str,
+    rows: Iterable[list[int]],
+    tokenizer: "PreTrainedTokenizerBase",
+    embeddings: int | None,
+    numbers: Iterable[int],
 ) -> None:
-    """Raise InputError for rows with a token that is none of the model's `embeddings`; `place` names the split."""
+    """Raise InputError for rows with a token that is none of the model's `embeddings`; `place` names the split.
+
+    `numbers` are those of the rows in the source, from 0.
+    """
     if embeddings is None:
         return
-    found = [(number, max(ids)) for number, ids in enumerate(rows, start=1) if ids and max(ids) >= embeddings]
+    found = [(number, max(ids)) for number, ids in zip(numbers, rows, strict=True) if ids and max(ids) >= embeddings]
     if found:
         token = found[0][1]
-        numbers = ", ".join(str(number) for number, _ in found[:5])
+        named = ", ".join(str(number + 1) for number, _ in found[:5])
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise InputError(
-            f"{place}, row{'s' if len(found) > 1 else ''} {numbers}{more}: token {token} "
+            f"{place}, row{'s' if len(found) > 1 else ''} {named}{more}: token {token} "
             f"({tokenizer.convert_ids_to_tokens(token)!r}) is beyond the model's {embeddings} embeddings; {RESIZE}"
         )
 

@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import Faults, InputError, listed, refuse
 from peft_tradeoffs.core.files import atomic, check_object, read_object, sha256, write_json
 from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.groups import CONTAINED, GROUPS, Groups, draw_groups, independent_rows, of_column, of_texts
 from peft_tradeoffs.tasks.classes import SENTINELS, Column, Names, clean, encodable
+from peft_tradeoffs.tasks.references import further_references, reference_of
 from peft_tradeoffs.tasks.task import Task
 from peft_tradeoffs.tasks.texts import GENERAL, Form
 
@@ -278,6 +280,7 @@ def _width(values: np.ndarray) -> float:
 
 
 SPLITS = ("train", "validation", "test", "heldout")
+REFERENCES = "references"  # a column of a split's file
 REMEDY = "delete dataset.json, and the next call reads the data set again"
 CARVED = ("test", "validation", "heldout")  # in this order, so that a later one changes none of those before
 
@@ -288,17 +291,21 @@ class Split:
 
     texts: n tuples of one or two str. labels: [n] int64 class index, or float64 value.
     rows: [n] int64, the 0-based row in the source split. groups: of the n rows; None where each is by itself.
+    references: what else would be right of the n rows; None where their texts alone are.
     """
 
     texts: list[tuple[str, ...]]
     labels: np.ndarray
     rows: np.ndarray
     groups: Groups | None = None
+    references: list[Texts] | None = None
 
     def take(self, indices: np.ndarray) -> "Split":
         """The rows with these indices ([k] int64)."""
         groups = None if self.groups is None else self.groups.take(indices)
-        return Split([self.texts[index] for index in indices], self.labels[indices], self.rows[indices], groups)
+        texts = [self.texts[index] for index in indices]
+        references = None if self.references is None else [self.references[index] for index in indices]
+        return Split(texts, self.labels[indices], self.rows[indices], groups, references)
 
 
 @dataclass(frozen=True)
@@ -334,6 +341,7 @@ def make_splits(
     warnings += [warning for table in tables.values() for warning in table.reading.warnings]
     faults = {split: Faults(table.name, table.unit) for split, table in tables.items()}
     texts = {split: _read_texts(table, text, task, faults[split]) for split, table in tables.items()}
+    further = {split: _further(table, text, faults[split]) for split, table in tables.items()}
     columns = {
         split: Column(table.name, table.columns.get(label, []), table.places, faults[split], table.label_names)
         for split, table in tables.items()
@@ -350,7 +358,7 @@ def make_splits(
     splits = {}
     for split, table in tables.items():
         rows_of = np.array(table.rows(), dtype=np.int64)
-        splits[split] = Split(texts[split], labels[split], rows_of, groups.get(split))
+        splits[split] = Split(texts[split], labels[split], rows_of, groups.get(split), further[split])
         _check_rows(f"split {split!r} ({table.name})", splits[split], of)
     if draw.fractions:
         splits |= _carve(splits["train"], of, draw, warnings)
@@ -417,13 +425,15 @@ def write_splits(
             path.unlink(missing_ok=True)
             continue
         split = splits[name]
+        further = {} if split.references is None else {REFERENCES: split.references}
         columns = dict(zip(("text_a", "text_b"), zip(*split.texts, strict=True), strict=False))
-        table = pa.table({**columns, "label": split.labels, "row": split.rows})
+        table = pa.table({**columns, "label": split.labels, "row": split.rows, **further})
         with atomic(path) as temporary:
             pq.write_table(table, temporary)
         digest.update(name.encode())
         for row in zip(split.texts, split.labels.tolist(), split.rows.tolist(), strict=True):
             digest.update(json.dumps(row).encode())
+        digest.update(json.dumps(split.references).encode() if further else b"")
         described[name] = {
             "rows": len(split.rows),
             "label_counts": task.counts(split.labels, names),
@@ -464,6 +474,23 @@ def _write_groups(splits: Mapping[str, Split], path: Path) -> dict[str, Any]:
     with atomic(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
     return {"group": {"by": next(iter(grouped.values())).by, "sha256": sha256(path)}}
+
+
+def read_references(path: Path, rows: Sequence[int]) -> list[tuple[Any, list[str]]]:
+    """What a model is asked in each of `rows` of the source, and what is right, from the file of a fetched split.
+
+    As `reference_of`. Raises InputError for a file that is not there, and for rows that it does not have.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the workflow's target fetch, which makes it") from None
+    found = {name: table.column(name).to_pylist() for name in table.schema.names}
+    texts = zip(*(found[name] for name in ("text_a", "text_b") if name in found), strict=True)
+    of_row = dict(zip(found["row"], zip(texts, found.get(REFERENCES) or [()] * len(table), strict=True), strict=True))
+    if missing := [row for row in rows if row not in of_row]:
+        raise InputError(f"{path}: no row {missing[0] + 1}, which a run answered; {files.REMEDY}")
+    return [reference_of(*of_row[row]) for row in rows]
 
 
 def read_groups(data_dir: Path, dataset: str, split: str, rows: np.ndarray) -> np.ndarray | None:
@@ -519,6 +546,14 @@ def _read_texts(table: Table, text: Sequence[str] | Form, task: Task, faults: Fa
         return _texts(table, text, faults)
     assert task.reader is not None  # which made the form
     return task.reader.texts(text, table.columns, table.places, faults)
+
+
+def _further(table: Table, text: Sequence[str] | Form, faults: Faults) -> list[Texts] | None:
+    """Each row's further references, where there is a column of them; what is wrong goes to `faults`."""
+    column = text.references if isinstance(text, Form) else None
+    if column is None or column not in table.columns:
+        return None
+    return further_references(column, table.columns[column], table.places, faults)
 
 
 def _texts(table: Table, columns: Sequence[str], faults: Faults) -> list[tuple[str, ...]]:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, RowError
 from peft_tradeoffs.core.files import atomic, read_json, read_object, sha256, write_json
 from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.inputs.model_check import check_ids, check_pad_token, load_tokenizer
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.tasks.task import TASKS
-from peft_tradeoffs.tasks.texts import ANY_TEXT, GENERAL, PLAIN, Form, NextToken, template_of
+from peft_tradeoffs.tasks.texts import ANY_TEXT, GENERAL, OF_TOKENIZER, PLAIN, Form, NextToken, template_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -156,6 +156,8 @@ OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mp
 DEV_GROUPS = "test_groups"
 END_TOKENS = "end_token_ids"
 LONGEST_PROMPT = "longest_prompt"  # tokens, beside those of train
+BEGINS = "answers_begin"  # with which text a chat template begins answers, that no reference has
+OF_ANSWERS = (END_TOKENS, LONGEST_PROMPT, BEGINS, "data_sha256")  # that a dev split's description has too
 DRAWS, NEXT_SEED = 20, 1_000_000  # of a dev split whose labels must vary
 
 
@@ -216,7 +218,8 @@ def tokenize(data_dir: Path, model: Path, max_length: int, output: Path) -> None
     if learned:
         stops = _stops(model, tokenizer)
         said += _left_out(max_length, learned, texts) + _open_ends(tokenizer, stops, dataset["source"]["form"], learned)
-        of_targets = _of_targets(tokenizer, stops, dataset["source"]["form"], learned)
+        of_targets = _begins(dataset["source"]["form"], learned, said)
+        of_targets |= _of_targets(tokenizer, stops, dataset["source"]["form"], learned)
     for warning in said:
         print(f"warning: data set {output.parent.name}, model {model.name}: {warning}", file=sys.stderr)
     output.with_suffix(".json").unlink(missing_ok=True)  # a killed call leaves none that tells of other tokens
@@ -275,7 +278,11 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: 
         output.with_suffix(".json"),
         {
             **{key: description[key] for key in ("max_length", "pad_token_id", "num_labels", "labels", "task")},
-            **{key: description[key] for key in (END_TOKENS, LONGEST_PROMPT) if key in description},
+            **{
+                key: description[key]
+                for key in (END_TOKENS, LONGEST_PROMPT, BEGINS, "data_sha256")
+                if key in description
+            },
             "rows": {"train": len(train), "test": len(dev)},
             # Which of the texts that have max_length tokens were longer is not known any more.
             "truncated": dict.fromkeys(("train", "test"), None if description["truncated"]["train"] else 0),
@@ -418,11 +425,12 @@ def tokenize_split(
     table = pq.read_table(path)
     columns = ("text_a", "text_b") if pair else ("text_a",)
     texts = list(zip(*(table.column(column).to_pylist() for column in columns), strict=True))
+    rows = table.column("row").to_pylist()
     encoded, lengths = encode(tokenizer, texts, max_length)
     empty = [row for row, length in enumerate(lengths) if not length]
     if empty:
-        raise InputError(f"{path}, row {empty[0] + 1}: {texts[empty[0]]} has no tokens; take such rows out")
-    check_ids(str(path), encoded["input_ids"], tokenizer, embeddings)
+        raise InputError(f"{path}, row {rows[empty[0]] + 1}: {texts[empty[0]]} has no tokens; take such rows out")
+    check_ids(str(path), encoded["input_ids"], tokenizer, embeddings, rows)
     arrays = {
         "offsets": np.cumsum([0, *map(len, encoded["input_ids"])], dtype=np.int64),
         "labels": table.column("label").to_numpy(),
@@ -450,17 +458,19 @@ def encode_split(
     import pyarrow.parquet as pq  # which training does without
 
     arrays: dict[str, list[Any]] = {"input_ids": [], "targets": [], "rows": []}
-    sizes, lengths, prompts, dropped = [], [], [], 0
+    sizes, lengths, prompts, begins, dropped = [], [], [], [], 0
     ends: Counter[int] = Counter()
-    file, first = pq.ParquetFile(path), 1
-    for batch in file.iter_batches(CHUNK):  # not all texts at once
+    for batch in pq.ParquetFile(path).iter_batches(CHUNK):  # not all texts at once
+        rows = batch.column("row").to_pylist()
         columns = [batch.column(name).to_pylist() for name in ("text_a", "text_b") if name in batch.schema.names]
         try:
             encoded = reader.encode(tokenizer, list(zip(*columns, strict=True)), form, max_length)
+        except RowError as error:
+            raise InputError(f"{path}, row {rows[error.index] + 1}: {error.said}") from error
         except InputError as error:
-            raise InputError(f"{path}{f' from row {first} on' if first > 1 else ''}: {error}") from error
-        check_ids(str(path), [one.ids for one in encoded], tokenizer, embeddings)
-        for row, one in zip(batch.column("row").to_pylist(), encoded, strict=True):
+            raise InputError(f"{path}: {error}") from error
+        check_ids(str(path), [one.ids for one in encoded], tokenizer, embeddings, rows)
+        for row, one in zip(rows, encoded, strict=True):
             lengths.append(one.length)
             if not any(one.targets):
                 dropped += 1
@@ -471,9 +481,9 @@ def encode_split(
             sizes.append(len(one.ids))
             if one.prompt is not None:
                 prompts.append(np.array(one.prompt, dtype=np.int32))
+                begins.append(one.begins)
             if one.length <= max_length:
                 ends[one.ids[int(np.flatnonzero(one.targets)[-1])]] += 1
-        first += len(encoded)
     if len(sizes) < 2:
         raise InputError(
             f"{path}: {dropped} of {len(lengths)} rows have no token to learn within max_length {max_length}, and at "
@@ -491,6 +501,7 @@ def encode_split(
         found["prompt_offsets"] = np.cumsum([0, *map(len, prompts)], dtype=np.int64)
     longest = max(map(len, prompts), default=0)
     of_targets = {"targets": int(found["targets"].sum()), "dropped": dropped, "ends": dict(ends), "prompt": longest}
+    of_targets["begins"] = Counter(begins)
     return found, lengths, of_targets
 
 
@@ -534,6 +545,27 @@ def _open_ends(
         f"Completions that were not cut end with {tokenizer.convert_ids_to_tokens(token)!r}, at which this model's "
         f"generation does not stop ({at}): {counts}."
     ]
+
+
+def _begins(form: dict[str, Any], learned: dict[str, Any], said: list[str]) -> dict[str, str]:
+    """The text with which a chat template begins answers; a sentence on rows of which it does not goes to `said`."""
+    found = {split: one["begins"] for split, one in learned.items() if one["begins"]}
+    alike = {begin: count for begin, count in sum(found.values(), Counter()).items() if begin is not None}
+    most = max(alike, key=alike.__getitem__, default="")
+    counts = _by_split(
+        {split: own.total() - own[most] for split, own in found.items()},
+        {split: own.total() for split, own in found.items()},
+    )
+    if counts:
+        whose = "of the tokenizer " if form["chat_template"] == OF_TOKENIZER else "in `chat_template` "
+        does = "the text has special tokens in it, which no answer has"
+        if form["chat_template"]:
+            does = (
+                f"the chat template {whose}writes the assistant's last turn otherwise than its text, or behind a start "
+                f"that other rows do not have, or {does}"
+            )
+        said.append(f"An answer as it was learned is no exact match in {counts}: {does}.")
+    return {BEGINS: most} if found else {}
 
 
 def _of_targets(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from peft_tradeoffs.analysis.finished import check_files, has, read_env, verified
 from peft_tradeoffs.analysis.tables import COMPLETED
@@ -18,11 +17,12 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import OUTPUTS, REMEDY, SCORES, read_json, read_outputs, sha256
 from peft_tradeoffs.core.layout import UNTRAINED
 from peft_tradeoffs.core.text import arm_label, plural, records
+from peft_tradeoffs.inputs.splits import read_references
 from peft_tradeoffs.report.sweep import Sweep
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.metrics import Metric, Scored, metric_called
 from peft_tradeoffs.tasks.shown import metric_words
-from peft_tradeoffs.tasks.texts import read_scores, reference_of
+from peft_tradeoffs.tasks.texts import read_scores
 
 SPLIT = "test"  # whose prompts are answered
 SHOWN = 48  # prompts; half of them are those on which the arms differ most
@@ -192,12 +192,7 @@ def read_prompts(
         return f"data/{sweep.dataset}/ and its tokens do not say of what data they are"
     if not same:
         return f"data/{sweep.dataset}/ holds other data now than the runs were of"
-    table = pd.read_parquet(path)
-    columns = [name for name in ("text_a", "text_b") if name in table]
-    texts = dict(zip(table["row"], zip(*(table[name] for name in columns), strict=True), strict=True))
-    if missing := [row for row in rows if row not in texts]:
-        raise InputError(f"{path}: no row {missing[0]}, which a run answered; {REMEDY}")
-    found = [reference_of(texts[row]) for row in rows]
+    found = read_references(path, rows.tolist())
     return [(prompt if isinstance(prompt, str) else turns(prompt), references) for prompt, references in found]
 
 

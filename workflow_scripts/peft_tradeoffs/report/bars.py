@@ -24,6 +24,7 @@ from peft_tradeoffs.analysis.finished import REMEDY, verified
 from peft_tradeoffs.analysis.stats import incomparable, seed_values
 from peft_tradeoffs.analysis.tables import COMPLETED, QUALITY, SPLIT, memory_key
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import PREDICTIONS
 from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.style import (
@@ -288,7 +289,7 @@ def accuracy_gain_per_million_by_arm(sweep: Sweep) -> Figure:
     if done[ACCURACY.name].isna().all():
         return message(sweep, title, no_metric(sweep) or reason(sweep.runs, ACCURACY.name))
     first = done.dropna(subset=ACCURACY.name).iloc[0]
-    share = majority(sweep.runs_dir / first["arm"] / f"seed{first['seed']}" / "predictions.csv")
+    share = majority(sweep.runs_dir / first["arm"] / f"seed{first['seed']}" / PREDICTIONS)
     gain = 100 * (sweep.runs[ACCURACY.name].astype(float) - share)
     # In accuracy's column, whose reasons and rules of averaging it shares.
     per_million = gain / (sweep.runs["trainable_parameters"].astype(float) / 1e6)

@@ -77,7 +77,7 @@ def _right_on_dev(folder: Path, arm: str) -> np.ndarray | None:
         trials = folder.parents[2] / "trials" / dataset / model / arm
         if found["reason"] is not None:
             return None
-        with (trial_folder(trials, found["learning_rate"]) / "predictions.csv").open(encoding="utf-8") as file:
+        with (trial_folder(trials, found["learning_rate"]) / files.PREDICTIONS).open(encoding="utf-8") as file:
             columns = file.readline().strip().split(",")
             table = np.loadtxt(file, delimiter=",", usecols=[columns.index(name) for name in ("label", "prediction")])
     except (InputError, OSError, ValueError):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, RowError
 
 WORDS, CHARACTERS = 4, 6  # the longest n-grams that BLEU and chrF count
 BETA = 2  # of chrF: how often recall counts what precision does
@@ -56,11 +56,11 @@ def statistics(outputs: Sequence[str], references: Sequence[Sequence[str]], patt
     found = np.full((len(outputs), len(STATISTICS)), math.nan)
     if not len(outputs):
         return found
-    for row, own in enumerate(references, 1):
+    for row, own in enumerate(references):
         if isinstance(own, str) or not len(own):
-            raise InputError(f"row {row}: an output is compared with a list of references; give one or more")
-    if pattern is not None:
-        check_numbers(references, pattern)
+            raise RowError(row, "an output is compared with a list of references; give one or more")
+    if pattern is not None and (lacking := without_number(references, pattern)):
+        raise RowError(lacking[0], no_number(references[lacking[0]]))
     found[:, 0] = _best(exact_match, outputs, references)
     found[:, 1] = _best(token_f1, outputs, references)
     found[:, 2] = _rouge_l(outputs, references)
@@ -69,15 +69,19 @@ def statistics(outputs: Sequence[str], references: Sequence[Sequence[str]], patt
     return found
 
 
-def check_numbers(references: Sequence[Sequence[str]], pattern: str | None = None) -> None:
-    """Raise InputError for the first row none of whose references has a number, and for what is no pattern."""
+def without_number(references: Sequence[Sequence[str]], pattern: str | None = None) -> list[int]:
+    """The rows, from 0, none of whose references has a number. Raises InputError for what is no pattern."""
     _compiled(pattern)
-    for row, own in enumerate(references, 1):
-        if all(_of_reference(reference, pattern) is None for reference in own):
-            raise InputError(
-                f"row {row}: no number in the reference {own[0] if len(own) else ''!r:.60}, which a numeric answer is "
-                "compared with; remove the row, or take another metric"
-            )
+    rows = enumerate(references)
+    return [row for row, own in rows if all(_of_reference(reference, pattern) is None for reference in own)]
+
+
+def no_number(own: Sequence[str]) -> str:
+    """What is wrong with such a row, and the remedy."""
+    return (
+        f"no number in the reference {own[0] if len(own) else ''!r:.60}, which a numeric answer is compared with; "
+        "remove the row, or take another metric, and generate.number out"
+    )
 
 
 def signatures(references: Sequence[Sequence[str]] = (("",),)) -> dict[str, str]:
@@ -259,12 +263,16 @@ def check_answers(key: str, block: Mapping[str, Any], metric: str) -> None:
     """Raise InputError for answers that are asked for without what scores them, and the other way round."""
     asked, scorer = block.get("generate"), block.get("scorer")
     if asked is None:
-        for name, given in (("metric", metric in SCORED), ("scorer", scorer)):
-            if given:
-                shown = f"{metric} scores" if name == "metric" else "it scores"
+        scores = "scores what models write"
+        given = {
+            "metric": f"{metric} {scores}" if metric in SCORED else None,
+            "scorer": f"it {scores}" if scorer else None,
+            "references": "what models write is compared with them" if block.get("references") else None,
+        }
+        for name, said in given.items():
+            if said is not None:
                 raise InputError(
-                    f"config key {key}.{name}: {shown} what models write; set generate too, as in generate: "
-                    "{max_new_tokens: 64}"
+                    f"config key {key}.{name}: {said}; set generate too, as in generate: {{max_new_tokens: 64}}"
                 )
         return
     if asked["number"] is not None:

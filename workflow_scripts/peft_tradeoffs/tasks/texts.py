@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from peft_tradeoffs.core.errors import Faults, InputError
+from peft_tradeoffs.core.errors import Faults, InputError, RowError
 from peft_tradeoffs.core.files import PREDICTIONS, REMEDY, SCORES, read_text
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.classes import Column, Names, clean, encodable
 from peft_tradeoffs.tasks.metrics import OF_TEXT, OUTPUTS, TOKENS, Scored, names_of
 from peft_tradeoffs.tasks.outputs import STATISTICS
+from peft_tradeoffs.tasks.references import refuse_calls, written_before
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +54,7 @@ class Form:
     alpaca: bool = False  # prompts are instructions
     columns: tuple[str, ...] = ()  # that are read of the source
     generates: bool = False  # models answer the prompts of a split, so these become tokens of their own
+    references: str | None = None  # the column of further ones of an answer
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> "Form":
@@ -72,6 +74,7 @@ class Encoded:
     targets: list[bool]
     length: int
     prompt: list[int] | None = None  # what a model is given to write the last target from; None: it writes none
+    begins: str | None = ""  # as references.written_before
 
 
 class NextToken(abc.ABC):
@@ -292,7 +295,7 @@ ANY_TEXT: NextToken = LanguageModelling()  # reads a general text, whatever the 
 GENERAL = "general"  # the split that it is, on which the loss is taken before training and after
 OF_SFT = (
     *("prompt", "completion", "instruction", "input", "output", "messages", "tools", "chat_template", "loss_on"),
-    "generate",
+    *("generate", "references"),
 )
 
 
@@ -304,6 +307,12 @@ class SupervisedFineTuning(NextToken):
     keys = OF_SFT
 
     def form(self, key: str, block: Mapping[str, Any]) -> Form:
+        found, references = self._form(key, block), block.get("references")
+        if references in found.columns:
+            raise InputError(f"config key {key}.references: {references} is read already; name another column")
+        return replace(found, references=references)
+
+    def _form(self, key: str, block: Mapping[str, Any]) -> Form:
         ways = {"prompt": ("prompt", "completion"), "instruction": ("instruction", "output"), "messages": ("messages",)}
         given = [first for first, keys in ways.items() if any(block.get(one) is not None for one in keys)]
         if len(given) != 1:
@@ -378,8 +387,9 @@ class SupervisedFineTuning(NextToken):
         if form.kind == COMPLETION and form.chat_template is None:
             return _completions(tokenizer, texts, form.generates, max_length)
         template = template_of(tokenizer, form.chat_template)
-        found, prompts = [], []
-        for number, own in enumerate(texts, 1):
+        special = [*tokenizer.all_special_tokens, *_special(tokenizer).values()]
+        found, prompts, begins = [], [], []
+        for number, own in enumerate(texts):
             if form.kind == MESSAGES:
                 read = json.loads(own[0])
                 chat = _Chat(read["messages"], read["tools"]) if isinstance(read, dict) else _Chat(read)
@@ -388,24 +398,22 @@ class SupervisedFineTuning(NextToken):
             try:
                 found.append(_turns(tokenizer, chat, template, form.last, max_length))
                 if form.generates:
-                    _refuse_calls(chat.messages[chat.answered[-1]])
-                    prompts.append(_render(tokenizer, chat.until(chat.answered[-1]), template, prompt=True))
+                    last = chat.answered[-1]
+                    refuse_calls(chat.messages[last])
+                    prompts.append(_render(tokenizer, chat.until(last), template, prompt=True))
+                    turn = _render(tokenizer, chat.until(last + 1), template)
+                    begins.append(written_before(turn, prompts[-1], chat.messages[last]["content"], special))
             except InputError as error:
-                raise InputError(f"row {number}: {error}") from error
+                raise RowError(number, str(error)) from error
         if not form.generates:
             return found
         given = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"]
-        return [replace(row, prompt=ids) for row, ids in zip(found, given, strict=True)]
+        return [replace(row, prompt=ids, begins=own) for row, ids, own in zip(found, given, begins, strict=True)]
 
 
-def reference_of(texts: Sequence[str]) -> tuple[Any, list[str]]:
-    """Of a row as its data set keeps it what a model is asked, and what is right: a prompt, or turns of a chat."""
-    if len(texts) == 2:
-        return texts[0], [texts[1]]
-    read = json.loads(texts[0])
-    chat = _Chat(read["messages"]) if isinstance(read, dict) else _Chat(read)
-    last = chat.answered[-1]
-    return chat.messages[:last], [chat.messages[last]["content"] or ""]
+def _special(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
+    """The added tokens that are special, those of no name too, such as an end of a turn that is not eos."""
+    return {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def read_scores(path: Path, rows: np.ndarray) -> np.ndarray | None:
@@ -424,14 +432,6 @@ def read_scores(path: Path, rows: np.ndarray) -> np.ndarray | None:
         return table[:, 1:]
     except (ValueError, IndexError) as error:
         raise InputError(f"{path}: not scores that a run has ({error}); {REMEDY}") from None
-
-
-def _refuse_calls(turn: Mapping[str, Any]) -> None:
-    """Raise InputError for a last turn of the assistant that calls a tool: its text is no answer."""
-    if turn.get("tool_calls") or not clean(turn["content"] or ""):
-        raise InputError(
-            "the assistant's last turn calls a tool, and answers are compared as texts; remove such rows, or `generate`"
-        )
 
 
 UNLABELLED = ("label", "positive_class")  # keys of data with labels
@@ -636,14 +636,16 @@ def _completions(
         raise InputError("the tokenizer has no eos token, so a completion would never end; set its eos_token")
     alone = tokenizer([prompt for prompt, _ in texts], verbose=False)["input_ids"] if generates else [None] * len(texts)
     rows = zip(texts, alone, whole["input_ids"], whole["offset_mapping"], strict=True)
-    for (prompt, _), given, ids, offsets in rows:
+    special = [*tokenizer.all_special_tokens, *_special(tokenizer).values()]
+    for (prompt, completion), given, ids, offsets in rows:
         targets = [finish > len(prompt) for _, finish in offsets]
         if ids and ids[-1] == end:
             targets[-1] = True
         else:
             ids, targets = [*ids, end], [*targets, True]
         given = given[:-1] if given and given[-1] == end else given  # that a tokenizer puts behind every text
-        found.append(replace(_cut(ids, targets, max_length), prompt=given))
+        begins = None if any(token in completion for token in special) else ""
+        found.append(replace(_cut(ids, targets, max_length), prompt=given, begins=begins))
     return found
 
 
@@ -670,8 +672,7 @@ def _turns(
         spans = _marked(tokenizer, chat, template, offsets)
     else:
         spans = _assistants(tokenizer, chat, template, text, last)
-    added = tokenizer.added_tokens_decoder.items()  # those of no name too, such as an end of a turn that is not eos
-    special = {*tokenizer.all_special_ids, *(index for index, token in added if token.special)}
+    special = {*tokenizer.all_special_ids, *_special(tokenizer)}
     targets = [False] * len(ids)
     for begins, ends in spans[-1:] if last else spans:
         own = [place for place, (start, finish) in enumerate(offsets) if start < ends and finish > begins]

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import copy
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from peft_tradeoffs.core import code, files, slurm
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.inputs.model_files import check_manifest
-from peft_tradeoffs.inputs.tokens import check_tokens, read_description
+from peft_tradeoffs.inputs.tokens import BEGINS, check_tokens, read_description
 from peft_tradeoffs.measure.machine import IdlePower, versions
 from peft_tradeoffs.runs.interruption import Interruption
 from peft_tradeoffs.runs.settings import ModelFolder, Plan
@@ -222,6 +223,8 @@ class Job:
         scoring: Scoring | None = self._arguments.scoring
         if scoring is None:
             raise InputError("--scoring: this run's answers are to be scored, and it says with what; give it")
+        found = {"data_sha256": self.tokens.get("data_sha256"), "begins": self.tokens.get(BEGINS, "")}
+        scoring = dataclasses.replace(scoring, **found)
         if summary["scored_as"] == scoring.digest and directory.has(files.SCORES, summary):
             return
         with self.apart():

@@ -302,7 +302,7 @@ def _train(
     if trained.heldout_logits is not None:
         split = tokens.splits["heldout"]
         heldout = task.predicted(split.rows, split.labels, trained.heldout_logits)
-        task.write(directory.results / "predictions_heldout.csv", heldout)
+        task.write(directory.results / files.HELDOUT, heldout)
     if data.general is not None and (found := general_losses(trained, outcome.original)):
         rows = zip(data.general.rows.tolist(), *(values.tolist() for values in found.values()), strict=True)
         shown = [[row, int(tokens), *(format(loss, ".17g") for loss in losses)] for row, tokens, *losses in rows]

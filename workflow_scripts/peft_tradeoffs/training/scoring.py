@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,19 +25,20 @@ from typing import Any
 import numpy as np
 
 from peft_tradeoffs.core import code, files
-from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.errors import InputError, RowError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.runs.interruption import Interrupted, Interruption
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.outputs import LIBRARIES, NOT_DEFINED, OWN, STATISTICS, statistics
+from peft_tradeoffs.tasks.references import without_start
 from peft_tradeoffs.tasks.task import TASKS
-from peft_tradeoffs.tasks.texts import reference_of
 
 SCRIPT = SCRIPTS / "score_outputs.py"
 SAID = 300  # characters of what a scorer says
 SHOWN = 80  # characters of a text in a message
 POLL_s = 0.2
-BUILT_IN_s = 3600.0  # that metrics of ours may take
+BUILT_IN_s = 3600.0  # that metrics of ours may take, and the start of the process
+BEFORE, SCORER = 0, 1  # how often the process has said that the user's scorer begins, or has ended
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Scoring:
     data: Path  # the folder of the fetched data set
     number: str | None  # a regular expression that finds a numeric answer
     scorer: dict[str, Any] | None  # python, range, timeout_s, and the sha256 of its file
+    data_sha256: str | None = None  # of the data set, whose references may change where its tokens do not
+    begins: str = ""  # text with which a chat template begins answers
 
     @classmethod
     def of(cls, text: str) -> "Scoring":
@@ -59,12 +63,8 @@ class Scoring:
         own = self.scorer and {key: self.scorer[key] for key in ("python", "range", "sha256")}
         versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
         found = {"code": code.fingerprint(SCRIPT), "versions": versions, "number": self.number, "scorer": own}
+        found |= {"data": self.data_sha256, "begins": self.begins}
         return code.digest(found)
-
-    @property
-    def limit_s(self) -> float:
-        """Seconds that scoring one run may take."""
-        return float(self.scorer["timeout_s"]) if self.scorer else BUILT_IN_s
 
 
 def write_outputs(path: Path, rows: Sequence[int], texts: Sequence[str], tokens: Sequence[int], ended: Any) -> None:
@@ -118,12 +118,14 @@ def run_scorer(folder: Path, scoring: Scoring, split: str, output: Path, ends: C
     InputError with what the scoring process said, or where it took too long.
     """
     words = ["--outputs", str(folder / files.OUTPUTS), "--data-dir", str(scoring.data), "--split", split]
-    asked = {"number": scoring.number, "scorer": scoring.scorer}
+    asked = {"number": scoring.number, "scorer": scoring.scorer, "begins": scoring.begins}
     words += ["--asked", json.dumps(asked), "--output", str(output)]
     output.unlink(missing_ok=True)  # of an earlier call that was killed
-    with tempfile.TemporaryFile() as said:  # no pipe, which a process that a scorer started could keep open
+    # No pipes, which a process that a scorer started could keep open.
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as marks:
         process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), *words],
+            [sys.executable, str(SCRIPT), *words, "--marks", str(marks.fileno())],
+            pass_fds=[marks.fileno()],
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -131,7 +133,7 @@ def run_scorer(folder: Path, scoring: Scoring, split: str, output: Path, ends: C
             start_new_session=True,  # so that what a scorer started ends with it
         )
         try:
-            if (name := _await(process, folder, scoring, ends)) is not None:
+            if (name := _await(process, folder, scoring, marks.fileno(), ends)) is not None:
                 return name
         finally:
             _end(process)
@@ -148,22 +150,30 @@ def run_scorer(folder: Path, scoring: Scoring, split: str, output: Path, ends: C
 
 
 def _await(
-    process: "subprocess.Popen[bytes]", folder: Path, scoring: Scoring, ends: Callable[[], str | None]
+    process: "subprocess.Popen[bytes]", folder: Path, scoring: Scoring, marks: int, ends: Callable[[], str | None]
 ) -> str | None:
-    """Wait until a scoring process has ended; the name of a signal that came meanwhile. Raises InputError as above."""
-    waited = 0.0
+    """Wait until a scoring process has ended; the name of a signal that came meanwhile. Raises InputError as above.
+
+    `marks`: a file that grows by a byte where the user's scorer begins, and where it has ended; its limit is of the
+    time between.
+    """
+    began, seen = time.monotonic(), BEFORE
     while True:
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(POLL_s)
             return None
-        except subprocess.TimeoutExpired:
-            waited += POLL_s
         if (name := ends()) is not None:
             return name
-        if waited >= scoring.limit_s:
+        if os.fstat(marks).st_size != seen:
+            began, seen = time.monotonic(), os.fstat(marks).st_size
+        own = scoring.scorer if seen == SCORER else None
+        limit_s = float(own["timeout_s"]) if own else BUILT_IN_s
+        if time.monotonic() - began >= limit_s:
+            who = f"{_who(scoring)} has not ended after {limit_s:g} s; correct it, or raise scorer.timeout_s"
+            if own is None:
+                who = f"{SCRIPT.name} has not ended after {limit_s:g} s; see what slows this machine"
             raise InputError(
-                f"{folder / files.OUTPUTS}: {_who(scoring)} has not ended after {scoring.limit_s:g} s; correct it, "
-                "or raise scorer.timeout_s; the run stands, and the next call scores it without training"
+                f"{folder / files.OUTPUTS}: {who}; the run stands, and the next call scores it without training"
             )
 
 
@@ -181,40 +191,34 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 # In the process that scores -------------------------------------------------------------------------------------------
 
 
-def score(outputs: Path, data_dir: Path, split: str, asked: Mapping[str, Any], path: Path) -> None:
+def score(
+    outputs: Path, data_dir: Path, split: str, asked: Mapping[str, Any], path: Path, mark: Callable[[], Any]
+) -> None:
     """Write what each answer adds to its metrics to `path` as CSV: row, and the columns STATISTICS.
 
-    Raises InputError for answers to other rows than the data's, and for a scorer that raises or leaves its range.
+    `mark` is called before a scorer of the user's own is imported, and after it has scored all. Raises InputError for
+    answers to other rows than the data's, and for a scorer that raises or leaves its range.
     """
+    from peft_tradeoffs.inputs.splits import read_references  # with pyarrow, which training does without
+
     answers = files.read_outputs(outputs)
-    prompts, references = read_references(data_dir, split, [one["row"] for one in answers])
-    texts = [one["output"] for one in answers]
-    found = statistics(texts, references, asked["number"])
+    rows = [one["row"] for one in answers]
+    found_of = read_references(data_dir / f"{split}.parquet", rows)
+    prompts, references = [prompt for prompt, _ in found_of], [own for _, own in found_of]
+    texts = [without_start(one["output"], asked["begins"]) for one in answers]
+    try:
+        found = statistics(texts, references, asked["number"])
+    except RowError as error:
+        raise InputError(f"{data_dir / split}.parquet, row {rows[error.index] + 1}: {error.said}") from None
     if asked["scorer"]:
-        rows = [one["row"] for one in answers]
+        mark()
         found[:, STATISTICS.index(OWN)] = list(_own_scores(asked["scorer"], rows, prompts, references, texts))
+        mark()
     with files.atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["row", *STATISTICS])
         for one, values in zip(answers, found, strict=True):
             writer.writerow([one["row"], *("" if math.isnan(value) else format(value, ".17g") for value in values)])
-
-
-def read_references(data_dir: Path, split: str, rows: Sequence[int]) -> tuple[list[Any], list[list[str]]]:
-    """Prompts and references of rows of a split of a fetched data set."""
-    import pyarrow.parquet as pq  # which training does without
-
-    path = data_dir / f"{split}.parquet"
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run the workflow's target fetch, which makes it") from None
-    texts = [table.column(name).to_pylist() for name in ("text_a", "text_b") if name in table.schema.names]
-    by_row = dict(zip(table.column("row").to_pylist(), zip(*texts, strict=True), strict=True))
-    if missing := [row for row in rows if row not in by_row]:
-        raise InputError(f"{path}: no row {missing[0]}, which a run answered; {files.REMEDY}")
-    found = [reference_of(by_row[row]) for row in rows]
-    return [prompt for prompt, _ in found], [references for _, references in found]
 
 
 def _own_scores(
@@ -223,7 +227,7 @@ def _own_scores(
     """What a scorer gives of each row."""
     function, (low, high) = load_scorer(scorer["python"]), scorer["range"]
     for row, prompt, own, text in zip(rows, prompts, references, texts, strict=True):
-        where = f"{scorer['python']}, row {row}"
+        where = f"{scorer['python']}, row {row + 1}"
         try:
             value = function(prompt, own, text)
         except (Exception, SystemExit) as error:  # of a user's code, as it pleases

@@ -47,7 +47,6 @@ OF_TRIAL = (
     *("learning_rate", "status", "failed_phase", "diverged_step", "steps", "train_s", "energy_J"),
     *("pretrained", "device_name"),
 )
-PREDICTIONS = "predictions.csv"  # of a trial, on the dev split
 NO_PEAK = ("learning_rate", "batch_size", "save_weights")  # settings that a peak at a given size does not depend on
 
 
@@ -178,7 +177,7 @@ class _Tried:
         grid, settings = self._grid, self._settings
         folder = grid.retry(settings, rate, number).folder
         if folder not in self._read:
-            path = folder / PREDICTIONS
+            path = folder / files.PREDICTIONS
             table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
             with path.open(encoding="utf-8") as file:
                 columns = dict(zip(file.readline().strip().split(","), table.T, strict=True))
@@ -211,7 +210,7 @@ def _trial(read: Read, run: Run, added: bool) -> Trial:
     """What is kept of a trial."""
     summary = read(run.folder / "summary.json")
     if summary["status"] == "completed":
-        files.check_files(run.folder, summary, [PREDICTIONS])
+        files.check_files(run.folder, summary, [files.PREDICTIONS])
     kept = {key: summary[key] for key in OF_TRIAL}
     if not METRICS[summary["metric"]].higher_is_better:
         kept["lower_is_better"] = True
