@@ -49,7 +49,7 @@ class Runs:
         """Process id of a child that trains, its output in `log`."""
         if child := os.fork():
             return child
-        from peft_tradeoffs.runs import signals_first  # noqa: F401
+        import signals_first  # noqa: F401
 
         with log.open("wb") as file:
             os.dup2(file.fileno(), 1)
@@ -168,7 +168,7 @@ def flips(path: Path, count: int, taken: Callable[[], bool]) -> int:
 
 
 def flipped_bits(runs: Runs, count: int, whole_s: float, expected: Path) -> str:
-    from peft_tradeoffs.training.state import RunDirectory
+    from peft_tradeoffs.training.job import RunDirectory
 
     with (runs.work / "flips.log").open("w") as log, contextlib.redirect_stderr(log):
         arm = runs.work / "flips"

@@ -5,7 +5,7 @@ those of runs are. Answers that stand, of the same settings, data, model, code a
 SIGUSR1 or SIGINT the exit status is 75: run again.
 """
 
-from peft_tradeoffs.runs import signals_first  # noqa: F401
+import signals_first  # noqa: F401
 
 # isort: split
 import argparse

@@ -26,13 +26,13 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs.analysis.contract import read_runs
-    from peft_tradeoffs.analysis.forgetting import (
+    from peft_tradeoffs.analysis.before_training import (
         forgetting_frame,
         forgetting_notes,
         forgetting_readable,
         stored_losses,
     )
+    from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.readable import Beside, write_tables
 
     frame = forgetting_frame(read_runs(args), args.baseline, stored_losses(args.runs_dir))

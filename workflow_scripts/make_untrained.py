@@ -29,8 +29,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
+    from peft_tradeoffs.analysis.before_training import untrained_frame, untrained_notes, untrained_readable
     from peft_tradeoffs.analysis.readable import Beside, write_tables
-    from peft_tradeoffs.analysis.untrained import untrained_frame, untrained_notes, untrained_readable
 
     frame = untrained_frame([path.parent for path in args.untrained], args.data_dir)
     nothing = Beside(nothing="What the untrained models answered was not brought here.\n")

@@ -6,7 +6,7 @@ kernels.csv, memory.csv and env.json. An engine that cannot do the steps is a ro
 why.
 """
 
-from peft_tradeoffs.runs import signals_first  # noqa: F401
+import signals_first  # noqa: F401
 
 # isort: split
 import argparse

@@ -5,7 +5,7 @@ interrupted resumes from its state and ends with the weights of an uninterrupted
 state is written between two steps and the exit status is 75: run again to go on.
 """
 
-from peft_tradeoffs.runs import signals_first  # noqa: F401
+import signals_first  # noqa: F401
 
 # isort: split
 import argparse

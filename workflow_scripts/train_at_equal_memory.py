@@ -6,7 +6,7 @@ Caps that come to the same batch share its runs, whose weights are not kept. Wri
 to --output.
 """
 
-from peft_tradeoffs.runs import signals_first  # noqa: F401
+import signals_first  # noqa: F401
 
 # isort: split
 import argparse

@@ -7,7 +7,7 @@ once on each dev split of --again, and the best mean decides. Out of memory and 
 trial of an earlier grid that still stands is written down too, but never chosen.
 """
 
-from peft_tradeoffs.runs import signals_first  # noqa: F401
+import signals_first  # noqa: F401
 
 # isort: split
 import argparse

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from peft_tradeoffs.analysis.forgetting import (
+from peft_tradeoffs.analysis.before_training import (
     Losses,
     estimated,
     forgetting_frame,
@@ -218,7 +218,7 @@ def test_what_readers_see():
 @pytest.fixture
 def written(tmp_path, monkeypatch) -> tuple[Path, dict[str, Any]]:
     """A run's file, and the figures of its summary."""
-    monkeypatch.setattr("peft_tradeoffs.analysis.forgetting.verified", lambda *_: {})
+    monkeypatch.setattr("peft_tradeoffs.analysis.before_training.verified", lambda *_: {})
     path = tmp_path / files.GENERAL
     with path.open("w", newline="") as file:
         rows = csv.writer(file)

@@ -9,8 +9,7 @@ import tiny
 import yaml
 from peft_tradeoffs.config.experiment import Experiment, resolve
 from peft_tradeoffs.config.model import Scorer
-from peft_tradeoffs.config.own_scorer import check_scorer
-from peft_tradeoffs.config.preflight import check_paths
+from peft_tradeoffs.config.preflight import check_paths, check_scorer
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.tasks.outputs import NUMBER
 from peft_tradeoffs.training.scoring import load_scorer

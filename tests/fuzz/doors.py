@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from peft_tradeoffs.core import errors, files
 from peft_tradeoffs.inputs import data_files
 from peft_tradeoffs.runs import status
-from peft_tradeoffs.training import state
+from peft_tradeoffs.training import job
 
 NAMES = ("data", "config", "run", "state", "model")
 TEXTS = [*tiny.GOOD, *tiny.BAD]
@@ -279,8 +279,8 @@ def state_files(folder: Path) -> Door:
     fingerprint = "f" * 64
     place = folder / "runs/sst2/distilbert/full/seed0"
 
-    def directory() -> state.RunDirectory:
-        return state.RunDirectory(place, fingerprint, 60.0)
+    def directory() -> job.RunDirectory:
+        return job.RunDirectory(place, fingerprint, 60.0)
 
     first = directory()
     first.lock()

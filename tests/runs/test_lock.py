@@ -234,7 +234,7 @@ def test_an_owner_that_lost_it_writes_no_more(run: Path, how: str) -> None:
 
 def test_a_run_directory_that_lost_its_lock_saves_nothing(run: Path) -> None:
     import torch
-    from peft_tradeoffs.training.state import RunDirectory
+    from peft_tradeoffs.training.job import RunDirectory
 
     directory = RunDirectory(run, "f", 60)
     directory.lock()

@@ -17,7 +17,7 @@ import torch
 from peft_tradeoffs.measure.devices import acquire
 from peft_tradeoffs.runs.interruption import EXIT_STATUS, Interrupted
 from peft_tradeoffs.runs.status import NO_WORD, Attempts, mixed_gpus, stood_still_s, wall_s
-from peft_tradeoffs.training.state import RunDirectory
+from peft_tradeoffs.training.job import RunDirectory
 from recorded_nvml import UUID
 from small_fits import Memory, fit, split
 from tiny import curve

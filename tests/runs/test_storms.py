@@ -14,7 +14,7 @@ import tiny
 from peft_tradeoffs.runs.interruption import EXIT_STATUS, SIGNALS
 
 SCRIPT = """
-from peft_tradeoffs.runs import signals_first
+import signals_first
 import argparse, atexit, json, sys, threading, time
 from pathlib import Path
 print("imports", flush=True)
@@ -105,7 +105,7 @@ def test_a_storm_after_the_last_line_changes_nothing() -> None:
 def test_scripts_that_train_take_signals_over_before_all_else(script: str) -> None:
     text = Path(tiny.REPOSITORY / f"workflow_scripts/{script}.py").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith(("import ", "from "))]
-    assert lines[0].startswith("from peft_tradeoffs.runs import signals_first")
+    assert lines[0].startswith("import signals_first")
 
 
 def test_a_real_error_keeps_its_traceback() -> None:

@@ -12,8 +12,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs.datasets import fetch_dataset
 from peft_tradeoffs.inputs.models import fetch_model
 from peft_tradeoffs.inputs.tokens import BEGINS, carve_dev, encode_split, read_description, tokenize
-from peft_tradeoffs.tasks.outputs import exact_match
-from peft_tradeoffs.tasks.references import reference_of, without_start, written_before
+from peft_tradeoffs.tasks.outputs import exact_match, reference_of, without_start, written_before
 from peft_tradeoffs.tasks.task import TASKS
 
 SPECIAL = ["<|im_start|>", "<|im_end|>"]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tiny
 import tiny_causal
-from peft_tradeoffs.analysis.untrained import untrained_frame, untrained_notes
+from peft_tradeoffs.analysis.before_training import untrained_frame, untrained_notes
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_outputs

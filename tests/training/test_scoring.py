@@ -19,8 +19,8 @@ from peft_tradeoffs.tasks.outputs import STATISTICS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import read_scores
 from peft_tradeoffs.training import scoring
+from peft_tradeoffs.training.job import RunDirectory
 from peft_tradeoffs.training.scoring import Scoring, load_scorer, run_scorer, score, write_outputs
-from peft_tradeoffs.training.state import RunDirectory
 
 ANSWERS = ["a b", "a c", "", "7 dogs"]
 RIGHT = ["a b", "a b", "x", "7"]

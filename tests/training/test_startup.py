@@ -6,7 +6,7 @@ import sys
 import time
 
 import tiny
-from peft_tradeoffs.training.state import RunDirectory
+from peft_tradeoffs.training.job import RunDirectory
 
 REPORTS = """
 import sys

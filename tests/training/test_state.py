@@ -21,8 +21,7 @@ from peft_tradeoffs.measure.devices import open_device, process_age_s
 from peft_tradeoffs.runs import status
 from peft_tradeoffs.runs.interruption import Interruption
 from peft_tradeoffs.runs.status import NO_WORD, Attempts, wall_s
-from peft_tradeoffs.training.job import Job, Run
-from peft_tradeoffs.training.state import TRAILER, RunDirectory, write_state
+from peft_tradeoffs.training.job import TRAILER, Job, Run, RunDirectory, write_state
 from safetensors.torch import save_file
 
 STATE = {"weights": {"a": torch.arange(600.0)}, "progress": {"step": 3, "name": "é"}}

@@ -149,7 +149,7 @@ def step(folder: Path, bad: Step) -> tuple[int, str]:
 def test_a_disk_that_fills_up_under_a_state(tmp_path, monkeypatch):
     """torch.save says so only where it writes to an open file."""
     import torch
-    from peft_tradeoffs.training.state import RunDirectory
+    from peft_tradeoffs.training.job import RunDirectory
 
     @contextlib.contextmanager
     def full(path: Path) -> Iterator[Path]:

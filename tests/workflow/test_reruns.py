@@ -246,7 +246,7 @@ def test_results_of_two_settings_never_mix(folder):
 
 def test_a_run_has_one_writer(tmp_path):
     from peft_tradeoffs.core.errors import InputError
-    from peft_tradeoffs.training.state import RunDirectory
+    from peft_tradeoffs.training.job import RunDirectory
 
     first, second = (RunDirectory(tmp_path / "seed0", "f", 60) for _ in range(2))
     first.lock()

@@ -33,8 +33,7 @@ from peft_tradeoffs.inputs.splits import (
     write_splits,
 )
 from peft_tradeoffs.tasks.classes import encodable
-from peft_tradeoffs.tasks.outputs import no_number, without_number
-from peft_tradeoffs.tasks.references import reference_of
+from peft_tradeoffs.tasks.outputs import no_number, reference_of, without_number
 from peft_tradeoffs.tasks.task import DEFAULT, TASKS
 from peft_tradeoffs.tasks.texts import ANY_TEXT, GENERAL, Form
 

@@ -19,7 +19,7 @@ from peft_tradeoffs.core.files import atomic, check_object, read_object, sha256,
 from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.groups import CONTAINED, GROUPS, Groups, draw_groups, independent_rows, of_column, of_texts
 from peft_tradeoffs.tasks.classes import SENTINELS, Column, Names, clean, encodable
-from peft_tradeoffs.tasks.references import further_references, reference_of
+from peft_tradeoffs.tasks.outputs import further_references, reference_of
 from peft_tradeoffs.tasks.task import Task
 from peft_tradeoffs.tasks.texts import GENERAL, Form
 

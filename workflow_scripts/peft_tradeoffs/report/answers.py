@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from peft_tradeoffs.analysis.before_training import read_untrained
 from peft_tradeoffs.analysis.finished import check_files, has, read_env, verified
 from peft_tradeoffs.analysis.tables import COMPLETED
-from peft_tradeoffs.analysis.untrained import read_untrained
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import OUTPUTS, REMEDY, SCORES, read_json, read_outputs, sha256
 from peft_tradeoffs.core.layout import UNTRAINED

@@ -16,13 +16,13 @@ from markdown_it.token import Token
 
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.attribution import NAMES
+from peft_tradeoffs.analysis.before_training import beside_arms, read_table_of_untrained
 from peft_tradeoffs.analysis.comparison import SHARED, TUNED, read_comparison
 from peft_tradeoffs.analysis.comparison_text import AT_BEST, at_best_words, verdict_words, with_interval
 from peft_tradeoffs.analysis.finished import read_env, verified
 from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval_notes
 from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT, SPLIT, read_table, warnings_by_pair
 from peft_tradeoffs.analysis.tuning_table import ruined
-from peft_tradeoffs.analysis.untrained import beside_arms, read_table_of_untrained
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, UNTRAINED, run_folder

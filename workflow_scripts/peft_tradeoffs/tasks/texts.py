@@ -16,8 +16,7 @@ from peft_tradeoffs.core.files import PREDICTIONS, REMEDY, SCORES, read_text
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.classes import Column, Names, clean, encodable
 from peft_tradeoffs.tasks.metrics import OF_TEXT, OUTPUTS, TOKENS, Scored, names_of
-from peft_tradeoffs.tasks.outputs import STATISTICS
-from peft_tradeoffs.tasks.references import refuse_calls, written_before
+from peft_tradeoffs.tasks.outputs import STATISTICS, refuse_calls, written_before
 
 if TYPE_CHECKING:
     import torch

@@ -58,8 +58,8 @@ from peft_tradeoffs.training.batches import (
     shortest_texts,
 )
 from peft_tradeoffs.training.decoding import Decoded, Decoding, check_prompts, context_of, decode
+from peft_tradeoffs.training.job import RunDirectory
 from peft_tradeoffs.training.scoring import write_outputs
-from peft_tradeoffs.training.state import RunDirectory
 from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject, autocast
 from peft_tradeoffs.training.summary import (
     NO_GENERAL,

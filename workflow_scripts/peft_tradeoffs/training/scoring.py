@@ -29,8 +29,7 @@ from peft_tradeoffs.core.errors import InputError, RowError
 from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.runs.interruption import Interrupted, Interruption
 from peft_tradeoffs.tasks import metrics
-from peft_tradeoffs.tasks.outputs import LIBRARIES, NOT_DEFINED, OWN, STATISTICS, statistics
-from peft_tradeoffs.tasks.references import without_start
+from peft_tradeoffs.tasks.outputs import LIBRARIES, NOT_DEFINED, OWN, STATISTICS, statistics, without_start
 from peft_tradeoffs.tasks.task import TASKS
 
 SCRIPT = SCRIPTS / "score_outputs.py"
