@@ -73,7 +73,7 @@ class Encoded:
     targets: list[bool]
     length: int
     prompt: list[int] | None = None  # what a model is given to write the last target from; None: it writes none
-    begins: str | None = ""  # as references.written_before
+    begins: str | None = ""  # as outputs.written_before
 
 
 class NextToken(abc.ABC):
