@@ -1,6 +1,5 @@
 """Everything the rules share: the configuration, the grid and the paths."""
 
-import itertools
 import json
 import os
 import shlex
@@ -20,8 +19,7 @@ os.environ.update(
 
 from snakemake.logging import logger
 
-from peft_tradeoffs.runs import lock, slurm_executor, terminal
-from peft_tradeoffs.runs.tuning import trial_folder
+from peft_tradeoffs.runs import lock, slurm_executor, status
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.file import check_file
@@ -53,7 +51,7 @@ from peft_tradeoffs.report.tracking import failed_attempts
 from peft_tradeoffs.config.experiment import factors
 
 slurm_executor.install()
-TERMINAL = terminal.say_briefly(logger, lambda: workflow.dryrun)
+status.say_briefly(logger, lambda: workflow.dryrun)
 
 
 report: "../report/workflow.rst"
@@ -67,23 +65,6 @@ onstart:
         workflow.persistence.unlock = workflow.persistence.noop
     else:
         lock.record()
-
-
-onsuccess:
-    asked = {job.rule.name for job in workflow.dag.jobs}
-    if asked == {"gpu_check"}:
-        print(Path(GPU_REPORT).read_text(encoding="utf-8"), end="", flush=True)
-    elif {"make_report", "recommend"} <= asked:
-        print(
-            terminal.ended_well(
-                Path(f"{OUT}/tables/recommendation.md"), Path(f"{OUT}/report.html")
-            ),
-            flush=True,
-        )
-
-
-onerror:
-    print(terminal.ended_badly(TERMINAL), file=sys.stderr, flush=True)
 
 
 def experiment():
@@ -166,7 +147,6 @@ RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
 ANSWERED = f"{OUT}/untrained/{{dataset}}/{{model}}/summary.json"
 RECORD = f"{OUT}/tracking/sent/{EXPERIMENT.tracking}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}.json"
 REPEAT = f"{OUT}/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}"
-GPU_REPORT = f"{OUT}/gpu_check.txt"
 
 
 wildcard_constraints:
@@ -194,20 +174,6 @@ def code(script):
 
 def summaries():
     return expand(RUN, **GRID)
-
-
-def trials():
-    """The summaries of all trials that there will be; rates that are tied or at the edge have more."""
-    return [
-        trial_folder(Path(OUT, "tune", "trials", dataset, model, arm), rate)
-        / "summary.json"
-        for dataset, model in itertools.product(GRID["dataset"], GRID["model"])
-        for arm, rates in EXPERIMENT.trials.items()
-        for rate in rates
-    ]
-
-
-TERMINAL.left = terminal.Sweep(list(map(Path, summaries())), trials()).left
 
 
 def repeated():
