@@ -261,8 +261,8 @@ def _probe_step(percent: int) -> Quantity:
     median = percent == 50
     return Quantity(
         f"probe_step_p{percent}_ms", "cost", "number", "ms",
-        f"{'Median' if median else f'{percent}th percentile'} of 30 eager steps on the probe's batch in ms (CUDA "
-        f"events){', after 5 that are dropped; of 10 steps where these take more than 2 s' if median else ''}.",
+        f"{'Median' if median else f'{percent}th percentile'} of 30 eager steps on the probe's batch, or of "
+        f"10 where these take more than 2 s, in ms (CUDA events){', after 5 that are dropped' if median else ''}.",
         "GPU only: on a CPU training itself is eager.",
         comparable=SAME_DEVICE, label=f"Eager probe p{percent}, ms", lacks=(IF_ON_CPU,),
     )  # fmt: skip

@@ -157,7 +157,7 @@ DEV_GROUPS = "test_groups"
 END_TOKENS = "end_token_ids"
 LONGEST_PROMPT = "longest_prompt"  # tokens, beside those of train
 BEGINS = "answers_begin"  # with which text a chat template begins answers, that no reference has
-OF_ANSWERS = (END_TOKENS, LONGEST_PROMPT, BEGINS, "data_sha256")  # that a dev split's description has too
+KEPT_OF_ANSWERS = (END_TOKENS, LONGEST_PROMPT, BEGINS, "data_sha256")  # that a dev split's description has too
 DRAWS, NEXT_SEED = 20, 1_000_000  # of a dev split whose labels must vary
 
 
@@ -278,11 +278,7 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: 
         output.with_suffix(".json"),
         {
             **{key: description[key] for key in ("max_length", "pad_token_id", "num_labels", "labels", "task")},
-            **{
-                key: description[key]
-                for key in (END_TOKENS, LONGEST_PROMPT, BEGINS, "data_sha256")
-                if key in description
-            },
+            **{key: description[key] for key in KEPT_OF_ANSWERS if key in description},
             "rows": {"train": len(train), "test": len(dev)},
             # Which of the texts that have max_length tokens were longer is not known any more.
             "truncated": dict.fromkeys(("train", "test"), None if description["truncated"]["train"] else 0),

@@ -98,23 +98,29 @@ def _coarse(size: int, steps: int) -> int:
 def _fewer(shapes: list[Shape]) -> list[Shape]:
     """The shapes, each that fewer than `FEW` batches have padded to the smallest of the others that holds it.
 
-    Not to one that is larger by more than `LARGER`: a graph costs about as much as `FEW` steps.
+    None to one that is larger than its own by more than `LARGER`: a graph costs about as much as `FEW` steps.
     """
     count, now = Counter(shapes), {shape: shape for shape in shapes}
-    for shape in sorted(count, key=lambda one: (math.prod(one), one)):
+    smallest = {shape: math.prod(shape) for shape in shapes}  # of those that are padded to it
+    for shape in sorted(count, key=_size):
         others = [
             other
             for other in count
             if other[0] == shape[0]
             and other != shape
             and all(here <= there for here, there in zip(shape, other, strict=True))
-            and math.prod(other) <= LARGER * math.prod(shape)
+            and math.prod(other) <= LARGER * smallest[shape]
         ]
         if others and count[shape] < FEW:
-            chosen = min(others, key=lambda one: (math.prod(one), one))
+            chosen = min(others, key=_size)
             count[chosen] += count.pop(shape)
+            smallest[chosen] = min(smallest[chosen], smallest[shape])
             now = {was: chosen if to == shape else to for was, to in now.items()}
     return [now[shape] for shape in shapes]
+
+
+def _size(shape: Shape) -> tuple[int, Shape]:
+    return math.prod(shape), shape
 
 
 @dataclass(frozen=True)
