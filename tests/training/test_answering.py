@@ -236,7 +236,7 @@ def test_an_untrained_model_that_is_ended_while_it_answers_leaves_nothing_half_a
 
 
 def test_a_scorer_that_fails_leaves_the_answers_of_an_untrained_model(prepared: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"own.py:f, row 0: it gives 2, which is no number from 0 to 1"):
+    with pytest.raises(InputError, match=r"own.py:f, row 1: it gives 2, which is no number from 0 to 1"):
         answer(prepared, tmp_path, BAD)
     before = json.loads((tmp_path / "pairs/tiny/summary.json").read_text())
     assert before["own_score"] is None and before["null_reasons"]["bleu"] == "the answers are not scored yet"
