@@ -1,8 +1,9 @@
 """A run that answers prompts: ended while it answers, with a scorer that fails, and answered again without training."""
 
 import argparse
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -85,7 +86,10 @@ def whole(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_signal_while_it_answers_costs_no_step(prepared: Path, whole: Path, tmp_path: Path) -> None:
+@contextlib.contextmanager
+def ended_while_it_answers() -> Iterator[None]:
+    """A signal to end comes when the model begins to answer; the process ends for it."""
+
     def interrupted(model: Any, prompts: Any, wanted: Any, device: Any, poll: Callable[[], None]) -> Any:
         signals[0].signal_name = "SIGTERM"
         return decode(model, prompts, wanted, device, poll)
@@ -102,8 +106,13 @@ def test_a_signal_while_it_answers_costs_no_step(prepared: Path, whole: Path, tm
         mock.patch.object(run, "decode", interrupted),
         pytest.raises(SystemExit) as end,
     ):
-        train(prepared, tmp_path)
+        yield
     assert end.value.code == EXIT_STATUS
+
+
+def test_a_signal_while_it_answers_costs_no_step(prepared: Path, whole: Path, tmp_path: Path) -> None:
+    with ended_while_it_answers():
+        train(prepared, tmp_path)
     assert not (tmp_path / "seed0/summary.json").exists()
     summary = train(prepared, tmp_path)
     first, second = json.loads((tmp_path / "seed0/env.json").read_text())["attempts"]
@@ -208,24 +217,8 @@ def test_an_untrained_model_takes_no_step_and_keeps_its_answers_whatever_trainin
 def test_an_untrained_model_that_is_ended_while_it_answers_leaves_nothing_half_and_answers_again(
     prepared: Path, untrained: Path, tmp_path: Path
 ) -> None:
-    def interrupted(model: Any, prompts: Any, wanted: Any, device: Any, poll: Callable[[], None]) -> Any:
-        signals[0].signal_name = "SIGTERM"
-        return decode(model, prompts, wanted, device, poll)
-
-    signals: list[Any] = []
-    made = job.Interruption
-
-    def kept() -> Any:
-        signals.append(made())
-        return signals[-1]
-
-    with (
-        mock.patch.object(job, "Interruption", kept),
-        mock.patch.object(run, "decode", interrupted),
-        pytest.raises(SystemExit) as end,
-    ):
+    with ended_while_it_answers():
         answer(prepared, tmp_path)
-    assert end.value.code == EXIT_STATUS
     folder = tmp_path / "pairs/tiny"
     assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == ["state"]
     answer(prepared, tmp_path)
