@@ -7,7 +7,7 @@ import answered
 import numpy as np
 import pandas as pd
 import pytest
-from peft_tradeoffs.analysis import untrained
+from peft_tradeoffs.analysis import before_training
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import sha256, to_csv
 from peft_tradeoffs.core.text import records
@@ -23,7 +23,7 @@ def answers(right: int) -> list[answered.Answer]:
 
 
 def row_of(folder: Path, data_dir: Path | None = None) -> dict:
-    return records(untrained.untrained_frame([folder], data_dir))[0]
+    return records(before_training.untrained_frame([folder], data_dir))[0]
 
 
 def grouped(folder: Path, of_row: np.ndarray) -> Path:
@@ -65,41 +65,41 @@ def test_groups_are_counted_where_the_data_set_has_them(tmp_path):
     parts = [count * whole - (count - 1) * right[of_row != group].mean() for group in range(count)]
     half = stats.t.ppf(0.975, count - 1) * np.std(parts, ddof=1) / np.sqrt(count)
     assert [row["exact_match_low"], row["exact_match_high"]] == pytest.approx([whole - half, whole + half])
-    assert "over other groups of test rows" in untrained.beside_arms(row, "exact_match")["line"]
+    assert "over other groups of test rows" in before_training.beside_arms(row, "exact_match")["line"]
 
 
 def test_few_groups_have_no_interval_and_the_table_says_why(tmp_path):
     folder = answered.untrained(tmp_path, ASKED, answers(10))
-    frame = untrained.untrained_frame([folder], grouped(tmp_path, np.arange(ROWS) // 10))
+    frame = before_training.untrained_frame([folder], grouped(tmp_path, np.arange(ROWS) // 10))
     assert pd.isna(frame["exact_match_low"].iloc[0]) and frame["exact_match"].iloc[0] == 0.25
     said = "4 groups of test rows, where 10 or more are needed"
     assert frame["reason"].tolist() == [said]
-    assert untrained.untrained_notes(frame)[-1] == f"What is missing: {said}."
-    assert untrained.beside_arms(records(frame)[0], "exact_match")["cell"] == "25.00"
+    assert before_training.untrained_notes(frame)[-1] == f"What is missing: {said}."
+    assert before_training.beside_arms(records(frame)[0], "exact_match")["cell"] == "25.00"
 
 
 def test_readers_see_each_metric_in_its_unit_and_decimals(tmp_path):
     folder = answered.untrained(tmp_path, ASKED, answers(10))
-    frame = untrained.untrained_frame([folder], None)
-    shown = untrained.untrained_readable(frame).set_index("Quantity")["Untrained"].to_dict()
+    frame = before_training.untrained_frame([folder], None)
+    shown = before_training.untrained_readable(frame).set_index("Quantity")["Untrained"].to_dict()
     assert list(shown)[:2] == ["Exact match, %", "Token F1, %"] and "Own score" not in shown
     assert shown["Exact match, %"] == "25.00 [10.98, 39.02]"
     assert shown["Loss per token, nats"].startswith("5.1250 [")
     assert shown["Answers that it ended, %"] == "75.0" and shown["Length of an answer (mean), tokens"] == "3.2"
-    notes = " ".join(untrained.untrained_notes(frame))
-    assert untrained.NOT_COMPARED in notes and "Weights in float32, not quantised, fp32 on a CPU; 40 test rows" in notes
+    notes = " ".join(before_training.untrained_notes(frame))
+    assert before_training.NOT_COMPARED in notes and "Weights in float32, not quantised, fp32 on a CPU; 40 test rows" in notes
 
 
 def test_what_stands_beside_the_arms_names_the_metric_and_says_that_nothing_is_compared(tmp_path):
-    frame = untrained.untrained_frame([answered.untrained(tmp_path, ASKED, answers(10))], None)
+    frame = before_training.untrained_frame([answered.untrained(tmp_path, ASKED, answers(10))], None)
     (tmp_path / "untrained.csv").write_text(to_csv(frame))
-    (row,) = records(untrained.read_table_of_untrained(tmp_path / "untrained.csv"))
-    assert untrained.beside_arms(row, "exact_match") == {
+    (row,) = records(before_training.read_table_of_untrained(tmp_path / "untrained.csv"))
+    assert before_training.beside_arms(row, "exact_match") == {
         "cell": "25.00 [10.98, 39.02]",
         "line": "Untrained: exact match 25.00 % [10.98, 39.02] (95 %, over other test examples), by the model as it is "
-        f"fetched. {untrained.NOT_COMPARED}",
+        f"fetched. {before_training.NOT_COMPARED}",
     }
-    unknown = untrained.beside_arms(row, "own_score")
+    unknown = before_training.beside_arms(row, "own_score")
     assert unknown["cell"] == "" and unknown["line"].startswith("Untrained: not known (it is not scored).")
 
 
@@ -117,19 +117,19 @@ def test_what_is_not_as_it_was_published_is_refused(tmp_path, name, said):
     path = folder / name
     path.write_text(path.read_text().replace("5", "6", 1))
     with pytest.raises(InputError, match=said):
-        untrained.untrained_frame([folder], None)
+        before_training.untrained_frame([folder], None)
 
 
 def test_one_that_lies_in_another_folder_or_is_missing_is_refused(tmp_path):
     folder = answered.untrained(tmp_path, ASKED, answers(10))
     other = folder.rename(folder.with_name("other"))
     with pytest.raises(InputError, match=r"summary.json: of another model, sst2/distilbert"):
-        untrained.read_untrained(other)
+        before_training.read_untrained(other)
     with pytest.raises(InputError, match=r"no such file; answer_untrained.py writes it"):
-        untrained.read_untrained(folder)
+        before_training.read_untrained(folder)
 
 
 def test_a_metric_that_the_answers_do_not_give_is_refused(tmp_path):
     folder = answered.untrained(tmp_path, ASKED, answers(10), exact_match=0.5)
     with pytest.raises(InputError, match=r"its exact_match is 0.25, but its summary says 0.5"):
-        untrained.untrained_frame([folder], None)
+        before_training.untrained_frame([folder], None)

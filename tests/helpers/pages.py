@@ -11,7 +11,7 @@ from typing import Any
 import forks
 import pytest
 import synthetic
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
@@ -53,6 +53,14 @@ def redrawn(page: Page, act: Any) -> None:
     before = page.locator("body").get_attribute("data-drawn")
     act()
     page.wait_for_function("before => document.body.dataset.drawn !== before", arg=before)
+
+
+def numbers(page: Page, figure: str) -> Locator:
+    """The numbers under a figure, opened, once they are there: a browser fills them a moment after the click."""
+    under = page.locator(f"details[data-table={figure}]")
+    under.locator("summary").click()
+    under.locator("tbody tr").first.wait_for()
+    return under
 
 
 def make(folder: Path, summaries: list[dict[str, Any]]) -> Path:

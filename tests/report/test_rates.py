@@ -62,8 +62,7 @@ def test_the_page_cuts_it_too_and_its_numbers_have_it(tmp_path):
         assert heights and min(heights) > 87 and max(heights) < 95
         labels = page.locator("#chart-rates path[aria-label]").evaluate_all("all => all.map(e => e.ariaLabel)")
         assert len(labels) == 3 * 9 and any("LoRA r32; Rate: 0.0004" in label for label in labels), labels
-        page.locator("details[data-table=rates] summary").click()
-        page.wait_for_selector("details[data-table=rates] tbody tr")
+        pages.numbers(page, "rates")
         numbers = page.locator("details[data-table=rates] tbody tr").all_inner_texts()
         assert "lora-r32 0.0004 52" in [" ".join(row.split()[:3]) for row in numbers]
         pages.redrawn(page, lambda: page.locator("#filter").fill("lora-r8 -qlora"))

@@ -90,7 +90,7 @@ def test_filter_by_words_and_methods(page):
     pages.redrawn(page, lambda: page.locator("#filter").fill(""))
     pages.redrawn(page, lambda: page.get_by_label("QLoRA", exact=True).uncheck())
     assert arms_shown(page) == [arm for arm in every if not arm.startswith("qlora")]
-    page.locator("details[data-table=tradeoff] summary").click()
+    pages.numbers(page, "tradeoff")
     assert "qlora" not in page.locator("details[data-table=tradeoff] tbody").inner_text()
 
 
@@ -101,7 +101,7 @@ def test_the_front_follows_the_axes(page, output, x, y):
     arms = pd.read_csv(output / "tables/arms.csv").rename(columns=lambda name: name.removesuffix("_mean"))
     page.locator("#axis-x").select_option(x)
     page.locator("#axis-y").select_option(y)
-    page.locator("details[data-table=tradeoff] summary").click()
+    pages.numbers(page, "tradeoff")
     page.wait_for_function("key => document.querySelectorAll('[data-table=tradeoff] th')[4]?.innerText === key", arg=y)
     rows = page.locator("details[data-table=tradeoff] tbody tr").all()
     front = {row.locator("td").first.inner_text() for row in rows if row.locator("td").last.inner_text() == "true"}
@@ -120,7 +120,7 @@ def test_downloads_are_the_tables(page, output):
             page.locator(f"button[data-file='{name}']").first.click()
         assert download.value.suggested_filename == name
         assert Path(download.value.path()).read_bytes() == (output / "tables" / name).read_bytes()
-    page.locator("details[data-table=memory] summary").click()
+    pages.numbers(page, "memory")
     with page.expect_download() as download:
         page.locator("details[data-table=memory] .download").click()
     shown = pd.read_csv(download.value.path())
@@ -238,7 +238,7 @@ def test_loss_and_forgetting_are_axes(browser, tmp_path):
         assert "Loss on the test split (lower is better)" in labels
         pages.redrawn(page, lambda: page.locator("#axis-y").select_option("forgetting"))
         pages.redrawn(page, lambda: page.locator("#axis-x").select_option("test_loss"))
-        page.locator("details[data-table=tradeoff] summary").click()
+        pages.numbers(page, "tradeoff")
         table = page.locator("details[data-table=tradeoff] tbody tr").all()
         cells = {row.locator("td").first.inner_text(): row.locator("td").all_inner_texts() for row in table}
         means = {arm: [float(own[1]), float(own[4])] for arm, own in cells.items()}
@@ -333,7 +333,7 @@ def test_published_results_and_profiles_stand_apart(browser, tmp_path):
         assert arms_shown(page) == ["full", "ia3"]
         assert "not measured here" in page.locator("#published h2").inner_text()
         assert page.locator("#chart-published svg").count() == 1
-        page.locator("details[data-table=published] summary").click()
+        pages.numbers(page, "published")
         assert "lora/llama-3.2-3B-rank32" in page.locator("details[data-table=published] tbody").inner_text()
         assert page.locator("a[href='profiles/index.md']").is_visible()
         assert page.locator("#table-profiles td", has_text="eager").count() == 1
