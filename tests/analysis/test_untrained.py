@@ -87,7 +87,10 @@ def test_readers_see_each_metric_in_its_unit_and_decimals(tmp_path):
     assert shown["Loss per token, nats"].startswith("5.1250 [")
     assert shown["Answers that it ended, %"] == "75.0" and shown["Length of an answer (mean), tokens"] == "3.2"
     notes = " ".join(before_training.untrained_notes(frame))
-    assert before_training.NOT_COMPARED in notes and "Weights in float32, not quantised, fp32 on a CPU; 40 test rows" in notes
+    assert (
+        before_training.NOT_COMPARED in notes
+        and "Weights in float32, not quantised, fp32 on a CPU; 40 test rows" in notes
+    )
 
 
 def test_what_stands_beside_the_arms_names_the_metric_and_says_that_nothing_is_compared(tmp_path):
