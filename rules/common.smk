@@ -1,5 +1,6 @@
 """Everything the rules share: the configuration, the grid and the paths."""
 
+import itertools
 import json
 import os
 import shlex
@@ -19,7 +20,8 @@ os.environ.update(
 
 from snakemake.logging import logger
 
-from peft_tradeoffs.runs import lock, slurm_executor, status
+from peft_tradeoffs.runs import lock, slurm_executor, terminal
+from peft_tradeoffs.runs.tuning import trial_folder
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.file import check_file
@@ -51,7 +53,7 @@ from peft_tradeoffs.report.tracking import failed_attempts
 from peft_tradeoffs.config.experiment import factors
 
 slurm_executor.install()
-status.say_briefly(logger, lambda: workflow.dryrun)
+TERMINAL = terminal.say_briefly(logger, lambda: workflow.dryrun)
 
 
 report: "../report/workflow.rst"
@@ -65,6 +67,23 @@ onstart:
         workflow.persistence.unlock = workflow.persistence.noop
     else:
         lock.record()
+
+
+onsuccess:
+    asked = {job.rule.name for job in workflow.dag.jobs}
+    if asked == {"gpu_check"}:
+        print(Path(GPU_REPORT).read_text(encoding="utf-8"), end="", flush=True)
+    elif {"make_report", "recommend"} <= asked:
+        print(
+            terminal.ended_well(
+                Path(f"{OUT}/tables/recommendation.md"), Path(f"{OUT}/report.html")
+            ),
+            flush=True,
+        )
+
+
+onerror:
+    print(terminal.ended_badly(TERMINAL), file=sys.stderr, flush=True)
 
 
 def experiment():
@@ -147,6 +166,7 @@ RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
 ANSWERED = f"{OUT}/untrained/{{dataset}}/{{model}}/summary.json"
 RECORD = f"{OUT}/tracking/sent/{EXPERIMENT.tracking}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}.json"
 REPEAT = f"{OUT}/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}"
+GPU_REPORT = f"{OUT}/gpu_check.txt"
 
 
 wildcard_constraints:
@@ -174,6 +194,20 @@ def code(script):
 
 def summaries():
     return expand(RUN, **GRID)
+
+
+def trials():
+    """The summaries of all trials that there will be; rates that are tied or at the edge have more."""
+    return [
+        trial_folder(Path(OUT, "tune", "trials", dataset, model, arm), rate)
+        / "summary.json"
+        for dataset, model in itertools.product(GRID["dataset"], GRID["model"])
+        for arm, rates in EXPERIMENT.trials.items()
+        for rate in rates
+    ]
+
+
+TERMINAL.left = terminal.Sweep(list(map(Path, summaries())), trials()).left
 
 
 def repeated():

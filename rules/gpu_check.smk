@@ -1,12 +1,5 @@
 """Before a day of work is queued: does a job get a GPU that can train? It makes no output, so it always runs."""
 
-GPU_REPORT = f"{OUT}/gpu_check.txt"
-
-
-onsuccess:
-    if {job.rule.name for job in workflow.dag.jobs} == {"gpu_check"}:
-        print(Path(GPU_REPORT).read_text(encoding="utf-8"), end="", flush=True)
-
 
 rule gpu_check:
     log:

@@ -1,12 +1,10 @@
-"""How far runs are: attempts and status, kept beside the state of each, and what a person sees of runs and jobs."""
+"""How far runs are: attempts and status, kept beside the state of each, and what a person sees of runs."""
 
 import contextlib
 import datetime
 import itertools
 import json
-import logging
 import os
-import re
 import socket
 import sys
 import tempfile
@@ -281,8 +279,6 @@ def now() -> str:
 # What a person sees of runs -------------------------------------------------------------------------------------------
 
 INTERVAL_S = 5.0  # between two lines on a terminal
-WIDTH = 160  # characters of a line about a job
-LISTS = re.compile(r" *(input|output|reason): ")  # resources, which a user sets, stay whole
 STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
 ALIVE_S = 120.0  # a run under way writes its status every few seconds
 STATUS = "state/status.json"  # of a run
@@ -589,41 +585,3 @@ class TerminalReporter:
 
     def _print(self, text: str) -> None:
         print(f"{self._name}  {text}", flush=True)
-
-
-class BriefJobs(logging.Formatter):
-    """Formats as `inner`, but shortens the lists of a job's files, and why it runs."""
-
-    def __init__(self, inner: logging.Formatter, whole: Callable[[], bool]) -> None:
-        super().__init__()
-        self._inner, self._whole = inner, whole
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = self._inner.format(record)
-        about_a_job = str(getattr(record, "event", "")).rpartition(".")[2].lower() in ("job_info", "group_info")
-        if not about_a_job or self._whole():
-            return text
-        return "\n".join(shortened(line) if LISTS.match(line) else line for line in text.split("\n"))
-
-
-def shortened(line: str) -> str:
-    """A list "a, b; c" with as many entries as fit WIDTH characters, at least one, and how many are left out."""
-    if len(line) <= WIDTH:
-        return line
-    entries = re.split(r"(?<=[,;]) ", line)
-    kept = 1
-    while len(" ".join(entries[: kept + 1])) < WIDTH - 20:
-        kept += 1
-    left = len(entries) - kept
-    return f"{' '.join(entries[:kept]).rstrip(',;')} and {left} more" if left > 0 else line
-
-
-def say_briefly(logger: logging.Logger, whole: Callable[[], bool]) -> None:
-    """Let the terminal have short lines about jobs; Snakemake's log file keeps them whole.
-
-    `whole` is asked at each line whether the terminal is to have all of it, as in a dry run, which has no log file.
-    """
-    for handler in logger.handlers:
-        on_a_terminal = isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
-        if on_a_terminal and handler.formatter and not isinstance(handler.formatter, BriefJobs):
-            handler.setFormatter(BriefJobs(handler.formatter, whole))
