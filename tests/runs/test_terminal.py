@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def call():
 
 def begins(logger: logging.Logger, job: int, rule: str, **wildcards: Any) -> None:
     extra = {"event": LogEvent.JOB_INFO, "jobid": job, "rule_name": rule, "wildcards": wildcards, "rule_msg": None}
+    extra["local"] = True
     logger.info(f"Rule: {rule}", extra=extra)
 
 
@@ -89,18 +91,18 @@ def test_jobs_that_end_together_are_counted_one_by_one(call):
 def test_a_failed_job_has_its_log_and_no_command_and_stands_at_the_end_again(call):
     logger, stream, lines = call
     begins(logger, 1, "train", dataset="reviews", model="tiny", arm="full")
+    logger.error("CalledProcessError in file Snakefile:\nCommand 'exec python x' returned non-zero exit status 2.")
     fails(logger, 1, "train")
-    logger.error("CalledProcessError in file Snakefile, line 3:\nCommand 'exec python x' returned 1")
     logger.warning("something else")
     assert shown(stream) == [
         "train reviews/tiny/full: begins",
-        "train reviews/tiny/full: FAILED",
+        "train reviews/tiny/full: FAILED (returned non-zero exit status 2)",
         "    log: logs/train/full.log (check log file(s) for error details)",
         "something else",
     ]
     assert ended_badly(lines).splitlines() == [
-        "Failed: train reviews/tiny/full, whose log is logs/train/full.log",
-        "What is finished stays. The same command goes on when the cause is mended.",
+        "Failed: train reviews/tiny/full, see logs/train/full.log",
+        "What is finished stays. Once the cause is fixed, the same command goes on.",
     ]
 
 
@@ -110,7 +112,7 @@ def test_what_ends_because_it_was_asked_to_has_not_failed(call):
     logger.warning("Terminating processes on user request, this might take some time.")
     fails(logger, 1, "train")
     logger.error("WorkflowError:\nAt least one job did not complete successfully.")
-    assert shown(stream)[1:] == ["Ends: each run keeps its state first."] and not lines.failures
+    assert shown(stream)[1:] == ["Stopping: each run saves its state first."] and not lines.failures
     assert ended_badly(lines) == "Ended before all was done. Nothing is lost: the same command goes on from here."
 
 
@@ -149,19 +151,77 @@ def test_durations(seconds, said):
     assert duration(seconds) == said
 
 
-def test_a_sweep_counts_what_stands_and_says_what_is_left(tmp_path: Path):
+def test_a_sweep_counts_what_this_call_wrote_and_says_what_is_left(tmp_path: Path):
     clock = Clock()
-    runs, trials = ([tmp_path / f"{kind}{number}.json" for number in range(4)] for kind in ("run", "trial"))
-    trials[0].touch()
-    sweep = Sweep(runs, trials, clock)
-    assert sweep.left() == "trials 1 of 4, runs 0 of 4"
-    clock.now = 60
-    trials[1].touch()
-    assert sweep.left() == "trials 2 of 4, runs 0 of 4, about 6 min left"
-    for path in (*trials, *runs):
+    clock.now = 1000.0
+
+    def write(path: Path) -> None:
         path.touch()
+        os.utime(path, (clock.now, clock.now))
+
+    runs = [tmp_path / f"run{number}.json" for number in range(4)]
+    trials = {tmp_path / f"best{arm}.json": [tmp_path / f"trial{arm}{rate}.json" for rate in range(2)] for arm in "ab"}
+    clock.now = 900.0
+    for path in (*runs, *trials[tmp_path / "besta.json"]):
+        write(path)  # of other settings, or an earlier call
+    clock.now = 1000.0
+    sweep = Sweep(runs, trials, clock)
+    assert sweep.left() == "trials 0 of 4, runs 0 of 4"
+    clock.now = 1060
+    write(trials[tmp_path / "bestb.json"][0])
+    assert sweep.left() == "trials 1 of 4, runs 0 of 4, about 7 min left"
+    write(tmp_path / "besta.json")  # from the trials that stood
+    assert sweep.left() == "trials 3 of 4, runs 0 of 4, about 2 min left"
+    for path in (*runs, *trials):
+        write(path)
     assert sweep.left() == "trials 4 of 4, runs 4 of 4"
-    assert Sweep(runs, [], clock).left() == "runs 4 of 4"
+    clock.now = 2000
+    assert Sweep(runs, {}, clock).left() == "runs 0 of 4"
+
+
+def test_a_reason_that_slurm_gives_stands_there_and_the_log_is_left_as_it_is(call):
+    logger, stream, _ = call
+    said = {
+        "jobid": 1,
+        "rule_name": "train",
+        "rule_msg": "SLURM-job '77' failed: OUT_OF_MEMORY",
+        "input": [],
+        "aux": {},
+    }
+    said |= {"output": ["b"], "log": ["a.log"], "conda_env": None, "shellcmd": "x"}
+    logger.handlers[0].formatter.inner = Logged()
+    logger.error("Error in rule", extra={"event": LogEvent.JOB_ERROR, **said})
+    text = stream.getvalue()
+    assert "message: SLURM-job '77' failed: OUT_OF_MEMORY" in text and "Logfile a.log:\n    input: kept\n" in text
+    assert "output: b" not in text
+
+
+class Logged(DefaultFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{super().format(record)}\nLogfile a.log:\n    input: kept"
+
+
+def test_a_job_that_is_tried_again_has_not_failed(call):
+    logger, stream, lines = call
+    for job in (1, 1):
+        begins(logger, job, "train", arm="full")
+        if not lines.failures:
+            fails(logger, job, "train")
+    ends(logger, 1, 1, 1)
+    assert not lines.failures and shown(stream)[-1] == "train full: done in 0 s (1 of 1 job)"
+
+
+def test_a_signal_to_snakemake_is_said_once(call):
+    logger, stream, lines = call
+    for _ in range(3):
+        logger.info("Will exit after finishing currently running jobs (scheduler).")
+    assert shown(stream) == ["Stops when the jobs that run have ended."] and lines.interrupted
+
+
+def test_what_snakemake_is_quiet_about_is_counted(call):
+    logger, stream, _ = call
+    ends(logger, 3, 40, 7)
+    assert shown(stream) == ["3 of 40 jobs done"]
 
 
 def test_the_end_names_the_verdict_and_the_page(tmp_path: Path):

@@ -1,8 +1,9 @@
 """What a person reads on a terminal while Snakemake works: one line per event; its log file keeps all of it."""
 
+import contextlib
 import logging
-import os
 import re
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from snakemake.logging import ColorizingTextHandler
+
+from peft_tradeoffs.core.text import plural
 
 WIDTH = 160  # characters of a line
 LONG = ("tune", "train", "train_at_equal_memory", "repeat", "profile", "answer_untrained")  # they say that they begin
@@ -22,8 +25,10 @@ BETWEEN = re.compile(
 )
 # Said of a failed job once more, with its whole command; and at the end, after `ended_badly` has said what failed.
 AGAIN = re.compile(r"(CalledProcessError in file|WorkflowError:\nAt least one job did not complete)")
+HOW = re.compile(r"(returned non-zero exit status \d+|died with <Signals\.\w+: \d+>)")
 CTRL_C = "Terminating processes on user request"
-OF_A_FAILED_JOB = re.compile(r"    (message|input|output|shell|jobid|conda-env|container|wildcards): ?")
+TERM = "Will exit after finishing currently running jobs"
+OF_A_FAILED_JOB = re.compile(r"    (message: None$|(input|output|shell|jobid|conda-env|container|wildcards):)")
 
 
 def event_of(record: logging.LogRecord) -> str:
@@ -41,6 +46,7 @@ class Lines(logging.Formatter):
     clock: Callable[[], float] = time.time
     failures: dict[str, str] = field(default_factory=dict)  # the log of each failed job, by its name
     interrupted: bool = False  # by a person or a signal
+    _how: str = ""  # the job ended that failed last
     _begun: dict[int, tuple[str, float]] = field(default_factory=dict)  # name and time, by job
     _ended: list[int] = field(default_factory=list)  # since the last progress
 
@@ -66,8 +72,13 @@ class Lines(logging.Formatter):
             return self._fails(said, text)
         if text.startswith(CTRL_C):
             self.interrupted = True
-            return "Ends: each run keeps its state first."
+            return "Stopping: each run saves its state first."
+        if text.startswith(TERM):
+            first, self.interrupted = not self.interrupted, True
+            return "Stops when the jobs that run have ended." if first else ""
         if AGAIN.match(text):
+            found = HOW.search(text)
+            self._how = f" ({found[0]})" if found else ""
             return ""
         if record.levelno < logging.WARNING and (event in ("group_info", "job_started") or BETWEEN.match(text)):
             return ""
@@ -75,23 +86,29 @@ class Lines(logging.Formatter):
 
     def _fails(self, said: Mapping[str, Any], text: str) -> str:
         name, _ = self._begun.pop(said["jobid"], (said["rule_name"], 0.0))
+        how, self._how = self._how, ""
         if self.interrupted:  # it ended because it was asked to
             return ""
-        self.failures[name] = ", ".join(map(str, said["log"] or ["none"]))
-        return f"{self._line(f'{name}: FAILED')}\n{without_command(text)}"
+        if not said.get("indent"):  # of a group each member is said to have failed, those that finished too
+            self.failures[name] = ", ".join(map(str, said["log"]))
+        return f"{self._line(f'{name}: FAILED{how}')}\n{without_command(textwrap.dedent(text))}"
 
     def _begins(self, said: Mapping[str, Any]) -> str:
         name = job_name(said["rule_name"], said["wildcards"])
         self._begun[said["jobid"]] = name, self.clock()
-        return self._line(f"{name}: begins") if said["rule_name"] in LONG else ""
+        return self._line(f"{name}: {'begins' if said['local'] else 'submitted'}") if said["rule_name"] in LONG else ""
 
     def _ends(self, done: int, total: int) -> str:
         """The lines of the jobs that ended since the last progress."""
         ended, self._ended = self._ended, []
         lines = []
         for place, job in enumerate(ended):
-            name, began = self._begun.pop(job, ("a job", self.clock()))
-            count = f"{done - len(ended) + 1 + place} of {total} jobs"
+            count = f"{done - len(ended) + 1 + place} of {total} {plural('job', total)}"
+            if job not in self._begun:  # Snakemake is quiet about rules
+                lines.append(self._line(f"{count} done"))
+                continue
+            name, began = self._begun.pop(job)
+            self.failures.pop(name, None)  # a job that failed and was tried again
             more = f"; {left}" if name.partition(" ")[0] in LONG and (left := self.left()) else ""
             lines.append(self._line(f"{name}: done in {duration(self.clock() - began)} ({count}{more})"))
         return "\n".join(lines)
@@ -146,7 +163,7 @@ def planned(stats: Mapping[str, int]) -> str:
     """How many jobs a call has, and of which rules, on lines of at most WIDTH characters."""
     total = stats.get("total", sum(stats.values()))
     parts = [rule if count == 1 else f"{count} × {rule}" for rule, count in stats.items() if rule != "total"]
-    lines = [f"{total} jobs: "]
+    lines = [f"{total} {plural('job', total)}: "]
     for place, part in enumerate(parts):
         part += ", " if place + 1 < len(parts) else ""
         if len(lines[-1]) + len(part) > WIDTH:
@@ -157,30 +174,31 @@ def planned(stats: Mapping[str, int]) -> str:
 
 @dataclass
 class Sweep:
-    """How far the trainings of a sweep are, from the files that stand."""
+    """How far the trainings of a call are: which of those that it has to make were written since it began."""
 
-    runs: Sequence[Path]  # summary.json of each run
-    trials: Sequence[Path]  # and of each trial that there will be; tied rates are tried again, edges extended
-    clock: Callable[[], float] = time.monotonic
-    _began: tuple[float, int] | None = None  # when trainings were first counted, and how many there were
+    runs: Sequence[Path]  # summary.json of each
+    trials: Mapping[Path, Sequence[Path]]  # those of each tuning's result; tied rates are tried again, edges extended
+    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        self._began = self.clock(), self._done(self.runs) + self._done(self.trials)
+        self._began = self.clock()
 
     def left(self) -> str:
         """Such as "trials 3 of 12, runs 0 of 15, about 12 min left"."""
-        trials, runs = self._done(self.trials), self._done(self.runs)
-        assert self._began is not None
-        began, before = self._began
-        made, missing = trials + runs - before, len(self.trials) + len(self.runs) - trials - runs
-        said = [f"trials {trials} of {len(self.trials)}"] if self.trials else []
-        said.append(f"runs {runs} of {len(self.runs)}")
-        if made > 0 and missing:
-            said.append(f"about {duration((self.clock() - began) / made * missing)} left")
+        runs = sum(map(self._new, self.runs))
+        trials = sum(len(own) if self._new(best) else sum(map(self._new, own)) for best, own in self.trials.items())
+        of_trials = sum(map(len, self.trials.values()))
+        said = [f"trials {trials} of {of_trials}"] if of_trials else []
+        said += [f"runs {runs} of {len(self.runs)}"] if self.runs else []
+        made, missing = trials + runs, of_trials + len(self.runs) - trials - runs
+        if made and missing:
+            said.append(f"about {duration((self.clock() - self._began) / made * missing)} left")
         return ", ".join(said)
 
-    def _done(self, paths: Sequence[Path]) -> int:
-        return sum(map(os.path.exists, paths))
+    def _new(self, path: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime >= self._began
+        return False
 
 
 def verdicts(path: Path) -> list[str]:
@@ -204,21 +222,23 @@ def ended_badly(lines: Lines) -> str:
     """The last lines of a call that did not do all: what failed, where to read why, and what to do."""
     if lines.interrupted:
         return "Ended before all was done. Nothing is lost: the same command goes on from here."
-    failed = [f"Failed: {name}, whose log is {log}" for name, log in lines.failures.items()]
-    return "\n".join([*failed, "What is finished stays. The same command goes on when the cause is mended."])
+    failed = [f"Failed: {name}{f', see {log}' if log else ''}" for name, log in lines.failures.items()]
+    return "\n".join([*failed, "What is finished stays. Once the cause is fixed, the same command goes on."])
 
 
 def without_command(text: str) -> str:
     """What Snakemake says of a failed job, without its files and its command."""
     kept: list[str] = []
     dropped = False
-    for line in text.splitlines()[2:]:  # the date, the rule
+    lines = text.splitlines()[2:]  # without the date and the rule
+    of_log = next((place for place, line in enumerate(lines) if line.startswith("Logfile ")), len(lines))
+    for line in lines[:of_log]:
         if OF_A_FAILED_JOB.match(line):
             dropped = True
         elif not (dropped and line.startswith("        ")):
             dropped = False
             kept.append(line)
-    return "\n".join(kept)
+    return "\n".join([*kept, *lines[of_log:]])
 
 
 def duration(seconds: float) -> str:
