@@ -14,6 +14,7 @@ from typing import Any
 from peft_tradeoffs.analysis.power import Asked, Design, told
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.files import read_json
+from peft_tradeoffs.core.text import wrapped
 from peft_tradeoffs.runs.tuning import disagreement
 
 NEAR = 0.05  # a count that differs by less says the same
@@ -40,7 +41,7 @@ def main() -> None:
     if arguments.tunings_dir is None:
         if abs(count - asked["said"]) > NEAR * count:
             words = told(design, Asked(**question, tuned=bool(asked["tuned"])))
-            print(f"note: {name}: {words}", file=sys.stderr)
+            print(wrapped(f"note: {name}: {words}"), file=sys.stderr)
         return
     for model in asked["models"]:
         seen = disagreement(arguments.tunings_dir / model, asked["tuned"], asked["tuned_as"])
@@ -50,7 +51,7 @@ def main() -> None:
             shown = replace(design, disagree=share)
             pair = f"the trials of {arm} and {asked['tuned_as']} on {differing} of {of} dev rows"
             words = told(shown, Asked(**question, tuned=True, seen=pair))
-            print(f"note: {name}, model {model}, after tuning: {words}", file=sys.stderr)
+            print(wrapped(f"note: {name}, model {model}, after tuning: {words}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ HUB_MODEL = {"source": "hub", "path": "owner/model", "revision": "0" * 40}
 RANDOM = {"source": "random", "config": {"model_type": "bert"}, "tokenizer": {"source": "folder", "path": "model"}}
 SAID = (
     "note: data set reviews: 100 test rows, 3 seeds, 2 arms against full: no difference will be found; an arm "
-    "that loses nothing can be proven to lose less than 10 points, and one that is as good as full, within 10 points "
-    "of it. Assumed: arms disagree on 7 % of rows.\n"
+    "that loses nothing can be proven to lose less than 10\n  points, and one that is as good as full, within 10 "
+    "points of it. Assumed: arms disagree on 7 % of rows.\n"
 )
 
 
@@ -130,8 +130,8 @@ def test_what_cannot_be_compared_says_nothing(capsys):
 def test_of_losses_it_is_said_that_nothing_is_known_before_the_runs(capsys):
     texts = {"source": "files", "splits": FILES["splits"], "task": "lm", "text": ["sentence"]}
     say_what_can_be_decided(asked(texts))
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("note: data set reviews: which differences of loss per token its rows can show is not known")
+    said = capsys.readouterr().err
+    assert said.startswith("note: data set reviews: which differences of loss per token its rows can show is not known")
     assert question(asked(texts), "reviews") is None
 
 

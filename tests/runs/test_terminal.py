@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft_tradeoffs.core.text import WIDTH, wrapped
+from peft_tradeoffs.runs import status
 from peft_tradeoffs.runs.terminal import (
-    WIDTH,
     Lines,
     Sweep,
     Terminal,
@@ -232,3 +233,36 @@ def test_the_end_names_the_verdict_and_the_page(tmp_path: Path):
         "other · tiny: None.",
         f"The page is results/report.html, the tables are in {tmp_path}.",
     ]
+
+
+def test_a_run_says_how_far_it_is_now_and_then_on_a_terminal_and_its_end_in_a_pipe_too(capsys, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(status.time, "monotonic", clock)
+    rows = {"epoch": 1, "split": "test", "loss": 0.5, "accuracy": 0.75}
+    monkeypatch.setattr(status, "METRICS", {"accuracy": status.METRICS["accuracy"]})
+    for terminal in (True, False):
+        monkeypatch.setattr(status.sys.stdout, "isatty", lambda terminal=terminal: terminal, raising=False)
+        reporter = status.TerminalReporter("reviews/tiny/full seed 0")
+        for step in range(1, 121):
+            clock.now += 1
+            if reporter.due():
+                reporter.step(step, 120, 1, 2, 0.25)
+        reporter.evaluation(rows)
+        clock.now += 30
+        reporter.evaluation(rows)
+        reporter.done("accuracy 0.7500, 60.0 s of training")
+        said = [line[10:] for line in capsys.readouterr().out.splitlines()]
+        assert said[-1] == "reviews/tiny/full seed 0: accuracy 0.7500, 60.0 s of training"
+        assert said[:-1] == terminal * [
+            "reviews/tiny/full seed 0: epoch 1 of 2, step 30 of 120, loss 0.250, … left",
+            "reviews/tiny/full seed 0: epoch 1 of 2, step 60 of 120, loss 0.250, 1:00 left",
+            "reviews/tiny/full seed 0: epoch 1 of 2, step 90 of 120, loss 0.250, 0:30 left",
+            "reviews/tiny/full seed 0: epoch 1 of 2, step 120 of 120, loss 0.250, 0:00 left",
+            "reviews/tiny/full seed 0: epoch 1, test loss 0.500, accuracy 0.750",
+        ]
+
+
+def test_a_long_sentence_is_wrapped_and_a_long_path_stays_whole():
+    lines = wrapped(f"note: {'word ' * 60}/{'x' * 200} end").splitlines()
+    assert len(lines) == 4 and max(map(len, lines[:2])) <= WIDTH and all(line.startswith("  ") for line in lines[1:])
+    assert lines[2] == f"  /{'x' * 200}"

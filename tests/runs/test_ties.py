@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from peft_tradeoffs.runs.tuning import (
     as_gaps,
     gap,
     gap_columns,
+    trial_folder,
+    trial_name,
 )
 from scipy import stats
 
@@ -103,3 +106,10 @@ def test_what_no_trial_can_tell_is_written_and_read_as_such():
     assert written == {"learning_rate": 1e-3, "mean": pytest.approx(0.1), "variance": None, "trials": 1}
     assert as_gaps([written]) == [found] and found.tied
     assert allowance([found], 0.0) == UNKNOWN_ALLOWANCE and not UNKNOWN_ALLOWANCE.known and NO_ALLOWANCE.known
+
+
+def test_a_trial_is_named_by_its_rate():
+    trials = Path("results/tune/trials/reviews/tiny/full")
+    assert trial_name(trial_folder(trials, 3e-4)) == "trial of learning rate 0.0003"
+    assert trial_name(trial_folder(trials, 2e-5, retry=1)) == "trial 2 of learning rate 2e-05"
+    assert trial_name(Path("results/runs/reviews/tiny/full/seed0")) == ""

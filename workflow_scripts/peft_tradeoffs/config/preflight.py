@@ -29,7 +29,7 @@ from peft_tradeoffs.config.model import Dataset, Model, Scorer, Tokenizer
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import is_weight, read_object
-from peft_tradeoffs.core.text import arm_label
+from peft_tradeoffs.core.text import arm_label, wrapped
 from peft_tradeoffs.inputs.data_files import check_head, count_rows
 from peft_tradeoffs.inputs.groups import GROUPS, needed_columns
 from peft_tradeoffs.inputs.model_check import check_folder
@@ -459,15 +459,15 @@ def say_what_can_be_decided(experiment: Experiment) -> None:
     for name in _by_loss(experiment):
         metric = METRICS[str(experiment.datasets[name].metric)]
         noun, of_answers = metric.noun or metric.label, metric.name in SCORED
-        print(
+        words = (
             f"note: data set {name}: which differences of {noun} its rows can show is not known before the runs: it "
             f"depends on how much {'the answers to' if of_answers else 'the losses of'} rows differ between arms. The "
-            "comparison says it, and what would decide",
-            file=sys.stderr,
+            "comparison says it, and what would decide"
         )
+        print(wrapped(words), file=sys.stderr)
     for name in _by_share(experiment):
         if (rows := rows_of(experiment, name)) and rows > 1:
-            print(f"note: data set {name}: {_told(experiment, name, rows)}", file=sys.stderr)
+            print(wrapped(f"note: data set {name}: {_told(experiment, name, rows)}"), file=sys.stderr)
 
 
 def question(experiment: Experiment, name: str) -> dict[str, Any] | None:

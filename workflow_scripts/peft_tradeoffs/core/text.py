@@ -1,6 +1,7 @@
 """Names of arms, and texts of a user's as Markdown that shows them as they are."""
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath, PureWindowsPath
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 FULL = "full"
+WIDTH = 160  # characters of a line on a terminal
 
 SPELLING = {
     "full": "full",
@@ -84,6 +86,11 @@ def sort_runs(runs: pd.DataFrame) -> pd.DataFrame:
 def plural(noun: str, count: float) -> str:
     """The noun, with an s unless there is one."""
     return noun if count == 1 else f"{noun}s"
+
+
+def wrapped(text: str) -> str:
+    """The text on lines of at most WIDTH characters, all but the first indented; longer words stay whole."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def and_list(names: Sequence[str], word: str = "and") -> str:

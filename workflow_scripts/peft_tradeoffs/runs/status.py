@@ -278,7 +278,7 @@ def now() -> str:
 
 # What a person sees of runs -------------------------------------------------------------------------------------------
 
-INTERVAL_S = 5.0  # between two lines on a terminal
+INTERVAL_S = 30.0  # between two lines of a run on a terminal
 STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
 ALIVE_S = 120.0  # a run under way writes its status every few seconds
 STATUS = "state/status.json"  # of a run
@@ -553,7 +553,7 @@ def _tuned_status(
 
 
 class TerminalReporter:
-    """One line every few seconds on a terminal: run, epoch, step, loss, time left."""
+    """A line of a run when it ends; on a terminal one now and then: epoch, step, loss, time left."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -572,16 +572,17 @@ class TerminalReporter:
             left = (now - self._started) / (step - self._first_step) * (total - step)
             eta = f"{int(left // 60)}:{int(left % 60):02d}"
         self._last = now
-        self._print(f"epoch {epoch}/{epochs}  step {step}/{total}  loss {loss:.3f}  ETA {eta}")
+        self._print(f"epoch {epoch} of {epochs}, step {step} of {total}, loss {loss:.3f}, {eta} left")
 
     def evaluation(self, row: dict[str, Any]) -> None:
-        if self._terminal:
+        if self.due():
+            self._last = time.monotonic()
             shown = [name for name, metric in METRICS.items() if metric.on_terminal and row[name] is not None]
-            figures = "  ".join(f"{name} {row[name]:.3f}" for name in shown)
-            self._print(f"epoch {row['epoch']:g}  {row['split']} loss {row['loss']:.3f}  {figures}")
+            figures = "".join(f", {name} {row[name]:.3f}" for name in shown)
+            self._print(f"epoch {row['epoch']:g}, {row['split']} loss {row['loss']:.3f}{figures}")
 
     def done(self, text: str) -> None:
         self._print(text)
 
     def _print(self, text: str) -> None:
-        print(f"{self._name}  {text}", flush=True)
+        print(f"{time.strftime('%H:%M:%S')}  {self._name}: {text}", flush=True)

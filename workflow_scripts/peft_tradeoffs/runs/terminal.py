@@ -12,9 +12,8 @@ from typing import Any
 
 from snakemake.logging import ColorizingTextHandler
 
-from peft_tradeoffs.core.text import plural
+from peft_tradeoffs.core.text import WIDTH, plural, wrapped
 
-WIDTH = 160  # characters of a line
 LONG = ("tune", "train", "train_at_equal_memory", "repeat", "profile", "answer_untrained")  # they say that they begin
 PLACE = ("dataset", "model", "arm", "seed", "repeat", "split", "cap", "batch")  # wildcards, in this order
 # What Snakemake says between events, of no use to who waits for them.
@@ -215,14 +214,16 @@ def verdicts(path: Path) -> list[str]:
 
 def ended_well(recommendation: Path, page: Path) -> str:
     """The last lines of a call that made the page: what to use, and where to read why."""
-    return "\n".join([*verdicts(recommendation), f"The page is {page}, the tables are in {recommendation.parent}."])
+    return "\n".join(
+        [*map(wrapped, verdicts(recommendation)), f"The page is {page}, the tables are in {recommendation.parent}."]
+    )
 
 
 def ended_badly(lines: Lines) -> str:
     """The last lines of a call that did not do all: what failed, where to read why, and what to do."""
     if lines.interrupted:
         return "Ended before all was done. Nothing is lost: the same command goes on from here."
-    failed = [f"Failed: {name}{f', see {log}' if log else ''}" for name, log in lines.failures.items()]
+    failed = [wrapped(f"Failed: {name}{f', see {log}' if log else ''}") for name, log in lines.failures.items()]
     return "\n".join([*failed, "What is finished stays. Once the cause is fixed, the same command goes on."])
 
 

@@ -50,6 +50,15 @@ def trial_folder(folder: Path, rate: float, retry: int = 0) -> Path:
     return (folder / f"retry{retry}" if retry else folder) / f"lr{rate:g}"
 
 
+def trial_name(folder: Path) -> str:
+    """What a person reads of the trial in this folder, "" where no trial stands there."""
+    if not folder.name.startswith("lr"):
+        return ""
+    again = folder.parent.name.startswith("retry")
+    number = f" {1 + int(folder.parent.name.removeprefix('retry'))}" if again else ""
+    return f"trial{number} of learning rate {folder.name.removeprefix('lr')}"
+
+
 def disagreement(folder: Path, arms: Mapping[str, str], baseline: str) -> tuple[str, int, int] | None:
     """Which arm's trial disagrees most with the baseline's, on how many dev rows, and of how many.
 

@@ -41,6 +41,7 @@ from peft_tradeoffs.measure.machine import IdlePower
 from peft_tradeoffs.runs.interruption import Interrupted
 from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.runs.status import TerminalReporter
+from peft_tradeoffs.runs.tuning import trial_name
 from peft_tradeoffs.tasks.shown import said
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods
@@ -122,7 +123,8 @@ def run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
 
 def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     settings = plan.settings
-    reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']}/{settings['arm']} seed {plan.seed}")
+    place = f"{settings['dataset']}/{settings['model']}/{settings['arm']}"
+    reporter = TerminalReporter(f"{place} {trial_name(directory.path) or f'seed {plan.seed}'}")
     tokens, outcome = _begun(plan, bench, directory), Outcome()
     _as_far_as_memory(
         lambda: _train(plan, bench, directory, reporter, tokens, outcome), bench, directory.results, outcome
@@ -436,9 +438,9 @@ def _last_line(summary: dict[str, Any]) -> str:
     if summary["status"] == "diverged":
         return f"diverged: loss not finite at step {summary['diverged_step']}"
     if summary["max_new_tokens"] is not None:
-        return f"{summary['test_rows']} prompts answered  {summary['train_s']:.1f} s of training"
+        return f"{summary['test_rows']} prompts answered, {summary['train_s']:.1f} s of training"
     value = "undefined" if summary["metric_value"] is None else f"{summary['metric_value']:.4f}"
-    return f"{said(summary)} {value}  {summary['train_s']:.1f} s of training"
+    return f"{said(summary)} {value}, {summary['train_s']:.1f} s of training"
 
 
 def _check_space(folder: Path, built: methods.Built) -> None:
