@@ -89,10 +89,11 @@ def test_jobs_that_end_together_are_counted_one_by_one(call):
     assert [line.partition("(")[2] for line in shown(stream)] == ["4 of 5 jobs)", "5 of 5 jobs)"]
 
 
-def test_a_failed_job_has_its_log_and_no_command_and_stands_at_the_end_again(call):
+@pytest.mark.parametrize("before", ["CalledProcessError in file Snakefile:\n", ""])
+def test_a_failed_job_has_its_log_and_no_command_and_stands_at_the_end_again(call, before):
     logger, stream, lines = call
     begins(logger, 1, "train", dataset="reviews", model="tiny", arm="full")
-    logger.error("CalledProcessError in file Snakefile:\nCommand 'exec python x' returned non-zero exit status 2.")
+    logger.error(f"{before}Command 'set -e;\nexec python x' returned non-zero exit status 2.")
     fails(logger, 1, "train")
     logger.warning("something else")
     assert shown(stream) == [

@@ -23,7 +23,11 @@ BETWEEN = re.compile(
     r"|Elapsed time|Group jobs|Job rate limit)"
 )
 # Said of a failed job once more, with its whole command; and at the end, after `ended_badly` has said what failed.
-AGAIN = re.compile(r"(CalledProcessError in file|WorkflowError:\nAt least one job did not complete)")
+AGAIN = re.compile(
+    r"(CalledProcessError in file|Command '.*' (returned non-zero exit status|died with <)"
+    r"|WorkflowError:\nAt least one job did not complete)",
+    re.DOTALL,
+)
 HOW = re.compile(r"(returned non-zero exit status \d+|died with <Signals\.\w+: \d+>)")
 CTRL_C = "Terminating processes on user request"
 TERM = "Will exit after finishing currently running jobs"
