@@ -30,7 +30,10 @@ def main() -> None:
         print(f"{error}\nSo what is queued is not shown.")
     tuning = status.tuning_status(args.output, args.grid, args.trials, jobs, unfinished)
     runs = status.grid_status(args.output, args.grid, jobs, unfinished)
-    print(status.table({name: [*tuning.get(name, []), *of_name] for name, of_name in runs.items()}))
+    every = {name: [*tuning.get(name, []), *of_name] for name, of_name in runs.items()}
+    print(status.table(every))
+    if left := status.time_left(args.output, every, args.trials):
+        print(left)
 
 
 if __name__ == "__main__":

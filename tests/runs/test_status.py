@@ -16,7 +16,7 @@ import tiny
 from peft_tradeoffs.core import files, slurm
 from peft_tradeoffs.core.slurm import Job
 from peft_tradeoffs.runs import status
-from peft_tradeoffs.runs.status import grid_status, table, tuning_status
+from peft_tradeoffs.runs.status import grid_status, table, time_left, tuning_status
 
 GRID = {"dataset": ["reviews"], "model": ["tiny"], "arm": ["full", "lora-r4"], "seed": [0, 1]}
 UUID = "13f32f26-3e76-4285-b0bf-0f28cc44a36f"
@@ -236,6 +236,7 @@ def test_a_line_a_tuning_before_the_runs(tmp_path, runs):
     (found,) = synthetic.tunings([synthetic.summary("full", None, 0)], {})
     best.write_text(json.dumps(files.signed({**found, "learning_rate": 1e-4, "rates": [1e-5, 1e-4]})))
     summary(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr0.0001")
+    summary(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr3e-05")
     live(tmp_path / "tune/trials/reviews/tiny/lora-r4/lr0.001")
     live(tmp_path / "tune/trials/reviews/tiny/a/lr0.001", status="interrupted")
     log = tmp_path / "logs/tune/reviews/tiny/b.log"
@@ -248,7 +249,12 @@ def test_a_line_a_tuning_before_the_runs(tmp_path, runs):
     found = tuning_status(tmp_path, GRID, trials, jobs)["reviews · tiny"]
     assert [(one.arm, one.state, one.detail) for one in found] == [
         ("full", "done", "learning rate 0.0001 of 3 tried"),
-        ("lora-r4", "running", "1 of 2 rates tried, 0.001 at step 40/100, 1:02:05 left, job 17 on node7"),
+        (
+            "lora-r4",
+            "running",
+            "1 of 2 rates tried, 1 beyond the grid; trial of learning rate 0.001: step 40/100, 1:02:05 left, "
+            "job 17 on node7",
+        ),
         ("a", "interrupted", "0 of 2 rates tried; the next call goes on"),
         ("b", "failed", str(log)),
         ("c", "queued", "job 18, Resources"),
@@ -256,3 +262,25 @@ def test_a_line_a_tuning_before_the_runs(tmp_path, runs):
     assert table({"reviews · tiny": found[:1]}).splitlines()[1] == (
         "  full  tuning  done  learning rate 0.0001 of 3 tried"
     )
+
+
+def test_the_time_left_is_told_at_the_pace_of_the_last_trainings(tmp_path, runs):
+    """By hand: four ended a minute apart, the last a minute ago; a trial and three runs are missing."""
+    trials = {"full": [1e-5, 1e-4]}
+
+    def left() -> str:
+        every = tuning_status(tmp_path, GRID, trials, [])["reviews · tiny"]
+        return time_left(
+            tmp_path, {"reviews · tiny": every + grid_status(tmp_path, GRID, [])["reviews · tiny"]}, trials
+        )
+
+    own = tmp_path / "tune/trials/reviews/tiny/full"
+    ended = [own / "lr0.0001", own / "retry1/lr0.0001", own / "lr3e-05", runs / "full/seed0"]
+    for minutes, folder in zip((4, 3, 2, 1), ended, strict=True):
+        assert left() == ""
+        summary(folder)
+        was = time.time() - 60 * minutes
+        os.utime(folder / "summary.json", (was, was))
+    assert left() == "", "nothing runs"
+    live(runs / "full/seed1", slurm_job_id=None, host=socket.gethostname(), pid=os.getpid())
+    assert left() in [f"about {told} left, at the pace of the last 4 trainings" for told in ("3:00", "2:59", "2:58")]

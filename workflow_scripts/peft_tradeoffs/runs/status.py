@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import socket
+import statistics
 import sys
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from peft_tradeoffs.core import files, slurm
 from peft_tradeoffs.core.errors import InputError, LockLost
 from peft_tradeoffs.core.slurm import Job
 from peft_tradeoffs.runs.interruption import Interrupted
-from peft_tradeoffs.runs.tuning import read_found, trial_folder
+from peft_tradeoffs.runs.tuning import read_found, trial_folder, trial_name
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.shown import said
 
@@ -282,6 +283,7 @@ INTERVAL_S = 30.0  # between two lines of a run on a terminal
 STATES = ("done", "running", "queued", "interrupted", "failed", "not started")
 ALIVE_S = 120.0  # a run under way writes its status every few seconds
 STATUS = "state/status.json"  # of a run
+PACE, FEWEST_ENDED = 9, 3  # trainings that ended last, of which the time left is told
 NUMBER = (int, float, type(None))
 # What is read of a status.json and of a summary.json, with the types that it has.
 LIVE: dict[str, tuple[type, ...]] = {
@@ -539,17 +541,44 @@ def _tuned_status(
     if retries:
         finished = sum((folder / "summary.json").exists() for folder in retries)
         counted += f", {finished} trials made again"
-    folders = [*sorted(trials.glob("lr*")), *retries]
+    first = sorted(trials.glob("lr*"))
+    beyond = {folder.name for folder in first} - {trial_folder(trials, rate).name for rate in rates}
+    if beyond:
+        counted += f", {len(beyond)} beyond the grid"
+    folders = [*first, *retries]
     for folder in folders:
         live = read_live(folder)
         if live is not None and is_alive(folder, live, job, unfinished):
-            return "running", f"{counted}, {folder.name.removeprefix('lr')} at {progress(live, job)}"
+            return "running", f"{counted}; {trial_name(folder)}: {progress(live, job)}"
     if job is not None:
         return ("queued", f"job {job.id}, {job.reason}") if job.waits else ("running", f"{counted}, job {job.id}")
     log = output / "logs/tune" / path.with_name(f"{path.name}.log")
     if says_an_error(log):
         return "failed", str(log)
     return ("interrupted", f"{counted}; the next call goes on") if folders else ("not started", "")
+
+
+def time_left(output: Path, runs: dict[str, list[RunStatus]], trials: dict[str, list[float]]) -> str:
+    """About how long what is left takes at the pace at which the last trainings ended, "" where none can be told.
+
+    `runs`: all runs and tunings; `trials`: the learning rates to try, by arm. None is told while nothing runs, and
+    before three trainings have ended. A tuning that tries rates again, or beyond its grid, takes longer.
+    """
+    every = [run for group in runs.values() for run in group]
+    places = [place for name in ("runs", "tune/trials") for place in (output / name).glob("*/*/*/**/summary.json")]
+    ended = sorted(place.stat().st_mtime for place in places if place.parent.name != "state")[-PACE:]
+    missing = sum(run.state != "done" for run in every if run.seed is not None)
+    for heading, group in runs.items():
+        for run in group:
+            if run.seed is None and run.state != "done":
+                folder = output / "tune/trials" / Path(*heading.split(" · ")) / run.arm
+                rates = trials[run.arm]
+                missing += sum(not (trial_folder(folder, rate) / "summary.json").exists() for rate in rates)
+    if not missing or len(ended) < FEWEST_ENDED or not any(run.state == "running" for run in every):
+        return ""
+    apart = statistics.median(later - earlier for earlier, later in itertools.pairwise(ended))
+    left_s = max(apart * missing - (time.time() - ended[-1]), 0.0)
+    return f"about {duration(left_s)} left, at the pace of the last {len(ended)} trainings"
 
 
 class TerminalReporter:
