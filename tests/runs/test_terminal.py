@@ -89,7 +89,9 @@ def test_jobs_that_end_together_are_counted_one_by_one(call):
     assert [line.partition("(")[2] for line in shown(stream)] == ["4 of 5 jobs)", "5 of 5 jobs)"]
 
 
-@pytest.mark.parametrize("before", ["CalledProcessError in file Snakefile:\n", ""])
+@pytest.mark.parametrize(
+    "before", [*(f"{more}CalledProcessError in file a.smk:\n" for more in ("", "RuleException:\n")), ""]
+)
 def test_a_failed_job_has_its_log_and_no_command_and_stands_at_the_end_again(call, before):
     logger, stream, lines = call
     begins(logger, 1, "train", dataset="reviews", model="tiny", arm="full")
@@ -112,6 +114,9 @@ def test_what_ends_because_it_was_asked_to_has_not_failed(call):
     logger, stream, lines = call
     begins(logger, 1, "train", dataset="reviews", model="tiny", arm="full")
     logger.warning("Terminating processes on user request, this might take some time.")
+    logger.error(
+        "RuleException:\nCalledProcessError in file \"a.smk\", line 3:\nCommand 'x' returned non-zero exit status 75."
+    )
     fails(logger, 1, "train")
     logger.error("WorkflowError:\nAt least one job did not complete successfully.")
     assert shown(stream)[1:] == ["Stopping: each run saves its state first."] and not lines.failures

@@ -24,7 +24,7 @@ BETWEEN = re.compile(
 )
 # Said of a failed job once more, with its whole command; and at the end, after `ended_badly` has said what failed.
 AGAIN = re.compile(
-    r"(CalledProcessError in file|Command '.*' (returned non-zero exit status|died with <)"
+    r"((RuleException:\n)?CalledProcessError in file|Command '.*' (returned non-zero exit status|died with <)"
     r"|WorkflowError:\nAt least one job did not complete)",
     re.DOTALL,
 )
