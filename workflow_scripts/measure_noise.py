@@ -31,8 +31,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the tables."""
     args = arguments()
-    from peft_tradeoffs.analysis.noise import noise_frame, noise_notes, noise_readable, repeats_frame
     from peft_tradeoffs.analysis.readable import latex, markdown
+    from peft_tradeoffs.analysis.reference import noise_frame, noise_notes, noise_readable, repeats_frame
     from peft_tradeoffs.analysis.tables import read_summaries
     from peft_tradeoffs.core.files import write_text
 
