@@ -67,7 +67,7 @@ def test_every_default_fits_its_own_bounds(kind):
         "GeneralText": {"source": "hub"},
         "Tokenizer": {"source": "hub"},
         "Model": {"source": "hub"},
-        "Quantization": {"load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"},
+        "Quantization": {"load_in_4bit": True},
         "Method": {"learning_rate": 1e-3},
         "EarlyStopping": {"patience": 1},
         "Generate": {"max_new_tokens": 1},

@@ -205,6 +205,14 @@ def machine_gpus() -> list[Gpu]:
     return found
 
 
+def capability(gpu: Gpu) -> tuple[int, int]:
+    """Its CUDA compute capability, from (8, 0) with bf16; raises Unavailable where NVML does not say it."""
+    nvml = _nvml()
+    card = _call(nvml, "nvmlDeviceGetHandleByUUID", gpu.uuid)
+    major, minor = _call(nvml, "nvmlDeviceGetCudaComputeCapability", card)
+    return int(major), int(minor)
+
+
 def _call(nvml: ModuleType, function: str, *arguments: Any) -> Any:
     """What an NVML function returns; raises Unavailable for its error."""
     try:

@@ -1,0 +1,45 @@
+"""Draft a configuration from a data file: full fine-tuning, LoRA and QLoRA of a model on it, with comments.
+
+Columns, task, metric, lengths, device and the model's commit are taken from what is there; what is guessed is said, and
+can be named by an option. Only a model of the hub asks the network, for its newest commit.
+"""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from peft_tradeoffs.core.errors import InputError, run
+from peft_tradeoffs.core.files import atomic
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train", metavar="FILE", help="CSV, TSV, JSON lines or Parquet, with a row per example")
+    parser.add_argument("--model", required=True, metavar="ID_OR_FOLDER", help="on the hub (owner/name), or a folder")
+    parser.add_argument("--test", metavar="FILE", help="default: a part of FILE")
+    parser.add_argument("--validation", metavar="FILE", help="on which learning rates are chosen")
+    parser.add_argument("--text", nargs="+", default=[], metavar="COLUMN", help="one or two columns that are read")
+    parser.add_argument("--label", metavar="COLUMN", help="what is predicted: classes or numbers")
+    parser.add_argument("--prompt", metavar="COLUMN", help="what a language model reads")
+    parser.add_argument("--completion", metavar="COLUMN", help="what it learns to write")
+    parser.add_argument("--task", choices=["classification", "regression", "sft", "lm"])
+    parser.add_argument("--output", type=Path, default=Path("my.yaml"), metavar="FILE", help="default: my.yaml")
+    parser.add_argument("--force", action="store_true", help="write over the file that is there")
+    asked = vars(parser.parse_args())
+    output, force = asked.pop("output"), asked.pop("force")
+    if output.exists() and not force:
+        raise InputError(f"{output}: it is there already; name another --output, or give --force to write over it")
+
+    from peft_tradeoffs.config.draft import Asked, draft
+
+    made = draft(Asked(**asked))
+    with atomic(output) as temporary:
+        temporary.write_text(made.text, encoding="utf-8")
+    name = shlex.quote(str(output))
+    print(f"{output}: {made.said[0]}", *made.said[1:], "Next:", sep="\n")
+    for words in ("-n --quiet rules", "--profile profiles/local fetch", "--profile profiles/local"):
+        print(f"  snakemake {words} --configfile={name}")
+
+
+if __name__ == "__main__":
+    run(main)
