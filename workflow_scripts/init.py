@@ -10,6 +10,7 @@ from pathlib import Path
 
 from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.core.files import atomic
+from peft_tradeoffs.core.layout import REPOSITORY
 
 
 def main() -> None:
@@ -32,13 +33,15 @@ def main() -> None:
 
     from peft_tradeoffs.config.draft import Asked, draft
 
-    made = draft(Asked(**asked))
+    text, said = draft(Asked(**asked))
     with atomic(output) as temporary:
-        temporary.write_text(made.text, encoding="utf-8")
-    name = shlex.quote(str(output))
-    print(f"{output}: {made.said[0]}", *made.said[1:], "Next:", sep="\n")
-    for words in ("-n --quiet rules", "--profile profiles/local fetch", "--profile profiles/local"):
-        print(f"  snakemake {words} --configfile={name}")
+        temporary.write_text(text, encoding="utf-8")
+    here = Path("Snakefile").is_file()  # else the study has a folder of its own
+    workflow = "" if here else f" -s {shlex.quote(str(REPOSITORY / 'Snakefile'))}"
+    profile = "--profile " + ("profiles/local" if here else shlex.quote(str(REPOSITORY / "profiles/local")))
+    print(f"{output}: {said[0]}", *said[1:], "next:", sep="\n")
+    for words in ("-n --quiet rules", f"{profile} fetch", profile):
+        print(f"  snakemake{workflow} {words} --configfile={shlex.quote(str(output))}")
 
 
 if __name__ == "__main__":

@@ -548,7 +548,9 @@ HUB = "https://huggingface.co"
 def where_to_read(config: Mapping[str, Any], error: jsonschema.ValidationError) -> str:
     """Where the commit of a hub's model or data set is to be read, for a message about a revision that is none."""
     *above, key = error.absolute_path or [""]
-    lacking = error.validator == "required" and next(one for one in error.validator_value if one not in error.instance)
+    given: Any = error.instance
+    wanted: Any = error.validator_value
+    lacking = error.validator == "required" and next(one for one in wanted if one not in given)
     if "revision" not in (key, lacking):
         return ""
     place = above if key == "revision" else list(error.absolute_path)

@@ -468,6 +468,7 @@ def columns_in(path: Path) -> tuple[list[str], str | None]:
 def _header(path: Path) -> tuple[list[str], str | None]:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         start = file.read(HEAD)
+    _refuse_binary(path, start)
     own, hint = own_dialect(path, None, start)
     best: list[str] = []
     separator = None
@@ -484,8 +485,15 @@ def _header(path: Path) -> tuple[list[str], str | None]:
     return best, separator
 
 
+def _refuse_binary(path: Path, text: str) -> None:
+    """Raise InputError for content of which a part is no text in any encoding."""
+    if "\0" in text:
+        raise InputError(f"{path}: binary data, no text; name a CSV, TSV, JSON lines or Parquet file")
+
+
 def _keys(path: Path) -> list[str]:
     text = path.read_text(encoding="utf-8-sig", errors="replace")
+    _refuse_binary(path, text)
     _refuse_array(path, text)
     lines = (text if "\n" in text else text.replace("\r", "\n")).split("\n")
     rows = [record for line in lines if line.strip() and (record := _record(line)[0])]

@@ -226,12 +226,14 @@ def newest_commit(path: str) -> str:
     except HFValidationError as error:
         raise InputError(f"{where}: not a repository id such as `owner/name`, and no folder here ({error})") from error
     except FAILURES as error:
-        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
+        if isinstance(error, HfHubHTTPError) and (
+            isinstance(error, RepositoryNotFoundError) or error.response.status_code in (401, 403)
+        ):
             _explain_answer(where, [], error)
         try:
             return Path(snapshot_download(path, local_files_only=True, allow_patterns=[])).name
         except LocalEntryNotFoundError:
-            raise Unreached(error_text(error)) from error
+            raise Unreached(f"the hub at {constants.ENDPOINT} cannot be asked ({error_text(error)})") from error
 
 
 class Unreached(InputError):
