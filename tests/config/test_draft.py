@@ -15,6 +15,7 @@ import yaml
 from hub_client import MODEL, REVISION, python
 from hub_client import tiny_bert as hub_bert
 from hub_server import HubServer
+from peft_tradeoffs.analysis import power
 from peft_tradeoffs.config import draft as drafting
 from peft_tradeoffs.config.draft import UNKNOWN, Asked, draft
 from peft_tradeoffs.config.experiment import resolve
@@ -236,11 +237,22 @@ def test_a_gpu_is_used_in_the_precision_that_it_has(tmp_path, monkeypatch, bf16,
 
 
 def test_the_margin_is_what_the_test_rows_can_prove(tmp_path):
-    write_csv(tmp_path / "few.csv", {"text": prose(100, 1), "label": cycle(["a", "b"], 100)})
-    few = drafted("few.csv")["comparison"]["margin"]
-    write_csv(tmp_path / "more.csv", {"text": prose(1000, 1), "label": cycle(["a", "b"], 1000)})
-    more = drafted("more.csv")["comparison"]["margin"]
-    assert 0.2 >= few > more > 0.01
+    found = []
+    for rows in (50, 200, 1000):
+        write_csv(tmp_path / "rows.csv", {"text": prose(rows, 1), "label": cycle(["a", "b"], rows)})
+        text, said = draft(Asked(train="rows.csv", model="bert"))
+        margin = yaml.safe_load(text)["comparison"]["margin"]
+        assert f"differences of up to {100 * margin:g} points count as none" in said[-1]
+        found.append(margin)
+        (line,) = [line for line in text.splitlines() if line.startswith("  margin: ")]
+        least = power.margin_equivalent(power.Design(rows=rows // 5, seeds=5, arms=4))
+        if rows > 50:
+            assert 0 <= margin - least < 0.001
+            assert f"the least that {rows // 5} test rows can be expected to prove; one point takes about" in line
+        else:
+            assert least > margin == 0.2
+            assert "20 points: the largest that may be set; 10 test rows can be expected to prove " in line
+    assert found == sorted(found, reverse=True)
 
 
 # Nonsense

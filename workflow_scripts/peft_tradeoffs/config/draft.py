@@ -306,8 +306,8 @@ def find_model(asked: str) -> Base:
     except Unreached as error:
         how = how_to_read(asked)
         return Base(name, {**block, "revision": UNKNOWN}, f"40 digits: {how}", f"{error}; {how}")
-    pinned = {**block, "revision": revision}
-    return Base(name, pinned, "the newest commit when this was written", folder=cached_model(asked, revision))
+    block["revision"] = revision
+    return Base(name, block, "the newest commit when this was written", folder=cached_model(asked, revision))
 
 
 def draft(asked: Asked) -> tuple[str, list[str]]:
@@ -345,13 +345,15 @@ def draft(asked: Asked) -> tuple[str, list[str]]:
         "block": block,
         "templated": templated,
         "model": base,
-        "training": {**_device(), **_training(rows["train"], roles.task, _tokens(texts, base, tokenizer, roles.task))},
+        "training": _device() | _training(rows["train"], roles.task, _tokens(texts, base, tokenizer, roles.task)),
         "margin": _margin(block, described, seeds),
         "tune": _tune(described, rows),
         "splits": described["splits"],
         "seeds": list(range(seeds)),
     }
-    text = _render(given)
+    environment = templates()
+    environment.filters |= {"yaml": _yaml, "line": _line}
+    text = environment.get_template("draft/config.yaml.j2").render(given)
     _check(text)
     return text, sentences("draft/said", given)
 
@@ -410,12 +412,9 @@ def _carved(block: Block, asked: Asked) -> Block:
 
 def _device() -> Block:
     """Device and precision as this machine has them, and the GPU's name."""
-    name, bf16 = machine.first_gpu() or (None, False)
-    return {
-        "gpu": name,
-        "device": "cuda" if name else "cpu",
-        "precision": ("bf16" if bf16 else "fp16") if name else "fp32",
-    }
+    if (found := machine.first_gpu()) is None:
+        return {"gpu": None, "device": "cpu", "precision": "fp32"}
+    return {"gpu": found[0], "device": "cuda", "precision": "bf16" if found[1] else "fp16"}
 
 
 def _tokens(texts: Texts, base: Base, tokenizer: Any, task: str) -> Block:
@@ -438,9 +437,9 @@ def _tokens(texts: Texts, base: Base, tokenizer: Any, task: str) -> Block:
 
 def _training(rows: int, task: str, tokens: Block) -> Block:
     """Epochs and batch size by the rows and their length."""
-    epochs = 1 if rows >= 50_000 else 3
     batch = 16 if rows < 1000 or tokens["max_length"] >= 512 or task in (SFT, LM) else 32
-    return {"epochs": epochs, "batch_size": batch, "steps": math.ceil(rows / batch) * epochs, **tokens}
+    found = {"epochs": 1 if rows >= 50_000 else 3, "batch_size": batch, **tokens}
+    return {**found, "steps": math.ceil(rows / batch) * found["epochs"]}
 
 
 def _tune(described: Block, rows: Mapping[str, int]) -> Block:
@@ -458,10 +457,10 @@ def _margin(block: Block, described: Block, seeds: int) -> Block:
     design = power.Design(rows=test.get("groups", test["rows"]), seeds=seeds, arms=ARMS)
     if not (metric.share and design.decides):
         return {"margin": 0.01, "rows": None}
-    margin = min(max(0.01, math.ceil(1000 * power.margin_equivalent(design)) / 1000), metric.largest_margin)
-    needed = power.rows_needed(0.01, design) if margin > 0.01 else None
-    about = float(f"{needed:.2g}") if needed else None
-    return {"margin": margin, "rows": design.rows, "unit": "groups" if "groups" in test else "rows", "needed": about}
+    least = max(0.01, math.ceil(1000 * power.margin_equivalent(design)) / 1000)
+    margin = min(least, metric.largest_margin)
+    needed = float(f"{power.rows_needed(0.01, design) or 0:.2g}")
+    return {"margin": margin, "least": least, "rows": design.rows, "grouped": "groups" in test, "needed": needed}
 
 
 def _seen(columns: Mapping[str, Column], roles: Roles, texts: Texts) -> Block:
@@ -470,7 +469,7 @@ def _seen(columns: Mapping[str, Column], roles: Roles, texts: Texts) -> Block:
     found: Block = {"rows": len(texts), "words": (min(words), max(words)), "repeated": len(texts) - len(set(texts))}
     if (label := roles.keys.get("label")) is not None:
         values = columns[label].filled
-        counts = Counter(map(str, values)).most_common()
+        counts = Counter(_line(str(value))[:60] for value in values).most_common()
         numbers = [float(value) for value in values if _is_number(value)] or [math.nan]
         found |= {"classes": len(counts), "rarest": counts[-1], "largest": counts[0]}
         found |= {"numbers": (min(numbers), max(numbers)), "share": counts[0][1] / len(values)}
@@ -486,12 +485,6 @@ def _yaml(value: Any) -> str:
 def _line(text: str) -> str:
     """A text as a comment may hold it, in one line."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-
-
-def _render(given: Mapping[str, Any]) -> str:
-    environment = templates()
-    environment.filters |= {"yaml": _yaml, "line": _line}
-    return environment.get_template("draft/config.yaml.j2").render(given)
 
 
 def _check(text: str) -> None:
