@@ -26,14 +26,25 @@ def main() -> None:
     parser.add_argument("--task", choices=["classification", "regression", "sft", "lm"])
     parser.add_argument("--output", type=Path, default=Path("my.yaml"), metavar="FILE", help="default: my.yaml")
     parser.add_argument("--force", action="store_true", help="write over the file that is there")
-    asked = vars(parser.parse_args())
-    output, force = asked.pop("output"), asked.pop("force")
-    if output.exists() and not force:
+    arguments = parser.parse_args()
+    output = arguments.output
+    if output.exists() and not arguments.force:
         raise InputError(f"{output}: it is there already; name another --output, or give --force to write over it")
 
     from peft_tradeoffs.config.draft import Asked, draft
 
-    text, said = draft(Asked(**asked))
+    asked = Asked(
+        train=arguments.train,
+        model=arguments.model,
+        test=arguments.test,
+        validation=arguments.validation,
+        text=arguments.text,
+        label=arguments.label,
+        prompt=arguments.prompt,
+        completion=arguments.completion,
+        task=arguments.task,
+    )
+    text, said = draft(asked)
     with atomic(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     here = Path("Snakefile").is_file()  # else the study has a folder of its own

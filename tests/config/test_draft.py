@@ -303,6 +303,7 @@ def test_options_and_models_that_are_none(tmp_path):
     for options, wanted in (
         ({"label": "nope"}, "--label nope: no such column; tickets.csv has id, body, team"),
         ({"label": "team", "text": ["team"]}, "--label team: the model would read it"),
+        ({"text": ["id", "body", "team"]}, "--text id body team: a model reads one column or two"),
         ({"prompt": "body"}, "--prompt and --completion go together"),
         ({"task": "sft"}, "tickets.csv: no prompts and completions; name their columns"),
         ({"model": "./nosuch"}, "--model ./nosuch: no such folder, and no id on the hub"),

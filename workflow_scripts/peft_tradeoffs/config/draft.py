@@ -4,6 +4,7 @@ A draft is checked as a plan checks it before it is given back, so none is writt
 """
 
 import contextlib
+import functools
 import io
 import math
 import re
@@ -12,7 +13,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ class Column:
     filled: list[Any]
     rows: int
 
-    @cached_property
+    @functools.cached_property
     def kind(self) -> str:
         """chat, number, text, or other for what a model can neither read nor predict."""
         if not self.filled:
@@ -113,17 +113,17 @@ class Column:
             return "number"
         return "text" if all(isinstance(value, bool | str) for value in self.filled) else "other"
 
-    @cached_property
+    @functools.cached_property
     def distinct(self) -> int:
         """How many values differ."""
         return len({str(value) for value in self.filled})
 
-    @cached_property
+    @functools.cached_property
     def words(self) -> float:
         """Mean number of words that have a letter."""
         return sum(sum(map(bool, map(LETTER.search, WORD.findall(str(one))))) for one in self.filled) / self.rows
 
-    @cached_property
+    @functools.cached_property
     def task(self) -> str | None:
         """The task that has this column as its label, if one could."""
         if self.distinct < 2 or self.kind not in ("number", "text"):
@@ -174,6 +174,8 @@ def find_roles(asked: Asked, columns: Mapping[str, Column]) -> Roles:
     for option, name in [*(("--text", name) for name in asked.text), *options.items()]:
         if name is not None and name not in columns:
             raise InputError(f"{option} {name}: no such column; {asked.train} has {', '.join(columns) or 'none'}")
+    if len(asked.text) > 2:
+        raise InputError(f"--text {' '.join(asked.text)}: a model reads one column or two; name these")
     if asked.label in asked.text:
         raise InputError(
             f"--label {asked.label}: the model would read it, for --text names it too; name another column"
