@@ -164,6 +164,40 @@ def test_a_file_of_this_shape_plans_as_it_is_drafted(tmp_path, causal, shape):
     assert "fetch_dataset             1" in done.stdout
 
 
+ODD = {
+    "comma.csv": (
+        "text;score\n" + "".join(f"a long text {n};{n % 9},{n}\n" for n in range(40)),
+        "comma.csv, line 2: 'score' is '0,0', not a number",
+    ),
+    "classes.csv": (
+        "body,team\n" + "".join(f"a long text {n},c{n % 30}\n" for n in range(60)),
+        "classes.csv: no column looks like a label, not team (values: 30)",
+    ),
+    "lacking.csv": (
+        "body,team\n" + "".join(f"a long text {n},{'ab'[n % 2] if n else ''}\n" for n in range(60)),
+        "lacking.csv, line 2: no 'team'; fill in or remove",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_the_workflow_would_refuse_is_said_as_it_would(tmp_path, name):
+    (tmp_path / name).write_text(ODD[name][0])
+    with pytest.raises(InputError) as caught:
+        drafted(name)
+    assert str(caught.value).startswith(ODD[name][1])
+
+
+def test_dates_and_numbers_of_rows_are_no_labels_and_booleans_are(tmp_path):
+    columns = {"id": list(range(60)), "when": cycle(["2024-01-02 10:00", "2024-01-03 11:30"], 60)}
+    columns |= {"text": prose(60, 1), "spam": cycle([True, False, False], 60)}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    tiny_causal.write_rows(tmp_path / "spam.jsonl", [{**row, "meta": {"a": 1}, "none": None} for row in rows])
+    text, said = draft(Asked(train="spam.jsonl", model="bert"))
+    assert "assumed: text is read (--text), spam is the label (--label)" in said
+    assert yaml.safe_load(text)["datasets"]["spam"]["task"] == "classification"
+
+
 def test_texts_that_repeat_are_groups(tmp_path):
     texts = prose(40, 1, low=12, high=14)
     columns = {"text": [*texts, *(text.rpartition(" ")[0] for text in texts)], "label": cycle(["a", "b"], 80)}
@@ -265,7 +299,7 @@ NONSENSE = {
     "image.csv": (b"\x89PNG\r\n\x1a\n" + bytes(90), "image.csv: an image; give the table itself"),
     "one.csv": (
         b"body\na short one\nother words\nthird text\n",
-        "one.csv: no column looks like a label: body is its only",
+        "one.csv: no column looks like a label, body is alone",
     ),
     "numbers.csv": (
         b"a,b\n1,2\n3,4\n5,6\n",
@@ -276,7 +310,7 @@ NONSENSE = {
     "ragged.csv": (b"body,team\na b c,x\nb c d,y\nc d\n", "ragged.csv, line 4: 1 fields found, 2 expected"),
     "constant.csv": (
         b"body,team\n" + b"".join(b"text number %d,x\n" % number for number in range(9)),
-        "constant.csv: no column looks like a label: not team (values: 1)",
+        "constant.csv: no column looks like a label, not team (values: 1)",
     ),
     "notes.docx": (b"body,team\n", "notes.docx: unknown extension '.docx'"),
     "rare.csv": (

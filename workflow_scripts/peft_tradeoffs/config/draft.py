@@ -11,7 +11,7 @@ import re
 import shlex
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from peft_tradeoffs.inputs.groups import CONTAINED, columns_of
 from peft_tradeoffs.inputs.model_check import load_tokenizer, refuse_encoder
 from peft_tradeoffs.inputs.network import check_hub_variables
 from peft_tradeoffs.measure import machine
+from peft_tradeoffs.tasks.labels import DECIMAL_COMMA
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.task import TASKS
 
@@ -49,9 +50,11 @@ TOKENS_PER_WORD = 1.5
 OF_TEMPLATE = 32  # tokens that a chat template may add
 CAPS = {CLASSIFICATION: 512, REGRESSION: 512, SFT: 2048, LM: 1024}  # tokens, if the model takes so many
 FEW_VALUES = 20  # of numbers that may be classes
+SHORTEST = 8  # characters of completions that no name tells
 LONG_TEXT = 20  # words, from which a lone column is one to model
 SCRIPTS = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # that part no words: each sign counts as one
 WORD = re.compile(rf"[{SCRIPTS}]|[^\s{SCRIPTS}]+")
+DATE = re.compile(r"[\d\s:./TZ+-]*\d[\d\s:./TZ+-]*")
 LETTER = re.compile(r"[^\W\d_]")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 ANSWERS_CHATS = re.compile(r"instruct|chat|[-_]it\b", re.IGNORECASE)
@@ -123,6 +126,11 @@ class Column:
         """Mean number of words that have a letter."""
         return sum(sum(map(bool, map(LETTER.search, WORD.findall(str(one))))) for one in self.filled) / self.rows
 
+    @property
+    def signs(self) -> float:
+        """Mean number of characters."""
+        return sum(len(str(value)) for value in self.filled) / self.rows
+
     @functools.cached_property
     def task(self) -> str | None:
         """The task that has this column as its label, if one could."""
@@ -130,7 +138,8 @@ class Column:
             return None
         repeated = self.distinct <= max(2, self.rows / 4)
         if self.kind == "text":
-            return CLASSIFICATION if repeated and self.words <= 10 else None
+            dates = all(DATE.fullmatch(str(value)) for value in self.filled)
+            return CLASSIFICATION if repeated and self.words <= 10 and not dates else None
         whole = all(float(value).is_integer() for value in self.filled)
         classes = 100 if whole and not set(AMOUNTS) & set(self.parts) else FEW_VALUES
         if repeated and self.distinct <= classes:
@@ -155,8 +164,13 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _missing(value: Any) -> bool:
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
+def _filled(values: Sequence[Any]) -> Iterator[Any]:
+    """The values that are there. One with a decimal comma is a number: what reads labels names its line."""
+    for value in values:
+        if isinstance(value, str) and DECIMAL_COMMA.fullmatch(value):
+            yield value.replace(",", ".")
+        elif not (value is None or value != value or (isinstance(value, str) and not value.strip())):
+            yield value
 
 
 @dataclass(frozen=True)
@@ -195,10 +209,9 @@ def find_roles(asked: Asked, columns: Mapping[str, Column]) -> Roles:
             f"{asked.train}: no prompts and completions; name their columns with --prompt and --completion"
         )
     others = ", ".join(f"{name} (values: {one.distinct})" for name, one in columns.items() if name not in text)
-    lacking = f"not {others}" if others else f"{text[0]} is its only column"
     raise InputError(
-        f"{asked.train}: no column looks like a label: {lacking}; add one of classes or numbers, name it with "
-        "--label, or give --task lm to model the texts themselves"
+        f"{asked.train}: no column looks like a label, {f'not {others}' if others else f'{text[0]} is alone'}; add one of "
+        "classes or numbers, name it with --label, or give --task lm to model the texts themselves"
     )
 
 
@@ -212,9 +225,8 @@ def _completions(asked: Asked, columns: Mapping[str, Column]) -> Roles | None:
         return None
     if chat := next((name for name, one in columns.items() if one.kind == "chat"), None):
         return Roles(SFT, {"messages": chat}, f"{chat} holds chats; every turn of the assistant is learned")
-    free = {
-        name.lower(): name for name, one in columns.items() if one.kind == "text" and not one.task and one.distinct > 1
-    }
+    texts = (one for one in columns.values() if one.kind == "text" and one.distinct > 1)
+    free = {one.name.lower(): one.name for one in texts if not one.task}
     if {"instruction", "output"} <= set(free):
         own = {key: free[key] for key in ("instruction", "output")}
         given = next((name for name in columns if name.lower() == "input"), None)
@@ -222,8 +234,8 @@ def _completions(asked: Asked, columns: Mapping[str, Column]) -> Roles | None:
     if asked.task is None and any(one.place < len(LABELS) and one.task for one in columns.values()):
         return None
     pair = next(([free[a], free[b]] for a, b in READ_AND_WRITTEN if a in free and b in free), [])
-    if asked.task == SFT or not any(one.task for one in columns.values()):  # nothing could be a label
-        pair = pair or list(free.values())[:2]
+    if not pair and (asked.task == SFT or not any(one.task for one in columns.values())):  # nothing could be a label
+        pair = [name for name in free.values() if columns[name].signs >= SHORTEST][:2]
     if len(pair) < 2:
         return None
     said = f"{pair[0]} is the prompt and {pair[1]} the completion (--prompt, --completion)"
@@ -280,12 +292,10 @@ class Base:
 
     def tokenizer(self) -> Any:
         """Its tokenizer, or None if it is not on this disk; what is wrong with a folder the plan says."""
-        if self.folder is None or not (self.folder / "config.json").is_file():
-            return None
-        try:
-            return load_tokenizer(self.folder)
-        except InputError:
-            return None
+        with contextlib.suppress(InputError):
+            if self.folder is not None and (self.folder / "config.json").is_file():
+                return load_tokenizer(self.folder)
+        return None
 
 
 def find_model(asked: str) -> Base:
@@ -319,10 +329,7 @@ def draft(asked: Asked) -> tuple[str, list[str]]:
     """
     names, separator = columns_in(Path(asked.train))
     table = read_table(Path(asked.train), names, separator)
-    columns = {
-        name: Column(name, [value for value in values if not _missing(value)], len(table))
-        for name, values in table.columns.items()
-    }
+    columns = {name: Column(name, list(_filled(values)), len(table)) for name, values in table.columns.items()}
     roles = find_roles(asked, columns)
     base = find_model(asked.model)
     files = {"train": asked.train, "validation": asked.validation, "test": asked.test}
@@ -363,8 +370,7 @@ def draft(asked: Asked) -> tuple[str, list[str]]:
 def _as_text(value: Any) -> str:
     """A cell as text: of a chat all that its turns say."""
     if isinstance(value, list):
-        turns = (one for one in value if isinstance(one, dict))
-        return " ".join(str(one.get("content", one.get("value", ""))) for one in turns)
+        return " ".join(str(one.get("content", one.get("value", ""))) for one in value if isinstance(one, dict))
     return "" if value is None else str(value)
 
 
@@ -385,10 +391,7 @@ def _add_template(block: Block, base: Base, tokenizer: Any) -> bool | None:
 
 
 def _split(block: Block, asked: Asked) -> Block:
-    """What the workflow writes of the data set; its test fraction and group are put into the block.
-
-    Raises the InputError of the first fraction where none gives test and train what they need.
-    """
+    """What the workflow writes of the data set, whose block gets test fraction and group; raises what it refuses."""
     found = _carved(block, asked)
     if any(f"`group: {CONTAINED}`" in warning for warning in found["warnings"]):
         with contextlib.suppress(InputError):
@@ -414,9 +417,9 @@ def _carved(block: Block, asked: Asked) -> Block:
 
 def _device() -> Block:
     """Device and precision as this machine has them, and the GPU's name."""
-    if (found := machine.first_gpu()) is None:
-        return {"gpu": None, "device": "cpu", "precision": "fp32"}
-    return {"gpu": found[0], "device": "cuda", "precision": "bf16" if found[1] else "fp16"}
+    name, bf16 = machine.first_gpu() or (None, False)
+    gpu = {"device": "cuda", "precision": "bf16" if bf16 else "fp16"}
+    return {"gpu": name, **(gpu if name else {"device": "cpu", "precision": "fp32"})}
 
 
 def _tokens(texts: Texts, base: Base, tokenizer: Any, task: str) -> Block:
@@ -491,10 +494,7 @@ def _line(text: str) -> str:
 
 def _check(text: str) -> None:
     """Raise InputError unless the configuration plans, with a commit where one is to be filled in."""
-    config = yaml.safe_load(text)
-    for model in config["models"].values():
-        if model.get("revision") == UNKNOWN:
-            model["revision"] = "0" * 40
+    config = yaml.safe_load(text.replace(f"revision: {UNKNOWN} #", f"revision: '{'0' * 40}' #"))
     experiment = resolve(config)
     check_paths(experiment)
     check_planned(experiment)
