@@ -210,8 +210,8 @@ def find_roles(asked: Asked, columns: Mapping[str, Column]) -> Roles:
         )
     others = ", ".join(f"{name} (values: {one.distinct})" for name, one in columns.items() if name not in text)
     raise InputError(
-        f"{asked.train}: no column looks like a label, {f'not {others}' if others else f'{text[0]} is alone'}; add one of "
-        "classes or numbers, name it with --label, or give --task lm to model the texts themselves"
+        f"{asked.train}: no column looks like a label, {f'not {others}' if others else f'{text[0]} is alone'}; add one "
+        "of classes or numbers, name it with --label, or give --task lm to model the texts themselves"
     )
 
 
