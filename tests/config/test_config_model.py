@@ -20,6 +20,7 @@ from peft_tradeoffs.runs.settings import RunSettings
 from snakemake.utils import update_config
 
 CONFIGS = [tiny.REPOSITORY / "config.yaml", *sorted((tiny.REPOSITORY / "examples").glob("*.yaml"))]
+HUB_ROWS = {"source": "hub", "path": "owner/rows", "splits": {"train": "a", "test": "b"}, "text": ["t"], "label": "l"}
 RECORDED = Path(__file__).with_name("recorded_settings.json")
 
 
@@ -67,7 +68,7 @@ def test_every_default_fits_its_own_bounds(kind):
         "GeneralText": {"source": "hub"},
         "Tokenizer": {"source": "hub"},
         "Model": {"source": "hub"},
-        "Quantization": {"load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"},
+        "Quantization": {"load_in_4bit": True},
         "Method": {"learning_rate": 1e-3},
         "EarlyStopping": {"patience": 1},
         "Generate": {"max_new_tokens": 1},
@@ -137,6 +138,36 @@ def test_other_settings_are_refused(change, said):
     change(settings)
     with pytest.raises(InputError, match=said):
         RunSettings.of(settings)
+
+
+@pytest.mark.parametrize(("precision", "computed"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16")])
+def test_four_bits_alone_are_the_settings_that_were_spelled_out(precision, computed):
+    training = {**tiny.config(Path())["training"], "precision": precision}
+    spelled = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    spelled |= {"bnb_4bit_compute_dtype": computed}
+    found = []
+    for quantization in ({"load_in_4bit": True}, spelled):
+        own = tiny.config(Path(), training=training)
+        own["methods"]["qlora"]["quantization"] = quantization
+        found.append(settings_of(resolve(own)))
+    assert json.dumps(found[0]) == json.dumps(found[1])
+    assert found[0]["reviews/tiny/qlora-r4"]["quantization"] == spelled
+
+
+@pytest.mark.parametrize(
+    ("change", "address"),
+    [
+        ({"models": {"tiny": {"source": "hub", "path": "owner/model", "revision": "main"}}}, "owner/model"),
+        ({"models": {"tiny": {"source": "hub", "path": "owner/model"}}}, "owner/model"),
+        ({"datasets": {"d": {**HUB_ROWS, "revision": "v1"}}}, "datasets/owner/rows"),
+    ],
+)
+def test_a_revision_that_is_none_says_where_to_read_one(change, address):
+    with pytest.raises(InputError) as caught:
+        resolve(tiny.config(Path(), **change))
+    where = f"https://huggingface.co/{address}"
+    assert ".revision: " in str(caught.value)
+    assert str(caught.value).endswith(f"; read it at {where}/commits/main, or with `git ls-remote {where} HEAD`")
 
 
 if __name__ == "__main__":

@@ -500,7 +500,10 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "branch for a revision": (
         Plan(put("models.tiny", {**HUB, "path": "owner/model", "revision": "main"})),
-        ("config key models.tiny.revision: 'main' is not allowed: a full commit hash (40 hexadecimal digits)",),
+        (
+            "config key models.tiny.revision: 'main' is not allowed: a full commit hash (40 hexadecimal digits)",
+            "read it at https://huggingface.co/owner/model/commits/main",
+        ),
     ),
     "requirement that is not pinned": (
         Plan(put("models.tiny", {**WHEEL, "requirement": "tiny-model>=1"})),

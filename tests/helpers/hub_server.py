@@ -23,6 +23,7 @@ from hub_writes import Pushed
 Repositories = dict[str, dict[str, dict[str, Path]]]
 
 API = re.compile(r"/api/(?P<kind>models|datasets)/(?P<repo>.+?)/(?P<what>revision|tree)/(?P<revision>[^/]+)")
+INFO = re.compile(r"/api/(?P<kind>models|datasets)/(?P<repo>[^/]+/[^/]+)")
 RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<repo>.+?)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
@@ -113,6 +114,10 @@ class _Handler(BaseHTTPRequestHandler):
                 files = [{"rfilename": entry["path"]} for entry in _tree(folder)]
                 info = {"id": match["repo"], "sha": match["revision"], "private": False, "tags": []}
                 self._send_json(200, {**info, "downloads": 0, "likes": 0, "siblings": files})
+        elif match := INFO.fullmatch(path):
+            newest = list(self.server.hub.repositories.get(match["kind"], {}).get(match["repo"], {}))[-1:]
+            if self._folder(match["kind"], match["repo"], *newest or [""]) is not None:
+                self._send_json(200, {"id": match["repo"], "sha": newest[0], "private": False, "tags": []})
         elif match := RESOLVE.fullmatch(path):
             kind = "datasets" if match["kind"] else "models"
             folder = self._folder(kind, match["repo"], match["revision"])

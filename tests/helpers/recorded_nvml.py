@@ -30,6 +30,7 @@ class Device:
         self.processes: list[tuple[int, int | None]] = []  # pid, bytes
         self.clock_event_reasons = 1
         self.mig_mode = [0, 0]
+        self.capability = [9, 0]
         self.refused: dict[str, int] = {}
 
 
@@ -75,6 +76,7 @@ class Nvml(types.ModuleType):
             "nvmlDeviceGetEnforcedPowerLimit": lambda device: 700_000,
             "nvmlDeviceGetCurrentClocksEventReasons": lambda device: device.clock_event_reasons,
             "nvmlDeviceGetCurrentClocksThrottleReasons": lambda device: device.clock_event_reasons,
+            "nvmlDeviceGetCudaComputeCapability": lambda device: device.capability,
             "nvmlDeviceGetMigMode": lambda device: device.mig_mode,
             "nvmlDeviceGetComputeMode": lambda device: pynvml.NVML_COMPUTEMODE_DEFAULT,
             "nvmlDeviceGetPersistenceMode": lambda device: 1,

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.inputs import data_files
-from peft_tradeoffs.inputs.data_files import Table, count_rows, read_table
+from peft_tradeoffs.inputs.data_files import Table, columns_in, count_rows, read_table
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -223,3 +223,45 @@ def test_what_cannot_be_counted_quickly_or_at_all_has_no_count(tmp_path, monkeyp
     assert count_rows(path) == 2
     monkeypatch.setattr(data_files, "COUNTED", 10)
     assert count_rows(path) is None
+
+
+# The columns of a file of which nothing is known
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns", "separator"),
+    [
+        ("a.csv", "body,team\na b,x\nc d,y\n", ["body", "team"], None),
+        ("a.csv", "body;team\na, b;x\nc, d;y\n", ["body", "team"], ";"),
+        ("a.csv", 'body;team\n"a; b";x\n"c\nd";y\n', ["body", "team"], ";"),
+        ("a.csv", "body\tteam\na, b\tx\nc\ty\n", ["body", "team"], "\t"),
+        ("a.csv", "body|team|why\na;b|x|1\nc|y|2\n", ["body", "team", "why"], "|"),
+        ("a.csv", "sep=;\nbody;team\na, b;x\n", ["body", "team"], None),  # which read_table sees too
+        ("a.csv", "body\na; b\nc; d; e\n", ["body"], None),
+        ("a.csv", "body, team;why\na b,x;y\nc d,x;z\n", ["body", " team;why"], None),
+        ("a.tsv", "body\tteam\na,b\tx\nc,d\ty\n", ["body", "team"], None),
+        ("a.tsv", "body,team\na b,x\nc d,y\n", ["body", "team"], ","),
+        ("a.csv", ",body,team,body\n0,a,x,b\n", ["team"], None),  # a column without a name, and one twice
+        ("a.jsonl", '{"a": 1, "b": 2}\n\n{"b": 3, "c": 4}\n', ["b"], None),
+    ],
+)
+def test_columns_and_the_separator_that_reads_them(tmp_path, name, content, columns, separator):
+    path = tmp_path / name
+    path.write_text(content)
+    assert columns_in(path) == (columns, separator)
+    assert set(read_table(path, columns, separator).columns) == set(columns)
+
+
+def test_columns_of_parquet_and_of_what_is_no_table(tmp_path):
+    pq.write_table(pa.table({"text": ["a"], "label": [1]}), tmp_path / "a.parquet")
+    assert columns_in(tmp_path / "a.parquet") == (["text", "label"], None)
+    for name, content, wanted in (
+        ("a.csv", b"", "empty; a line with column names"),
+        ("a.jsonl", b"\n", "empty; a JSON object per line"),
+        ("a.json", b"[1]", "a JSON array, not JSON lines"),
+        ("b.csv", bytes(range(256)), "binary data, no text"),
+        ("b.parquet", b"PAR1 damaged PAR1", "not a readable Parquet file"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=re.escape(wanted)):
+            columns_in(tmp_path / name)

@@ -79,6 +79,16 @@ def test_gpus_that_may_not_be_asked_are_left_out(nvml):
     assert [found.uuid for found in machine.machine_gpus()] == [f"GPU-{UUID}"]
 
 
+def test_the_first_gpu_and_whether_it_has_bf16(nvml):
+    assert machine.first_gpu() == ("NVIDIA H100 80GB HBM3", True)
+    nvml.devices[0].capability = [7, 5]
+    assert machine.first_gpu() == ("NVIDIA H100 80GB HBM3", False)
+    nvml.devices.clear()
+    assert machine.first_gpu() is None
+    nvml.refused["nvmlInit"] = pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+    assert machine.first_gpu() is None
+
+
 def test_energy(nvml, device):
     assert Gpu(UUID).energy_J() == 16_966.932
     device.refused["nvmlDeviceGetTotalEnergyConsumption"] = pynvml.NVML_ERROR_NOT_SUPPORTED

@@ -408,16 +408,20 @@ LATEX = str.maketrans(
 )
 
 
-def sentences(template: str, given: dict[str, Any]) -> list[str]:
-    """The lines that a template of `layout.TEMPLATES` leaves, without the empty ones; `given` is what it names."""
-    environment = jinja2.Environment(
+def templates() -> jinja2.Environment:
+    """What reads the templates of `layout.TEMPLATES`."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(REPOSITORY / TEMPLATES),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,  # of what one includes
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template(f"{template}.md.j2").render(given)
+
+
+def sentences(template: str, given: dict[str, Any]) -> list[str]:
+    """The lines that a template of `layout.TEMPLATES` leaves, without the empty ones; `given` is what it names."""
+    text = templates().get_template(f"{template}.md.j2").render(given)
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

@@ -27,8 +27,10 @@ from peft_tradeoffs.config.file import (
     retype,
     settle,
     suggestion,
+    where_to_read,
 )
 from peft_tradeoffs.config.model import (
+    COMPUTED,
     Budgets,
     Comparison,
     Config,
@@ -174,6 +176,8 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
     `command_line` is the part of it that came with `--config`, as Snakemake parsed it.
     """
     asked = _typed(config, command_line or {})
+    methods = {name: method.settled(asked.training.precision) for name, method in asked.methods.items()}
+    asked = asked.but(methods=methods)
     datasets = {name: _dataset(f"datasets.{name}", dataset) for name, dataset in asked.datasets.items()}
     check_varies(asked.methods)
     arms = expand(asked.methods, asked.tune)
@@ -261,7 +265,7 @@ def _typed(config: Mapping[str, Any], command_line: Mapping[str, Any]) -> Config
     own = own_copy(config)
     retype(own, command_line)
     if error := first_error(config_schema(), own):
-        raise InputError(explain(error))
+        raise InputError(explain(error) + where_to_read(own, error))
     settle(own)
     expand_paths(own)
     try:
@@ -360,7 +364,7 @@ def _check_training(training: Training, datasets: Mapping[str, Dataset]) -> None
 def _check_precision(training: Training, methods: Methods) -> None:
     """All arms compute in training.precision: what a method holds or unpacks in another one is refused."""
     precision = training.precision
-    wanted = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]
+    wanted = COMPUTED[precision]
     for name, method in methods.items():
         if method.dtype == "bfloat16" and precision != "bf16":
             raise InputError(
@@ -371,7 +375,7 @@ def _check_precision(training: Training, methods: Methods) -> None:
             raise InputError(
                 f"config key methods.{name}.quantization.bnb_4bit_compute_dtype: "
                 f"{computed} with training.precision {precision}: the arms would compute "
-                f"in different precisions; set {wanted}"
+                f"in different precisions; set {wanted}, or remove the key"
             )
 
 

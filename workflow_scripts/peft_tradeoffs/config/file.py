@@ -542,6 +542,33 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
     return f"{key_of(path)}: {said}"
 
 
+HUB = "https://huggingface.co"
+
+
+def where_to_read(config: Mapping[str, Any], error: jsonschema.ValidationError) -> str:
+    """Where the commit of a hub's model or data set is to be read, for a message about a revision that is none."""
+    *above, key = error.absolute_path or [""]
+    given: Any = error.instance
+    wanted: Any = error.validator_value
+    lacking = error.validator == "required" and next(one for one in wanted if one not in given)
+    if "revision" not in (key, lacking):
+        return ""
+    place = above if key == "revision" else list(error.absolute_path)
+    block: Any = config
+    for name in place:
+        block = block[name]
+    path = block.get("path")
+    if block.get("source") != "hub" or not isinstance(path, str):
+        return ""
+    return f"; {how_to_read(path, of_data='datasets' in place)}"
+
+
+def how_to_read(path: str, of_data: bool = False) -> str:
+    """How to find the newest commit of a repository of the hub."""
+    address = f"{HUB}/{'datasets/' * of_data}{path}"
+    return f"read it at {address}/commits/main, or with `git ls-remote {address} HEAD`"
+
+
 def _unknown_key(error: jsonschema.ValidationError, path: list[str]) -> str:
     schema: Any = error.schema
     known, refused = schema.get("properties", {}), schema.get("x-excluded-fields", {})

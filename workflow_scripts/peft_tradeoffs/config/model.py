@@ -313,13 +313,18 @@ class Model(Block):
 # Methods and their training -------------------------------------------------------------------------------------------
 
 
+COMPUTED = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by training.precision
+
+
 class Quantization(Block):
-    """Fields of transformers.BitsAndBytesConfig. The head is never quantised."""
+    """Fields of transformers.BitsAndBytesConfig. `load_in_4bit: true` alone is enough. The head is never quantised."""
 
     load_in_4bit: Literal[True]
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
     bnb_4bit_use_double_quant: bool = True
-    bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"]
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = absent(
+        "Default, that of training.precision: float32, bfloat16 or float16. No other one goes with it."
+    )
 
 
 class Method(Block):
@@ -362,6 +367,13 @@ class Method(Block):
         "from the baseline (adapter and scaling: from other methods of the same peft_type) on purpose. Not data, "
         "model, metric, trained_head and reported_step, which no arm may have otherwise.",
     )
+
+    def settled(self, precision: str) -> Self:
+        """With quantised layers that compute in training.precision unless they name a type."""
+        asked = self.quantization
+        if asked is None or asked.bnb_4bit_compute_dtype is not None:
+            return self
+        return self.but(quantization=asked.but(bnb_4bit_compute_dtype=COMPUTED[precision]))
 
     @property
     def each_rank(self) -> list[int | None]:

@@ -440,6 +440,79 @@ def check_head(path: Path, columns: Sequence[str], separator: str | None = None)
     find_columns(str(path), header, columns)
 
 
+SEPARATORS = ",;\t|"
+LOOKED_AT = 200  # records by which the separator of a file is told
+
+
+def columns_in(path: Path) -> tuple[list[str], str | None]:
+    """The columns that read_table can read of a whole file, and the `separator` that it must be given, if any.
+
+    The separator is that of SEPARATORS by which the header and the first records have as many fields, and most. Left
+    out are columns without a name, those whose name stands twice, and keys that not every JSON object has.
+    Raises InputError for a file that is missing, of another kind or extension, an array of JSON, or empty.
+    """
+    extension = _extension(path)
+    try:
+        if extension == ".parquet":
+            found, separator = _parquet_names(path), None
+        elif extension in (".json", ".jsonl"):
+            found, separator = _keys(path), None
+        else:
+            found, separator = _header(path)
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read: permission denied; chmod it or copy it") from error
+    bare = Counter(map(_bare, found))
+    return [name for name in found if _bare(name) and bare[_bare(name)] == 1], separator
+
+
+def _header(path: Path) -> tuple[list[str], str | None]:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        start = file.read(HEAD)
+    _refuse_binary(path, start)
+    own, hint = own_dialect(path, None, start)
+    best: list[str] = []
+    separator = None
+    for mark in dict.fromkeys([own.separator, *SEPARATORS]):
+        parsed = Parsed()
+        lines = read_records(io.StringIO(start[hint:], newline=""), replace(own, separator=mark), parsed)
+        records = [fields for _, fields in itertools.islice(lines, LOOKED_AT)]
+        whole = records[:-1] if len(records) > 2 and len(start) == HEAD else records  # the last one may be cut
+        even = len({len(fields) for fields in whole}) == 1 and not parsed.broken
+        if records and (not best or (even and len(records[0]) > len(best))):
+            best, separator = records[0], None if mark == own.separator else mark
+    if not best:
+        raise InputError(f"{path}: empty; a line with column names and at least 2 rows are needed")
+    return best, separator
+
+
+def _refuse_binary(path: Path, text: str) -> None:
+    """Raise InputError for content of which a part is no text in any encoding."""
+    if "\0" in text:
+        raise InputError(f"{path}: binary data, no text; name a CSV, TSV, JSON lines or Parquet file")
+
+
+def _keys(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    _refuse_binary(path, text)
+    _refuse_array(path, text)
+    lines = (text if "\n" in text else text.replace("\r", "\n")).split("\n")
+    rows = [record for line in lines if line.strip() and (record := _record(line)[0])]
+    if not text.strip():
+        raise InputError(f"{path}: empty; a JSON object per line and at least 2 of them are needed")
+    return [key for key in rows[0] if all(key in row for row in rows)] if rows else []
+
+
+def _parquet_names(path: Path) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names: list[str] = pq.read_schema(path).names
+        return names
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error_text(error)}); write it again") from error
+
+
 COUNTED = 2**23  # bytes; to count the rows of such a file takes a fifth of a second
 
 

@@ -188,6 +188,7 @@ DATA_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|parquet|arrow|txt)(\.(gz|bz2|x
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 LEADING = {README, WEIGHTS_INDEX}  # they name further files, so they must be whole first
 PROBE_TIMEOUT_S = 20.0
+ASK_TIMEOUT_S = 8.0  # of a question that may go without an answer
 
 # (folder, names, complete) -> names needed. `names` are the repository's files; not `complete` means that
 # only those in the cache are known: then what is lacking is named too, for the repository may have it.
@@ -210,6 +211,38 @@ def model_snapshot(path: str, revision: str) -> Path:
         return files | set(lacking)
 
     return _snapshot("model", path, revision, wanted)
+
+
+def newest_commit(path: str) -> str:
+    """The commit at the head of model `path`: the hub's, or where it is not to be had the one in the cache.
+
+    Raises InputError for a repository that is not found or gated, and where neither tells it.
+    """
+    where = f"hub model {path}"
+    try:
+        if constants.is_offline_mode():
+            raise OSError("HF_HUB_OFFLINE is set")
+        return str(HfApi().model_info(path, timeout=ASK_TIMEOUT_S).sha)
+    except HFValidationError as error:
+        raise InputError(f"{where}: not a repository id such as `owner/name`, and no folder here ({error})") from error
+    except FAILURES as error:
+        if isinstance(error, HfHubHTTPError) and (
+            isinstance(error, RepositoryNotFoundError) or error.response.status_code in (401, 403)
+        ):
+            _explain_answer(where, [], error)
+        try:
+            return Path(snapshot_download(path, local_files_only=True, allow_patterns=[])).name
+        except LocalEntryNotFoundError:
+            raise Unreached(f"the hub at {constants.ENDPOINT} cannot be asked ({error_text(error)})") from error
+
+
+class Unreached(InputError):
+    """The hub could not be asked."""
+
+
+def cached_model(path: str, revision: str) -> Path | None:
+    """What the cache has of a model at a commit; None where it has nothing."""
+    return _cached_folder("model", path, revision)
 
 
 def tokenizer_snapshot(path: str, revision: str) -> Path:

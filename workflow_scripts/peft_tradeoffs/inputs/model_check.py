@@ -294,6 +294,21 @@ def refuse_closed(folder: Path) -> None:
         raise InputError(f"{folder}: permission denied; chmod it or copy it")
 
 
+ENCODERS = ("albert", "bert", "deberta", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta")
+
+
+def refuse_encoder(where: str, folder: Path) -> None:
+    """Raise InputError for a model of a kind that reads texts and writes none. Reads config.json, if it can."""
+    try:
+        found = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return  # what loads the model says so
+    if isinstance(found, dict) and found.get("model_type") in ENCODERS and not found.get("is_decoder"):
+        raise InputError(
+            f"{where}: {found['model_type']} reads texts and writes none; this data needs a causal language model"
+        )
+
+
 def _refuse_adapter(where: str, folder: Path, names: set[str]) -> None:
     """Raise InputError for an adapter in the model's folder, alone or beside a model; `names` are its files."""
     if ADAPTER not in names:

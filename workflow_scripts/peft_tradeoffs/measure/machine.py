@@ -205,6 +205,17 @@ def machine_gpus() -> list[Gpu]:
     return found
 
 
+def first_gpu() -> tuple[str, bool] | None:
+    """The name of this machine's first GPU and whether it computes in bf16; None without a GPU that NVML shows."""
+    try:
+        gpu, nvml = machine_gpus()[0], _nvml()
+        card = _call(nvml, "nvmlDeviceGetHandleByUUID", gpu.uuid)
+        major, _ = _call(nvml, "nvmlDeviceGetCudaComputeCapability", card)
+        return gpu.name, int(major) >= 8
+    except (Unavailable, IndexError):
+        return None
+
+
 def _call(nvml: ModuleType, function: str, *arguments: Any) -> Any:
     """What an NVML function returns; raises Unavailable for its error."""
     try:
