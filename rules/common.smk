@@ -67,6 +67,17 @@ onstart:
         lock.record()
 
 
+# Of targets that always run: what a person reads at their end.
+SAID = {"gpu_check": "gpu_check.txt", "estimate": "estimate.md"}
+
+
+onsuccess:
+    asked = {job.rule.name for job in workflow.dag.jobs}
+    for name, file in SAID.items():
+        if name in asked and not asked & {"train", "tune", "all"}:
+            print(Path(OUT, file).read_text(encoding="utf-8"), end="", flush=True)
+
+
 def experiment():
     found = resolve(config, workflow.config_settings.config)
     check_paths(found)
@@ -389,6 +400,38 @@ def source_files(block):
         names = (str(path) for path in Path(block.path).iterdir() if path.is_file())
         return ancient(sorted(name for name in names if not set(name) & set("{}")))
     return ancient(of_general)
+
+
+def tokens_at_hand(wildcards):
+    """Tokens of data sets and models that are fetched, or stand on this disk: an estimate makes what needs no network."""
+    models = [
+        name
+        for name, model in EXPERIMENT.models.items()
+        if Path(OUT, "models", f"{name}.json").exists() or model.source == "folder"
+    ]
+    datasets = [
+        name
+        for name, block in EXPERIMENT.datasets.items()
+        if Path(OUT, "data", name, "dataset.json").exists()
+        or "hub" not in (block.source, getattr(block.forgetting, "source", None))
+    ]
+    return expand(
+        f"{OUT}/tokens/{{dataset}}/{{model}}.npz", dataset=datasets, model=models
+    )
+
+
+def site():
+    """Where jobs run, and how many at once; a job on a cluster is told by the process that submitted it."""
+    settings = workflow.resource_settings
+    if workflow.is_main_process:
+        found = {
+            "local": not workflow.non_local_exec,
+            "gpus": getattr(workflow.global_resources.get("gpu"), "value", None),
+            "jobs": settings.nodes,
+            "cores": settings.cores or os.cpu_count(),
+        }
+        os.environ["PEFT_TRADEOFFS_SITE"] = json.dumps(found)
+    return json.loads(os.environ["PEFT_TRADEOFFS_SITE"])
 
 
 def scoring(wildcards):

@@ -1,11 +1,6 @@
 """Before a day of work is queued: does a job get a GPU that can train? It makes no output, so it always runs."""
 
-GPU_REPORT = f"{OUT}/gpu_check.txt"
-
-
-onsuccess:
-    if {job.rule.name for job in workflow.dag.jobs} == {"gpu_check"}:
-        print(Path(GPU_REPORT).read_text(encoding="utf-8"), end="", flush=True)
+GPU_REPORT = f"{OUT}/{SAID['gpu_check']}"
 
 
 rule gpu_check:

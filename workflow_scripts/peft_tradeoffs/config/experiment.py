@@ -33,6 +33,7 @@ from peft_tradeoffs.config.model import (
     Comparison,
     Config,
     Contract,
+    Cost,
     Dataset,
     EqualMemory,
     Method,
@@ -98,6 +99,7 @@ class Experiment:
     budgets: Budgets
     equal_memory: EqualMemory | None
     recommendation: Recommendation
+    cost: Cost
     noise: Noise | None
     profiles: Profiles
     reference: str | None
@@ -213,6 +215,7 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
         budgets=asked.budgets,
         equal_memory=memory,
         recommendation=asked.recommendation,
+        cost=asked.cost,
         noise=noise,
         profiles=profiles,
         reference=asked.reference,

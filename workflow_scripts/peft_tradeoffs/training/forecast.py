@@ -10,6 +10,8 @@ import contextlib
 import dataclasses
 import functools
 import math
+import statistics
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -24,18 +27,36 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from peft_tradeoffs.inputs.model_check import empty_model, in_head, is_linear, load_config, name_outputs
-from peft_tradeoffs.measure.devices import MIB
+from peft_tradeoffs.inputs.tokens import Split
+from peft_tradeoffs.measure.devices import MASK, MIB, PREPARE, Device, Phases, StepTimer
+from peft_tradeoffs.runs.settings import Plan
 from peft_tradeoffs.tasks.task import TASKS
-from peft_tradeoffs.tasks.texts import IGNORED
-from peft_tradeoffs.training import methods
-from peft_tradeoffs.training.batches import Shape, _is_causal, additive_mask, choose_kernels, no_mask
+from peft_tradeoffs.tasks.texts import GENERAL
+from peft_tradeoffs.training import engine, methods
+from peft_tradeoffs.training.batches import (
+    ResidentSplit,
+    Shape,
+    Sizes,
+    _is_causal,
+    additive_mask,
+    choose_kernels,
+    epoch_batches,
+    evaluation_batches,
+    longest_rows,
+    no_mask,
+)
+from peft_tradeoffs.training.decoding import decode
 from peft_tradeoffs.training.methods import Outputs, Recipe
-from peft_tradeoffs.training.step import DTYPES
+from peft_tradeoffs.training.run import Arm, Tokens, _decoding
+from peft_tradeoffs.training.step import DTYPES, Subject
 from peft_tradeoffs.training.targets import AtTargets, Behind, output_embeddings, piece
 from peft_tradeoffs.training.updates import ADAMW, BLOCK, SMALLEST_8BIT, optimizer_bytes
 
 META = torch.device("meta")
-HOPPER_WORKSPACE, WORKSPACE = 2 * 32 * MIB, 2 * 8519680  # bytes of cuBLAS, of two threads: on an H100, H200 or newer GPU; else
+HOPPER_WORKSPACE, WORKSPACE = (
+    2 * 32 * MIB,
+    2 * 8519680,
+)  # bytes of cuBLAS, of two threads: on an H100, H200 or newer GPU; else
 
 
 # The model, without weights -------------------------------------------------------------------------------------------
@@ -124,15 +145,15 @@ def _hold(model: nn.Module, dtype: torch.dtype) -> None:
 
 # A step, without numbers ----------------------------------------------------------------------------------------------
 
-LOWER = frozenset(  # what autocast computes in the precision of products on a GPU
+LOWER = set(  # what autocast computes in the precision of products on a GPU
     "linear matmul __matmul__ __rmatmul__ mm bmm mv addmm addbmm baddbmm addmv addr einsum conv1d conv2d conv3d prelu "
-    "conv_transpose1d conv_transpose2d chain_matmul multi_dot".split()
+    "conv_transpose1d conv_transpose2d chain_matmul multi_dot".split()  # noqa: SIM905
 )
-HIGHER = frozenset(  # and in float32
+HIGHER = set(  # and in float32
     "exp expm1 log log10 log2 log1p reciprocal rsqrt sinh cosh tan acos asin pow __pow__ __rpow__ softplus layer_norm "
-    "group_norm rms_norm norm nll_loss cosine_similarity kl_div l1_loss smooth_l1_loss huber_loss mse_loss cross_entropy "
-    "binary_cross_entropy_with_logits dist cdist renorm logsumexp prod softmax log_softmax cumprod cumsum sum "
-    "softmin vector_norm".split()
+    "group_norm rms_norm norm nll_loss cosine_similarity kl_div l1_loss smooth_l1_loss huber_loss mse_loss dist cdist "
+    "cross_entropy binary_cross_entropy_with_logits renorm logsumexp prod softmax log_softmax cumprod cumsum sum "
+    "softmin vector_norm".split()  # noqa: SIM905
 )
 
 
@@ -171,8 +192,9 @@ def _attention(product: torch.dtype | None, query: Any, key: Any, value: Any, at
     if product is not None:
         query, key, value = (_cast(product, one) for one in (query, key, value))
         attn_mask = _cast(product, attn_mask)
-    apply: Callable[..., torch.Tensor] = _Attention.apply
-    return apply(query, key, value, attn_mask)
+    apply: Callable[..., Any] = _Attention.apply
+    found: torch.Tensor = apply(query, key, value, attn_mask)
+    return found
 
 
 class _Attention(torch.autograd.Function):
@@ -182,7 +204,9 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Any, key: Any, value: Any, mask: Any) -> torch.Tensor:
         batch, heads, length = query.shape[:3]
         output = query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
-        ctx.save_for_backward(query, key, value, mask, output, query.new_empty(batch, heads, length, dtype=torch.float32))
+        ctx.save_for_backward(
+            query, key, value, mask, output, query.new_empty(batch, heads, length, dtype=torch.float32)
+        )
         return output
 
     @staticmethod
@@ -313,7 +337,7 @@ class _Saved:
         """Take note of a tensor that is kept."""
         storage = tensor.untyped_storage()
         if _key(tensor) not in self._weights:
-            self._seen.setdefault(storage._cdata, storage)
+            self._seen.setdefault(_key(tensor), storage)
         return tensor.detach()
 
     def end(self) -> None:
@@ -326,7 +350,7 @@ class _Watched(TorchDispatchMode):
     """Tells an allocator of every storage that is made, and when it is freed."""
 
     def __init__(self, allocator: "Allocator") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch's has no types
         self._allocator = allocator
         self._live: set[int] = set()
 
@@ -347,7 +371,8 @@ class _Watched(TorchDispatchMode):
 
 
 def _key(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    key: int = tensor.untyped_storage()._cdata  # noqa: SLF001  (on the meta device nothing has an address)
+    return key
 
 
 def _stored(model: nn.Module) -> list[torch.Tensor]:
@@ -449,3 +474,217 @@ def _segment(size: int) -> int:
     if size <= SMALL:
         return 2 * MIB
     return 20 * MIB if size < LARGE else -(-size // (2 * MIB)) * 2 * MIB
+
+
+# Some real steps ------------------------------------------------------------------------------------------------------
+
+SHAPES = 4  # that steps are taken of, from the smallest to the largest
+TAKEN = {"cpu": (1, 3), "cuda": (3, 10)}  # steps of each: before, and timed
+POWER_S = 2.0  # of steps, of which power is the mean
+SLOW_S = 2.0  # steps of a shape are no longer repeated once they have taken so long
+EVALUATED = 4  # batches
+ORDERED = 3  # epochs whose batches are looked at
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one run has to do: steps by shape, padded tokens of what each evaluation reads, prompts to answer."""
+
+    rows: int
+    steps: int
+    shapes: dict[Shape, float]  # steps of each
+    evaluations: int
+    evaluated: int  # padded tokens each time
+    once: int  # and once, after the last step or before the first: heldout, a general text
+    prompts: int
+    predicted: int  # rows whose predictions are kept
+    largest: Batch
+
+    @property
+    def per_shape(self) -> dict[int, float]:
+        """Steps by padded tokens of their batch."""
+        found: dict[int, float] = {}
+        for (rows, length, *_), count in self.shapes.items():
+            found[rows * length] = found.get(rows * length, 0) + count
+        return found
+
+    def of_trial(self, share: float, epochs: int, max_steps: int | None, dev: int, batch_size: int) -> "Work":
+        """That of a trial on a `share` of the rows, which reads `dev` padded tokens after each of its epochs."""
+        rows = round(share * self.rows)
+        per_epoch = math.ceil(rows / batch_size)
+        steps = max_steps or epochs * per_epoch
+        shapes = {shape: count * steps / self.steps for shape, count in self.shapes.items()}
+        return dataclasses.replace(
+            self, rows=rows, steps=steps, shapes=shapes, evaluations=math.ceil(steps / per_epoch), evaluated=dev, once=0
+        )
+
+
+def work(splits: dict[str, Split], settings: dict[str, Any], seed: int) -> Work:
+    """What a run by these settings does with these splits."""
+    train = splits["train"]
+    sizes, batch_size = Sizes.of(train), settings["batch_size"]
+    per_epoch = math.ceil(len(train) / batch_size)
+    steps = settings["max_steps"] or settings["epochs"] * per_epoch
+    counted: dict[Shape, float] = {}
+    epochs = math.ceil(steps / per_epoch)
+    for epoch in range(min(epochs, ORDERED)):
+        batches = epoch_batches(sizes.lengths, batch_size, seed, epoch)
+        for shape in sizes.shapes(batches):
+            counted[shape] = counted.get(shape, 0) + 1
+    looked_at = min(epochs, ORDERED) * per_epoch
+    longest = sizes.largest(longest_rows(train.lengths, batch_size))
+    again = [split for name, split in splits.items() if name in ("validation", "test")]
+    once = [split for name, split in splits.items() if name == "heldout"]
+    general = splits.get(GENERAL)
+    size = settings["evaluation_batch_size"]
+    prompts = len(splits["test"].prompts) if settings["generate"] else 0
+    return Work(
+        rows=len(train),
+        steps=steps,
+        shapes={shape: count * steps / looked_at for shape, count in counted.items()},
+        evaluations=epochs,
+        evaluated=sum(padded_tokens(split, size) for split in again),
+        once=sum(padded_tokens(split, size) for split in once) + (2 * padded_tokens(general, size) if general else 0),
+        prompts=prompts,
+        predicted=sum(len(split) for name, split in splits.items() if name in ("test", "heldout")),
+        largest=Batch(longest, settings["gradient_accumulation_steps"], train.token_type_ids is not None),
+    )
+
+
+def padded_tokens(split: Split, batch_size: int) -> int:
+    """Tokens of a split's batches of evaluation, padding too."""
+    sizes = Sizes.of(split)
+    shapes = (sizes.shape(rows) for rows in evaluation_batches(sizes.lengths, batch_size))
+    return sum(shape[0] * shape[1] for shape in shapes)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of an arm's parts on this device, each taken from a few real ones."""
+
+    load_s: float  # of each run, before its probe
+    probe_s: float
+    prepare_s: float  # without what `shape_s` has
+    shape_s: float  # of each shape: its graph
+    compile_s: float
+    steps: list[tuple[int, float]]  # padded tokens of a batch, ascending, and seconds of a step
+    token_s: float  # of a padded token in an evaluation
+    answers_s: float | None  # of a batch of prompts, all its tokens written
+    peak_MiB: float | None  # of the probe; None on a CPU
+    power_W: float | None  # while it trained; None without a GPU's counter
+
+    def step_s(self, padded: int) -> float:
+        """Seconds of a step of so many padded tokens."""
+        sizes, seconds = zip(*self.steps, strict=True)
+        return float(np.interp(padded, sizes, seconds))
+
+    def train_s(self, work: Work) -> float:
+        """Seconds of a run's steps."""
+        return sum(count * self.step_s(padded) for padded, count in work.per_shape.items())
+
+    def run_s(self, work: Work, prompts_at_once: int, probed: bool = True) -> float:
+        """Seconds of a run, but for the start of its job, saving, and the scoring of its answers."""
+        read = work.evaluations * work.evaluated + work.once
+        answers = math.ceil(work.prompts / prompts_at_once) * (self.answers_s or 0.0) if work.prompts else 0.0
+        own = self.load_s + self.prepare_s + self.compile_s + len(work.shapes) * self.shape_s
+        return own + self.probe_s * probed + self.train_s(work) + read * self.token_s + answers
+
+
+def timed(plan: Plan, tokens: Tokens, device: Device, work: Work) -> Timed:
+    """Prepare an arm as a run does, probe included, and take some steps, evaluate and answer some batches.
+
+    No weight changes: the learning rate is 0. Raises torch.OutOfMemoryError, or a RuntimeError that says the same.
+    """
+    plan = dataclasses.replace(plan, settings={**plan.settings, "learning_rate": 0.0})
+    kind, settings = device.torch, plan.settings
+    meter = device.energy_meter()
+    phases = Phases(kind, meters={"train": {"energy": meter}})
+    phases.switch("load")
+    arm = Arm.of(plan, tokens, kind)
+    subject = arm.subject(plan, tokens.data(settings["task"]))
+    prepared = engine.Prepared.of(subject, engine.begin(subject, kind, phases), kind, phases)
+    chosen = _representative(subject, work)
+    prepared.make_ready(list(chosen))
+    phases.switch("train")
+    steps = {shape[0] * shape[1]: _step_s(prepared, shape, rows) for shape, rows in chosen.items()}
+    if kind.type == "cuda":  # its counter of energy moves every tenth of a second
+        began, shape = time.perf_counter(), list(chosen)[len(chosen) // 2]
+        while time.perf_counter() - began < POWER_S:
+            _step_s(prepared, shape, chosen[shape])
+    phases.switch("evaluate")
+    token_s = _token_s(prepared, settings["evaluation_batch_size"])
+    phases.switch(None)
+    answers_s = _answers_s(prepared, plan, tokens) if work.prompts else None
+    seconds, made = phases.seconds, prepared.steps
+    used = meter.totals()
+    read = used["energy_window_s"] > 0 and not used["energy_reason"]
+    return Timed(
+        load_s=seconds["load"] + seconds.get(MASK, 0.0),
+        probe_s=seconds.get("probe", 0.0),
+        prepare_s=max(0.0, seconds.get(PREPARE, 0.0) - made.capture_s - made.compile_s),
+        shape_s=made.capture_s / len(chosen),
+        compile_s=made.compile_s,
+        steps=sorted(steps.items()),
+        token_s=token_s,
+        answers_s=answers_s,
+        peak_MiB=phases.peaks.get("probe_peak_allocated_MiB"),
+        power_W=used["energy_J"] / used["energy_window_s"] if read else None,
+    )
+
+
+def _representative(subject: Subject, work: Work) -> dict[Shape, np.ndarray]:
+    """Some of the shapes of a run's batches, from the smallest to the largest, and rows of a batch of each."""
+    sizes = Sizes.of(subject.data.splits["train"])
+    batches = epoch_batches(sizes.lengths, subject.settings.batch_size, subject.seed, 0)
+    found = dict(zip(sizes.shapes(batches), batches, strict=True))
+    whole = {shape: rows for shape, rows in found.items() if len(rows) == len(max(batches, key=len))}
+    ordered = sorted(whole, key=lambda shape: (shape[0] * shape[1], shape))
+    places = np.linspace(0, len(ordered) - 1, min(SHAPES, len(ordered))).round().astype(int)
+    return {ordered[place]: whole[ordered[place]] for place in places}
+
+
+def _step_s(prepared: engine.Prepared, shape: Shape, rows: np.ndarray) -> float:
+    warm, count = TAKEN[prepared.device.type]
+    prepared.subject.model.train()
+    prepared.step.begin([rows] * (warm + count), 0, 0)
+    seconds: list[float] = []
+    for _ in range(warm):
+        prepared.steps(shape)
+    for _ in range(count):
+        timer = StepTimer(prepared.device, [])
+        timer.start()
+        prepared.steps(shape)
+        timer.stop()
+        seconds += timer.seconds()
+        if sum(seconds) > SLOW_S:
+            break
+    return statistics.median(seconds)
+
+
+def _token_s(prepared: engine.Prepared, batch_size: int) -> float:
+    """Seconds per padded token of some batches of the test split, spread over its lengths."""
+    subject, device = prepared.subject, prepared.device
+    split = subject.data.scaled["test"]
+    batches = list(evaluation_batches(split.lengths, batch_size))
+    places = np.linspace(0, len(batches) - 1, min(EVALUATED, len(batches))).round().astype(int)
+    some = split.take(np.concatenate([batches[place] for place in places]))
+    resident, sizes = ResidentSplit(some, subject.data.pad_token_id, device), Sizes.of(some)
+    began = time.perf_counter()
+    with torch.no_grad():
+        engine.predict(subject.forward, resident, sizes, prepared.mask, subject.settings)
+    return (time.perf_counter() - began) / padded_tokens(some, batch_size)
+
+
+def _answers_s(prepared: engine.Prepared, plan: Plan, tokens: Tokens) -> float:
+    """Seconds in which a batch of prompts is answered, if no answer ends before it must."""
+    wanted = dataclasses.replace(_decoding(plan, tokens), end_tokens=())
+    few = wanted if prepared.device.type == "cuda" else dataclasses.replace(wanted, max_new_tokens=FEW_TOKENS)
+    few = few if few.max_new_tokens < wanted.max_new_tokens else wanted
+    prompts = sorted(tokens.splits["test"].prompts, key=len)
+    middle = max(0, len(prompts) - wanted.batch_size) // 2
+    began = time.perf_counter()
+    decode(prepared.subject.model, prompts[middle : middle + wanted.batch_size], few, prepared.device)
+    return (time.perf_counter() - began) * wanted.max_new_tokens / few.max_new_tokens
+
+
+FEW_TOKENS = 8  # that answers have on a CPU
