@@ -34,6 +34,7 @@ from peft_tradeoffs.report.figures import (
 from peft_tradeoffs.report.imported import find
 from peft_tradeoffs.config.preflight import (
     check_arms,
+    check_gpu_here,
     check_paths,
     check_planned,
     check_reference,
@@ -60,6 +61,8 @@ report: "../report/workflow.rst"
 onstart:
     if not all(job.is_local for job in workflow.dag.needrun_jobs()):
         run(lambda: check_commands(workflow.executor_plugin))
+    if EXPERIMENT.training.device == "cuda":
+        run(check_gpu)
     if {job.rule.name for job in workflow.dag.jobs} == {"status"}:
         # At its end Snakemake removes every lock in the folder, those of a call that is still at work too.
         workflow.persistence.unlock = workflow.persistence.noop
@@ -76,6 +79,17 @@ onsuccess:
     for name, file in SAID.items():
         if name in asked and not asked & {"train", "tune", "all"}:
             print(Path(OUT, file).read_text(encoding="utf-8"), end="", flush=True)
+
+
+def check_gpu():
+    """Before the first job: training that is to run on this machine finds no GPU. What looks for one itself may run."""
+    jobs = [
+        job.rule.name
+        for job in workflow.dag.needrun_jobs()
+        if job.is_local and job.resources.get("gpu") and job.rule.name not in SAID
+    ]
+    if jobs:
+        check_gpu_here(sorted(set(jobs)))
 
 
 def experiment():

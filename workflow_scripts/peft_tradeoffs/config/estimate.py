@@ -1,4 +1,4 @@
-"""What a sweep will take, before anything is trained: trainings, memory, time, disk, energy, money; and what it can show.
+"""What a sweep will take, before anything is trained: trainings, memory, time, disk, energy, money; what it can show.
 
 Trainings are counted of the configuration alone. The rest needs the models and tokens that are there already: memory is
 taken from shapes, seconds from some real steps of each arm where the device is. What is not known is a `Missing` that
@@ -8,10 +8,9 @@ says why, and never 0.
 import contextlib
 import dataclasses
 import heapq
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,19 +18,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from peft_tradeoffs.config.experiment import Arm, Experiment
 from peft_tradeoffs.config.preflight import what_can_be_decided
 from peft_tradeoffs.core.errors import InputError, error_text
-from peft_tradeoffs.core.quantities import Missing
-from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.core.layout import VALIDATION
+from peft_tradeoffs.core.quantities import Missing
+from peft_tradeoffs.measure import machine
+from peft_tradeoffs.runs.settings import ModelFolder, Plan
 
 if TYPE_CHECKING:
     from peft_tradeoffs.measure.devices import Device
     from peft_tradeoffs.training.forecast import Batch, Need, Timed, Work
+    from peft_tradeoffs.training.run import Tokens
 
 T = TypeVar("T")
 GIB = 2**10  # MiB
 BUDGET_S = 300.0  # for the memory of all arms, and again for their steps: beyond it ranks are interpolated
 PREDICTION_B = 40  # bytes of a row in a predictions file
 ANSWER_B = 6  # bytes of a token in an answers file
+FETCH = "run `snakemake --profile profiles/local fetch` first, with the same configuration"
 STATE = 7  # times the trained weights: what `run` wants free for its state, weights and moments written twice
 
 
@@ -89,7 +91,11 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
     summaries = {
         f"tune/trials/{place}": ["lr*", "retry*/lr*"],
         f"runs/{place}": [f"seed{seed}" for seed in experiment.seeds],
-        **{f"noise/repeat{n}/{place}": [f"seed{noise.seed}"] for n in range(1, 1 + (noise.repeats if noise else 0)) if noise},
+        **{
+            f"noise/repeat{n}/{place}": [f"seed{noise.seed}"]
+            for n in range(1, 1 + (noise.repeats if noise else 0))
+            if noise
+        },
         f"equal_memory/runs/{place}": ["batch*/seed*"],
     }
     done = [
@@ -215,7 +221,7 @@ class Estimate:
         if self.experiment.training.device == "cuda":
             limits.append(self.site.gpus)
             if self.site.local:
-                limits.append(gpus_here())
+                limits.append(machine.gpus_here())
         else:
             limits.append(self.site.cores if self.site.local else None)
         known = [limit for limit in limits if limit]
@@ -312,16 +318,6 @@ class Estimate:
 # Looking --------------------------------------------------------------------------------------------------------------
 
 
-def gpus_here() -> int | None:
-    """How many NVIDIA GPUs this machine has; None where that is not known. Loads no torch."""
-    from peft_tradeoffs.measure.machine import Unavailable, machine_gpus
-
-    try:
-        return len(machine_gpus())
-    except Unavailable:
-        return None
-
-
 def look(experiment: Experiment, site: Site, steps: bool = True, budget_s: float = BUDGET_S) -> Estimate:
     """Look at what is there; `steps`: take some real ones, where the device is.
 
@@ -342,10 +338,15 @@ class _Looker:
 
     def __init__(self, experiment: Experiment, steps: bool, budget_s: float) -> None:
         self._experiment, self._budget_s = experiment, budget_s
-        self._device: Device | Missing = Missing("steps were not asked for")
+        self._device: Device | Missing = Missing("no steps were asked for")
         self.start_s: float | Missing = Missing("no job was started")
         self.device_name, self.device_MiB, self.at_most = "", None, False
-        self._steps = steps
+        if steps and experiment.training.device == "cuda" and not machine.gpus_here():
+            self._device = Missing("no GPU here; run it in a job: snakemake --profile profiles/slurm estimate")
+        elif steps:
+            pairs = [(dataset, model) for dataset in experiment.datasets for model in experiment.models]
+            found = [missing for pair in pairs if (missing := self._why_no_tokens(*pair))]
+            self._device = Missing(found[0]) if len(found) == len(pairs) else self._opened()
 
     def pair(self, dataset: str, model: str) -> list[ArmEstimate]:
         """Its arms."""
@@ -356,7 +357,8 @@ class _Looker:
         for name, arm in own.arms.items():
             counts = counted(own, dataset, model, name)
             generate = settings[name]["generate"] or {}
-            one = ArmEstimate(dataset, model, arm, counts, Missing(splits.reason) if isinstance(splits, Missing) else None)
+            missing = splits if isinstance(splits, Missing) else Missing("not looked at")
+            one = ArmEstimate(dataset, model, arm, counts, missing)
             one.prompts_at_once = generate.get("batch_size", 1)
             one.answer_tokens = generate.get("max_new_tokens", 0)
             arms.append(one)
@@ -365,22 +367,25 @@ class _Looker:
         self._time(arms, settings, splits)
         return arms
 
-    def _tokens(self, dataset: str, model: str) -> Any:
-        """`run.Tokens` of the pair, or why there are none."""
-        out = self._experiment.output
-        path = Path(out, "tokens", dataset, f"{model}.npz")
-        fetch = "run `snakemake --profile profiles/local fetch` first, with the same configuration"
-        if not Path(out, "models", f"{model}.json").exists():
-            return Missing(f"model {model} is not fetched yet; {fetch}")
-        if not path.exists():
-            there = Path(out, "data", dataset, "dataset.json").exists()
-            return Missing(f"data set {dataset} is not {'tokenised' if there else 'fetched'} yet; {fetch}")
+    def _why_no_tokens(self, dataset: str, model: str) -> str | None:
+        """What is to be done first; None where the pair is tokenised."""
+        out = Path(self._experiment.output)
+        if not (out / "models" / f"{model}.json").exists():
+            return f"model {model} is not fetched yet; {FETCH}"
+        if (out / "tokens" / dataset / f"{model}.npz").exists():
+            return None
+        there = (out / "data" / dataset / "dataset.json").exists()
+        return f"data set {dataset} is not {'tokenised' if there else 'fetched'} yet; {FETCH}"
+
+    def _tokens(self, dataset: str, model: str) -> "Tokens | Missing":
+        if why := self._why_no_tokens(dataset, model):
+            return Missing(why)
         from peft_tradeoffs.inputs.tokens import load_tokens
         from peft_tradeoffs.training.run import Tokens
 
-        return Tokens(*load_tokens(path))
+        return Tokens(*load_tokens(Path(self._experiment.output, "tokens", dataset, f"{model}.npz")))
 
-    def _plan_work(self, arms: list[ArmEstimate], settings: dict[str, Any], splits: Any) -> None:
+    def _plan_work(self, arms: list[ArmEstimate], settings: dict[str, Any], splits: "Tokens | Missing") -> None:
         if isinstance(splits, Missing):
             return
         from peft_tradeoffs.training import forecast
@@ -413,11 +418,17 @@ class _Looker:
             outputs = Outputs.of(splits.description)
             batch = arms[0].work.largest  # type: ignore[union-attr]  # which tokens have given it
 
-        with self._shape(model) as folder:
+        block, fetched = self._experiment.models[model].to_dict(), Path(self._experiment.output, "models", model)
+        with tempfile.TemporaryDirectory() as scratch:
+            if block["source"] == "random":
+                from peft_tradeoffs.inputs import models
+
+                models._config(block["config"]).save_pretrained(scratch)  # noqa: SLF001  (a new name would fetch anew)
+            folder = forecast.config_folder(block, fetched, Path(scratch))
 
             def need(one: ArmEstimate) -> "Need | Missing":
-                if isinstance(folder, Missing):
-                    return folder
+                if folder is None:
+                    return Missing(f"model {model} is not fetched yet; {FETCH}")
                 built = forecast.build(folder, Recipe.of(settings[one.arm.name]), outputs, training.precision)
                 return forecast.needed(built, batch, training.precision, training.optimizer)
 
@@ -433,85 +444,43 @@ class _Looker:
         shape = (training.batch_size, length, *[length] * learns)
         return Batch(shape, training.gradient_accumulation_steps)
 
-    @contextlib.contextmanager
-    def _shape(self, model: str) -> "Iterator[Path | Missing]":
-        """A folder with the model's config.json, or why there is none."""
-        block = self._experiment.models[model]
-        fetched = Path(self._experiment.output, "models", model)
-        with tempfile.TemporaryDirectory() as scratch:
-            if (fetched / "config.json").exists():
-                yield fetched
-            elif block.source == "folder" and Path(str(block.path), "config.json").exists():
-                yield Path(str(block.path))
-            elif block.source == "random":
-                from peft_tradeoffs.inputs import models
-
-                models._config(block.config or {}).save_pretrained(scratch)  # noqa: SLF001  (a new name fetches anew)
-                yield Path(scratch)
-            elif (found := _cached(block)) is not None:
-                shutil.copyfile(found, Path(scratch, "config.json"))
-                yield Path(scratch)
-            else:
-                yield Missing(
-                    f"model {model} is not fetched yet; run `snakemake --profile profiles/local fetch` first, with the "
-                    "same configuration"
-                )
-
     # time
 
-    def _time(self, arms: list[ArmEstimate], settings: dict[str, Any], splits: Any) -> None:
-        here = self._experiment.training.device == "cpu" or gpus_here()
-        missing = splits if here and isinstance(splits, Missing) else self._opened(settings[arms[0].arm.name])
-        if isinstance(missing, Missing):
+    def _time(self, arms: list[ArmEstimate], settings: dict[str, Any], splits: "Tokens | Missing") -> None:
+        device = self._device
+        if isinstance(device, Missing) or isinstance(splits, Missing):
             for one in arms:
-                one.timed = missing
+                one.timed = device if isinstance(device, Missing) else Missing(getattr(splits, "reason", ""))
             return
-        from peft_tradeoffs.runs.settings import ModelFolder, Plan
         from peft_tradeoffs.training import forecast
 
-        device = missing
         out, first = Path(self._experiment.output), arms[0]
         folder = ModelFolder.of(out / "models" / first.model)
         tokens = out / "tokens" / first.dataset / f"{first.model}.npz"
 
         def timed(one: ArmEstimate) -> "Timed | Missing":
             plan = Plan(settings[one.arm.name], self._experiment.seeds[0], tokens, folder, {})
-            return forecast.timed(plan, splits, device, one.work)
+            return one.work if isinstance(one.work, Missing) else forecast.timed(plan, splits, device, one.work)
 
         _along_ranks(arms, timed, "timed", self._budget_s)
 
-    def _opened(self, settings: dict[str, Any]) -> "Device | Missing":
-        """The device, taken once; or why there is none."""
-        if not self._steps or self._device or isinstance(self.start_s, float):
-            return self._device
-        if settings["device"] == "cuda" and not gpus_here():
-            self._device = Missing("no GPU here; run it in a job: snakemake --profile profiles/slurm estimate")
-            return self._device
+    def _opened(self) -> "Device":
+        """The device, taken before anything else is imported, as a run's job does."""
+        first = next(iter(self._experiment.arms))
+        dataset, model = next(iter(self._experiment.datasets)), next(iter(self._experiment.models))
+        settings = self._experiment.run_settings(dataset, model, first).to_dict()
         began = time.monotonic()
-        from peft_tradeoffs.measure.machine import device_name
         from peft_tradeoffs.training.run import prepare_process
 
-        self._device = prepare_process(settings, 1, None, contextlib.nullcontext())
-        from peft_tradeoffs.measure.devices import process_age_s
-
-        self.start_s = min(process_age_s(), time.monotonic() - began + START_S)
-        self.device_name = device_name(settings["device"])
-        if self._device.gpu:
-            self.device_MiB = self._device.gpu.facts().get("memory_MiB")
-        return self._device
+        device = prepare_process(settings, 1, None, contextlib.nullcontext())
+        self.start_s = time.monotonic() - began + START_S
+        self.device_name = machine.device_name(settings["device"])
+        if device.gpu:
+            self.device_MiB = device.gpu.facts().get("memory_MiB")
+        return device
 
 
 START_S = 1.0  # of Python itself, before what a training job imports
-
-
-def _cached(block: Any) -> str | None:
-    """The config.json of a hub's model in the cache; nothing is asked of the network."""
-    if block.source != "hub":
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(str(block.path), "config.json", revision=block.revision)
-    return found if isinstance(found, str) else None
 
 
 def _along_ranks(arms: list[ArmEstimate], look: Callable[[ArmEstimate], Any], name: str, budget_s: float) -> None:
@@ -558,9 +527,9 @@ def _between(low: T, high: T, share: float) -> T:
 
 
 def _or_why(look: Callable[[ArmEstimate], Any], one: ArmEstimate) -> Any:
-    from peft_tradeoffs.measure.devices import free_memory, refused_bytes
-
     import torch
+
+    from peft_tradeoffs.measure.devices import free_memory, refused_bytes
 
     try:
         return look(one)
@@ -687,7 +656,9 @@ def _notes(estimate: Estimate) -> list[str]:
         how = "of the probe, which ran here" if measured else "of the probe on a GPU, taken from shapes"
         found.append(f"Memory: the peak {how}, with what cuBLAS takes (64 MiB on an H100 or newer, 16 on others)")
         if estimate.at_most:
-            found.append(f"The texts are not tokenised yet: memory is that of texts of max_length {training.max_length}")
+            found.append(
+                f"The texts are not tokenised yet: memory is that of texts of max_length {training.max_length}"
+            )
         if training.device == "cpu":
             found.append("What a run takes on a CPU, its resident set, is known when it has run")
     if estimate.device:

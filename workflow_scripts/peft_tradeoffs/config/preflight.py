@@ -42,6 +42,7 @@ from peft_tradeoffs.inputs.model_files import (
     required_files,
     tokenizer_files,
 )
+from peft_tradeoffs.measure import machine
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.outputs import LIBRARIES, SCORED
 from peft_tradeoffs.tasks.task import TASKS
@@ -319,6 +320,18 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path}: damaged (no JSON object); delete it, and the next call makes it again")
     return found
+
+
+def check_gpu_here(rules: list[str]) -> None:
+    """Raise InputError where this machine has no NVIDIA GPU, which jobs of these rules are to run on.
+
+    Not where that cannot be told: nvidia-ml-py is missing, or a driver that it does not know.
+    """
+    if machine.without_gpu():
+        raise InputError(
+            f"config key training.device: cuda, but this machine has no GPU, and {', '.join(rules)} would run on it; "
+            "use a profile for your cluster (snakemake --profile profiles/slurm), or set device: cpu for a CPU run"
+        )
 
 
 def warn_of_missing(experiment: Experiment) -> None:

@@ -205,6 +205,19 @@ def machine_gpus() -> list[Gpu]:
     return found
 
 
+def gpus_here() -> int | None:
+    """How many GPUs this machine shows; None where NVML cannot tell. Loads no torch."""
+    try:
+        return len(machine_gpus())
+    except Unavailable:
+        return 0 if without_gpu() else None
+
+
+def without_gpu() -> bool:
+    """Whether this machine certainly has no GPU that CUDA knows: no device of a driver's is there, nor WSL's."""
+    return not any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvmap", "/dev/kfd"))
+
+
 def _call(nvml: ModuleType, function: str, *arguments: Any) -> Any:
     """What an NVML function returns; raises Unavailable for its error."""
     try:

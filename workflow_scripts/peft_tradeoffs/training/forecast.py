@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import shutil
 import statistics
 import time
 import weakref
@@ -143,17 +144,37 @@ def _hold(model: nn.Module, dtype: torch.dtype) -> None:
     methods._cast_inputs(model, False)  # noqa: SLF001
 
 
+def config_folder(source: dict[str, Any], fetched: Path, scratch: Path) -> Path | None:
+    """A folder with the config.json of a model by its block of the configuration; None where there is none at hand.
+
+    It is fetched, or stands in `scratch`, or is the user's, or the hub's cache has it; nothing is asked of the network.
+    """
+    for folder in (fetched, scratch):
+        if (folder / "config.json").exists():
+            return folder
+    if source["source"] == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(source["path"], "config.json", revision=source["revision"])
+        if isinstance(found, str):
+            shutil.copyfile(found, scratch / "config.json")
+            return scratch
+    own = Path(source.get("path") or "")
+    return own if source["source"] == "folder" and (own / "config.json").exists() else None
+
+
 # A step, without numbers ----------------------------------------------------------------------------------------------
 
-LOWER = set(  # what autocast computes in the precision of products on a GPU
-    "linear matmul __matmul__ __rmatmul__ mm bmm mv addmm addbmm baddbmm addmv addr einsum conv1d conv2d conv3d prelu "
-    "conv_transpose1d conv_transpose2d chain_matmul multi_dot".split()  # noqa: SIM905
-)
-HIGHER = set(  # and in float32
-    "exp expm1 log log10 log2 log1p reciprocal rsqrt sinh cosh tan acos asin pow __pow__ __rpow__ softplus layer_norm "
-    "group_norm rms_norm norm nll_loss cosine_similarity kl_div l1_loss smooth_l1_loss huber_loss mse_loss dist cdist "
-    "cross_entropy binary_cross_entropy_with_logits renorm logsumexp prod softmax log_softmax cumprod cumsum sum "
-    "softmin vector_norm".split()  # noqa: SIM905
+LOWER, HIGHER = (  # what autocast computes in the precision of products on a GPU, and what in float32
+    frozenset(names.split())
+    for names in (
+        "linear matmul __matmul__ __rmatmul__ mm bmm mv addmm addbmm baddbmm addmv addr einsum conv1d conv2d conv3d "
+        "conv_transpose1d conv_transpose2d chain_matmul multi_dot prelu",
+        "exp expm1 log log10 log2 log1p reciprocal rsqrt sinh cosh tan acos asin pow __pow__ __rpow__ softplus sum "
+        "layer_norm group_norm rms_norm norm nll_loss cosine_similarity kl_div l1_loss smooth_l1_loss huber_loss "
+        "mse_loss dist cdist cross_entropy binary_cross_entropy_with_logits renorm logsumexp prod softmax log_softmax "
+        "cumprod cumsum softmin vector_norm",
+    )
 )
 
 
@@ -203,7 +224,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Any, key: Any, value: Any, mask: Any) -> torch.Tensor:
         batch, heads, length = query.shape[:3]
-        output = query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
+        output: torch.Tensor = query.new_empty(batch, length, heads, value.shape[-1]).transpose(1, 2)
         ctx.save_for_backward(
             query, key, value, mask, output, query.new_empty(batch, heads, length, dtype=torch.float32)
         )
