@@ -323,14 +323,12 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def check_gpu_here(rules: list[str]) -> None:
-    """Raise InputError where this machine has no NVIDIA GPU, which jobs of these rules are to run on.
-
-    Not where that cannot be told: nvidia-ml-py is missing, or a driver that it does not know.
-    """
+    """Raise InputError where this machine has no GPU, which jobs of these rules are to run on."""
     if machine.without_gpu():
         raise InputError(
-            f"config key training.device: cuda, but this machine has no GPU, and {', '.join(rules)} would run on it; "
-            "use a profile for your cluster (snakemake --profile profiles/slurm), or set device: cpu for a CPU run"
+            f"config key training.device: cuda, but there is no GPU here (no driver, or CUDA_VISIBLE_DEVICES is empty), "
+            f"and {', '.join(rules)} would run here; take the profile of your cluster (profiles/slurm), or set device: cpu "
+            "for a CPU run"
         )
 
 

@@ -207,15 +207,19 @@ def machine_gpus() -> list[Gpu]:
 
 def gpus_here() -> int | None:
     """How many GPUs this machine shows; None where NVML cannot tell. Loads no torch."""
+    if without_gpu():
+        return 0
     try:
         return len(machine_gpus())
     except Unavailable:
-        return 0 if without_gpu() else None
+        return None
 
 
 def without_gpu() -> bool:
-    """Whether this machine certainly has no GPU that CUDA knows: no device of a driver's is there, nor WSL's."""
-    return not any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvmap", "/dev/kfd"))
+    """Whether a process here certainly sees no GPU: there is no driver's device, nor WSL's, or all are hidden."""
+    devices = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvmap", "/dev/kfd")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return hidden or not any(Path(device).exists() for device in devices)
 
 
 def _call(nvml: ModuleType, function: str, *arguments: Any) -> Any:
