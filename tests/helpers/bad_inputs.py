@@ -278,6 +278,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(lora(task_type="SEQ_CLS")),
         ("config key methods.lora.peft.task_type: cannot be set: the workflow sets it; remove it",),
     ),
+    "GPU hour for nothing": (Plan(put("cost", {"gpu_hour": 0})), ("cost.gpu_hour: 0 is", "must be above 0")),
     "rate 0": (Plan(put("methods.full.learning_rate", 0)), ("methods.full.learning_rate: 0 is", "must be above 0")),
     "a checksum in upper case": (
         Plan(put("models.tiny.sha256", {"model.safetensors": "A" * 64})),

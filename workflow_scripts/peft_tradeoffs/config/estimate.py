@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import heapq
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -546,54 +547,61 @@ def _or_why(look: Callable[[ArmEstimate], Any], one: ArmEstimate) -> Any:
 # Saying ---------------------------------------------------------------------------------------------------------------
 
 UNKNOWN = "unknown"
+WIDTH = 120  # characters of a line
 HEADER = ("arm", "trials", "runs", "memory, GiB", "step, ms", "one run", "all", "finished")
 
 
 def text(estimate: Estimate) -> str:
     """The estimate for a person, as Markdown that reads well in a terminal."""
     own = estimate.experiment
-    blocks = [f"# Estimate of {own.output}\n\n{_trainings(estimate)}"]
+    blocks = [f"# Estimate of {own.output}\n\n{textwrap.fill(_trainings(estimate), WIDTH)}"]
     for dataset, model in dict.fromkeys((one.dataset, one.model) for one in estimate.arms):
         arms = [one for one in estimate.arms if (one.dataset, one.model) == (dataset, model)]
         blocks.append(f"## {dataset} · {model}\n\n{_table([_row(one) for one in arms])}")
-    blocks.append("## In all\n\n" + "\n".join(f"- {line}" for line in _totals(estimate)))
-    if large := estimate.too_large():
-        blocks.append("## What does not fit\n\n" + "\n".join(f"- {line}" for line in large))
-    if notes := [*_notes(estimate), *_reasons(estimate)]:
-        blocks.append("## How it was taken\n\n" + "\n".join(f"- {line}" for line in notes))
-    if decided := what_can_be_decided(own):
-        blocks.append("## What it can show\n\n" + "\n".join(f"- {line}" for line in decided))
+    lists = {
+        "In all": _totals(estimate),
+        "What does not fit": estimate.too_large(),
+        "How it was taken": [*_notes(estimate), *_reasons(estimate)],
+        "What it can show": what_can_be_decided(own) or _not_counted(own),
+    }
+    blocks += [f"## {title}\n\n" + "\n".join(map(_item, lines)) for title, lines in lists.items() if lines]
     return "\n\n".join(blocks) + "\n"
+
+
+def _item(line: str) -> str:
+    return textwrap.fill(
+        line, WIDTH, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _not_counted(experiment: Experiment) -> list[str]:
+    """Data sets of which the rows are not known yet."""
+    return [
+        f"data set {name}: unknown: its rows are counted when it is fetched; {FETCH}"
+        for name, block in experiment.datasets.items()
+        if block.source != "files" and not Path(experiment.output, "data", name, "dataset.json").exists()
+    ]
 
 
 def _trainings(estimate: Estimate) -> str:
     counts = [one.counts for one in estimate.arms]
-    total = {
-        name: sum(getattr(one, name) for one in counts)
-        for name in ("trials", "again", "added", "runs", "repeats", "at_caps", "finished")
+    total = {name: sum(getattr(one, name) for one in counts) for name in ("runs", "repeats", "at_caps", "finished")}
+    total["settled"] = sum(one.settled or 0 for one in counts)
+    for name in ("trials", "again", "added"):
+        total[name] = sum(getattr(one, name) for one in counts if one.settled is None)
+    words = {
+        "runs": "{} runs",
+        "settled": "{} trials of rates that are chosen",
+        "trials": "{} trials of learning rates",
+        "again": "0 to {} more, where rates are tied",
+        "added": "0 to {} beyond the edge of a grid",
+        "repeats": "{} repeats for the noise floor",
+        "at_caps": "0 to {} at equal memory",
     }
-    settled = sum(one.settled for one in counts if one.settled is not None)
-    open_ = [one for one in counts if one.settled is None]
-    first, again, added = (sum(getattr(one, key) for one in open_) for key in ("trials", "again", "added"))
-    parts = [f"{total['runs']} runs"]
-    if settled:
-        parts.append(f"{settled} trials of rates that are chosen")
-    if first:
-        parts.append(f"{first} trials of learning rates")
-    if again:
-        parts.append(f"0 to {again} more, where rates are tied")
-    if added:
-        parts.append(f"0 to {added} beyond the edge of a grid")
-    if total["repeats"]:
-        parts.append(f"{total['repeats']} repeats for the noise floor")
-    if total["at_caps"]:
-        parts.append(f"0 to {total['at_caps']} at equal memory")
-    span = estimate.trainings
-    said = f"**{_count(span)} trainings**: {', '.join(parts)}."
-    if total["finished"]:
-        said += f" {total['finished']} of them are finished."
+    parts = ", ".join(said.format(total[name]) for name, said in words.items() if total[name])
+    done = f" {total['finished']} of them are finished." if total["finished"] else ""
     jobs = ", ".join(f"{count} {rule}" for rule, count in estimate.jobs().items())
-    return f"{said} Jobs: {jobs}."
+    return f"**{_count(estimate.trainings)} trainings**: {parts}.{done} Jobs: {jobs}."
 
 
 def _row(one: ArmEstimate) -> tuple[str, ...]:
@@ -643,8 +651,8 @@ def _totals(estimate: Estimate) -> list[str]:
         )
     if own.cost.gpu_hour is not None and cuda:
         price = None if device_s is None else device_s.times(own.cost.gpu_hour / 3600)
-        per = f"{own.cost.gpu_hour:g} {own.cost.currency} per GPU hour"
-        lines.append(f"Money, at {per}: {UNKNOWN if price is None else _amounts(price, own.cost.currency)}")
+        said = UNKNOWN if price is None else f"{price.least:.2f} to {price.most:.2f} {own.cost.currency}"
+        lines.append(f"Money, at {own.cost.gpu_hour:g} {own.cost.currency} per GPU hour: {said}")
     return lines
 
 
@@ -657,17 +665,17 @@ def _notes(estimate: Estimate) -> list[str]:
         found.append(f"Memory: the peak {how}, with what cuBLAS takes (64 MiB on an H100 or newer, 16 on others)")
         if estimate.at_most:
             found.append(
-                f"The texts are not tokenised yet: memory is that of texts of max_length {training.max_length}"
+                f"Texts are not tokenised yet: memory is at most that of max_length {training.max_length}, printed here"
             )
         if training.device == "cpu":
             found.append("What a run takes on a CPU, its resident set, is known when it has run")
     if estimate.device:
         found.append(
-            f"Seconds: some real steps, evaluation and answers of each arm on {estimate.device}; the start of a job "
-            f"takes {estimate.start_s:.0f} s"
+            f"Seconds: some real steps of each arm, and evaluation, on {estimate.device}; a job's start takes "
+            f"{estimate.start_s:.0f} s"
         )
         if any(one.work and one.work.prompts for one in estimate.arms):
-            found.append("Answers are counted as long as they may be, and a scorer's own time is not counted")
+            found.append("Some prompts are answered too, each to its last token; scoring is not counted")
     if training.early_stopping:
         found.append("Early stopping may end runs before that")
     if own.equal_memory:
@@ -712,11 +720,6 @@ def _durations(span: Span) -> str:
 
 def _size(MiB: float) -> str:
     return f"{MiB:.0f} MiB" if MiB < 10 * GIB else f"{MiB / GIB:.0f} GiB"
-
-
-def _amounts(span: Span, currency: str) -> str:
-    least, most = f"{span.least:.2f}", f"{span.most:.2f}"
-    return f"{least if least == most else f'{least} to {most}'} {currency}"
 
 
 def as_json(estimate: Estimate) -> dict[str, Any]:

@@ -326,9 +326,9 @@ def check_gpu_here(rules: list[str]) -> None:
     """Raise InputError where this machine has no GPU, which jobs of these rules are to run on."""
     if machine.without_gpu():
         raise InputError(
-            f"config key training.device: cuda, but there is no GPU here (no driver, or CUDA_VISIBLE_DEVICES is empty), "
-            f"and {', '.join(rules)} would run here; take the profile of your cluster (profiles/slurm), or set device: cpu "
-            "for a CPU run"
+            "config key training.device: cuda, but there is no GPU here (no driver, or CUDA_VISIBLE_DEVICES is empty), "
+            f"and {', '.join(rules)} would run here; take the profile of your cluster (profiles/slurm), or set "
+            "device: cpu for a CPU run"
         )
 
 

@@ -244,7 +244,7 @@ def _as_on_gpu(precision: str) -> Iterator[None]:
     product = None if precision == "fp32" else DTYPES[precision]
     with (
         mock.patch.object(torch, "is_autocast_enabled", lambda *_: product is not None),
-        mock.patch.object(torch, "get_autocast_dtype", lambda _: product),
+        mock.patch.object(torch, "get_autocast_dtype", lambda _: product or torch.bfloat16),
         _OnGpu(product),
     ):
         yield
