@@ -164,9 +164,10 @@ def test_gpus_money_and_what_does_not_fit(tmp_path, monkeypatch):
     assert found.slots() == 1
     assert dataclasses.replace(found, site=estimate.Site(local=False, gpus=8, jobs=100)).slots() == 8
     found.device_MiB, found.device = 1536.0, "a GPU"
-    large = found.too_large()
-    assert [line.split()[0] for line in large] == ["lora-r4", "qlora-r4", "qlora-r4"]
-    assert "qlora-r4 takes 3.0 GiB, more than recommendation.memory_GiB 2.5" in large
+    assert found.too_large() == [
+        "Above recommendation.memory_GiB 2.5: qlora-r4 (3.00 GiB)",
+        "Above the 2 GiB of a GPU: lora-r4 (2.00 GiB), qlora-r4 (3.00 GiB)",
+    ]
     said = estimate.text(found)
     assert "## What does not fit" in said
     assert f"per GPU hour: {found.device_s().least:.2f} to {found.device_s().most:.2f} EUR" in said

@@ -303,17 +303,17 @@ class Estimate:
         return Span(stays, stays + biggest * (self.slots() or 1))
 
     def too_large(self) -> list[str]:
-        """Arms whose memory is above what the recommendation may take, or the device has, a sentence each."""
+        """Arms whose memory is above what the recommendation may take, or the device has: a sentence per limit."""
         limit_GiB = self.experiment.recommendation.memory_GiB
         limits = [(limit_GiB * GIB, f"recommendation.memory_GiB {limit_GiB:g}")] if limit_GiB else []
         if self.device_MiB is not None:
             limits.append((self.device_MiB, f"the {self.device_MiB / GIB:.0f} GiB of {self.device}"))
-        return [
-            f"{one.arm.name} takes {one.peak_MiB / GIB:.1f} GiB, more than {what}"
-            for one in self.arms
-            for limit, what in limits
-            if one.peak_MiB is not None and one.peak_MiB > limit
-        ]
+        found = []
+        for limit, what in limits:
+            large = [(one.arm.name, one.peak_MiB) for one in self.arms if one.peak_MiB and one.peak_MiB > limit]
+            if large:
+                found.append(f"Above {what}: {', '.join(f'{name} ({peak / GIB:.2f} GiB)' for name, peak in large)}")
+        return found
 
 
 # Looking --------------------------------------------------------------------------------------------------------------

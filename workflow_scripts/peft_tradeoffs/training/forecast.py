@@ -325,7 +325,7 @@ def needed(model: nn.Module, batch: Batch, precision: str, optimizer: str, works
 
 
 def _backward(loss: torch.Tensor) -> None:
-    """As `loss.backward()`, in which a mode would see no function that a checkpointed block calls again."""
+    """As its method backward, in which a mode would see no function that a checkpointed block calls again."""
     gradient = torch.ones_like(loss)
     torch.autograd.graph._engine_run_backward(  # noqa: SLF001
         (loss,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True
