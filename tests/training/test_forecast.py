@@ -2,13 +2,15 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+import tiny_causal
 from peft_tradeoffs.config.experiment import resolve
-from peft_tradeoffs.inputs.tokens import Split
+from peft_tradeoffs.inputs.tokens import END_TOKENS, Split
 from peft_tradeoffs.measure.devices import open_device
 from peft_tradeoffs.runs.settings import ModelFolder, Plan
 from peft_tradeoffs.training import forecast
@@ -148,3 +150,29 @@ def test_some_real_steps(tiny_bert, tmp_path):
         assert found.steps == sorted(found.steps) and min(seconds for _, seconds in found.steps) > 0
         assert (found.peak_MiB, found.power_W, found.answers_s) == (None, None, None)
         assert found.run_s(work, 1) > found.train_s(work) > 0
+
+
+def test_answers_are_timed_too(tmp_path):
+    """A language model that answers prompts; a run with them takes longer than without."""
+    train, test = texts(40, 0), texts(16, 1)
+    learned = [
+        replace(one, token_type_ids=None, labels=np.zeros(len(one)), targets=np.arange(one.offsets[-1]) % 3 > 0)
+        for one in (train, test)
+    ]
+    learned[1] = replace(learned[1], prompt_ids=test.input_ids, prompt_offsets=test.offsets)
+    splits = dict(zip(("train", "test"), learned, strict=True))
+    description = {"pad_token_id": 0, "num_labels": 0, "labels": None, END_TOKENS: [1]}
+    block = {"source": "files", "splits": {"train": "a.csv", "test": "b.csv"}, "task": "sft"}
+    block |= {"prompt": "p", "completion": "c", "metric": "exact_match", "generate": {"max_new_tokens": 16}}
+    methods = {"full": {"learning_rate": 1e-3}}
+    margin = {"margin": {"exact_match": 0.01}}
+    asked = resolve(tiny.config(tmp_path, datasets={"qa": block}, methods=methods, comparison=margin))
+    settings = asked.run_settings("qa", "tiny", "full").to_dict()
+    work = forecast.work(splits, settings, 0)
+    assert (work.prompts, len(work.largest.shape)) == (16, 3)
+    model = ModelFolder(tiny_causal.causal(tmp_path / "model"), {"source": "folder", "pretrained": True})
+    plan = Plan(settings, 0, tmp_path, model, {})
+    found = forecast.timed(plan, Tokens(splits, description), open_device("cpu", False, None), work)
+    assert found.answers_s > 0
+    one, none = found.run_s(work, 64), found.run_s(replace(work, prompts=0), 64)
+    assert one == pytest.approx(none + found.answers_s)

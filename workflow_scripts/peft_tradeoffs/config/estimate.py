@@ -467,7 +467,8 @@ class _Looker:
 
     def _opened(self) -> "Device":
         """The device, taken before anything else is imported, as a run's job does."""
-        first = next(iter(self._experiment.arms))
+        arms = self._experiment.arms
+        first = max(arms, key=lambda name: bool(arms[name].peft) + bool(arms[name].quantization))  # it imports most
         dataset, model = next(iter(self._experiment.datasets)), next(iter(self._experiment.models))
         settings = self._experiment.run_settings(dataset, model, first).to_dict()
         began = time.monotonic()
@@ -608,7 +609,7 @@ def _row(one: ArmEstimate) -> tuple[str, ...]:
     peak, seconds, counts = one.peak_MiB, one.seconds(), one.counts
     step = UNKNOWN
     if one.timed and one.work and one.work.steps:
-        step = ("~" if one.between else "") + f"{1000 * one.timed.train_s(one.work) / one.work.steps:.3g}"
+        step = ("~" if one.between else "") + _ms(1000 * one.timed.train_s(one.work) / one.work.steps)
     return (
         one.arm.name,
         _count(counts.trials_all) if counts.trials_all.most else "–",
@@ -641,7 +642,7 @@ def _totals(estimate: Estimate) -> list[str]:
     lines = [
         f"{kind} time: {UNKNOWN if device_s is None else _durations(device_s)}, with the start of every job",
         f"Wall time, {at_once}: {UNKNOWN if wall_s is None else _durations(wall_s)}",
-        f"Disk: {UNKNOWN if disk is None else f'{_size(disk.least)} stay, {_size(disk.most)} at most while jobs run'}",
+        f"Disk: {UNKNOWN if disk is None else f'{disk.least / GIB:.1f} GiB stay, {disk.most / GIB:.1f} while jobs run'}",
     ]
     if cuda:
         energy = estimate.energy_J()
@@ -713,13 +714,13 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
 
 
+def _ms(step: float) -> str:
+    return f"{step:,.0f}" if step >= 100 else f"{step:.3g}"
+
+
 def _durations(span: Span) -> str:
     least, most = _duration(span.least), _duration(span.most)
     return least if least == most else f"{least} to {most}"
-
-
-def _size(MiB: float) -> str:
-    return f"{MiB:.0f} MiB" if MiB < 10 * GIB else f"{MiB / GIB:.0f} GiB"
 
 
 def as_json(estimate: Estimate) -> dict[str, Any]:
