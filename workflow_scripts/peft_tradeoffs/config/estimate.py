@@ -642,7 +642,7 @@ def _totals(estimate: Estimate) -> list[str]:
     lines = [
         f"{kind} time: {UNKNOWN if device_s is None else _durations(device_s)}, with the start of every job",
         f"Wall time, {at_once}: {UNKNOWN if wall_s is None else _durations(wall_s)}",
-        f"Disk: {UNKNOWN if disk is None else f'{disk.least / GIB:.1f} GiB stay, {disk.most / GIB:.1f} while jobs run'}",
+        f"Disk: {UNKNOWN if disk is None else f'{disk.least / GIB:.1f} GiB stay, {disk.most / GIB:.1f} as jobs run'}",
     ]
     if cuda:
         energy = estimate.energy_J()
