@@ -24,6 +24,7 @@ include: "rules/export.smk"
 include: "rules/track.smk"
 include: "rules/status.smk"
 include: "rules/gpu_check.smk"
+include: "rules/estimate.smk"
 include: "rules/reference.smk"
 
 

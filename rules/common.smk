@@ -36,6 +36,7 @@ from peft_tradeoffs.report.figures import (
 from peft_tradeoffs.report.imported import find
 from peft_tradeoffs.config.preflight import (
     check_arms,
+    check_gpu_here,
     check_paths,
     check_planned,
     check_reference,
@@ -67,6 +68,8 @@ report: "../report/workflow.rst"
 onstart:
     if not all(job.is_local for job in workflow.dag.needrun_jobs()):
         run(lambda: check_commands(workflow.executor_plugin))
+    if EXPERIMENT.training.device == "cuda":
+        run(check_gpu)
     if {job.rule.name for job in workflow.dag.jobs} == {"status"}:
         # At its end Snakemake removes every lock in the folder, those of a call that is still at work too.
         workflow.persistence.unlock = workflow.persistence.noop
@@ -75,11 +78,16 @@ onstart:
     TERMINAL.left = sweep(list(workflow.dag.needrun_jobs())).left
 
 
+# Of targets that always run: what a person reads at their end.
+SAID = {"gpu_check": "gpu_check.txt", "estimate": "estimate.md"}
+
+
 onsuccess:
     asked = {job.rule.name for job in workflow.dag.jobs}
-    if asked == {"gpu_check"}:
-        print(Path(GPU_REPORT).read_text(encoding="utf-8"), end="", flush=True)
-    elif {"make_report", "recommend"} <= asked:
+    for name, file in SAID.items():
+        if name in asked and not asked & {"train", "tune", "all"}:
+            print(Path(OUT, file).read_text(encoding="utf-8"), end="", flush=True)
+    if {"make_report", "recommend"} <= asked:
         print(
             terminal.ended_well(
                 Path(f"{OUT}/tables/recommendation.md"), Path(f"{OUT}/report.html")
@@ -90,6 +98,17 @@ onsuccess:
 
 onerror:
     print(terminal.ended_badly(TERMINAL), file=sys.stderr, flush=True)
+
+
+def check_gpu():
+    """Before the first job: training that is to run on this machine finds no GPU. What looks for one itself may run."""
+    jobs = [
+        job.rule.name
+        for job in workflow.dag.needrun_jobs()
+        if job.is_local and job.resources.get("gpu") and job.rule.name not in SAID
+    ]
+    if jobs:
+        check_gpu_here(sorted(set(jobs)))
 
 
 def experiment():
@@ -172,7 +191,6 @@ RUN = f"{OUT}/runs/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/summary.json"
 ANSWERED = f"{OUT}/untrained/{{dataset}}/{{model}}/summary.json"
 RECORD = f"{OUT}/tracking/sent/{EXPERIMENT.tracking}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}.json"
 REPEAT = f"{OUT}/noise/repeat{{repeat}}/{{dataset}}/{{model}}/{{arm}}"
-GPU_REPORT = f"{OUT}/gpu_check.txt"
 
 
 wildcard_constraints:
@@ -435,6 +453,38 @@ def source_files(block):
         names = (str(path) for path in Path(block.path).iterdir() if path.is_file())
         return ancient(sorted(name for name in names if not set(name) & set("{}")))
     return ancient(of_general)
+
+
+def tokens_at_hand(wildcards):
+    """Tokens of data sets and models that are fetched, or stand on this disk: an estimate makes what needs no network."""
+    models = [
+        name
+        for name, model in EXPERIMENT.models.items()
+        if Path(OUT, "models", f"{name}.json").exists() or model.source == "folder"
+    ]
+    datasets = [
+        name
+        for name, block in EXPERIMENT.datasets.items()
+        if Path(OUT, "data", name, "dataset.json").exists()
+        or "hub" not in (block.source, getattr(block.forgetting, "source", None))
+    ]
+    return expand(
+        f"{OUT}/tokens/{{dataset}}/{{model}}.npz", dataset=datasets, model=models
+    )
+
+
+def site():
+    """Where jobs run, and how many at once; a job on a cluster is told by the process that submitted it."""
+    settings = workflow.resource_settings
+    if workflow.is_main_process:
+        found = {
+            "local": not workflow.non_local_exec,
+            "gpus": getattr(workflow.global_resources.get("gpu"), "value", None),
+            "jobs": settings.nodes,
+            "cores": settings.cores or os.cpu_count(),
+        }
+        os.environ["PEFT_TRADEOFFS_SITE"] = json.dumps(found)
+    return json.loads(os.environ["PEFT_TRADEOFFS_SITE"])
 
 
 def scoring(wildcards):

@@ -16,7 +16,7 @@ rule gpu_check:
         device=EXPERIMENT.training.device,
         precision=EXPERIMENT.training.precision,
         shared="--allow-shared-gpu" * EXPERIMENT.training.allow_shared_gpu,
-        report=GPU_REPORT,
+        report=f"{OUT}/{SAID['gpu_check']}",
     shell:
         "python {params.script:q} --device {params.device} --precision {params.precision} {params.shared}"
         " --output {params.report:q} > {log:q} 2>&1"

@@ -66,7 +66,7 @@ class Job:
 
     change: Change
     target: str
-    log: str
+    log: str | None  # None: it is told before the first job
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ TRAIN = ("--seeds", "7", "--tokens", "results/tokens/reviews/tiny.npz", "--model
 TABLES = ("--runs-dir", "results/runs", "--contract", "results/tables/contract.csv")
 TABLES += ("--output-dir", "results/tables", "--grid")
 GRID = json.dumps({"dataset": ["reviews"], "model": ["tiny"], "arm": ["full"], "seed": [0]})
+NO_GPU = "import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''"
 FULL_DISK = "import shutil; shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1, 1, 0)"
 NO_SPACE = f"import os\ndef fsync(_):\n    raise OSError({errno.ENOSPC}, 'No space left on device')\nos.fsync = fsync"
 FRESH = {"source": "folder", "path": "model"}
@@ -277,6 +278,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(lora(task_type="SEQ_CLS")),
         ("config key methods.lora.peft.task_type: cannot be set: the workflow sets it; remove it",),
     ),
+    "GPU hour for nothing": (Plan(put("cost", {"gpu_hour": 0})), ("cost.gpu_hour: 0 is", "must be above 0")),
     "rate 0": (Plan(put("methods.full.learning_rate", 0)), ("methods.full.learning_rate: 0 is", "must be above 0")),
     "a checksum in upper case": (
         Plan(put("models.tiny.sha256", {"model.safetensors": "A" * 64})),
@@ -548,7 +550,15 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     # The machine.
     "no GPU": (
-        Job(put("training.device", "cuda"), f"{RUN}/summary.json", "train/reviews/tiny/lora-r4/train.log"),
+        Job(put("training.device", "cuda"), f"{RUN}/summary.json", None),
+        (
+            "config key training.device: cuda, but there is no GPU here",
+            "and train would run here",
+            "or set device: cpu",
+        ),
+    ),
+    "no GPU in a job": (
+        Step("train.py", (*TRAIN, "--output-dir", "results/runs/reviews/tiny/lora-r4"), {"device": "cuda"}, NO_GPU),
         ("config key training.device: cuda, but torch sees no GPU", "set device: cpu for a CPU run"),
     ),
     "output with a wildcard": (

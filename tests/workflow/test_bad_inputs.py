@@ -120,6 +120,9 @@ def job(folder: Path, bad: Job) -> tuple[int, str]:
     settings = json.loads(json.dumps(tiny.config(folder)))
     bad.change(settings)
     done = tiny.snakemake(folder, settings, *SHOWN, bad.target, check=False, CUDA_VISIBLE_DEVICES="")
+    if bad.log is None:
+        assert "rule train" not in done.stdout
+        return done.returncode, done.stdout
     log = (folder / "results/logs" / bad.log).read_text()
     assert log.strip() in done.stdout
     return done.returncode, log
@@ -132,6 +135,7 @@ def step(folder: Path, bad: Step) -> tuple[int, str]:
     if bad.settings is not None:
         settings = json.loads((folder / RUN / "env.json").read_text())["settings"]
         settings["peft"].update(bad.settings.get("peft", {}))
+        settings |= {key: value for key, value in bad.settings.items() if key != "peft"}
         words += ["--settings", json.dumps(settings)]
     call = f"{bad.patch}\nimport runpy, sys\nsys.path[0] = sys.argv[0] = {str(script.parent)!r}\n"
     call += f"runpy.run_path({str(script)!r}, run_name='__main__')"

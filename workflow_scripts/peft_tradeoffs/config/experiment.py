@@ -35,6 +35,7 @@ from peft_tradeoffs.config.model import (
     Comparison,
     Config,
     Contract,
+    Cost,
     Dataset,
     EqualMemory,
     Method,
@@ -100,6 +101,7 @@ class Experiment:
     budgets: Budgets
     equal_memory: EqualMemory | None
     recommendation: Recommendation
+    cost: Cost
     noise: Noise | None
     profiles: Profiles
     reference: str | None
@@ -217,6 +219,7 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
         budgets=asked.budgets,
         equal_memory=memory,
         recommendation=asked.recommendation,
+        cost=asked.cost,
         noise=noise,
         profiles=profiles,
         reference=asked.reference,

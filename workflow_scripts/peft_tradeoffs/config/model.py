@@ -594,6 +594,13 @@ class Recommendation(Block):
     )
 
 
+class Cost(Block):
+    """What computing costs, for the target estimate. It decides no result."""
+
+    gpu_hour: Positive | None = Field(default=None, description="Price of an hour of one GPU. Not set, none is shown.")
+    currency: Text = Field(default="USD", description="What the price is in, as it is shown.")
+
+
 class Noise(Block):
     """The same arms with the same seed again, to see what of a result and of its cost is noise."""
 
@@ -653,6 +660,7 @@ class Config(Block):
     budgets: Budgets = block(Budgets)
     equal_memory: EqualMemory | None = None
     recommendation: Recommendation = block(Recommendation)
+    cost: Cost = block(Cost)
     noise: Noise | None = None
     profiles: Profiles = block(Profiles)
     reference: str | None = Field(

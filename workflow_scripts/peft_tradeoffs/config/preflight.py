@@ -42,6 +42,7 @@ from peft_tradeoffs.inputs.model_files import (
     required_files,
     tokenizer_files,
 )
+from peft_tradeoffs.measure import machine
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.outputs import LIBRARIES, SCORED
 from peft_tradeoffs.tasks.task import TASKS
@@ -321,6 +322,16 @@ def _object(path: Path) -> dict[str, Any]:
     return found
 
 
+def check_gpu_here(rules: list[str]) -> None:
+    """Raise InputError where this machine has no GPU, which jobs of these rules are to run on."""
+    if machine.without_gpu():
+        raise InputError(
+            "config key training.device: cuda, but there is no GPU here (no driver, or CUDA_VISIBLE_DEVICES is empty), "
+            f"and {', '.join(rules)} would run here; take the profile of your cluster (profiles/slurm), or set "
+            "device: cpu for a CPU run"
+        )
+
+
 def warn_of_missing(experiment: Experiment) -> None:
     """Print a warning for finished runs that lack a file which their summary lists. Reads no file but the summaries."""
     lacking = list(_lacking(experiment))
@@ -443,31 +454,37 @@ def _remember(known: dict[str, Any]) -> None:
 
 
 def say_what_can_be_decided(experiment: Experiment) -> None:
-    """Print to stderr, while a run is still to be trained, a note on each data set whose rows can be counted here.
+    """Print to stderr what `what_can_be_decided` says."""
+    for line in what_can_be_decided(experiment):
+        print(wrapped(f"note: {line}"), file=sys.stderr)
+
+
+def what_can_be_decided(experiment: Experiment) -> list[str]:
+    """While a run is still to be trained, a sentence on each data set whose rows can be counted here.
 
     Of data sets whose metric is a share of right answers, and of models that were trained before. Of losses it says
     that nothing is known yet.
     """
     finished = all((run / "summary.json").exists() for run in run_folders(experiment))
     if finished or not _compares(experiment):
-        return
+        return []
     if (seeds := len(experiment.seeds)) < power.FEWEST_SEEDS:
         said = "1 seed" if seeds == 1 else f"{seeds} seeds"
         needed = f"{power.FEWEST_SEEDS} or more are needed"
-        print(f"note: {said}, where {needed}: no difference will have an interval, or be proven", file=sys.stderr)
-        return
+        return [f"{said}, where {needed}: no difference will have an interval, or be proven"]
+    found = []
     for name in _by_loss(experiment):
         metric = METRICS[str(experiment.datasets[name].metric)]
         noun, of_answers = metric.noun or metric.label, metric.name in SCORED
-        words = (
-            f"note: data set {name}: which differences of {noun} its rows can show is not known before the runs: it "
+        found.append(
+            f"data set {name}: which differences of {noun} its rows can show is not known before the runs: it "
             f"depends on how much {'the answers to' if of_answers else 'the losses of'} rows differ between arms. The "
             "comparison says it, and what would decide"
         )
-        print(wrapped(words), file=sys.stderr)
     for name in _by_share(experiment):
         if (rows := rows_of(experiment, name)) and rows > 1:
-            print(wrapped(f"note: data set {name}: {_told(experiment, name, rows)}"), file=sys.stderr)
+            found.append(f"data set {name}: {_told(experiment, name, rows)}")
+    return found
 
 
 def question(experiment: Experiment, name: str) -> dict[str, Any] | None:

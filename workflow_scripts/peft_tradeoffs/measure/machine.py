@@ -216,6 +216,23 @@ def first_gpu() -> tuple[str, bool] | None:
         return None
 
 
+def gpus_here() -> int | None:
+    """How many GPUs this machine shows; None where NVML cannot tell. Loads no torch."""
+    if without_gpu():
+        return 0
+    try:
+        return len(machine_gpus())
+    except Unavailable:
+        return None
+
+
+def without_gpu() -> bool:
+    """Whether a process here certainly sees no GPU: there is no driver's device, nor WSL's, or all are hidden."""
+    devices = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvmap", "/dev/kfd")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return hidden or not any(Path(device).exists() for device in devices)
+
+
 def _call(nvml: ModuleType, function: str, *arguments: Any) -> Any:
     """What an NVML function returns; raises Unavailable for its error."""
     try:

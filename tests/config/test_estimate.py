@@ -1,0 +1,216 @@
+"""The estimate: trainings as the plan has them, totals by hand, and a reason for all that is not known."""
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+from peft_tradeoffs.config import estimate
+from peft_tradeoffs.config.experiment import Experiment, resolve
+from peft_tradeoffs.core.quantities import Missing
+from peft_tradeoffs.training.forecast import Batch, Need, Timed, Work
+
+GOLDEN = Path(__file__).with_name("estimate_demo.md")
+RATES = {"learning_rate": [1e-3, 1e-2, 1e-1]}
+LORA = {"peft_type": "LORA", "target_modules": "all-linear"}
+
+
+def experiment(settings: dict[str, Any], folder: Path) -> Experiment:
+    return resolve({**settings, "output": str(folder / "results")})
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """The small experiment, its model from the hub: nothing is fetched, and no data is looked at."""
+    hub = {"source": "hub", "path": "owner/model", "revision": "0" * 40}
+    return json.loads(json.dumps(tiny.config(Path(), models={"tiny": hub}, **changes)))
+
+
+def example(name: str, folder: Path) -> Experiment:
+    return experiment(yaml.safe_load((tiny.REPOSITORY / name).read_text(encoding="utf-8")), folder)
+
+
+def tuned(settings: dict[str, Any]) -> dict[str, Any]:
+    for method in settings["methods"].values():
+        method |= RATES
+    settings["methods"]["lora"]["ranks"] = [2, 4, 8]
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "trainings"),
+    [
+        (small(), (6, 6)),
+        # Three rates for each of five arms, twice more where they are tied; two seeds.
+        (tuned(small(seeds_per_job=1)), (15 + 10, 15 + 10 + 30)),
+        # One rank of each method is tuned; up to three rates are added, and tried again as the others.
+        (tuned(small(tune={"by": "method", "extend": True})), (9 + 10, 9 + 10 + 3 * (3 + 2 * 6))),
+        (
+            small(noise={"repeats": 3}, equal_memory={"caps_GiB": [1, 2], "arms": ["full"]}, seeds=[0, 1, 2]),
+            (9 + 3, 9 + 3 + 6),
+        ),
+    ],
+    ids=["plain", "tuned", "by method", "noise and caps"],
+)
+def test_trainings_and_jobs_are_those_of_the_plan(settings, trainings, tmp_path):
+    found = estimate.look(experiment(settings, tmp_path), estimate.Site(), steps=False)
+    assert found.trainings == estimate.Span(*trainings)
+    tiny.write_inputs(tmp_path, tmp_path)
+    planned = tiny.snakemake(tmp_path, settings, "-n", "--quiet", "rules").stdout
+    jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", planned, re.MULTILINE)}
+    training = ("tune", "train", "repeat", "train_at_equal_memory", "answer_untrained")
+    assert found.jobs() == {rule: jobs[rule] for rule in training if rule in jobs}
+
+
+def test_what_is_finished_is_said(tmp_path):
+    """Trials of a tuning that has ended are counted as they were."""
+    asked = experiment(tuned(small()), tmp_path)
+    out = tmp_path / "results"
+    made = ["runs/reviews/tiny/full/seed0", *(f"tune/trials/reviews/tiny/full/lr{rate}" for rate in ("0.001", "0.01"))]
+    for folder in (*made, "tune/trials/reviews/tiny/full/retry1/lr0.01"):
+        (out / folder).mkdir(parents=True)
+        (out / folder / "summary.json").write_text("{}")
+    counts = estimate.counted(asked, "reviews", "tiny", "full")
+    assert (counts.finished, counts.trials_all) == (4, estimate.Span(3, 9))
+    best = out / "tune/best/reviews/tiny/full.json"
+    best.parent.mkdir(parents=True)
+    best.write_text("{}")
+    assert estimate.counted(asked, "reviews", "tiny", "full").trials_all == estimate.Span(3, 3)
+    assert "4 of them are finished" in estimate.text(estimate.look(asked, estimate.Site(), steps=False))
+
+
+def test_what_is_not_known_has_a_reason(tmp_path, monkeypatch):
+    """The reference benchmark without a network and without a GPU: exact trainings, and nothing is 0."""
+    monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 0)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    found = estimate.look(example("config.yaml", tmp_path), estimate.Site(gpus=2))
+    said = estimate.text(found)
+    assert "**45 trainings**: 45 runs. Jobs: 9 train." in said
+    assert "Memory of all arms unknown: model distilbert is not fetched yet; run `snakemake" in said
+    assert "no GPU here; run it in a job: snakemake --profile profiles/slurm estimate" in said
+    lines = said.splitlines()
+    assert len(lines) <= 60 and max(map(len, lines)) <= 160
+    assert not re.search(r"\b0(\.0+)? (s|min|h|GiB|MiB|kWh)", said)
+    values = estimate.as_json(found)
+    assert [values[key] for key in ("device_s", "wall_s", "disk_MiB", "energy_J")] == [None] * 4
+    for arm in values["arms"]:
+        assert arm["run_s"] is arm["probe_peak_MiB"] is None
+        assert arm["memory"]["unknown"] and arm["seconds"]["unknown"]
+    json.dumps(values)
+
+
+def test_memory_needs_no_weights(tmp_path, tiny_bert):
+    """A model's folder is enough, and where texts are not tokenised memory is that of max_length."""
+    settings = tiny.config(tmp_path)
+    settings["models"]["tiny"]["path"] = str(tiny_bert)
+    found = estimate.look(experiment(settings, tmp_path), estimate.Site(), steps=False)
+    assert all(one.need.probe_peak_allocated_MiB > 64 for one in found.arms)
+    assert "memory is at most that of max_length 32" in estimate.text(found).replace("\n  ", " ")
+    assert all(isinstance(one.timed, Missing) for one in found.arms)
+
+
+WORK = Work(1000, 100, {(10, 8): 50.0, (10, 16): 50.0}, 2, 1000, 0, 0, 200, Batch((10, 16)))
+TIMED = Timed(1.0, 0.5, 0.25, 0.0, 0.0, [(80, 0.1), (160, 0.3)], 0.001, None, None, 500.0)
+
+
+def known(asked: Experiment, site: estimate.Site, start_s: float = 1.0) -> estimate.Estimate:
+    """An estimate in which each arm takes a MiB of its own and the same seconds."""
+    arms = []
+    for place, (name, arm) in enumerate(asked.arms.items()):
+        dataset, model = next(iter(asked.datasets)), next(iter(asked.models))
+        one = estimate.ArmEstimate(dataset, model, arm, estimate.counted(asked, dataset, model, name), WORK)
+        one.trial = WORK.of_trial(0.5, 1, None, 100, 10)
+        one.need = Need(100.0, 10.0, 20.0, 30.0, 1024.0 * (1 + place), 5)
+        one.timed = TIMED
+        arms.append(one)
+    return estimate.Estimate(asked, site, arms, start_s, "a processor")
+
+
+def test_seconds_by_hand(tmp_path):
+    """A run loads, probes, prepares, takes 50 steps of 0.1 s and 50 of 0.3 s, and reads 2 x 1,000 tokens."""
+    run = 1.0 + 0.5 + 0.25 + 50 * 0.1 + 50 * 0.3 + 2 * 1000 * 0.001
+    assert TIMED.run_s(WORK, 1) == pytest.approx(run)
+    assert TIMED.step_s(120) == pytest.approx(0.2)
+    trial = WORK.of_trial(0.5, 1, None, 100, 10)  # half the rows, once: 50 steps; no probe
+    assert (trial.steps, trial.evaluations) == (50, 1)
+    assert TIMED.run_s(trial, 1, probed=False) == pytest.approx(1.0 + 0.25 + 25 * 0.1 + 25 * 0.3 + 100 * 0.001)
+    asked = experiment(small(), tmp_path)  # three arms of two seeds
+    one, two = (known(asked, estimate.Site(cores=cores)) for cores in (1, 2))
+    assert one.device_s().least == pytest.approx(3 * (2 * run + 1.0))
+    assert one.wall_s() == one.device_s()
+    assert two.wall_s().most == pytest.approx(2 * (2 * run + 1.0))  # the third arm's job waits for one of two
+    assert one.energy_J() == pytest.approx(500 * 6 * run)
+
+
+def test_runs_wait_for_the_tuning_of_their_rate(tmp_path):
+    asked = experiment(tuned(small(seeds=[0])), tmp_path)
+    many = known(asked, estimate.Site(cores=50))
+    one = many.arms[0]
+    assert many.wall_s().least == pytest.approx(3 * one.trial_s + 1.0 + one.run_s + 1.0)
+    assert many.wall_s().most == pytest.approx(9 * one.trial_s + 1.0 + one.run_s + 1.0)
+
+
+def test_gpus_money_and_what_does_not_fit(tmp_path, monkeypatch):
+    """The local profile asks for one GPU more than there are; a limit and the device's memory are kept."""
+    monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 1)
+    changes: dict[str, Any] = {"recommendation": {"memory_GiB": 2.5}, "cost": {"gpu_hour": 3600, "currency": "EUR"}}
+    settings = small(**changes)
+    settings["training"] |= {"device": "cuda"}
+    found = known(experiment(settings, tmp_path), estimate.Site(gpus=2))
+    assert found.slots() == 1
+    assert dataclasses.replace(found, site=estimate.Site(local=False, gpus=8, jobs=100)).slots() == 8
+    found.device_MiB, found.device = 1536.0, "a GPU"
+    assert found.too_large() == [
+        "Above recommendation.memory_GiB 2.5: qlora-r4 (3.00 GiB)",
+        "Above the 2 GiB of a GPU: lora-r4 (2.00 GiB), qlora-r4 (3.00 GiB)",
+    ]
+    said = estimate.text(found)
+    assert "## What does not fit" in said
+    assert f"per GPU hour: {found.device_s().least:.2f} to {found.device_s().most:.2f} EUR" in said
+
+
+def test_forty_arms(tmp_path):
+    """Ranks between the smallest and the largest are interpolated once time is up, and it says which."""
+    methods = {
+        name: {"learning_rate": 1e-3, "ranks": list(range(1, 14)), "peft": {**LORA, **fields}}
+        for name, fields in {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}}.items()
+    }
+    asked = experiment(small(methods={"full": {"learning_rate": 1e-3}, **methods}), tmp_path)
+    assert len(asked.arms) == 40
+    arms = known(asked, estimate.Site()).arms
+    looked_at = []
+
+    def look(one: estimate.ArmEstimate) -> Need:
+        looked_at.append(one.arm.name)
+        return Need(1.0, 1.0, 1.0, 1.0, 100.0 + (one.arm.rank or 0), one.arm.rank or 0)
+
+    estimate._along_ranks(arms, look, "need", budget_s=0.0)
+    assert looked_at == ["full", "lora-r1", "lora-r13", "rslora-r1", "rslora-r13", "dora-r1", "dora-r13"]
+    assert {one.need.probe_peak_allocated_MiB - (one.arm.rank or 0) for one in arms} == {100.0}
+    assert sum(one.between for one in arms) == 33
+    found = estimate.Estimate(asked, estimate.Site(), arms, 1.0, "a processor")
+    assert "dora-r12" in estimate.text(found).partition("Between ranks that were looked at")[2]
+
+
+def test_an_arm_that_cannot_be_is_said_and_the_others_are_looked_at(tmp_path, tiny_bert):
+    settings = tiny.config(tmp_path)
+    settings["models"]["tiny"]["path"] = str(tiny_bert)
+    settings["methods"]["lora"]["peft"] = {"peft_type": "LORA", "target_modules": ["nowhere"]}
+    found = estimate.look(experiment(settings, tmp_path), estimate.Site(), steps=False)
+    full, lora, qlora = found.arms
+    assert full.need and qlora.need
+    assert isinstance(lora.need, Missing) and "nowhere matches nothing in the model" in lora.need.reason
+
+
+def test_the_demo_as_it_is_told(tmp_path, monkeypatch):
+    """UPDATE_GOLDEN=1 writes it anew."""
+    monkeypatch.chdir(tmp_path)
+    found = known(example("examples/demo.yaml", Path()), estimate.Site(cores=2), 4.0)
+    said = estimate.text(found)
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.write_text(said, encoding="utf-8")
+    assert said == GOLDEN.read_text(encoding="utf-8")

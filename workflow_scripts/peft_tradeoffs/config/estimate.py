@@ -1,0 +1,750 @@
+"""What a sweep will take, before anything is trained: trainings, memory, time, disk, energy, money; what it can show.
+
+Trainings are counted of the configuration alone. The rest needs the models and tokens that are there already: memory is
+taken from shapes, seconds from some real steps of each arm where the device is. What is not known is a `Missing` that
+says why, and never 0.
+"""
+
+import contextlib
+import dataclasses
+import heapq
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from peft_tradeoffs.config.experiment import Arm, Experiment
+from peft_tradeoffs.config.preflight import what_can_be_decided
+from peft_tradeoffs.core.errors import InputError, error_text
+from peft_tradeoffs.core.layout import VALIDATION
+from peft_tradeoffs.core.quantities import Missing
+from peft_tradeoffs.measure import machine
+from peft_tradeoffs.runs.settings import ModelFolder, Plan
+
+if TYPE_CHECKING:
+    from peft_tradeoffs.measure.devices import Device
+    from peft_tradeoffs.training.forecast import Batch, Need, Timed, Work
+    from peft_tradeoffs.training.run import Tokens
+
+T = TypeVar("T")
+GIB = 2**10  # MiB
+BUDGET_S = 300.0  # for the memory of all arms, and again for their steps: beyond it ranks are interpolated
+PREDICTION_B = 40  # bytes of a row in a predictions file
+ANSWER_B = 6  # bytes of a token in an answers file
+FETCH = "run `snakemake --profile profiles/local fetch` first, with the same configuration"
+STATE = 7  # times the trained weights: what `run` wants free for its state, weights and moments written twice
+
+
+# Trainings ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Span:
+    """At least and at most."""
+
+    least: float
+    most: float
+
+    def __add__(self, other: "Span") -> "Span":
+        return Span(self.least + other.least, self.most + other.most)
+
+    def times(self, factor: float) -> "Span":
+        """Both times a factor."""
+        return Span(self.least * factor, self.most * factor)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The trainings of an arm on a data set with a model."""
+
+    trials: int  # of its grid
+    again: int  # trials of tied rates at most
+    added: int  # rates beyond the grid's edge at most, counted without their repeats
+    runs: int
+    repeats: int  # for the noise floor
+    at_caps: int  # at equal memory, at most
+    finished: int
+    settled: int | None = None  # trials in all, where tuning has ended
+
+    @property
+    def trials_all(self) -> Span:
+        """All trials."""
+        if self.settled is not None:
+            return Span(self.settled, self.settled)
+        return Span(self.trials, self.trials + self.again + self.added)
+
+    @property
+    def trainings(self) -> Span:
+        """All of them."""
+        return self.trials_all + Span(self.runs + self.repeats, self.runs + self.repeats + self.at_caps)
+
+
+def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Counts:
+    """The trainings that the configuration asks for, and how many of them have a summary already."""
+    tune, place = experiment.tune, Path(dataset, model, arm)
+    rates = experiment.trials.get(arm, [])
+    added = tune.max_extensions * tune.extend if rates else 0
+    noise, memory = experiment.noise, experiment.equal_memory
+    out = Path(experiment.output)
+    summaries = {
+        f"tune/trials/{place}": ["lr*", "retry*/lr*"],
+        f"runs/{place}": [f"seed{seed}" for seed in experiment.seeds],
+        **{
+            f"noise/repeat{n}/{place}": [f"seed{noise.seed}"]
+            for n in range(1, 1 + (noise.repeats if noise else 0))
+            if noise
+        },
+        f"equal_memory/runs/{place}": ["batch*/seed*"],
+    }
+    done = [
+        path
+        for folder, patterns in summaries.items()
+        for pattern in patterns
+        for path in (out / folder).glob(f"{pattern}/summary.json")
+    ]
+    tried = sum("trials" in path.parts for path in done)
+    return Counts(
+        trials=len(rates),
+        again=(len(rates) + added) * tune.retry if rates else 0,
+        added=added,
+        runs=len(experiment.seeds),
+        repeats=noise.repeats if noise and arm in (noise.arms or []) else 0,
+        at_caps=len(memory.caps_GiB) * len(experiment.seeds) if memory and arm in (memory.arms or []) else 0,
+        finished=len(done),
+        settled=tried if rates and (out / f"tune/best/{place}.json").exists() else None,
+    )
+
+
+def untrained(experiment: Experiment) -> list[tuple[str, str]]:
+    """Data sets and models whose untrained model answers too, in a job of its own each."""
+    return [
+        (dataset, model)
+        for dataset, block in experiment.datasets.items()
+        for model, one in experiment.models.items()
+        if block.generate is not None and one.source != "random"
+    ]
+
+
+# What an arm takes ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the jobs run: the profile's limits, and whether that is this machine."""
+
+    local: bool = True
+    gpus: int | None = None  # the profile's resource gpu
+    jobs: int | None = None
+    cores: int = 1
+
+
+@dataclass
+class ArmEstimate:
+    """What one arm on one data set with one model will take."""
+
+    dataset: str
+    model: str
+    arm: Arm
+    counts: Counts
+    work: "Work | Missing"
+    trial: "Work | None" = None
+    need: "Need | Missing" = field(default_factory=lambda: Missing("not looked at"))
+    timed: "Timed | Missing" = field(default_factory=lambda: Missing("not looked at"))
+    between: bool = False  # its steps were not taken, but those of other ranks
+    prompts_at_once: int = 1
+    answer_tokens: int = 0  # at most
+
+    @property
+    def peak_MiB(self) -> float | None:
+        """Memory on a GPU: of the probe that ran here, else from shapes."""
+        if self.timed and self.timed.peak_MiB is not None:
+            return self.timed.peak_MiB
+        return self.need.probe_peak_allocated_MiB if self.need else None
+
+    @property
+    def run_s(self) -> float | None:
+        """Seconds of one run."""
+        return self.timed.run_s(self.work, self.prompts_at_once) if self.timed and self.work else None
+
+    @property
+    def trial_s(self) -> float | None:
+        """Seconds of one trial."""
+        if not (self.timed and self.trial):
+            return None
+        return self.timed.run_s(self.trial, self.prompts_at_once, probed=False)
+
+    def seconds(self) -> Span | None:
+        """Of all its trainings, but for the starts of jobs. A run at equal memory counts as any run."""
+        if self.run_s is None:
+            return None
+        fixed = self.run_s * (self.counts.runs + self.counts.repeats)
+        trials = self.counts.trials_all.times(self.trial_s or 0.0)
+        return trials + Span(fixed, fixed + self.run_s * self.counts.at_caps)
+
+
+@dataclass
+class Estimate:
+    """What all of it will take."""
+
+    experiment: Experiment
+    site: Site
+    arms: list[ArmEstimate]
+    start_s: float | Missing  # of a job
+    device: str  # as readers are told of it
+    device_MiB: float | None = None
+    at_most: bool = False  # memory is that of texts of max_length
+    took_s: float = 0.0
+
+    @property
+    def trainings(self) -> Span:
+        """Of all arms."""
+        return sum((one.counts.trainings for one in self.arms), Span(0, 0))
+
+    def jobs(self) -> dict[str, int]:
+        """How many jobs of each rule train, as a plan of all of it has them."""
+        own, pairs = self.experiment, len({(one.dataset, one.model) for one in self.arms})
+        memory = len(own.equal_memory.arms or []) if own.equal_memory else 0
+        found = {
+            "tune": pairs * len(own.trials),
+            "train": pairs * len(own.arms) * (len(own.seeds) if own.seeds_per_job == 1 else 1),
+            "repeat": sum(one.counts.repeats for one in self.arms),
+            "train_at_equal_memory": pairs * memory,
+            "answer_untrained": len(untrained(own)),
+        }
+        return {rule: count for rule, count in found.items() if count}
+
+    def slots(self) -> int | None:
+        """How many of these jobs run at once; None where that is not known."""
+        limits = [self.site.jobs]
+        if self.experiment.training.device == "cuda":
+            limits.append(self.site.gpus)
+            if self.site.local:
+                limits.append(machine.gpus_here())
+        else:
+            limits.append(self.site.cores if self.site.local else None)
+        known = [limit for limit in limits if limit]
+        return min(known) if known else None
+
+    def device_s(self) -> Span | None:
+        """Seconds that all trainings and jobs take, one after another."""
+        every = [one.seconds() for one in self.arms]
+        if None in every or not isinstance(self.start_s, float):
+            return None
+        starts = self.start_s * sum(self.jobs().values())
+        return sum((one for one in every if one is not None), Span(starts, starts)) + self._answers()
+
+    def _answers(self) -> Span:
+        """Seconds in which untrained models answer, at the speed of the first arm."""
+        found = Span(0, 0)
+        for pair in untrained(self.experiment):
+            first = next(one for one in self.arms if (one.dataset, one.model) == pair)
+            if first.timed and first.work:
+                once = dataclasses.replace(first.work, steps=0, shapes={}, evaluations=1, once=0)
+                seconds = first.timed.run_s(once, first.prompts_at_once, probed=False)
+                found += Span(seconds, seconds)
+        return found
+
+    def wall_s(self) -> Span | None:
+        """Seconds until the last job has ended, if as many run at once as `slots` says."""
+        slots = self.slots()
+        if slots is None or self.device_s() is None or not isinstance(self.start_s, float):
+            return None
+        return Span(*(self._makespan(slots, most) for most in (False, True)))
+
+    def _makespan(self, slots: int, most: bool) -> float:
+        """Jobs start in the plan's order, a run's after the tuning of the arm whose rate it takes."""
+        start, own = float(self.start_s or 0.0), self.experiment
+        by_name = {(one.dataset, one.model, one.arm.name): one for one in self.arms}
+        free = [0.0] * slots
+        tuned: dict[tuple[str, str, str], float] = {}
+
+        def job(seconds: float, after: float) -> float:
+            begins = max(heapq.heappop(free), after)
+            heapq.heappush(free, begins + start + seconds)
+            return begins + start + seconds
+
+        for name, one in by_name.items():
+            if one.counts.trials:
+                span = one.counts.trials_all.times(one.trial_s or 0.0)
+                tuned[name] = job(span.most if most else span.least, 0.0)
+        for (dataset, model, _), one in by_name.items():
+            after, run_s = tuned.get((dataset, model, one.arm.tuned_as or ""), 0.0), one.run_s or 0.0
+            each = own.seeds_per_job == 1
+            for _ in range(one.counts.runs if each else 1):
+                job(run_s * (1 if each else one.counts.runs), after)
+            for _ in range(one.counts.repeats):
+                job(run_s, after)
+            if most and one.counts.at_caps:
+                job(run_s * one.counts.at_caps, after)
+        return max(free)
+
+    def energy_J(self) -> float | None:
+        """At the power that was measured while each arm took steps; at least."""
+        watts = [one.timed.power_W if one.timed else None for one in self.arms]
+        seconds = [one.seconds() for one in self.arms]
+        if None in watts or None in seconds:
+            return None
+        return sum(power * span.least for power, span in zip(watts, seconds, strict=True) if power and span)
+
+    def disk_MiB(self) -> Span | None:
+        """What stays: weights, predictions and answers; and that with the states of as many jobs as run at once."""
+        stays = biggest = 0.0
+        for one in self.arms:
+            if not one.need or not one.work:
+                return None
+            answers = one.work.prompts * one.answer_tokens * ANSWER_B / 2**20
+            rows = one.work.predicted * PREDICTION_B / 2**20
+            kept = one.need.gradients_MiB if self.experiment.keep_weights else 0.0
+            stays += one.counts.runs * (kept + rows + answers) + one.counts.trials_all.least * rows
+            biggest = max(biggest, one.need.gradients_MiB * STATE)
+        return Span(stays, stays + biggest * (self.slots() or 1))
+
+    def too_large(self) -> list[str]:
+        """Arms whose memory is above what the recommendation may take, or the device has: a sentence per limit."""
+        limit_GiB = self.experiment.recommendation.memory_GiB
+        limits = [(limit_GiB * GIB, f"recommendation.memory_GiB {limit_GiB:g}")] if limit_GiB else []
+        if self.device_MiB is not None:
+            limits.append((self.device_MiB, f"the {self.device_MiB / GIB:.0f} GiB of {self.device}"))
+        found = []
+        for limit, what in limits:
+            large = [(one.arm.name, one.peak_MiB) for one in self.arms if one.peak_MiB and one.peak_MiB > limit]
+            if large:
+                found.append(f"Above {what}: {', '.join(f'{name} ({peak / GIB:.2f} GiB)' for name, peak in large)}")
+        return found
+
+
+# Looking --------------------------------------------------------------------------------------------------------------
+
+
+def look(experiment: Experiment, site: Site, steps: bool = True, budget_s: float = BUDGET_S) -> Estimate:
+    """Look at what is there; `steps`: take some real ones, where the device is.
+
+    `budget_s`: seconds that memory may take, and again steps; ranks between two others are interpolated beyond it.
+    """
+    began = time.monotonic()
+    looker = _Looker(experiment, steps, budget_s)
+    arms = [
+        one for dataset in experiment.datasets for model in experiment.models for one in looker.pair(dataset, model)
+    ]
+    found = Estimate(experiment, site, arms, looker.start_s, looker.device_name, looker.device_MiB, looker.at_most)
+    found.took_s = time.monotonic() - began
+    return found
+
+
+class _Looker:
+    """Looks at one data set and model after another, on one device."""
+
+    def __init__(self, experiment: Experiment, steps: bool, budget_s: float) -> None:
+        self._experiment, self._budget_s = experiment, budget_s
+        self._device: Device | Missing = Missing("no steps were asked for")
+        self.start_s: float | Missing = Missing("no job was started")
+        self.device_name, self.device_MiB, self.at_most = "", None, False
+        if steps and experiment.training.device == "cuda" and not machine.gpus_here():
+            self._device = Missing("no GPU here; run it in a job: snakemake --profile profiles/slurm estimate")
+        elif steps:
+            pairs = [(dataset, model) for dataset in experiment.datasets for model in experiment.models]
+            found = [missing for pair in pairs if (missing := self._why_no_tokens(*pair))]
+            self._device = Missing(found[0]) if len(found) == len(pairs) else self._opened()
+
+    def pair(self, dataset: str, model: str) -> list[ArmEstimate]:
+        """Its arms."""
+        own = self._experiment
+        settings = {arm: own.run_settings(dataset, model, arm).to_dict() for arm in own.arms}
+        splits = self._tokens(dataset, model)
+        arms = []
+        for name, arm in own.arms.items():
+            counts = counted(own, dataset, model, name)
+            generate = settings[name]["generate"] or {}
+            missing = splits if isinstance(splits, Missing) else Missing("not looked at")
+            one = ArmEstimate(dataset, model, arm, counts, missing)
+            one.prompts_at_once = generate.get("batch_size", 1)
+            one.answer_tokens = generate.get("max_new_tokens", 0)
+            arms.append(one)
+        self._plan_work(arms, settings, splits)
+        self._memory(arms, settings, splits, model)
+        self._time(arms, settings, splits)
+        return arms
+
+    def _why_no_tokens(self, dataset: str, model: str) -> str | None:
+        """What is to be done first; None where the pair is tokenised."""
+        out = Path(self._experiment.output)
+        if not (out / "models" / f"{model}.json").exists():
+            return f"model {model} is not fetched yet; {FETCH}"
+        if (out / "tokens" / dataset / f"{model}.npz").exists():
+            return None
+        there = (out / "data" / dataset / "dataset.json").exists()
+        return f"data set {dataset} is not {'tokenised' if there else 'fetched'} yet; {FETCH}"
+
+    def _tokens(self, dataset: str, model: str) -> "Tokens | Missing":
+        if why := self._why_no_tokens(dataset, model):
+            return Missing(why)
+        from peft_tradeoffs.inputs.tokens import load_tokens
+        from peft_tradeoffs.training.run import Tokens
+
+        return Tokens(*load_tokens(Path(self._experiment.output, "tokens", dataset, f"{model}.npz")))
+
+    def _plan_work(self, arms: list[ArmEstimate], settings: dict[str, Any], splits: "Tokens | Missing") -> None:
+        if isinstance(splits, Missing):
+            return
+        from peft_tradeoffs.training import forecast
+
+        own, tune = self._experiment, self._experiment.tune
+        whole = forecast.work(splits.splits, settings[arms[0].arm.name], own.seeds[0])
+        dev_name = VALIDATION if VALIDATION in splits.splits else "train"
+        dev = forecast.padded_tokens(splits.splits[dev_name], own.training.evaluation_batch_size)
+        share = 1.0 if dev_name == VALIDATION else 1 - tune.fraction
+        for one in arms:
+            trial = own.trial_settings(one.dataset, one.model, one.arm.name)
+            one.work = whole
+            asks = trial.generate is not None and whole.prompts
+            dev_rows = len(splits.splits[dev_name]) * (1.0 if dev_name == VALIDATION else tune.fraction)
+            read = round(dev * (1.0 if dev_name == VALIDATION else tune.fraction))
+            made = whole.of_trial(share, trial.epochs, trial.max_steps, read, trial.batch_size)
+            one.trial = dataclasses.replace(made, prompts=round(dev_rows) if asks else 0)
+
+    # memory
+
+    def _memory(self, arms: list[ArmEstimate], settings: dict[str, Any], splits: Any, model: str) -> None:
+        from peft_tradeoffs.training import forecast
+        from peft_tradeoffs.training.methods import Outputs, Recipe
+
+        training = self._experiment.training
+        if isinstance(splits, Missing):
+            outputs, batch = Outputs(2, 0, None), self._largest(arms[0].dataset)
+            self.at_most = True
+        else:
+            outputs = Outputs.of(splits.description)
+            batch = arms[0].work.largest  # type: ignore[union-attr]  # which tokens have given it
+
+        block, fetched = self._experiment.models[model].to_dict(), Path(self._experiment.output, "models", model)
+        with tempfile.TemporaryDirectory() as scratch:
+            if block["source"] == "random":
+                from peft_tradeoffs.inputs import models
+
+                models._config(block["config"]).save_pretrained(scratch)  # noqa: SLF001  (a new name would fetch anew)
+            folder = forecast.config_folder(block, fetched, Path(scratch))
+
+            def need(one: ArmEstimate) -> "Need | Missing":
+                if folder is None:
+                    return Missing(f"model {model} is not fetched yet; {FETCH}")
+                built = forecast.build(folder, Recipe.of(settings[one.arm.name]), outputs, training.precision)
+                return forecast.needed(built, batch, training.precision, training.optimizer)
+
+            _along_ranks(arms, need, "need", self._budget_s)
+
+    def _largest(self, dataset: str) -> "Batch":
+        from peft_tradeoffs.tasks.task import TASKS
+        from peft_tradeoffs.training.forecast import Batch
+
+        training = self._experiment.training
+        length = -(-training.max_length // 8) * 8
+        learns = TASKS[self._experiment.datasets[dataset].task].reader is not None
+        shape = (training.batch_size, length, *[length] * learns)
+        return Batch(shape, training.gradient_accumulation_steps)
+
+    # time
+
+    def _time(self, arms: list[ArmEstimate], settings: dict[str, Any], splits: "Tokens | Missing") -> None:
+        device = self._device
+        if isinstance(device, Missing) or isinstance(splits, Missing):
+            for one in arms:
+                one.timed = device if isinstance(device, Missing) else Missing(getattr(splits, "reason", ""))
+            return
+        from peft_tradeoffs.training import forecast
+
+        out, first = Path(self._experiment.output), arms[0]
+        folder = ModelFolder.of(out / "models" / first.model)
+        tokens = out / "tokens" / first.dataset / f"{first.model}.npz"
+
+        def timed(one: ArmEstimate) -> "Timed | Missing":
+            plan = Plan(settings[one.arm.name], self._experiment.seeds[0], tokens, folder, {})
+            return one.work if isinstance(one.work, Missing) else forecast.timed(plan, splits, device, one.work)
+
+        _along_ranks(arms, timed, "timed", self._budget_s)
+
+    def _opened(self) -> "Device":
+        """The device, taken before anything else is imported, as a run's job does."""
+        arms = self._experiment.arms
+        first = max(arms, key=lambda name: bool(arms[name].peft) + bool(arms[name].quantization))  # it imports most
+        dataset, model = next(iter(self._experiment.datasets)), next(iter(self._experiment.models))
+        settings = self._experiment.run_settings(dataset, model, first).to_dict()
+        began = time.monotonic()
+        from peft_tradeoffs.training.run import prepare_process
+
+        device = prepare_process(settings, 1, None, contextlib.nullcontext())
+        self.start_s = time.monotonic() - began + START_S
+        self.device_name = machine.device_name(settings["device"])
+        if device.gpu:
+            self.device_MiB = device.gpu.facts().get("memory_MiB")
+        return device
+
+
+START_S = 1.0  # of Python itself, before what a training job imports
+
+
+def _along_ranks(arms: list[ArmEstimate], look: Callable[[ArmEstimate], Any], name: str, budget_s: float) -> None:
+    """Give each arm what `look` finds: of each method the smallest and the largest rank first, then those between.
+
+    Once that has taken `budget_s`, what lies between is interpolated. Memory that did not suffice and what a user did
+    wrong are the arm's `Missing`.
+    """
+    began = time.monotonic()
+    by_method: dict[str, list[ArmEstimate]] = {}
+    for one in arms:
+        by_method.setdefault(one.arm.method, []).append(one)
+    ordered = {method: sorted(own, key=lambda one: one.arm.rank or 0) for method, own in by_method.items()}
+    ends = [one for own in ordered.values() for one in (own[:1] + own[1:][-1:])]
+    for one in ends + [one for one in arms if one not in ends]:
+        spent, same = time.monotonic() - began, ordered[one.arm.method]
+        if one in ends or spent < budget_s:
+            setattr(one, name, _or_why(look, one))
+        else:
+            setattr(one, name, _between(getattr(same[0], name), getattr(same[-1], name), _share(same, one)))
+            one.between = True
+
+
+def _share(same: list[ArmEstimate], one: ArmEstimate) -> float:
+    low, rank, high = (each.arm.rank or 0 for each in (same[0], one, same[-1]))
+    return (rank - low) / max(1, high - low)
+
+
+def _between(low: T, high: T, share: float) -> T:
+    """What lies between two of a kind, number by number."""
+    if not low or not high:
+        return low or high
+
+    def number(one: Any, other: Any) -> Any:
+        if isinstance(one, list | tuple):
+            return type(one)(number(*pair) for pair in zip(one, other, strict=True))
+        if not isinstance(one, int | float) or not isinstance(other, int | float):
+            return one
+        found = one + (other - one) * share
+        return round(found) if isinstance(one, int) and isinstance(other, int) else found
+
+    both: Any = [dataclasses.asdict(one) for one in (low, high)]  # type: ignore[call-overload]
+    return type(low)(**{key: number(value, both[1][key]) for key, value in both[0].items()})
+
+
+def _or_why(look: Callable[[ArmEstimate], Any], one: ArmEstimate) -> Any:
+    import torch
+
+    from peft_tradeoffs.measure.devices import free_memory, refused_bytes
+
+    try:
+        return look(one)
+    except InputError as error:
+        return Missing(str(error))
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        if not refused_bytes(error)[0]:
+            return Missing(f"it could not be looked at: {error_text(error)}")
+        return Missing("it does not fit: memory ran out while it was tried here")
+    finally:
+        free_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+# Saying ---------------------------------------------------------------------------------------------------------------
+
+UNKNOWN = "unknown"
+WIDTH = 120  # characters of a line
+HEADER = ("arm", "trials", "runs", "memory, GiB", "step, ms", "one run", "all", "finished")
+
+
+def text(estimate: Estimate) -> str:
+    """The estimate for a person, as Markdown that reads well in a terminal."""
+    own = estimate.experiment
+    blocks = [f"# Estimate of {own.output}\n\n{textwrap.fill(_trainings(estimate), WIDTH)}"]
+    for dataset, model in dict.fromkeys((one.dataset, one.model) for one in estimate.arms):
+        arms = [one for one in estimate.arms if (one.dataset, one.model) == (dataset, model)]
+        blocks.append(f"## {dataset} · {model}\n\n{_table([_row(one) for one in arms])}")
+    lists = {
+        "In all": _totals(estimate),
+        "What does not fit": estimate.too_large(),
+        "How it was taken": [*_notes(estimate), *_reasons(estimate)],
+        "What it can show": what_can_be_decided(own) or _not_counted(own),
+    }
+    blocks += [f"## {title}\n\n" + "\n".join(map(_item, lines)) for title, lines in lists.items() if lines]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _item(line: str) -> str:
+    return textwrap.fill(
+        line, WIDTH, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _not_counted(experiment: Experiment) -> list[str]:
+    """Data sets of which the rows are not known yet."""
+    return [
+        f"data set {name}: unknown: its rows are counted when it is fetched; {FETCH}"
+        for name, block in experiment.datasets.items()
+        if block.source != "files" and not Path(experiment.output, "data", name, "dataset.json").exists()
+    ]
+
+
+def _trainings(estimate: Estimate) -> str:
+    counts = [one.counts for one in estimate.arms]
+    total = {name: sum(getattr(one, name) for one in counts) for name in ("runs", "repeats", "at_caps", "finished")}
+    total["settled"] = sum(one.settled or 0 for one in counts)
+    for name in ("trials", "again", "added"):
+        total[name] = sum(getattr(one, name) for one in counts if one.settled is None)
+    words = {
+        "runs": "{} runs",
+        "settled": "{} trials of rates that are chosen",
+        "trials": "{} trials of learning rates",
+        "again": "0 to {} more, where rates are tied",
+        "added": "0 to {} beyond the edge of a grid",
+        "repeats": "{} repeats for the noise floor",
+        "at_caps": "0 to {} at equal memory",
+    }
+    parts = ", ".join(said.format(total[name]) for name, said in words.items() if total[name])
+    done = f" {total['finished']} of them are finished." if total["finished"] else ""
+    jobs = ", ".join(f"{count} {rule}" for rule, count in estimate.jobs().items())
+    return f"**{_count(estimate.trainings)} trainings**: {parts}.{done} Jobs: {jobs}."
+
+
+def _row(one: ArmEstimate) -> tuple[str, ...]:
+    peak, seconds, counts = one.peak_MiB, one.seconds(), one.counts
+    step = UNKNOWN
+    if one.timed and one.work and one.work.steps:
+        step = ("~" if one.between else "") + _ms(1000 * one.timed.train_s(one.work) / one.work.steps)
+    return (
+        one.arm.name,
+        _count(counts.trials_all) if counts.trials_all.most else "–",
+        str(counts.runs + counts.repeats),
+        UNKNOWN if peak is None else f"{peak / GIB:.2f}",
+        step,
+        UNKNOWN if one.run_s is None else _duration(one.run_s),
+        UNKNOWN if seconds is None else _durations(seconds),
+        str(counts.finished),
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    cells = [HEADER, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADER))]
+    lines = [
+        "| " + " | ".join(cell.rjust(width) if place else cell.ljust(width)
+                          for place, (cell, width) in enumerate(zip(row, widths, strict=True))) + " |"
+        for row in cells
+    ]  # fmt: skip
+    rule = "|" + "|".join("-" * (width + 1) + (":" if place else "-") for place, width in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _totals(estimate: Estimate) -> list[str]:
+    own, cuda = estimate.experiment, estimate.experiment.training.device == "cuda"
+    kind, slots = ("GPU" if cuda else "CPU"), estimate.slots()
+    device_s, wall_s, disk = estimate.device_s(), estimate.wall_s(), estimate.disk_MiB()
+    at_once = f"{slots} job{'s' * (slots != 1)} at once" if slots else "as many at once as there are GPUs"
+    lines = [
+        f"{kind} time: {UNKNOWN if device_s is None else _durations(device_s)}, with the start of every job",
+        f"Wall time, {at_once}: {UNKNOWN if wall_s is None else _durations(wall_s)}",
+        f"Disk: {UNKNOWN if disk is None else f'{disk.least / GIB:.1f} GiB stay, {disk.most / GIB:.1f} as jobs run'}",
+    ]
+    if cuda:
+        energy = estimate.energy_J()
+        why = "power was not measured" if device_s is not None else "the time is not known"
+        lines.append(
+            f"Energy of the GPU: {f'{UNKNOWN}: {why}' if energy is None else f'{energy / 3.6e6:.2g} kWh at least'}"
+        )
+    if own.cost.gpu_hour is not None and cuda:
+        price = None if device_s is None else device_s.times(own.cost.gpu_hour / 3600)
+        said = UNKNOWN if price is None else f"{price.least:.2f} to {price.most:.2f} {own.cost.currency}"
+        lines.append(f"Money, at {own.cost.gpu_hour:g} {own.cost.currency} per GPU hour: {said}")
+    return lines
+
+
+def _notes(estimate: Estimate) -> list[str]:
+    own, found = estimate.experiment, []
+    training = own.training
+    if any(one.need for one in estimate.arms):
+        measured = any(one.timed and one.timed.peak_MiB is not None for one in estimate.arms)
+        how = "of the probe, which ran here" if measured else "of the probe on a GPU, taken from shapes"
+        found.append(f"Memory: the peak {how}, with what cuBLAS takes (64 MiB on an H100 or newer, 16 on others)")
+        if estimate.at_most:
+            found.append(
+                f"Texts are not tokenised yet: memory is at most that of max_length {training.max_length}, printed here"
+            )
+        if training.device == "cpu":
+            found.append("What a run takes on a CPU, its resident set, is known when it has run")
+    if estimate.device:
+        found.append(
+            f"Seconds: some real steps of each arm, and evaluation, on {estimate.device}; a job's start takes "
+            f"{estimate.start_s:.0f} s"
+        )
+        if any(one.work and one.work.prompts for one in estimate.arms):
+            found.append("Some prompts are answered too, each to its last token; scoring is not counted")
+    if training.early_stopping:
+        found.append("Early stopping may end runs before that")
+    if own.equal_memory:
+        found.append("Runs at equal memory are counted as other runs are; the search for their batch comes on top")
+    between = [one.arm.name for one in estimate.arms if one.between]
+    if between:
+        found.append(f"Between ranks that were looked at ({estimate.took_s:.0f} s): {', '.join(between)}")
+    return found
+
+
+def _reasons(estimate: Estimate) -> list[str]:
+    """Why what is unknown is: each reason once, and the arms that it is of unless it is of all."""
+    by_reason: dict[str, list[str]] = {}
+    for one in estimate.arms:
+        for what, missing in (("memory", one.need), ("seconds", one.timed)):
+            if isinstance(missing, Missing):
+                by_reason.setdefault(missing.reason, []).append(f"{what} of {one.arm.name}")
+    found = []
+    for reason, of in by_reason.items():
+        whose = {name.partition(" of ")[2] for name in of}
+        whats = list(dict.fromkeys(name.partition(" of ")[0] for name in of))
+        every = len(whose) == len(estimate.experiment.arms)
+        found.append(f"{' and '.join(whats).capitalize()} of {'all arms' if every else ', '.join(sorted(whose))} "
+                     f"unknown: {reason}")  # fmt: skip
+    return found
+
+
+def _count(span: Span) -> str:
+    return f"{span.least:.0f}" if span.least == span.most else f"{span.least:.0f} to {span.most:.0f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+
+
+def _ms(step: float) -> str:
+    return f"{step:,.0f}" if step >= 100 else f"{step:.3g}"
+
+
+def _durations(span: Span) -> str:
+    least, most = _duration(span.least), _duration(span.most)
+    return least if least == most else f"{least} to {most}"
+
+
+def as_json(estimate: Estimate) -> dict[str, Any]:
+    """The estimate as plain values; what is not known is {"unknown": why}."""
+    arms = [
+        {
+            **{"dataset": one.dataset, "model": one.model, "arm": one.arm.name},
+            **{"counts": dataclasses.asdict(one.counts), "trainings": dataclasses.asdict(one.counts.trainings)},
+            **{"memory": _plain(one.need), "probe_peak_MiB": one.peak_MiB, "interpolated": one.between},
+            **{"steps": one.work.steps if one.work else None, "seconds": _plain(one.timed)},
+            **{"run_s": one.run_s, "trial_s": one.trial_s, "all_s": _plain(one.seconds())},
+        }
+        for one in estimate.arms
+    ]
+    totals = {
+        **{"trainings": dataclasses.asdict(estimate.trainings), "jobs": estimate.jobs(), "at_once": estimate.slots()},
+        **{"device_s": _plain(estimate.device_s()), "wall_s": _plain(estimate.wall_s())},
+        **{"disk_MiB": _plain(estimate.disk_MiB()), "energy_J": estimate.energy_J()},
+        **{"does_not_fit": estimate.too_large(), "device": estimate.device or None, "took_s": estimate.took_s},
+    }
+    return {**totals, "can_show": what_can_be_decided(estimate.experiment), "arms": arms}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Missing):
+        return {"unknown": value.reason}
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
