@@ -38,7 +38,7 @@ def tickets(count: int, seed: int = 0) -> list[tuple[str, str]]:
 def main() -> None:
     """Write 600 tickets as a CSV file with the columns body and team."""
     with Path(sys.argv[1]).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["body", "team"])
         writer.writerows(tickets(600))
 

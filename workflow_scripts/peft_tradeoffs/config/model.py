@@ -203,7 +203,7 @@ class Dataset(Block):
     )
     task: Annotated[str, OneOf(TASKS)] = Field(
         default=next(iter(TASKS)),
-        description="What is learned: one label per text, one number per text, completions (sft) or plain text (lm).",
+        description="What is learned of a row: a class, a number, or the tokens of a text.",
     )
     generate: Generate | None = absent(ABOUT_GENERATE)
     references: str | None = absent(
