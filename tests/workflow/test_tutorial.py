@@ -17,6 +17,7 @@ import yaml
 ROOT = tiny.REPOSITORY
 PAGE = (ROOT / "docs/your-data.md").read_text(encoding="utf-8")
 VERDICT = "results/tickets/tables/recommendation.md"
+RATES = {"full": {"learning_rate": 3e-4}, "lora": {"learning_rate": 3e-3}}
 STEPS, AFTER = PAGE.split("## Your own model")
 
 
@@ -42,7 +43,8 @@ def carried_out(words: list[str], folder: Path) -> str:
     places = {"profiles/": ROOT, "my.yaml": folder}
     wanted = [re.sub(r"profiles/|my\.yaml", lambda found: f"{places[found[0]]}/{found[0]}", word) for word in words[1:]]
     if "-n" not in words:
-        wanted.insert(0, VERDICT)  # figures and page take most of the time, and have tests
+        # Trials, figures and page take most of the time, and have tests: test_demo_in_small_from_a_wheel.
+        wanted = [VERDICT, *wanted, "--config", f"methods={json.dumps(RATES)}"]
     return tiny.snakemake(folder, None, *wanted).stdout
 
 
