@@ -1,8 +1,8 @@
 """Write the schemas that are made of the code: of the configuration, and of what a run records.
 
-schemas/config.schema.yaml follows from config/model.py, summary.schema.json and metrics.schema.json from
-core/quantities.py and the metrics. Run it again after a change of either; a test compares. schemas/peft.schema.json has
-a script of its own, which imports PEFT.
+schemas/config.schema.yaml and docs/configuration.md follow from config/model.py, summary.schema.json and
+metrics.schema.json from core/quantities.py and the metrics. Run it again after a change of either; a test compares.
+schemas/peft.schema.json has a script of its own, which imports PEFT.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from typing import Any
 
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.files import write_json, write_text
-from peft_tradeoffs.core.layout import SCHEMAS
+from peft_tradeoffs.core.layout import REPOSITORY, SCHEMAS
 from peft_tradeoffs.tasks.task import evaluation_schema, summary_schema
 
 HEADER = "# Written by workflow_scripts/write_schemas.py of peft_tradeoffs/config/model.py. Edit that.\n"
@@ -107,12 +107,23 @@ def write_config_schema(path: Path) -> None:
     write_text(path, HEADER + yaml.dump(config_schema(), Dumper=Dumper, sort_keys=False, width=118))
 
 
+def write_config_page(path: Path) -> None:
+    """Write the page that describes every key of the configuration, as Markdown."""
+    from peft_tradeoffs.config.described import configuration_page
+
+    write_text(path, configuration_page(config_schema()))
+
+
 def main() -> None:
     """Write every schema."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output-dir", type=Path, default=SCHEMAS, metavar="DIR", help="folder they go to")
-    folder = parser.parse_args().output_dir
+    page = REPOSITORY / "docs/configuration.md"
+    parser.add_argument("--page", type=Path, default=page, metavar="FILE", help="page of the configuration's keys")
+    asked = parser.parse_args()
+    folder = asked.output_dir
     write_config_schema(folder / "config.schema.yaml")
+    write_config_page(asked.page)
     write_json(folder / "summary.schema.json", summary_schema())
     write_json(folder / "metrics.schema.json", evaluation_schema())
 

@@ -5,6 +5,7 @@ anew, after a change of an example or of a default that is meant.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tiny
 import write_schemas
 import yaml
 from peft_tradeoffs.config import experiment, model
+from peft_tradeoffs.config.described import configuration_page
 from peft_tradeoffs.config.experiment import Experiment, resolve
 from peft_tradeoffs.config.file import config_schema
 from peft_tradeoffs.core.errors import InputError
@@ -54,6 +56,53 @@ def test_the_committed_schema_is_what_the_script_writes(tmp_path):
         "run workflow_scripts/write_schemas.py"
     )
     assert yaml.safe_load(written) == write_schemas.config_schema() == config_schema()
+
+
+def test_the_committed_page_of_keys_is_what_the_script_writes(tmp_path):
+    write_schemas.write_config_page(tmp_path / "configuration.md")
+    written = (tmp_path / "configuration.md").read_text()
+    assert written == (tiny.REPOSITORY / "docs/configuration.md").read_text(), "run workflow_scripts/write_schemas.py"
+
+
+def test_the_page_has_a_row_for_every_key():
+    sections = re.split(r"(?m)^#+ ", configuration_page(config_schema()))
+    rows = {part.split("\n")[0].strip("`"): set(re.findall(r"(?m)^\| `(\w+)` \|", part)) for part in sections}
+    assert rows["training"] == set(model.Training.model_fields)
+    assert rows["tune"] == set(model.Tune.model_fields)
+    assert rows["datasets.NAME"] == set(model.Dataset.model_fields)
+    assert rows["datasets.NAME.forgetting"] == set(model.GeneralText.model_fields)
+    assert rows["contract"] == {"strict"}
+    assert rows["All keys at the top"] == set(model.Config.model_fields)
+
+
+def test_the_page_says_kinds_defaults_and_conditions():
+    key = {"type": ["integer", "null"], "minimum": 1, "default": None, "description": "Of a b|c."}
+    inner = {"type": "object", "additionalProperties": False, "properties": {"one": {"$ref": "#/$defs/few"}}}
+    condition = {
+        "if": {"properties": {"kind": {"const": "a"}}},
+        "then": {"required": ["count"]},
+        "else": {"properties": {"count": {"not": {}}}},
+    }
+    kinds = {"enum": ["a", "b"]}
+    outer = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["kind"],
+        "properties": {"kind": kinds, "count": key},
+        "allOf": [condition],
+    }
+    root = {
+        "required": [],
+        "properties": {"inner": inner, "outer": outer},
+        "$defs": {"few": {"type": "array", "items": {"type": "number"}, "default": [5e-05]}},
+    }
+    page = configuration_page(root)
+    assert "| `inner` | block: [`inner`](#inner) | – |  |" in page
+    assert "| `one` | list of numbers | – |  |" in page
+    assert "| `kind` | `a` or `b` | **required** |  |" in page
+    assert "| `count` | whole number (at least 1) or `null` | `null` | Of a b\\|c. |" in page
+    assert "- Where `kind` is `a`, `count` must be there." in page
+    assert "- Unless `kind` is `a`, `count` must not be there." in page
 
 
 def blocks(kind: type[model.Block] = model.Block) -> list[type[model.Block]]:

@@ -45,6 +45,11 @@ def test_readme_is_short_and_begins_with_a_command():
     assert "git clone" in first and "make demo" in first
 
 
+def test_readme_links_every_page():
+    linked = {(ROOT / target.partition("#")[0]).resolve() for target in re.findall(r"\]\(([^)\s]+)\)", README)}
+    assert not [page.name for page in ROOT.glob("docs/*.md") if page not in linked]
+
+
 def test_the_configuration_that_readme_shows_is_taken():
     (block,) = re.findall(r"(?ms)^```yaml\n(.*?)^```$", README)
     found = resolve(yaml.safe_load(block))

@@ -154,7 +154,9 @@ class Dataset(Block):
     limit: Annotated[dict[str, Rows], PerSplit(*SPLITS)] = Field(
         default={}, description="Rows kept of a split, drawn stratified by label."
     )
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: int = Field(
+        default=0, ge=0, description="Seed by which rows are drawn for fractions, limit and the general text."
+    )
     separator: str | None = Field(
         default=None,
         description="Field separator of CSV or TSV files. Quotes enclose fields in .csv files; in .tsv files only "
@@ -199,7 +201,10 @@ class Dataset(Block):
     forgetting: GeneralText | None = absent(
         "A general text, of tasks that learn tokens: its loss before and after training says what was forgotten."
     )
-    task: Annotated[str, OneOf(TASKS)] = next(iter(TASKS))
+    task: Annotated[str, OneOf(TASKS)] = Field(
+        default=next(iter(TASKS)),
+        description="What is learned of a row: a class, a number, or the tokens of a text.",
+    )
     generate: Generate | None = absent(ABOUT_GENERATE)
     references: str | None = absent(
         "With generate: column of further references of a row, beside its completion or last turn: a text, or in JSON "
@@ -319,11 +324,11 @@ COMPUTED = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # by trai
 class Quantization(Block):
     """Fields of transformers.BitsAndBytesConfig. `load_in_4bit: true` alone is enough. The head is never quantised."""
 
-    load_in_4bit: Literal[True]
-    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
-    bnb_4bit_use_double_quant: bool = True
+    load_in_4bit: Literal[True] = Field(description="Hold the base weights in 4 bits.")
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field(default="nf4", description="How 4 bits stand for a weight.")
+    bnb_4bit_use_double_quant: bool = Field(default=True, description="Quantise the scales of the weights, too.")
     bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = absent(
-        "Default, that of training.precision: float32, bfloat16 or float16. No other one goes with it."
+        "What weights are made into when they are used. Default, that of training.precision; no other one goes with it."
     )
 
 
@@ -344,7 +349,7 @@ class Method(Block):
         "name of a method with such a list, whose tuned rate is taken."
     )
     ranks: Annotated[list[Rank], Field(min_length=1), Unique()] | None = absent(
-        "One arm a rank. Alpha is twice the rank unless peft sets it."
+        "One arm per rank. Alpha is twice the rank unless peft sets it."
     )
     peft: (
         Annotated[
@@ -389,7 +394,7 @@ class Method(Block):
 class EarlyStopping(Block):
     """Ends a run on the validation split, never on test. Epochs without a better metric."""
 
-    patience: int = Field(ge=1)
+    patience: int = Field(ge=1, description="Epochs without a better metric after which a run ends.")
     min_delta: NonNegative = Field(default=0.0, description="Gain that counts as better.")
 
 
@@ -417,20 +422,20 @@ class Training(Block):
         description="Train although another process uses the GPU. It is an error otherwise, for it spoils the figures. "
         "Jobs of this workflow that see the same GPU take turns on it all the same, under SLURM too.",
     )
-    epochs: int = Field(default=3, ge=1)
+    epochs: int = Field(default=3, ge=1, description="Passes over train.")
     max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps after which a run ends.")
-    batch_size: int = Field(default=32, ge=1, description="Rows an optimizer step.")
+    batch_size: int = Field(default=32, ge=1, description="Rows per optimizer step.")
     gradient_accumulation_steps: int = Field(
         default=1, ge=1, description="Parts that a batch is computed in; the batch size stays what it is."
     )
-    evaluation_batch_size: int = Field(default=64, ge=1)
+    evaluation_batch_size: int = Field(default=64, ge=1, description="Rows that are evaluated at once.")
     max_length: int = Field(default=128, ge=4, description="Tokens; longer texts are truncated and counted.")
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = Field(
         default="linear",
         description="How the learning rate goes on after its linear warm-up, by Transformers' names: to 0 in a line, "
         "to 0 in half a cosine wave, or not at all.",
     )
-    warmup_ratio: Share = 0.1
+    warmup_ratio: Share = Field(default=0.1, description="Share of the steps in which the learning rate rises from 0.")
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         default="adamw",
         description="AdamW of torch; or of bitsandbytes, which holds the moments in 8 bits (those of tensors below "
