@@ -23,6 +23,7 @@ from peft_tradeoffs.analysis.readable import (
     differs,
     failed_counts,
     finer,
+    metric_places,
     number,
     sentences,
     supported_decimals,
@@ -40,21 +41,32 @@ def label(row: dict[str, Any]) -> str:
     return arm_label(row["method"], row["rank"])
 
 
-def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = False) -> str:
-    """A value and its interval, rounded as that supports: "87.6 [86.8, 88.5]"; at most four digits of the value.
+def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = False, places: int | None = None) -> str:
+    """A value and its interval: "87.6 [86.8, 88.5]", with `places` decimals, or rounded as the interval supports.
 
-    A digit finer where a bound that is not 0 would be rounded to it. The value alone, with three digits, without an
-    interval and where its bounds are equal; alone where they are equal as rounded.
+    Without `places` at most four digits of the value, a digit finer where a bound that is not 0 would be rounded to it.
+    The value alone, with three digits if no `places` are given, without an interval and where its bounds are equal;
+    alone where they are equal as rounded.
     """
     if pd.isna(value):
         return NULL
     if pd.isna(low) or high - low <= 1e-9 * abs(value):
-        return f"+{number(value * scale)}" if sign and value > 0 else number(value * scale + 0.0)
+        return f"{'+' if sign and value > 0 else ''}{number(value * scale + 0.0, places)}"
     value, low, high = value * scale, low * scale, high * scale
-    places = finer(at_most(supported_decimals((high - low) / 2), value), low, high)
+    if places is None:
+        places = finer(at_most(supported_decimals((high - low) / 2), value), low, high)
     value, low, high = (round(bound, places) + 0.0 for bound in (value, low, high))  # never -0
     shown = [f"{bound:{'+' if sign and bound else ''},.{places}f}" for bound in (value, low, high)]
     return shown[0] if low == high else "{} [{}, {}]".format(*shown)
+
+
+def places_of(rows: pd.DataFrame, *bounds: str) -> int:
+    """Decimals of a column of a metric or its differences: the metric's; one more where a bound would pass for 0.
+
+    `bounds`: columns of the bounds, as stored.
+    """
+    metric = metric_called(rows["metric"].iloc[0])
+    return finer(metric_places(metric.name), *(rows[list(bounds)].to_numpy(dtype=float).ravel() * metric.scale))
 
 
 def p_value(p: Any) -> str:
@@ -98,32 +110,33 @@ def family(tables: int) -> str:
 
 
 AT_BEST = "At the best rate tried"
+APART_ENDS, BEST_ENDS = ("difference_low", "difference_high"), ("at_best_low", "at_best_high")
 
 
-def at_best_words(row: dict[str, Any]) -> str:
+def at_best_words(row: dict[str, Any], places: int) -> str:
     """The interval of a row's difference with what the choice of a rate may have missed: "[-13.0, +0.9]"."""
-    shown = with_interval(
-        row["difference"], row["at_best_low"], row["at_best_high"], metric_called(row["metric"]).scale, sign=True
-    )
+    scale = metric_called(row["metric"]).scale
+    shown = with_interval(row["difference"], row["at_best_low"], row["at_best_high"], scale, True, places)
     return shown[shown.index("[") :] if "[" in shown else NULL
 
 
 def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `comparison_frame` of one data set, model and split as text, units in the header."""
     metric, tuned = metric_called(rows["metric"].iloc[0]), rows["rate"].isin((TUNED, SHARED)).any()
+    places, apart, best = (places_of(rows, *ends) for ends in ((), APART_ENDS, BEST_ENDS))
     cells = []
     for row in records(rows):
         low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
         value, least, most = (row[key] for key in ("difference", "difference_low", "difference_high"))
-        difference = with_interval(value, least, most, metric.scale, sign=True)
+        difference = with_interval(value, least, most, metric.scale, True, apart)
         if difference != NULL and row["n_paired"] != row["n"]:
             difference += f" (n = {row['n_paired']})"
-        at_best = {AT_BEST: at_best_words(row)} if tuned else {}
+        at_best = {AT_BEST: at_best_words(row, best)} if tuned else {}
         cells.append(
             {
                 "Arm": arm_label(row["method"], row["rank"]),
                 "n": str(row["n"]),
-                metric_label(row): with_interval(row["mean"], low, high, metric.scale),
+                metric_label(row): with_interval(row["mean"], low, high, metric.scale, places=places),
                 f"Difference, {difference_unit(row)}": difference,
                 **at_best,
                 "p of a difference": p_value(row["p_different_holm"]),
