@@ -188,7 +188,8 @@ function byRank(key) {
     const gap = Math.min(...ranks.slice(1).map((rank, index) => rank - ranks[index]));
     const family = (row) => row.arm.replace(/-?r\d+$/, "");
     const every = [...new Set(rows.map(family))];
-    const shift = (row) => (every.indexOf(family(row)) - (every.length - 1) / 2) * gap * Math.min(0.1, 0.5 / every.length); // beside each other, not on each other
+    const step = Math.min(0.1 * gap, (0.5 * gap) / every.length, 0.025 * (ranks.at(-1) - ranks[0]));
+    const shift = (row) => (every.indexOf(family(row)) - (every.length - 1) / 2) * step; // beside each other, not on each other
     const beside = (row) => ({ ...row, family: family(row), at: row.rank * 2 ** shift(row) });
     const placed = rows.map(beside);
     const open = notCompared(key);

@@ -93,6 +93,7 @@ function showPair() {
   byId("arms-untrained").hidden = !pair().untrained;
   byId("arms-untrained").textContent = pair().untrained?.line ?? "";
   byId("absent").textContent = [absent.length ? `Not measured here: ${absent.join("; ")}.` : "", ...intervals].join(" ").trim();
+  byId("absent-fold").hidden = !byId("absent").textContent;
   const options = (wanted) => axes.map((axis) => element("option", { value: axis.key, selected: axis.key === wanted }, `${axis.label} (${axis.better === "high" ? "higher" : "lower"} is better)`));
   const first = (...keys) => keys.find((key) => axes.some((axis) => axis.key === key));
   byId("axis-y").replaceChildren(...options(first("metric_value", "samples_per_s")));

@@ -101,13 +101,35 @@ def test_command_writes_every_format_the_same_each_time(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
-    files = {path.name for path in (tmp_path / "one").iterdir()}
+    files = {str(path.relative_to(tmp_path / "one")) for path in (tmp_path / "one").rglob("*.*")}
     drawn = [*FIGURES, "sweep_lora", "sweep_qlora"]
-    assert files == {f"{name}.{kind}" for name in drawn for kind in ("svg", "pdf", "png")}
+    titled = {f"{name}.{kind}" for name in drawn for kind in ("svg", "pdf", "png")}
+    assert files == titled | {f"paper/{name}.{kind}" for name in drawn for kind in ("svg", "pdf", "txt")}
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     svg = (tmp_path / "one" / "metric_by_arm.svg").read_text(encoding="utf-8")
     assert svg.startswith("<?xml") and "<dc:date>" not in svg and "font-family" not in svg
+
+
+@pytest.mark.parametrize("name", ["metric_by_arm", "metric_vs_memory", "learning_curves"])
+def test_a_bare_figure_has_its_title_and_notes_beside_it(tmp_path, name):
+    sweep = sweep_of(tmp_path, [synthetic.summary(*arm, seed, device="cuda") for arm in GRIDS[5] for seed in range(3)])
+    figure = FIGURES[name](sweep)
+    height, said = figure.get_figheight(), [figure.get_suptitle(), figure.get_supxlabel()]
+    style.save_bare(figure, tmp_path / "out", name)
+    caption = (tmp_path / f"out/paper/{name}.txt").read_text(encoding="utf-8")
+    assert all(word in caption for text in said for word in text.replace(" · sst2, distilbert", "").split())
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("", "")
+    assert figure.get_figheight() < height - 0.4
+    assert misplaced(figure) == []
+
+
+def test_a_bare_figure_of_random_weights_says_so(tmp_path):
+    sweep = sweep_of(tmp_path, [synthetic.randomly(*arm, 0, device="cuda") for arm in GRIDS[5]])
+    figure = FIGURES["peak_memory_by_arm"](sweep)
+    style.save_bare(figure, tmp_path / "out", "memory")
+    assert figure.get_suptitle() == "Random weights: speed and memory only"
+    assert "Random weights" in (tmp_path / "out/paper/memory.txt").read_text(encoding="utf-8")
 
 
 def test_names_are_told_without_a_plotting_library():
