@@ -200,7 +200,7 @@ def test_what_is_not_compared_has_no_front_no_line_and_no_spread(tmp_path):
         assert any(" ± " in text.get_text() for text in figure.axes[0].texts) == spread
         assert any("arms are not compared by it" in text for text in texts(figure)) == (not spread)
     for one, width in ((sweep, 0), (alone, 1.2)):
-        lines = [line for line in FIGURES["speed_vs_rank"](one).axes[2].lines if line.get_marker() in "os"]
+        lines = [line for line in FIGURES["speed_vs_rank"](one).axes[2].lines if line.get_marker() in ("o", "s")]
         assert {line.get_linewidth() for line in lines} == {width}
     for one, front in ((sweep, False), (alone, True)):
         handles = FIGURES["metric_vs_samples_per_s"](one).axes[0].get_legend().legend_handles

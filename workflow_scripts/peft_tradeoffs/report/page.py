@@ -37,7 +37,7 @@ from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, UNTRAINED, run_
 from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
 from peft_tradeoffs.core.text import and_list, arm_label, method_label, plain, plural, records
 from peft_tradeoffs.report.answers import Asked, ROOM_bytes, panel
-from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, no_metric
+from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, methods, no_metric
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import Row, difference_unit, heldout_label, metric_label, metric_of
 from peft_tradeoffs.tasks.task import LABEL, QUANTITIES
@@ -221,6 +221,8 @@ def report(
     room = ROOM_bytes // len(sweeps)
     before = untrained_rows(files)
     answers = [panel(sweep, Asked(data_dir, tokens_dir, untrained_dir), room) for sweep in sweeps]
+    facts = _frame(files, "contract")
+    checks = _checks(facts) if len(facts) and not facts["verdict"].eq("differs").any() else None
     judgement = _markdown(files[VERDICT]) if VERDICT in files else ""
     data = {
         "pairs": [
@@ -246,10 +248,15 @@ def report(
         answers=any(answers),
         sections={section["name"]: section for section in sections},
         environment=environment(run_folders(runs, runs_dir)),
+        methods=[(f"{sweep.dataset} · {sweep.model}", methods(sweep, checks)) for sweep in sweeps],
         definitions=definitions(),
         light=list(colours(styles).values()),
         dark=list(colours(styles, dark=True).values()),
     )
+
+
+def _checks(facts: pd.DataFrame) -> int:
+    return int(facts.loc[facts["verdict"] != "own", "fact"].nunique())
 
 
 def untrained_rows(files: dict[str, Path]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -316,8 +323,11 @@ def summary(runs: pd.DataFrame, files: dict[str, Path]) -> list[str]:
 def fairness(facts: pd.DataFrame) -> str:
     """Whether arms are alike in all that they must be alike in: "passed (35 checks)"; `facts`: rows of contract.csv."""
     broken = facts.loc[facts["verdict"] == "differs", "fact"].unique()
-    checks = facts.loc[facts["verdict"] != "own", "fact"].nunique()
-    return f"not passed, arms differ in {', '.join(broken)}" if len(broken) else f"passed ({_count(checks, 'check')})"
+    return (
+        f"not passed, arms differ in {', '.join(broken)}"
+        if len(broken)
+        else f"passed ({_count(_checks(facts), 'check')})"
+    )
 
 
 def verdict(text: str) -> list[dict[str, str]]:

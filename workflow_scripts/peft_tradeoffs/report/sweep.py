@@ -14,7 +14,8 @@ import pandas as pd
 
 from peft_tradeoffs.analysis import readable, stats, tables
 from peft_tradeoffs.analysis.comparison import read_comparison
-from peft_tradeoffs.analysis.finished import verified
+from peft_tradeoffs.analysis.comparison_text import methods_paragraph
+from peft_tradeoffs.analysis.finished import read_env, verified
 from peft_tradeoffs.analysis.stats import read_noise
 from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT
 from peft_tradeoffs.analysis.tuning_table import read_tuning
@@ -207,6 +208,16 @@ def load(files: Tables, runs_dir: Path, dataset: str, model: str) -> Sweep:
         noise=read_noise(files.noise),
         comparison=None if compared is None else own(compared),
     )
+
+
+def methods(sweep: Sweep, checks: int | None) -> str:
+    """The methods paragraph of a sweep (`methods_paragraph`). Raises InputError for an env.json that is missing."""
+    envs = {}
+    for run in records(sweep.runs.drop_duplicates("arm")):
+        folder = sweep.runs_dir / run["arm"] / f"seed{run['seed']}"
+        envs[run["arm"]] = read_env(folder, verified(folder))
+    compared = pd.DataFrame(columns=["split"]) if sweep.comparison is None else sweep.comparison
+    return methods_paragraph(sweep.runs, envs, compared, sweep.tuning, checks)
 
 
 def conditions(runs: pd.DataFrame) -> str:
