@@ -61,6 +61,7 @@ def test_a_sweep_is_drawn_and_everything_is_there(page, output):
     runs = pd.read_csv(output / "tables/runs.csv")
     dataset, model = runs["dataset"].iloc[0], runs["model"].iloc[0]
     assert page.locator("h1").inner_text() == f"{model} on {dataset}: full fine-tuning, LoRA and QLoRA compared"
+    assert page.title().endswith(f"compared · {runs['finished_at'].max()[:10]}")
     facts = pd.read_csv(output / "tables/contract.csv")
     checks = facts.loc[facts["verdict"] != "own", "fact"].nunique()
     summary = page.locator(".summary").inner_text()

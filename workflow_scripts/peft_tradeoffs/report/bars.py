@@ -304,7 +304,7 @@ def accuracy_gain_per_million_by_arm(sweep: Sweep) -> Figure:
         lambda _: "Gain, points per million trainable parameters",
         f"Gain: {ACCURACY.noun} on the test split less the share there of its most frequent class, "
         f"{100 * share:.1f} %.",
-        "The fewer parameters an arm trains, the higher it stands, whatever its accuracy: choose by no such ratio.",
+        "The fewer parameters an arm trains, the higher it stands, whatever it reaches: choose by no such ratio.",
         HEAD,
     )
 

@@ -242,6 +242,7 @@ def report(
     return render(
         data,
         title=title(sweeps, styles),
+        date=max(runs["finished_at"].dropna(), default="")[:10],
         summary=summary(runs, files),
         verdict=verdict(judgement) if judgement else [],
         pairs=[f"{sweep.dataset} · {sweep.model}" for sweep in sweeps],
