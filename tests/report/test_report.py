@@ -77,9 +77,11 @@ def test_a_sweep_is_drawn_and_everything_is_there(page, output):
     assert pictures["tradeoff"] and pictures["curves"] and pictures["memory"]
     titles = page.locator("details.table summary").all_inner_texts()
     assert "Differences to the baseline, with tests" in titles and "Environment that the runs recorded" in titles
-    for one in page.locator("details.table").all():
+    for one in page.locator("details.table:not(#methods-paragraph)").all():
         one.locator("summary").click()
         assert one.locator("table").count() >= 1 and one.locator("td").first.is_visible()
+    page.locator("#methods-paragraph summary").click()
+    assert page.locator("#methods-paragraph p").inner_text().startswith(f"We fine-tuned {model}")
     assert "torch.cuda.max_memory_allocated" in page.locator("#how").inner_text()
 
 
