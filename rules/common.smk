@@ -390,13 +390,15 @@ def results():
 
 
 def figure_files(dataset=GRID["dataset"], model=GRID["model"]):
-    return expand(
-        f"{OUT}/figures/{{dataset}}/{{model}}/{{figure}}.{{format}}",
-        dataset=dataset,
-        model=model,
-        figure=DRAWN,
-        format=["svg", "pdf", "png"],
-    )
+    """Each figure with its title and notes; and in paper/ bare, its caption beside it."""
+    titled = expand("{figure}.{format}", figure=DRAWN, format=["svg", "pdf", "png"])
+    bare = expand("paper/{figure}.{format}", figure=DRAWN, format=["svg", "pdf", "txt"])
+    folder = f"{OUT}/figures/{{dataset}}/{{model}}"
+    return [
+        path
+        for name in [*titled, *bare]
+        for path in expand(f"{folder}/{name}", dataset=dataset, model=model)
+    ]
 
 
 def in_report(path, category, subcategory, caption=None):
@@ -434,7 +436,7 @@ def figures_in_report(files):
                 "{dataset}, {model}",
                 caption="sweep" if Path(path).stem in SWEEPS else None,
             )
-            if path.endswith(".svg")
+            if path.endswith(".svg") and Path(path).parent.name != "paper"
             else path
         )
         for path in files

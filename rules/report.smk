@@ -23,6 +23,7 @@ rule make_report:
         script=script("make_report.py"),
         code=lambda w: code("make_report.py"),
         page=page_content,
+        templates=lambda w: templates_of("methods"),
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         profiles=profiles_option(),
         data=lambda w: f"{OUT}/data",

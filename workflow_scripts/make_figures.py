@@ -1,4 +1,4 @@
-"""Draw the figures of one data set and model, each as SVG, PDF and PNG.
+"""Draw the figures of one data set and model, each as SVG, PDF and PNG, and bare with its caption in paper/.
 
 Reads runs.csv (of make_tables.py), the metrics.csv of each completed run and the labels in one's predictions.csv.
 A figure for which nothing was measured is drawn too: it says why.
@@ -46,7 +46,9 @@ def main() -> None:
     grid = load(files, args.runs_dir, args.dataset, args.model)
     figures = drawings(FIGURES) | sweeps(grid) | drawings(TUNING_FIGURES if args.tuning else {})
     for name, draw in figures.items():
-        style.save(draw(grid), args.output_dir, name)
+        figure = draw(grid)
+        style.save(figure, args.output_dir, name)
+        style.save_bare(figure, args.output_dir, name)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,15 @@ const CONFIG = {
 const FAINT = 0.12;
 const opacity = (value) => ({ condition: { test: "picked === null || datum.arm === picked", value }, value: FAINT });
 const quantitative = (field, title, more = {}) => ({ field, type: "quantitative", title, ...more });
+const format = (places) => `,.${places}f`;
+/** An axis within a title: "memory", "training time". */
+function inWords(key) {
+  if (/_peak_(allocated|rss)_MiB$/.test(key)) return "memory";
+  const [name] = axisOf(key).label.split(",");
+  return /^[A-Z][a-z]/.test(name) ? name[0].toLowerCase() + name.slice(1) : name;
+}
+/** What a note says of measurements by which arms are not compared. */
+const notCompared = (...keys) => keys.map(axisOf).filter((axis) => axis.uncompared).map((axis) => ` ${axis.label.split(",")[0]}: as measured, arms are not compared by it (${axis.uncompared}).`).join("");
 const axisOf = (key) => pair().axes.find((axis) => axis.key === key);
 const metricAxis = () => pair().metric.axis;
 
@@ -117,7 +126,8 @@ function tradeoff(arms, width) {
   const rows = points(arms, [x, y]);
   if (!rows.length) return { empty: `no arm has both ${axisOf(x).label} and ${axisOf(y).label}` };
   const area = size(rows);
-  const { front, line } = pareto(rows, x, y);
+  const open = notCompared(x, y);
+  const { front, line } = open ? { front: [], line: [] } : pareto(rows, x, y);
   const height = Math.min(480, Math.max(300, width * 0.5));
   rows.forEach((row) => Object.assign(row, { size: area(row.rank), front: front.includes(row) }));
   const scales = methodScales(arms);
@@ -142,23 +152,26 @@ function tradeoff(arms, width) {
       description: `${axisOf(y).label} against ${axisOf(x).label}: ${rows.map((row) => `${row.label} ${row[`${y}_text`]}, ${row[`${x}_text`]}`).join("; ")}`,
       layer: [
         { data: { values: line }, mark: { type: "line", aria: false, color: INK, strokeDash: [4, 3], opacity: 0.6 }, encoding: { x: at.x, y: at.y, order: { field: "order" } } },
-        { data: { values: seeds(arms, [x, y]) }, mark: { type: "circle", aria: false, size: 18 }, encoding: { ...at, color: scales.colour, opacity: opacity(0.45), tooltip: [{ field: "label", title: "Arm" }, { field: "seed", title: "Seed" }, { field: x, title: axisOf(x).label }, { field: y, title: axisOf(y).label }] } },
+        { data: { values: seeds(arms, [x, y]) }, mark: { type: "circle", aria: false, size: 18 }, encoding: { ...at, color: scales.colour, opacity: opacity(0.45), tooltip: [{ field: "label", title: "Arm" }, { field: "seed", title: "Seed" }, ...[x, y].map((key) => ({ field: key, title: axisOf(key).label, format: format(axisOf(key).places) }))] } },
         rule("x", x),
         rule("y", y),
         { data: { values: rows }, mark: { type: "point", filled: true, stroke: "var(--ground)", strokeWidth: 1 }, encoding: { ...at, color: scales.colour, shape: scales.shape, size: { field: "size", type: "quantitative", scale: null, legend: null }, opacity: opacity(1), tooltip: tip } },
         ...Object.entries(NAMES).map(name),
       ],
     },
-    drawn: (view) => view.signal("names", nameThem(view, rows, front, x, y)).runAsync(),
-    columns: ["arm", x, `${x}_low`, `${x}_high`, y, `${y}_low`, `${y}_high`, "front"],
+    drawn: (view) => view.signal("names", nameThem(view, rows, open ? rows : front, x, y)).runAsync(),
+    title: `${inWords(y)[0].toUpperCase()}${inWords(y).slice(1)} against ${inWords(x)}`,
+    columns: ["arm", x, `${x}_low`, `${x}_high`, y, `${y}_low`, `${y}_high`, ...(open ? [] : ["front"])],
     rows,
-    note: `Large: ${intervals(rows, x, y)}. Small: seeds. Size: rank. Dashed: the arms that no other of those shown beats on both axes, named where there is room. The axes need not start at 0.${arms.length > rows.length ? ` Not shown, for lack of a value: ${arms.filter((arm) => !rows.some((row) => row.arm === arm.arm)).map((arm) => arm.label).join(", ")}.` : ""}`,
+    note: `Large: ${intervals(rows, x, y)}. Small: seeds. Size: rank.${open || " Dashed: the arms that no other of those shown beats on both axes, named where there is room."} The axes need not start at 0.${arms.length > rows.length ? ` Not shown, for lack of a value: ${arms.filter((arm) => !rows.some((row) => row.arm === arm.arm)).map((arm) => arm.label).join(", ")}.` : ""}`,
   };
 }
 
 function byRank(key) {
   return (arms) => {
     const axis = axisOf(key);
+    const unasked = new Set(pair().arms.map((arm) => arm.rank).filter((rank) => rank !== null)).size < 2;
+    if (unasked) return { empty: "no method has two ranks", unasked };
     if (!axis) return { empty: (key === "metric_value" && pair().no_metric) || "nothing was measured" };
     const all = points(arms, [key]);
     const rows = all.filter((row) => row.rank !== null);
@@ -167,26 +180,35 @@ function byRank(key) {
     const metric = key.includes("metric");
     const scales = methodScales(arms);
     const domain = [...new Set(rows.map((row) => row.rank))].sort((a, b) => a - b);
-    const x = quantitative("rank", "Rank (log scale)", { scale: { type: "log", base: 2, nice: false, padding: 14 }, axis: { values: domain, format: "d", grid: false } });
+    const x = quantitative("at", "Rank (log scale)", { scale: { type: "log", base: 2, nice: false, padding: 14 }, axis: { values: domain, format: "d", grid: false } });
     const y = quantitative(key, axis.label, { scale: { zero: !metric } });
     const tip = [{ field: "label", title: "Arm" }, { field: `${key}_text`, title: axis.label }];
     const families = { field: "family", type: "nominal" };
-    rows.forEach((row) => { row.family = row.arm.replace(/-?r\d+$/, ""); });
+    const ranks = domain.map(Math.log2);
+    const gap = Math.min(...ranks.slice(1).map((rank, index) => rank - ranks[index]));
+    const family = (row) => row.arm.replace(/-?r\d+$/, "");
+    const every = [...new Set(rows.map(family))];
+    const step = Math.min(0.1 * gap, (0.5 * gap) / every.length, 0.025 * (ranks.at(-1) - ranks[0]));
+    const shift = (row) => (every.indexOf(family(row)) - (every.length - 1) / 2) * step; // beside each other, not on each other
+    const beside = (row) => ({ ...row, family: family(row), at: row.rank * 2 ** shift(row) });
+    const placed = rows.map(beside);
+    const open = notCompared(key);
     return {
       spec: {
         height: 240,
         description: `${axis.label} by rank`,
         layer: [
           { data: { values: flat }, mark: { type: "rule", strokeDash: [5, 3] }, encoding: { y, color: scales.colour, opacity: opacity(0.9), tooltip: tip } },
-          { data: { values: rows }, mark: { type: "line", aria: false, opacity: 0.55 }, encoding: { x, y, color: scales.colour, detail: families } },
-          { data: { values: seeds(arms, [key]).filter((row) => row.rank !== null) }, mark: { type: "circle", aria: false, size: 14 }, encoding: { x, y, color: scales.colour, opacity: opacity(0.4) } },
-          { data: { values: rows.filter((row) => row[`${key}_low`] !== null) }, mark: { type: "rule", aria: false }, encoding: { x, y: { ...y, field: `${key}_low` }, y2: { field: `${key}_high` }, color: scales.colour, opacity: opacity(0.5) } },
-          { data: { values: rows }, mark: { type: "point", filled: true, size: 70 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: tip } },
+          { data: { values: open ? [] : placed }, mark: { type: "line", aria: false, opacity: 0.55 }, encoding: { x, y, color: scales.colour, detail: families } },
+          { data: { values: seeds(arms, [key]).filter((row) => row.rank !== null).map(beside) }, mark: { type: "circle", aria: false, size: 14 }, encoding: { x, y, color: scales.colour, opacity: opacity(0.4) } },
+          { data: { values: placed.filter((row) => row[`${key}_low`] !== null) }, mark: { type: "rule", aria: false }, encoding: { x, y: { ...y, field: `${key}_low` }, y2: { field: `${key}_high` }, color: scales.colour, opacity: opacity(0.5) } },
+          { data: { values: placed }, mark: { type: "point", filled: true, size: 70 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: tip } },
         ],
       },
+      title: metric ? `${pair().metric.label} by rank` : undefined,
       columns: ["arm", "rank", key, `${key}_low`, `${key}_high`],
       rows: all,
-      note: `Large: ${intervals(all, key)}. Small: seeds.${flat.length ? ` Dashed: ${flat.map((row) => row.label).join(", ")}, without a rank.` : ""}${metric ? " The axis does not start at 0." : ""}`,
+      note: `Large: ${intervals(all, key)}. Small: seeds.${flat.length ? ` Dashed: ${flat.map((row) => row.label).join(", ")}, without a rank.` : ""}${every.length > 1 ? " Methods stand beside each other at a rank." : ""}${open}${metric ? " The axis does not start at 0." : ""}`,
     };
   };
 }
@@ -208,7 +230,7 @@ function curves(arms) {
       description: `${pair().metric.label} on the ${split} split at every evaluation`,
       layer: [
         { mark: { type: "line", aria: false, strokeWidth: 0.8, point: evaluated.length === 1 && { size: 12 } }, encoding: { x, y, color: scales.colour, detail: [{ field: "arm" }, { field: "seed" }], opacity: opacity(0.3) } },
-        { mark: { type: "line", point: { size: 25 } }, encoding: { x, y: { ...y, aggregate: "mean" }, color: scales.colour, strokeWidth: WIDTH, detail: { field: "arm" }, opacity: opacity(0.95), tooltip: [{ field: "label", title: "Arm" }, { field: "step", title: "Step" }, { field: "value", aggregate: "mean", format: ".4~g", title: "Mean" }] } },
+        { mark: { type: "line", point: { size: 25 } }, encoding: { x, y: { ...y, aggregate: "mean" }, color: scales.colour, strokeWidth: WIDTH, detail: { field: "arm" }, opacity: opacity(0.95), tooltip: [{ field: "label", title: "Arm" }, { field: "step", title: "Step" }, { field: "value", aggregate: "mean", format: format(pair().metric.places), title: "Mean" }] } },
       ],
     },
     columns: ["arm", "seed", "split", "epoch", "step", "train_s", "value"],
@@ -222,9 +244,9 @@ function rates(arms) {
   const [shown, known] = [new Set(arms.map((arm) => arm.arm)), new Set(pair().arms.map((arm) => arm.arm))];
   const methods = new Set(arms.map((arm) => arm.method));
   const rows = pair().trials.filter((trial) => (known.has(trial.arm) ? shown.has(trial.arm) : methods.has(trial.method))).map((row) => ({ ...row, name: methodName(row.method) }));
-  if (!rows.length) return { empty: pair().trials.length ? "no arm that is shown was tuned itself" : "no learning rate was tuned" };
+  if (!rows.length) return { unasked: !pair().trials.length, empty: pair().trials.length ? "no arm that is shown was tuned itself" : "no learning rate was tuned" };
   const scales = methodScales(rows);
-  const x = quantitative("rate", "Learning rate (log scale)", { scale: { type: "log", nice: false, padding: 14 }, axis: { format: "~g" } });
+  const x = quantitative("rate", "Learning rate (log scale)", { scale: { type: "log", nice: false, padding: 24 }, axis: { format: "~g", values: [...new Set(rows.map((row) => row.rate))].sort((a, b) => a - b), labelFlush: false } });
   const drawn = rows.filter((row) => row.value !== null);
   const lost = rows.filter((row) => row.value === null).map((row) => `${row.label} at ${row.rate} (${row.status})`).join(", ");
   if (!drawn.length) return { empty: `no trial has a metric: ${lost}` };
@@ -236,7 +258,7 @@ function rates(arms) {
   const y = quantitative("value", metricAxis().replace("test split", "dev split"), { scale: off.length ? { domain, nice: false } : { zero: false } });
   const edge = { ...y, field: undefined, datum: domain[down ? 0 : 1] };
   const wider = widen(rows);
-  const tip = [{ field: "label", title: "Arm" }, { field: "rate", title: "Rate" }, { field: "value", title: pair().metric.label }];
+  const tip = [{ field: "label", title: "Arm" }, { field: "rate", title: "Rate" }, { field: "value", title: pair().metric.label, format: format(pair().metric.places) }];
   return {
     spec: {
       height: 280,
@@ -268,8 +290,8 @@ function memory(arms) {
       height: 20 * order.length,
       description: "Memory of weights, gradients, optimizer state and activations by arm",
       layer: [
-        { data: { values: rows }, mark: { type: "bar", height: { band: 0.75 } }, encoding: { y, x: quantitative("MiB", "MiB", { stack: "zero" }), color: { field: "part", type: "nominal", title: null, sort: parts, scale: { domain: parts, range: ["#4477aa", "#ccbb44", "#ee6677", "#228833"] } }, order: { field: "order" }, opacity: opacity(0.9), tooltip: [{ field: "label", title: "Arm" }, { field: "part", title: "Part" }, { field: "MiB" }] } },
-        ...(peaks.length ? [{ data: { values: peaks }, mark: { type: "tick", thickness: 2, color: INK, size: 17 }, encoding: { y, x: quantitative("peak", "MiB"), opacity: opacity(1), tooltip: [{ field: "label", title: "Arm" }, { field: "peak", title: "Measured peak, MiB" }] } }] : []),
+        { data: { values: rows }, mark: { type: "bar", height: { band: 0.75 } }, encoding: { y, x: quantitative("MiB", "MiB", { stack: "zero" }), color: { field: "part", type: "nominal", title: null, sort: parts, scale: { domain: parts, range: ["#4477aa", "#ccbb44", "#ee6677", "#228833"] } }, order: { field: "order" }, opacity: opacity(0.9), tooltip: [{ field: "label", title: "Arm" }, { field: "part", title: "Part" }, { field: "MiB", format: ",.1f" }] } },
+        ...(peaks.length ? [{ data: { values: peaks }, mark: { type: "tick", thickness: 2, color: INK, size: 17 }, encoding: { y, x: quantitative("peak", "MiB"), opacity: opacity(1), tooltip: [{ field: "label", title: "Arm" }, { field: "peak", title: "Measured peak, MiB", format: ",.0f" }] } }] : []),
       ],
     },
     columns: ["arm", "part", "MiB", "peak"],
@@ -280,7 +302,7 @@ function memory(arms) {
 
 function attribution() {
   const rows = pair().attribution.map((row) => ({ ...row, what: `${row.quantity}: ${row.effect}` }));
-  if (!rows.length) return { empty: "the configuration asks for no attribution" };
+  if (!rows.length) return { empty: "the configuration asks for no attribution", unasked: true };
   const y = { field: "what", type: "nominal", sort: null, title: null };
   const x = quantitative("percent", "Change, % of the base");
   return {
@@ -289,7 +311,7 @@ function attribution() {
       data: { values: rows },
       description: "Change of memory, time and energy by each factor of the factorial",
       layer: [
-        { mark: { type: "bar" }, encoding: { y, x, color: { condition: { test: "datum.percent > 0", value: "#ee6677" }, value: "#4477aa" }, tooltip: [{ field: "what", title: "Change" }, { field: "percent", title: "%" }] } },
+        { mark: { type: "bar" }, encoding: { y, x, color: { condition: { test: "datum.percent > 0", value: "#ee6677" }, value: "#4477aa" }, tooltip: [{ field: "what", title: "Change" }, { field: "percent", title: "%", format: ".1f" }] } },
         { transform: [{ filter: "isValid(datum.low)" }], mark: { type: "rule", aria: false, color: INK }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" } } },
       ],
     },

@@ -20,12 +20,13 @@ function pick(arm) {
 /** What depends on how much room there is: columns of legends, lengths of labels. */
 function configFor(width) {
   const legend = { ...CONFIG.legend, columns: Math.max(1, Math.floor(width / 170)) };
-  return { ...CONFIG, axis: { ...CONFIG.axis, labelLimit: Math.max(90, Math.min(300, width * 0.45)) }, legend };
+  return { ...CONFIG, axis: { ...CONFIG.axis, labelLimit: Math.max(90, Math.min(300, width * 0.45)) }, axisX: { labelFlush: true, labelSeparation: 8, titleLimit: width, tickCount: Math.max(3, Math.floor(width / 90)) }, legend };
 }
 
 async function drawChart(name) {
   const box = byId(`chart-${name}`);
   if (!box) return; // a section that this report does not have
+  for (const part of [box.closest("figure"), box.closest("section")]) part.hidden = false;
   const numbers = document.querySelector(`details[data-table="${name}"]`);
   const width = Math.floor(box.parentElement.clientWidth);
   const arms = shownArms();
@@ -33,6 +34,8 @@ async function drawChart(name) {
   views.get(name)?.finalize();
   views.delete(name);
   byId(`chart-${name}-note`).textContent = chart.empty ? "" : chart.note;
+  box.closest("figure").hidden = Boolean(chart.unasked);
+  if (chart.title) byId(`chart-${name}-title`).textContent = chart.title;
   numbers.hidden = Boolean(chart.empty);
   if (chart.empty) {
     box.replaceChildren(element("p", { class: "empty" }, `Nothing to draw: ${chart.empty}.`));
@@ -47,9 +50,13 @@ async function drawChart(name) {
   views.set(name, view);
   numbers.querySelector(".download").onclick = () => download(`${name}.csv`, csv(chart.columns, chart.rows));
   const fill = () => {
-    const head = element("tr", {}, ...chart.columns.map((key) => element("th", { scope: "col" }, key)));
-    const cells = (row) => chart.columns.map((key) => element("td", { class: typeof row[key] === "number" ? "number" : null }, row[key] === null || row[key] === undefined ? "–" : String(row[key])));
-    numbers.querySelector(".scroll").replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...chart.rows.map((row) => element("tr", {}, ...cells(row))))));
+    const head = element("tr", {}, ...chart.columns.map((key) => element("th", { scope: "col", "data-key": key }, columnName(key))));
+    const places = new Map(chart.columns.map((key) => [key, columnPlaces(key, chart.rows)]));
+    const text = (row, key) => (key === "arm" && row.label ? row.label : cellText(key, row[key], places.get(key)));
+    const cells = (row) => chart.columns.map((key) => element("td", { class: typeof row[key] === "number" ? "number" : null }, text(row, key)));
+    const scroll = numbers.querySelector(".scroll");
+    scroll.replaceChildren(element("table", {}, element("thead", {}, head), element("tbody", {}, ...chart.rows.map((row) => element("tr", {}, ...cells(row))))));
+    hintAt(scroll);
   };
   numbers.ontoggle = () => numbers.open && fill();
   if (numbers.open) fill();
@@ -59,6 +66,11 @@ async function drawChart(name) {
 function drawCharts(names = Object.keys(CHARTS)) {
   drawn = drawn.then(async () => {
     for (const name of names) await drawChart(name);
+    for (const section of document.querySelectorAll("main > section:has(figure)")) {
+      section.hidden = [...section.querySelectorAll("figure")].every((figure) => figure.hidden);
+      const link = document.querySelector(`nav a[href="#${section.id}"]`);
+      if (link) link.hidden = section.hidden;
+    }
     document.body.dataset.drawn = String(Number(document.body.dataset.drawn ?? 0) + 1);
   });
 }
@@ -81,6 +93,7 @@ function showPair() {
   byId("arms-untrained").hidden = !pair().untrained;
   byId("arms-untrained").textContent = pair().untrained?.line ?? "";
   byId("absent").textContent = [absent.length ? `Not measured here: ${absent.join("; ")}.` : "", ...intervals].join(" ").trim();
+  byId("absent-fold").hidden = !byId("absent").textContent;
   const options = (wanted) => axes.map((axis) => element("option", { value: axis.key, selected: axis.key === wanted }, `${axis.label} (${axis.better === "high" ? "higher" : "lower"} is better)`));
   const first = (...keys) => keys.find((key) => axes.some((axis) => axis.key === key));
   byId("axis-y").replaceChildren(...options(first("metric_value", "samples_per_s")));
@@ -125,6 +138,11 @@ byId("clear").addEventListener("click", () => pick(null));
 document.addEventListener("keydown", (event) => event.key === "Escape" && state.picked !== null && pick(null));
 for (const button of document.querySelectorAll("button.file")) {
   button.addEventListener("click", () => download(button.dataset.file, DATA.files[button.dataset.file]));
+}
+const widths = new ResizeObserver((entries) => entries.forEach((entry) => hintAt(entry.target)));
+for (const box of document.querySelectorAll(".scroll")) {
+  widths.observe(box);
+  box.addEventListener("scroll", () => hintAt(box), { passive: true });
 }
 let seen = window.innerWidth;
 window.addEventListener("resize", () => {

@@ -32,6 +32,55 @@ function shownArms() {
   });
 }
 
+// What columns of figures' numbers are called; axes have their labels, and theirs with _low and _high the ends.
+const COLUMNS = {
+  arm: "Arm", seed: "Seed", rank: "Rank", split: "Split", epoch: "Epoch", step: "Optimizer step", train_s: "Training time, s", rate: "Learning rate", status: "Status",
+  chosen: "Taken", check: "Decides nothing", part: "Part", MiB: "MiB", peak: "Measured peak, MiB", front: "On the front", factorial: "Factorial", quantity: "Quantity",
+  effect: "Effect", percent: "Change, %", low: "From (95 %)", high: "To (95 %)", experiment: "Experiment", source: "Source", method: "Method", model: "Model", dataset: "Data set",
+  metric: "Metric", metric_value: "Metric", peak_memory_MiB: "Peak memory, MiB",
+};
+function columnName(key) {
+  const [, base, end] = /^(.*?)(?:_(low|high))?$/.exec(key);
+  const axis = pair().axes.find((one) => one.key === base);
+  if (axis) return end ? `${axis.label}: ${end === "low" ? "from" : "to"} (95 %)` : axis.label;
+  return key === "value" ? pair().metric.label : (COLUMNS[key] ?? key);
+}
+
+/** Decimals of a column: three significant digits of the largest number, two of the smallest; of a metric its own. */
+function columnPlaces(key, rows) {
+  const base = key.replace(/_(low|high)$/, "");
+  const axis = pair().axes.find((one) => one.key === base);
+  if (axis) return axis.places;
+  if (base === "value") return pair().metric.places;
+  const sizes = rows.map((row) => Math.abs(row[key])).filter((size) => size > 0);
+  if (!sizes.length || rows.every((row) => row[key] === null || Number.isInteger(row[key]))) return 0;
+  const digits = (size, count) => count - 1 - Math.floor(Math.log10(size));
+  const least = Math.max(0, digits(Math.max(...sizes), 3));
+  return Math.max(least, Math.min(digits(Math.min(...sizes), 2), least + 2));
+}
+const EXACT = ["rate", "seed", "rank", "step"];
+
+/** A cell for readers. */
+function cellText(key, value, places) {
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (typeof value !== "number" || EXACT.includes(key)) return String(value);
+  return value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
+}
+
+/** Say above a table that is wider than its room that it goes on. */
+function hintAt(box) {
+  const more = box.scrollWidth - box.clientWidth > 4;
+  box.classList.toggle("goes-on", more && box.scrollWidth - box.clientWidth - box.scrollLeft > 4);
+  let hint = box.previousElementSibling;
+  if (!hint?.classList.contains("hint")) {
+    if (!more) return;
+    hint = element("p", { class: "note hint", "aria-hidden": "true" }, "The table goes on to the right →");
+    box.before(hint);
+  }
+  hint.hidden = !more;
+}
+
 /** Save a text as a file. */
 function download(name, text) {
   const link = element("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: name });

@@ -1,5 +1,5 @@
 "use strict";
-// The table of arms: sorted by a click on a header, an arm highlighted by a click on its name.
+// The table of arms: sorted by a click on a header, the best first, an arm highlighted by a click on its name.
 const sorting = { header: "Arm", ascending: true };
 
 function drawTable() {
@@ -25,6 +25,7 @@ function drawTable() {
     return element("tr", { "data-arm": row.arm, class: row.arm === state.picked ? "picked" : null }, element("th", { scope: "row" }, button), ...cells);
   });
   byId("arms-table").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body), ...untrainedRow(headers, numeric));
+  hintAt(byId("arms-table").parentElement);
 }
 
 /** The untrained model's metric below the arms', where it was asked; whatever is sorted or filtered, for it is no arm. */
@@ -37,9 +38,9 @@ function untrainedRow(headers, numeric) {
 }
 
 function sortBy(column) {
-  const { headers } = pair().table;
+  const { headers, high_first: highFirst } = pair().table;
   const before = Math.max(0, headers.indexOf(sorting.header));
-  sorting.ascending = before === column ? !sorting.ascending : true;
+  sorting.ascending = before === column ? !sorting.ascending : !highFirst[column]; // the best first
   sorting.header = headers[column];
   drawTable();
   byId("arms-table").querySelectorAll("thead button")[column].focus();

@@ -545,7 +545,7 @@ def test_a_regression_metric():
     frame, _ = judged(runs(["full", "lora-r8"], **changes), quality)
     text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
     assert "Asked for: Pearson correlation proven to be less than 0.01 below that of full;" in text
-    assert "Pearson correlation 0.900 [0.890, 0.910], -0.0010 [-0.0030, +0.0010] against full" in text
+    assert "Pearson correlation 0.900 [0.890, 0.910], -0.001 [-0.003, +0.001] against full" in text
 
 
 def test_a_section_a_data_set():

@@ -219,23 +219,53 @@ def test_failures_are_told_in_words():
 @pytest.mark.parametrize(
     ("values", "rows", "shown"),
     [
-        ([0.8891, 0.8934, 0.8912], 872, "89.1 ± 0.2"),  # 872 examples: 1.1 points of standard error
-        ([0.8891, 0.8934, 0.8912], 10**6, "89.1 ± 0.2"),  # 0.2 points over three seeds: 0.5
-        ([0.8891, 0.8892, 0.8890], 872, "88.91 ± 0.01"),  # a digit more, not to call the spread 0
-        ([0.88912, 0.88913, 0.88911], 872, "88.91 ± < 0.01"),  # but no more than one
-        ([0.81, 0.93, 0.88], 872, "87 ± 6"),
-        ([0.8891], 872, "88.9"),
-        ([0.8891], 10**6, "88.91"),
+        ([0.8891, 0.8934, 0.8912], 872, "89.1 ± 0.2"),
+        ([0.8891, 0.8892, 0.8890], 872, "88.9 ± < 0.1"),  # the spread is not 0
+        ([0.81, 0.93, 0.88], 872, "87.3 ± 6.0"),
+        ([0.8891], 10**6, "88.9"),
         ([1.0, 1.0, 1.0], 100, "100.0 ± 0.0"),
     ],
 )
-def test_a_mean_metric_has_no_more_digits_than_seeds_and_examples_leave_sure(values, rows, shown):
+def test_a_mean_accuracy_has_one_decimal_everywhere(values, rows, shown):
     runs = [
         synthetic.summary("lora", 4, seed, accuracy=value, metric_value=value, test_rows=rows)
         for seed, value in enumerate(values)
     ]
     assert list(cells(runs)["Accuracy, %"]) == [shown]
     assert cells(runs, readable.runs_readable)["Accuracy, %"].iloc[0] == f"{100 * values[0]:.2f}"
+
+
+@pytest.mark.parametrize(
+    ("values", "places"),
+    [
+        ([1738.2, 575.0], 0), ([97.5, 98.0], 1), ([255.4, 2.54], 1), ([100.0, 0.993, 1.1], 2), ([0.294, 1.5], 2),
+        ([1000.0, 0.0004], 2), ([math.nan, 0.0], 0), ([], 0),
+    ],
+)  # fmt: skip
+def test_decimals_of_a_column(values, places):
+    """Three digits of the largest, two of the smallest, which adds no more than two decimals."""
+    assert readable.column_places(values) == places
+
+
+def test_all_cells_of_a_column_have_as_many_decimals():
+    arms = (("full", None), ("lora", 4), ("lora", 16))
+    changes = {"full": 97.52, "lora-r4": 98.04, "lora-r16": 102.0}
+    runs = [synthetic.summary(*arm, seed, device="cuda") for arm in arms for seed in range(3)]
+    runs = [run | {"train_s": changes[run["arm"]] + run["seed"] / 100} for run in runs]
+    for of in (readable.arms_readable, readable.runs_readable):
+        shown = cells(runs, of)["Training time, s"]
+        assert len({len(text.split(" ")[0].partition(".")[2]) for text in shown}) == 1, list(shown)
+
+
+def test_what_is_not_compared_has_no_spread_in_tables():
+    """A CPU's resident set, and the time of one job that trained every seed of an arm."""
+    runs = [synthetic.summary("lora", 4, seed) for seed in range(3)]
+    shared = [run | ({"startup_s": None} if run["seed"] else {}) for run in runs]
+    for given, time in ((runs, True), (shared, False)):
+        (row,) = cells(given).to_dict("records")
+        assert "±" not in row["Peak RSS, MiB"] and ("±" in row["Training time, s"]) == time
+    assert "Peak RSS has no ±: a process's resident set holds libraries and freed memory too." in notes(runs)
+    assert "on a CPU that others may use" in notes(shared)
 
 
 def test_the_heldout_split_has_a_column_only_where_there_is_one():

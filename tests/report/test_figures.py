@@ -101,13 +101,35 @@ def test_command_writes_every_format_the_same_each_time(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
-    files = {path.name for path in (tmp_path / "one").iterdir()}
+    files = {str(path.relative_to(tmp_path / "one")) for path in (tmp_path / "one").rglob("*.*")}
     drawn = [*FIGURES, "sweep_lora", "sweep_qlora"]
-    assert files == {f"{name}.{kind}" for name in drawn for kind in ("svg", "pdf", "png")}
+    titled = {f"{name}.{kind}" for name in drawn for kind in ("svg", "pdf", "png")}
+    assert files == titled | {f"paper/{name}.{kind}" for name in drawn for kind in ("svg", "pdf", "txt")}
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     svg = (tmp_path / "one" / "metric_by_arm.svg").read_text(encoding="utf-8")
     assert svg.startswith("<?xml") and "<dc:date>" not in svg and "font-family" not in svg
+
+
+@pytest.mark.parametrize("name", ["metric_by_arm", "metric_vs_memory", "learning_curves"])
+def test_a_bare_figure_has_its_title_and_notes_beside_it(tmp_path, name):
+    sweep = sweep_of(tmp_path, [synthetic.summary(*arm, seed, device="cuda") for arm in GRIDS[5] for seed in range(3)])
+    figure = FIGURES[name](sweep)
+    height, said = figure.get_figheight(), [figure.get_suptitle(), figure.get_supxlabel()]
+    style.save_bare(figure, tmp_path / "out", name)
+    caption = (tmp_path / f"out/paper/{name}.txt").read_text(encoding="utf-8")
+    assert all(word in caption for text in said for word in text.replace(" · sst2, distilbert", "").split())
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("", "")
+    assert figure.get_figheight() < height - 0.4
+    assert misplaced(figure) == []
+
+
+def test_a_bare_figure_of_random_weights_says_so(tmp_path):
+    sweep = sweep_of(tmp_path, [synthetic.randomly(*arm, 0, device="cuda") for arm in GRIDS[5]])
+    figure = FIGURES["peak_memory_by_arm"](sweep)
+    style.save_bare(figure, tmp_path / "out", "memory")
+    assert figure.get_suptitle() == "Random weights: speed and memory only"
+    assert "Random weights" in (tmp_path / "out/paper/memory.txt").read_text(encoding="utf-8")
 
 
 def test_names_are_told_without_a_plotting_library():
@@ -156,13 +178,33 @@ def test_pareto_front():
 
 
 def test_only_members_of_the_front_are_labelled(tmp_path):
-    sweep = sweep_of(tmp_path, [synthetic.summary(*arm, 0) for arm in GRIDS[9]])
+    sweep = sweep_of(tmp_path, [synthetic.summary(*arm, 0, device="cuda") for arm in GRIDS[9]])
     arms = sweep.arms
-    front = pareto(list(arms["probe_peak_rss_MiB_mean"]), list(arms["metric_value_mean"]))
+    front = pareto(list(arms["probe_peak_allocated_MiB_mean"]), list(arms["metric_value_mean"]))
     names = [arm_label(arms["method"][index], arms["rank"][index]) for index in front]
     axes = FIGURES["metric_vs_memory"](sweep).axes[0]
     assert sorted(text.get_text() for text in axes.texts) == sorted(names)
     assert 0 < len(front) < len(arms)
+
+
+def test_what_is_not_compared_has_no_front_no_line_and_no_spread(tmp_path):
+    """A CPU's resident set; and its time, where one job trained all seeds of an arm."""
+    runs = [synthetic.summary(*arm, seed) for arm in GRIDS[5] for seed in range(3)]
+    alone = sweep_of(tmp_path / "alone", runs)
+    sweep = sweep_of(tmp_path / "shared", [run | ({"startup_s": None} if run["seed"] else {}) for run in runs])
+    assert sweep.uncompared("train_s") and sweep.uncompared("probe_peak_rss_MiB")
+    assert not sweep.uncompared("metric_value")
+    assert alone.uncompared("probe_peak_rss_MiB") and not alone.uncompared("train_s")
+    for one, name, spread in ((sweep, "samples_per_s_by_arm", False), (alone, "samples_per_s_by_arm", True)):
+        figure = FIGURES[name](one)
+        assert any(" ± " in text.get_text() for text in figure.axes[0].texts) == spread
+        assert any("arms are not compared by it" in text for text in texts(figure)) == (not spread)
+    for one, width in ((sweep, 0), (alone, 1.2)):
+        lines = [line for line in FIGURES["speed_vs_rank"](one).axes[2].lines if line.get_marker() in ("o", "s")]
+        assert {line.get_linewidth() for line in lines} == {width}
+    for one, front in ((sweep, False), (alone, True)):
+        handles = FIGURES["metric_vs_samples_per_s"](one).axes[0].get_legend().legend_handles
+        assert ("Pareto front" in [handle.get_label() for handle in handles]) == front
 
 
 def test_one_colour_a_method_everywhere(tmp_path):

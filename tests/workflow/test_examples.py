@@ -47,7 +47,9 @@ def test_demo_in_small_from_a_wheel(demo):
     assert {run["train_rows"] for run in found.values()} == {64}
     table = pd.read_csv(demo / "tables/arms.csv")
     assert table["arm"].tolist() == arms
-    figures = list(demo.glob("figures/docstrings/minilm/*"))
+    figures = [path for path in demo.glob("figures/docstrings/minilm/*") if path.is_file()]
+    bare = {path.name for path in demo.glob("figures/docstrings/minilm/paper/*")}
+    assert bare == {f"{path.stem}{kind}" for path in figures for kind in (".svg", ".pdf", ".txt")}
     formats = {figure.suffix for figure in figures}
     assert formats == {".svg", ".pdf", ".png"}
     assert len(figures) == 16 * len(formats)  # with a sweep and the learning-rate grid

@@ -1,4 +1,4 @@
-"""The comparison for readers: its table, and what must be known of it, one sentence each."""
+"""The comparison for readers: its table, what must be known of it, one sentence each, and a methods paragraph."""
 
 from typing import Any
 
@@ -23,11 +23,14 @@ from peft_tradeoffs.analysis.readable import (
     differs,
     failed_counts,
     finer,
+    metric_places,
     number,
     sentences,
     supported_decimals,
+    ways_of_failing,
 )
 from peft_tradeoffs.analysis.stats import LEVEL
+from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.core.text import and_list, arm_label, plural, records
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import difference_unit, metric_label, metric_words
@@ -40,21 +43,32 @@ def label(row: dict[str, Any]) -> str:
     return arm_label(row["method"], row["rank"])
 
 
-def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = False) -> str:
-    """A value and its interval, rounded as that supports: "87.6 [86.8, 88.5]"; at most four digits of the value.
+def with_interval(value: Any, low: Any, high: Any, scale: float, sign: bool = False, places: int | None = None) -> str:
+    """A value and its interval: "87.6 [86.8, 88.5]", with `places` decimals, or rounded as the interval supports.
 
-    A digit finer where a bound that is not 0 would be rounded to it. The value alone, with three digits, without an
-    interval and where its bounds are equal; alone where they are equal as rounded.
+    Without `places` at most four digits of the value, a digit finer where a bound that is not 0 would be rounded to it.
+    The value alone, with three digits if no `places` are given, without an interval and where its bounds are equal;
+    alone where they are equal as rounded.
     """
     if pd.isna(value):
         return NULL
     if pd.isna(low) or high - low <= 1e-9 * abs(value):
-        return f"+{number(value * scale)}" if sign and value > 0 else number(value * scale + 0.0)
+        return f"{'+' if sign and value > 0 else ''}{number(value * scale + 0.0, places)}"
     value, low, high = value * scale, low * scale, high * scale
-    places = finer(at_most(supported_decimals((high - low) / 2), value), low, high)
+    if places is None:
+        places = finer(at_most(supported_decimals((high - low) / 2), value), low, high)
     value, low, high = (round(bound, places) + 0.0 for bound in (value, low, high))  # never -0
     shown = [f"{bound:{'+' if sign and bound else ''},.{places}f}" for bound in (value, low, high)]
     return shown[0] if low == high else "{} [{}, {}]".format(*shown)
+
+
+def places_of(rows: pd.DataFrame, *bounds: str) -> int:
+    """Decimals of a column of a metric or its differences: the metric's; one more where a bound would pass for 0.
+
+    `bounds`: columns of the bounds, as stored.
+    """
+    metric = metric_called(rows["metric"].iloc[0])
+    return finer(metric_places(metric.name), *(rows[list(bounds)].to_numpy(dtype=float).ravel() * metric.scale))
 
 
 def p_value(p: Any) -> str:
@@ -98,32 +112,33 @@ def family(tables: int) -> str:
 
 
 AT_BEST = "At the best rate tried"
+APART_ENDS, BEST_ENDS = ("difference_low", "difference_high"), ("at_best_low", "at_best_high")
 
 
-def at_best_words(row: dict[str, Any]) -> str:
+def at_best_words(row: dict[str, Any], places: int) -> str:
     """The interval of a row's difference with what the choice of a rate may have missed: "[-13.0, +0.9]"."""
-    shown = with_interval(
-        row["difference"], row["at_best_low"], row["at_best_high"], metric_called(row["metric"]).scale, sign=True
-    )
+    scale = metric_called(row["metric"]).scale
+    shown = with_interval(row["difference"], row["at_best_low"], row["at_best_high"], scale, True, places)
     return shown[shown.index("[") :] if "[" in shown else NULL
 
 
 def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `comparison_frame` of one data set, model and split as text, units in the header."""
     metric, tuned = metric_called(rows["metric"].iloc[0]), rows["rate"].isin((TUNED, SHARED)).any()
+    places, apart, best = (places_of(rows, *ends) for ends in ((), APART_ENDS, BEST_ENDS))
     cells = []
     for row in records(rows):
         low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
         value, least, most = (row[key] for key in ("difference", "difference_low", "difference_high"))
-        difference = with_interval(value, least, most, metric.scale, sign=True)
+        difference = with_interval(value, least, most, metric.scale, True, apart)
         if difference != NULL and row["n_paired"] != row["n"]:
             difference += f" (n = {row['n_paired']})"
-        at_best = {AT_BEST: at_best_words(row)} if tuned else {}
+        at_best = {AT_BEST: at_best_words(row, best)} if tuned else {}
         cells.append(
             {
                 "Arm": arm_label(row["method"], row["rank"]),
                 "n": str(row["n"]),
-                metric_label(row): with_interval(row["mean"], low, high, metric.scale),
+                metric_label(row): with_interval(row["mean"], low, high, metric.scale, places=places),
                 f"Difference, {difference_unit(row)}": difference,
                 **at_best,
                 "p of a difference": p_value(row["p_different_holm"]),
@@ -241,3 +256,161 @@ def _bounded(rows: pd.DataFrame, low: str, high: str) -> list[tuple[list[dict[st
         return []
     half = number(metric.scale * least[own.index[0]], metric.decimals - 1)
     return [(records(own), f"{half} {metric.apart}")]
+
+
+def methods_paragraph(
+    runs: pd.DataFrame,
+    envs: dict[str, dict[str, Any]],
+    compared: pd.DataFrame,
+    tuning: pd.DataFrame,
+    checks: int | None = None,
+) -> str:
+    """A paragraph for a paper on how the runs of one data set and model were made and compared: what they recorded.
+
+    `envs`: by arm, the env.json of one of its runs; `compared` and `tuning`: rows of comparison.csv and tuning.csv,
+    none where there are none; `checks`: facts in which arms were found alike, None if some differ.
+    """
+    shared, differing = _shared(envs)
+    first = next(iter(envs.values()))
+    source = first.get("model") or {}
+    own = compared[compared["split"] == "test"]
+    given = {
+        "model": runs["model"].iloc[0],
+        "dataset": runs["dataset"].iloc[0],
+        "source": source.get("path") if source.get("source") in ("hub", "wheel") else None,
+        "revision": source.get("revision"),
+        "rows": [
+            f"{int(runs[key].dropna().iloc[0]):,} {name} rows"
+            for key, name in (("train_rows", "training"), ("test_rows", "test"), ("heldout_rows", "heldout"))
+            if runs[key].notna().any()
+        ],
+        "arms": [_arm_sentence(env["settings"]) for env in envs.values()],
+        "several": len(envs) > 1,
+        "schedule": _schedule(shared),
+        "optimizer": _optimizer(shared),
+        "checks": checks,
+        "differing": differing,
+        "tuned": _tuned(tuning),
+        "judged": "" if tuning.empty else metric_words(records(tuning)[0]),
+        "generated": (shared.get("generate") or {}).get("max_new_tokens"),
+        "seeds": [str(seed) for seed in sorted(runs["seed"].unique())],
+        "failed": "; ".join(f"{count} {plural('run', count)} ended {text}" for text, count in ways_of_failing(runs)),
+        "metric": None if runs["metric_value"].isna().all() else metric_words(records(runs)[0]),
+        **_statistics(own),
+        "machines": sorted({_machine(env) for env in envs.values() if env.get("device_name")}),
+        "software": _software(first),
+    }
+    return " ".join(sentences("methods/paragraph", given | {"and_list": and_list, "plural": plural}))
+
+
+PER_ARM = ("arm", "method", "rank", "learning_rate", "peft", "quantization", "tuned_as", "dtype")
+
+
+def _shared(envs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """The settings that all arms have alike, and the names of the others."""
+    first, *others = (env["settings"] for env in envs.values())
+    unlike = [key for key in first if any(other.get(key) != first[key] for other in others)]
+    return {key: value for key, value in first.items() if key not in unlike}, [
+        key for key in unlike if key not in PER_ARM
+    ]
+
+
+def _arm_sentence(settings: dict[str, Any]) -> str:
+    """An arm: its method, what its adapter is, how its base is quantised, its learning rate."""
+    peft, quantization = settings.get("peft") or {}, settings.get("quantization") or {}
+    parts = []
+    if peft:
+        modules = peft.get("target_modules")
+        named = {"r": peft.get("r"), "alpha": peft.get("lora_alpha"), "dropout": peft.get("lora_dropout")}
+        parts.append(f"PEFT type {peft.get('peft_type')}")
+        parts += [f"{name} {value:g}" for name, value in named.items() if value is not None]
+        parts += [f"on {modules if isinstance(modules, str) else and_list(modules)}"] if modules else []
+    if quantization.get("load_in_4bit"):
+        kind, compute = (str(quantization.get(f"bnb_4bit_{key}")) for key in ("quant_type", "compute_dtype"))
+        parts.append(f"base weights in 4 bits ({kind.upper()}, computed in {compute})")
+    elif quantization:
+        parts.append("base weights quantised")
+    if settings.get("dtype") and not quantization:
+        parts.append(f"base weights in {settings['dtype']}")
+    if settings.get("gradient_checkpointing"):
+        parts.append("with gradient checkpointing")
+    parts.append(f"learning rate {settings['learning_rate']:g}")
+    return f"{arm_label(settings['method'], settings.get('rank'))}: {', '.join(parts)}"
+
+
+def _schedule(shared: dict[str, Any]) -> str:
+    """How long, in what batches and how precisely: what all arms have alike."""
+    parts = []
+    if shared.get("max_steps"):
+        parts.append(f"for {shared['max_steps']:,} steps")
+    elif shared.get("epochs"):
+        parts.append(f"for {shared['epochs']:g} {plural('epoch', shared['epochs'])}")
+    if shared.get("batch_size"):
+        parts.append(f"with batches of {shared['batch_size']}")
+    if (shared.get("gradient_accumulation_steps") or 1) > 1:
+        parts.append(f"gradients accumulated over {shared['gradient_accumulation_steps']} parts of a batch")
+    if shared.get("max_length"):
+        parts.append(f"texts cut at {shared['max_length']} tokens")
+    parts += [f"in {shared['precision']}"] if shared.get("precision") else []
+    return ", ".join(parts)
+
+
+def _optimizer(shared: dict[str, Any]) -> str:
+    """The optimizer and its schedule, as far as all arms have them alike."""
+    if not shared.get("optimizer"):
+        return ""
+    names = {"adam_beta1": "β1", "adam_beta2": "β2", "adam_epsilon": "ε", "weight_decay": "weight decay"}
+    parts = [str(shared["optimizer"])]
+    parts += [f"{name} {shared[key]:g}" for key, name in names.items() if shared.get(key) is not None]
+    if shared.get("max_grad_norm"):
+        parts.append(f"gradients clipped at a norm of {shared['max_grad_norm']:g}")
+    if shared.get("lr_scheduler_type"):
+        warmup = shared.get("warmup_ratio")
+        after = f" after a warm-up over {100 * warmup:g} % of the steps" if warmup else ""
+        parts.append(f"a {shared['lr_scheduler_type']} schedule{after}")
+    return ", ".join(parts)
+
+
+def _tuned(tuning: pd.DataFrame) -> dict[str, Any] | None:
+    """What the template knows of tuning; None where nothing was tuned."""
+    if tuning.empty:
+        return None
+    first, per_arm = records(tuning)[0], tuning.groupby("arm").size()
+    low, high = per_arm.min(), per_arm.max()
+    return {
+        "dev_rows": f"{first['dev_rows']:,}",
+        "dev": "of the validation split" if first["dev"] == VALIDATION else "carved from train",
+        "rates": f"{low}" if low == high else f"{low} to {high}",
+        "steps": f"{tuning['steps'].max():,.0f}",
+        "seed": first["seed"],
+        "retried": bool((tuning["trials"] > 1).any()),
+    }
+
+
+def _statistics(own: pd.DataFrame) -> dict[str, Any]:
+    """What the template knows of the comparison; `own`: rows of comparison.csv on the test split."""
+    if own.empty:
+        return {"intervals": False, "counted": "", "tests": 0, "baseline": "", "margin": ""}
+    baseline = records(own[own["arm"] == own["baseline"]])[0]
+    return {
+        "intervals": bool(own["low"].notna().any()),
+        "counted": "examples" if own["test_groups"].isna().all() else "groups of examples",
+        "tests": int(own["p_equivalent"].notna().sum()),
+        "baseline": label(baseline),
+        "margin": margin_words(baseline),
+    }
+
+
+def _machine(env: dict[str, Any]) -> str:
+    gpu = env.get("gpu") or {}
+    more = [f"driver {gpu['driver_version']}"] if gpu.get("driver_version") else []
+    more += [f"CUDA {env['cuda_runtime_version']}"] if env.get("cuda_runtime_version") else []
+    return f"{env['device_name']}{f' ({and_list(more)})' if more else ''}"
+
+
+def _software(env: dict[str, Any]) -> list[str]:
+    found = [f"Python {env['python']}"] if env.get("python") else []
+    found += [f"{name} {version}" for name, version in (env.get("versions") or {}).items() if version]
+    git = env.get("git") or {}
+    changed = ", with changes that were not committed" if git.get("dirty") else ""
+    return found + ([f"peft-tradeoffs at commit {git['commit'][:12]}{changed}"] if git.get("commit") else [])

@@ -11,7 +11,16 @@ import pandas as pd
 from peft_tradeoffs.analysis.comparison_text import with_interval
 from peft_tradeoffs.analysis.contract import DIFFERS, compare
 from peft_tradeoffs.analysis.finished import FACTS, Recorded, read_env, read_summary, verified
-from peft_tradeoffs.analysis.readable import NULL, failed_counts, mean_sd, number, setting, unlike
+from peft_tradeoffs.analysis.readable import (
+    NULL,
+    column_places,
+    failed_counts,
+    mean_sd,
+    metric_places,
+    number,
+    setting,
+    unlike,
+)
 from peft_tradeoffs.analysis.stats import by_seed, failures, over_seeds
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, arms_frame, memory_key, random_weights, runs_frame
 from peft_tradeoffs.core import files
@@ -195,7 +204,7 @@ def _reached_text(row: dict[str, Any], metric: Metric) -> str:
     if pd.isna(row["mean"]):
         return NULL
     low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
-    text = with_interval(row["mean"], low, high, metric.scale)
+    text = with_interval(row["mean"], low, high, metric.scale, places=metric_places(metric.name))
     first, last = (f"{row[key]:.3g}" for key in ("first_epoch", "last_epoch"))
     epoch = "end" if row["end"] else f"epoch {first}" if first == last else f"epochs {first}–{last}"
     if row["n"] != row["n_runs"]:
@@ -325,24 +334,31 @@ def _recorded(folder: Path, summary: dict[str, Any]) -> Recorded:
 def equal_memory_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of one data set and model as text, units in the header."""
     metric, energy = metric_called(rows["metric"].iloc[0]), rows["energy_J_per_sample_mean"].notna().any()
+    places = {key: column_places(rows[f"{key}_mean"]) for key in ("train_peak_MiB", "train_s", "samples_per_s")}
+    places["energy_J_per_sample"] = column_places(1000 * rows["energy_J_per_sample_mean"])
     cells = []
     for row in records(rows):
         failed = failed_counts(row["failures"])
         low, high = (np.clip(row[bound], *metric.bounds) for bound in ("low", "high"))
-        value = with_interval(row["mean"], low, high, metric.scale)
+        value = with_interval(row["mean"], low, high, metric.scale, places=metric_places(metric.name))
         cells.append(
             {
                 "Cap, GiB": f"{row['cap_GiB']:g}",
                 "Arm": arm_label(row["method"], row["rank"]),
                 "Batch size": "none fits" if pd.isna(row["batch_size"]) else str(row["batch_size"]),
                 "Probe peak, MiB": number(row["peak_MiB"]),
-                "Training peak, MiB": mean_sd(row, "train_peak_MiB") + ABOVE * bool(_above_cap(row)),
+                "Training peak, MiB": mean_sd(row, "train_peak_MiB", 1.0, places["train_peak_MiB"])
+                + ABOVE * bool(_above_cap(row)),
                 "Learning rate": setting(row["learning_rate"], "{:.3g}"),
                 "Steps": NULL if pd.isna(row["steps"]) else f"{row['steps']:,}",
                 metric_label(row): value if failed == NULL else f"{value} ({failed})",
-                LABEL["train_s"]: mean_sd(row, "train_s"),
-                LABEL["samples_per_s"]: mean_sd(row, "samples_per_s"),
-                **({"Energy, J/1,000 rows": mean_sd(row, "energy_J_per_sample", 1000)} if energy else {}),
+                LABEL["train_s"]: mean_sd(row, "train_s", 1.0, places["train_s"]),
+                LABEL["samples_per_s"]: mean_sd(row, "samples_per_s", 1.0, places["samples_per_s"]),
+                **(
+                    {"Energy, J/1,000 rows": mean_sd(row, "energy_J_per_sample", 1000, places["energy_J_per_sample"])}
+                    if energy
+                    else {}
+                ),
             }
         )
     return pd.DataFrame(cells).replace("nan", NULL)

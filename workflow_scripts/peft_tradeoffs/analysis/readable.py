@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.tables import (
@@ -24,12 +25,10 @@ from peft_tradeoffs.analysis.tables import (
 from peft_tradeoffs.core import quantities
 from peft_tradeoffs.core.files import to_csv, write_text
 from peft_tradeoffs.core.layout import REPOSITORY, TEMPLATES
-from peft_tradeoffs.core.text import arm_label, groups_of, inert, one_line, plain, plural, records
-from peft_tradeoffs.tasks.metrics import METRICS, metric_called
+from peft_tradeoffs.core.text import and_list, arm_label, groups_of, inert, one_line, plain, plural, records
+from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import heldout_label, metric_label, metric_of
-from peft_tradeoffs.tasks.task import LABEL, NOTE
-
-NORMAL = 1.96  # 97.5 % quantile of the normal distribution
+from peft_tradeoffs.tasks.task import LABEL, MEASURED_AS, NOTE
 
 
 def supported_decimals(half_width: float) -> int:
@@ -46,30 +45,26 @@ def at_most(places: int, value: float, digits: int = 4) -> int:
 
 
 def finer(places: int, *values: float) -> int:
-    """`places`, or a decimal more where one of these values, not 0, would be rounded to 0."""
-    return places + any(value and not round(value, places) for value in values)
+    """`places`, or a decimal more where one of these values, not 0 but for rounding, would be rounded to 0."""
+    return places + any(abs(value) > 1e-9 and not round(value, places) for value in values)
 
 
-def sampling_error(metric: str, value: float, examples: int) -> float:
-    """Standard error of a metric over test examples, roughly, to choose digits by; no less than one example.
+def metric_places(metric: str | None) -> int:
+    """Decimals of a mean metric and of its differences, as shown: 1 of accuracy in per cent."""
+    return max(0, metric_called(metric).decimals - 1)
 
-    That of a share or of a correlation (`Metric.variance`).
+
+def column_places(values: Iterable[Any], most: int = 2) -> int:
+    """Decimals of a column of numbers: three significant digits of the largest, and two of the smallest but 0.
+
+    The smallest gets at most `most` decimals more than the largest asks for.
     """
-    return math.sqrt((METRICS[metric].variance(value) + 1 / examples) / examples)
-
-
-def metric_places(metric: str, mean: float, sd: float, seeds: int, examples: Any, scale: float) -> int:
-    """Decimals of a mean metric shown `scale` times as large: what other seeds and other examples leave sure of it.
-
-    `sd` may be nan, for one seed. `examples` is a number, or several as "872; 800", of which the least counts.
-    """
-    from scipy.stats import t  # slow to load, and the rules do without
-
-    least = min(int(float(number)) for number in str(examples).split("; "))
-    half = NORMAL * sampling_error(metric, mean, least)
-    if seeds > 1 and not math.isnan(sd):
-        half = math.hypot(half, float(t.ppf(0.975, seeds - 1)) * (sd / math.sqrt(seeds)))
-    return finer(supported_decimals(half * scale), 0.0 if math.isnan(sd) else sd * scale)
+    sizes = [abs(float(value)) for value in values if not pd.isna(value) and value]
+    if not sizes:
+        return 0
+    of_largest = max(0, 2 - math.floor(math.log10(max(sizes))))
+    of_smallest = 1 - math.floor(math.log10(min(sizes)))
+    return max(of_largest, min(of_smallest, of_largest + most))
 
 
 NULL = "–"
@@ -91,7 +86,7 @@ def number(value: Any, decimals: int | None = None) -> str:
 
 
 def mean_sd(row: Any, key: str, scale: float = 1.0, decimals: int | None = None) -> str:
-    """Mean ± sample standard deviation of a measurement in a row of `arms_frame`, for readers.
+    """Mean ± sample standard deviation of a measurement in a row of `arms_frame`, for readers; see `spread_known`.
 
     Without `decimals` three significant digits of the mean, or fewer if the standard deviation supports no more. The
     count of runs follows where some completed runs of the arm have no value.
@@ -105,19 +100,33 @@ def mean_sd(row: Any, key: str, scale: float = 1.0, decimals: int | None = None)
             decimals = min(decimals, supported_decimals(sd))
     small = sd > 0 and not round(sd, decimals)  # never 0
     spread = f"< {number(10**-decimals, decimals)}" if small else number(sd, decimals)
-    text = number(mean, decimals) + ("" if pd.isna(sd) else f" ± {spread}")
+    text = number(mean, decimals) + (f" ± {spread}" if not pd.isna(sd) and spread_known(row, key) else "")
     return text if count == row["n"] else f"{text} (n = {count})"
 
 
+def spread_known(row: Any, key: str) -> bool:
+    """Whether the spread over an arm's seeds, a row of `arms_frame`, says how far another run may lie."""
+    return uncompared(key, str(row.get("device")), row.get("startup_s_n", math.nan)) is None
+
+
+def uncompared(key: str, device: str, jobs: float) -> str | None:
+    """Why a measurement of arms is shown and compared with none; None if it is compared.
+
+    `jobs`: processes that trained an arm's runs, the fewest of any arm; nan if that is not known.
+    """
+    if device != "cpu":
+        return None
+    if key.endswith("_rss_MiB"):
+        return "a process's resident set holds libraries and freed memory too"
+    if key in MEASURED_AS and jobs <= 1:
+        return "one job per arm, on a CPU that others may use"
+    return None
+
+
 def mean_metric(row: Any, split: str) -> str:
-    """Mean ± sample standard deviation of the metric in a row of `arms_frame`, no more digits than are sure."""
+    """Mean ± sample standard deviation of the metric in a row of `arms_frame`, all with as many decimals."""
     metric = row["metric"]
-    key, rows = OF_SPLIT[split]
-    mean, sd, count = (row[f"{key}_{part}"] for part in ("mean", "sd", "n"))
-    if pd.isna(mean):
-        return NULL
-    scale = metric_called(metric).scale
-    return mean_sd(row, key, scale, metric_places(metric, mean, sd, count, row[rows], scale))
+    return mean_sd(row, OF_SPLIT[split][0], metric_called(metric).scale, metric_places(metric))
 
 
 def setting(value: Any, form: str = "{:g}") -> str:
@@ -125,9 +134,10 @@ def setting(value: Any, form: str = "{:g}") -> str:
     return NULL if pd.isna(value) else value if isinstance(value, str) else form.format(value)
 
 
-def percent(value: Any) -> str:
-    """A percentage for readers, three significant digits."""
-    return value if isinstance(value, str) else number(value)
+def percents(values: pd.Series) -> list[str]:
+    """A column of percentages for readers; several joined values stay as they are."""
+    places = column_places(pd.to_numeric(values, errors="coerce"))
+    return [value if isinstance(value, str) else number(value, places) for value in values]
 
 
 def failed_counts(failures: Any) -> str:
@@ -209,8 +219,9 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
     """The rows of `arms_frame` of one data set and model as text, a few columns, units in the header."""
     metric = None if random_weights(arms) else metric_of(arms)
     keys, settings, some_failed = cost_keys(arms), differing(arms), arms["n_failed"].any()
+    places = {key: column_places(arms[f"{key}_mean"]) for key in keys}
     rows = []
-    for row in records(arms):
+    for row, share in zip(records(arms), percents(arms["trainable_percent"]), strict=True):
         cells = {"Arm": arm_label(row["method"], row["rank"]), "n": str(row["n"])}
         if some_failed:
             cells["Failed"] = failed_counts(row["failures"])
@@ -220,10 +231,11 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
             if arms["heldout_rows"].notna().any():
                 cells[heldout_label(metric)] = mean_metric(row, "heldout")
         for key in keys:
-            text = number(row[f"{key}_mean"]) if key == "weights_MiB" else mean_sd(row, key)
+            mean = row[f"{key}_mean"]
+            text = number(mean, places[key]) if key == "weights_MiB" else mean_sd(row, key, 1.0, places[key])
             cells[LABEL[key]] = mark(row, key, text) if shown(row, key) else NULL
         cells[LABEL["trainable_parameters"]] = setting(row["trainable_parameters"], "{:,.0f}")
-        cells["Trainable, %"] = percent(row["trainable_percent"])
+        cells["Trainable, %"] = share
         cells |= {header: setting(row[key]) for key, header in settings.items()}
         cells |= differs(arms, row)
         rows.append(cells)
@@ -233,7 +245,8 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
 def runs_readable(runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of `runs_frame` of one data set and model as text, a few columns, units in the header."""
     metric = None if random_weights(runs) else metric_of(runs)
-    keys, settings = cost_keys(runs), differing(runs)
+    keys, settings, shares = cost_keys(runs), differing(runs), percents(runs["trainable_percent"])
+    places = {key: column_places(runs[key]) for key in keys}
     rows = []
     for index, row in enumerate(records(runs)):
         cells = {"Arm": arm_label(row["method"], row["rank"]), "Seed": str(row["seed"])}
@@ -245,9 +258,9 @@ def runs_readable(runs: pd.DataFrame) -> pd.DataFrame:
             if runs["heldout_rows"].notna().any():
                 cells[heldout_label(metric)] = number(row["heldout_metric_value"] * own.scale, own.decimals)
         for key in keys:
-            cells[LABEL[key]] = mark(row, key, number(row[key])) if shown(row, key) else NULL
+            cells[LABEL[key]] = mark(row, key, number(row[key], places[key])) if shown(row, key) else NULL
         cells[LABEL["trainable_parameters"]] = setting(row["trainable_parameters"], "{:,.0f}")
-        cells["Trainable, %"] = percent(row["trainable_percent"])
+        cells["Trainable, %"] = shares[index]
         cells |= {header: setting(row[key]) for key, header in settings.items()}
         rows.append(cells)
     return pd.DataFrame(rows)
@@ -257,17 +270,21 @@ def memory_readable(arms: pd.DataFrame) -> pd.DataFrame:
     """The rows of `memory_frame` of one data set and model as text: each part, and what was measured of it."""
     gpu = arms[[f"{key}_mean" for key in MEASURED_SPLIT]].notna().any(axis=None)
     some_failed = arms["n_failed"].any()
+    parts = zip(SPLIT, MEASURED_SPLIT, strict=True)
+    columns = {
+        LABEL[key]: arms[f"{key}_mean"] for part, measured in parts for key in ((part, measured) if gpu else (part,))
+    }
+    columns["Sum, MiB"] = arms[[f"{key}_mean" for key in SPLIT]].sum(axis=1, skipna=False)
+    for key in memory_keys(arms["device"]):
+        of_device = np.array([shown(row, key) for row in records(arms)], dtype=bool)
+        columns[LABEL[key]] = arms[f"{key}_mean"].where(of_device)
+    texts = {name: [number(value, column_places(values)) for value in values] for name, values in columns.items()}
     rows = []
-    for row in records(arms):
+    for index, row in enumerate(records(arms)):
         cells = {"Arm": arm_label(row["method"], row["rank"]), "n": str(row["n"])}
         if some_failed:
             cells["Failed"] = failed_counts(row["failures"])
-        for part, measured in zip(SPLIT, MEASURED_SPLIT, strict=True):
-            cells |= {LABEL[key]: number(row[f"{key}_mean"]) for key in ((part, measured) if gpu else (part,))}
-        cells["Sum, MiB"] = number(sum(row[f"{key}_mean"] for key in SPLIT))  # nan if a part is
-        for key in memory_keys(arms["device"]):
-            cells[LABEL[key]] = number(row[f"{key}_mean"]) if shown(row, key) else NULL
-        rows.append(cells)
+        rows.append(cells | {name: values[index] for name, values in texts.items()})
     return pd.DataFrame(rows)
 
 
@@ -279,6 +296,7 @@ def costs_notes(rows: pd.DataFrame, runs: pd.DataFrame | None = None) -> list[st
     keys, settings = cost_keys(rows), differing(rows)
     averaged = "n_failed" in rows
     lines = ["Mean ± sample standard deviation over the n completed runs (seeds)."] if averaged else []
+    lines += not_compared(rows, keys) if averaged else []
     if rows["heldout_rows"].notna().any() and not random_weights(rows):
         lines.append(f"Heldout: {first(rows['heldout_rows']):,} examples kept out of training, evaluated once per run.")
     lines += [PROBE, *(NOTE[key] for key in keys if key in NOTE)]
@@ -309,6 +327,18 @@ def costs_notes(rows: pd.DataFrame, runs: pd.DataFrame | None = None) -> list[st
         own = runs.merge(rows[ARM].drop_duplicates(), on=ARM)
         lines += without_value(own, dict.fromkeys([*keys, "energy_J_per_sample"]))
     return lines
+
+
+def not_compared(arms: pd.DataFrame, keys: Iterable[str]) -> list[str]:
+    """Which measurements of these rows of `arms_frame` have no ±, and why: one sentence per reason."""
+    reasons: dict[str, list[str]] = {}
+    for key in keys:
+        for row in records(arms):
+            if row["n"] and not spread_known(row, key):
+                why = uncompared(key, row["device"], row["startup_s_n"])
+                reasons.setdefault(str(why), []).append(LABEL[key].partition(",")[0])
+    named = {why: list(dict.fromkeys(names)) for why, names in reasons.items()}
+    return [f"{and_list(names)} {'has' if len(names) == 1 else 'have'} no ±: {why}." for why, names in named.items()]
 
 
 def without_value(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
@@ -589,15 +619,17 @@ def cost_readable(rows: pd.DataFrame) -> pd.DataFrame:
     total = {key: rows[key].astype(float).sum(skipna=False) for key in ["n_runs", *numbers]}
     hours = f"{'GPU' if rows['device'].eq('cuda').all() else 'Machine'} hours"
     several = rows["device_name"].nunique() > 1
+    every = [*records(rows), total]
+    places = {key: column_places(row[key] for row in every) for key in ("hours", "queue_hours", "energy_Wh")}
     cells = []
-    for row in [*records(rows), total]:
+    for row in every:
         arm = arm_label(row["method"], row["rank"]) if "method" in row else "All"
         line = {"Arm": arm, "Runs": f"{row['n_runs']:.0f}", "Attempts": f"{row['attempts']:.0f}"}
-        line |= {hours: number(row["hours"]), "In steps, %": number(_share(row))}
+        line |= {hours: number(row["hours"], places["hours"]), "In steps, %": number(_share(row), 0)}
         if rows["queue_hours"].notna().any():
-            line["Queue hours"] = number(row["queue_hours"])
+            line["Queue hours"] = number(row["queue_hours"], places["queue_hours"])
         if rows["energy_Wh"].notna().any():
-            line["Energy, Wh"] = number(row["energy_Wh"])
+            line["Energy, Wh"] = number(row["energy_Wh"], places["energy_Wh"])
         if several:
             line["Device"] = setting(row.get("device_name", math.nan))
         cells.append(line)

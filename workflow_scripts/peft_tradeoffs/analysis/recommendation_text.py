@@ -29,7 +29,9 @@ from peft_tradeoffs.analysis.power import ALPHA, MOST_ROWS
 from peft_tradeoffs.analysis.readable import (
     NULL,
     PROBE,
+    finer,
     grid,
+    metric_places,
     number,
     sections,
     sentences,
@@ -221,11 +223,12 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     for row in rows:
         line = {"Arm": arm_name(row), "Qualifies": row["qualifies"]}
         if not _random(rows):
-            line[f"Difference, {unit}"] = difference_words(row)
+            line[f"Difference, {unit}"] = difference_words(row, places=difference_places(rows))
             line["p of non-inferiority"] = p_value(row["p_not_worse_holm"])
             if splits:
                 said = "" if row["other_difference"] is None else f" ({verdict_words(row, 'other_verdict')})"
-                line[f"On {splits[0]}, {unit}"] = difference_words(row, on="other_") + said
+                found = difference_words(row, False, "other_", difference_places(rows, "other_"))
+                line[f"On {splits[0]}, {unit}"] = found + said
         for name, column in COSTS.items():
             if any(other[column] is not None for other in rows):
                 header = f"{NOUN[name].capitalize()}, {UNITS[name]}"
@@ -351,14 +354,25 @@ def cost_words(row: Row, name: str, with_unit: bool = True) -> str:
     return f"{text} {UNITS[name]}" if with_unit and text != NULL else text
 
 
-def difference_words(row: Row, with_unit: bool = False, on: str = "") -> str:
-    """The difference to the baseline, with the interval at the best rate tried; `on`: "other_" for the other split."""
+def difference_words(row: Row, with_unit: bool = False, on: str = "", places: int | None = None) -> str:
+    """The difference to the baseline, with the interval at the best rate tried; `on`: "other_" for the other split.
+
+    `places`: decimals, those of this row alone where they are not given.
+    """
     if row[f"{on}difference"] is None:
         return NULL
     metric = metric_called(row["metric"])
     value, low, high = (row[f"{on}{key}"] for key in ("difference", "at_best_low", "at_best_high"))
-    text = with_interval(value, low, high, metric.scale, sign=True)
+    places = difference_places([row], on) if places is None else places
+    text = with_interval(value, low, high, metric.scale, True, places)
     return f"{text} {metric.apart}" if with_unit and metric.apart else text
+
+
+def difference_places(rows: list[Row], on: str = "") -> int:
+    """Decimals of a column of differences: the metric's, one more where a bound would pass for 0."""
+    metric = metric_called(rows[0]["metric"])
+    ends = [row[f"{on}{key}"] for row in rows for key in ("at_best_low", "at_best_high")]
+    return finer(metric_places(metric.name), *(end * metric.scale for end in ends if end is not None))
 
 
 def facts_of(best: Row, baseline: Row | None) -> str:
@@ -367,7 +381,7 @@ def facts_of(best: Row, baseline: Row | None) -> str:
     if best["mean"] is not None:
         metric = metric_called(best["metric"])
         low, high = (None if best[key] is None else np.clip(best[key], *metric.bounds) for key in ("low", "high"))
-        value = with_interval(best["mean"], low, high, metric.scale)
+        value = with_interval(best["mean"], low, high, metric.scale, places=metric_places(metric.name))
         facts.append(f"{metric_words(best)} {value} {metric.unit}".rstrip())
     against = baseline if baseline is not best else None
     if against is not None and best["difference"] is not None:

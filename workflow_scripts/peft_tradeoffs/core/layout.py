@@ -29,10 +29,10 @@ TABLES = {
     "forgetting": ("What was forgotten: the loss on a general text", "Comparisons"),
     "tuning": ("Learning rates tried", "Checks"),
     "noise": ("How far identical runs lie apart", "Checks"),
-    "cost": ("What it all cost", "Results"),
+    "cost": ("Total cost", "Results"),
     "profiles": ("Profiles: eager, captured and compiled steps side by side", "Checks"),
     "imported": ("Published elsewhere, not measured here", "Comparisons"),
-    "contract": ("Contract: what all arms have alike, and what differs", "Checks"),
+    "contract": ("Fair comparison: what all arms have alike, and what differs", "Checks"),
 }
 UNTRAINED = "untrained"  # what is no arm: the model as it is fetched; its folder, its table and its name for readers
 HEAD = "head.json"  # beside an adapter: what Transformers must be given, beside the base model, to make its head

@@ -50,6 +50,7 @@ from peft_tradeoffs.report.sweep import Sweep, conditions, devices, no_metric, r
 from peft_tradeoffs.tasks.metrics import ACCURACY, metric_called
 
 KEY = "Points: seeds. Line: their mean. At the right: mean ± sample standard deviation."
+AS_MEASURED = "Points: seeds. Line and number: their mean."
 NAME = 1.15  # inches: a name of an arm that is wider is broken
 OTHERWISE = 0.2  # inches of a row that text in it cannot have: ticks and pads
 
@@ -129,11 +130,12 @@ def draw_rows(axes: Axes, sweep: Sweep, runs: pd.DataFrame, key: str) -> None:
     scale = sweep.scale if key == "metric_value" else 1.0
     arms = tables.arms_frame(runs)
     labels = names(arms)
+    places = _places(arms, key)
     rows = Rows(sweep)
     for y, row in enumerate(records(arms)):
         own = runs[runs["arm"] == row["arm"]]
         values = seed_values(own, key, scale)
-        text = readable.mean_metric(row, "test") if key == "metric_value" else readable.mean_sd(row, key)
+        text = readable.mean_metric(row, "test") if key == "metric_value" else readable.mean_sd(row, key, 1.0, places)
         if not len(values):
             done = own[own["status"] == COMPLETED]
             mixed = key not in QUALITY and len(done) and done["mixed_gpus"].eq(True).all()
@@ -165,7 +167,8 @@ def by_arm(
     heights = [rows_height(names(tables.arms_frame(runs))) for _, runs in panels]
     drawn = [runs.loc[runs["status"] == COMPLETED].dropna(subset=key_of(device))["arm"] for device, runs in panels]
     keys = [key_of(device) for device, _ in panels]
-    about = [conditions(sweep.runs), KEY, interval_note(sweep, *keys), *absent(sweep, pd.concat(drawn), *keys), *notes]
+    key = AS_MEASURED if any(map(sweep.uncompared, keys)) else KEY
+    about = [conditions(sweep.runs), key, interval_note(sweep, *keys), *absent(sweep, pd.concat(drawn), *keys), *notes]
     figure = canvas(sweep, title, sum(heights) + 0.55 * len(panels), about)
     column = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (device, runs) in zip(column, panels, strict=True):
@@ -216,7 +219,7 @@ def memory_split_by_arm(sweep: Sweep) -> Figure:
             draw_gap(axes, y, reason(sweep.runs[sweep.runs["arm"] == row["arm"]], *SPLIT), labels)
             continue
         draw_parts(axes, y, parts, row[f"{PEAK}_mean"])
-        text = readable.number(sum(parts)) + (f" (n = {row['n']})" if row["n_failed"] else "")
+        text = readable.number(sum(parts), 0) + (f" (n = {row['n']})" if row["n_failed"] else "")
         axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
     name_rows(axes, labels)
     axes.set_xlim(left=0)
@@ -301,6 +304,7 @@ def accuracy_gain_per_million_by_arm(sweep: Sweep) -> Figure:
         lambda _: "Gain, points per million trainable parameters",
         f"Gain: {ACCURACY.noun} on the test split less the share there of its most frequent class, "
         f"{100 * share:.1f} %.",
+        "The fewer parameters an arm trains, the higher it stands, whatever it reaches: choose by no such ratio.",
         HEAD,
     )
 
@@ -470,6 +474,10 @@ def best_by_method(sweep: Sweep) -> Figure:
     return figure
 
 
+def _places(arms: pd.DataFrame, key: str) -> int:
+    return readable.column_places(arms[f"{key}_mean" if f"{key}_mean" in arms else key])
+
+
 def draw_panel(axes: Axes, sweep: Sweep, arms: pd.DataFrame, runs: pd.DataFrame, key: str) -> None:
     """One measurement of the chosen arms: bars from zero; points where the axis cannot start there."""
     style.grid_along(axes, "x")
@@ -480,6 +488,7 @@ def draw_panel(axes: Axes, sweep: Sweep, arms: pd.DataFrame, runs: pd.DataFrame,
         draw_reason(axes, why)
         axes.set_xticks([])
         return
+    places = readable.metric_places(sweep.metric) if key == "metric_value" else _places(arms, key)
     rows = Rows(sweep)
     for y, row in enumerate(records(arms)):
         own = runs[runs["arm"] == row["arm"]]
@@ -491,7 +500,7 @@ def draw_panel(axes: Axes, sweep: Sweep, arms: pd.DataFrame, runs: pd.DataFrame,
             axes.scatter(mean, y, s=16, color=sweep.styles[row["method"]].colour, linewidth=0, zorder=3)
         else:
             rows.add(y, row["method"], values, sweep.interval(own, key, scale))
-        text = compact(mean) if setting else readable.number(mean)
+        text = compact(mean) if setting else readable.number(mean, places)
         axes.text(1.01, y, text, transform=axes.get_yaxis_transform(), va="center", fontsize=style.SMALL)
     rows.draw(axes, bars)
     axes.xaxis.set_major_locator(MaxNLocator(3))

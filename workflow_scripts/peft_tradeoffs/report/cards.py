@@ -21,6 +21,7 @@ from peft_tradeoffs.analysis.readable import (
     escape_pipes,
     failed_counts,
     mean_sd,
+    metric_places,
     number,
 )
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key
@@ -330,7 +331,7 @@ def _interval(subject: Subject, split: str) -> tuple[str, list[str]]:
     ):
         if not pd.isna(row[low]):
             bounds = np.clip([row[low], row[high]], *metric.bounds)
-            text = with_interval(row["mean"], bounds[0], bounds[1], metric.scale)
+            text = with_interval(row["mean"], bounds[0], bounds[1], metric.scale, places=metric_places(metric.name))
             return text, [f"In brackets: 95 % interval over {over} ({split})."] if "[" in text else []
     return with_interval(row["mean"], None, None, metric.scale), [f"No interval ({split}): {row['reason']}."]
 

@@ -463,7 +463,8 @@ def draw_methods(axes: Axes, sweep: Sweep, key: str, scale: float, gap: float) -
     drawn = {"x": "x", "y": "y", "hue": "method", "palette": colours, "legend": False, "ax": axes}
     sns.lineplot(
         frame.dropna(), style="method", markers={method: sweep.styles[method].marker for method in methods},
-        dashes=False, units="piece", estimator=None, markersize=5, linewidth=1.2, markeredgewidth=0, zorder=4, **drawn,
+        dashes=False, units="piece", estimator=None, markersize=5, linewidth=0 if sweep.uncompared(key) else 1.2,
+        markeredgewidth=0, zorder=4, **drawn,
     )  # fmt: skip
     for method, own in ends.items():
         draw_intervals(axes, own, "x", color=colours[method], err_kws={"linewidth": 0.8, "alpha": 0.7, "zorder": 3})

@@ -18,7 +18,15 @@ from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.attribution import NAMES
 from peft_tradeoffs.analysis.before_training import beside_arms, read_table_of_untrained
 from peft_tradeoffs.analysis.comparison import SHARED, TUNED, read_comparison
-from peft_tradeoffs.analysis.comparison_text import AT_BEST, at_best_words, verdict_words, with_interval
+from peft_tradeoffs.analysis.comparison_text import (
+    APART_ENDS,
+    AT_BEST,
+    BEST_ENDS,
+    at_best_words,
+    places_of,
+    verdict_words,
+    with_interval,
+)
 from peft_tradeoffs.analysis.finished import read_env, verified
 from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval_notes
 from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT, SPLIT, read_table, warnings_by_pair
@@ -27,9 +35,9 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, UNTRAINED, run_folder
 from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
-from peft_tradeoffs.core.text import and_list, arm_label, method_label, plural, records
+from peft_tradeoffs.core.text import and_list, arm_label, method_label, plain, plural, records
 from peft_tradeoffs.report.answers import Asked, ROOM_bytes, panel
-from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, no_metric
+from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, methods, no_metric
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import Row, difference_unit, heldout_label, metric_label, metric_of
 from peft_tradeoffs.tasks.task import LABEL, QUANTITIES
@@ -213,10 +221,13 @@ def report(
     room = ROOM_bytes // len(sweeps)
     before = untrained_rows(files)
     answers = [panel(sweep, Asked(data_dir, tokens_dir, untrained_dir), room) for sweep in sweeps]
+    facts = _frame(files, "contract")
+    checks = _checks(facts) if len(facts) and not facts["verdict"].eq("differs").any() else None
+    judgement = _markdown(files[VERDICT]) if VERDICT in files else ""
     data = {
         "pairs": [
             pair_data(sweep, comparison, attribution, judged, forgotten)
-            | {"warnings": warnings[sweep.dataset, sweep.model], "answers": own}
+            | {"warnings": _unsaid(warnings[sweep.dataset, sweep.model], judgement), "answers": own}
             | {"untrained": untrained_data(before, sweep)}
             for sweep, own in zip(sweeps, answers, strict=True)
         ],
@@ -230,17 +241,23 @@ def report(
     ]
     return render(
         data,
-        title=title(styles),
+        title=title(sweeps, styles),
+        date=max(runs["finished_at"].dropna(), default="")[:10],
         summary=summary(runs, files),
-        verdict=verdict(_markdown(files[VERDICT])) if VERDICT in files else [],
+        verdict=verdict(judgement) if judgement else [],
         pairs=[f"{sweep.dataset} · {sweep.model}" for sweep in sweeps],
         answers=any(answers),
         sections={section["name"]: section for section in sections},
         environment=environment(run_folders(runs, runs_dir)),
+        methods=[(f"{sweep.dataset} · {sweep.model}", methods(sweep, checks)) for sweep in sweeps],
         definitions=definitions(),
         light=list(colours(styles).values()),
         dark=list(colours(styles, dark=True).values()),
     )
+
+
+def _checks(facts: pd.DataFrame) -> int:
+    return int(facts.loc[facts["verdict"] != "own", "fact"].nunique())
 
 
 def untrained_rows(files: dict[str, Path]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -265,13 +282,25 @@ def run_folders(runs: pd.DataFrame, runs_dir: Path) -> list[Path]:
     return [run_folder(runs_dir, run["dataset"], run["model"], run["arm"], run["seed"]) for run in records(runs)]
 
 
-def title(methods: Any) -> str:
-    """What is compared, e.g. "full fine-tuning, LoRA and QLoRA compared"."""
+def title(sweeps: list[Sweep], methods: Any) -> str:
+    """What is compared on what: "minilm on sst2: full fine-tuning, LoRA and QLoRA compared"."""
     names = ["full fine-tuning" if name == "full" else method_label(name) for name in methods]
     if len(names) > 4:
         names = [*names[:3], f"{len(names) - 3} more"]
     text = and_list(names) if len(names) == 1 else f"{and_list(names)} compared"
-    return text[0].upper() + text[1:]
+    datasets, models = ([getattr(sweep, part) for sweep in sweeps] for part in ("dataset", "model"))
+    return f"{_few(models, 'models')} on {_few(datasets, 'data sets')}: {text}"
+
+
+def _few(names: list[str], noun: str) -> str:
+    """These names in a title, each once, or how many there are."""
+    names = list(dict.fromkeys(names))
+    return and_list(names) if len(names) <= 3 else f"{len(names)} {noun}"
+
+
+def _unsaid(warnings: list[str], judgement: str) -> list[str]:
+    """The warnings that the verdict above does not show already."""
+    return [text for text in warnings if f"> - {plain(text)}\n" not in judgement]
 
 
 def summary(runs: pd.DataFrame, files: dict[str, Path]) -> list[str]:
@@ -287,27 +316,35 @@ def summary(runs: pd.DataFrame, files: dict[str, Path]) -> list[str]:
     devices = list(runs["device_name"].dropna().unique())
     lines.append(f"Trained on {' and '.join(devices)}." if devices else "No run got so far as to name its device.")
     if "contract" in files:
-        facts = _frame(files, "contract")
-        broken = facts[facts["verdict"] == "differs"]
-        lines.append(
-            "The contract is kept: what must be equal between arms is equal in what the runs recorded."
-            if broken.empty
-            else f"The contract is broken: arms differ in {', '.join(broken['fact'].unique())}."
-        )
+        lines.append(f"Fair comparison: {fairness(_frame(files, 'contract'))}.")
     ended = runs["finished_at"].dropna()
     return [*lines, f"The last run ended on {ended.max()[:10]}."] if len(ended) else lines
 
 
+def fairness(facts: pd.DataFrame) -> str:
+    """Whether arms are alike in all that they must be alike in: "passed (35 checks)"; `facts`: rows of contract.csv."""
+    broken = facts.loc[facts["verdict"] == "differs", "fact"].unique()
+    return (
+        f"not passed, arms differ in {', '.join(broken)}"
+        if len(broken)
+        else f"passed ({_count(_checks(facts), 'check')})"
+    )
+
+
 def verdict(text: str) -> list[dict[str, str]]:
-    """recommendation.md as HTML, one part per data set and model: what to take and its first reasons, and the rest."""
+    """recommendation.md as HTML, one part per data set and model.
+
+    "head": what to take and its first reasons; "rest": further ones and the table; "notes": what stands below that.
+    """
     parts = []
     for section in text.split("\n## "):
         lines = section.removeprefix("## ").splitlines()
         bullets = [index for index, line in enumerate(lines) if line.startswith("- ")]
         cut = bullets[SHOWN] if len(bullets) > SHOWN else bullets[-1] + 1 if bullets else len(lines)
-        head, rest = ("\n".join(part) for part in (["## " + lines[0], *lines[1:cut]], lines[cut:]))
+        below = max((index + 1 for index, line in enumerate(lines) if line.startswith("|")), default=len(lines))
+        cuts = {"head": ["## " + lines[0], *lines[1:cut]], "rest": lines[cut:below], "notes": lines[max(cut, below) :]}
         label = f"Which arms of {lines[0]} qualify"
-        parts.append({"head": markdown_html(head, label), "rest": markdown_html(rest, label)})
+        parts.append({name: markdown_html("\n".join(own), label) for name, own in cuts.items()})
     return parts
 
 
@@ -369,6 +406,7 @@ def arms_table(arms: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
     }
     text = readable.arms_readable(arms)
     by = {header: pd.to_numeric(arms[columns[header]], errors="coerce") for header in text if header in columns}
+    better = {header: _better_of(columns[header], metric) for header in by}
     for split in dict.fromkeys(comparison["split"]):
         rows = comparison[comparison["split"] == split].set_index("arm").reindex(arms["arm"]).reset_index()
         where = "" if split == "test" else f" ({split})"
@@ -382,7 +420,21 @@ def arms_table(arms: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
         }
         for index, arm in enumerate(arms["arm"])
     ]
-    return {"headers": list(text.columns), "numeric": [header in by for header in text.columns], "rows": cells}
+    best = better | {header: _better_of("metric_value_mean", metric) for header in by if header not in better}
+    return {
+        "headers": list(text.columns),
+        "numeric": [header in by for header in text.columns],
+        "high_first": [best.get(header) == HIGH for header in text.columns],
+        "rows": cells,
+    }
+
+
+def _better_of(column: str, metric: Row) -> str | None:
+    """Which end of a column of arms.csv is better, if one is."""
+    key = column.removesuffix("_mean")
+    if key in OF_KEYS:
+        return HIGH if metric_called(metric["metric"]).higher_is_better else LOW
+    return QUANTITIES[key].better if key in QUANTITIES else None
 
 
 def _sorted_by(by: dict[str, pd.Series], text: pd.DataFrame, header: str, index: int) -> Any:
@@ -399,14 +451,16 @@ def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataF
     scale = metric_called(metric["metric"]).scale
     at = list(text.columns).index(header) + 1
     name = f"Difference{where}, {difference_unit(metric)}"
+    known = rows.dropna(subset="metric")
+    places, best = (places_of(known, *ends) if len(known) else 0 for ends in (APART_ENDS, BEST_ENDS))
     shown = [
-        with_interval(row["difference"], row["difference_low"], row["difference_high"], scale, sign=True)
+        with_interval(row["difference"], row["difference_low"], row["difference_high"], scale, True, places)
         for row in records(rows)
     ]
     text.insert(at, name, shown)
     if rows["rate"].isin((TUNED, SHARED)).any():
         at += 1
-        text.insert(at, f"{AT_BEST}{where}", [at_best_words(row) for row in records(rows)])
+        text.insert(at, f"{AT_BEST}{where}", [at_best_words(row, best) for row in records(rows)])
     text.insert(at + 1, f"Verdict{where}", [verdict_words(row) for row in records(rows)])
     by[name] = rows["difference"].reset_index(drop=True)
 
@@ -456,6 +510,7 @@ def pair_data(
             "scale": sweep.scale,
             "unit": _unit(sweep),
             "better": _better(sweep),
+            "places": readable.metric_places(sweep.metric),
         },
         "conditions": conditions(runs),
         "notes": readable.costs_notes(arms),
@@ -492,16 +547,28 @@ def _axes(sweep: Sweep, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]
         "heldout_metric_value": heldout_label(sweep.named),
     }
     return [
-        {"key": key, "label": names[key], "better": _better(sweep) if key in OF_KEYS else better}
+        {
+            "key": key,
+            "label": names[key],
+            "better": _better(sweep) if key in OF_KEYS else better,
+            "places": _places(sweep, arms, key),
+            "uncompared": sweep.uncompared(key),
+        }
         for key, better in AXES.items()
         if _mean(arms, key).notna().any() and not (random and key in OF_KEYS)
     ]
 
 
+def _places(sweep: Sweep, arms: pd.DataFrame, key: str) -> int:
+    """Decimals of an axis's means."""
+    return readable.metric_places(sweep.metric) if key in OF_KEYS else readable.column_places(_mean(arms, key))
+
+
 def _interval_notes(sweep: Sweep, axes: list[dict]) -> list[str]:
     """Which measurements have no interval though seeds would give one, and why."""
     keys = [axis["key"] for axis in axes if axis["key"] in sweep.runs and axis["key"] not in OF_KEYS]
-    return interval_notes(sweep.runs, sweep.noise, [key for key in keys if key not in WITHOUT])[1:]
+    keys = [key for key in keys if key not in WITHOUT and not sweep.uncompared(key)]
+    return interval_notes(sweep.runs, sweep.noise, keys)[1:]
 
 
 def _absent(runs: pd.DataFrame, measured: set[str]) -> list[str]:
@@ -527,7 +594,7 @@ def _arms(
     for position, row in enumerate(records(arms)):
         own = runs[runs["arm"] == row["arm"]]
         values = {}
-        for key in (axis["key"] for axis in axes):
+        for key, places in ((axis["key"], axis["places"]) for axis in axes):
             mean = _mean(arms, key).iloc[position]
             if pd.isna(mean):
                 continue
@@ -539,7 +606,7 @@ def _arms(
                 "mean": number(mean * scale),
                 "low": number(low * scale),
                 "high": number(high * scale),
-                "text": with_interval(mean, low, high, scale),
+                "text": with_interval(mean, low, high, scale, places=places),
             }
         found.append(
             {

@@ -160,7 +160,7 @@ def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[int]:
     return front
 
 
-def entries(sweep: Sweep, arms: pd.DataFrame, area: Callable[[Any], float]) -> list[Line2D]:
+def entries(sweep: Sweep, arms: pd.DataFrame, area: Callable[[Any], float], front: bool) -> list[Line2D]:
     """What a legend says: methods by colour and marker, ranks by size."""
     handles = []
     for method in dict.fromkeys(arms["method"]):
@@ -169,7 +169,7 @@ def entries(sweep: Sweep, arms: pd.DataFrame, area: Callable[[Any], float]) -> l
     ranks = sorted(arms["rank"].dropna().unique())
     for rank in ranks if len(ranks) > 1 else []:
         handles.append(dot(f"rank {rank}", "#9a9a9a", "o", area(rank)))
-    if len(arms) > 1:
+    if front and len(arms) > 1:
         handles.append(Line2D([], [], color="#555555", linewidth=0.9, label="Pareto front"))
     return handles
 
@@ -241,6 +241,11 @@ def draw_scatter(axes: Axes, sweep: Sweep, panel: Panel, arms: pd.DataFrame) -> 
     style.grid_along(axes, "both")
 
     def finish() -> None:
+        if sweep.uncompared(panel.x):  # no front: every arm is named
+            marks = Marks(np.column_stack([cost, gain]), radii, np.column_stack([cost, gain])[:1])
+            named = dict(enumerate(labels(arms, style.figure_of(axes).get_figwidth())))
+            place_labels(axes, marks, named if len(arms) <= ONE_COLUMN else {}, 120)
+            return
         sign = -1 if panel.more_is_better else 1
         members = pareto(list(sign * cost), list(metric_called(sweep.metric).gain(gain)))
         steps = np.array([(cost[index], gain[index]) for index in members])
@@ -267,7 +272,8 @@ def scatter(sweep: Sweep, title: str, panels: list[Panel], log: bool = False, no
         return message(sweep, title, reason(sweep.runs, "metric_value", *keys))
     short = len(sweep.arms) <= ONE_COLUMN and not any("\n" in name for name in labels(sweep.arms, style.SINGLE))
     width = style.SINGLE if short else style.DOUBLE
-    handles = entries(sweep, sweep.arms, areas_of(sweep))
+    front = not all(sweep.uncompared(key) for key in keys)
+    handles = entries(sweep, sweep.arms, areas_of(sweep), front)
     height = (
         2.3 + legend_height(handles, width) if width == style.SINGLE else max(3.6, legend_height(handles, width) + 0.4)
     )

@@ -24,7 +24,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.stats import seed_values
-from peft_tradeoffs.core.files import atomic
+from peft_tradeoffs.core.files import atomic, write_text
 from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.report.sweep import Sweep, reason
 from peft_tradeoffs.tasks.metrics import metric_called
@@ -171,6 +171,26 @@ def save(figure: Figure, folder: Path, name: str) -> None:
                 figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
 
 
+def save_bare(figure: Figure, folder: Path, name: str) -> None:
+    """Write {folder}/paper/{name} as SVG and PDF without title and notes, and these as {name}.txt, for a caption.
+
+    Call it last: the figure of `canvas` loses them. What says that weights are random stays in the picture.
+    """
+    heading, notes = (text.split("\n") if text else [] for text in (figure.get_suptitle(), figure.get_supxlabel()))
+    kept = [line for line in heading if line == readable.RANDOM.capitalize()]
+    wide, height = figure.get_size_inches()
+    with matplotlib.rc_context(RC):
+        figure.suptitle("\n".join(kept)).set_in_layout(bool(kept))
+        figure.supxlabel("").set_in_layout(False)
+        figure.set_size_inches(wide, height - LINE * len(notes) - 0.14 * (len(heading) - len(kept)))
+        figure.set_layout_engine("constrained")
+        lay_out(figure)
+        for kind in ("svg", "pdf"):
+            with atomic(folder / "paper" / f"{name}.{kind}") as temporary:
+                figure.savefig(temporary, format=kind, dpi=DPI, metadata=FORMATS[kind])
+    write_text(folder / "paper" / f"{name}.txt", f"{figure.get_label()}\n")
+
+
 def log_ticks(axes: Axes, most: int = 8) -> None:
     """At most so many ticks of a logarithmic axis of counts, as 500k or 2M: 1, 2, 5 or powers of ten, or closer."""
     low, high = axes.get_xlim()
@@ -212,11 +232,13 @@ def canvas(sweep: Sweep, title: str, height: float, notes: Sequence[str], width:
     first, *others = [*notes, *readable.unlike(sweep.runs)] or [""]
     lines = [*wrap(first, room, SMALL), *wrap(" ".join(others), room, SMALL)]
     heading = wrap(f"{title} · {sweep.dataset}, {sweep.model}", room, TITLE)
-    if tables.random_weights(sweep.runs):
-        heading += [readable.RANDOM.capitalize()]
+    marks = [readable.RANDOM.capitalize()] if tables.random_weights(sweep.runs) else []
+    heading += marks
     height += LINE * len(lines) + 0.14 * len(heading)
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
     FigureCanvasAgg(figure)
+    about = [f"{title} ({sweep.dataset}, {sweep.model})", *marks, first, " ".join(filter(None, others)).rstrip(".")]
+    figure.set_label(". ".join(filter(None, about)) + ".")
     figure.suptitle("\n".join(heading), x=0.05 / width, ha="left", fontsize=TITLE)
     if lines:
         figure.supxlabel("\n".join(lines), x=0.05 / width, ha="left", fontsize=SMALL, color=GREY)

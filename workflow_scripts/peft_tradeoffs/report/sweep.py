@@ -14,14 +14,16 @@ import pandas as pd
 
 from peft_tradeoffs.analysis import readable, stats, tables
 from peft_tradeoffs.analysis.comparison import read_comparison
-from peft_tradeoffs.analysis.finished import verified
+from peft_tradeoffs.analysis.comparison_text import methods_paragraph
+from peft_tradeoffs.analysis.finished import read_env, verified
 from peft_tradeoffs.analysis.stats import read_noise
 from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT
 from peft_tradeoffs.analysis.tuning_table import read_tuning
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.text import FULL, method_order, plural, records
+from peft_tradeoffs.core.text import FULL, and_list, method_order, plural, records
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import metric_name, metric_of, with_unit
+from peft_tradeoffs.tasks.task import MEASURED_AS
 
 # seaborn's "colorblind" without its palest (pink, yellow) and grey, then three dark ones of Paul Tol's "muted".
 PALETTE = (
@@ -119,7 +121,12 @@ class Sweep:
         return metric_of(self.runs) | {"metric": self.metric}
 
     def interval(self, runs: pd.DataFrame, key: str, scale: float = 1.0) -> tuple[float, float] | None:
-        """The 95 % interval of the mean of an arm's `runs`: of a metric the comparison's, else as `stats.interval`."""
+        """The 95 % interval of the mean of an arm's `runs`: of a metric the comparison's, else as `stats.interval`.
+
+        None of what is not compared (`uncompared`).
+        """
+        if self.uncompared(key):
+            return None
         split = next((split for split, (metric, _) in OF_SPLIT.items() if metric == key), None)
         if split is None or self.comparison is None:
             return stats.interval(runs, key, self.noise, scale)
@@ -129,15 +136,32 @@ class Sweep:
         low, high = np.clip(own[["low", "high"]].iloc[0].astype(float), *metric_called(self.metric).bounds)
         return float(low) * scale, float(high) * scale
 
+    def uncompared(self, key: str) -> str | None:
+        """Why arms are not compared by a measurement: it has no interval, no line and no front. None if they are."""
+        done = self.runs[self.runs["status"] == COMPLETED]
+        for device, runs in done.groupby("device"):
+            known = key in MEASURED_AS and stats.job_noise(self.noise, runs, key) is not None
+            jobs = min(stats.processes(own) for _, own in runs.groupby("arm"))
+            if not known and (why := readable.uncompared(key, str(device), jobs)):
+                return why
+        return None
+
     def interval_notes(self, keys: Iterable[str]) -> list[str]:
         """What the intervals of these measurements are, and which have none for what reason."""
+        left: dict[str, list[str]] = {}
+        for key in keys:
+            if why := self.uncompared(key):
+                left.setdefault(why, []).append(readable.LABEL[key].partition(",")[0])
+        keys = [key for key in keys if not self.uncompared(key)]
         metrics = [key for key, _ in OF_SPLIT.values() if key in keys and self.comparison is not None]
         notes = stats.interval_notes(self.runs, self.noise, [key for key in keys if key not in metrics])
         arms = [own for _, own in self.runs.groupby("arm")]
         if any(self.interval(own, key) for own in arms for key in metrics):
             over = "Whiskers of metrics: 95 % interval over other seeds and other test examples, as in the comparison."
             notes = [over, *(note.replace("Whiskers:", "Other whiskers:") for note in notes)]
-        return notes
+        return notes + [
+            f"{and_list(names)}: as measured, arms are not compared by it ({why})." for why, names in left.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -184,6 +208,16 @@ def load(files: Tables, runs_dir: Path, dataset: str, model: str) -> Sweep:
         noise=read_noise(files.noise),
         comparison=None if compared is None else own(compared),
     )
+
+
+def methods(sweep: Sweep, checks: int | None) -> str:
+    """The methods paragraph of a sweep (`methods_paragraph`). Raises InputError for an env.json that is missing."""
+    envs = {}
+    for run in records(sweep.runs.drop_duplicates("arm")):
+        folder = sweep.runs_dir / run["arm"] / f"seed{run['seed']}"
+        envs[run["arm"]] = read_env(folder, verified(folder))
+    compared = pd.DataFrame(columns=["split"]) if sweep.comparison is None else sweep.comparison
+    return methods_paragraph(sweep.runs, envs, compared, sweep.tuning, checks)
 
 
 def conditions(runs: pd.DataFrame) -> str:
