@@ -31,7 +31,7 @@ from peft_tradeoffs.analysis.tuning_table import tuning_frame
 from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.core.text import arm_label, records
-from peft_tradeoffs.runs.tuning import gap_columns
+from peft_tradeoffs.runs.plan import gap_columns
 from peft_tradeoffs.tasks.metrics import METRICS
 
 NEAR = 1e-6  # relative; tables keep all digits, sums may be made in another order

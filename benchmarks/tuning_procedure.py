@@ -27,7 +27,7 @@ from peft_tradeoffs.analysis.stats import (  # noqa: E402
     of_seeds,
     over_seeds_and_examples,
 )
-from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Gap, allowance, gap  # noqa: E402
+from peft_tradeoffs.runs.plan import NO_ALLOWANCE, Gap, allowance, gap  # noqa: E402
 
 RATES, SEEDS, ARMS = 4, 5, 5
 AS_GOOD = (1, 2)  # arms; 3 and 4 are worse by the margin

@@ -21,14 +21,14 @@ os.environ.update(
 from snakemake.logging import logger
 
 from peft_tradeoffs.runs import lock, slurm_executor, terminal
-from peft_tradeoffs.runs.tuning import trial_folder
+from peft_tradeoffs.runs.plan import trial_folder
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.file import check_file
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.files import sha256
 from peft_tradeoffs.core import layout
-from peft_tradeoffs.report.figures import (
+from peft_tradeoffs.core.layout import (
     FIGURES,
     TUNING_FIGURES,
     sweep_figures,

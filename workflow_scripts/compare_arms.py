@@ -48,7 +48,7 @@ def main() -> None:
     from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.readable import Beside, write_tables
     from peft_tradeoffs.analysis.tables import warnings_by_pair, warnings_of
-    from peft_tradeoffs.runs.tuning import read_found
+    from peft_tradeoffs.runs.plan import read_found
 
     runs = read_runs(args)
     check_margins("--margin", args.margin, runs["metric"].unique())

@@ -38,8 +38,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Draw every figure."""
     args = arguments()
+    from peft_tradeoffs.core.layout import FIGURES, TUNING_FIGURES
     from peft_tradeoffs.report import style
-    from peft_tradeoffs.report.figures import FIGURES, TUNING_FIGURES, drawings, sweeps
+    from peft_tradeoffs.report.style import drawings, sweeps
     from peft_tradeoffs.report.sweep import Tables, load
 
     files = Tables(args.runs, args.tuning, args.noise, args.comparison)

@@ -14,7 +14,7 @@ def main() -> None:
     args = parser.parse_args()
     from peft_tradeoffs.analysis.readable import write_tables
     from peft_tradeoffs.analysis.tuning_table import tuning_frame, tuning_notes, tuning_readable
-    from peft_tradeoffs.runs.tuning import read_found
+    from peft_tradeoffs.runs.plan import read_found
 
     frame = tuning_frame([read_found(path) for path in args.tunings], set(args.deciding))
     write_tables(args.output_dir, "tuning", frame, tuning_readable, tuning_notes)

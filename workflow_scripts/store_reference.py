@@ -39,7 +39,7 @@ def main() -> None:
     from peft_tradeoffs.analysis.comparison import stored_predictions
     from peft_tradeoffs.analysis.tables import read_summaries, runs_frame
     from peft_tradeoffs.inputs.splits import read_groups
-    from peft_tradeoffs.runs.tuning import read_found
+    from peft_tradeoffs.runs.plan import read_found
 
     def groups(dataset: str, split: str, rows: "np.ndarray") -> "np.ndarray | None":
         return read_groups(args.data_dir, dataset, split, rows) if args.data_dir else None

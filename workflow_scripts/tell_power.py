@@ -15,7 +15,7 @@ from peft_tradeoffs.analysis.power import Asked, Design, told
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.files import read_json
 from peft_tradeoffs.core.text import wrapped
-from peft_tradeoffs.runs.tuning import disagreement
+from peft_tradeoffs.runs.plan import disagreement
 
 NEAR = 0.05  # a count that differs by less says the same
 

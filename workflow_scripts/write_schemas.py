@@ -109,7 +109,7 @@ def write_config_schema(path: Path) -> None:
 
 def write_config_page(path: Path) -> None:
     """Write the page that describes every key of the configuration, as Markdown."""
-    from peft_tradeoffs.config.described import configuration_page
+    from configuration_page import configuration_page
 
     write_text(path, configuration_page(config_schema()))
 

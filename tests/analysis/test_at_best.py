@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import synthetic_predictions
 from peft_tradeoffs.analysis.comparison_text import AT_BEST, comparison_notes, comparison_readable
-from peft_tradeoffs.runs.tuning import allowance, as_gaps
+from peft_tradeoffs.runs.plan import allowance, as_gaps
 from synthetic_predictions import compared, run
 
 TICKETS = 122  # test rows

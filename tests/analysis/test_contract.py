@@ -33,7 +33,7 @@ from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.preflight import check_planned
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import signed
-from peft_tradeoffs.report.figures import drawings
+from peft_tradeoffs.report.style import drawings
 from peft_tradeoffs.training import methods
 
 ARMS = synthetic.grid(["full", "lora", "qlora"], [4, 16])

@@ -13,12 +13,12 @@ import pytest
 import tiny
 import write_schemas
 import yaml
+from configuration_page import configuration_page
 from peft_tradeoffs.config import experiment, model
-from peft_tradeoffs.config.described import configuration_page
 from peft_tradeoffs.config.experiment import Experiment, resolve
 from peft_tradeoffs.config.file import config_schema
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.runs.settings import RunSettings
+from peft_tradeoffs.runs.plan import RunSettings
 from snakemake.utils import update_config
 
 CONFIGS = [tiny.REPOSITORY / "config.yaml", *sorted((tiny.REPOSITORY / "examples").glob("*.yaml"))]

@@ -386,7 +386,7 @@ BLIND = {
     "peft_tradeoffs/core/code.py: json_schema(asked, self._root.parent / SCHEMAS.name)": "it makes the checksum",
     "peft_tradeoffs/training/summary.py: json_schema(schema)": "it refuses what a run wrote, and makes no number",
     "peft_tradeoffs/inputs/datasets.py: getattr(rows.features[found[-1]], 'names', None)": "a data set's feature",
-    "peft_tradeoffs/report/figures.py: getattr(modules[module], name)": "names the modules, which then count whole",
+    "peft_tradeoffs/report/style.py: getattr(modules[module], name)": "names the modules, which then count whole",
     "peft_tradeoffs/report/tracking.py: importlib.import_module": "imports a tracker's library, none of ours",
     "peft_tradeoffs/training/run.py: importlib.import_module": "imports libraries, none of ours",
     "peft_tradeoffs/training/scoring.py: sys.modules": "a user's scorer, whose content is part of `scored_as`",

@@ -18,12 +18,12 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.layout import TUNING_FIGURES
 from peft_tradeoffs.core.text import arm_label
 from peft_tradeoffs.report import style
 from peft_tradeoffs.report.bars import choose
-from peft_tradeoffs.report.figures import TUNING_FIGURES, drawings, sweeps
 from peft_tradeoffs.report.scatter import pareto
-from peft_tradeoffs.report.style import compact, message
+from peft_tradeoffs.report.style import compact, drawings, message, sweeps
 from peft_tradeoffs.report.sweep import PALETTE, Sweep, Tables, colours, load, method_styles
 from scipy import stats
 from synthetic_sweeps import EIGHT, GRIDS, prepare, sweep_of, texts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peft_tradeoffs.runs.tuning import (
+from peft_tradeoffs.runs.plan import (
     NO_ALLOWANCE,
     UNKNOWN_ALLOWANCE,
     Allowance,

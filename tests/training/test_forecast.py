@@ -12,7 +12,7 @@ import tiny_causal
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.inputs.tokens import END_TOKENS, Split
 from peft_tradeoffs.measure.devices import open_device
-from peft_tradeoffs.runs.settings import ModelFolder, Plan
+from peft_tradeoffs.runs.plan import ModelFolder, Plan
 from peft_tradeoffs.training import forecast
 from peft_tradeoffs.training.methods import Outputs, Recipe
 from peft_tradeoffs.training.run import Tokens

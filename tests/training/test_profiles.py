@@ -18,7 +18,7 @@ from peft_tradeoffs.measure.devices import Device
 from peft_tradeoffs.measure.machine import NO_GPU
 from peft_tradeoffs.measure.traces import CATEGORIES, MIB, Held, engine_row, kernel_rows, operator_rows, timeline
 from peft_tradeoffs.report.profiles import index_frame, index_text, operators_text
-from peft_tradeoffs.runs.settings import ModelFolder, Plan
+from peft_tradeoffs.runs.plan import ModelFolder, Plan
 from peft_tradeoffs.training import methods, profiling
 from peft_tradeoffs.training.batches import Data
 from peft_tradeoffs.training.step import Settings, Subject

@@ -103,7 +103,7 @@ def test_another_data_row_runs_all_that_depends_on_it(folder):
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        ("peft_tradeoffs/report/figures.py", {"train": [], "make_figures": 1}),
+        ("peft_tradeoffs/report/style.py", {"train": [], "make_figures": 1}),
         ("make_figures.py", {"train": [], "make_figures": 1}),
         ("peft_tradeoffs/report/page.py", {"train": [], "make_report": 1}),
         ("compare_arms.py", {"train": [], "compare_arms": 1, "recommend": 1, "make_figures": 1, "make_report": 1}),

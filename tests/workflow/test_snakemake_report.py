@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
-from peft_tradeoffs.core.layout import TABLES
-from peft_tradeoffs.report.figures import FIGURES, TUNING_FIGURES
+from peft_tradeoffs.core.layout import FIGURES, TABLES, TUNING_FIGURES
 
 CAPTIONS = tiny.REPOSITORY / "report" / "captions"
 SUBJECTS = {

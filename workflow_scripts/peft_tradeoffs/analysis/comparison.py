@@ -32,7 +32,7 @@ from peft_tradeoffs.core.files import REMEDY
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.text import first_record, groups_of, plural, records
 from peft_tradeoffs.inputs.splits import read_groups
-from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, UNKNOWN_ALLOWANCE, Allowance, allowance, as_gaps
+from peft_tradeoffs.runs.plan import NO_ALLOWANCE, UNKNOWN_ALLOWANCE, Allowance, allowance, as_gaps
 from peft_tradeoffs.tasks.metrics import METRICS, Metric, Scored, metric_called
 from peft_tradeoffs.tasks.shown import Margin, margin_of, metric_words
 from peft_tradeoffs.tasks.task import TASKS
@@ -147,7 +147,7 @@ def comparison_frame(
 
     Two statements are kept apart. difference_low and _high are of the two arms at the learning rates that they were
     trained with, and so is verdict_at_rates. at_best_low and _high, all p values and verdict are of the arms at the
-    best of the rates that their tuning tried: what the choice may have missed (missed and missed_sd, of `runs.tuning`,
+    best of the rates that their tuning tried: what the choice may have missed (missed and missed_sd, of `runs.plan`,
     by what `tunings` gives) widens the interval, on either side in favour of the one whose rate it is. Where the trials
     do not tell it, for a few dev rows decide the metric, there is no such interval or test, and the verdict is
     undecided. rate is tuned, shared (of the tuning of another rank or method), given, or failed (no trial gave a metric

@@ -18,7 +18,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import FILES, REMEDY, TENSORS, weight_files
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.core.quantities import COMPLETED, LIBRARIES
-from peft_tradeoffs.runs.tuning import read_found
+from peft_tradeoffs.runs.plan import read_found
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import metric_name
 

@@ -54,7 +54,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import atomic, to_csv
 from peft_tradeoffs.core.layout import AXES, run_folder
 from peft_tradeoffs.core.text import arm_label, groups_of, records
-from peft_tradeoffs.runs.tuning import Gap, eligible, failed_again, gap, trial_folder
+from peft_tradeoffs.runs.plan import Gap, eligible, failed_again, gap, trial_folder
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.metrics import ACCURACY, METRICS, metric_called
 from peft_tradeoffs.tasks.shown import metric_label

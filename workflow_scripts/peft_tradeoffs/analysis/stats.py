@@ -16,7 +16,7 @@ from peft_tradeoffs.analysis.power import ALPHA, FEWEST_SEEDS, MOST_ROWS, POWER
 from peft_tradeoffs.analysis.readable import null_reasons, ways_of_failing
 from peft_tradeoffs.analysis.tables import BEFORE_TRAINING, COMPLETED, QUALITY, read_table
 from peft_tradeoffs.core.text import and_list
-from peft_tradeoffs.runs.tuning import NO_ALLOWANCE, Allowance
+from peft_tradeoffs.runs.plan import NO_ALLOWANCE, Allowance
 from peft_tradeoffs.tasks.metrics import METRICS, unseen
 from peft_tradeoffs.tasks.task import MEASURED_AS
 

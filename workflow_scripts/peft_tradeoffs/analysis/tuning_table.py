@@ -9,7 +9,7 @@ from peft_tradeoffs.analysis.readable import number
 from peft_tradeoffs.analysis.tables import ARM, read_table
 from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.core.text import and_list, arm_label, groups_of, plural, records, sort_runs
-from peft_tradeoffs.runs.tuning import Trial, eligible, failed_again, retried
+from peft_tradeoffs.runs.plan import Trial, eligible, failed_again, retried
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import metric_name, with_unit
 

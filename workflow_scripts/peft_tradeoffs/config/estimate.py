@@ -22,7 +22,7 @@ from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.measure import machine
-from peft_tradeoffs.runs.settings import ModelFolder, Plan
+from peft_tradeoffs.runs.plan import ModelFolder, Plan
 
 if TYPE_CHECKING:
     from peft_tradeoffs.measure.devices import Device

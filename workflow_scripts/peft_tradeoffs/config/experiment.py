@@ -51,7 +51,7 @@ from peft_tradeoffs.core.files import digest
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.inputs.groups import CONTAINED, MODULE
 from peft_tradeoffs.inputs.model_files import check_all_linear
-from peft_tradeoffs.runs.settings import RunSettings
+from peft_tradeoffs.runs.plan import RunSettings
 from peft_tradeoffs.tasks.outputs import SCORED, check_answers, pattern_of
 from peft_tradeoffs.tasks.shown import check_margins
 from peft_tradeoffs.tasks.task import TASKS
@@ -177,9 +177,7 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
 
     `command_line` is the part of it that came with `--config`, as Snakemake parsed it.
     """
-    asked = _typed(config, command_line or {})
-    methods = {name: method.settled(asked.training.precision) for name, method in asked.methods.items()}
-    asked = asked.but(methods=methods)
+    asked = _typed(config, command_line or {}).settled()
     datasets = {name: _dataset(f"datasets.{name}", dataset) for name, dataset in asked.datasets.items()}
     check_varies(asked.methods)
     arms = expand(asked.methods, asked.tune)
@@ -366,8 +364,7 @@ def _check_training(training: Training, datasets: Mapping[str, Dataset]) -> None
 
 def _check_precision(training: Training, methods: Methods) -> None:
     """All arms compute in training.precision: what a method holds or unpacks in another one is refused."""
-    precision = training.precision
-    wanted = COMPUTED[precision]
+    precision, wanted = training.precision, COMPUTED[training.precision]
     for name, method in methods.items():
         if method.dtype == "bfloat16" and precision != "bf16":
             raise InputError(

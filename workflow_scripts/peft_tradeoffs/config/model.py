@@ -699,3 +699,8 @@ class Config(Block):
         description="false: runs save no weights, and finished runs whose weights are gone (a study brought home "
         "without them) are taken as they are. Nothing else of a run changes; weights cannot be exported then.",
     )
+
+    def settled(self) -> Self:
+        """With methods that compute in training.precision."""
+        precision = self.training.precision
+        return self.but(methods={name: method.settled(precision) for name, method in self.methods.items()})

@@ -4,6 +4,8 @@ import argparse
 import functools
 import itertools
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,37 @@ TABLES = {
     "imported": ("Published elsewhere, not measured here", "Comparisons"),
     "contract": ("Fair comparison: what all arms have alike, and what differs", "Checks"),
 }
+# Every figure by name: the module of report whose function of that name draws it.
+FIGURES = {
+    "metric_by_arm": "bars",
+    "peak_memory_by_arm": "bars",
+    "memory_split_by_arm": "bars",
+    "trainable_parameters_by_arm": "bars",
+    "accuracy_gain_per_million_by_arm": "bars",
+    "samples_per_s_by_arm": "bars",
+    "energy_by_arm": "bars",
+    "metric_vs_memory": "scatter",
+    "metric_vs_trainable_parameters": "scatter",
+    "metric_vs_samples_per_s": "scatter",
+    "metric_vs_rank": "lines",
+    "speed_vs_rank": "lines",
+    "best_by_method": "bars",
+    "learning_curves": "lines",
+}
+TUNING_FIGURES = {"learning_rate_grid": "lines"}  # drawn where rates were tuned
 UNTRAINED = "untrained"  # what is no arm: the model as it is fetched; its folder, its table and its name for readers
 HEAD = "head.json"  # beside an adapter: what Transformers must be given, beside the base model, to make its head
+
+
+def sweep_figures(arms: Iterable[tuple[str, float | None]]) -> dict[str, str]:
+    """By name, "sweep_lora" and so on: the method that such a figure is of, one with several ranks.
+
+    `arms`: method and rank of each.
+    """
+    ranks: dict[str, set[float]] = {}
+    for method, rank in arms:
+        ranks.setdefault(method, set()).update([] if rank is None or math.isnan(rank) else [rank])
+    return {f"sweep_{method}": method for method, own in ranks.items() if len(own) > 1}
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from matplotlib.transforms import ScaledTranslation
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.stats import seed_values
 from peft_tradeoffs.core.files import atomic, write_text
+from peft_tradeoffs.core.layout import FIGURES, sweep_figures
 from peft_tradeoffs.core.text import arm_label, records
 from peft_tradeoffs.report.sweep import Sweep, reason
 from peft_tradeoffs.tasks.metrics import metric_called
@@ -373,3 +374,22 @@ def metric_limits(sweep: Sweep) -> tuple[float, float]:
     low, high = spread(pd.Series(ends), 0.02 * sweep.scale)
     furthest = 1.03 * max(map(abs, metric_called(sweep.metric).bounds))
     return max(low, -furthest * sweep.scale), min(high, furthest * sweep.scale)
+
+
+# What draws each figure -----------------------------------------------------------------------------------------------
+
+
+def drawings(figures: dict[str, str] = FIGURES) -> dict[str, Callable[[Sweep], Figure]]:
+    """By name: what draws it."""
+    from peft_tradeoffs.report import bars, lines, scatter
+
+    modules = {"bars": bars, "lines": lines, "scatter": scatter}
+    return {name: getattr(modules[module], name) for name, module in figures.items()}
+
+
+def sweeps(sweep: Sweep) -> dict[str, Callable[[Sweep], Figure]]:
+    """By name: what draws the figure of each method that has several ranks."""
+    from peft_tradeoffs.report.lines import along_ranks
+
+    named = sweep_figures(zip(sweep.runs["method"], sweep.runs["rank"], strict=True))
+    return {name: functools.partial(along_ranks, method=method) for name, method in named.items()}

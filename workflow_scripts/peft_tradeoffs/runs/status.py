@@ -21,7 +21,7 @@ from peft_tradeoffs.core import files, slurm
 from peft_tradeoffs.core.errors import InputError, LockLost
 from peft_tradeoffs.core.slurm import Job
 from peft_tradeoffs.runs.interruption import Interrupted
-from peft_tradeoffs.runs.tuning import read_found, trial_folder, trial_name
+from peft_tradeoffs.runs.plan import read_found, trial_folder, trial_name
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.shown import said
 

@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from peft_tradeoffs.inputs.model_check import empty_model, in_head, is_linear, load_config, name_outputs
 from peft_tradeoffs.inputs.tokens import Split
 from peft_tradeoffs.measure.devices import MASK, MIB, PREPARE, Device, Phases, StepTimer
-from peft_tradeoffs.runs.settings import Plan
+from peft_tradeoffs.runs.plan import Plan
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import GENERAL
 from peft_tradeoffs.training import engine, methods

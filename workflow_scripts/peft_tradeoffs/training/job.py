@@ -31,7 +31,7 @@ from peft_tradeoffs.inputs.tokens import BEGINS, check_tokens, read_description
 from peft_tradeoffs.measure.machine import IdlePower, versions
 from peft_tradeoffs.runs.interruption import Interruption
 from peft_tradeoffs.runs.lock import RunLock
-from peft_tradeoffs.runs.settings import ModelFolder, Plan
+from peft_tradeoffs.runs.plan import ModelFolder, Plan
 from peft_tradeoffs.runs.status import Attempts
 from peft_tradeoffs.training.scoring import Scoring, scored
 

@@ -35,7 +35,7 @@ from peft_tradeoffs.measure.traces import (
     timeline,
     windows,
 )
-from peft_tradeoffs.runs.settings import Plan
+from peft_tradeoffs.runs.plan import Plan
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.batches import Shape, Sizes, epoch_batches, longest_rows, padded_length
 from peft_tradeoffs.training.run import Arm, Tokens

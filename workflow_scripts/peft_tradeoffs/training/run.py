@@ -39,9 +39,8 @@ from peft_tradeoffs.measure.devices import (
 )
 from peft_tradeoffs.measure.machine import IdlePower
 from peft_tradeoffs.runs.interruption import Interrupted
-from peft_tradeoffs.runs.settings import Plan
+from peft_tradeoffs.runs.plan import Plan, trial_name
 from peft_tradeoffs.runs.status import TerminalReporter
-from peft_tradeoffs.runs.tuning import trial_name
 from peft_tradeoffs.tasks.shown import said
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training import engine, methods

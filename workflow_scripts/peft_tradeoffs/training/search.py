@@ -15,9 +15,9 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION
 from peft_tradeoffs.core.quantities import CAP, LARGEST, ROWS
 from peft_tradeoffs.inputs.tokens import read_dev_groups
-from peft_tradeoffs.runs.settings import Plan
-from peft_tradeoffs.runs.tuning import (
+from peft_tradeoffs.runs.plan import (
     Gap,
+    Plan,
     Trial,
     best_trial,
     beyond,
@@ -73,7 +73,7 @@ class Grid:
 def tune(job: Job, settings: dict[str, Any], grid: Grid, read: Read) -> dict[str, Any]:
     """Train one trial per rate, and rates beyond the edge as long as the best one is on it; the best, and all trials.
 
-    Rates that cannot be told from the best one (`runs.tuning`), and that one, are tried again, each time with a seed
+    Rates that cannot be told from the best one (`runs.plan`), and that one, are tried again, each time with a seed
     and, where it is carved, a dev split of its own; the best mean decides among them. If that one is at an edge, the
     grid is extended there too. A trial of an earlier grid that still stands is listed too, but never chosen. `read`
     gives a trial's summary.

@@ -30,7 +30,7 @@ from peft_tradeoffs.measure.devices import (
     step_percentiles,
 )
 from peft_tradeoffs.measure.machine import Clocks
-from peft_tradeoffs.runs.settings import Plan
+from peft_tradeoffs.runs.plan import Plan
 from peft_tradeoffs.runs.status import mixed_gpus, queue_s, stood_still_s, wall_s
 from peft_tradeoffs.tasks import metrics
 from peft_tradeoffs.tasks.task import TASKS
