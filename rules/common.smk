@@ -45,6 +45,8 @@ from peft_tradeoffs.config.preflight import (
     content_of,
     question,
     say_what_can_be_decided,
+    site_told,
+    tell_site,
     versions_of_scoring,
     warn_of_missing,
 )
@@ -476,17 +478,18 @@ def tokens_at_hand(wildcards):
 
 
 def site():
-    """Where jobs run, and how many at once; a job on a cluster is told by the process that submitted it."""
+    """Where jobs run, and how many at once."""
+    if not workflow.is_main_process:
+        return site_told()
     settings = workflow.resource_settings
-    if workflow.is_main_process:
-        found = {
+    return tell_site(
+        {
             "local": not workflow.non_local_exec,
             "gpus": getattr(workflow.global_resources.get("gpu"), "value", None),
             "jobs": settings.nodes,
             "cores": settings.cores or os.cpu_count(),
         }
-        os.environ["PEFT_TRADEOFFS_SITE"] = json.dumps(found)
-    return json.loads(os.environ["PEFT_TRADEOFFS_SITE"])
+    )
 
 
 def scoring(wildcards):

@@ -698,3 +698,18 @@ def _check_function(key: str, path: Path, name: str, node: ast.AST) -> None:
     fits = len(places) - given <= 3 <= len(places) or (node.args.vararg and len(places) - given <= 3)
     if not fits or len(node.args.kwonlyargs) > sum(one is not None for one in node.args.kw_defaults):
         raise InputError(f"{key}: {name} must take three arguments: prompt, references and output")
+
+
+SITE = "PEFT_TRADEOFFS_SITE"  # of the environment, in which a job on a cluster finds what its submitter knows
+
+
+def tell_site(site: dict[str, Any]) -> dict[str, Any]:
+    """The same, for the jobs that this process submits too."""
+    os.environ[SITE] = json.dumps(site)
+    return site
+
+
+def site_told() -> dict[str, Any]:
+    """What `tell_site` was given by what submitted this job; {} where its environment did not come along."""
+    found: dict[str, Any] = json.loads(os.environ.get(SITE, "{}"))
+    return found
