@@ -123,7 +123,7 @@ def run_name(row: dict[str, Any]) -> str:
 
 
 def run_facts(env: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
-    """What a run ran on and with, as one value per name: settings.learning_rate, versions.torch, gpu.driver_version.
+    """What a run ran on and with, as one value per name: each setting, versions.torch, gpu.driver_version.
 
     `env` is its env.json, `run` its row of `runs_frame`. Host, ids of jobs and GPUs and the clocks of a moment are
     left out.

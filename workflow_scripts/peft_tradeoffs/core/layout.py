@@ -4,7 +4,6 @@ import argparse
 import functools
 import itertools
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -61,11 +60,11 @@ HEAD = "head.json"  # beside an adapter: what Transformers must be given, beside
 def sweep_figures(arms: Iterable[tuple[str, float | None]]) -> dict[str, str]:
     """By name, "sweep_lora" and so on: the method that such a figure is of, one with several ranks.
 
-    `arms`: method and rank of each.
+    `arms`: method and rank of each, None without one.
     """
     ranks: dict[str, set[float]] = {}
     for method, rank in arms:
-        ranks.setdefault(method, set()).update([] if rank is None or math.isnan(rank) else [rank])
+        ranks.setdefault(method, set()).update([] if rank is None else [rank])
     return {f"sweep_{method}": method for method, own in ranks.items() if len(own) > 1}
 
 

@@ -391,5 +391,6 @@ def sweeps(sweep: Sweep) -> dict[str, Callable[[Sweep], Figure]]:
     """By name: what draws the figure of each method that has several ranks."""
     from peft_tradeoffs.report.lines import along_ranks
 
-    named = sweep_figures(zip(sweep.runs["method"], sweep.runs["rank"], strict=True))
+    ranks = [None if pd.isna(rank) else rank for rank in sweep.runs["rank"]]
+    named = sweep_figures(zip(sweep.runs["method"], ranks, strict=True))
     return {name: functools.partial(along_ranks, method=method) for name, method in named.items()}
