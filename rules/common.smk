@@ -87,7 +87,7 @@ SAID = {"gpu_check": "gpu_check.txt", "estimate": "estimate.md"}
 onsuccess:
     asked = {job.rule.name for job in workflow.dag.jobs}
     for name, file in SAID.items():
-        if name in asked and not asked & {"train", "tune", "all"}:
+        if name in asked:
             print(Path(OUT, file).read_text(encoding="utf-8"), end="", flush=True)
     if {"make_report", "recommend"} <= asked:
         print(

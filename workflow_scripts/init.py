@@ -51,7 +51,7 @@ def main() -> None:
     workflow = "" if here else f" -s {shlex.quote(str(REPOSITORY / 'Snakefile'))}"
     profile = "--profile " + ("profiles/local" if here else shlex.quote(str(REPOSITORY / "profiles/local")))
     print(f"{output}: {said[0]}", *said[1:], "next:", sep="\n")
-    for words in ("-n --quiet rules", f"{profile} fetch", profile):
+    for words in ("-n --quiet rules", f"{profile} fetch", f"{profile} estimate", profile):
         print(f"  snakemake{workflow} {words} --configfile={shlex.quote(str(output))}")
 
 

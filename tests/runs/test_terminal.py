@@ -106,7 +106,7 @@ def test_a_failed_job_has_its_log_and_no_command_and_stands_at_the_end_again(cal
     ]
     assert ended_badly(lines).splitlines() == [
         "Failed: train reviews/tiny/full, see logs/train/full.log",
-        "What is finished stays. Once the cause is fixed, the same command goes on.",
+        "Finished runs stay. Once the cause is fixed, the same command goes on.",
     ]
 
 

@@ -41,6 +41,7 @@ Texts = list[tuple[str, ...]]
 UNKNOWN = "FILL_IN"  # stands for a commit that could not be asked for
 CLASSIFICATION, REGRESSION, SFT, LM = "classification", "regression", "sft", "lm"
 ARMS = 4  # besides full fine-tuning: LoRA and QLoRA at two ranks
+WIDEST = 0.05  # of a margin that nobody chose: a loss of more is seldom one to live with
 FRACTIONS = (0.2, 0.3, 0.4, 0.5)  # of train for test; the first at which every class has its rows
 LOPSIDED = 0.8  # share of the largest class from which accuracy says little
 SAMPLE = 2000  # rows whose tokens are counted
@@ -61,7 +62,7 @@ ANSWERS_CHATS = re.compile(r"instruct|chat|[-_]it\b", re.IGNORECASE)
 # Names by which columns are known, in this order.
 AMOUNTS = ("score", "similarity", "rating", "price", "age")
 LABELS = (
-    *("label", "labels", "class", "category", "target", "y", "sentiment", "intent", *AMOUNTS, "stars", "topic", "team"),
+    *("label", "labels", "class", "category", "target", "y", "sentiment", "intent", "stars", "topic", "team", *AMOUNTS),
 )
 PAIRS = (
     *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text_a", "text_b")),
@@ -317,7 +318,8 @@ def find_model(asked: str) -> Base:
         revision = newest_commit(asked)
     except Unreached as error:
         how = how_to_read(asked)
-        return Base(name, {**block, "revision": UNKNOWN}, f"40 digits: {how}", f"{error}; {how}")
+        lacking = f"no folder {asked} here, so it is taken for an id on the hub; {error}; {how}"
+        return Base(name, {**block, "revision": UNKNOWN}, f"40 digits: {how}", lacking)
     block["revision"] = revision
     return Base(name, block, "the newest commit when this was written", folder=cached_model(asked, revision))
 
@@ -457,14 +459,14 @@ def _tune(described: Block, rows: Mapping[str, int]) -> Block:
 
 
 def _margin(block: Block, described: Block, seeds: int) -> Block:
-    """The smallest margin that the test split can prove, at least the default; of a share, how many rows say so."""
+    """The smallest margin that the test split can prove, of 1 to 5 points; of a share, how many rows say so."""
     metric, test = METRICS[block["metric"]], described["splits"]["test"]
     design = power.Design(rows=test.get("groups", test["rows"]), seeds=seeds, arms=ARMS)
     if not (metric.share and design.decides):
         return {"margin": 0.01, "rows": None}
     least = max(0.01, math.ceil(1000 * power.margin_equivalent(design)) / 1000)
-    margin = min(least, metric.largest_margin)
-    needed = float(f"{power.rows_needed(0.01, design) or 0:.2g}")
+    margin = min(least, WIDEST, metric.largest_margin)
+    needed = float(f"{power.rows_needed(0.01 if margin == least else margin, design) or 0:.2g}")
     return {"margin": margin, "least": least, "rows": design.rows, "grouped": "groups" in test, "needed": needed}
 
 

@@ -343,7 +343,9 @@ class _Looker:
         self.start_s: float | Missing = Missing("no job was started")
         self.device_name, self.device_MiB, self.at_most = "", None, False
         if steps and experiment.training.device == "cuda" and not machine.gpus_here():
-            self._device = Missing("no GPU here; run it in a job: snakemake --profile profiles/slurm estimate")
+            self._device = Missing(
+                "no GPU here; estimate in a job, with your cluster's profile and the same configuration"
+            )
         elif steps:
             pairs = [(dataset, model) for dataset in experiment.datasets for model in experiment.models]
             found = [missing for pair in pairs if (missing := self._why_no_tokens(*pair))]
@@ -513,8 +515,9 @@ def _share(same: list[ArmEstimate], one: ArmEstimate) -> float:
 
 def _between(low: T, high: T, share: float) -> T:
     """What lies between two of a kind, number by number."""
-    if not low or not high:
-        return low or high
+    for one in (low, high):
+        if not one:
+            return one
 
     def number(one: Any, other: Any) -> Any:
         if isinstance(one, list | tuple):

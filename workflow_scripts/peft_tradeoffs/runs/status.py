@@ -562,11 +562,13 @@ def time_left(output: Path, runs: dict[str, list[RunStatus]], trials: dict[str, 
     """About how long what is left takes at the pace at which the last trainings ended, "" where none can be told.
 
     `runs`: all runs and tunings; `trials`: the learning rates to try, by arm. None is told while nothing runs, and
-    before three trainings have ended. A tuning that tries rates again, or beyond its grid, takes longer.
+    before three trainings ended one after another. A tuning that tries rates again, or beyond its grid, takes longer.
     """
     every = [run for group in runs.values() for run in group]
     places = [place for name in ("runs", "tune/trials") for place in (output / name).glob("*/*/*/**/summary.json")]
-    ended = sorted(place.stat().st_mtime for place in places if place.parent.name != "state")[-PACE:]
+    now = time.time()
+    ended = sorted(place.stat().st_mtime for place in places if place.parent.name != "state")
+    ended = [moment for moment in ended if moment <= now][-PACE:]
     missing = sum(run.state != "done" for run in every if run.seed is not None)
     for heading, group in runs.items():
         for run in group:
@@ -577,7 +579,9 @@ def time_left(output: Path, runs: dict[str, list[RunStatus]], trials: dict[str, 
     if not missing or len(ended) < FEWEST_ENDED or not any(run.state == "running" for run in every):
         return ""
     apart = statistics.median(later - earlier for earlier, later in itertools.pairwise(ended))
-    left_s = max(apart * missing - (time.time() - ended[-1]), 0.0)
+    # Files that were copied together, and a sweep that stood still since, tell no pace.
+    if apart < 1 or (left_s := apart * missing - (now - ended[-1])) <= 0:
+        return ""
     return f"about {duration(left_s)} left, at the pace of the last {len(ended)} trainings"
 
 

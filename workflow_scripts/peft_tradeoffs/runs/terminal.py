@@ -228,7 +228,7 @@ def ended_badly(lines: Lines) -> str:
     if lines.interrupted:
         return "Ended before all was done. Nothing is lost: the same command goes on from here."
     failed = [wrapped(f"Failed: {name}{f', see {log}' if log else ''}") for name, log in lines.failures.items()]
-    return "\n".join([*failed, "What is finished stays. Once the cause is fixed, the same command goes on."])
+    return "\n".join([*failed, "Finished runs stay. Once the cause is fixed, the same command goes on."])
 
 
 def without_command(text: str) -> str:
