@@ -11,6 +11,7 @@ from pathlib import Path
 from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.core.files import atomic
 from peft_tradeoffs.core.layout import REPOSITORY
+from peft_tradeoffs.tasks.task import TASKS
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--label", metavar="COLUMN", help="what is predicted: classes or numbers")
     parser.add_argument("--prompt", metavar="COLUMN", help="what a language model reads")
     parser.add_argument("--completion", metavar="COLUMN", help="what it learns to write")
-    parser.add_argument("--task", choices=["classification", "regression", "sft", "lm"])
+    parser.add_argument("--task", choices=list(TASKS))
     parser.add_argument("--output", type=Path, default=Path("my.yaml"), metavar="FILE", help="default: my.yaml")
     parser.add_argument("--force", action="store_true", help="write over the file that is there")
     arguments = parser.parse_args()

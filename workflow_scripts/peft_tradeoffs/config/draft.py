@@ -33,13 +33,13 @@ from peft_tradeoffs.inputs.model_check import load_tokenizer, refuse_encoder
 from peft_tradeoffs.inputs.network import check_hub_variables
 from peft_tradeoffs.measure import machine
 from peft_tradeoffs.tasks.labels import DECIMAL_COMMA
-from peft_tradeoffs.tasks.metrics import METRICS
+from peft_tradeoffs.tasks.metrics import METRICS, OF_LOPSIDED
 from peft_tradeoffs.tasks.task import TASKS
 
 Block = dict[str, Any]
 Texts = list[tuple[str, ...]]
 UNKNOWN = "FILL_IN"  # stands for a commit that could not be asked for
-CLASSIFICATION, REGRESSION, SFT, LM = "classification", "regression", "sft", "lm"
+CLASSIFICATION, REGRESSION, SFT, LM = TASKS
 ARMS = 4  # besides full fine-tuning: LoRA and QLoRA at two ranks
 WIDEST = 0.05  # of a margin that nobody chose: a loss of more is seldom one to live with
 FRACTIONS = (0.2, 0.3, 0.4, 0.5)  # of train for test; the first at which every class has its rows
@@ -212,7 +212,7 @@ def find_roles(asked: Asked, columns: Mapping[str, Column]) -> Roles:
     others = ", ".join(f"{name} (values: {one.distinct})" for name, one in columns.items() if name not in text)
     raise InputError(
         f"{asked.train}: no column looks like a label, {f'not {others}' if others else f'{text[0]} is alone'}; add one "
-        "of classes or numbers, name it with --label, or give --task lm to model the texts themselves"
+        f"of classes or numbers, name it with --label, or give --task {LM} to model the texts themselves"
     )
 
 
@@ -345,7 +345,7 @@ def draft(asked: Asked) -> tuple[str, list[str]]:
     texts = [tuple(map(_as_text, own)) for own in zip(*(table.columns[name] for name in read), strict=True)]
     seen = _seen(columns, roles, texts)
     lopsided = roles.task == CLASSIFICATION and seen["share"] > LOPSIDED
-    block["metric"] = "mcc" if lopsided else TASKS[roles.task].metrics[0]
+    block["metric"] = OF_LOPSIDED if lopsided else TASKS[roles.task].metrics[0]
     described = _split(block, asked)
     rows = {split: one["rows"] for split, one in described["splits"].items()}
     seeds = 5 if rows["train"] <= 10_000 else 3

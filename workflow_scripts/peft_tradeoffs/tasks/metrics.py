@@ -606,6 +606,7 @@ _ALL = (
         on_terminal=True,
     ),
 )
+OF_LOPSIDED = "mcc"  # of labels that are nearly all alike: who always says the commonest has an MCC of 0
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}
 NAMES = tuple(METRICS)
 EVERY_TASK = tuple(dict.fromkeys(metric.task for metric in _ALL))
