@@ -64,8 +64,8 @@ def test_the_page_cuts_it_too_and_its_numbers_have_it(tmp_path):
         assert len(labels) == 3 * 9 and any("LoRA r32; Rate: 0.0004" in label for label in labels), labels
         pages.numbers(page, "rates")
         numbers = page.locator("details[data-table=rates] tbody tr").all_inner_texts()
-        assert "lora-r32 0.0004 52" in [" ".join(row.split()[:3]) for row in numbers]
+        assert ["LoRA r32", "0.0004", "52.0"] in [row.split("\t")[:3] for row in numbers], numbers
         pages.redrawn(page, lambda: page.locator("#filter").fill("lora-r8 -qlora"))
         left = page.locator("details[data-table=rates] tbody tr").all_inner_texts()
-        assert [row.split()[:2] for row in left] == [["lora-r8", rate] for rate in ("0.0001", "0.0002", "0.0004")]
+        assert [row.split("\t")[:2] for row in left] == [["LoRA r8", rate] for rate in ("0.0001", "0.0002", "0.0004")]
         assert "Triangles" not in page.locator("#chart-rates-note").inner_text()
