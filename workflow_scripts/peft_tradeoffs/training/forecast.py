@@ -667,11 +667,12 @@ def _representative(subject: Subject, work: Work) -> dict[Shape, np.ndarray]:
 def _step_s(prepared: engine.Prepared, shape: Shape, rows: np.ndarray) -> float:
     warm, count = TAKEN[prepared.device.type]
     prepared.subject.model.train()
-    prepared.step.begin([rows] * (warm + count), 0, 0)
     seconds: list[float] = []
     for _ in range(warm):
+        prepared.step.begin([rows], 0, 0)  # each is the run's first: it may have fewer steps than are taken here
         prepared.steps(shape)
     for _ in range(count):
+        prepared.step.begin([rows], 0, 0)
         timer = StepTimer(prepared.device, [])
         timer.start()
         prepared.steps(shape)
