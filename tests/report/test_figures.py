@@ -133,7 +133,7 @@ def test_a_bare_figure_of_random_weights_says_so(tmp_path):
 
 
 def test_names_are_told_without_a_plotting_library():
-    code = "import sys; from peft_tradeoffs.report import figures; print({'matplotlib', 'seaborn'} & set(sys.modules))"
+    code = "import sys; from peft_tradeoffs.core import layout; print({'matplotlib', 'seaborn'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "workflow_scripts", capture_output=True, text=True)
     assert told.stdout == "set()\n", told.stderr
     assert all(callable(draw) for draw in (FIGURES | drawings(TUNING_FIGURES)).values())
