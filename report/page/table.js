@@ -4,19 +4,21 @@ const sorting = { header: "Arm", ascending: true };
 
 function drawTable() {
   const { headers, numeric, rows } = pair().table;
-  const column = Math.max(0, headers.indexOf(sorting.header)); // by arm where this pair has no such column
+  const asked = headers.indexOf(sorting.header);
+  const column = Math.max(0, asked); // by arm where this pair has no such column
+  const ascending = sorting.ascending || asked < 0;
   const shown = new Map(shownArms().map((arm) => [arm.arm, arm]));
   const sorted = rows.filter((row) => shown.has(row.arm)).sort((one, other) => {
     const [a, b] = [one, other].map((row) => row.cells[column].by);
     if (a === b) return 0;
     if (a === null || b === null) return a === null ? 1 : -1; // without a value: last either way
-    return (a < b ? -1 : 1) * (sorting.ascending ? 1 : -1);
+    return (a < b ? -1 : 1) * (ascending ? 1 : -1);
   });
   const head = headers.map((header, index) => {
     const own = column === index;
     const button = element("button", { type: "button" }, header);
     button.addEventListener("click", () => sortBy(index));
-    return element("th", { scope: "col", class: numeric[index] ? "number" : null, "aria-sort": own ? (sorting.ascending ? "ascending" : "descending") : "none" }, button);
+    return element("th", { scope: "col", class: numeric[index] ? "number" : null, "aria-sort": own ? (ascending ? "ascending" : "descending") : "none" }, button);
   });
   const body = sorted.map((row) => {
     const button = element("button", { type: "button", "aria-pressed": String(row.arm === state.picked) }, row.cells[0].text);

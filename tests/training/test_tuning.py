@@ -16,7 +16,7 @@ from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import sha256
 from peft_tradeoffs.inputs.tokens import Split, carve, carve_dev, load_tokens
-from peft_tradeoffs.runs import tuning
+from peft_tradeoffs.runs import plan
 
 
 def trial(rate, value, loss=1.0, status="completed", added=False):
@@ -27,35 +27,35 @@ def trial(rate, value, loss=1.0, status="completed", added=False):
 
 
 def test_the_highest_metric_is_chosen():
-    found = tuning.chosen([trial(1e-4, 0.8), trial(3e-4, 0.9), trial(1e-3, 0.85)])
+    found = plan.chosen([trial(1e-4, 0.8), trial(3e-4, 0.9), trial(1e-3, 0.85)])
     assert found == {"learning_rate": 3e-4, "edge": None, "reason": None}
 
 
 def test_ties_go_to_the_lower_loss_then_to_the_lower_rate():
     trials = [trial(1e-4, 0.9, loss=0.5), trial(3e-4, 0.9, loss=0.4), trial(1e-3, 0.9, loss=0.4), trial(3e-3, 0.7)]
-    assert tuning.chosen(trials)["learning_rate"] == 3e-4
+    assert plan.chosen(trials)["learning_rate"] == 3e-4
 
 
 def test_of_rates_that_were_tried_again_the_best_mean_decides():
     trials = [trial(1e-4, 0.90), trial(3e-4, 0.91), trial(1e-3, 0.95, status="diverged"), trial(3e-3, 0.905)]
     retries = [trial(1e-4, 0.94), trial(3e-4, 0.90), trial(1e-4, 0.93), trial(3e-4, 0.92)]
-    found = tuning.chosen(trials, retries)
+    found = plan.chosen(trials, retries)
     assert found == {"learning_rate": 1e-4, "edge": "lowest", "reason": None}
-    assert tuning.retried(trials, retries)[0]["value"] == pytest.approx((0.90 + 0.94 + 0.93) / 3)
+    assert plan.retried(trials, retries)[0]["value"] == pytest.approx((0.90 + 0.94 + 0.93) / 3)
 
 
 def test_a_rate_that_fails_with_another_seed_is_not_taken():
     trials = [trial(1e-4, 0.90), trial(3e-4, 0.91)]
     retries = [trial(1e-4, 0.91), trial(3e-4, None, None, "diverged")]
-    assert tuning.chosen(trials, retries)["learning_rate"] == 1e-4
+    assert plan.chosen(trials, retries)["learning_rate"] == 1e-4
 
 
 def test_where_all_that_were_tried_again_failed_the_best_other_rate_is_taken():
     both = [trial(1e-4, None, None, "oom"), trial(3e-4, None, None, "diverged")]
     trials = [trial(1e-4, 0.90), trial(3e-4, 0.91), trial(1e-3, 0.7), trial(3e-3, 0.6)]
-    found = tuning.chosen(trials, both)
+    found = plan.chosen(trials, both)
     assert (found["learning_rate"], found["reason"]) == (1e-3, None)
-    found = tuning.chosen(trials[:2], both)  # the first trials are all that is left, and say nothing of what was missed
+    found = plan.chosen(trials[:2], both)  # the first trials are all that is left, and say nothing of what was missed
     assert found["learning_rate"] == 3e-4
     assert found["reason"] == (
         "every rate that gave a metric failed when it was tried again: the best of the first trials"
@@ -66,26 +66,26 @@ def test_a_rate_added_later_that_is_clearly_better_is_taken():
     """Rates 1e-4 and 3e-4 tied and were tried again; 1e-3, beyond the edge, was not: it is no tie."""
     trials = [trial(1e-4, 0.90), trial(3e-4, 0.91), trial(1e-3, 0.97, added=True)]
     retries = [trial(1e-4, 0.90), trial(3e-4, 0.92)]
-    assert tuning.chosen(trials, retries)["learning_rate"] == 1e-3
-    assert tuning.beyond(trials[:2], 3e-4) == 9e-4
-    assert tuning.beyond(trials, 3e-4) is None
+    assert plan.chosen(trials, retries)["learning_rate"] == 1e-3
+    assert plan.beyond(trials[:2], 3e-4) == 9e-4
+    assert plan.beyond(trials, 3e-4) is None
 
 
 @pytest.mark.parametrize("status", ["oom", "diverged"])
 def test_a_trial_that_failed_is_never_best(status):
     trials = [trial(1e-4, 0.6), trial(3e-4, 0.7), trial(1e-3, None, None, status)]
-    assert tuning.chosen(trials)["learning_rate"] == 3e-4
-    assert tuning.edge(trials) is None  # the rate beyond was tried: it fails
-    assert tuning.beyond(trials) is None
+    assert plan.chosen(trials)["learning_rate"] == 3e-4
+    assert plan.edge(trials) is None  # the rate beyond was tried: it fails
+    assert plan.beyond(trials) is None
 
 
 def test_a_metric_that_is_not_defined_is_never_best():
     """A correlation with a constant prediction."""
-    assert tuning.chosen([trial(1e-4, None, 0.1), trial(3e-4, -0.2)])["learning_rate"] == 3e-4
+    assert plan.chosen([trial(1e-4, None, 0.1), trial(3e-4, -0.2)])["learning_rate"] == 3e-4
 
 
 def test_without_any_metric_the_middle_of_the_grid_is_taken_and_said_so():
-    found = tuning.chosen([trial(rate, None, None, "oom") for rate in (1e-4, 3e-4, 1e-3, 3e-3)])
+    found = plan.chosen([trial(rate, None, None, "oom") for rate in (1e-4, 3e-4, 1e-3, 3e-3)])
     assert found["learning_rate"] == 3e-4
     assert found["reason"] == "no trial has a metric (oom): the middle of the grid"
 
@@ -96,8 +96,8 @@ def test_without_any_metric_the_middle_of_the_grid_is_taken_and_said_so():
 def test_an_edge_is_named_and_stepped_over(values, edge, beyond):
     rates = {"lowest": (5e-5, 1e-4, 4e-4), "highest": (1e-4, 2e-4, 4e-4)}[edge]
     trials = [trial(rate, value) for rate, value in zip(rates, values, strict=True)]
-    assert tuning.edge(trials) == edge
-    assert tuning.beyond(trials) == pytest.approx(beyond)
+    assert plan.edge(trials) == edge
+    assert plan.beyond(trials) == pytest.approx(beyond)
 
 
 def split(texts: list[list[int]], labels: list) -> Split:
@@ -221,7 +221,7 @@ def tunings():
     four = [trial(1e-4, 0.7), trial(1e-3, 0.9), trial(1e-2, 0.88), trial(1e-1, None, None, "oom", added=True)]
     eight = [trial(1e-4, 0.7), trial(1e-3, 0.8), trial(1e-2, 0.91)]
     return [
-        {**best, "arm": arm, "method": method, "rank": rank, **tuning.chosen(trials), **NO_TIE, "trials": trials}
+        {**best, "arm": arm, "method": method, "rank": rank, **plan.chosen(trials), **NO_TIE, "trials": trials}
         for arm, method, rank, trials in (
             ("full", "full", None, full),
             ("lora-r4", "lora", 4, four),
@@ -252,7 +252,7 @@ def test_a_tie_is_told_with_how_often_the_rates_were_tried():
     trials = [trial(1e-4, 0.86), trial(1e-3, 0.87), trial(1e-2, 0.85), trial(1e-1, 0.5)]
     retries = [trial(rate, value) for rate, value in ((1e-4, 0.88), (1e-3, 0.89), (1e-4, 0.84), (1e-3, 0.88))]
     gaps = [{"learning_rate": 1e-4, "mean": 0.02, "variance": 4e-4, "trials": 3}]
-    tied = four | tuning.chosen(trials, retries) | {"trials": trials, "retries": retries, "tied": [1e-4], "gaps": gaps}
+    tied = four | plan.chosen(trials, retries) | {"trials": trials, "retries": retries, "tied": [1e-4], "gaps": gaps}
     frame = tuning_frame([full, tied, eight], {"full", "lora-r4"})
     notes = " ".join(tuning_notes(frame))
     assert "LoRA r4: 0.0001 (2.0 points ± 2.0 lower, by 3 trials each) cannot be told on dev from 0.001, which" in notes
@@ -274,7 +274,7 @@ def test_a_rate_that_was_tried_once_is_tied_by_that_trial_alone():
     retries = [trial(rate, value) for rate, value in ((1e-4, 0.88), (1e-3, 0.89), (1e-4, None), (1e-3, 0.88))]
     retries[2] = trial(1e-4, None, None, "diverged")
     gaps = [{"learning_rate": 1e-2, "mean": 0.04, "variance": None, "trials": 1}]
-    found = four | tuning.chosen(trials, retries) | {"trials": trials, "retries": retries, "tied": [1e-2], "gaps": gaps}
+    found = four | plan.chosen(trials, retries) | {"trials": trials, "retries": retries, "tied": [1e-2], "gaps": gaps}
     notes = " ".join(tuning_notes(tuning_frame([full, found, eight], {"full", "lora-r4"})))
     assert "LoRA r4: 0.01 (4.0 points lower, by 1 trial) cannot be told on dev from 0.001, which is taken." in notes
     assert "LoRA r4: 0.0001 (diverged at step 7) failed when tried again: a rate that does not always learn" in notes
@@ -291,7 +291,7 @@ def test_a_check_that_did_not_try_the_rate_says_so():
     full, four, eight = tunings()
     four["trials"][1]["value"] = 0.5
     four["trials"].append(trial(5e-3, 0.95, added=True))
-    four |= tuning.chosen(four["trials"])
+    four |= plan.chosen(four["trials"])
     notes = " ".join(tuning_notes(tuning_frame([full, four, eight], {"full", "lora-r4"})))
     assert "LoRA r8, a check, is best at 0.01; with the rate of LoRA r4, 0.005, it was not tried." in notes
 
@@ -498,9 +498,9 @@ def test_what_trials_disagree_on_is_read_of_the_rates_taken(tmp_path):
         rows = "".join(f"{row},1,{int(row >= wrong)}\n" for row in range(40))
         (folder / "predictions.csv").write_text(f"row,label,prediction\n{rows}")
     arms = {"full": "full", "LoRA r4": "lora-r4", "LoRA r8": "lora-r8"}
-    assert tuning.disagreement(best, arms, "full") == ("LoRA r8", 8, 40)
-    assert tuning.disagreement(best, {"full": "full", "LoRA r4": "lora-r4"}, "full") == ("LoRA r4", 2, 40)
-    assert tuning.disagreement(best, {"full": "full"}, "full") is None
-    assert tuning.disagreement(best, {"full": "full", "lost": "lost"}, "full") is None
+    assert plan.disagreement(best, arms, "full") == ("LoRA r8", 8, 40)
+    assert plan.disagreement(best, {"full": "full", "LoRA r4": "lora-r4"}, "full") == ("LoRA r4", 2, 40)
+    assert plan.disagreement(best, {"full": "full"}, "full") is None
+    assert plan.disagreement(best, {"full": "full", "lost": "lost"}, "full") is None
     (trials / "full/lr0.001/predictions.csv").unlink()
-    assert tuning.disagreement(best, arms, "full") is None
+    assert plan.disagreement(best, arms, "full") is None

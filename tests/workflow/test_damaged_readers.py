@@ -22,7 +22,7 @@ from peft_tradeoffs.analysis.tuning_table import read_tuning
 from peft_tradeoffs.core import errors, files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.report import imported, tracking
-from peft_tradeoffs.runs import lock, tuning
+from peft_tradeoffs.runs import lock, plan
 from peft_tradeoffs.runs.status import grid_status, table, tuning_status
 from peft_tradeoffs.training.search import KeptPeaks
 
@@ -236,11 +236,11 @@ def test_a_tuning_that_was_edited_is_named(tmp_path: Path) -> None:
     found["rates"] = [1e-4, 2e-4, 4e-4]
     path = tmp_path / "full.json"
     files.write_json(path, files.signed(found))
-    assert tuning.read_found(path)["learning_rate"] == 2e-4
+    assert plan.read_found(path)["learning_rate"] == 2e-4
     for changed in (found, {**files.signed(found), "learning_rate": 1e-3}, files.signed({**found, "trials": [{}]}), []):
         path.write_text(json.dumps(changed))
         with pytest.raises(InputError, match=r"full\.json: .*Snakemake tunes that arm again from its trials"):
-            tuning.read_found(path)
+            plan.read_found(path)
 
 
 def test_peaks_that_were_edited_are_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
