@@ -384,7 +384,7 @@ def test_what_stands_far_from_the_script_counts(old, new, counts, tmp_path):
 # Constructs that the checksum cannot follow, as `file: code`, and why each is harmless.
 BLIND = {
     **{
-        f"peft_tradeoffs/config/estimate.py: getattr(same[{end}], name)": "fields of an estimate, which decides no result"
+        f"peft_tradeoffs/config/estimate.py: getattr(same[{end}], name)": "fields of an estimate, of no result"
         for end in (0, -1)
     },
     "peft_tradeoffs/core/code.py: json_schema(asked, self._root.parent / SCHEMAS.name)": "it makes the checksum",
