@@ -15,7 +15,7 @@ const quantitative = (field, title, more = {}) => ({ field, type: "quantitative"
 const format = (places) => `,.${places}f`;
 /** An axis within a title: "memory", "training time". */
 function inWords(key) {
-  if (/_peak_(allocated|rss)_MiB$/.test(key)) return "memory";
+  if (/_peak_allocated_MiB$|^tensors_MiB$/.test(key)) return "memory";
   const [name] = axisOf(key).label.split(",");
   return /^[A-Z][a-z]/.test(name) ? name[0].toLowerCase() + name.slice(1) : name;
 }
@@ -340,7 +340,7 @@ function published() {
   };
 }
 
-const memoryKey = () => ["probe_peak_allocated_MiB", "probe_peak_rss_MiB"].find((key) => axisOf(key));
+const memoryKey = () => ["probe_peak_allocated_MiB", "tensors_MiB"].find((key) => axisOf(key));
 const CHARTS = {
   tradeoff,
   "rank-metric": byRank("metric_value"),

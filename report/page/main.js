@@ -97,7 +97,7 @@ function showPair() {
   const options = (wanted) => axes.map((axis) => element("option", { value: axis.key, selected: axis.key === wanted }, `${axis.label} (${axis.better === "high" ? "higher" : "lower"} is better)`));
   const first = (...keys) => keys.find((key) => axes.some((axis) => axis.key === key));
   byId("axis-y").replaceChildren(...options(first("metric_value", "samples_per_s")));
-  byId("axis-x").replaceChildren(...options(first("probe_peak_allocated_MiB", "probe_peak_rss_MiB", "weights_MiB")));
+  byId("axis-x").replaceChildren(...options(first("probe_peak_allocated_MiB", "tensors_MiB", "weights_MiB")));
   const used = DATA.methods.map((one, index) => ({ ...one, index })).filter((one) => pair().arms.some((arm) => arm.method === one.method));
   const legend = byId("methods").querySelector("legend");
   byId("methods").replaceChildren(legend, ...used.map((one) => {

@@ -58,7 +58,8 @@ def test_files_hold_every_run_and_arm_in_order(tmp_path):
         expected = by_key[row["arm"], row["seed"]]
         assert json.loads(row["null_reasons"]) == expected["null_reasons"]
         assert row["differs"] == ""
-        for key in set(tables.COLUMNS) - {"differs", "null_reasons"}:
+        assert float(row[tables.TENSORS]) == pytest.approx(sum(expected[key] for key in tables.SPLIT))
+        for key in set(tables.COLUMNS) - {"differs", "null_reasons", tables.TENSORS}:
             value = expected[key]
             number = isinstance(value, float)
             assert (float(row[key]) if number else row[key]) == (
@@ -127,10 +128,10 @@ def test_a_missing_value_is_told_apart_from_n():
 
 def test_memory_says_which_and_devices_stay_apart():
     cpu = readable.arms_readable(tables.arms_frame(tables.runs_frame([synthetic.summary("full", None, 0)])))
-    assert "Peak RSS, MiB" in cpu and not any("CUDA" in key for key in cpu)
+    assert "Tensors, MiB" in cpu and not any("CUDA" in key for key in cpu)
     mixed = [synthetic.summary("full", None, 0, device="cuda"), synthetic.summary("lora", 4, 0)]
     table = readable.arms_readable(tables.arms_frame(tables.runs_frame(mixed)))
-    assert [value == "–" for value in table["Peak RSS, MiB"]] == [True, False]
+    assert [value == "–" for value in table["Tensors, MiB"]] == [True, False]
     assert [value == "–" for value in table["Peak CUDA allocated, MiB"]] == [False, True]
     assert "Device" in table
 
@@ -258,13 +259,13 @@ def test_all_cells_of_a_column_have_as_many_decimals():
 
 
 def test_what_is_not_compared_has_no_spread_in_tables():
-    """A CPU's resident set, and the time of one job that trained every seed of an arm."""
+    """On a CPU the time of one job that trained every seed of an arm. Sizes of tensors are the same every time."""
     runs = [synthetic.summary("lora", 4, seed) for seed in range(3)]
     shared = [run | ({"startup_s": None} if run["seed"] else {}) for run in runs]
     for given, time in ((runs, True), (shared, False)):
         (row,) = cells(given).to_dict("records")
-        assert "±" not in row["Peak RSS, MiB"] and ("±" in row["Training time, s"]) == time
-    assert "Peak RSS has no ±: a process's resident set holds libraries and freed memory too." in notes(runs)
+        assert "±" not in row["Tensors, MiB"] and ("±" in row["Training time, s"]) == time
+    assert "has no ±" not in notes(runs)
     assert "on a CPU that others may use" in notes(shared)
 
 
@@ -417,7 +418,7 @@ def test_runs_csv_comes_back_as_written(tmp_path):
 
 
 def test_columns_agree_with_the_schema():
-    columns = set(tables.COLUMNS) - {"differs"}  # which the contract gives
+    columns = set(tables.COLUMNS) - {"differs", tables.TENSORS}  # of the contract, and of other columns
     assert columns == set(SCHEMA["properties"]) == set(SCHEMA["required"])
     kinds = {key: SCHEMA["properties"][key].get("type") for key in columns}
     texts = {key for key, kind in tables.KINDS.items() if kind is object}

@@ -154,13 +154,13 @@ def test_every_seed_is_a_point_and_the_mean_is_written(tmp_path):
     assert axes.get_xlabel() == "Accuracy on the test split, %"
 
 
-@pytest.mark.parametrize(("device", "label"), [("cpu", "Peak RSS, MiB"), ("cuda", "Peak CUDA allocated, MiB")])
+@pytest.mark.parametrize(("device", "label"), [("cpu", "Tensors, MiB"), ("cuda", "Peak CUDA allocated, MiB")])
 def test_memory_bars_start_at_zero_and_name_what_they_show(tmp_path, device, label):
     summaries = [synthetic.summary(*arm, 0, device=device) for arm in GRIDS[5]]
     sweep = sweep_of(tmp_path, summaries)
     (axes,) = FIGURES["peak_memory_by_arm"](sweep).axes
     assert axes.get_xlim()[0] == 0 and axes.get_xlabel() == label
-    assert axes.patches[0].get_width() == pytest.approx(summaries[0][tables.memory_key(device)])
+    assert axes.patches[0].get_width() == pytest.approx(tables.runs_frame(summaries)[tables.memory_key(device)][0])
     assert FIGURES["metric_vs_memory"](sweep).axes[0].get_xlabel() == label
 
 
@@ -188,13 +188,12 @@ def test_only_members_of_the_front_are_labelled(tmp_path):
 
 
 def test_what_is_not_compared_has_no_front_no_line_and_no_spread(tmp_path):
-    """A CPU's resident set; and its time, where one job trained all seeds of an arm."""
+    """A CPU's time, where one job trained all seeds of an arm."""
     runs = [synthetic.summary(*arm, seed) for arm in GRIDS[5] for seed in range(3)]
     alone = sweep_of(tmp_path / "alone", runs)
     sweep = sweep_of(tmp_path / "shared", [run | ({"startup_s": None} if run["seed"] else {}) for run in runs])
-    assert sweep.uncompared("train_s") and sweep.uncompared("probe_peak_rss_MiB")
-    assert not sweep.uncompared("metric_value")
-    assert alone.uncompared("probe_peak_rss_MiB") and not alone.uncompared("train_s")
+    assert sweep.uncompared("train_s") and not sweep.uncompared("metric_value")
+    assert not alone.uncompared("train_s") and not sweep.uncompared("tensors_MiB")
     for one, name, spread in ((sweep, "samples_per_s_by_arm", False), (alone, "samples_per_s_by_arm", True)):
         figure = FIGURES[name](one)
         assert any(" ± " in text.get_text() for text in figure.axes[0].texts) == spread
@@ -495,7 +494,7 @@ def test_a_sweep_has_four_panels_and_the_ranks(tmp_path):
     assert list(sweeps(sweep)) == ["sweep_lora", "sweep_qlora"]  # dora has one rank
     figure = sweeps(sweep)["sweep_lora"](sweep)
     labels = [axes.get_ylabel() for axes in figure.axes]
-    assert labels == ["Accuracy on the test split, %", "Trainable parameters", "Peak RSS, MiB", "Samples/s"]
+    assert labels == ["Accuracy on the test split, %", "Trainable parameters", "Tensors, MiB", "Samples/s"]
     for axes in figure.axes:
         assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8", "16", "32"]
     assert list(figure.axes[1].lines[0].get_ydata()) == [665_858, 739_586, 887_042, 1_181_954]

@@ -90,7 +90,7 @@ def test_tables_show_it_in_per_cent(study):
     arms = tables.arms_frame(frame)
     first = np.mean([run[NAME] for run in study[1][:SEEDS]])
     assert arms[f"{NAME}_mean"].iloc[0] == pytest.approx(first)
-    assert readable.arms_readable(arms)[LABEL].iloc[0].startswith(f"{100 * first:.0f}")
+    assert readable.arms_readable(arms)[LABEL].iloc[0].startswith(f"{100 * first:.1f} ± ")
 
 
 def test_the_comparison_has_its_intervals(study):
@@ -130,6 +130,7 @@ def test_the_page_draws_it(study):
         "scale": 100,
         "unit": "points",
         "better": "high",
+        "places": 1,
     }
     assert page["metric"] == about
     assert page["axes"][0] == {"key": "metric_value", "label": LABEL, "better": "high"}

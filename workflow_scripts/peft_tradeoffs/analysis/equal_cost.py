@@ -22,7 +22,7 @@ from peft_tradeoffs.analysis.readable import (
     unlike,
 )
 from peft_tradeoffs.analysis.stats import by_seed, failures, over_seeds
-from peft_tradeoffs.analysis.tables import ARM, COMPLETED, arms_frame, memory_key, random_weights, runs_frame
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, arms_frame, peak_key, random_weights, runs_frame
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import REMEDY
@@ -282,7 +282,7 @@ def _trained(summaries: list[dict[str, Any]]) -> dict[str, Any]:
         return {"n": 0, "n_failed": 0}
     runs = runs_frame(summaries)
     arm = arms_frame(runs).iloc[0].to_dict()
-    peak = memory_key(arm["device"]).replace("probe_", "train_")
+    peak = peak_key(arm["device"], "train")
     arm |= {f"train_peak_MiB_{part}": arm[f"{peak}_{part}"] for part in ("mean", "sd", "n")}
     values = runs[runs["status"] == COMPLETED]["metric_value"].dropna().to_numpy(dtype=float)
     estimate = over_seeds(values)
@@ -383,7 +383,7 @@ def equal_memory_notes(rows: pd.DataFrame) -> list[str]:
         f"For a batch of k times {first['base_batch_size']} the learning rate is {rule}; it was not tuned there.",
         "The cap bounds the probe alone, eager steps on the longest texts"
         + ("; captured training holds more." if first["device"] == "cuda" else "."),
-        NOTE[memory_key(first["device"])],
+        NOTE[peak_key(first["device"])],
     ]
     if _above_cap(rows).any():
         lines.append(f"{ABOVE}: the training peak is above the cap.")

@@ -18,8 +18,10 @@ from peft_tradeoffs.analysis.tables import (
     MEASURED_SPLIT,
     OF_SPLIT,
     SPLIT,
+    TENSORS,
     first,
     memory_key,
+    peak_key,
     random_weights,
 )
 from peft_tradeoffs.core import quantities
@@ -182,6 +184,14 @@ def memory_keys(devices: pd.Series) -> list[str]:
     return list(dict.fromkeys(memory_key(name) for name in sorted(names))) or [memory_key("cpu")]
 
 
+def _peaks(rows: pd.DataFrame) -> list[str]:
+    """What a table of the parts of memory, which has their sum, has beside it."""
+    return [peak_key("cpu") if key == TENSORS else key for key in memory_keys(rows["device"])]
+
+
+OF_CPU = (memory_key("cpu"), peak_key("cpu"))
+
+
 def cost_keys(rows: pd.DataFrame) -> list[str]:
     """The measured columns of a table of these runs or arms, in order."""
 
@@ -196,8 +206,8 @@ def cost_keys(rows: pd.DataFrame) -> list[str]:
 
 
 def shown(row: Any, key: str) -> bool:
-    """Whether a row has a place for this measurement: the resident set is not a GPU run's memory."""
-    return key != memory_key("cpu") or (not pd.isna(row["device"]) and memory_key(row["device"]) == key)
+    """Whether a row has a place for this measurement: a GPU run's memory is what was allocated."""
+    return key not in OF_CPU or (not pd.isna(row["device"]) and memory_key(row["device"]) == memory_key("cpu"))
 
 
 def mark(row: Any, key: str, text: str) -> str:
@@ -232,7 +242,8 @@ def arms_readable(arms: pd.DataFrame) -> pd.DataFrame:
                 cells[heldout_label(metric)] = mean_metric(row, "heldout")
         for key in keys:
             mean = row[f"{key}_mean"]
-            text = number(mean, places[key]) if key == "weights_MiB" else mean_sd(row, key, 1.0, places[key])
+            exact = key in ("weights_MiB", TENSORS)
+            text = number(mean, places[key]) if exact else mean_sd(row, key, 1.0, places[key])
             cells[LABEL[key]] = mark(row, key, text) if shown(row, key) else NULL
         cells[LABEL["trainable_parameters"]] = setting(row["trainable_parameters"], "{:,.0f}")
         cells["Trainable, %"] = share
@@ -275,7 +286,7 @@ def memory_readable(arms: pd.DataFrame) -> pd.DataFrame:
         LABEL[key]: arms[f"{key}_mean"] for part, measured in parts for key in ((part, measured) if gpu else (part,))
     }
     columns["Sum, MiB"] = arms[[f"{key}_mean" for key in SPLIT]].sum(axis=1, skipna=False)
-    for key in memory_keys(arms["device"]):
+    for key in _peaks(arms):
         of_device = np.array([shown(row, key) for row in records(arms)], dtype=bool)
         columns[LABEL[key]] = arms[f"{key}_mean"].where(of_device)
     texts = {name: [number(value, column_places(values)) for value in values] for name, values in columns.items()}
@@ -392,7 +403,7 @@ def memory_notes(rows: pd.DataFrame) -> list[str]:
         lines.append("Not measured part by part: that takes a GPU.")
     if rows["gradient_accumulation_steps"].astype(str).ne("1").any():
         lines.append("Activations: of one part of a batch where gradients are accumulated.")
-    lines += [NOTE[key] for key in memory_keys(rows["device"])]
+    lines += [NOTE[key] for key in _peaks(rows)]
     held = rows.dropna(subset="frozen_linear_dtype")
     if held["frozen_linear_dtype"].nunique() > 1:
         names = [arm_label(method, rank) for method, rank in zip(held["method"], held["rank"], strict=True)]

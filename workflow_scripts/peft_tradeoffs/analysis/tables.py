@@ -69,6 +69,7 @@ def _are_numbers(values: pd.Series) -> bool:
 
 
 SPLIT = tuple(f"{part}_MiB" for part in PARTS)
+TENSORS = "tensors_MiB"  # the sum of SPLIT
 MEASURED_SPLIT = tuple(f"{part}_measured_MiB" for part in PARTS)
 IDENTITY = tuple(name for name, quantity in QUANTITIES.items() if quantity.kind == "identity")
 COLUMNS = (*IDENTITY, *(name for name in QUANTITIES if name not in IDENTITY))
@@ -91,8 +92,13 @@ OF_SPLIT = {"test": ("metric_value", "test_rows"), "heldout": ("heldout_metric_v
 
 
 def memory_key(device: Any) -> str:
-    """The summary key that "peak memory" means on a device ("cpu" or "cuda")."""
-    return "probe_peak_allocated_MiB" if device == "cuda" else "probe_peak_rss_MiB"
+    """The column of runs that "memory" means on a device ("cpu" or "cuda")."""
+    return "probe_peak_allocated_MiB" if device == "cuda" else TENSORS
+
+
+def peak_key(device: Any, phase: str = "probe") -> str:
+    """The column of runs that has the highest memory of a phase on a device, libraries of a CPU's process too."""
+    return f"{phase}_{'peak_allocated' if device == 'cuda' else 'peak_rss'}_MiB"
 
 
 def random_weights(rows: pd.DataFrame) -> bool:
@@ -146,8 +152,14 @@ def runs_frame(summaries: list[dict[str, Any]]) -> pd.DataFrame:
         lambda reasons: json.dumps(reasons or {}, sort_keys=True, ensure_ascii=False)
     )
     runs = pd.DataFrame({key: typed(values) for key, values in data.items()})
+    runs[TENSORS] = _tensors(runs)
     check(runs)
     return sort_runs(runs)
+
+
+def _tensors(runs: pd.DataFrame) -> pd.Series:
+    """MiB of weights, gradients, optimizer's state and activations; null where one of them is."""
+    return runs[list(SPLIT)].astype(float).sum(axis=1, skipna=False)
 
 
 def check(runs: pd.DataFrame) -> None:
@@ -172,7 +184,9 @@ def check(runs: pd.DataFrame) -> None:
 def read_runs(path: Path) -> pd.DataFrame:
     """Read a runs.csv that `runs_frame` made. Raises InputError if it is missing, damaged or lacks columns."""
     remedy = "make it again with make_tables.py"
-    runs = read_table(path, COLUMNS, remedy, KINDS, NUMBERS)
+    runs = read_table(path, [name for name in COLUMNS if name != TENSORS], remedy, KINDS, NUMBERS)
+    if TENSORS not in runs:  # a table of an earlier version
+        runs.insert(list(runs).index(SPLIT[-1]) + 1, TENSORS, _tensors(runs))
     if empty := [key for key in IDENTITY if key != "rank" and runs[key].isna().any()]:
         raise InputError(f"{path}: a run without {', '.join(empty)}; {remedy}")
     for text in runs["null_reasons"].unique():

@@ -7,22 +7,28 @@ says why, and never 0.
 
 import contextlib
 import dataclasses
+import functools
 import heapq
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pandas as pd
+
+from peft_tradeoffs.analysis.readable import grid, sentences
 from peft_tradeoffs.config.experiment import Arm, Experiment
 from peft_tradeoffs.config.preflight import what_can_be_decided
 from peft_tradeoffs.core.errors import InputError, error_text
+from peft_tradeoffs.core.files import size
 from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.measure import machine
 from peft_tradeoffs.runs.plan import ModelFolder, Plan
+from peft_tradeoffs.runs.terminal import duration
 
 if TYPE_CHECKING:
     from peft_tradeoffs.measure.devices import Device
@@ -57,6 +63,21 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """Trainings that have a summary already."""
+
+    trials: int = 0
+    runs: int = 0
+    repeats: int = 0
+    at_caps: int = 0
+
+    @property
+    def all(self) -> int:
+        """All of them."""
+        return self.trials + self.runs + self.repeats + self.at_caps
+
+
+@dataclass(frozen=True)
 class Counts:
     """The trainings of an arm on a data set with a model."""
 
@@ -66,14 +87,14 @@ class Counts:
     runs: int
     repeats: int  # for the noise floor
     at_caps: int  # at equal memory, at most
-    finished: int
-    settled: int | None = None  # trials in all, where tuning has ended
+    finished: Finished = Finished()
+    settled: bool = False  # tuning has ended: no more trials
 
     @property
     def trials_all(self) -> Span:
         """All trials."""
-        if self.settled is not None:
-            return Span(self.settled, self.settled)
+        if self.settled:
+            return Span(self.finished.trials, self.finished.trials)
         return Span(self.trials, self.trials + self.again + self.added)
 
     @property
@@ -81,40 +102,47 @@ class Counts:
         """All of them."""
         return self.trials_all + Span(self.runs + self.repeats, self.runs + self.repeats + self.at_caps)
 
+    @property
+    def trials_left(self) -> Span:
+        """Trials that are still to run."""
+        least, most = (max(0, count - self.finished.trials) for count in dataclasses.astuple(self.trials_all))
+        return Span(least, most)
+
+    @property
+    def left(self) -> "Counts":
+        """Runs, repeats and runs at equal memory that are still to run."""
+        kinds = ("runs", "repeats", "at_caps")
+        return dataclasses.replace(
+            self, **{kind: max(0, getattr(self, kind) - getattr(self.finished, kind)) for kind in kinds}
+        )
+
 
 def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Counts:
     """The trainings that the configuration asks for, and how many of them have a summary already."""
     tune, place = experiment.tune, Path(dataset, model, arm)
     rates = experiment.trials.get(arm, [])
     added = tune.max_extensions * tune.extend if rates else 0
-    noise, memory = experiment.noise, experiment.equal_memory
-    out = Path(experiment.output)
-    summaries = {
-        f"tune/trials/{place}": ["lr*", "retry*/lr*"],
-        f"runs/{place}": [f"seed{seed}" for seed in experiment.seeds],
-        **{
-            f"noise/repeat{n}/{place}": [f"seed{noise.seed}"]
-            for n in range(1, 1 + (noise.repeats if noise else 0))
-            if noise
-        },
-        f"equal_memory/runs/{place}": ["batch*/seed*"],
-    }
-    done = [
-        path
-        for folder, patterns in summaries.items()
-        for pattern in patterns
-        for path in (out / folder).glob(f"{pattern}/summary.json")
-    ]
-    tried = sum("trials" in path.parts for path in done)
+    noise, memory, out = experiment.noise, experiment.equal_memory, Path(experiment.output)
+    repeats = noise.repeats if noise and arm in (noise.arms or []) else 0
+    again = [f"noise/repeat{n}/{place}/seed{noise.seed}" for n in range(1, 1 + repeats) if noise]
+
+    def done(*folders: str) -> int:
+        return sum(1 for folder in folders for _ in out.glob(f"{folder}/summary.json"))
+
     return Counts(
         trials=len(rates),
         again=(len(rates) + added) * tune.retry if rates else 0,
         added=added,
         runs=len(experiment.seeds),
-        repeats=noise.repeats if noise and arm in (noise.arms or []) else 0,
+        repeats=repeats,
         at_caps=len(memory.caps_GiB) * len(experiment.seeds) if memory and arm in (memory.arms or []) else 0,
-        finished=len(done),
-        settled=tried if rates and (out / f"tune/best/{place}.json").exists() else None,
+        finished=Finished(
+            done(f"tune/trials/{place}/lr*", f"tune/trials/{place}/retry*/lr*"),
+            done(*(f"runs/{place}/seed{seed}" for seed in experiment.seeds)),
+            done(*again),
+            done(f"equal_memory/runs/{place}/batch*/seed*"),
+        ),
+        settled=bool(rates) and (out / f"tune/best/{place}.json").exists(),
     )
 
 
@@ -156,13 +184,16 @@ class ArmEstimate:
     between: bool = False  # its steps were not taken, but those of other ranks
     prompts_at_once: int = 1
     answer_tokens: int = 0  # at most
+    on_cpu: bool = False
 
     @property
     def peak_MiB(self) -> float | None:
-        """Memory on a GPU: of the probe that ran here, else from shapes."""
+        """Memory that arms are compared by: on a GPU the probe's that ran here, else of shapes; on a CPU of sizes."""
         if self.timed and self.timed.peak_MiB is not None:
             return self.timed.peak_MiB
-        return self.need.probe_peak_allocated_MiB if self.need else None
+        if not self.need:
+            return None
+        return self.need.tensors_MiB if self.on_cpu else self.need.probe_peak_allocated_MiB
 
     @property
     def run_s(self) -> float | None:
@@ -177,12 +208,13 @@ class ArmEstimate:
         return self.timed.run_s(self.trial, self.prompts_at_once, probed=False)
 
     def seconds(self) -> Span | None:
-        """Of all its trainings, but for the starts of jobs. A run at equal memory counts as any run."""
+        """Of all that is still to run, but for the starts of jobs. A run at equal memory counts as any run."""
         if self.run_s is None:
             return None
-        fixed = self.run_s * (self.counts.runs + self.counts.repeats)
-        trials = self.counts.trials_all.times(self.trial_s or 0.0)
-        return trials + Span(fixed, fixed + self.run_s * self.counts.at_caps)
+        left = self.counts.left
+        fixed = self.run_s * (left.runs + left.repeats)
+        trials = self.counts.trials_left.times(self.trial_s or 0.0)
+        return trials + Span(fixed, fixed + self.run_s * left.at_caps)
 
 
 @dataclass
@@ -197,6 +229,11 @@ class Estimate:
     device_MiB: float | None = None
     at_most: bool = False  # memory is that of texts of max_length
     took_s: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """Of the device."""
+        return "GPU" if self.experiment.training.device == "cuda" else "CPU"
 
     @property
     def trainings(self) -> Span:
@@ -218,68 +255,67 @@ class Estimate:
 
     def slots(self) -> int | None:
         """How many of these jobs run at once; None where that is not known."""
-        limits = [self.site.jobs]
-        if self.experiment.training.device == "cuda":
-            limits.append(self.site.gpus)
-            if self.site.local:
-                limits.append(machine.gpus_here())
-        else:
-            limits.append(self.site.cores if self.site.local else None)
+        limits, gpu = [self.site.jobs], self.kind == "GPU"
+        if gpu and self.site.local and not machine.gpus_here():
+            return None  # it is planned here, and run elsewhere
+        limits.append(self.site.gpus if gpu else None)
+        if self.site.local:
+            limits.append(machine.gpus_here() if gpu else self.site.cores)
         known = [limit for limit in limits if limit]
         return min(known) if known else None
 
     def device_s(self) -> Span | None:
-        """Seconds that all trainings and jobs take, one after another."""
-        every = [one.seconds() for one in self.arms]
-        if None in every or not isinstance(self.start_s, float):
-            return None
-        starts = self.start_s * sum(self.jobs().values())
-        return sum((one for one in every if one is not None), Span(starts, starts)) + self._answers()
-
-    def _answers(self) -> Span:
-        """Seconds in which untrained models answer, at the speed of the first arm."""
-        found = Span(0, 0)
-        for pair in untrained(self.experiment):
-            first = next(one for one in self.arms if (one.dataset, one.model) == pair)
-            if first.timed and first.work:
-                once = dataclasses.replace(first.work, steps=0, shapes={}, evaluations=1, once=0)
-                seconds = first.timed.run_s(once, first.prompts_at_once, probed=False)
-                found += Span(seconds, seconds)
-        return found
+        """Seconds that all that is still to run takes, one job after another."""
+        return self._spent(1, sum)
 
     def wall_s(self) -> Span | None:
         """Seconds until the last job has ended, if as many run at once as `slots` says."""
         slots = self.slots()
-        if slots is None or self.device_s() is None or not isinstance(self.start_s, float):
-            return None
-        return Span(*(self._makespan(slots, most) for most in (False, True)))
+        return None if slots is None else self._spent(slots, max)
 
-    def _makespan(self, slots: int, most: bool) -> float:
-        """Jobs start in the plan's order, a run's after the tuning of the arm whose rate it takes."""
+    def _spent(self, slots: int, total: Callable[[Iterable[float]], float]) -> Span | None:
+        if not isinstance(self.start_s, float) or None in [one.seconds() for one in self.arms]:
+            return None
+        return Span(*(total(self._slots_busy(slots, most)) for most in (False, True)))
+
+    def _slots_busy(self, slots: int, most: bool) -> list[float]:
+        """When each slot ends: jobs start in the plan's order, a run's after the tuning of its rate."""
         start, own = float(self.start_s or 0.0), self.experiment
         by_name = {(one.dataset, one.model, one.arm.name): one for one in self.arms}
         free = [0.0] * slots
         tuned: dict[tuple[str, str, str], float] = {}
 
-        def job(seconds: float, after: float) -> float:
+        def job(seconds: float, after: float = 0.0) -> float:
             begins = max(heapq.heappop(free), after)
             heapq.heappush(free, begins + start + seconds)
             return begins + start + seconds
 
+        for pair in untrained(own):
+            if not Path(own.output, "untrained", *pair, "summary.json").exists():
+                job(self._answers_s(pair))
         for name, one in by_name.items():
-            if one.counts.trials:
-                span = one.counts.trials_all.times(one.trial_s or 0.0)
-                tuned[name] = job(span.most if most else span.least, 0.0)
+            span = one.counts.trials_left
+            if count := span.most if most else span.least:
+                tuned[name] = job(count * (one.trial_s or 0.0))
         for (dataset, model, _), one in by_name.items():
             after, run_s = tuned.get((dataset, model, one.arm.tuned_as or ""), 0.0), one.run_s or 0.0
+            left = one.counts.left
             each = own.seeds_per_job == 1
-            for _ in range(one.counts.runs if each else 1):
-                job(run_s * (1 if each else one.counts.runs), after)
-            for _ in range(one.counts.repeats):
+            for _ in range(left.runs if each else min(1, left.runs)):
+                job(run_s * (1 if each else left.runs), after)
+            for _ in range(left.repeats):
                 job(run_s, after)
-            if most and one.counts.at_caps:
-                job(run_s * one.counts.at_caps, after)
-        return max(free)
+            if most and left.at_caps:
+                job(run_s * left.at_caps, after)
+        return free
+
+    def _answers_s(self, pair: tuple[str, str]) -> float:
+        """Seconds in which an untrained model answers, at the speed of the first arm."""
+        first = next(one for one in self.arms if (one.dataset, one.model) == pair)
+        if not (first.timed and first.work):
+            return 0.0
+        once = dataclasses.replace(first.work, steps=0, shapes={}, evaluations=1, once=0)
+        return first.timed.run_s(once, first.prompts_at_once, probed=False)
 
     def energy_J(self) -> float | None:
         """At the power that was measured while each arm took steps; at least."""
@@ -290,15 +326,17 @@ class Estimate:
         return sum(power * span.least for power, span in zip(watts, seconds, strict=True) if power and span)
 
     def disk_MiB(self) -> Span | None:
-        """What stays: weights, predictions and answers; and that with the states of as many jobs as run at once."""
-        stays = biggest = 0.0
+        """What stays: models, weights, predictions and answers; and with the states of as many jobs as run at once."""
+        biggest = 0.0
+        stays = size(Path(self.experiment.output, "models")) / 2**20
         for one in self.arms:
             if not one.need or not one.work:
                 return None
             answers = one.work.prompts * one.answer_tokens * ANSWER_B / 2**20
             rows = one.work.predicted * PREDICTION_B / 2**20
             kept = one.need.gradients_MiB if self.experiment.keep_weights else 0.0
-            stays += one.counts.runs * (kept + rows + answers) + one.counts.trials_all.least * rows
+            stays += (one.counts.runs + one.counts.repeats) * (kept + rows + answers)
+            stays += one.counts.trials_all.least * rows
             biggest = max(biggest, one.need.gradients_MiB * STATE)
         return Span(stays, stays + biggest * (self.slots() or 1))
 
@@ -362,6 +400,7 @@ class _Looker:
             generate = settings[name]["generate"] or {}
             missing = splits if isinstance(splits, Missing) else Missing("not looked at")
             one = ArmEstimate(dataset, model, arm, counts, missing)
+            one.on_cpu = own.training.device == "cpu"
             one.prompts_at_once = generate.get("batch_size", 1)
             one.answer_tokens = generate.get("max_new_tokens", 0)
             arms.append(one)
@@ -552,7 +591,6 @@ def _or_why(look: Callable[[ArmEstimate], Any], one: ArmEstimate) -> Any:
 
 UNKNOWN = "unknown"
 WIDTH = 120  # characters of a line
-HEADER = ("arm", "trials", "runs", "memory, GiB", "step, ms", "one run", "all", "finished")
 
 
 def text(estimate: Estimate) -> str:
@@ -561,9 +599,9 @@ def text(estimate: Estimate) -> str:
     blocks = [f"# Estimate of {own.output}\n\n{textwrap.fill(_trainings(estimate), WIDTH)}"]
     for dataset, model in dict.fromkeys((one.dataset, one.model) for one in estimate.arms):
         arms = [one for one in estimate.arms if (one.dataset, one.model) == (dataset, model)]
-        blocks.append(f"## {dataset} · {model}\n\n{_table([_row(one) for one in arms])}")
+        blocks.append(f"## {dataset} · {model}\n\n{grid(pd.DataFrame(map(_row, arms)))}")
     lists = {
-        "In all": _totals(estimate),
+        "Still to run" if any(one.counts.finished.all for one in estimate.arms) else "In all": _totals(estimate),
         "What does not fit": estimate.too_large(),
         "How it was taken": [*_notes(estimate), *_reasons(estimate)],
         "What it can show": what_can_be_decided(own) or _not_counted(own),
@@ -589,105 +627,63 @@ def _not_counted(experiment: Experiment) -> list[str]:
 
 def _trainings(estimate: Estimate) -> str:
     counts = [one.counts for one in estimate.arms]
-    total = {name: sum(getattr(one, name) for one in counts) for name in ("runs", "repeats", "at_caps", "finished")}
-    total["settled"] = sum(one.settled or 0 for one in counts)
+    total = {name: sum(getattr(one, name) for one in counts) for name in ("runs", "repeats", "at_caps")}
+    total["settled"] = sum(one.finished.trials for one in counts if one.settled)
     for name in ("trials", "again", "added"):
-        total[name] = sum(getattr(one, name) for one in counts if one.settled is None)
-    words = {
-        "runs": "{} runs",
-        "settled": "{} trials of rates that are chosen",
-        "trials": "{} trials of learning rates",
-        "again": "0 to {} more, where rates are tied",
-        "added": "0 to {} beyond the edge of a grid",
-        "repeats": "{} repeats for the noise floor",
-        "at_caps": "0 to {} at equal memory",
-    }
-    parts = ", ".join(said.format(total[name]) for name, said in words.items() if total[name])
-    done = f" {total['finished']} of them are finished." if total["finished"] else ""
-    jobs = ", ".join(f"{count} {rule}" for rule, count in estimate.jobs().items())
-    return f"**{_count(estimate.trainings)} trainings**: {parts}.{done} Jobs: {jobs}."
+        total[name] = sum(getattr(one, name) for one in counts if not one.settled)
+    finished = sum(one.finished.all for one in counts)
+    given = {"total": total, "jobs": estimate.jobs(), "finished": finished, "trainings": estimate.trainings}
+    return " ".join(sentences("estimate/trainings", given | {"span": _span}))
 
 
-def _row(one: ArmEstimate) -> tuple[str, ...]:
+def _row(one: ArmEstimate) -> dict[str, str]:
     peak, seconds, counts = one.peak_MiB, one.seconds(), one.counts
     step = UNKNOWN
     if one.timed and one.work and one.work.steps:
         step = ("~" if one.between else "") + _ms(1000 * one.timed.train_s(one.work) / one.work.steps)
-    return (
-        one.arm.name,
-        _count(counts.trials_all) if counts.trials_all.most else "–",
-        str(counts.runs + counts.repeats),
-        UNKNOWN if peak is None else f"{peak / GIB:.2f}",
-        step,
-        UNKNOWN if one.run_s is None else _duration(one.run_s),
-        UNKNOWN if seconds is None else _durations(seconds),
-        str(counts.finished),
-    )
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    cells = [HEADER, *rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADER))]
-    lines = [
-        "| " + " | ".join(cell.rjust(width) if place else cell.ljust(width)
-                          for place, (cell, width) in enumerate(zip(row, widths, strict=True))) + " |"
-        for row in cells
-    ]  # fmt: skip
-    rule = "|" + "|".join("-" * (width + 1) + (":" if place else "-") for place, width in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return {
+        "Arm": one.arm.name,
+        "Trials": _span(counts.trials_all) if counts.trials_all.most else "–",
+        "Runs": str(counts.runs + counts.repeats),
+        "Tensors, GiB" if one.on_cpu else "GPU memory, GiB": UNKNOWN if peak is None else f"{peak / GIB:.2f}",
+        "Step, ms": step,
+        "One run": UNKNOWN if one.run_s is None else duration(one.run_s),
+        "Finished": str(counts.finished.all),
+        "Still to run": _span(seconds, duration),
+    }
 
 
 def _totals(estimate: Estimate) -> list[str]:
-    own, cuda = estimate.experiment, estimate.experiment.training.device == "cuda"
-    kind, slots = ("GPU" if cuda else "CPU"), estimate.slots()
-    device_s, wall_s, disk = estimate.device_s(), estimate.wall_s(), estimate.disk_MiB()
-    at_once = f"{slots} job{'s' * (slots != 1)} at once" if slots else "as many at once as there are GPUs"
-    lines = [
-        f"{kind} time: {UNKNOWN if device_s is None else _durations(device_s)}, with the start of every job",
-        f"Wall time, {at_once}: {UNKNOWN if wall_s is None else _durations(wall_s)}",
-        f"Disk: {UNKNOWN if disk is None else f'{disk.least / GIB:.1f} GiB stay, {disk.most / GIB:.1f} as jobs run'}",
-    ]
-    if cuda:
-        energy = estimate.energy_J()
-        why = "power was not measured" if device_s is not None else "the time is not known"
-        lines.append(
-            f"Energy of the GPU: {f'{UNKNOWN}: {why}' if energy is None else f'{energy / 3.6e6:.2g} kWh at least'}"
-        )
-    if own.cost.gpu_hour is not None and cuda:
-        price = None if device_s is None else device_s.times(own.cost.gpu_hour / 3600)
-        said = UNKNOWN if price is None else f"{price.least:.2f} to {price.most:.2f} {own.cost.currency}"
-        lines.append(f"Money, at {own.cost.gpu_hour:g} {own.cost.currency} per GPU hour: {said}")
-    return lines
+    cost, device_s = estimate.experiment.cost, estimate.device_s()
+    given = {
+        "kind": estimate.kind,
+        "slots": estimate.slots(),
+        "device_s": device_s,
+        "wall_s": estimate.wall_s(),
+        "disk": estimate.disk_MiB(),
+        "energy_J": estimate.energy_J(),
+        "cost": cost,
+        "price": device_s.times(cost.gpu_hour / 3600) if device_s and cost.gpu_hour is not None else None,
+        "durations": functools.partial(_span, said=duration),
+        "money": functools.partial(_span, said="{:.2f}".format),
+    }
+    return sentences("estimate/totals", given)
 
 
 def _notes(estimate: Estimate) -> list[str]:
-    own, found = estimate.experiment, []
-    training = own.training
-    if any(one.need for one in estimate.arms):
-        measured = any(one.timed and one.timed.peak_MiB is not None for one in estimate.arms)
-        how = "of the probe, which ran here" if measured else "of the probe on a GPU, taken from shapes"
-        found.append(f"Memory: the peak {how}, with what cuBLAS takes (64 MiB on an H100 or newer, 16 on others)")
-        if estimate.at_most:
-            found.append(
-                f"Texts are not tokenised yet: memory is at most that of max_length {training.max_length}, printed here"
-            )
-        if training.device == "cpu":
-            found.append("What a run takes on a CPU, its resident set, is known when it has run")
-    if estimate.device:
-        found.append(
-            f"Seconds: some real steps of each arm, and evaluation, on {estimate.device}; a job's start takes "
-            f"{estimate.start_s:.0f} s"
-        )
-        if any(one.work and one.work.prompts for one in estimate.arms):
-            found.append("Some prompts are answered too, each to its last token; scoring is not counted")
-    if training.early_stopping:
-        found.append("Early stopping may end runs before that")
-    if own.equal_memory:
-        found.append("Runs at equal memory are counted as other runs are; the search for their batch comes on top")
-    between = [one.arm.name for one in estimate.arms if one.between]
-    if between:
-        found.append(f"Between ranks that were looked at ({estimate.took_s:.0f} s): {', '.join(between)}")
-    return found
+    training = estimate.experiment.training
+    given = {
+        "kind": estimate.kind,
+        "known": any(one.need for one in estimate.arms),
+        "measured": any(one.timed and one.timed.peak_MiB is not None for one in estimate.arms),
+        "prompts": any(one.work and one.work.prompts for one in estimate.arms),
+        "between": [one.arm.name for one in estimate.arms if one.between],
+        "max_length": training.max_length,
+        "early_stopping": training.early_stopping,
+        "equal_memory": estimate.experiment.equal_memory,
+        **{name: getattr(estimate, name) for name in ("at_most", "device", "start_s", "took_s")},
+    }
+    return sentences("estimate/notes", given)
 
 
 def _reasons(estimate: Estimate) -> list[str]:
@@ -707,23 +703,16 @@ def _reasons(estimate: Estimate) -> list[str]:
     return found
 
 
-def _count(span: Span) -> str:
-    return f"{span.least:.0f}" if span.least == span.most else f"{span.least:.0f} to {span.most:.0f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 99.5:
-        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+def _span(span: Span | None, said: Callable[[float], str] = "{:.0f}".format) -> str:
+    """Both ends in words, or the one that both are."""
+    if span is None:
+        return UNKNOWN
+    least, most = said(span.least), said(span.most)
+    return least if least == most else f"{least} to {most}"
 
 
 def _ms(step: float) -> str:
     return f"{step:,.0f}" if step >= 100 else f"{step:.3g}"
-
-
-def _durations(span: Span) -> str:
-    least, most = _duration(span.least), _duration(span.most)
-    return least if least == most else f"{least} to {most}"
 
 
 def as_json(estimate: Estimate) -> dict[str, Any]:

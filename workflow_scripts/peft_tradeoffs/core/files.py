@@ -394,3 +394,10 @@ def restored(frame: "pd.DataFrame") -> "pd.DataFrame":
     texts = frame.select_dtypes(include=["object", "string"]).columns
     changed = {name: frame[name].map(unmarked) for name in texts}
     return frame.assign(**changed).rename(columns=unmarked) if changed else frame.rename(columns=unmarked)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; a link takes none."""
+    if path.is_symlink() or not path.exists():
+        return 0
+    return sum(map(size, path.iterdir())) if path.is_dir() else path.stat().st_size

@@ -228,8 +228,8 @@ def _memory(phase: str, peak: str) -> Quantity:
         "peak_rss": (
             "Peak RSS",
             "the process's highest resident set.",
-            f"Peak resident set of the process in MiB (VmHWM, reset before) during {during}."
-            + (" The peak memory of tables and figures on a CPU." if probe else ""),
+            f"Peak resident set of the process in MiB (VmHWM, reset before) during {during}. It holds libraries and "
+            "freed memory too, so that arms are not compared by it.",
             UNREACHED,
         ),
     }[peak]
@@ -239,7 +239,7 @@ def _memory(phase: str, peak: str) -> Quantity:
         comparable=SAME_DEVICE if phase in ("load", "probe", "generate") else SAME_ENGINE,
         label=f"{label}, MiB" if probe else None,
         note=f"{label}: {note}" if probe else None,
-        better=LOW if probe else None,
+        better=LOW if probe and peak != "peak_rss" else None,
         has=on_gpu if peak in ("peak_allocated", "peak_reserved") else None,
         lacks=() if peak == "peak_rss" else (IF_ON_CPU,),
     )  # fmt: skip
@@ -486,6 +486,12 @@ QUANTITIES = (
         "MiB saved for the backward pass on the probe's batch (one part of it where gradients are accumulated), from "
         "tensor sizes; weights not counted.", "Null: a trial of tuning.", comparable=ANYWHERE, label="Activations, MiB",
         has=IF_PROBED),
+    Quantity("tensors_MiB", "cost", "number", "MiB",
+        "weights_MiB + gradients_MiB + optimizer_MiB + activations_MiB: from tensor sizes, the same on every machine. "
+        "The memory of tables and figures on a CPU.", UNREACHED, comparable=ANYWHERE,
+        label="Tensors, MiB", better=LOW, recorded=False,
+        note="Tensors: the sizes of weights, gradients, optimizer's state and activations, added; what a process holds "
+        "besides is not in them."),
     *(_measured(part, when) for part, when in zip(PARTS, _AFTER, strict=True)),
     Quantity("data_MiB", "cost", "number", "MiB",
         "MiB of the tokenised training split held on the device.", UNREACHED, comparable=SAME_DEVICE),

@@ -277,6 +277,11 @@ class Need:
     probe_peak_allocated_MiB: float
     trainable_parameters: int
 
+    @property
+    def tensors_MiB(self) -> float:
+        """The sizes of tensors added, which is the memory that a CPU's run is compared by."""
+        return self.weights_MiB + self.gradients_MiB + self.optimizer_MiB + self.activations_MiB
+
 
 @dataclass(frozen=True)
 class Batch:
