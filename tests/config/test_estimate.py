@@ -75,12 +75,27 @@ def test_what_is_finished_is_said(tmp_path):
         (out / folder).mkdir(parents=True)
         (out / folder / "summary.json").write_text("{}")
     counts = estimate.counted(asked, "reviews", "tiny", "full")
-    assert (counts.finished, counts.trials_all) == (4, estimate.Span(3, 9))
+    assert (counts.finished, counts.trials_all) == (estimate.Finished(trials=3, runs=1), estimate.Span(3, 9))
+    assert (counts.trials_left, counts.left.runs) == (estimate.Span(0, 6), 1)
     best = out / "tune/best/reviews/tiny/full.json"
     best.parent.mkdir(parents=True)
     best.write_text("{}")
-    assert estimate.counted(asked, "reviews", "tiny", "full").trials_all == estimate.Span(3, 3)
-    assert "4 of them are finished" in estimate.text(estimate.look(asked, estimate.Site(), steps=False))
+    counts = estimate.counted(asked, "reviews", "tiny", "full")
+    assert (counts.trials_all, counts.trials_left) == (estimate.Span(3, 3), estimate.Span(0, 0))
+    said = estimate.text(estimate.look(asked, estimate.Site(), steps=False))
+    assert "4 of them are finished" in said and "## Still to run" in said
+
+
+def test_what_is_finished_takes_no_time(tmp_path):
+    """One of two runs of an arm is finished, then both: neither its seconds nor its job's start are to come."""
+    asked = experiment(small(), tmp_path)
+    run_s = TIMED.run_s(WORK, 1)
+    for seed, left in ((0, 3 * (2 * run_s + 1) - run_s), (1, 2 * (2 * run_s + 1))):
+        folder = tmp_path / f"results/runs/reviews/tiny/lora-r4/seed{seed}"
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text("{}")
+        found = known(asked, estimate.Site(cores=1))
+        assert found.device_s().least == found.wall_s().most == pytest.approx(left)
 
 
 def test_what_is_not_known_has_a_reason(tmp_path, monkeypatch):
@@ -109,6 +124,7 @@ def test_memory_needs_no_weights(tmp_path, tiny_bert):
     settings["models"]["tiny"]["path"] = str(tiny_bert)
     found = estimate.look(experiment(settings, tmp_path), estimate.Site(), steps=False)
     assert all(one.need.probe_peak_allocated_MiB > 64 for one in found.arms)
+    assert [one.peak_MiB for one in found.arms] == [one.need.tensors_MiB for one in found.arms]  # on a CPU
     assert "memory is at most that of max_length 32" in estimate.text(found).replace("\n  ", " ")
     assert all(isinstance(one.timed, Missing) for one in found.arms)
 
@@ -124,6 +140,7 @@ def known(asked: Experiment, site: estimate.Site, start_s: float = 1.0) -> estim
         dataset, model = next(iter(asked.datasets)), next(iter(asked.models))
         one = estimate.ArmEstimate(dataset, model, arm, estimate.counted(asked, dataset, model, name), WORK)
         one.trial = WORK.of_trial(0.5, 1, None, 100, 10)
+        one.on_cpu = asked.training.device == "cpu"
         one.need = Need(100.0, 10.0, 20.0, 30.0, 1024.0 * (1 + place), 5)
         one.timed = TIMED
         arms.append(one)
@@ -140,6 +157,7 @@ def test_seconds_by_hand(tmp_path):
     assert TIMED.run_s(trial, 1, probed=False) == pytest.approx(1.0 + 0.25 + 25 * 0.1 + 25 * 0.3 + 100 * 0.001)
     asked = experiment(small(), tmp_path)  # three arms of two seeds
     one, two = (known(asked, estimate.Site(cores=cores)) for cores in (1, 2))
+    assert one.disk_MiB().least == pytest.approx(3 * 2 * (10 + 200 * 40 / 2**20))  # weights, and 200 predictions
     assert one.device_s().least == pytest.approx(3 * (2 * run + 1.0))
     assert one.wall_s() == one.device_s()
     assert two.wall_s().most == pytest.approx(2 * (2 * run + 1.0))  # the third arm's job waits for one of two
@@ -162,6 +180,9 @@ def test_gpus_money_and_what_does_not_fit(tmp_path, monkeypatch):
     settings["training"] |= {"device": "cuda"}
     found = known(experiment(settings, tmp_path), estimate.Site(gpus=2))
     assert found.slots() == 1
+    monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 0)
+    assert found.slots() is None and "as many at once as there are GPUs" in estimate.text(found)
+    monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 1)
     assert dataclasses.replace(found, site=estimate.Site(local=False, gpus=8, jobs=100)).slots() == 8
     found.device_MiB, found.device = 1536.0, "a GPU"
     assert found.too_large() == [
@@ -170,7 +191,7 @@ def test_gpus_money_and_what_does_not_fit(tmp_path, monkeypatch):
     ]
     said = estimate.text(found)
     assert "## What does not fit" in said
-    assert f"per GPU hour: {found.device_s().least:.2f} to {found.device_s().most:.2f} EUR" in said
+    assert f"per GPU hour: {found.device_s().least:.2f} EUR" in said  # a currency unit per second; no range of one
 
 
 def test_forty_arms(tmp_path):
