@@ -13,6 +13,7 @@ from typing import Any
 
 import forks
 import numpy as np
+import warm
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
@@ -21,6 +22,7 @@ BAD = ["bad", "poor", "awful", "dull", "cold"]
 FILLER = ["the", "film", "is", "a", "very", "long", "story", "of", "two", "people", "and", "their", "dog"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LORA = {"peft_type": "LORA", "target_modules": ["query", "value"], "lora_dropout": 0.05}
+NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9"}
 NF4 = {"load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"}
 NF4_BF16 = {  # on a GPU
     "load_in_4bit": True,
@@ -229,8 +231,7 @@ def command(folder: Path, *words: str, cores: int = 2) -> list[str]:
 
 def environment(**changes: str) -> dict[str, str]:
     """This environment with no hub but a closed loopback port."""
-    closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    return {**os.environ, **closed, **changes}
+    return {**os.environ, **NO_HUB, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **changes}
 
 
 def snakemake(
@@ -238,13 +239,17 @@ def snakemake(
 ) -> subprocess.CompletedProcess[str]:
     """Run the workflow in `folder` with `settings` as its config.yaml; on failure show what it said.
 
-    What runs no job is done in a fork of a process that has imported Snakemake, unless `variables` say where to import.
+    What runs no job is done in a fork of a process that has imported Snakemake, unless `variables` say where to import;
+    jobs run in forks of one that has imported what they need (`warm`).
     """
     if settings is not None:
         (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     jobless = {"-n", "--lint", "--unlock"} & set(words) and "PYTHONPATH" not in variables
-    run = _fork if jobless else _run
-    done = run(command(folder, *words), environment(**variables))
+    words = command(folder, *words)
+    if jobless:
+        done = _fork(words, environment(**variables))
+    else:
+        done = _run([warm.python(tuple(NO_HUB.items())), *words[1:]], environment(**variables))
     if check and done.returncode:
         logs = "\n".join(
             f"--- {log}\n{log.read_text()}" for log in sorted(folder.rglob("logs/**/*.log")) if log.stat().st_size
