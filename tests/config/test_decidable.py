@@ -115,8 +115,6 @@ def test_what_tuning_may_have_missed_is_said_to_come_on_top(capsys):
 def test_what_cannot_be_compared_says_nothing(capsys):
     full = {"full": {"learning_rate": 1e-3}}
     for nothing in (
-        asked({**FILES, "task": "regression"}),
-        asked({**FILES, "metric": "f1"}),
         asked(methods=full),
         asked(models={"tiny": RANDOM}),
     ):
@@ -127,12 +125,25 @@ def test_what_cannot_be_compared_says_nothing(capsys):
     assert capsys.readouterr().err == SAID
 
 
-def test_of_losses_it_is_said_that_nothing_is_known_before_the_runs(capsys):
-    texts = {"source": "files", "splits": FILES["splits"], "task": "lm", "text": ["sentence"]}
-    say_what_can_be_decided(asked(texts))
-    said = capsys.readouterr().err
-    assert said.startswith("note: data set reviews: which differences of loss per token its rows can show is not known")
-    assert question(asked(texts), "reviews") is None
+TEXTS = {"source": "files", "splits": FILES["splits"], "task": "lm", "text": ["sentence"]}
+
+
+@pytest.mark.parametrize(
+    ("block", "noun", "what"),
+    [
+        (TEXTS, "loss per token", "losses of"),
+        ({**FILES, "task": "regression"}, "Pearson correlation", "predictions of"),
+        ({**FILES, "metric": "f1"}, "F1", "predictions of"),
+    ],
+    ids=["loss", "correlation", "f1"],
+)
+def test_of_what_is_no_share_it_is_said_that_nothing_is_known_before_the_runs(capsys, block, noun, what):
+    margins = {"comparison": {"margin": {"f1": 0.1}}} if noun == "F1" else {}
+    say_what_can_be_decided(asked(block, **margins))
+    said = capsys.readouterr().err.replace("\n ", "")
+    assert said.startswith(f"note: data set reviews: which differences of {noun} its rows can show is not known")
+    assert f"it depends on how much the {what} rows differ between arms" in said
+    assert question(asked(block, **margins), "reviews") is None
 
 
 @pytest.mark.parametrize(

@@ -462,8 +462,8 @@ def say_what_can_be_decided(experiment: Experiment) -> None:
 def what_can_be_decided(experiment: Experiment) -> list[str]:
     """While a run is still to be trained, a sentence on each data set whose rows can be counted here.
 
-    Of data sets whose metric is a share of right answers, and of models that were trained before. Of losses it says
-    that nothing is known yet.
+    Of data sets whose metric is a share of right answers, and of models that were trained before. Of other metrics it
+    says that nothing is known yet.
     """
     finished = all((run / "summary.json").exists() for run in run_folders(experiment))
     if finished or not _compares(experiment):
@@ -473,13 +473,14 @@ def what_can_be_decided(experiment: Experiment) -> list[str]:
         needed = f"{power.FEWEST_SEEDS} or more are needed"
         return [f"{said}, where {needed}: no difference will have an interval, or be proven"]
     found = []
-    for name in _by_loss(experiment):
-        metric = METRICS[str(experiment.datasets[name].metric)]
-        noun, of_answers = metric.noun or metric.label, metric.name in SCORED
+    for name in _by_other(experiment):
+        dataset, metric = experiment.datasets[name], METRICS[str(experiment.datasets[name].metric)]
+        of_texts = TASKS[dataset.task].reader is not None
+        what = "answers to" if metric.name in SCORED else "losses of" if of_texts else "predictions of"
         found.append(
-            f"data set {name}: which differences of {noun} its rows can show is not known before the runs: it "
-            f"depends on how much {'the answers to' if of_answers else 'the losses of'} rows differ between arms. The "
-            "comparison says it, and what would decide"
+            f"data set {name}: which differences of {metric.noun or metric.label} its rows can show is not known "
+            f"before the runs: it depends on how much the {what} rows differ between arms. The comparison says it, and "
+            "what would decide"
         )
     for name in _by_share(experiment):
         if (rows := rows_of(experiment, name)) and rows > 1:
@@ -591,13 +592,12 @@ def _compares(experiment: Experiment) -> bool:
     return len(experiment.arms) > 1 and any(model.source != "random" for model in experiment.models.values())
 
 
-def _by_loss(experiment: Experiment) -> list[str]:
-    """Data sets of texts, on which arms are compared by what they lose on tokens, or by answers that are no share."""
+def _by_other(experiment: Experiment) -> list[str]:
+    """Data sets on which arms are compared by a metric that is no share of right answers."""
     if not _compares(experiment):
         return []
     shares = _by_share(experiment)
-    texts = (name for name, dataset in experiment.datasets.items() if TASKS[dataset.task].reader and dataset.metric)
-    return [name for name in texts if name not in shares]
+    return [name for name, dataset in experiment.datasets.items() if dataset.metric and name not in shares]
 
 
 def _by_share(experiment: Experiment) -> list[str]:
