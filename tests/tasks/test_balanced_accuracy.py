@@ -133,7 +133,8 @@ def test_the_page_draws_it(study):
         "places": 1,
     }
     assert page["metric"] == about
-    assert page["axes"][0] == {"key": "metric_value", "label": LABEL, "better": "high"}
+    axis = {"key": "metric_value", "label": LABEL, "better": "high"}
+    assert page["axes"][0] == axis | {"places": 1, "uncompared": None}
     first = page["arms"][0]["values"]["metric_value"]
     assert first["low"] < first["mean"] < first["high"] <= 100
     assert LABEL in page["table"]["headers"]
