@@ -162,6 +162,12 @@ def _tensors(runs: pd.DataFrame) -> pd.Series:
     return runs[list(SPLIT)].astype(float).sum(axis=1, skipna=False)
 
 
+def with_tensors(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary with what tables have beside it, the sum of its tensors; null where a part is."""
+    parts = [summary[key] for key in SPLIT]
+    return {**summary, TENSORS: None if None in parts else sum(parts)}
+
+
 def check(runs: pd.DataFrame) -> None:
     """Raise InputError for a run that is there twice, or for runs that no table may compare."""
     twice = runs[runs.duplicated([*ARM, "seed"])]

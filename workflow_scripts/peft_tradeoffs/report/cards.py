@@ -24,7 +24,7 @@ from peft_tradeoffs.analysis.readable import (
     metric_places,
     number,
 )
-from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key, with_tensors
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import to_csv
@@ -279,7 +279,7 @@ def _origin(subject: Subject) -> str:
 
 def _numbers(subject: Subject) -> str:
     """One row per number: of this run, over the arm's runs, and how it was taken."""
-    run, arm = subject.run, subject.arm
+    run, arm = with_tensors(subject.run), subject.arm
     rows, notes = [], []
     for split, (key, examples) in OF_SPLIT.items():
         if split == "test" or run[examples] is not None:
