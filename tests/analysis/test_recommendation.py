@@ -379,8 +379,8 @@ def test_a_cheaper_arm_that_is_undecided_is_named_with_what_would_decide():
     assert said.startswith("Take QLoRA r8: of the 2 arms that qualify it has the lowest peak memory, 560 MiB")
     text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
     assert (
-        "- Cannot be said of LoRA r4, which may cost less: not proven to keep within the margin (-0.6 [-1.4, +0.2] "
-        "points); about 9 seeds with these test examples would prove it with a probability of 80 %, if this is the "
+        "- LoRA r4 may cost less, but it cannot be said that it qualifies: not proven to keep within the margin "
+        "(-0.6 [-1.4, +0.2] points); about 9 seeds with these test examples would prove it with a probability of 80 %, if this is the "
         "true difference.\n"
     ) in text
     assert "- Cannot be said of LoRA r8: not proven" in text  # 2 % less is the same
@@ -418,9 +418,8 @@ def test_many_undecided_arms_are_counted_in_the_answer_and_named_below(arms, nam
     assert said.startswith(f"No recommendation: {named} may cost less than full, the baseline, but these runs")
     assert said.endswith("whether any of them qualifies; about 9 seeds (there are 5) would probably decide on LoRA r1.")
     text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
-    assert (
-        f"- Cannot be said of {', '.join(f'LoRA r{rank}' for rank in range(1, arms))} and LoRA r{arms}, which" in text
-    )
+    all_of_them = f"{', '.join(f'LoRA r{rank}' for rank in range(1, arms))} and LoRA r{arms}"
+    assert f"- {all_of_them} may cost less, but it cannot be said that they qualify: " in text
     _, limited = judged(runs(["full", *ranks]), compared(dict.fromkeys(ranks, OPEN)), memory_GiB=0.7)
     which = named.replace(" and", " or") if arms == 5 else "any of 6 arms"
     assert limited.startswith(f"No recommendation: these runs cannot say whether {which} qualifies (full does not); ")
