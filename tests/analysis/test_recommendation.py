@@ -380,8 +380,8 @@ def test_a_cheaper_arm_that_is_undecided_is_named_with_what_would_decide():
     text = recommendation_markdown(frame.reset_index(), NO_LIMITS)
     assert (
         "- LoRA r4 may cost less, but it cannot be said that it qualifies: not proven to keep within the margin "
-        "(-0.6 [-1.4, +0.2] points); about 9 seeds with these test examples would prove it with a probability of 80 %, if this is the "
-        "true difference.\n"
+        "(-0.6 [-1.4, +0.2] points); about 9 seeds with these test examples would prove it with a probability of 80 %, "
+        "if this is the true difference.\n"
     ) in text
     assert "- Cannot be said of LoRA r8: not proven" in text  # 2 % less is the same
     few = quality.assign(seeds_needed=None, examples_needed=505)
