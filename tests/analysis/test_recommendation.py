@@ -601,3 +601,17 @@ def test_a_comparison_of_an_older_version_is_refused(tmp_path):
     compared({}).drop(columns="p_not_worse").to_csv(path, index=False)
     with pytest.raises(InputError, match="no column p_not_worse; make it again"):
         read_comparison(path)
+
+
+@pytest.mark.parametrize("first", ["cpu", "cuda"])
+def test_memory_of_a_cpu_is_not_compared_with_that_of_a_gpu(first):
+    """On a CPU it is the sum of tensors, on a GPU what was allocated, whichever comes first."""
+    other = {"cpu": "cuda", "cuda": "cpu"}[first]
+    mixed = [
+        synthetic.summary(*arm, seed, device=device)
+        for arm, device in ((("full", None), first), (("lora", 8), other))
+        for seed in range(5)
+    ]
+    frame, _ = judged(mixed, compared({"lora-r8": GOOD}))
+    assert set(frame["incomparable"]) == {"not all runs ran on the same device"}
+    assert not frame["cheapest"].fillna(False).any()

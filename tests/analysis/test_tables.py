@@ -15,6 +15,7 @@ import pytest
 import synthetic
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.quantities import PHASES
 from shown_tables import cells, notes
 
@@ -134,6 +135,14 @@ def test_memory_says_which_and_devices_stay_apart():
     assert [value == "–" for value in table["Tensors, MiB"]] == [True, False]
     assert [value == "–" for value in table["Peak CUDA allocated, MiB"]] == [False, True]
     assert "Device" in table
+
+
+def test_a_table_of_before_the_sum_of_tensors_has_it(tmp_path):
+    runs = tables.runs_frame([synthetic.summary("lora", 4, seed) for seed in (0, 1)])
+    path = tmp_path / "runs.csv"
+    path.write_text(to_csv(runs.drop(columns=tables.TENSORS)), encoding="utf-8")
+    read = tables.read_runs(path)
+    assert list(read) == list(runs) and read[tables.TENSORS].tolist() == pytest.approx(runs[tables.TENSORS].tolist())
 
 
 def test_a_key_of_a_later_version_is_kept_and_averaged():

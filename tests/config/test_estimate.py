@@ -113,7 +113,7 @@ def test_what_is_not_known_has_a_reason(tmp_path, monkeypatch):
     values = estimate.as_json(found)
     assert [values[key] for key in ("device_s", "wall_s", "disk_MiB", "energy_J")] == [None] * 4
     for arm in values["arms"]:
-        assert arm["run_s"] is arm["probe_peak_MiB"] is None
+        assert arm["run_s"] is arm["memory_MiB"] is None
         assert arm["memory"]["unknown"] and arm["seconds"]["unknown"]
     json.dumps(values)
 

@@ -9,6 +9,7 @@ script of ours, it is the interpreter itself.
 import array
 import atexit
 import contextlib
+import ctypes
 import functools
 import json
 import os
@@ -35,17 +36,18 @@ LIBRARIES += (
     "seaborn",
     "yaml",
 )
-ON_IMPORT = ("PYTHONPATH", "PYTHONHOME", "LD_", "CUDA_", "BNB_")  # variables by their beginning
+ON_IMPORT = ("PYTHON", "LD_", "CUDA_", "BNB_", "MPL", "LANG", "LC_", "TZ")  # variables by their beginning
 OF_A_HUB = ("HF_", "HUGGING", "TRANSFORMERS_")  # read on import too; what trains asks no hub
 ASKING = ("fetch_dataset.py", "fetch_model.py")
 COLD = ("send_runs.py", "track.py")  # trackers' libraries run threads
+PR_SET_PDEATHSIG = 1
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 CLIENT = """#!{python} -IS
 import array, json, os, signal, socket, sys
 
 words, real, ours = sys.argv[1:], {python!r}, {ours!r}
 name = os.path.basename(words[0]) if words else ""
-of_ours = name not in {cold!r} and words[0].endswith("/workflow_scripts/" + name)
+of_ours = words and name not in {cold!r} and words[0].endswith("/workflow_scripts/" + name)
 read = {on_import!r} + ({of_a_hub!r} if name in {asking!r} else ())
 for variables in (ours, os.environ):
     of_ours = of_ours and all(ours.get(key) == os.environ.get(key) for key in variables if key.startswith(read))
@@ -90,6 +92,7 @@ def python(hub: tuple[tuple[str, str], ...] = ()) -> str:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=ours,
+        start_new_session=True,  # a signal to the tests' group is the callers' to forward
     )
     shutil.copyfile(Path(sys.prefix, "pyvenv.cfg"), place / "pyvenv.cfg")
     for name in ("lib", "lib64"):
@@ -134,7 +137,8 @@ def _serve(address: str) -> NoReturn:
         os.write(1, b"ready\n")
         while True:
             ready, _, _ = select.select([listener, 0], [], [])
-            if 0 in ready:
+            if 0 in ready:  # the tests' process has ended
+                shutil.rmtree(Path(address).parent, ignore_errors=True)
                 os._exit(0)
             caller, _ = listener.accept()
             if not os.fork():
@@ -151,8 +155,11 @@ def _attend(caller: socket.socket) -> NoReturn:
     for _, _, content in rights:
         streams.frombytes(content)
     request = b""
-    while len(request) < int.from_bytes(head, "big"):
-        request += caller.recv(1 << 20)
+    while (missing := int.from_bytes(head, "big") - len(request)) > 0:
+        part = caller.recv(min(missing, 1 << 20))
+        if not part:
+            os._exit(1)  # the caller was killed
+        request += part
     words, environment, place = json.loads(request)
     job = os.fork()
     if not job:
@@ -178,6 +185,7 @@ def _attend(caller: socket.socket) -> NoReturn:
 
 def _work(words: list[str], environment: dict[str, str], place: str, streams: list[int]) -> NoReturn:
     """Be the job."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     for target, stream in enumerate(streams):
         os.dup2(stream, target)

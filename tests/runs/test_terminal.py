@@ -153,7 +153,7 @@ def test_a_job_is_named_by_what_it_is_about():
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.4, "0.4 s"), (9.96, "10 s"), (99, "99 s"), (100, "2 min"), (5900, "98 min"), (6000, "1.7 h")],
+    [(0.0, "0.0 s"), (0.4, "0.4 s"), (9.96, "10 s"), (99, "99 s"), (100, "2 min"), (5900, "98 min"), (6000, "1.7 h")],
 )
 def test_durations(seconds, said):
     assert duration(seconds) == said

@@ -416,8 +416,10 @@ def memory_notes(rows: pd.DataFrame) -> list[str]:
 def null_reasons(runs: pd.DataFrame, key: str) -> list[str]:
     """The reasons that completed runs without a value of `key` give, each once."""
     own = runs[(runs["status"] == COMPLETED) & runs[key].isna()]
-    texts = (json.loads(text).get(key, "not measured") for text in own["null_reasons"].dropna())
-    return list(dict.fromkeys(texts))
+    reasons = [json.loads(text) for text in own["null_reasons"].dropna()]
+    parts = SPLIT if key == TENSORS else (key,)
+    found = (next((each[part] for part in parts if part in each), "not measured") for each in reasons)
+    return list(dict.fromkeys(found))
 
 
 Readable = Callable[[pd.DataFrame], pd.DataFrame]

@@ -183,6 +183,8 @@ def _judged(
     _qualify(rows)
     key = memory_key(first(runs["device"])) if chosen == COSTS["memory"] else chosen
     mixed = incomparable(runs[~runs["mixed_gpus"].eq(True)], key)
+    if chosen == COSTS["memory"] and len({memory_key(device) for device in runs["device"].dropna()}) > 1:
+        mixed = "not all runs ran on the same device"
     if mixed is None and _has_baseline(rows):
         _choose(rows, costs)
     return [{**row, "incomparable": mixed} for row in rows]

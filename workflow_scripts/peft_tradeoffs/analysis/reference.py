@@ -48,6 +48,7 @@ from peft_tradeoffs.analysis.tables import (
     read_scored,
     read_table,
     runs_frame,
+    with_sum,
 )
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
@@ -223,7 +224,7 @@ def read(folder: Path) -> Sweep:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     numbers = (*NUMBERS, "n", "mean", "sd")
-    return read_table(path, NEEDED[path.name], STORE, KINDS, numbers)
+    return with_sum(read_table(path, NEEDED[path.name], STORE, KINDS, numbers))
 
 
 def checksums(folder: Path, names: list[str]) -> dict[str, str]:

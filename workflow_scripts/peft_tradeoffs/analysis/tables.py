@@ -162,6 +162,13 @@ def _tensors(runs: pd.DataFrame) -> pd.Series:
     return runs[list(SPLIT)].astype(float).sum(axis=1, skipna=False)
 
 
+def with_sum(runs: pd.DataFrame) -> pd.DataFrame:
+    """These runs with the sum of their tensors, which a table of an earlier version lacks."""
+    if TENSORS not in runs and set(SPLIT) <= set(runs):
+        runs.insert(list(runs).index(SPLIT[-1]) + 1, TENSORS, _tensors(runs))
+    return runs
+
+
 def with_tensors(summary: dict[str, Any]) -> dict[str, Any]:
     """A summary with what tables have beside it, the sum of its tensors; null where a part is."""
     parts = [summary[key] for key in SPLIT]
@@ -190,9 +197,7 @@ def check(runs: pd.DataFrame) -> None:
 def read_runs(path: Path) -> pd.DataFrame:
     """Read a runs.csv that `runs_frame` made. Raises InputError if it is missing, damaged or lacks columns."""
     remedy = "make it again with make_tables.py"
-    runs = read_table(path, [name for name in COLUMNS if name != TENSORS], remedy, KINDS, NUMBERS)
-    if TENSORS not in runs:  # a table of an earlier version
-        runs.insert(list(runs).index(SPLIT[-1]) + 1, TENSORS, _tensors(runs))
+    runs = with_sum(read_table(path, [name for name in COLUMNS if name != TENSORS], remedy, KINDS, NUMBERS))
     if empty := [key for key in IDENTITY if key != "rank" and runs[key].isna().any()]:
         raise InputError(f"{path}: a run without {', '.join(empty)}; {remedy}")
     for text in runs["null_reasons"].unique():

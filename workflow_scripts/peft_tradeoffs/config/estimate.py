@@ -129,18 +129,23 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
     def done(*folders: str) -> int:
         return sum(1 for folder in folders for _ in out.glob(f"{folder}/summary.json"))
 
+    found_at_caps = done(f"equal_memory/runs/{place}/batch*/seed*")
+    at_caps = len(memory.caps_GiB) * len(experiment.seeds) if memory and arm in (memory.arms or []) else 0
+    if at_caps and (out / f"equal_memory/found/{place}.json").exists():
+        at_caps = found_at_caps  # caps may share a batch, or have none
+
     return Counts(
         trials=len(rates),
         again=(len(rates) + added) * tune.retry if rates else 0,
         added=added,
         runs=len(experiment.seeds),
         repeats=repeats,
-        at_caps=len(memory.caps_GiB) * len(experiment.seeds) if memory and arm in (memory.arms or []) else 0,
+        at_caps=at_caps,
         finished=Finished(
             done(f"tune/trials/{place}/lr*", f"tune/trials/{place}/retry*/lr*"),
             done(*(f"runs/{place}/seed{seed}" for seed in experiment.seeds)),
             done(*again),
-            done(f"equal_memory/runs/{place}/batch*/seed*"),
+            found_at_caps,
         ),
         settled=bool(rates) and (out / f"tune/best/{place}.json").exists(),
     )
@@ -677,6 +682,7 @@ def _notes(estimate: Estimate) -> list[str]:
         "known": any(one.need for one in estimate.arms),
         "measured": any(one.timed and one.timed.peak_MiB is not None for one in estimate.arms),
         "prompts": any(one.work and one.work.prompts for one in estimate.arms),
+        "finished": any(one.counts.finished.all for one in estimate.arms),
         "between": [one.arm.name for one in estimate.arms if one.between],
         "max_length": training.max_length,
         "early_stopping": training.early_stopping,
@@ -721,9 +727,9 @@ def as_json(estimate: Estimate) -> dict[str, Any]:
         {
             **{"dataset": one.dataset, "model": one.model, "arm": one.arm.name},
             **{"counts": dataclasses.asdict(one.counts), "trainings": dataclasses.asdict(one.counts.trainings)},
-            **{"memory": _plain(one.need), "probe_peak_MiB": one.peak_MiB, "interpolated": one.between},
+            **{"memory": _plain(one.need), "memory_MiB": one.peak_MiB, "interpolated": one.between},
             **{"steps": one.work.steps if one.work else None, "seconds": _plain(one.timed)},
-            **{"run_s": one.run_s, "trial_s": one.trial_s, "all_s": _plain(one.seconds())},
+            **{"run_s": one.run_s, "trial_s": one.trial_s, "left_s": _plain(one.seconds())},
         }
         for one in estimate.arms
     ]

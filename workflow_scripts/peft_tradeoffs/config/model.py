@@ -570,7 +570,9 @@ class Budgets(Block):
 class EqualMemory(Block):
     """For the view of equal memory, arms trained again at the largest batch whose peak stays under a cap."""
 
-    caps_GiB: Annotated[list[Positive], Field(min_length=1), Unique()] = Field(description="Peak memory of the probe.")
+    caps_GiB: Annotated[list[Positive], Field(min_length=1), Unique()] = Field(
+        description="Peak memory of the probe, on a CPU that of its process."
+    )
     arms: Arms | None = absent("Default, all.")
     largest_batch_size: int = Field(default=1024, ge=1, description="The search ends there.")
     learning_rate_rule: Literal["sqrt", "linear", "constant"] = Field(
@@ -587,7 +589,10 @@ class EqualMemory(Block):
 class Recommendation(Block):
     """What an arm must keep to be recommended; comparison.margin is what it may lose. Not set, no limit."""
 
-    memory_GiB: Positive | None = Field(default=None, description="Peak memory of the probe.")
+    memory_GiB: Positive | None = Field(
+        default=None,
+        description="Peak memory of the probe; on a CPU the sizes of tensors, which is less than a process takes.",
+    )
     train_s: Positive | None = Field(default=None, description="Seconds of training steps per run.")
     energy_J: Positive | None = Field(default=None, description="Energy of training steps per run.")
     cheapest: Literal["memory", "time", "energy"] = Field(

@@ -229,7 +229,7 @@ def _memory(phase: str, peak: str) -> Quantity:
             "Peak RSS",
             "the process's highest resident set.",
             f"Peak resident set of the process in MiB (VmHWM, reset before) during {during}. It holds libraries and "
-            "freed memory too, so that arms are not compared by it.",
+            "freed memory too: arms are not compared by it, though caps of equal memory bound it on a CPU.",
             UNREACHED,
         ),
     }[peak]

@@ -24,7 +24,7 @@ from peft_tradeoffs.analysis.readable import (
     metric_places,
     number,
 )
-from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, memory_key, with_tensors
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, TENSORS, memory_key, with_tensors
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import to_csv
@@ -298,7 +298,7 @@ def _numbers(subject: Subject) -> str:
         ("Energy, J per row", "energy_J_per_sample"),
         ("Trained weights", "trainable_parameters"),
     ):
-        mean = mean_sd(arm, key) if f"{key}_mean" in arm else ""
+        mean = mean_sd(arm, key) if f"{key}_mean" in arm and key != TENSORS else ""  # of which every run has the same
         rows.append((label, number(run[key], 0 if key == "trainable_parameters" else None), mean, key))
     cells = [
         [label, own, mean, described(key) if own != NULL else f"not measured: {run['null_reasons'].get(key, '')}"]

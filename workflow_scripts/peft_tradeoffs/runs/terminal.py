@@ -249,7 +249,7 @@ def without_command(text: str) -> str:
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours, in few words."""
     if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     if seconds < 100 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
