@@ -1,4 +1,4 @@
-"""Jobs that are forks of a server end, are ended, and see what surrounds them as if they were processes of their own."""
+"""Jobs that are forks of a server end, are ended, and see what is around them, as processes of their own do."""
 
 import os
 import signal
