@@ -141,11 +141,11 @@ def test_the_front_follows_the_axes(browser, tmp_path):
 
 def test_what_is_not_compared_has_no_front(page):
     """The demo's time is that of one job per arm; its memory is compared."""
-    assert "On the front" in pages.numbers(page, "tradeoff").locator("thead").inner_text()
+    under = pages.numbers(page, "tradeoff")
+    assert "On the front" in under.locator("thead").inner_text()
     assert page.locator("#chart-tradeoff-title").inner_text() == "Accuracy against memory"
     page.select_option("#axis-x", "train_s")
     page.wait_for_function(AXIS.replace("[4]", "[1]"), arg="train_s")
-    under = pages.numbers(page, "tradeoff")
     assert "On the front" not in under.locator("thead").inner_text()
     note = page.locator("#chart-tradeoff-note").inner_text()
     assert "Training time: as measured, arms are not compared by it" in note
