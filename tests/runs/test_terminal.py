@@ -216,7 +216,7 @@ def test_a_job_that_is_tried_again_has_not_failed(call):
         if not lines.failures:
             fails(logger, job, "train")
     ends(logger, 1, 1, 1)
-    assert not lines.failures and shown(stream)[-1] == "train full: done in 0 s (1 of 1 job)"
+    assert not lines.failures and shown(stream)[-1] == "train full: done in 0.0 s (1 of 1 job)"
 
 
 def test_a_signal_to_snakemake_is_said_once(call):

@@ -41,12 +41,14 @@ def missing() -> str:
     return f"not installed: {', '.join(absent)} (Debian packages: {needed})" if absent else ""
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300.0) -> Any:
-    """The first true value of `condition`; AssertionError, naming `what`, if there is none within `seconds`."""
+def wait_for(
+    condition: Callable[[], Any], what: str, seconds: float = 300.0, why: Callable[[], Any] = lambda: ""
+) -> Any:
+    """The first true value of `condition`; AssertionError, with `what` and `why`, if there is none within `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what}: not within {seconds} s")
+            raise AssertionError(f"{what}: not within {seconds} s {why()}")
         time.sleep(0.05)
     return value
 

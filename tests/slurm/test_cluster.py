@@ -126,8 +126,12 @@ def lives(process: psutil.Process) -> bool:
     indirect=["cluster"],
 )
 def test_stopping_leaves_nothing(cluster: Cluster, controller: str, etc_before: dict) -> None:
-    submit(cluster, "sleep 1000 & sleep 1000")
-    wait_for(lambda: [name(one) for one in cluster.processes()].count("sleep") == 2, "a job running")
+    job = submit(cluster, "sleep 1000 & sleep 1000")
+
+    def asleep() -> bool:
+        return [name(one) for one in cluster.processes()].count("sleep") == 2
+
+    wait_for(asleep, "a job running", why=lambda: (cluster.show(job), cluster.states(), cluster.uses()))
     running, folder = cluster.processes(), cluster.folder
     assert {"munged", "slurmctld", "slurmd", "sleep"} <= {name(one) for one in running}
     if controller == "down":
