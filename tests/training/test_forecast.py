@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import tiny_causal
+import torch
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.inputs.tokens import END_TOKENS, Split
 from peft_tradeoffs.measure.devices import open_device
@@ -16,6 +18,7 @@ from peft_tradeoffs.runs.plan import ModelFolder, Plan
 from peft_tradeoffs.training import forecast
 from peft_tradeoffs.training.methods import Outputs, Recipe
 from peft_tradeoffs.training.run import Tokens
+from peft_tradeoffs.training.step import EagerSteps
 
 MIB = 2**20
 MINILM = {
@@ -134,21 +137,41 @@ def texts(count: int, seed: int) -> Split:
     return Split(ids, np.zeros(len(ids), np.int8), offsets, np.arange(count) % 2, np.arange(count))
 
 
-def test_some_real_steps(tiny_bert, tmp_path):
+def tried_out(steps: EagerSteps, shapes: Iterable[tuple[int, ...]], _: object = None) -> None:
+    """What a capture and a compilation do before the first step."""
+    for shape in shapes:
+        steps._step.try_out(shape)
+
+
+ON_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.mark.parametrize(
+    ("device", "ahead"), [("cpu", False), ("cpu", True), pytest.param("cuda", False, marks=ON_GPU)]
+)
+def test_some_real_steps(device, ahead, tiny_bert, tmp_path, monkeypatch):
     """An arm of each kind is prepared as a run is; every part takes time, and a longer batch no less."""
+    if ahead:
+        monkeypatch.setattr(EagerSteps, "prepare", tried_out)
     splits = {"train": texts(60, 0), "test": texts(20, 1)}
     tokens = Tokens(splits, {"pad_token_id": 0, "num_labels": 2, "labels": ["bad", "good"]})
     asked = resolve(tiny.config(tmp_path))
-    device = open_device("cpu", False, None)
+    on_gpu = device == "cuda"
+    device = open_device(device, on_gpu, None)
     for arm in asked.arms:
         settings = asked.run_settings("reviews", "tiny", arm).to_dict()
+        settings |= {"device": "cuda", "engine": "captured"} if on_gpu else {}
         work = forecast.work(splits, settings, 0)
         assert sum(work.shapes.values()) == work.steps == -(-len(splits["train"]) // 8)
         model = ModelFolder(tiny_bert, {"source": "folder", "pretrained": True})
         found = forecast.timed(Plan(settings, 0, tmp_path, model, {}), tokens, device, work)
         assert found.load_s > 0 and found.probe_s > 0 and found.token_s > 0
         assert found.steps == sorted(found.steps) and min(seconds for _, seconds in found.steps) > 0
-        assert (found.peak_MiB, found.power_W, found.answers_s) == (None, None, None)
+        assert found.answers_s is None and (found.peak_MiB is not None) == (found.power_W is not None) == on_gpu
+        assert (found.shape_s > 0) == on_gpu
         assert found.run_s(work, 1) > found.train_s(work) > 0
 
 

@@ -630,6 +630,7 @@ def timed(plan: Plan, tokens: Tokens, device: Device, work: Work) -> Timed:
     subject = arm.subject(plan, tokens.data(settings["task"]))
     prepared = engine.Prepared.of(subject, engine.begin(subject, kind, phases), kind, phases)
     chosen = _representative(subject, work)
+    prepared.step.begin([next(reversed(chosen.values()))], 0, 0)  # what is captured is tried out on the largest
     prepared.make_ready(list(chosen))
     phases.switch("train")
     steps = {shape[0] * shape[1]: _step_s(prepared, shape, rows) for shape, rows in chosen.items()}

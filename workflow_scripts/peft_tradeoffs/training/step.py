@@ -284,7 +284,9 @@ class TrainingStep:
         self._updates.drop()
 
     def try_out(self, shape: Shape) -> None:
-        """Forward and backward passes that change no weight."""
+        """Forward and backward passes that change no weight. Raises RuntimeError before `begin`: there are no rows."""
+        if not len(self._order):  # a GPU would read beyond it
+            raise RuntimeError("a step is tried out on the rows of a batch: call begin first")
         self.backward(*shape)
         self._updates.end()
 
