@@ -12,6 +12,8 @@ import tiny
 import yaml
 from peft_tradeoffs.config import estimate
 from peft_tradeoffs.config.experiment import Experiment, resolve
+from peft_tradeoffs.core.code import fingerprint
+from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.core.quantities import Missing
 from peft_tradeoffs.training.forecast import Batch, Need, Timed, Work
 
@@ -66,22 +68,33 @@ def test_trainings_and_jobs_are_those_of_the_plan(settings, trainings, tmp_path)
     assert found.jobs() == {rule: jobs[rule] for rule in training if rule in jobs}
 
 
+def finish(asked, folder, trial=False):
+    """Leave what a finished run of an arm leaves, or a trial."""
+    place = folder.relative_to(asked.output).parts
+    names = place[place.index("reviews") :][:3]
+    settings = asked.trial_settings(*names) if trial else asked.run_settings(*names)
+    sha256 = fingerprint(SCRIPTS / ("tune.py" if trial else "train.py"))
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text("{}")
+    env = {"settings": {**settings.to_dict(), "learning_rate": settings.learning_rate or 0.1}, "code_sha256": sha256}
+    (folder / "env.json").write_text(json.dumps(env))
+
+
 def test_what_is_finished_is_said(tmp_path):
     """Trials of a tuning that has ended are counted as they were."""
     asked = experiment(tuned(small()), tmp_path)
     out = tmp_path / "results"
-    made = ["runs/reviews/tiny/full/seed0", *(f"tune/trials/reviews/tiny/full/lr{rate}" for rate in ("0.001", "0.01"))]
-    for folder in (*made, "tune/trials/reviews/tiny/full/retry1/lr0.01"):
-        (out / folder).mkdir(parents=True)
-        (out / folder / "summary.json").write_text("{}")
+    finish(asked, out / "runs/reviews/tiny/full/seed0")
+    for trial in ("lr0.001", "lr0.01", "retry1/lr0.01"):
+        finish(asked, out / "tune/trials/reviews/tiny/full" / trial, trial=True)
     counts = estimate.counted(asked, "reviews", "tiny", "full")
     assert (counts.finished, counts.trials_all) == (estimate.Finished(trials=3, runs=1), estimate.Span(3, 9))
-    assert (counts.trials_left, counts.left.runs) == (estimate.Span(0, 6), 1)
+    assert (counts.left.trials, counts.left.runs) == (estimate.Span(0, 6), 1)
     best = out / "tune/best/reviews/tiny/full.json"
     best.parent.mkdir(parents=True)
     best.write_text("{}")
     counts = estimate.counted(asked, "reviews", "tiny", "full")
-    assert (counts.trials_all, counts.trials_left) == (estimate.Span(3, 3), estimate.Span(0, 0))
+    assert (counts.trials_all, counts.left.trials) == (estimate.Span(3, 3), estimate.Span(0, 0))
     said = estimate.text(estimate.look(asked, estimate.Site(), steps=False))
     assert "4 of them are finished" in said and "## Still to run" in said
 
@@ -91,11 +104,33 @@ def test_what_is_finished_takes_no_time(tmp_path):
     asked = experiment(small(), tmp_path)
     run_s = TIMED.run_s(WORK, 1)
     for seed, left in ((0, 3 * (2 * run_s + 1) - run_s), (1, 2 * (2 * run_s + 1))):
-        folder = tmp_path / f"results/runs/reviews/tiny/lora-r4/seed{seed}"
-        folder.mkdir(parents=True)
-        (folder / "summary.json").write_text("{}")
+        finish(asked, tmp_path / f"results/runs/reviews/tiny/lora-r4/seed{seed}")
         found = known(asked, estimate.Site(cores=1))
         assert found.device_s().least == found.wall_s().most == pytest.approx(left)
+
+
+@pytest.mark.parametrize("changed", ["nothing", "epochs", "code", "trials alone", "not a record"])
+def test_what_was_made_otherwise_is_still_to_run(changed, tmp_path):
+    """A run of other settings or other code is not finished; nor is a choice of rates whose trials are of such."""
+    asked = experiment(tuned(small()), tmp_path)
+    out = tmp_path / "results"
+    run, trial = out / "runs/reviews/tiny/full/seed0", out / "tune/trials/reviews/tiny/full/lr0.01"
+    finish(asked, run)
+    finish(asked, trial, trial=True)
+    best = out / "tune/best/reviews/tiny/full.json"
+    best.parent.mkdir(parents=True)
+    best.write_text("{}")
+    if changed == "epochs":
+        asked = experiment(tuned({**small(), "training": {**small()["training"], "epochs": 9}}), tmp_path)
+    for folder in {"code": (run, trial), "trials alone": (trial,)}.get(changed, ()):
+        env = json.loads((folder / "env.json").read_text())
+        (folder / "env.json").write_text(json.dumps({**env, "code_sha256": "0" * 64}))
+    if changed == "not a record":
+        (run / "env.json").write_text("[1]")
+        (trial / "env.json").unlink()
+    counts = estimate.counted(asked, "reviews", "tiny", "full")
+    stands = {"nothing": (1, 1), "trials alone": (1, 0)}.get(changed, (0, 0))
+    assert (counts.finished.runs, counts.finished.trials) == stands and counts.settled == bool(stands[1])
 
 
 def test_what_is_not_known_has_a_reason(tmp_path, monkeypatch):

@@ -22,12 +22,13 @@ import pandas as pd
 from peft_tradeoffs.analysis.readable import grid, sentences
 from peft_tradeoffs.config.experiment import Arm, Experiment
 from peft_tradeoffs.config.preflight import what_can_be_decided
+from peft_tradeoffs.core import code
 from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import size
-from peft_tradeoffs.core.layout import VALIDATION
-from peft_tradeoffs.core.quantities import Missing
+from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION
+from peft_tradeoffs.core.quantities import Missing, Span
 from peft_tradeoffs.measure import machine
-from peft_tradeoffs.runs.plan import ModelFolder, Plan
+from peft_tradeoffs.runs.plan import ModelFolder, Plan, RunSettings, made_as
 from peft_tradeoffs.runs.terminal import duration
 
 if TYPE_CHECKING:
@@ -48,23 +49,8 @@ STATE = 7  # times the trained weights: what `run` wants free for its state, wei
 
 
 @dataclass(frozen=True)
-class Span:
-    """At least and at most."""
-
-    least: float
-    most: float
-
-    def __add__(self, other: "Span") -> "Span":
-        return Span(self.least + other.least, self.most + other.most)
-
-    def times(self, factor: float) -> "Span":
-        """Both times a factor."""
-        return Span(self.least * factor, self.most * factor)
-
-
-@dataclass(frozen=True)
 class Finished:
-    """Trainings that have a summary already."""
+    """Trainings that have a summary already, of these settings and this code."""
 
     trials: int = 0
     runs: int = 0
@@ -75,6 +61,16 @@ class Finished:
     def all(self) -> int:
         """All of them."""
         return self.trials + self.runs + self.repeats + self.at_caps
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is still to run."""
+
+    trials: Span
+    runs: int
+    repeats: int
+    at_caps: int
 
 
 @dataclass(frozen=True)
@@ -103,22 +99,19 @@ class Counts:
         return self.trials_all + Span(self.runs + self.repeats, self.runs + self.repeats + self.at_caps)
 
     @property
-    def trials_left(self) -> Span:
-        """Trials that are still to run."""
-        least, most = (max(0, count - self.finished.trials) for count in dataclasses.astuple(self.trials_all))
-        return Span(least, most)
-
-    @property
-    def left(self) -> "Counts":
-        """Runs, repeats and runs at equal memory that are still to run."""
-        kinds = ("runs", "repeats", "at_caps")
-        return dataclasses.replace(
-            self, **{kind: max(0, getattr(self, kind) - getattr(self.finished, kind)) for kind in kinds}
+    def left(self) -> Left:
+        """Those of them that are still to run."""
+        done, trials = self.finished, self.trials_all
+        return Left(
+            trials=Span(max(0, trials.least - done.trials), max(0, trials.most - done.trials)),
+            runs=self.runs - done.runs,
+            repeats=self.repeats - done.repeats,
+            at_caps=max(0, self.at_caps - done.at_caps),
         )
 
 
 def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Counts:
-    """The trainings that the configuration asks for, and how many of them have a summary already."""
+    """The trainings that the configuration asks for, and how many of them stand already."""
     tune, place = experiment.tune, Path(dataset, model, arm)
     rates = experiment.trials.get(arm, [])
     added = tune.max_extensions * tune.extend if rates else 0
@@ -126,10 +119,14 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
     repeats = noise.repeats if noise and arm in (noise.arms or []) else 0
     again = [f"noise/repeat{n}/{place}/seed{noise.seed}" for n in range(1, 1 + repeats) if noise]
 
-    def done(*folders: str) -> int:
-        return sum(1 for folder in folders for _ in out.glob(f"{folder}/summary.json"))
+    def done(script: str, settings: RunSettings, *folders: str) -> int:
+        found = (path.parent for folder in folders for path in out.glob(f"{folder}/summary.json"))
+        return sum(made_as(folder, settings, code.fingerprint(SCRIPTS / script)) for folder in found)
 
-    found_at_caps = done(f"equal_memory/runs/{place}/batch*/seed*")
+    of_run = experiment.run_settings(dataset, model, arm)
+    tried = (f"tune/trials/{place}/lr*", f"tune/trials/{place}/retry*/lr*")
+    trials = done("tune.py", experiment.trial_settings(dataset, model, arm), *tried) if rates else 0
+    found_at_caps = len(list(out.glob(f"equal_memory/runs/{place}/batch*/seed*/summary.json")))
     at_caps = len(memory.caps_GiB) * len(experiment.seeds) if memory and arm in (memory.arms or []) else 0
     if at_caps and (out / f"equal_memory/found/{place}.json").exists():
         at_caps = found_at_caps  # caps may share a batch, or have none
@@ -142,12 +139,12 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
         repeats=repeats,
         at_caps=at_caps,
         finished=Finished(
-            done(f"tune/trials/{place}/lr*", f"tune/trials/{place}/retry*/lr*"),
-            done(*(f"runs/{place}/seed{seed}" for seed in experiment.seeds)),
-            done(*again),
+            trials,
+            done("train.py", of_run, *(f"runs/{place}/seed{seed}" for seed in experiment.seeds)),
+            done("train.py", of_run, *again),
             found_at_caps,
         ),
-        settled=bool(rates) and (out / f"tune/best/{place}.json").exists(),
+        settled=bool(trials) and (out / f"tune/best/{place}.json").exists(),
     )
 
 
@@ -218,7 +215,7 @@ class ArmEstimate:
             return None
         left = self.counts.left
         fixed = self.run_s * (left.runs + left.repeats)
-        trials = self.counts.trials_left.times(self.trial_s or 0.0)
+        trials = left.trials.times(self.trial_s or 0.0)
         return trials + Span(fixed, fixed + self.run_s * left.at_caps)
 
 
@@ -299,7 +296,7 @@ class Estimate:
             if not Path(own.output, "untrained", *pair, "summary.json").exists():
                 job(self._answers_s(pair))
         for name, one in by_name.items():
-            span = one.counts.trials_left
+            span = one.counts.left.trials
             if count := span.most if most else span.least:
                 tuned[name] = job(count * (one.trial_s or 0.0))
         for (dataset, model, _), one in by_name.items():

@@ -48,6 +48,21 @@ PERCENTILES = (50, 95, 99)  # of a step
 
 
 @dataclass(frozen=True)
+class Span:
+    """At least and at most."""
+
+    least: float
+    most: float
+
+    def __add__(self, other: "Span") -> "Span":
+        return Span(self.least + other.least, self.most + other.most)
+
+    def times(self, factor: float) -> "Span":
+        """Both times a factor."""
+        return Span(self.least * factor, self.most * factor)
+
+
+@dataclass(frozen=True)
 class Missing:
     """What stands where there is no value: why. It is false."""
 

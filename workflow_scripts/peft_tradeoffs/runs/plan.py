@@ -4,6 +4,7 @@ Which other rates cannot be told from that one, and what the choice may have mis
 """
 
 import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -123,6 +124,18 @@ class Plan:
     def fingerprint(self) -> str:
         """SHA-256 of all of it."""
         return code.digest({"seed": self.seed, "settings": self.settings, **self.conditions})
+
+
+def made_as(folder: Path, settings: RunSettings, code_sha256: str) -> bool:
+    """Whether a finished run or trial was made by these settings and this code; `learning_rate` None is any rate."""
+    try:
+        env = files.read_json(folder / "env.json")
+        asked, had = settings.to_dict(), dict(env["settings"])
+    except (InputError, OSError, KeyError, TypeError, ValueError):
+        return False
+    if asked["learning_rate"] is None:
+        asked["learning_rate"] = had.get("learning_rate")
+    return bool(env.get("code_sha256") == code_sha256 and json.loads(json.dumps(asked)) == had)
 
 
 def _read_manifest(model: Path) -> dict[str, Any]:
