@@ -73,7 +73,7 @@ def finish(asked, folder, trial=False):
     place = folder.relative_to(asked.output).parts
     names = place[place.index("reviews") :][:3]
     settings = asked.trial_settings(*names) if trial else asked.run_settings(*names)
-    sha256 = fingerprint(SCRIPTS / ("tune.py" if trial else "train.py"))
+    sha256 = fingerprint(SCRIPTS / "train.py")
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text("{}")
     env = {"settings": {**settings.to_dict(), "learning_rate": settings.learning_rate or 0.1}, "code_sha256": sha256}

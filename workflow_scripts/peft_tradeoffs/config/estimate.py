@@ -42,6 +42,7 @@ BUDGET_S = 300.0  # for the memory of all arms, and again for their steps: beyon
 PREDICTION_B = 40  # bytes of a row in a predictions file
 ANSWER_B = 6  # bytes of a token in an answers file
 FETCH = "run `snakemake --profile profiles/local fetch` first, with the same configuration"
+TRAIN = "train.py"  # whose code makes trials too
 STATE = 7  # times the trained weights: what `run` wants free for its state, weights and moments written twice
 
 
@@ -119,13 +120,13 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
     repeats = noise.repeats if noise and arm in (noise.arms or []) else 0
     again = [f"noise/repeat{n}/{place}/seed{noise.seed}" for n in range(1, 1 + repeats) if noise]
 
-    def done(script: str, settings: RunSettings, *folders: str) -> int:
+    def done(settings: RunSettings, *folders: str) -> int:
         found = (path.parent for folder in folders for path in out.glob(f"{folder}/summary.json"))
-        return sum(made_as(folder, settings, code.fingerprint(SCRIPTS / script)) for folder in found)
+        return sum(made_as(folder, settings, code.fingerprint(SCRIPTS / TRAIN)) for folder in found)
 
     of_run = experiment.run_settings(dataset, model, arm)
     tried = (f"tune/trials/{place}/lr*", f"tune/trials/{place}/retry*/lr*")
-    trials = done("tune.py", experiment.trial_settings(dataset, model, arm), *tried) if rates else 0
+    trials = done(experiment.trial_settings(dataset, model, arm), *tried) if rates else 0
     found_at_caps = len(list(out.glob(f"equal_memory/runs/{place}/batch*/seed*/summary.json")))
     at_caps = len(memory.caps_GiB) * len(experiment.seeds) if memory and arm in (memory.arms or []) else 0
     if at_caps and (out / f"equal_memory/found/{place}.json").exists():
@@ -140,8 +141,8 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
         at_caps=at_caps,
         finished=Finished(
             trials,
-            done("train.py", of_run, *(f"runs/{place}/seed{seed}" for seed in experiment.seeds)),
-            done("train.py", of_run, *again),
+            done(of_run, *(f"runs/{place}/seed{seed}" for seed in experiment.seeds)),
+            done(of_run, *again),
             found_at_caps,
         ),
         settled=bool(trials) and (out / f"tune/best/{place}.json").exists(),
