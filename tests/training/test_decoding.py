@@ -2,9 +2,11 @@
 
 import contextlib
 import gc
+import os
 import random
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -23,6 +25,16 @@ from peft_tradeoffs.training.targets import AtTargets
 from prompted import LORA, NEVER, built, changed, generated, lists, polled, prompts
 
 CPU = torch.device("cpu")
+QUESTIONS = [
+    "What is the capital of France? Answer with one word.",
+    "Say yes.",
+    "Name three colours.",
+    "Write a regular expression for lines that begin with a capital letter and end with a number.",
+    "How many legs has a spider?",
+    "Tell me a story of a fox who wants to cross a river but cannot swim, and of the bear that helps him.",
+    "Translate into German: Good morning, how are you today?",
+    "Which is larger, 17 or 71?",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,6 +64,22 @@ def test_the_tokens_are_those_of_generate_without_padding(family, tmp_path):
     assert lists(found) == generated(model, prompts(), NEVER)
     assert len({tuple(tokens) for tokens in lists(found)}) > 25
     assert all(tokens.dtype == np.int32 for tokens in found.tokens)
+
+
+@pytest.mark.skipif("CHECKPOINT" not in os.environ, reason="needs CHECKPOINT, the folder of a causal model")
+def test_a_real_model_answers_as_generate_does():
+    """As SmolLM2-135M-Instruct; eight questions of unequal lengths, some of which it ends early."""
+    from transformers import AutoTokenizer
+
+    folder = Path(os.environ["CHECKPOINT"])
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), tiny.build(folder, task="sft", num_labels=0).model
+    chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
+    texts = [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) for chat in chats]
+    asked = [np.array(text, np.int32) for text in texts]
+    wanted = changed(end_tokens=(tokenizer.eos_token_id,), pad_token_id=tokenizer.pad_token_id or 0)
+    found = decode(model, asked, wanted, CPU)
+    assert lists(found) == generated(model, asked, wanted)
+    assert len({len(text) for text in asked}) > 4 and 0 < found.ended.sum() < len(asked)
 
 
 @pytest.mark.parametrize("quantization", [None, tiny.NF4], ids=["lora", "qlora"])
