@@ -88,15 +88,17 @@ def test_what_is_finished_is_said(tmp_path):
     for trial in ("lr0.001", "lr0.01", "retry1/lr0.01"):
         finish(asked, out / "tune/trials/reviews/tiny/full" / trial, trial=True)
     counts = estimate.counted(asked, "reviews", "tiny", "full")
-    assert (counts.finished, counts.trials_all) == (estimate.Finished(trials=3, runs=1), estimate.Span(3, 9))
-    assert (counts.left.trials, counts.left.runs) == (estimate.Span(0, 6), 1)
+    assert counts.finished == estimate.Finished(trials=3, runs=1, of_grid=2)
+    assert (counts.trials_all, counts.left.trials, counts.left.runs) == (estimate.Span(3, 9), estimate.Span(1, 6), 1)
     best = out / "tune/best/reviews/tiny/full.json"
     best.parent.mkdir(parents=True)
     best.write_text("{}")
+    assert not estimate.counted(asked, "reviews", "tiny", "full").settled  # a rate of the grid was not tried
+    finish(asked, out / "tune/trials/reviews/tiny/full/lr0.1", trial=True)
     counts = estimate.counted(asked, "reviews", "tiny", "full")
-    assert (counts.trials_all, counts.left.trials) == (estimate.Span(3, 3), estimate.Span(0, 0))
+    assert (counts.trials_all, counts.left.trials) == (estimate.Span(4, 4), estimate.Span(0, 0))
     said = estimate.text(estimate.look(asked, estimate.Site(), steps=False))
-    assert "4 of them are finished" in said and "## Still to run" in said
+    assert "5 of them are finished" in said and "## Still to run" in said
 
 
 def test_what_is_finished_takes_no_time(tmp_path):
@@ -114,9 +116,11 @@ def test_what_was_made_otherwise_is_still_to_run(changed, tmp_path):
     """A run of other settings or other code is not finished; nor is a choice of rates whose trials are of such."""
     asked = experiment(tuned(small()), tmp_path)
     out = tmp_path / "results"
-    run, trial = out / "runs/reviews/tiny/full/seed0", out / "tune/trials/reviews/tiny/full/lr0.01"
+    run, trials = out / "runs/reviews/tiny/full/seed0", out / "tune/trials/reviews/tiny/full"
     finish(asked, run)
-    finish(asked, trial, trial=True)
+    for rate in RATES["learning_rate"]:
+        finish(asked, trials / f"lr{rate}", trial=True)
+    trial = trials / "lr0.01"
     best = out / "tune/best/reviews/tiny/full.json"
     best.parent.mkdir(parents=True)
     best.write_text("{}")
@@ -129,8 +133,15 @@ def test_what_was_made_otherwise_is_still_to_run(changed, tmp_path):
         (run / "env.json").write_text("[1]")
         (trial / "env.json").unlink()
     counts = estimate.counted(asked, "reviews", "tiny", "full")
-    stands = {"nothing": (1, 1), "trials alone": (1, 0)}.get(changed, (0, 0))
-    assert (counts.finished.runs, counts.finished.trials) == stands and counts.settled == bool(stands[1])
+    stands = {"nothing": (1, 3), "trials alone": (1, 2), "code": (0, 2), "not a record": (0, 2)}.get(changed, (0, 0))
+    assert (counts.finished.runs, counts.finished.trials) == stands and counts.settled == (changed == "nothing")
+
+
+def test_trials_of_other_rates_leave_those_of_the_grid_to_run(tmp_path):
+    asked = experiment(tuned(small()), tmp_path)
+    for rate in (0.2, 0.4, 0.8):
+        finish(asked, tmp_path / f"results/tune/trials/reviews/tiny/full/lr{rate}", trial=True)
+    assert estimate.counted(asked, "reviews", "tiny", "full").left.trials.least == 3
 
 
 def test_what_is_not_known_has_a_reason(tmp_path, monkeypatch):

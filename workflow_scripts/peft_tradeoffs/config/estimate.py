@@ -28,7 +28,7 @@ from peft_tradeoffs.core.files import size
 from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION
 from peft_tradeoffs.core.quantities import Missing, Span
 from peft_tradeoffs.measure import machine
-from peft_tradeoffs.runs.plan import ModelFolder, Plan, RunSettings, made_as
+from peft_tradeoffs.runs.plan import ModelFolder, Plan, RunSettings, made_as, trial_folder
 from peft_tradeoffs.runs.terminal import duration
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Finished:
     runs: int = 0
     repeats: int = 0
     at_caps: int = 0
+    of_grid: int = 0  # of the trials
 
     @property
     def all(self) -> int:
@@ -103,12 +104,10 @@ class Counts:
     def left(self) -> Left:
         """Those of them that are still to run."""
         done, trials = self.finished, self.trials_all
-        return Left(
-            trials=Span(max(0, trials.least - done.trials), max(0, trials.most - done.trials)),
-            runs=self.runs - done.runs,
-            repeats=self.repeats - done.repeats,
-            at_caps=max(0, self.at_caps - done.at_caps),
-        )
+        least = trials.least - (done.trials if self.settled else done.of_grid)
+        tried = Span(least, max(least, trials.most - done.trials))
+        at_caps = max(0, self.at_caps - done.at_caps)
+        return Left(tried, self.runs - done.runs, self.repeats - done.repeats, at_caps)
 
 
 def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Counts:
@@ -125,8 +124,9 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
         return sum(made_as(folder, settings, code.fingerprint(SCRIPTS / TRAIN)) for folder in found)
 
     of_run = experiment.run_settings(dataset, model, arm)
-    tried = (f"tune/trials/{place}/lr*", f"tune/trials/{place}/retry*/lr*")
-    trials = done(experiment.trial_settings(dataset, model, arm), *tried) if rates else 0
+    of_trial, tried = experiment.trial_settings(dataset, model, arm), f"tune/trials/{place}"
+    trials = done(of_trial, f"{tried}/lr*", f"{tried}/retry*/lr*") if rates else 0
+    of_grid = done(of_trial, *(str(trial_folder(Path(tried), rate)) for rate in rates))
     found_at_caps = len(list(out.glob(f"equal_memory/runs/{place}/batch*/seed*/summary.json")))
     at_caps = len(memory.caps_GiB) * len(experiment.seeds) if memory and arm in (memory.arms or []) else 0
     if at_caps and (out / f"equal_memory/found/{place}.json").exists():
@@ -144,8 +144,9 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
             done(of_run, *(f"runs/{place}/seed{seed}" for seed in experiment.seeds)),
             done(of_run, *again),
             found_at_caps,
+            of_grid,
         ),
-        settled=bool(trials) and (out / f"tune/best/{place}.json").exists(),
+        settled=0 < of_grid == len(rates) and (out / f"tune/best/{place}.json").exists(),
     )
 
 
