@@ -4,7 +4,6 @@ Which other rates cannot be told from that one, and what the choice may have mis
 """
 
 import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -127,7 +126,7 @@ class Plan:
 
 
 def made_as(folder: Path, settings: RunSettings, code_sha256: str) -> bool:
-    """Whether a finished run or trial was made by these settings and this code; `learning_rate` None is any rate."""
+    """Whether a finished run or trial was made with these settings and this code; `learning_rate` None is any rate."""
     try:
         env = files.read_json(folder / "env.json")
         asked, had = settings.to_dict(), dict(env["settings"])
@@ -135,7 +134,7 @@ def made_as(folder: Path, settings: RunSettings, code_sha256: str) -> bool:
         return False
     if asked["learning_rate"] is None:
         asked["learning_rate"] = had.get("learning_rate")
-    return bool(env.get("code_sha256") == code_sha256 and json.loads(json.dumps(asked)) == had)
+    return bool(env.get("code_sha256") == code_sha256 and code.digest(asked) == code.digest(had))
 
 
 def _read_manifest(model: Path) -> dict[str, Any]:
