@@ -1,4 +1,4 @@
-"""Commands that messages print: with the options of the call that prints them, so that they can be typed as they are."""
+"""Commands that messages print, with the options of the call that prints them: they can be typed as they stand."""
 
 import shlex
 from pathlib import Path
