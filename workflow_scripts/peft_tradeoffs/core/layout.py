@@ -69,9 +69,10 @@ def tell_command(words: Sequence[str]) -> None:
     for option in ("--configfile --configfiles", "--config -C"):
         parser.add_argument(*option.split(), nargs="+")
     try:
-        told = {name: value for name, value in vars(parser.parse_known_args(words)[0]).items() if value is not None}
+        given = parser.parse_known_args(words)[0]._get_kwargs()  # noqa: SLF001  (vars() hides what is read)
     except argparse.ArgumentError:
         return
+    told = {name: value for name, value in given if value is not None}
     if not {"profile", "cores"} & set(told) and "SNAKEMAKE_PROFILE" not in os.environ:
         told["profile"] = "profiles/local" if Path("profiles/local").is_dir() else str(REPOSITORY / "profiles/local")
     behind = [f"--configfile={told['configfile'][0]}", *told.pop("configfile")[1:]] if "configfile" in told else []
