@@ -56,6 +56,8 @@ from peft_tradeoffs.report.tracking import failed_attempts
 from peft_tradeoffs.config.experiment import factors
 
 slurm_executor.install()
+if workflow.is_main_process:
+    layout.tell_command(sys.argv[1:])
 TERMINAL = terminal.Lines(logging.Formatter(), lambda: True)
 # Where another workflow takes this one as a module, the terminal is the other one's; a SLURM job's log has no other file.
 if workflow.is_main_process and workflow.modifier.is_main_snakefile():

@@ -658,7 +658,7 @@ def test_a_contract_of_other_runs_is_refused(tmp_path):
         (lambda run: (run / "env.json").write_text("{"), r"env.json: not JSON"),
         (lambda run: (run / "env.json").write_text("{}"), r"not a run's environment: no settings"),
         (lambda run: change(run.parent, ".", fields(fingerprint="1"), "0"), r"of another run than summary.json"),
-        (lambda run: shutil.rmtree(run.parent), r"lora-r4: no run has a summary; run the workflow's target `runs`"),
+        (lambda run: shutil.rmtree(run.parent), r"lora-r4: no run has a summary; run `snakemake runs`"),
     ],
 )
 def test_broken_recordings_are_named(tmp_path, damage, said):

@@ -132,7 +132,7 @@ def test_what_the_description_warns_of(tmp_path):
     assert "dataset.json is not there, so warnings about the data set 'sst2' are not known" in missing
     for content in ('{"warnings": "text"}', '{"warnings": [1]}', "[]", '{"labels": 3}', "{"):
         (tmp_path / "data/sst2/dataset.json").write_text(content)
-        with pytest.raises(InputError, match=r"sst2/dataset\.json: .*run the workflow's target `fetch`"):
+        with pytest.raises(InputError, match=r"sst2/dataset\.json: .*run `snakemake fetch`"):
             warned(tmp_path, runs, tmp_path / "data")
 
 

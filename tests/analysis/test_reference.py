@@ -422,7 +422,8 @@ def test_the_targets_store_and_check(tmp_path, finished):
     said = tiny.snakemake(folder, None, "check_reference", check=False)
     errors = [line for line in said.stdout.splitlines() if "rror" in line]
     assert said.returncode == 1 and len(errors) == 1
-    assert errors[0].startswith("error: config key reference: not set; run `snakemake store_reference`")
+    assert errors[0].startswith("error: config key reference: not set; run `snakemake --snakefile ")
+    assert " store_reference` after a sweep that you trust" in errors[0]
     tiny.snakemake(folder, None, "store_reference")
     (folder / "results/reference").rename(folder / "kept")
     assert {path.name for path in (folder / "kept").iterdir()} == {

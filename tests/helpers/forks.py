@@ -67,6 +67,7 @@ def _run(
 def _snakemake(words: list[str]) -> None:
     from snakemake.cli import main
 
+    sys.argv = ["snakemake", *words]
     main(words)
 
 

@@ -399,7 +399,7 @@ def test_what_a_card_needs_and_is_missing_is_named(tmp_path):
     frame = tables.runs_frame([run])
     words = (frame, tables.arms_frame(frame), pd.DataFrame(columns=list(COLUMNS)))
     folders = (tmp_path / "runs", tmp_path / "data", tmp_path, tmp_path / "models")
-    with pytest.raises(InputError, match=r"data/sst2/dataset\.json: no such file; run the workflow's target `export`"):
+    with pytest.raises(InputError, match=r"data/sst2/dataset\.json: no such file; run `snakemake export`"):
         cards.publish(*words, {"sst2": BLOCK}, cards.Folders(*folders))
     with pytest.raises(InputError, match="--datasets: no block of the data set sst2"):
         cards.publish(*words, {}, cards.Folders(*folders))

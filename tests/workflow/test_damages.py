@@ -290,7 +290,7 @@ def test_a_damaged_run_is_named_by_one_line(study: Path, monkeypatch: pytest.Mon
     assert file in said and "lora-r4" in said, said
     if file != "seeds":
         assert str(run) in said
-    with pytest.raises(InputError, match=r"run it again|run the workflow's target|move it away"):
+    with pytest.raises(InputError, match=r"run it again|run `snakemake runs` first|move it away"):
         read(study)  # whoever comes later, should the contract have been checked before the damage
 
 

@@ -38,6 +38,13 @@ def test_no_link_is_dead(page):
         assert not anchor or anchor in anchors(found), f"{target}: no such heading"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_repository_that_a_page_names_are_there(page):
+    folders = "profiles|examples|envs|schemas|rules|workflow_scripts|tests|benchmarks"
+    named = re.findall(rf"`((?:{folders})/[\w./-]+\.(?:py|yaml|txt|smk|j2))`", page.read_text(encoding="utf-8"))
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
 def test_readme_is_short_and_begins_with_a_command():
     lines = README.splitlines()
     assert len(lines) <= 140

@@ -23,7 +23,7 @@ from peft_tradeoffs.analysis.finished import (
 from peft_tradeoffs.analysis.readable import NULL, escape_latex, escape_pipes, latex, sections
 from peft_tradeoffs.analysis.tables import ARM, read_summaries, read_table, runs_frame
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.layout import run_folder, summaries
+from peft_tradeoffs.core.layout import command, run_folder, summaries
 from peft_tradeoffs.core.text import arm_label, groups_of, plural
 
 EQUAL, DECLARED, DIFFERS, OWN, UNREACHED = "equal", "declared", "differs", "own", "not reached"
@@ -74,8 +74,7 @@ def read_grid(
                         arms[arm] += [run] if run is not None else []
                 if not arms[arm] and len(damages) == broken:
                     raise InputError(
-                        f"{runs_dir / dataset / model / arm}: no run has a summary; run the workflow's target `runs` "
-                        "first"
+                        f"{runs_dir / dataset / model / arm}: no run has a summary; run `{command('runs')}` first"
                     )
             found[dataset, model] = arms
     if damages:

@@ -15,7 +15,7 @@ from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import KEYS as SEAL
 from peft_tradeoffs.core.files import REMEDY, restored
-from peft_tradeoffs.core.layout import AXES, run_folder
+from peft_tradeoffs.core.layout import AXES, command, run_folder
 from peft_tradeoffs.core.quantities import ANYWHERE, COMPLETED, PARTS, PEAKS, SAME_DEVICE
 from peft_tradeoffs.core.text import and_list, arm_label, records, sort_runs, visible
 from peft_tradeoffs.tasks.metrics import ACCURACY, Scored
@@ -119,7 +119,7 @@ def read_summaries(paths: Iterable[Path]) -> list[dict[str, Any]]:
         try:
             summaries.append(read_summary(path))
         except FileNotFoundError:
-            raise InputError(f"{path}: no such summary; run the workflow's target `runs` first") from None
+            raise InputError(f"{path}: no such summary; run `{command('runs')}` first") from None
         except InputError as error:
             problems.append(str(error))
     if problems:
@@ -287,7 +287,7 @@ def read_scored(path: Path, task: Task, count: int) -> Scored:
 Pair = tuple[str, str]  # data set and model
 LEAST_SPREAD = 0.01  # standard deviation of predicted values, as a share of the targets'
 SKIPPED, SKIPPED_SHARE = 5, 0.01  # of the steps of a run: more is not how a loss scale finds its size
-FETCH = "delete it and run the workflow's target `fetch`"
+FETCH = "delete it and run `{}`"
 TOKENIZE = "delete it, and the next call makes it again"
 WARNINGS: dict[str, tuple[type, ...]] = {"warnings": (list,)}  # of every description
 DESCRIPTION: dict[str, tuple[type, ...]] = {"labels": (list, type(None))} | WARNINGS  # of dataset.json
@@ -396,7 +396,7 @@ def _described(data_dir: Path | None, dataset: str) -> dict[str, Any]:
         "groups."
     )
     try:
-        return _description(path, nothing, DESCRIPTION, "a data set's description", FETCH)
+        return _description(path, nothing, DESCRIPTION, "a data set's description", FETCH.format(command("fetch")))
     except FileNotFoundError:
         return nothing | {"warnings": [missing]}
 

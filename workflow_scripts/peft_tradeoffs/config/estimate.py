@@ -25,7 +25,7 @@ from peft_tradeoffs.config.preflight import what_can_be_decided
 from peft_tradeoffs.core import code
 from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import size
-from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION
+from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION, command
 from peft_tradeoffs.core.quantities import Missing, Span
 from peft_tradeoffs.measure import machine
 from peft_tradeoffs.runs.plan import ModelFolder, Plan, RunSettings, made_as, trial_folder
@@ -41,7 +41,7 @@ GIB = 2**10  # MiB
 BUDGET_S = 300.0  # for the memory of all arms, and again for their steps: beyond it ranks are interpolated
 PREDICTION_B = 40  # bytes of a row in a predictions file
 ANSWER_B = 6  # bytes of a token in an answers file
-FETCH = "run `snakemake --profile profiles/local fetch` first, with the same configuration"
+FETCH = f"run `{command('fetch')}` first"
 TRAIN = "train.py"  # whose code makes trials too
 STATE = 7  # times the trained weights: what `run` wants free for its state, weights and moments written twice
 

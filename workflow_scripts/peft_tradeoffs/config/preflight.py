@@ -29,6 +29,7 @@ from peft_tradeoffs.config.model import Dataset, Model, Scorer, Tokenizer
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import is_weight, read_object
+from peft_tradeoffs.core.layout import command
 from peft_tradeoffs.core.text import arm_label, wrapped
 from peft_tradeoffs.inputs.data_files import check_head, count_rows
 from peft_tradeoffs.inputs.groups import GROUPS, needed_columns
@@ -158,7 +159,7 @@ def check_reference(experiment: Experiment) -> None:
     """Raise InputError unless the config names a folder as `snakemake store_reference` left it."""
     if experiment.reference is None:
         raise InputError(
-            "config key reference: not set; run `snakemake store_reference` after a sweep that you trust, keep "
+            f"config key reference: not set; run `{command('store_reference')}` after a sweep that you trust, keep "
             f"{experiment.output}/reference under another name, and give that"
         )
     from peft_tradeoffs.analysis.reference import read_env  # with scipy, which no other plan waits for

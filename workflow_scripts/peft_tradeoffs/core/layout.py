@@ -4,7 +4,9 @@ import argparse
 import functools
 import itertools
 import json
-from collections.abc import Iterable
+import os
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,34 @@ FIGURES = {
 TUNING_FIGURES = {"learning_rate_grid": "lines"}  # drawn where rates were tuned
 UNTRAINED = "untrained"  # what is no arm: the model as it is fetched; its folder, its table and its name for readers
 HEAD = "head.json"  # beside an adapter: what Transformers must be given, beside the base model, to make its head
+
+COMMAND = "PEFT_TRADEOFFS_COMMAND"  # of the environment: how Snakemake was called, before a target's name and behind it
+
+
+def tell_command(words: Sequence[str]) -> None:
+    """Keep of Snakemake's command line, for this process and its jobs, what another target has to be called with."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("--snakefile -s", "--directory -d", "--workflow-profile", "--profile", "--cores -c"):
+        parser.add_argument(*option.split())
+    for option in ("--configfile --configfiles", "--config -C"):
+        parser.add_argument(*option.split(), nargs="+")
+    try:
+        given = parser.parse_known_args(words)[0]._get_kwargs()  # noqa: SLF001  (vars() hides what is read)
+    except argparse.ArgumentError:
+        return
+    told = {name: value for name, value in given if value is not None}
+    if not {"profile", "cores"} & set(told) and "SNAKEMAKE_PROFILE" not in os.environ:
+        told["profile"] = "profiles/local" if Path("profiles/local").is_dir() else str(REPOSITORY / "profiles/local")
+    behind = [f"--configfile={told['configfile'][0]}", *told.pop("configfile")[1:]] if "configfile" in told else []
+    behind += ["--config", *told.pop("config")] if "config" in told else []
+    before = [word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", value)]
+    os.environ[COMMAND] = json.dumps([shlex.join(before), shlex.join(behind)])
+
+
+def command(target: str) -> str:
+    """How a target is called for the configuration in use, as a person types it."""
+    before, behind = json.loads(os.environ.get(COMMAND, '["", ""]'))
+    return " ".join(filter(None, ("snakemake", before, target, behind)))
 
 
 def sweep_figures(arms: Iterable[tuple[str, float | None]]) -> dict[str, str]:

@@ -33,6 +33,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import disable_progress_bars
 
 from peft_tradeoffs.core.errors import InputError, error_text
+from peft_tradeoffs.core.layout import command
 from peft_tradeoffs.inputs import network
 from peft_tradeoffs.inputs.file_kind import refuse_pointer
 from peft_tradeoffs.inputs.model_files import (
@@ -112,7 +113,7 @@ def refuse_offline(where: str, missing: Iterable[str], why: str, cause: Exceptio
     """Raise InputError: the files `missing` are needed from the network, which is not to be had."""
     raise InputError(
         f"{where}: not in the cache {constants.HF_HUB_CACHE}: {listed(missing)}; and {why}. "
-        "Run `snakemake fetch` where there is network, with the same HF_HOME"
+        f"Run `{command('fetch')}` where there is network, with the same HF_HOME"
     ) from cause
 
 
@@ -335,7 +336,7 @@ def _snapshot(kind: str, path: str, revision: str, wanted: Wanted) -> Path:
         return folder
     if constants.is_offline_mode():
         if broken:
-            _refuse_damaged(where, broken, "HF_HUB_OFFLINE is set: run `snakemake fetch` where there is network")
+            _refuse_damaged(where, broken, f"HF_HUB_OFFLINE is set: run `{command('fetch')}` where there is network")
         refuse_offline(where, missing, "HF_HUB_OFFLINE is set")
     try:
         return _download(kind, path, revision, wanted)

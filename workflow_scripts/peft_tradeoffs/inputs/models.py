@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from peft_tradeoffs.core.errors import InputError, error_text, without_secrets
 from peft_tradeoffs.core.files import read_json, sha256, shared, system_errors, write_json
+from peft_tradeoffs.core.layout import command
 from peft_tradeoffs.inputs import network
 from peft_tradeoffs.inputs.file_kind import refuse_pointer
 from peft_tradeoffs.inputs.model_check import (
@@ -103,7 +104,7 @@ def _download(requirement: str, where: str, scratch: Path) -> Path:
             f"{where}: pip cannot download it: {without_secrets(last)}. "
             + (f"{wrong}. " if wrong else "")
             + "Check the name and version and that a package index is in reach (PIP_INDEX_URL), or run "
-            "`snakemake fetch` where one is"
+            f"`{command('fetch')}` where one is"
         )
     return next(scratch.glob("*.whl"))
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import Faults, InputError, listed, refuse
 from peft_tradeoffs.core.files import atomic, check_object, read_object, sha256, write_json
+from peft_tradeoffs.core.layout import command
 from peft_tradeoffs.inputs.data_files import Table
 from peft_tradeoffs.inputs.groups import CONTAINED, GROUPS, Groups, draw_groups, independent_rows, of_column, of_texts
 from peft_tradeoffs.tasks.classes import SENTINELS, Column, Names, clean, encodable
@@ -484,7 +485,7 @@ def read_references(path: Path, rows: Sequence[int]) -> list[tuple[Any, list[str
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run the workflow's target fetch, which makes it") from None
+        raise InputError(f"{path}: no such file; run `{command('fetch')}`, which makes it") from None
     found = {name: table.column(name).to_pylist() for name in table.schema.names}
     texts = zip(*(found[name] for name in ("text_a", "text_b") if name in found), strict=True)
     of_row = dict(zip(found["row"], zip(texts, found.get(REFERENCES) or [()] * len(table), strict=True), strict=True))

@@ -28,6 +28,7 @@ from peft_tradeoffs.analysis.tables import ARM, COMPLETED, OF_SPLIT, TENSORS, me
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import to_csv
+from peft_tradeoffs.core.layout import command
 from peft_tradeoffs.core.text import (
     and_list,
     arm_label,
@@ -485,7 +486,7 @@ def _read(path: Path, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any]:
     try:
         return files.read_object(path, kinds, "what this workflow writes", "delete it, and Snakemake makes it again")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run the workflow's target `export`, which makes it") from None
+        raise InputError(f"{path}: no such file; run `{command('export')}`, which makes it") from None
 
 
 def _link(source: Path, target: Path) -> None:

@@ -33,7 +33,7 @@ from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT, SPLIT, read_tabl
 from peft_tradeoffs.analysis.tuning_table import ruined
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
-from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, UNTRAINED, run_folder
+from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, UNTRAINED, command, run_folder
 from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
 from peft_tradeoffs.core.text import and_list, arm_label, method_label, plain, plural, records
 from peft_tradeoffs.report.answers import Asked, ROOM_bytes, panel
@@ -362,7 +362,7 @@ def _read(path: Path) -> str:
     try:
         return read_text(path, MADE_AGAIN)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such table; run the workflow's target `tables` first") from None
+        raise InputError(f"{path}: no such table; run `{command('tables')}` first") from None
 
 
 def _markdown(path: Path) -> str:
