@@ -129,7 +129,7 @@ def test_what_is_finished_is_said(tmp_path):
     for trial in ("lr0.001", "lr0.01", "retry1/lr0.01"):
         finish(asked, tmp_path / TRIALS / trial, trial=True)
     found = counts(asked)
-    assert found.finished == Finished(trials=3, of_grid=2), "no rate is chosen, at which a run could be finished"
+    assert found.finished == Finished(trials=3), "no rate is chosen, at which a run could be finished"
     assert (found.trials_all, found.left.trials, found.left.runs) == (Span(4, 9), Span(1, 6), Span(1, 2))
     chosen = choose(asked)
     retry = {**chosen["trials"][1], "retry": 1}

@@ -30,7 +30,7 @@ from peft_tradeoffs.core.files import read_signed, size
 from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION
 from peft_tradeoffs.core.quantities import Missing, Span, between
 from peft_tradeoffs.measure import machine
-from peft_tradeoffs.runs.plan import Counts, Finished, Made, ModelFolder, Plan, Standing
+from peft_tradeoffs.runs.plan import Counts, Finished, Left, Made, ModelFolder, Plan, Standing
 from peft_tradeoffs.runs.terminal import duration
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
     repeats = noise.repeats if noise and arm in (noise.arms or []) else 0
     again = [f"noise/repeat{n}/{place}/seed{noise.seed}" for n in range(1, 1 + repeats) if noise]
     at_caps, at_caps_done = _at_caps(experiment, standing, place)
-    done, left = standing.runs([f"runs/{place}/seed{seed}" for seed in experiment.seeds])
+    tried, trials_left = standing.trials()
+    done, runs_left = standing.runs([f"runs/{place}/seed{seed}" for seed in experiment.seeds])
     repeated, repeats_left = standing.runs(again)
-    trials, tuned = standing.trials(), standing.tuned
-    tried = len(tuned["trials"]) + len(tuned["retries"]) if tuned else trials.of_grid + trials.again + trials.beyond
+    at_caps_left = Span(0, at_caps - at_caps_done if standing.rate_is_settled else at_caps)
     return Counts(
         trials=len(rates),
         again=(len(rates) + added) * tune.retry if rates else 0,
@@ -72,12 +72,9 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
         runs=len(experiment.seeds),
         repeats=repeats,
         at_caps=at_caps,
-        runs_left=left,
-        repeats_left=repeats_left,
-        at_caps_left=Span(0, at_caps - at_caps_done if standing.rate_is_settled else at_caps),
-        finished=Finished(tried, done, repeated, at_caps_done, trials.of_grid),
-        settled=tuned is not None,
-        further=trials.further,
+        finished=Finished(tried, done, repeated, at_caps_done),
+        left=Left(trials_left, runs_left, repeats_left, at_caps_left),
+        settled=standing.tuned is not None,
     )
 
 
@@ -668,7 +665,7 @@ def _notes(estimate: Estimate) -> list[str]:
         "measured": any(one.timed and one.timed.peak_MiB is not None for one in estimate.arms),
         "prompts": any(one.work and one.work.prompts for one in estimate.arms),
         "finished": any(one.counts.finished.all for one in estimate.arms),
-        "open": any(one.counts.runs_left.least < one.counts.runs_left.most for one in estimate.arms),
+        "open": any(one.counts.left.runs.least < one.counts.left.runs.most for one in estimate.arms),
         "between": [one.arm.name for one in estimate.arms if one.between],
         "max_length": training.max_length,
         "early_stopping": training.early_stopping,

@@ -564,16 +564,18 @@ class Standing:
         seed, data_sha256 = self._asked.tune.seed + retry, self._dev(retry).get("sha256")
         return Made(settings, self._code, seed, data_sha256).stands(self._trial(rate, retry))
 
-    def trials(self) -> "Trials":
-        """How many trials are finished that this tuning asks for, or may ask for."""
-        further = beyond_edges(self._rates, self._extensions)
-        again = [(rate, retry) for rate in (*self._rates, *further) for retry in range(1, 1 + self._asked.tune.retry)]
-        return Trials(
-            of_grid=sum(map(self.trial, self._rates)),
-            again=sum(self.trial(*one) for one in again),
-            beyond=min(self._extensions, sum(map(self.trial, further))),
-            further=self._is_at_an_edge(),
-        )
+    def trials(self) -> tuple[int, Span]:
+        """How many trials are finished that this tuning asks for, or may ask for, and how many are still to run."""
+        if found := self.tuned:
+            return len(found["trials"]) + len(found["retries"]), Span(0, 0)
+        retry, further = self._asked.tune.retry, beyond_edges(self._rates, self._extensions)
+        of_grid = sum(map(self.trial, self._rates))
+        added = min(self._extensions, sum(map(self.trial, further)))
+        again = [(rate, number) for rate in (*self._rates, *further) for number in range(1, 1 + retry)]
+        done = of_grid + added + sum(self.trial(*one) for one in again)
+        least = len(self._rates) - of_grid + self._is_at_an_edge()
+        most = (len(self._rates) + self._extensions) * (1 + retry)
+        return done, Span(least, max(least, most - done))
 
     def _is_at_an_edge(self) -> bool:
         """Whether a rate beyond the grid is sure to be tried: the one chosen last, of this grid, is at its edge."""
@@ -621,16 +623,6 @@ def beyond_edges(rates: list[float], count: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Trials:
-    """Trials of an arm that are finished while its tuning is to come, or to go on."""
-
-    of_grid: int
-    again: int  # made again
-    beyond: int  # of rates beyond the grid
-    further: bool = False  # one more of these is sure to follow
-
-
-@dataclass(frozen=True)
 class Finished:
     """Trainings that are finished: made with the settings, the learning rate and the code that are asked for."""
 
@@ -638,7 +630,6 @@ class Finished:
     runs: int = 0
     repeats: int = 0
     at_caps: int = 0
-    of_grid: int = 0  # of the trials
 
     @property
     def all(self) -> int:
@@ -648,7 +639,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Left:
-    """What is still to run."""
+    """What is still to run; ranges where tuning has not ended, whose trials nobody knows, and which may choose anew."""
 
     trials: Span
     runs: Span
@@ -671,29 +662,16 @@ class Counts:
     runs: int
     repeats: int  # for the noise floor
     at_caps: int  # at equal memory, at most
-    runs_left: Span  # a range where tuning is to come, and may choose another rate than the last one
-    repeats_left: Span
-    at_caps_left: Span
     finished: Finished
+    left: Left
     settled: bool  # tuning has ended: no more trials
-    further: bool  # a rate beyond the grid is sure to be tried
 
     @property
     def trials_all(self) -> Span:
         """All trials."""
-        if self.settled:
-            return Span(self.finished.trials, self.finished.trials)
-        least = self.trials + self.finished.trials - self.finished.of_grid + self.further
-        return Span(least, max(least, self.trials + self.again + self.added))
+        return Span(self.finished.trials, self.finished.trials) + self.left.trials
 
     @property
     def trainings(self) -> Span:
         """All of them."""
         return self.trials_all + Span(self.runs + self.repeats, self.runs + self.repeats + self.at_caps)
-
-    @property
-    def left(self) -> Left:
-        """Those of them that are still to run."""
-        done, trials = self.finished, self.trials_all
-        tried = Span(trials.least - done.trials, trials.most - done.trials)
-        return Left(tried, self.runs_left, self.repeats_left, self.at_caps_left)
