@@ -252,16 +252,18 @@ def test_a_line_a_tuning_before_the_runs(tmp_path, runs):
         (
             "lora-r4",
             "running",
-            "1 of 2 rates tried, 1 beyond the grid; trial of learning rate 0.001: step 40/100, 1:02:05 left, "
-            "job 17 on node7",
+            "1 of 2 trials; trial of learning rate 0.001: step 40/100, 1:02:05 left, job 17 on node7",
         ),
-        ("a", "interrupted", "0 of 2 rates tried; the next call goes on"),
+        ("a", "interrupted", "0 of 2 trials; the next call goes on"),
         ("b", "failed", str(log)),
         ("c", "queued", "job 18, Resources"),
     ]
-    assert table({"reviews · tiny": found[:1]}).splitlines()[1] == (
-        "  full  tuning  done  learning rate 0.0001 of 3 tried"
-    )
+    assert table({"reviews · tiny": found[:2]}).splitlines()[1:] == [
+        "  full     tuning  done     learning rate 0.0001 of 3 tried",
+        "  lora-r4  tuning  running  1 of 2 trials; trial of learning rate 0.001: step 40/100, 1:02:05 left, "
+        "job 17 on node7",
+        "1 done, 1 running; 1 of 4 trainings",
+    ]
 
 
 def test_the_time_left_is_told_at_the_pace_of_the_last_trainings(tmp_path, runs):
@@ -270,9 +272,7 @@ def test_the_time_left_is_told_at_the_pace_of_the_last_trainings(tmp_path, runs)
 
     def left() -> str:
         every = tuning_status(tmp_path, GRID, trials, [])["reviews · tiny"]
-        return time_left(
-            tmp_path, {"reviews · tiny": every + grid_status(tmp_path, GRID, [])["reviews · tiny"]}, trials
-        )
+        return time_left(tmp_path, {"reviews · tiny": every + grid_status(tmp_path, GRID, [])["reviews · tiny"]})
 
     own = tmp_path / "tune/trials/reviews/tiny/full"
     ended = [own / "lr0.0001", own / "retry1/lr0.0001", own / "lr3e-05", runs / "full/seed0"]

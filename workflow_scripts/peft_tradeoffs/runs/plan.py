@@ -523,6 +523,11 @@ class Standing:
         settings = replace(self._settings, **{"learning_rate": self.rate, **changes})
         return settings.learning_rate is not None and Made(settings, self._code).stands(self._output / folder)
 
+    def run_may_stand(self, folder: str) -> bool:
+        """Whether the run in this folder of the output is finished, at any rate where none is chosen now."""
+        any_rate = Made(replace(self._settings, learning_rate=self.rate), self._code)
+        return any_rate.stands(self._output / folder)
+
     def runs(self, folders: Sequence[str]) -> tuple[int, Span]:
         """How many of these runs are finished, and how many are still to run.
 
