@@ -207,6 +207,18 @@ def test_a_slurm_that_does_not_answer_is_said(said, shown, tmp_path, fake_squeue
         slurm.jobs(tmp_path)
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_slurm_is_asked_where_jobs_were_sent_to_it(sent, tmp_path, fake_squeue):
+    """A machine may have its commands and no cluster."""
+    fake_squeue.write_text("#!/bin/sh\necho squeue: error: no configuration >&2\nexit 1\n")
+    if sent:
+        (tmp_path / ".snakemake/slurm_logs").mkdir(parents=True)
+    script = [sys.executable, tiny.REPOSITORY / "workflow_scripts/status.py", "--config"]
+    done = subprocess.run([*script, json.dumps(tiny.config(tmp_path))], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("squeue" in done.stdout) == sent and "6 not started" in done.stdout
+
+
 def test_the_target_makes_nothing_and_leaves_a_running_call_its_lock(tmp_path, finished):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder, symlinks=True)
