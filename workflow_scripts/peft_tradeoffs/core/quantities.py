@@ -5,9 +5,12 @@ schemas, tables, page and exports read that. A run knows its keys from schemas/s
 write_schemas.py makes from here: a better word here retrains nothing, a new quantity trains every run anew.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
+
+T = TypeVar("T")
 
 # Libraries that can change a result: their versions are recorded.
 LIBRARIES = (
@@ -70,6 +73,24 @@ class Missing:
 
     def __bool__(self) -> Literal[False]:
         return False
+
+
+def between(low: T, high: T, share: float) -> T:
+    """What lies between two of a kind, dataclasses of numbers, number by number; the one that is missing if one is."""
+    for one in (low, high):
+        if not one:
+            return one
+
+    def number(one: Any, other: Any) -> Any:
+        if isinstance(one, list | tuple):
+            return type(one)(number(*pair) for pair in zip(one, other, strict=True))
+        if not isinstance(one, int | float) or not isinstance(other, int | float):
+            return one
+        found = one + (other - one) * share
+        return round(found) if isinstance(one, int) and isinstance(other, int) else found
+
+    both: Any = [dataclasses.asdict(one) for one in (low, high)]  # type: ignore[call-overload]
+    return type(low)(**{key: number(value, both[1][key]) for key, value in both[0].items()})
 
 
 def without_missing(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
