@@ -292,7 +292,7 @@ def _numbers(subject: Subject) -> str:
     asked = run["forgetting"] is not None
     for label, key in (
         *((("Forgetting: loss on a general text, after less before, nats per token", "forgetting"),) if asked else ()),
-        ("Peak memory, MiB", memory_key(run["device"])),
+        (LABEL[memory_key(run["device"])], memory_key(run["device"])),
         ("Training time, s", "train_s"),
         ("Energy, J", "energy_J"),
         ("Energy, J per row", "energy_J_per_sample"),
