@@ -320,11 +320,7 @@ def test_the_command_line_writes_the_tables(tmp_path):
     words += ["--noise", str(tmp_path / "noise.csv")]
     script = tiny.REPOSITORY / "workflow_scripts/attribute_changes.py"
     forks.script(script, *words, "--output-dir", tmp_path).check_returncode()
-    assert (
-        (tmp_path / "attribution.md")
-        .read_text()
-        .startswith("## sst2 · distilbert · qlora\n\n- Peak memory: of")
-    )
+    assert (tmp_path / "attribution.md").read_text().startswith("## sst2 · distilbert · qlora\n\n- Peak memory: of")
     text = (tmp_path / "attribution.md").read_text()
     assert (
         "By the contract, which compares every arm with the comparison's baseline: QLoRA r8 differs from full" in text

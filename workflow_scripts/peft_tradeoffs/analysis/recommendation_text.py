@@ -82,7 +82,8 @@ def recommendation_markdown(
     tables = sum(_tables(rows) for _, _, rows in found)
     for title, section, rows in found:
         points = "".join(f"- {line}\n" for line in sentences("recommendation/points", _points(rows, limits)))
-        table, box = grid(_table(rows)), warnings_box(warnings_of(warnings or {}, section))
+        warned = [*warnings_of(warnings or {}, section), *edge_warnings(rows)]
+        table, box = grid(_table(rows)), warnings_box(warned)
         known = _notes(rows, limits) | {"tables": tables, "family": family(tables)}
         notes = " ".join(sentences("recommendation/notes", known))
         parts.append(f"## {title}\n\n**{answer(rows, limits)}**\n\n{box}{points}\n{table}\n\n{notes}\n")
@@ -607,7 +608,9 @@ def _step(row: Row, baseline: Row | None, on: str) -> str:
             if row[column] is None:
                 return f"measure the {cost_noun(cost, [row])} of {name} first"
             if seeds is None:
-                return f"a job for each seed (seeds_per_job: 1) would tell more of the {cost_noun(cost, [row])} of {name}"
+                return (
+                    f"a job for each seed (seeds_per_job: 1) would tell more of the {cost_noun(cost, [row])} of {name}"
+                )
             return f"{_about(seeds)} seeds of {name} (there are {row['n']}) would tell whether it keeps the limit"
     return "the points say what would decide"
 
@@ -705,6 +708,20 @@ def unsettled(rows: list[Row]) -> str:
         else:
             said.append(f"that of {name} cannot be told from another one")
     return and_list(said)
+
+
+def edge_warnings(rows: list[Row]) -> list[str]:
+    """Which arms took the highest or the lowest of the learning rates tried, and what to do: one sentence per end."""
+    ends: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["edge"]:
+            ends.setdefault(row["edge"], []).append(row)
+    return [
+        f"The learning {plural('rate', len(arms))} of {arm_names(arms)} {verb(arms, 'is', 'are')} the {end} that "
+        f"{verb(arms, 'was', 'were')} tried, so {verb(arms, 'a better one', 'better ones')} may lie beyond: widen the "
+        "grid, or set tune: {extend: true}."
+        for end, arms in ends.items()
+    ]
 
 
 def tells_cost(rows: list[Row], column: str) -> str:

@@ -42,7 +42,7 @@ from peft_tradeoffs.core.text import (
 from peft_tradeoffs.report.export import described
 from peft_tradeoffs.tasks.metrics import METRICS, Metric
 from peft_tradeoffs.tasks.shown import metric_name, with_unit
-from peft_tradeoffs.tasks.task import TASKS, Task
+from peft_tradeoffs.tasks.task import LABEL, TASKS, Task
 from peft_tradeoffs.tasks.texts import GENERAL
 
 SAVED = "OWNER/NAME"  # what a reader puts the repository's id, or a folder, in place of
