@@ -505,8 +505,8 @@ QUANTITIES = (
         "weights_MiB + gradients_MiB + optimizer_MiB + activations_MiB: from tensor sizes, the same on every machine. "
         "The memory of tables and figures on a CPU.", UNREACHED, comparable=ANYWHERE,
         label="Memory of tensors, MiB", better=LOW, recorded=False,
-        note="Memory of tensors: the sizes of weights, gradients, optimizer's state and activations, added; what a process holds "
-        "besides is not in them."),
+        note="Memory of tensors: the sizes of weights, gradients, optimizer's state and activations, added; what a "
+        "process holds besides is not in them."),
     *(_measured(part, when) for part, when in zip(PARTS, _AFTER, strict=True)),
     Quantity("data_MiB", "cost", "number", "MiB",
         "MiB of the tokenised training split held on the device.", UNREACHED, comparable=SAME_DEVICE),
