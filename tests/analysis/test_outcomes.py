@@ -212,7 +212,7 @@ def test_every_outcome_is_said_as_it_was(outcome):
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.md")), ids=lambda path: path.stem)
 def test_the_answer_is_one_sentence_of_few_numbers(path):
     text = path.read_text(encoding="utf-8")
-    (said,) = re.findall(r"\*\*(.*)\*\*", text)
+    said, *_ = re.findall(r"\*\*(.*)\*\*", text)  # of the warnings below it one is bold too
     assert said.count(". ") == 0 and said.endswith(".")
     assert len(re.findall(r"\d[\d,.]*", re.sub(r"\br\d+", "", said))) <= 4
     assert {path.stem for path in GOLDEN.glob("*.md")} == {outcome.__name__ for outcome in OUTCOMES}

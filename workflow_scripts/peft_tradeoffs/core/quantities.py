@@ -242,8 +242,8 @@ def _memory(phase: str, peak: str) -> Quantity:
     end = during.partition(" (")[0]
     label, note, about, null = {
         "peak_allocated": (
-            "Peak CUDA allocated",
-            "torch.cuda.max_memory_allocated.",
+            "Peak memory",
+            "what CUDA had allocated at its highest (torch.cuda.max_memory_allocated).",
             f"Peak MiB allocated on the GPU during {during}: torch.cuda.max_memory_allocated, reset before.",
             "GPU only. The peak memory of tables and figures on CUDA." if probe else "GPU only.",
         ),
@@ -525,9 +525,9 @@ QUANTITIES = (
     Quantity("tensors_MiB", "cost", "number", "MiB",
         "weights_MiB + gradients_MiB + optimizer_MiB + activations_MiB: from tensor sizes, the same on every machine. "
         "The memory of tables and figures on a CPU.", UNREACHED, comparable=ANYWHERE,
-        label="Tensors, MiB", better=LOW, recorded=False,
-        note="Tensors: the sizes of weights, gradients, optimizer's state and activations, added; what a process holds "
-        "besides is not in them."),
+        label="Memory of tensors, MiB", better=LOW, recorded=False,
+        note="Memory of tensors: the sizes of weights, gradients, optimizer's state and activations, added; what a "
+        "process holds besides is not in them."),
     *(_measured(part, when) for part, when in zip(PARTS, _AFTER, strict=True)),
     Quantity("data_MiB", "cost", "number", "MiB",
         "MiB of the tokenised training split held on the device.", UNREACHED, comparable=SAME_DEVICE),
