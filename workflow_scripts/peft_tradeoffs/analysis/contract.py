@@ -462,8 +462,8 @@ def contract_notes(rows: pd.DataFrame, runs: Runs, declared: dict[str, list[str]
     """What a reader must know of the contract of one data set and model: one sentence each."""
     lines = [
         "The contract: arms are alike in every fact (setting, version or checksum) but in what they are (method, rank, "
-        "quantization, a learning rate of their own), so that a difference in results comes from that. Compared is what "
-        "the runs recorded, not what was asked for."
+        "quantization, a learning rate of their own), so that a difference in results comes from that. Compared is "
+        "what the runs recorded, not what was asked for."
     ]
     used = rows[rows["verdict"] == DECLARED]
     of_method = {arm: own[0].summary["method"] for arm, own in runs.items()}

@@ -352,9 +352,9 @@ def load_warnings(runs: pd.DataFrame, runs_dir: Path) -> dict[Pair, list[str]]:
         if shares and max(shares) - min(shares) > UNEQUAL:
             said = "; ".join(f"{and_list(shares[share])} {share} %" for share in sorted(shares))
             found[str(dataset), str(model)] = [
-                "Training times were taken under unequal load, so an arm may be the fastest for that reason alone. Share of "
-                f"its time that an arm had another run of this study beside it on the same machine: {said}. To compare "
-                "times, train one job at a time (--cores 1)."
+                "Training times were taken under unequal load, so an arm may be the fastest for that reason alone. "
+                f"Share of its time that an arm had another run of this study beside it on the same machine: {said}. "
+                "To compare times, train one job at a time (--cores 1)."
             ]
     return found
 

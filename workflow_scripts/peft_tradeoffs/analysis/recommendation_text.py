@@ -195,8 +195,7 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
         "by_bound": told[BY_BOUND],
         "by_rate": told[BY_RATE],
         "equal": equal,
-        "at_worst": at_worst,
-        "may_lose": may_lose,
+        "bounds": bounds,
         "unsettled": unsettled,
         "taken_for": best is not None and _taken_for(best, equal),
         "unsure": unsure,
@@ -206,6 +205,7 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
             f"{100 * failure_rate(row['n_failed'] + row['n_constant'], row['n'] + row['n_failed']):.0f}"
         ),
         "asked": _asked(rows, limits),
+        "errors": None if baseline is None else errors_of_margin(baseline),
         "carved": CARVED,
         "unlike": " ".join(unlike(pd.DataFrame(rows))),
         "elsewhere": "" if qualify else proven_elsewhere(rows),
@@ -254,7 +254,6 @@ def _notes(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
         "tuned": any(row["rate"] in (TUNED, SHARED) for row in rows),
         "counted": "groups of test rows" if any(row["test_groups"] is not None for row in rows) else "test examples",
         "compared": sum(row["p_not_worse_holm"] is not None for row in rows),
-        "errors": None if baseline is None else errors_of_margin(baseline),
         "one_seed": any(row["n"] == 1 for row in rows),
         "probe": PROBE,
         "memory": [NOTE[key] for key in keys],
@@ -399,7 +398,8 @@ def facts_of(best: Row, baseline: Row | None) -> str:
     if against is not None and best["difference"] is not None:
         p = p_value(best["p_not_worse_holm"])
         against_it = f"{difference_words(best, with_unit=True)} against {arm_name(against)}"
-        facts[-1] += f", {against_it} (p of non-inferiority {p})"
+        what = f"{p}, the chance of such a result if it were worse by the margin"
+        facts[-1] += f", {against_it} (p of non-inferiority {what})"
     for name, column in COSTS.items():
         if best[column] is not None:
             facts.append(f"{cost_noun(name, [best])} {cost_words(best, name)}")
@@ -559,11 +559,16 @@ def points_of(row: Row, value: float) -> str:
     return f"{size} {metric.apart}".strip()
 
 
-def at_worst(row: Row, baseline: Row) -> str:
-    """The worse bound of the difference to the baseline in words: "at worst 3.3 points below full"."""
-    least = gained_at_worst(row) or 0.0
-    below = (least < 0) == metric_called(row["metric"]).higher_is_better
-    return f"at worst {points_of(row, least)} {'below' if below else 'above'} {arm_name(baseline)}"
+def bounds(rows: list[Row]) -> str:
+    """Differences to the baseline and the worse ends of their intervals: "LoRA r8 +0.6 points, at worst -1.8"."""
+    places = difference_places([row for row in rows if row["difference"] is not None])
+    metric, said = metric_called(rows[0]["metric"]), []
+    for row in rows:
+        worst = row["at_best_low" if metric.higher_is_better else "at_best_high"]
+        mean, end = (with_interval(value, None, None, metric.scale, True, places) for value in (row["difference"], worst))
+        known = f"{mean} {metric.apart}".strip() + f", at worst {end}"
+        said.append(f"{arm_name(row)} {'0, as the baseline' if row['difference'] is None else known}")
+    return "; ".join(said)
 
 
 def short_reason(row: Row) -> str:
@@ -682,16 +687,6 @@ def nearest(rows: list[Row]) -> str:
     names = [name for name, column in COSTS.items() if column in lacking]
     needs = and_list([f"{number(row[COSTS[name]])} {UNITS[name]} of {cost_noun(name, [row])}" for name in names])
     return f"{arm_name(row)} comes nearest, with {needs}"
-
-
-def may_lose(rows: list[Row]) -> str:
-    """What each may lose at worst: "LoRA r8 may lose 4.7 points and LoRA r4 6.9 points"."""
-    said = []
-    for row in rows:
-        least = gained_at_worst(row) or 0.0
-        verb_ = "may lose" if least < 0 else "may gain as little as"
-        said.append(f"{arm_name(row)} {verb_} {points_of(row, least)}")
-    return and_list(said)
 
 
 def unsettled(rows: list[Row]) -> str:

@@ -319,7 +319,7 @@ def summary(runs: pd.DataFrame, files: dict[str, Path]) -> list[str]:
 
 
 def fairness(facts: pd.DataFrame) -> str:
-    """Whether arms are alike in all that they must be alike in: "passed (35 facts compared)"; `facts`: rows of contract.csv."""
+    """Whether arms are alike in all that they must be: "passed (35 facts compared)"; `facts`: rows of contract.csv."""
     broken = facts.loc[facts["verdict"] == "differs", "fact"].unique()
     return (
         f"not passed, arms differ in {', '.join(broken)}"
