@@ -243,7 +243,6 @@ def _table(rows: list[Row]) -> pd.DataFrame:
 def _notes(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
     """What the template of the notes knows, but for the number of tables."""
     facts = _facts(rows, limits)
-    baseline = facts["baseline"]
     keys = dict.fromkeys(memory_key(row["device"]) for row in rows)
     means = [NOUN[name] for name in LOWEST_MEAN if _jobs(rows, COSTS[name])["unknown"] and _limited(limits, name)]
     return facts | {
@@ -565,7 +564,8 @@ def bounds(rows: list[Row]) -> str:
     metric, said = metric_called(rows[0]["metric"]), []
     for row in rows:
         worst = row["at_best_low" if metric.higher_is_better else "at_best_high"]
-        mean, end = (with_interval(value, None, None, metric.scale, True, places) for value in (row["difference"], worst))
+        both = (row["difference"], worst)
+        mean, end = (with_interval(value, None, None, metric.scale, True, places) for value in both)
         known = f"{mean} {metric.apart}".strip() + f", at worst {end}"
         said.append(f"{arm_name(row)} {'0, as the baseline' if row['difference'] is None else known}")
     return "; ".join(said)
