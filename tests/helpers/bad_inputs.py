@@ -488,7 +488,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         (
             "owner/reviews at 000",
             "http://127.0.0.1:9 cannot be reached",
-            "Run `snakemake fetch` where there is network",
+            " fetch` where there is network",
         ),
     ),
     # Models.
@@ -517,11 +517,11 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "model on a hub out of reach": (
         Fetch("models", {**HUB, "path": "owner/model"}),
-        ("hub model owner/model at 000", "cannot be reached", "Run `snakemake fetch` where there is network"),
+        ("hub model owner/model at 000", "cannot be reached", " fetch` where there is network"),
     ),
     "wheel on an index out of reach": (
         Fetch("models", WHEEL),
-        ("model wheel tiny-model==1.0: pip cannot download it", "or run `snakemake fetch` where one is"),
+        ("model wheel tiny-model==1.0: pip cannot download it", " fetch` where one is"),
     ),
     "max_length above the model's": (
         Job(put("training.max_length", 65), "results/tokens/reviews/tiny.npz", "tokenize/reviews/tiny.log"),
