@@ -3,8 +3,8 @@
 Of random weights: full fine-tuning's model, LoRA r16 as it is and merged, QLoRA r16 as it is (all linear layers), of a
 Llama shape, behind random prompts of one length, to the last token that is asked for. With --results: the models that
 the first seed of each arm of a finished study kept, adapters unmerged, behind all test prompts, in the same batches
-for every loop, rows ending as in a run. All in one process, under bf16 autocast or in float32. `once` is what of the
-seconds went into captures or compilation.
+for every loop, padded alike, rows ending as in a run. All in one process, under bf16 autocast or in float32, quantized
+layers too. `once` is what of the seconds went into captures or compilation.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from harness import Arm
 from peft_tradeoffs.inputs.tokens import END_TOKENS, load_tokens
 from peft_tradeoffs.measure.devices import MIB, free_memory
 from peft_tradeoffs.training import methods
-from peft_tradeoffs.training.batches import choose_kernels, longest_text, padding_mask
+from peft_tradeoffs.training.batches import choose_kernels, longest_text, padded_length, padding_mask
 from peft_tradeoffs.training.decoding import Decoding, decode
 from peft_tradeoffs.training.step import autocast
 from safetensors.torch import load_file
@@ -139,6 +139,7 @@ def random_weights(scratch: Path, arguments: argparse.Namespace) -> Iterator[Wor
 
     def build(arm: Arm) -> Any:
         precision = "fp32" if arm.name == MERGED else arguments.precision
+        arm = dataclasses.replace(arm, quantization=computing_in(precision, arm.quantization))
         model: Any = harness.build(scratch / "model", arm, arguments.device, precision, task="sft").model
         return ready(model.merge_and_unload() if arm.name == MERGED else model, arguments.device)
 
@@ -162,7 +163,8 @@ def kept(arguments: argparse.Namespace) -> Iterator[Work]:
         def build(
             folder: Path = folder, settings: Any = settings, base: Path = base, splits: Any = splits, found: Any = found
         ) -> Any:
-            recipe = methods.Recipe.of(settings)
+            stored = computing_in(arguments.precision, settings["quantization"])
+            recipe = methods.Recipe.of({**settings, "quantization": stored})
             built = methods.build(base, recipe, methods.Outputs.of(found), 0, arguments.device)
             model: Any = built.model
             if built.is_peft:
@@ -177,6 +179,13 @@ def kept(arguments: argparse.Namespace) -> Iterator[Work]:
             return ready(model, arguments.device)
 
         yield Work(arm, build, list(splits["test"].prompts)[: arguments.test_prompts], wanted)
+
+
+def computing_in(precision: str, quantization: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The quantization, its layers' products in float32 where everything is; else as it is."""
+    if quantization is None or precision != "fp32":
+        return quantization
+    return {**quantization, "bnb_4bit_compute_dtype": "float32"}
 
 
 def ready(model: Any, device: str) -> Any:
@@ -209,7 +218,7 @@ def of_generate(model: Any, name: str, work: Work, arguments: argparse.Namespace
         model = model.to(torch.bfloat16) if lower else model
 
         def batch(rows: np.ndarray, tokens: list[list[int]]) -> None:
-            length = max(len(work.prompts[row]) for row in rows)
+            length = padded_length(np.array([len(work.prompts[row]) for row in rows]))  # as ours: the last bit is of it
             ids = torch.full((len(rows), length), wanted.pad_token_id)
             mask = torch.zeros_like(ids)
             for place, row in enumerate(rows):
