@@ -214,15 +214,15 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(text=lambda good: good.replace("learning_rate: 0.001", "learning_rate: 5e-4")),
         ("config key methods.full.learning_rate: '5e-4' is a text; must be a number", "must be a number: write 0.0005"),
     ),
-    "per cent": (Plan(put("comparison.margin", "2 %")), ("config key comparison.margin: '2 %'", ": write 0.02")),
-    "decimal comma": (Plan(put("tune.fraction", "0,3")), ("config key tune.fraction: '0,3'", ": write 0.3")),
+    "per cent": (Plan(put("comparison", {"margin": "2 %"})), ("config key comparison.margin: '2 %'", ": write 0.02")),
+    "decimal comma": (Plan(put("tune", {"fraction": "0,3"})), ("config key tune.fraction: '0,3'", ": write 0.3")),
     "None": (Plan(put("training.epochs", "None")), ("config key training.epochs: 'None'", "or leave the key out")),
     "truth in quotes": (
         Plan(put("keep_weights", "No")),
-        ("config key keep_weights: 'No'", "write false, without quotes"),
+        ("config key keep_weights: 'No'", "write false, without"),
     ),
     "unit": (
-        Plan(put("recommendation.memory_GiB", "8 GiB")),
+        Plan(put("recommendation", {"memory_GiB": "8 GiB"})),
         ("config key recommendation.memory_GiB: '8 GiB'", "write the number alone, without its unit"),
     ),
     "list for a number": (
