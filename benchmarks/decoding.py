@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4, help="of random prompts")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of a random prompt")
     parser.add_argument("--new", type=int, default=64, help="tokens written at most behind each")
+    parser.add_argument("--test-prompts", type=int, metavar="N", help="the first N of a study's; all")
     parser.add_argument("--arms", nargs="*", help="names of arms; all")
     parser.add_argument("--skip", nargs="*", default=[], choices=LOOPS)
     arguments = parser.parse_args()
@@ -175,7 +176,7 @@ def kept(arguments: argparse.Namespace) -> Iterator[Work]:
             methods.hold_as_computed(model, arguments.precision, device, longest_text(splits["train"]))
             return ready(model, arguments.device)
 
-        yield Work(arm, build, list(splits["test"].prompts), wanted)
+        yield Work(arm, build, list(splits["test"].prompts)[: arguments.test_prompts], wanted)
 
 
 def ready(model: Any, device: str) -> Any:

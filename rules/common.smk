@@ -479,6 +479,11 @@ def tokens_at_hand(wildcards):
     )
 
 
+def submits_jobs():
+    """Whether this call sends jobs elsewhere, as a cluster's profile has it."""
+    return workflow.is_main_process and workflow.non_local_exec
+
+
 def site():
     """Where jobs run, and how many at once."""
     if not workflow.is_main_process:

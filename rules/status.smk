@@ -12,9 +12,9 @@ rule status:
         "../envs/environment.yaml"
     params:
         script=script("status.py"),
-        output=OUT,
-        grid=json.dumps(GRID),
-        trials=json.dumps(EXPERIMENT.trials),
+        config=lambda w: json.dumps(config),
+        command_line=lambda w: json.dumps(workflow.config_settings.config or {}),
+        slurm="--slurm" if submits_jobs() else "",
     shell:
-        "python {params.script:q} --output {params.output:q} --grid {params.grid:q}"
-        " --trials {params.trials:q} 2> {log:q}"
+        "python {params.script:q} --config {params.config:q} --command-line {params.command_line:q}"
+        " {params.slurm} 2> {log:q}"

@@ -41,7 +41,7 @@ def main() -> None:
     args = arguments()
     from peft_tradeoffs.analysis.comparison import read_comparison
     from peft_tradeoffs.analysis.contract import read_runs
-    from peft_tradeoffs.analysis.recommendation import recommendation_frame
+    from peft_tradeoffs.analysis.recommendation import load_warnings, recommendation_frame
     from peft_tradeoffs.analysis.recommendation_text import recommendation_markdown
     from peft_tradeoffs.analysis.stats import read_noise
     from peft_tradeoffs.analysis.tables import warnings_by_pair
@@ -53,6 +53,9 @@ def main() -> None:
     runs = read_runs(args)
     frame = recommendation_frame(runs, read_comparison(args.comparison), limits, read_noise(args.noise))
     warnings = warnings_by_pair(runs, args.runs_dir, args.data_dir, args.tokens_dir)
+    if limits["cheapest"] == "time" or limits["train_s"] is not None:
+        for pair, lines in load_warnings(runs, args.runs_dir).items():
+            warnings[pair] += lines
     write_text(args.output_dir / "recommendation.csv", to_csv(frame))
     write_text(args.output_dir / "recommendation.md", recommendation_markdown(frame, limits, warnings))
 

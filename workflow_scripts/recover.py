@@ -20,7 +20,6 @@ from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.runs import lock
 
 Answer = TypeVar("Answer")
-SLURM_LOGS = ".snakemake/slurm_logs"  # the plugin's, and the profile's
 
 
 def arguments() -> argparse.Namespace:
@@ -74,7 +73,7 @@ def refuse_living(folder: Path, not_running: bool) -> None:
 
 def end_jobs(folder: Path, args: argparse.Namespace) -> None:
     """Wait for the SLURM jobs that were submitted from the folder, or cancel them."""
-    submitted = (folder / SLURM_LOGS).is_dir()
+    submitted = slurm.submitted_from(folder)
     if not slurm.installed():
         if submitted and not args.not_running:
             raise InputError(

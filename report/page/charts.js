@@ -15,7 +15,6 @@ const quantitative = (field, title, more = {}) => ({ field, type: "quantitative"
 const format = (places) => `,.${places}f`;
 /** An axis within a title: "memory", "training time". */
 function inWords(key) {
-  if (/_peak_allocated_MiB$|^tensors_MiB$/.test(key)) return "memory";
   const [name] = axisOf(key).label.split(",");
   return /^[A-Z][a-z]/.test(name) ? name[0].toLowerCase() + name.slice(1) : name;
 }
@@ -205,7 +204,7 @@ function byRank(key) {
           { data: { values: placed }, mark: { type: "point", filled: true, size: 70 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: tip } },
         ],
       },
-      title: metric ? `${pair().metric.label} by rank` : undefined,
+      title: `${metric ? pair().metric.label : axis.label.split(",")[0]} by rank`,
       columns: ["arm", "rank", key, `${key}_low`, `${key}_high`],
       rows: all,
       note: `Large: ${intervals(all, key)}. Small: seeds.${flat.length ? ` Dashed: ${flat.map((row) => row.label).join(", ")}, without a rank.` : ""}${every.length > 1 ? " Methods stand beside each other at a rank." : ""}${open}${metric ? " The axis does not start at 0." : ""}`,

@@ -257,13 +257,13 @@ def test_sentences_and_cells():
     rows = split(runs()).reset_index()
     said = attribution_sentences(rows)
     assert said[0] == (
-        "Peak CUDA allocated: of 212 MiB less (-33 %) in all, NF4 alone -35, gradient checkpointing alone -180, their "
+        "Peak memory: of 212 MiB less (-33 %) in all, NF4 alone -35, gradient checkpointing alone -180, their "
         "interaction +3."
     )
     assert said[-1].startswith("Accuracy: of 1.0 points less in all, NF4 alone -1.0,")
     cells = attribution_readable(rows).set_index(["Quantity", "Effect"])
     assert cells.loc[("Training time, s", "NF4"), "Mean or change"] == "+13 [+4, +22]"
-    assert cells.loc[("Peak CUDA allocated, MiB", "lora-r8 (base)"), "Mean or change"] == "640"
+    assert cells.loc[("Peak memory, MiB", "lora-r8 (base)"), "Mean or change"] == "640"
     assert any(note.startswith("Interaction (A × B)") for note in attribution_notes(rows))
 
 
@@ -320,11 +320,7 @@ def test_the_command_line_writes_the_tables(tmp_path):
     words += ["--noise", str(tmp_path / "noise.csv")]
     script = tiny.REPOSITORY / "workflow_scripts/attribute_changes.py"
     forks.script(script, *words, "--output-dir", tmp_path).check_returncode()
-    assert (
-        (tmp_path / "attribution.md")
-        .read_text()
-        .startswith("## sst2 · distilbert · qlora\n\n- Peak CUDA allocated: of")
-    )
+    assert (tmp_path / "attribution.md").read_text().startswith("## sst2 · distilbert · qlora\n\n- Peak memory: of")
     text = (tmp_path / "attribution.md").read_text()
     assert (
         "By the contract, which compares every arm with the comparison's baseline: QLoRA r8 differs from full" in text

@@ -1,6 +1,7 @@
 """Warnings of data sets and constant predictions: in the tables, the verdict and the page; hostile names are inert."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import tiny
 from markdown_it import MarkdownIt
 from peft_tradeoffs.analysis import tables
 from peft_tradeoffs.analysis.readable import latex, markdown
-from peft_tradeoffs.analysis.recommendation import recommendation_frame
+from peft_tradeoffs.analysis.recommendation import load_warnings, recommendation_frame
 from peft_tradeoffs.analysis.recommendation_text import answer, recommendation_markdown
 from peft_tradeoffs.analysis.tables import constant, warnings_by_pair
 from peft_tradeoffs.core.errors import InputError
@@ -25,6 +26,7 @@ HOSTILE = (
     "The labels '<img src=x onerror=alert(1)>' and '[a](javascript:alert(1)) **b** `c` <https://x.y> www.x.y _d_ "
     "| $e$ &lt; ~~f~~ ![g](h)' differ in case alone."
 )
+ARMS = (("full", None), ("lora", 8), ("qlora", 8))
 BLOCKS = (
     "# a heading",
     "- an item",
@@ -253,3 +255,44 @@ def test_more_than_a_few_skipped_steps_are_said(tmp_path, skipped, steps, said):
 def test_memory_that_no_peak_holds_is_said(tmp_path):
     (found,) = warned(tmp_path, arm("full", None, optimizer="paged_adamw_8bit"))
     assert found.startswith("No memory peak holds the optimizer's state of paged_adamw_8bit")
+
+
+@pytest.mark.parametrize(("edges", "said"), [(("highest", None), True), ((None, None), False)])
+def test_a_rate_at_the_edge_of_its_grid_is_warned_of(edges, said):
+    quality = compared({"lora-r8": GOOD}).assign(rate="tuned", edge=edges)
+    frame = recommendation_frame(tables.runs_frame(arm("full", None) + arm("lora", 8)), quality, NO_LIMITS)
+    text = recommendation_markdown(frame, NO_LIMITS)
+    warning = (
+        "> - The learning rate of full is the highest that was tried, so a better one may lie beyond: widen the grid, "
+        "or set tune: {extend: true}.\n"
+    )
+    assert (warning in text) == said
+
+
+@pytest.mark.parametrize(
+    ("begun", "device", "said"),
+    [
+        ({"full": 0, "lora-r8": 10, "qlora-r8": 100}, "cpu", "QLoRA r8 0 %; full and LoRA r8 50 %"),
+        ({"full": 0, "lora-r8": 2, "qlora-r8": 4}, "cpu", None),  # all have neighbours
+        ({"full": 0, "lora-r8": 100, "qlora-r8": 200}, "cpu", None),  # none has
+        ({"full": 0, "lora-r8": 10, "qlora-r8": 100}, "cuda", None),
+    ],
+)
+def test_times_under_unequal_load_are_warned_of(tmp_path, begun, device, said):
+    """One run of 20 s per arm, from this second on."""
+    summaries = [synthetic.summary(*arm, 0, device=device) for arm in ARMS]
+    synthetic.write(tmp_path, summaries)
+    for summary in summaries:
+        folder = tmp_path / "runs/sst2/distilbert" / summary["arm"] / "seed0"
+        env = json.loads((folder / "env.json").read_text())
+        start = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=begun[summary["arm"]])
+        end = start + timedelta(seconds=20)
+        env["attempts"] = [{"host": "vm", "started_at": start.isoformat(), "ended_at": end.isoformat()}]
+        (folder / "env.json").write_text(json.dumps(env))
+        synthetic.seal(folder)
+    found = load_warnings(tables.runs_frame(summaries), tmp_path / "runs")
+    if said is None:
+        assert not found
+    else:
+        (line,) = found["sst2", "distilbert"]
+        assert said in line and "--cores 1" in line

@@ -127,7 +127,7 @@ def test_seeds_of_their_own_processes_count_each(tmp_path, stored):
     [
         ("train_s", 1.3, "| LoRA r8 | Training time, s"),
         ("train_s", 0.7, "| LoRA r8 | Training time, s"),
-        (PEAK, 1.006, "| LoRA r8 | Peak CUDA allocated, MiB"),
+        (PEAK, 1.006, "| LoRA r8 | Peak memory, MiB"),
         ("weights_MiB", 1.006, "| LoRA r8 | Weights, MiB"),
         ("energy_J_per_sample", 1.2, "| LoRA r8 | Energy, J/sample"),
     ],

@@ -129,11 +129,11 @@ def test_a_missing_value_is_told_apart_from_n():
 
 def test_memory_says_which_and_devices_stay_apart():
     cpu = readable.arms_readable(tables.arms_frame(tables.runs_frame([synthetic.summary("full", None, 0)])))
-    assert "Tensors, MiB" in cpu and not any("CUDA" in key for key in cpu)
+    assert "Memory of tensors, MiB" in cpu and not any("Peak" in key or "CUDA" in key for key in cpu)
     mixed = [synthetic.summary("full", None, 0, device="cuda"), synthetic.summary("lora", 4, 0)]
     table = readable.arms_readable(tables.arms_frame(tables.runs_frame(mixed)))
-    assert [value == "–" for value in table["Tensors, MiB"]] == [True, False]
-    assert [value == "–" for value in table["Peak CUDA allocated, MiB"]] == [False, True]
+    assert [value == "–" for value in table["Memory of tensors, MiB"]] == [True, False]
+    assert [value == "–" for value in table["Peak memory, MiB"]] == [False, True]
     assert "Device" in table
 
 
@@ -178,7 +178,7 @@ def test_a_gpu_has_three_memories_both_steps_and_energy():
     run = synthetic.summary("lora", 4, 0, device="cuda")
     (row,) = cells([run]).to_dict("records")
     for header, key in (
-        ("Peak CUDA allocated, MiB", "probe_peak_allocated_MiB"),
+        ("Peak memory, MiB", "probe_peak_allocated_MiB"),
         ("Peak CUDA reserved, MiB", "probe_peak_reserved_MiB"),
         ("NVML process, MiB", "probe_process_MiB"),
         ("Step p50, ms", "step_p50_ms"),
@@ -273,7 +273,7 @@ def test_what_is_not_compared_has_no_spread_in_tables():
     shared = [run | ({"startup_s": None} if run["seed"] else {}) for run in runs]
     for given, time in ((runs, True), (shared, False)):
         (row,) = cells(given).to_dict("records")
-        assert "±" not in row["Tensors, MiB"] and ("±" in row["Training time, s"]) == time
+        assert "±" not in row["Memory of tensors, MiB"] and ("±" in row["Training time, s"]) == time
     assert "has no ±" not in notes(runs)
     assert "on a CPU that others may use" in notes(shared)
 

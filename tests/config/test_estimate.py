@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import tiny
 import yaml
 from peft_tradeoffs.config import estimate
 from peft_tradeoffs.config.experiment import Experiment, resolve
+from peft_tradeoffs.core import files
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.core.layout import SCRIPTS
-from peft_tradeoffs.core.quantities import Missing
+from peft_tradeoffs.core.quantities import Missing, Span
+from peft_tradeoffs.runs.plan import Finished
 from peft_tradeoffs.training.forecast import Batch, Need, Timed, Work
 
 GOLDEN = Path(__file__).with_name("estimate_demo.md")
@@ -60,7 +63,7 @@ def tuned(settings: dict[str, Any]) -> dict[str, Any]:
 )
 def test_trainings_and_jobs_are_those_of_the_plan(settings, trainings, tmp_path):
     found = estimate.look(experiment(settings, tmp_path), estimate.Site(), steps=False)
-    assert found.trainings == estimate.Span(*trainings)
+    assert found.trainings == Span(*trainings)
     tiny.write_inputs(tmp_path, tmp_path)
     planned = tiny.snakemake(tmp_path, settings, "-n", "--quiet", "rules").stdout
     jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", planned, re.MULTILINE)}
@@ -68,37 +71,137 @@ def test_trainings_and_jobs_are_those_of_the_plan(settings, trainings, tmp_path)
     assert found.jobs() == {rule: jobs[rule] for rule in training if rule in jobs}
 
 
-def finish(asked, folder, trial=False):
-    """Leave what a finished run of an arm leaves, or a trial."""
+CODE = fingerprint(SCRIPTS / "train.py")
+
+
+def finish(asked, folder, trial=False, rate=0.1, **changes):
+    """Leave what a finished run of an arm leaves, or a trial; `changes`: to its settings."""
     place = folder.relative_to(asked.output).parts
     names = place[place.index("reviews") :][:3]
     settings = asked.trial_settings(*names) if trial else asked.run_settings(*names)
-    sha256 = fingerprint(SCRIPTS / "train.py")
+    seed = asked.tune.seed if trial else int(place[-1].removeprefix("seed"))
+    if trial:
+        rate = float(place[-1].removeprefix("lr"))
+        seed += int(place[-2].removeprefix("retry")) if place[-2].startswith("retry") else 0
     folder.mkdir(parents=True)
-    (folder / "summary.json").write_text("{}")
-    env = {"settings": {**settings.to_dict(), "learning_rate": settings.learning_rate or 0.1}, "code_sha256": sha256}
+    own = {**settings.to_dict(), "learning_rate": settings.learning_rate or rate, **changes}
+    env = {"settings": own, "code_sha256": CODE, "fingerprint": "f", "data_sha256": "d"}
     (folder / "env.json").write_text(json.dumps(env))
+    (folder / "summary.json").write_text(json.dumps(files.seal({"fingerprint": "f", "seed": seed}, folder)))
+
+
+def choose(asked, arm="full", rate=1e-2, **changes):
+    """Leave what tune.py writes of an arm whose trials are those of the grid."""
+    settings = asked.trial_settings("reviews", "tiny", arm)
+    trial = {"added": False, "status": "completed", "value": 0.9, "loss": 0.3}
+    rates = asked.trials[arm]
+    found = {
+        **{key: getattr(settings, key) for key in ("dataset", "model", "arm", "method", "rank", "metric")},
+        **{key: getattr(settings, key) for key in ("epochs", "max_steps", "batch_size")},
+        **{"learning_rate": rate, "edge": None, "rates": rates, "tied": [], "dev": "train", "code_sha256": CODE},
+        **{"extensions": 0, "retry": asked.tune.retry, "seed": asked.tune.seed, "gaps": [], "earlier": []},
+        **{"trials": [{**trial, "learning_rate": one} for one in rates], "retries": []},
+        **changes,
+    }
+    path = Path(asked.output, f"tune/best/reviews/tiny/{arm}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(files.signed(found)))
+    return found
+
+
+def counts(asked, arm="full"):
+    return estimate.counted(asked, "reviews", "tiny", arm)
+
+
+TRIALS = "results/tune/trials/reviews/tiny/full"
+
+
+def tried(asked, folder, *more):
+    """Leave the trials of full's grid, and `more`."""
+    for trial in (*(f"lr{rate:g}" for rate in asked.trials["full"]), *more):
+        finish(asked, folder / TRIALS / trial, trial=True)
 
 
 def test_what_is_finished_is_said(tmp_path):
-    """Trials of a tuning that has ended are counted as they were."""
+    """Trials of a tuning that has ended are counted as they were, also where they are deleted since."""
     asked = experiment(tuned(small()), tmp_path)
-    out = tmp_path / "results"
-    finish(asked, out / "runs/reviews/tiny/full/seed0")
+    finish(asked, tmp_path / "results/runs/reviews/tiny/full/seed0", rate=1e-2)
     for trial in ("lr0.001", "lr0.01", "retry1/lr0.01"):
-        finish(asked, out / "tune/trials/reviews/tiny/full" / trial, trial=True)
-    counts = estimate.counted(asked, "reviews", "tiny", "full")
-    assert counts.finished == estimate.Finished(trials=3, runs=1, of_grid=2)
-    assert (counts.trials_all, counts.left.trials, counts.left.runs) == (estimate.Span(3, 9), estimate.Span(1, 6), 1)
-    best = out / "tune/best/reviews/tiny/full.json"
-    best.parent.mkdir(parents=True)
-    best.write_text("{}")
-    assert not estimate.counted(asked, "reviews", "tiny", "full").settled  # a rate of the grid was not tried
-    finish(asked, out / "tune/trials/reviews/tiny/full/lr0.1", trial=True)
-    counts = estimate.counted(asked, "reviews", "tiny", "full")
-    assert (counts.trials_all, counts.left.trials) == (estimate.Span(4, 4), estimate.Span(0, 0))
+        finish(asked, tmp_path / TRIALS / trial, trial=True)
+    found = counts(asked)
+    assert found.finished == Finished(trials=3), "no rate is chosen, at which a run could be finished"
+    assert (found.trials_all, found.left.trials, found.left.runs) == (Span(4, 9), Span(1, 6), Span(1, 2))
+    chosen = choose(asked)
+    retry = {**chosen["trials"][1], "retry": 1}
+    choose(asked, retries=[retry])
+    for _ in range(2):
+        found = counts(asked)
+        assert found.settled and found.finished.runs == 1
+        assert (found.trials_all, found.left.trials, found.left.runs) == (Span(4, 4), Span(0, 0), Span(1, 1))
+        shutil.rmtree(tmp_path / "results/tune/trials", ignore_errors=True)
     said = estimate.text(estimate.look(asked, estimate.Site(), steps=False))
-    assert "5 of them are finished" in said and "## Still to run" in said
+    assert "5 of them are finished, 21 to 45 are still to run." in said.replace("\n", " ") and "## Still to run" in said
+    assert "4 trials by which learning rates were chosen" in said
+
+
+@pytest.mark.parametrize("changed", ["nothing", "seed", "retry", "extend", "epochs", "fraction", "rates", "code"])
+def test_a_choice_of_a_rate_counts_as_long_as_the_same_is_asked(changed, tmp_path):
+    """With its trials there or deleted; whatever is not asked for as it was has tuning begin again, or go on."""
+    tune: dict[str, Any] = {"seed": {"seed": 2000}, "retry": {"retry": 3}, "extend": {"extend": True}}.get(changed, {})
+    if changed == "fraction":
+        tune = {"fraction": 0.2}
+    settings = tuned(small(tune=tune))
+    before = experiment(tuned(small()), tmp_path)
+    tried(before, tmp_path)
+    choose(before, **({"code_sha256": "0" * 64} if changed == "code" else {}))
+    dev = tmp_path / "results/tune/tokens/reviews/tiny.json"
+    dev.parent.mkdir(parents=True)
+    dev.write_text(json.dumps({"dev": "train", "carved": {"fraction": 0.1, "seed": 1000}, "sha256": "d"}))
+    if changed == "epochs":
+        settings["training"]["epochs"] = 9
+    if changed == "rates":
+        settings["methods"]["full"]["learning_rate"] = [1e-2, 1e-1, 1.0]
+        settings["methods"]["lora"]["learning_rate"] = settings["methods"]["qlora"]["learning_rate"] = [1e-2, 1e-1, 1.0]
+    asked = experiment(settings, tmp_path)
+    if changed == "seed":  # as if its dev split, too, were made anew
+        dev.write_text(json.dumps({"dev": "train", "carved": {"fraction": 0.1, "seed": 2000}, "sha256": "d"}))
+    stand = {"nothing": 3, "retry": 3, "extend": 3, "code": 3, "rates": 2}.get(changed, 0)
+    found = counts(asked)
+    assert (found.settled, found.finished.trials) == (changed == "nothing", stand)
+    shutil.rmtree(tmp_path / "results/tune/trials")
+    assert counts(asked).settled == (changed == "nothing")
+
+
+def test_runs_are_finished_at_the_rate_that_is_chosen_now(tmp_path):
+    asked = experiment(tuned(small()), tmp_path)
+    tried(asked, tmp_path)
+    choose(asked, rate=1e-3)
+    for seed in asked.seeds:
+        finish(asked, tmp_path / f"results/runs/reviews/tiny/full/seed{seed}", rate=1e-3)
+    assert (counts(asked).finished.runs, counts(asked).left.runs) == (2, Span(0, 0))
+    choose(asked, rate=1e-2)
+    assert (counts(asked).finished.runs, counts(asked).left.runs) == (0, Span(2, 2))
+    asked = experiment(tuned(small(tune={"retry": 4})), tmp_path)  # which may choose either
+    assert (counts(asked).finished.runs, counts(asked).left.runs) == (0, Span(0, 2))
+
+
+def test_rates_beyond_the_grid_that_may_follow_are_said(tmp_path):
+    """`extend` was set since: of a best rate at the edge one more is sure, and runs may follow at the rate found."""
+    before = experiment(tuned(small()), tmp_path)
+    tried(before, tmp_path)
+    choose(before, rate=1e-1, edge="highest")
+    for seed in before.seeds:
+        finish(before, tmp_path / f"results/runs/reviews/tiny/full/seed{seed}", rate=1e-1)
+    assert counts(before).left.all == Span(0, 0)
+    asked = experiment(tuned(small(tune={"extend": True})), tmp_path)
+    assert counts(asked).left.trials == Span(1, 3 + 6 * 2) and counts(asked).left.runs == Span(0, 2)
+    said = estimate.text(estimate.look(asked, estimate.Site(), steps=False))
+    assert "Tuning has not ended: if it chooses another learning rate" in said.replace("\n  ", " ")
+    for trial in ("lr1", "lr10", "lr100", "lr0.0001", "retry1/lr1"):
+        finish(asked, tmp_path / TRIALS / trial, trial=True)
+    found = counts(asked)
+    assert found.finished.trials == 3 + 3 + 1, "three are added at most, at whichever edge"
+    assert found.left.trials == Span(0, 3 + 12 - 4)
 
 
 def test_what_is_finished_takes_no_time(tmp_path):
@@ -111,19 +214,14 @@ def test_what_is_finished_takes_no_time(tmp_path):
         assert found.device_s().least == found.wall_s().most == pytest.approx(left)
 
 
-@pytest.mark.parametrize("changed", ["nothing", "epochs", "code", "trials alone", "not a record"])
+@pytest.mark.parametrize("changed", ["nothing", "epochs", "code", "trials alone", "not a record", "edited"])
 def test_what_was_made_otherwise_is_still_to_run(changed, tmp_path):
     """A run of other settings or other code is not finished; nor is a choice of rates whose trials are of such."""
     asked = experiment(tuned(small()), tmp_path)
-    out = tmp_path / "results"
-    run, trials = out / "runs/reviews/tiny/full/seed0", out / "tune/trials/reviews/tiny/full"
+    run, trial = tmp_path / "results/runs/reviews/tiny/full/seed0", tmp_path / TRIALS / "lr0.01"
     finish(asked, run)
-    for rate in RATES["learning_rate"]:
-        finish(asked, trials / f"lr{rate}", trial=True)
-    trial = trials / "lr0.01"
-    best = out / "tune/best/reviews/tiny/full.json"
-    best.parent.mkdir(parents=True)
-    best.write_text("{}")
+    tried(asked, tmp_path)
+    choose(asked, rate=0.1)
     if changed == "epochs":
         asked = experiment(tuned({**small(), "training": {**small()["training"], "epochs": 9}}), tmp_path)
     for folder in {"code": (run, trial), "trials alone": (trial,)}.get(changed, ()):
@@ -132,16 +230,101 @@ def test_what_was_made_otherwise_is_still_to_run(changed, tmp_path):
     if changed == "not a record":
         (run / "env.json").write_text("[1]")
         (trial / "env.json").unlink()
-    counts = estimate.counted(asked, "reviews", "tiny", "full")
-    stands = {"nothing": (1, 3), "trials alone": (1, 2), "code": (0, 2), "not a record": (0, 2)}.get(changed, (0, 0))
-    assert (counts.finished.runs, counts.finished.trials) == stands and counts.settled == (changed == "nothing")
+    if changed == "edited":
+        for folder in (run, trial):
+            summary = json.loads((folder / "summary.json").read_text())
+            (folder / "summary.json").write_text(json.dumps({**summary, "metric_value": 1.0}))
+    found = counts(asked)
+    stands = {"nothing": (1, 3), "trials alone": (1, 2), "epochs": (0, 0)}.get(changed, (0, 2))
+    assert (found.finished.runs, found.finished.trials) == stands and found.settled == (changed == "nothing")
 
 
-def test_trials_of_other_rates_leave_those_of_the_grid_to_run(tmp_path):
+def test_trials_that_are_not_asked_for_do_not_count(tmp_path):
+    """Those of other rates, made again more often than now, with another seed, on another dev split."""
     asked = experiment(tuned(small()), tmp_path)
-    for rate in (0.2, 0.4, 0.8):
-        finish(asked, tmp_path / f"results/tune/trials/reviews/tiny/full/lr{rate}", trial=True)
-    assert estimate.counted(asked, "reviews", "tiny", "full").left.trials.least == 3
+    others = ("lr0.2", "lr0.4", "lr0.8", "retry3/lr0.01", "retry1/lr0.2")
+    for trial in others:
+        finish(asked, tmp_path / TRIALS / trial, trial=True)
+    found = counts(asked)
+    assert (found.finished.trials, found.left.trials, found.trials_all) == (0, Span(3, 9), Span(3, 9))
+    finish(experiment(tuned(small(tune={"seed": 7})), tmp_path), tmp_path / TRIALS / "lr0.1", trial=True)
+    assert counts(asked).finished.trials == 0
+    finish(asked, tmp_path / TRIALS / "lr0.01", trial=True)
+    assert counts(asked).finished.trials == 1
+    dev = tmp_path / "results/tune/tokens/reviews/tiny.json"
+    dev.parent.mkdir(parents=True)
+    dev.write_text(json.dumps({"sha256": "of other rows"}))
+    assert counts(asked).finished.trials == 0
+
+
+def test_a_seed_that_a_killed_job_finished_is_finished(tmp_path):
+    """Snakemake removed its summary; the next call puts it back from the run's state."""
+    asked = experiment(small(), tmp_path)
+    run = tmp_path / "results/runs/reviews/tiny/full/seed0"
+    finish(asked, run)
+    (run / "state").mkdir()
+    (run / "summary.json").rename(run / "state/summary.json")
+    assert counts(asked).finished.runs == 1
+    (run / "state/summary.json").write_text(json.dumps(files.seal({"fingerprint": "another", "seed": 0}, run)))
+    assert counts(asked).finished.runs == 0
+
+
+@pytest.mark.parametrize("changed", ["nothing", "epochs", "rate", "caps"])
+def test_runs_at_equal_memory_are_compared_with_what_is_asked(changed, tmp_path):
+    """Their batch is that of their folder, their rate follows it, and no weights are kept."""
+    memory = {"caps_GiB": [1, 2], "arms": ["full"]}
+    before = experiment(small(equal_memory=memory), tmp_path)
+    for seed in before.seeds:
+        run = tmp_path / f"results/equal_memory/runs/reviews/tiny/full/batch32/seed{seed}"
+        finish(before, run, batch_size=32, learning_rate=2e-3, save_weights=False)
+    settings = small(equal_memory={**memory, "caps_GiB": [1, 3]} if changed == "caps" else memory)
+    if changed == "epochs":
+        settings["training"]["epochs"] = 9
+    if changed == "rate":
+        settings["methods"]["full"]["learning_rate"] = 1e-4
+    asked = experiment(settings, tmp_path)
+    done = 2 if changed in ("nothing", "caps") else 0
+    assert (counts(asked).finished.at_caps, counts(asked).left.at_caps) == (done, Span(0, 4 - done))
+    caps = [{"cap_MiB": cap * 1024, "batch_size": size} for cap, size in ((1, None), (2, 32))]
+    found = {"caps": caps, "rule": "sqrt", "largest": 1024, "base_batch_size": 8}
+    path = tmp_path / "results/equal_memory/found/reviews/tiny/full.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(files.signed(found)))
+    most = 4 if changed == "caps" else 2
+    assert (counts(asked).at_caps, counts(asked).left.at_caps) == (most, Span(0, most - done))
+
+
+def test_answers_of_the_untrained_model_are_compared_with_what_is_asked(tmp_path):
+    asked = experiment(small(), tmp_path)
+    folder = tmp_path / "results/untrained/reviews/tiny"
+    settings = asked.untrained_settings("reviews", "tiny")
+    folder.mkdir(parents=True)
+    sha256 = fingerprint(SCRIPTS / "answer_untrained.py")
+    env = {"settings": settings.to_dict(), "code_sha256": sha256, "fingerprint": "f"}
+    (folder / "summary.json").write_text(json.dumps(files.seal({"fingerprint": "f", "seed": 0}, folder)))
+    for code, length, stands in ((sha256, 32, True), (CODE, 32, False), (sha256, 16, False)):
+        (folder / "env.json").write_text(json.dumps({**env, "code_sha256": code}))
+        now = small()
+        now["training"]["max_length"] = length
+        assert estimate.answered(experiment(now, tmp_path), "reviews", "tiny") == stands
+
+
+def test_a_whole_workflow_that_has_ended_leaves_nothing_and_other_epochs_all_of_it(finished, demo, monkeypatch):
+    """Of settings alone, and of tuned rates: what the estimate takes for finished is what real runs leave."""
+    monkeypatch.setattr(estimate, "_Looker", None)  # nothing is measured
+    for folder in (finished, demo.parent):
+        monkeypatch.chdir(folder)
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        found = estimate.look(resolve(settings), estimate.Site())
+        said = estimate.text(found)
+        assert found.left == Span(0, 0) and found.trainings.most >= 6
+        assert "All of them are finished: nothing is left to run." in said.replace("\n", " ")
+        assert "unknown" not in said and "Jobs" not in said and json.dumps(estimate.as_json(found))
+        for block in {"training", "tune"} & {*settings}:
+            settings[block]["epochs"] = 9
+        changed = [estimate.counted(resolve(settings), one.dataset, one.model, one.arm.name) for one in found.arms]
+        assert sum(one.finished.all for one in changed) == 0
+        assert all(one.left.runs == Span(one.runs, one.runs) for one in changed)
 
 
 def test_what_is_not_known_has_a_reason(tmp_path, monkeypatch):

@@ -154,7 +154,7 @@ def test_every_seed_is_a_point_and_the_mean_is_written(tmp_path):
     assert axes.get_xlabel() == "Accuracy on the test split, %"
 
 
-@pytest.mark.parametrize(("device", "label"), [("cpu", "Tensors, MiB"), ("cuda", "Peak CUDA allocated, MiB")])
+@pytest.mark.parametrize(("device", "label"), [("cpu", "Memory of tensors, MiB"), ("cuda", "Peak memory, MiB")])
 def test_memory_bars_start_at_zero_and_name_what_they_show(tmp_path, device, label):
     summaries = [synthetic.summary(*arm, 0, device=device) for arm in GRIDS[5]]
     sweep = sweep_of(tmp_path, summaries)
@@ -494,7 +494,7 @@ def test_a_sweep_has_four_panels_and_the_ranks(tmp_path):
     assert list(sweeps(sweep)) == ["sweep_lora", "sweep_qlora"]  # dora has one rank
     figure = sweeps(sweep)["sweep_lora"](sweep)
     labels = [axes.get_ylabel() for axes in figure.axes]
-    assert labels == ["Accuracy on the test split, %", "Trainable parameters", "Tensors, MiB", "Samples/s"]
+    assert labels == ["Accuracy on the test split, %", "Trainable parameters", "Memory of tensors, MiB", "Samples/s"]
     for axes in figure.axes:
         assert [label.get_text() for label in axes.get_xticklabels()] == ["4", "8", "16", "32"]
     assert list(figure.axes[1].lines[0].get_ydata()) == [665_858, 739_586, 887_042, 1_181_954]

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,9 +64,11 @@ def test_a_sweep_is_drawn_and_everything_is_there(page, output):
     assert page.locator("h1").inner_text() == f"{model} on {dataset}: full fine-tuning, LoRA and QLoRA compared"
     assert page.title().endswith(f"compared · {runs['finished_at'].max()[:10]}")
     facts = pd.read_csv(output / "tables/contract.csv")
-    checks = facts.loc[facts["verdict"] != "own", "fact"].nunique()
     summary = page.locator(".summary").inner_text()
-    assert f"Fair comparison: passed ({checks} checks)." in summary
+    count = re.search(r"none of the (\d+) facts", (output / "tables/contract.md").read_text())[1]
+    assert f"Fair comparison: passed ({count} facts compared)." in summary  # one count, wherever it stands
+    assert f"{count} facts were compared" in page.locator("#methods-paragraph p").text_content()
+    assert int(count) < facts["fact"].nunique()
     assert f"The last run ended on {runs['finished_at'].max()[:10]}." in summary
     assert "3 seeds" in summary
     tops = page.evaluate("['#verdict', '.controls'].map(name => document.querySelector(name).offsetTop)")

@@ -207,6 +207,18 @@ def test_a_slurm_that_does_not_answer_is_said(said, shown, tmp_path, fake_squeue
         slurm.jobs(tmp_path)
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_slurm_is_asked_where_jobs_were_sent_to_it(sent, tmp_path, fake_squeue):
+    """A machine may have its commands and no cluster."""
+    fake_squeue.write_text("#!/bin/sh\necho squeue: error: no configuration >&2\nexit 1\n")
+    if sent:
+        (tmp_path / ".snakemake/slurm_logs").mkdir(parents=True)
+    script = [sys.executable, tiny.REPOSITORY / "workflow_scripts/status.py", "--config"]
+    done = subprocess.run([*script, json.dumps(tiny.config(tmp_path))], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("squeue" in done.stdout) == sent and "6 not started" in done.stdout
+
+
 def test_the_target_makes_nothing_and_leaves_a_running_call_its_lock(tmp_path, finished):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder, symlinks=True)
@@ -252,16 +264,18 @@ def test_a_line_a_tuning_before_the_runs(tmp_path, runs):
         (
             "lora-r4",
             "running",
-            "1 of 2 rates tried, 1 beyond the grid; trial of learning rate 0.001: step 40/100, 1:02:05 left, "
-            "job 17 on node7",
+            "1 of 2 trials; trial of learning rate 0.001: step 40/100, 1:02:05 left, job 17 on node7",
         ),
-        ("a", "interrupted", "0 of 2 rates tried; the next call goes on"),
+        ("a", "interrupted", "0 of 2 trials; the next call goes on"),
         ("b", "failed", str(log)),
         ("c", "queued", "job 18, Resources"),
     ]
-    assert table({"reviews · tiny": found[:1]}).splitlines()[1] == (
-        "  full  tuning  done  learning rate 0.0001 of 3 tried"
-    )
+    assert table({"reviews · tiny": found[:2]}).splitlines()[1:] == [
+        "  full     tuning  done     learning rate 0.0001 of 3 tried",
+        "  lora-r4  tuning  running  1 of 2 trials; trial of learning rate 0.001: step 40/100, 1:02:05 left, "
+        "job 17 on node7",
+        "1 done, 1 running; 1 of 4 trainings",
+    ]
 
 
 def test_the_time_left_is_told_at_the_pace_of_the_last_trainings(tmp_path, runs):
@@ -270,9 +284,7 @@ def test_the_time_left_is_told_at_the_pace_of_the_last_trainings(tmp_path, runs)
 
     def left() -> str:
         every = tuning_status(tmp_path, GRID, trials, [])["reviews · tiny"]
-        return time_left(
-            tmp_path, {"reviews · tiny": every + grid_status(tmp_path, GRID, [])["reviews · tiny"]}, trials
-        )
+        return time_left(tmp_path, {"reviews · tiny": every + grid_status(tmp_path, GRID, [])["reviews · tiny"]})
 
     own = tmp_path / "tune/trials/reviews/tiny/full"
     ended = [own / "lr0.0001", own / "retry1/lr0.0001", own / "lr3e-05", runs / "full/seed0"]

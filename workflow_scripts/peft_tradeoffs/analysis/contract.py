@@ -442,7 +442,7 @@ def summary_sentence(rows: pd.DataFrame) -> str:
     every = f"All {arms} arms" if arms > 1 else "The one arm"
     unlike = _unlike(rows)
     own = _own_facts(rows)
-    checked = len(set(unlike["fact"]) | set(_alike(rows)["Fact"]) - set(own))
+    checked = facts_compared(rows)
     but = f", but for each arm's own {', '.join(own)}" if own else ""
     if unlike.empty:
         return f"{every} keep the contract: none of the {checked} facts that these runs have differs{but}."
@@ -461,8 +461,9 @@ def summary_sentence(rows: pd.DataFrame) -> str:
 def contract_notes(rows: pd.DataFrame, runs: Runs, declared: dict[str, list[str]]) -> list[str]:
     """What a reader must know of the contract of one data set and model: one sentence each."""
     lines = [
-        "Compared is what the runs recorded, not what was asked for. What arms are (method, rank, quantization, a "
-        "learning rate of their own) need not be equal."
+        "The contract: arms are alike in every fact (setting, version or checksum) but in what they are (method, rank, "
+        "quantization, a learning rate of their own), so that a difference in results comes from that. Compared is "
+        "what the runs recorded, not what was asked for."
     ]
     used = rows[rows["verdict"] == DECLARED]
     of_method = {arm: own[0].summary["method"] for arm, own in runs.items()}
@@ -495,6 +496,16 @@ def unlike_readable(rows: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
             "Verdict": rows["verdict"].to_list(),
         }
     )
+
+
+def facts_compared(rows: pd.DataFrame) -> int:
+    """How many facts, of those that some run has, were compared between arms; what is each arm's own was not."""
+    found = 0
+    for _, own in groups_of(rows, "fact"):
+        reached = own[own["verdict"] != UNREACHED]
+        alike = len(reached) > 0 and (reached["verdict"] == EQUAL).all() and (reached["value"] != NONE).any()
+        found += bool(alike or len(_unlike(own)))
+    return found
 
 
 def _unlike(rows: pd.DataFrame) -> pd.DataFrame:

@@ -184,6 +184,12 @@ def memory_keys(devices: pd.Series) -> list[str]:
     return list(dict.fromkeys(memory_key(name) for name in sorted(names))) or [memory_key("cpu")]
 
 
+def memory_name(devices: Iterable[Any]) -> str:
+    """What the memory that arms are compared by is called on these devices; "memory" where they do not share one."""
+    names = {LABEL[memory_key(device)].partition(",")[0].lower() for device in devices if not pd.isna(device)}
+    return names.pop() if len(names) == 1 else "memory"
+
+
 def _peaks(rows: pd.DataFrame) -> list[str]:
     """What a table of the parts of memory, which has their sum, has beside it."""
     return [peak_key("cpu") if key == TENSORS else key for key in memory_keys(rows["device"])]

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis.comparison import SHARED, TUNED, gained_at_worst
+from peft_tradeoffs.analysis.finished import read_env, verified
 from peft_tradeoffs.analysis.power import ALPHA
 from peft_tradeoffs.analysis.stats import (
     MOST_SEEDS,
@@ -22,11 +25,14 @@ from peft_tradeoffs.analysis.stats import (
     processes,
     seeds_to_decide,
 )
-from peft_tradeoffs.analysis.tables import ARM, COMPLETED, constant, first, memory_key, random_weights
+from peft_tradeoffs.analysis.tables import ARM, COMPLETED, Pair, constant, first, memory_key, random_weights
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.text import first_record, groups_of
+from peft_tradeoffs.core.layout import run_folder
+from peft_tradeoffs.core.text import and_list, arm_label, first_record, groups_of
 from peft_tradeoffs.tasks.task import MEASURED_AS
 
+Span = tuple[Any, float, float]  # the host of an attempt, its start and its end, s
+UNEQUAL = 25  # percentage points between arms in how much of their time other runs were beside them
 YES, NO, UNKNOWN = "yes", "no", "cannot say"
 COSTS = {"memory": "memory_MiB", "time": "train_s", "energy": "energy_J"}
 LIMITS = {"memory": ("memory_GiB", 1024.0), "time": ("train_s", 1.0), "energy": ("energy_J", 1.0)}
@@ -323,6 +329,57 @@ def _choose(rows: list[dict[str, Any]], costs: dict[str, Cost]) -> None:
             if estimate is not None:
                 low, high = estimate.interval()
                 row["cost_unsure"] = bool(low <= same - means[lowest] < high)
+
+
+def load_warnings(runs: pd.DataFrame, runs_dir: Path) -> dict[Pair, list[str]]:
+    """Which arms of a CPU ran beside other runs of this study for longer than others did, by (data set, model).
+
+    By when the attempts of each run began and ended. Their training times differ for that reason too.
+    """
+    found: dict[Pair, list[str]] = {}
+    spans: dict[Any, list[Span]] = {}
+    for index, run in runs[runs["device"] == "cpu"].iterrows():
+        folder = run_folder(runs_dir, run["dataset"], run["model"], run["arm"], run["seed"])
+        spans[index] = _spans(read_env(folder, verified(folder)))
+    for (dataset, model), own in runs[runs.index.isin(spans)].groupby(["dataset", "model"], sort=False):
+        shares: dict[int, list[str]] = {}
+        for _, arm in own.groupby("arm", sort=False):
+            taken = [_taken(span, index, spans) for index in arm.index for span in spans[index]]
+            whole = sum(seconds for seconds, _ in taken)
+            if whole:
+                share = round(100 * sum(beside for _, beside in taken) / whole)
+                shares.setdefault(share, []).append(arm_label(arm["method"].iloc[0], arm["rank"].iloc[0]))
+        if shares and max(shares) - min(shares) > UNEQUAL:
+            said = "; ".join(f"{and_list(shares[share])} {share} %" for share in sorted(shares))
+            found[str(dataset), str(model)] = [
+                "Training times were taken under unequal load, so an arm may be the fastest for that reason alone. "
+                f"Share of its time that an arm had another run of this study beside it on the same machine: {said}. "
+                "To compare times, train one job at a time (--cores 1)."
+            ]
+    return found
+
+
+def _spans(env: dict[str, Any]) -> list[Span]:
+    """Where and from when to when a run was under way: one per attempt whose end is known."""
+    known = [one for one in env.get("attempts") or [] if one.get("started_at") and one.get("ended_at")]
+    ends = [(datetime.fromisoformat(one[key]).timestamp() for key in ("started_at", "ended_at")) for one in known]
+    return [(one.get("host"), *times) for one, times in zip(known, ends, strict=True)]
+
+
+def _taken(span: Span, index: Any, spans: dict[Any, list[Span]]) -> tuple[float, float]:
+    """Seconds of an attempt of the run `index`, and of these, seconds beside the attempts of other runs there."""
+    host, start, end = span
+    others = sorted(
+        (max(start, since), min(end, until))
+        for other, own in spans.items()
+        for where, since, until in own
+        if other != index and where == host and since < end and until > start
+    )
+    beside, seen = 0.0, start
+    for since, until in others:
+        beside += max(0.0, until - max(since, seen))
+        seen = max(seen, until)
+    return end - start, beside
 
 
 def _apart(cost: Cost, other: Cost) -> tuple[float | None, Estimate | None]:

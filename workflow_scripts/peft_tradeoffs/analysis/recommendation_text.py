@@ -31,6 +31,7 @@ from peft_tradeoffs.analysis.readable import (
     PROBE,
     finer,
     grid,
+    memory_name,
     metric_places,
     number,
     sections,
@@ -61,9 +62,9 @@ from peft_tradeoffs.tasks.shown import difference_unit, metric_words
 from peft_tradeoffs.tasks.task import NOTE
 
 Row = dict[str, Any]  # of `recommendation.recommendation_frame`, None where nothing stands
-NOUN = {"memory": "peak memory", "time": "training time", "energy": "energy"}
+NOUN = {"time": "training time", "energy": "energy"}  # that of memory depends on the device
 UNITS = {"memory": "MiB", "time": "s", "energy": "J"}
-LEAST = {"memory": "the lowest peak memory", "time": "the shortest training time", "energy": "the lowest energy"}
+LEAST = {"time": "the shortest training time", "energy": "the lowest energy"}
 MOST_NAMED = 5  # arms in the answer; the points and the table name all
 CARVED = (
     "Where heldout was carved from train, its examples may be like each other and like those trained on, and what is "
@@ -81,7 +82,8 @@ def recommendation_markdown(
     tables = sum(_tables(rows) for _, _, rows in found)
     for title, section, rows in found:
         points = "".join(f"- {line}\n" for line in sentences("recommendation/points", _points(rows, limits)))
-        table, box = grid(_table(rows)), warnings_box(warnings_of(warnings or {}, section))
+        warned = [*warnings_of(warnings or {}, section), *edge_warnings(rows)]
+        table, box = grid(_table(rows)), warnings_box(warned)
         known = _notes(rows, limits) | {"tables": tables, "family": family(tables)}
         notes = " ".join(sentences("recommendation/notes", known))
         parts.append(f"## {title}\n\n**{answer(rows, limits)}**\n\n{box}{points}\n{table}\n\n{notes}\n")
@@ -108,7 +110,7 @@ def answer(rows: list[Row], limits: dict[str, Any]) -> str:
         means = [row[COSTS[by]] for row in qualify if row[COSTS[by]] is not None]
         given |= {
             "lowest": best[COSTS[by]] == min(means),
-            "least": LOWEST_MEAN[by] if by_mean(qualify, by) else LEAST[by],
+            "least": LOWEST_MEAN[by] if by_mean(qualify, by) else least_cost(by, rows),
             "cost": cost_beside(best, baseline, by),
             "worst": "" if facts["random"] or best is baseline else f", and it {proven_loss(best)}",
         }
@@ -130,7 +132,7 @@ def _facts(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
         "random": _random(rows),
         "limits": limits,
         "limited": any(_limited(limits, name) for name in LIMITS),
-        "noun": NOUN[by],
+        "noun": cost_noun(by, rows),
         "by_mean": by_mean(rows, by),
         "mean": "mean " if by_mean(found[YES], by) else "",
         "same": f"{100 * SAME_COST:g}",
@@ -193,8 +195,7 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
         "by_bound": told[BY_BOUND],
         "by_rate": told[BY_RATE],
         "equal": equal,
-        "at_worst": at_worst,
-        "may_lose": may_lose,
+        "bounds": bounds,
         "unsettled": unsettled,
         "taken_for": best is not None and _taken_for(best, equal),
         "unsure": unsure,
@@ -204,6 +205,7 @@ def _points(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
             f"{100 * failure_rate(row['n_failed'] + row['n_constant'], row['n'] + row['n_failed']):.0f}"
         ),
         "asked": _asked(rows, limits),
+        "errors": None if baseline is None else errors_of_margin(baseline),
         "carved": CARVED,
         "unlike": " ".join(unlike(pd.DataFrame(rows))),
         "elsewhere": "" if qualify else proven_elsewhere(rows),
@@ -231,7 +233,7 @@ def _table(rows: list[Row]) -> pd.DataFrame:
                 line[f"On {splits[0]}, {unit}"] = found + said
         for name, column in COSTS.items():
             if any(other[column] is not None for other in rows):
-                header = f"{NOUN[name].capitalize()}, {UNITS[name]}"
+                header = f"{cost_noun(name, rows).capitalize()}, {UNITS[name]}"
                 line[header] = cost_words(row, name, with_unit=False)
         line["Why"] = row["why"] or ("baseline" if row["arm"] == row["baseline"] else NULL)
         cells.append(line)
@@ -241,7 +243,6 @@ def _table(rows: list[Row]) -> pd.DataFrame:
 def _notes(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
     """What the template of the notes knows, but for the number of tables."""
     facts = _facts(rows, limits)
-    baseline = facts["baseline"]
     keys = dict.fromkeys(memory_key(row["device"]) for row in rows)
     means = [NOUN[name] for name in LOWEST_MEAN if _jobs(rows, COSTS[name])["unknown"] and _limited(limits, name)]
     return facts | {
@@ -252,10 +253,9 @@ def _notes(rows: list[Row], limits: dict[str, Any]) -> dict[str, Any]:
         "tuned": any(row["rate"] in (TUNED, SHARED) for row in rows),
         "counted": "groups of test rows" if any(row["test_groups"] is not None for row in rows) else "test examples",
         "compared": sum(row["p_not_worse_holm"] is not None for row in rows),
-        "errors": None if baseline is None else errors_of_margin(baseline),
         "one_seed": any(row["n"] == 1 for row in rows),
         "probe": PROBE,
-        "memory": [NOTE[key].partition(": ")[2] for key in keys],
+        "memory": [NOTE[key] for key in keys],
     }
 
 
@@ -300,7 +300,7 @@ def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
         side = "below" if metric_called(baseline["metric"]).higher_is_better else "above"
         asked.append(f"{metric} proven to be less than {margin} {side} that of {arm_name(baseline)}")
     for key, noun, units in (
-        ("memory_GiB", "peak memory", "GiB"),
+        ("memory_GiB", cost_noun("memory", rows), "GiB"),
         ("train_s", "training time per run", "s"),
         ("energy_J", "energy per run", "J"),
     ):
@@ -309,7 +309,7 @@ def _asked(rows: list[Row], limits: dict[str, Any]) -> str:
             asked.append(f"{noun} of at most {limits[key]:,g} {units}{also}")
     if not any(_limited(limits, name) for name in LIMITS):
         asked.append("no limit on costs")
-    return f"{'; '.join(asked)}; of what qualifies, {LEAST[limits['cheapest']]}"
+    return f"{'; '.join(asked)}; of what qualifies, {least_cost(limits['cheapest'], rows)}"
 
 
 def _maybe_cheaper(rows: list[Row], best: Row, by: str) -> list[Row]:
@@ -345,6 +345,16 @@ def arm_names(rows: list[Row], word: str = "and") -> str:
 def verb(rows: list[Row], one: str = "does", several: str = "do") -> str:
     """What goes with these arms' names."""
     return one if len(rows) == 1 else several
+
+
+def cost_noun(name: str, rows: list[Row]) -> str:
+    """What the cost `name` of COSTS is called: memory as the tables of these rows' devices call it."""
+    return memory_name(row["device"] for row in rows) if name == "memory" else NOUN[name]
+
+
+def least_cost(name: str, rows: list[Row]) -> str:
+    """What the arm of the least such cost has."""
+    return LEAST.get(name) or f"the lowest {cost_noun(name, rows)}"
 
 
 def cost_words(row: Row, name: str, with_unit: bool = True) -> str:
@@ -387,10 +397,11 @@ def facts_of(best: Row, baseline: Row | None) -> str:
     if against is not None and best["difference"] is not None:
         p = p_value(best["p_not_worse_holm"])
         against_it = f"{difference_words(best, with_unit=True)} against {arm_name(against)}"
-        facts[-1] += f", {against_it} (p of non-inferiority {p})"
+        what = f"{p}, the chance of such a result if it were worse by the margin"
+        facts[-1] += f", {against_it} (p of non-inferiority {what})"
     for name, column in COSTS.items():
         if best[column] is not None:
-            facts.append(f"{NOUN[name]} {cost_words(best, name)}")
+            facts.append(f"{cost_noun(name, [best])} {cost_words(best, name)}")
             if against is not None and against[column] is not None:
                 facts[-1] += f" ({arm_name(against)} {cost_words(against, name)})"
     return "; ".join(facts)
@@ -460,9 +471,9 @@ def cost_apart(row: Row, by: str) -> str:
     if row[COSTS[by]] is None:
         return arm_name(row)
     if row["apart"] is None:
-        return f"{arm_name(row)} ({NOUN[by]} {cost_words(row, by)})"
+        return f"{arm_name(row)} ({cost_noun(by, [row])} {cost_words(row, by)})"
     text = with_interval(row["apart"], row["apart_low"], row["apart_high"], 1.0, sign=True)
-    return f"{arm_name(row)} ({NOUN[by]} {text} {UNITS[by]})"
+    return f"{arm_name(row)} ({cost_noun(by, [row])} {text} {UNITS[by]})"
 
 
 def how_far(row: Row) -> str:
@@ -547,11 +558,17 @@ def points_of(row: Row, value: float) -> str:
     return f"{size} {metric.apart}".strip()
 
 
-def at_worst(row: Row, baseline: Row) -> str:
-    """The worse bound of the difference to the baseline in words: "at worst 3.3 points below full"."""
-    least = gained_at_worst(row) or 0.0
-    below = (least < 0) == metric_called(row["metric"]).higher_is_better
-    return f"at worst {points_of(row, least)} {'below' if below else 'above'} {arm_name(baseline)}"
+def bounds(rows: list[Row]) -> str:
+    """Differences to the baseline and the worse ends of their intervals: "LoRA r8 +0.6 points, at worst -1.8"."""
+    places = difference_places([row for row in rows if row["difference"] is not None])
+    metric, said = metric_called(rows[0]["metric"]), []
+    for row in rows:
+        worst = row["at_best_low" if metric.higher_is_better else "at_best_high"]
+        both = (row["difference"], worst)
+        mean, end = (with_interval(value, None, None, metric.scale, True, places) for value in both)
+        known = f"{mean} {metric.apart}".strip() + f", at worst {end}"
+        said.append(f"{arm_name(row)} {'0, as the baseline' if row['difference'] is None else known}")
+    return "; ".join(said)
 
 
 def short_reason(row: Row) -> str:
@@ -594,9 +611,11 @@ def _step(row: Row, baseline: Row | None, on: str) -> str:
         if row[f"{column}_kept"] == UNKNOWN:
             seeds = row[f"{column}_seeds_needed"]
             if row[column] is None:
-                return f"measure the {NOUN[cost]} of {name} first"
+                return f"measure the {cost_noun(cost, [row])} of {name} first"
             if seeds is None:
-                return f"a job for each seed (seeds_per_job: 1) would tell more of the {NOUN[cost]} of {name}"
+                return (
+                    f"a job for each seed (seeds_per_job: 1) would tell more of the {cost_noun(cost, [row])} of {name}"
+                )
             return f"{_about(seeds)} seeds of {name} (there are {row['n']}) would tell whether it keeps the limit"
     return "the points say what would decide"
 
@@ -666,18 +685,8 @@ def nearest(rows: list[Row]) -> str:
         return "try larger ranks, other learning rates or a larger comparison.margin"
     _, row, lacking = min(over, key=lambda found: found[0])
     names = [name for name, column in COSTS.items() if column in lacking]
-    needs = and_list([f"{number(row[COSTS[name]])} {UNITS[name]} of {NOUN[name]}" for name in names])
+    needs = and_list([f"{number(row[COSTS[name]])} {UNITS[name]} of {cost_noun(name, [row])}" for name in names])
     return f"{arm_name(row)} comes nearest, with {needs}"
-
-
-def may_lose(rows: list[Row]) -> str:
-    """What each may lose at worst: "LoRA r8 may lose 4.7 points and LoRA r4 6.9 points"."""
-    said = []
-    for row in rows:
-        least = gained_at_worst(row) or 0.0
-        verb_ = "may lose" if least < 0 else "may gain as little as"
-        said.append(f"{arm_name(row)} {verb_} {points_of(row, least)}")
-    return and_list(said)
 
 
 def unsettled(rows: list[Row]) -> str:
@@ -694,6 +703,20 @@ def unsettled(rows: list[Row]) -> str:
         else:
             said.append(f"that of {name} cannot be told from another one")
     return and_list(said)
+
+
+def edge_warnings(rows: list[Row]) -> list[str]:
+    """Which arms took the highest or the lowest of the learning rates tried, and what to do: one sentence per end."""
+    ends: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["edge"]:
+            ends.setdefault(row["edge"], []).append(row)
+    return [
+        f"The learning {plural('rate', len(arms))} of {arm_names(arms)} {verb(arms, 'is', 'are')} the {end} that "
+        f"{verb(arms, 'was', 'were')} tried, so {verb(arms, 'a better one', 'better ones')} may lie beyond: widen the "
+        "grid, or set tune: {extend: true}."
+        for end, arms in ends.items()
+    ]
 
 
 def tells_cost(rows: list[Row], column: str) -> str:

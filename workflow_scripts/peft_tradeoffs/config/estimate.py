@@ -9,26 +9,28 @@ import contextlib
 import dataclasses
 import functools
 import heapq
+import itertools
 import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from peft_tradeoffs.analysis.readable import grid, sentences
 from peft_tradeoffs.config.experiment import Arm, Experiment
+from peft_tradeoffs.config.model import EqualMemory
 from peft_tradeoffs.config.preflight import what_can_be_decided
 from peft_tradeoffs.core import code
 from peft_tradeoffs.core.errors import InputError, error_text
-from peft_tradeoffs.core.files import size
+from peft_tradeoffs.core.files import read_signed, size
 from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION, command
-from peft_tradeoffs.core.quantities import Missing, Span
+from peft_tradeoffs.core.quantities import Missing, Span, between
 from peft_tradeoffs.measure import machine
-from peft_tradeoffs.runs.plan import ModelFolder, Plan, RunSettings, made_as, trial_folder
+from peft_tradeoffs.runs.plan import Counts, Finished, Left, Made, ModelFolder, Plan, Standing
 from peft_tradeoffs.runs.terminal import duration
 
 if TYPE_CHECKING:
@@ -36,102 +38,33 @@ if TYPE_CHECKING:
     from peft_tradeoffs.training.forecast import Batch, Need, Timed, Work
     from peft_tradeoffs.training.run import Tokens
 
-T = TypeVar("T")
 GIB = 2**10  # MiB
 BUDGET_S = 300.0  # for the memory of all arms, and again for their steps: beyond it ranks are interpolated
 PREDICTION_B = 40  # bytes of a row in a predictions file
 ANSWER_B = 6  # bytes of a token in an answers file
 FETCH = f"run `{command('fetch')}` first"
-TRAIN = "train.py"  # whose code makes trials too
+ANSWER = "answer_untrained.py"
+NOTHING_LEFT = "nothing is left to run"
 STATE = 7  # times the trained weights: what `run` wants free for its state, weights and moments written twice
 
 
 # Trainings ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Finished:
-    """Trainings that have a summary already, of these settings and this code."""
-
-    trials: int = 0
-    runs: int = 0
-    repeats: int = 0
-    at_caps: int = 0
-    of_grid: int = 0  # of the trials
-
-    @property
-    def all(self) -> int:
-        """All of them."""
-        return self.trials + self.runs + self.repeats + self.at_caps
-
-
-@dataclass(frozen=True)
-class Left:
-    """What is still to run."""
-
-    trials: Span
-    runs: int
-    repeats: int
-    at_caps: int
-
-
-@dataclass(frozen=True)
-class Counts:
-    """The trainings of an arm on a data set with a model."""
-
-    trials: int  # of its grid
-    again: int  # trials of tied rates at most
-    added: int  # rates beyond the grid's edge at most, counted without their repeats
-    runs: int
-    repeats: int  # for the noise floor
-    at_caps: int  # at equal memory, at most
-    finished: Finished = Finished()
-    settled: bool = False  # tuning has ended: no more trials
-
-    @property
-    def trials_all(self) -> Span:
-        """All trials."""
-        if self.settled:
-            return Span(self.finished.trials, self.finished.trials)
-        return Span(self.trials, self.trials + self.again + self.added)
-
-    @property
-    def trainings(self) -> Span:
-        """All of them."""
-        return self.trials_all + Span(self.runs + self.repeats, self.runs + self.repeats + self.at_caps)
-
-    @property
-    def left(self) -> Left:
-        """Those of them that are still to run."""
-        done, trials = self.finished, self.trials_all
-        least = trials.least - (done.trials if self.settled else done.of_grid)
-        tried = Span(least, max(least, trials.most - done.trials))
-        at_caps = max(0, self.at_caps - done.at_caps)
-        return Left(tried, self.runs - done.runs, self.repeats - done.repeats, at_caps)
-
-
 def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Counts:
-    """The trainings that the configuration asks for, and how many of them stand already."""
-    tune, place = experiment.tune, Path(dataset, model, arm)
+    """The trainings that the configuration asks for, and how many of them are finished."""
+    tune, place = experiment.tune, f"{dataset}/{model}/{arm}"
+    standing = Standing(experiment, dataset, model, arm)
     rates = experiment.trials.get(arm, [])
     added = tune.max_extensions * tune.extend if rates else 0
-    noise, memory, out = experiment.noise, experiment.equal_memory, Path(experiment.output)
+    noise = experiment.noise
     repeats = noise.repeats if noise and arm in (noise.arms or []) else 0
     again = [f"noise/repeat{n}/{place}/seed{noise.seed}" for n in range(1, 1 + repeats) if noise]
-
-    def done(settings: RunSettings, *folders: str) -> int:
-        found = (path.parent for folder in folders for path in out.glob(f"{folder}/summary.json"))
-        return sum(made_as(folder, settings, code.fingerprint(SCRIPTS / TRAIN)) for folder in found)
-
-    of_run = experiment.run_settings(dataset, model, arm)
-    of_trial, tried = experiment.trial_settings(dataset, model, arm), f"tune/trials/{place}"
-    trials = done(of_trial, f"{tried}/lr*", f"{tried}/retry*/lr*") if rates else 0
-    of_grid = done(of_trial, *(str(trial_folder(Path(tried), rate)) for rate in rates))
-    found_at_caps = len(list(out.glob(f"equal_memory/runs/{place}/batch*/seed*/summary.json")))
-    at_caps = len(memory.caps_GiB) * len(experiment.seeds) if memory and arm in (memory.arms or []) else 0
-    if at_caps and (out / f"equal_memory/found/{place}.json").exists():
-        at_caps = found_at_caps  # caps may share a batch, or have none
-
+    at_caps, at_caps_done = _at_caps(experiment, standing, place)
+    tried, trials_left = standing.trials()
+    done, runs_left = standing.runs([f"runs/{place}/seed{seed}" for seed in experiment.seeds])
+    repeated, repeats_left = standing.runs(again)
+    at_caps_left = Span(0, at_caps - at_caps_done if standing.rate_is_settled else at_caps)
     return Counts(
         trials=len(rates),
         again=(len(rates) + added) * tune.retry if rates else 0,
@@ -139,15 +72,43 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
         runs=len(experiment.seeds),
         repeats=repeats,
         at_caps=at_caps,
-        finished=Finished(
-            trials,
-            done(of_run, *(f"runs/{place}/seed{seed}" for seed in experiment.seeds)),
-            done(of_run, *again),
-            found_at_caps,
-            of_grid,
-        ),
-        settled=0 < of_grid == len(rates) and (out / f"tune/best/{place}.json").exists(),
+        finished=Finished(tried, done, repeated, at_caps_done),
+        left=Left(trials_left, runs_left, repeats_left, at_caps_left),
+        settled=standing.tuned is not None,
     )
+
+
+def _at_caps(experiment: Experiment, standing: Standing, place: str) -> tuple[int, int]:
+    """Runs of an arm at equal memory: how many there are at most, and how many are finished."""
+    memory, out = experiment.equal_memory, Path(experiment.output)
+    if not memory or place.rpartition("/")[2] not in (memory.arms or []):
+        return 0, 0
+    from peft_tradeoffs.training.search import scaled_rate
+
+    base, sizes = experiment.training.batch_size, _sizes_found(experiment, memory, place)
+    known = sizes
+    if known is None:
+        names = (one.name.removeprefix("batch") for one in out.glob(f"equal_memory/runs/{place}/batch*"))
+        known = [int(name) for name in names if name.isdecimal()]
+    most, done = len(memory.caps_GiB if sizes is None else sizes) * len(experiment.seeds), 0
+    for rows in known:
+        rate = standing.rate and scaled_rate(standing.rate, rows / base, memory.learning_rate_rule)
+        own = {"batch_size": rows, "learning_rate": rate, "save_weights": False}
+        runs = (f"equal_memory/runs/{place}/batch{rows}/seed{seed}" for seed in experiment.seeds)
+        done += sum(standing.run(run, **own) for run in runs)
+    return most, min(most, done)
+
+
+def _sizes_found(experiment: Experiment, memory: EqualMemory, place: str) -> list[int] | None:
+    """The batch sizes that the search for an arm at equal memory ended in; None where it is to come, or to go on."""
+    try:
+        found = read_signed(Path(experiment.output, f"equal_memory/found/{place}.json"))
+        asked = (memory.learning_rate_rule, memory.largest_batch_size, experiment.training.batch_size)
+        same = asked == (found["rule"], found["largest"], found["base_batch_size"])
+        same &= sorted(cap["cap_MiB"] for cap in found["caps"]) == [cap * GIB for cap in sorted(memory.caps_GiB)]
+        return sorted({cap["batch_size"] for cap in found["caps"]} - {None}) if same else None
+    except (InputError, OSError, KeyError, TypeError):
+        return None
 
 
 def untrained(experiment: Experiment) -> list[tuple[str, str]]:
@@ -158,6 +119,12 @@ def untrained(experiment: Experiment) -> list[tuple[str, str]]:
         for model, one in experiment.models.items()
         if block.generate is not None and one.source != "random"
     ]
+
+
+def answered(experiment: Experiment, dataset: str, model: str) -> bool:
+    """Whether the answers of the untrained model are there, of these settings and this code."""
+    made = Made(experiment.untrained_settings(dataset, model), code.fingerprint(SCRIPTS / ANSWER))
+    return made.stands(Path(experiment.output, "untrained", dataset, model))
 
 
 # What an arm takes ----------------------------------------------------------------------------------------------------
@@ -213,12 +180,12 @@ class ArmEstimate:
 
     def seconds(self) -> Span | None:
         """Of all that is still to run, but for the starts of jobs. A run at equal memory counts as any run."""
+        left = self.counts.left
+        if not left.all.most:
+            return Span(0.0, 0.0)
         if self.run_s is None:
             return None
-        left = self.counts.left
-        fixed = self.run_s * (left.runs + left.repeats)
-        trials = left.trials.times(self.trial_s or 0.0)
-        return trials + Span(fixed, fixed + self.run_s * left.at_caps)
+        return left.trials.times(self.trial_s or 0.0) + (left.runs + left.repeats + left.at_caps).times(self.run_s)
 
 
 @dataclass
@@ -243,6 +210,21 @@ class Estimate:
     def trainings(self) -> Span:
         """Of all arms."""
         return sum((one.counts.trainings for one in self.arms), Span(0, 0))
+
+    @property
+    def left(self) -> Span:
+        """Those of them that are still to run."""
+        return sum((one.counts.left.all for one in self.arms), Span(0, 0))
+
+    @property
+    def unanswered(self) -> list[tuple[str, str]]:
+        """Data sets and models whose untrained model is still to answer."""
+        return [pair for pair in untrained(self.experiment) if not answered(self.experiment, *pair)]
+
+    @property
+    def nothing_left(self) -> bool:
+        """Whether all that trains, or answers, has ended."""
+        return not self.left.most and not self.unanswered
 
     def jobs(self) -> dict[str, int]:
         """How many jobs of each rule train, as a plan of all of it has them."""
@@ -294,37 +276,39 @@ class Estimate:
             heapq.heappush(free, begins + start + seconds)
             return begins + start + seconds
 
-        for pair in untrained(own):
-            if not Path(own.output, "untrained", *pair, "summary.json").exists():
-                job(self._answers_s(pair))
+        def number(span: Span) -> int:
+            return int(span.most if most else span.least)
+
+        for pair in self.unanswered:
+            job(self._answers_s(pair))
         for name, one in by_name.items():
-            span = one.counts.left.trials
-            if count := span.most if most else span.least:
+            if count := number(one.counts.left.trials):
                 tuned[name] = job(count * (one.trial_s or 0.0))
         for (dataset, model, _), one in by_name.items():
             after, run_s = tuned.get((dataset, model, one.arm.tuned_as or ""), 0.0), one.run_s or 0.0
             left = one.counts.left
-            each = own.seeds_per_job == 1
-            for _ in range(left.runs if each else min(1, left.runs)):
-                job(run_s * (1 if each else left.runs), after)
-            for _ in range(left.repeats):
+            runs, each = number(left.runs), own.seeds_per_job == 1
+            for _ in range(runs if each else min(1, runs)):
+                job(run_s * (1 if each else runs), after)
+            for _ in range(number(left.repeats)):
                 job(run_s, after)
-            if most and left.at_caps:
-                job(run_s * left.at_caps, after)
+            if at_caps := number(left.at_caps):
+                job(run_s * at_caps, after)
         return free
 
     def _answers_s(self, pair: tuple[str, str]) -> float:
-        """Seconds in which an untrained model answers, at the speed of the first arm."""
-        first = next(one for one in self.arms if (one.dataset, one.model) == pair)
-        if not (first.timed and first.work):
+        """Seconds in which an untrained model answers, at the speed of the first arm that took steps."""
+        first = next((one for one in self.arms if (one.dataset, one.model) == pair and one.timed), None)
+        if first is None or not (first.timed and first.work):
             return 0.0
         once = dataclasses.replace(first.work, steps=0, shapes={}, evaluations=1, once=0)
         return first.timed.run_s(once, first.prompts_at_once, probed=False)
 
     def energy_J(self) -> float | None:
         """At the power that was measured while each arm took steps; at least."""
-        watts = [one.timed.power_W if one.timed else None for one in self.arms]
-        seconds = [one.seconds() for one in self.arms]
+        arms = [one for one in self.arms if one.counts.left.all.most]
+        watts = [one.timed.power_W if one.timed else None for one in arms]
+        seconds = [one.seconds() for one in arms]
         if None in watts or None in seconds:
             return None
         return sum(power * span.least for power, span in zip(watts, seconds, strict=True) if power and span)
@@ -362,17 +346,33 @@ class Estimate:
 
 
 def look(experiment: Experiment, site: Site, steps: bool = True, budget_s: float = BUDGET_S) -> Estimate:
-    """Look at what is there; `steps`: take some real ones, where the device is.
+    """Look at what is there; `steps`: take some real ones, where the device is. Where nothing is left, none are taken.
 
     `budget_s`: seconds that memory may take, and again steps; ranks between two others are interpolated beyond it.
     """
-    began = time.monotonic()
+    began, arms = time.monotonic(), _arms(experiment)
+    found = Estimate(experiment, site, arms, Missing(NOTHING_LEFT), "")
+    if found.nothing_left:
+        return found
     looker = _Looker(experiment, steps, budget_s)
-    arms = [
-        one for dataset in experiment.datasets for model in experiment.models for one in looker.pair(dataset, model)
-    ]
+    for pair in dict.fromkeys((one.dataset, one.model) for one in arms):
+        looker.look_at([one for one in arms if (one.dataset, one.model) == pair])
     found = Estimate(experiment, site, arms, looker.start_s, looker.device_name, looker.device_MiB, looker.at_most)
     found.took_s = time.monotonic() - began
+    return found
+
+
+def _arms(experiment: Experiment) -> list[ArmEstimate]:
+    """All arms, of which nothing was looked at but what is finished."""
+    found = []
+    for dataset, model in itertools.product(experiment.datasets, experiment.models):
+        for name, arm in experiment.arms.items():
+            one = ArmEstimate(dataset, model, arm, counted(experiment, dataset, model, name), Missing("not looked at"))
+            generate = experiment.run_settings(dataset, model, name).generate or {}
+            one.on_cpu = experiment.training.device == "cpu"
+            one.prompts_at_once = generate.get("batch_size", 1)
+            one.answer_tokens = generate.get("max_new_tokens", 0)
+            found.append(one)
     return found
 
 
@@ -393,25 +393,17 @@ class _Looker:
             found = [missing for pair in pairs if (missing := self._why_no_tokens(*pair))]
             self._device = Missing(found[0]) if len(found) == len(pairs) else self._opened()
 
-    def pair(self, dataset: str, model: str) -> list[ArmEstimate]:
-        """Its arms."""
-        own = self._experiment
-        settings = {arm: own.run_settings(dataset, model, arm).to_dict() for arm in own.arms}
+    def look_at(self, arms: list[ArmEstimate]) -> None:
+        """Look at the arms of a data set with a model."""
+        dataset, model = arms[0].dataset, arms[0].model
+        settings = {one.arm.name: self._experiment.run_settings(dataset, model, one.arm.name).to_dict() for one in arms}
         splits = self._tokens(dataset, model)
-        arms = []
-        for name, arm in own.arms.items():
-            counts = counted(own, dataset, model, name)
-            generate = settings[name]["generate"] or {}
-            missing = splits if isinstance(splits, Missing) else Missing("not looked at")
-            one = ArmEstimate(dataset, model, arm, counts, missing)
-            one.on_cpu = own.training.device == "cpu"
-            one.prompts_at_once = generate.get("batch_size", 1)
-            one.answer_tokens = generate.get("max_new_tokens", 0)
-            arms.append(one)
+        if isinstance(splits, Missing):
+            for one in arms:
+                one.work = splits
         self._plan_work(arms, settings, splits)
         self._memory(arms, settings, splits, model)
         self._time(arms, settings, splits)
-        return arms
 
     def _why_no_tokens(self, dataset: str, model: str) -> str | None:
         """What is to be done first; None where the pair is tokenised."""
@@ -508,7 +500,10 @@ class _Looker:
             plan = Plan(settings[one.arm.name], self._experiment.seeds[0], tokens, folder, {})
             return one.work if isinstance(one.work, Missing) else forecast.timed(plan, splits, device, one.work)
 
-        _along_ranks(arms, timed, "timed", self._budget_s)
+        pending = [one for one in arms if one.counts.left.all.most]
+        for one in arms:
+            one.timed = Missing(NOTHING_LEFT)
+        _along_ranks(pending or arms[:1], timed, "timed", self._budget_s)  # one says how long answers take
 
     def _opened(self) -> "Device":
         """The device, taken before anything else is imported, as a run's job does."""
@@ -547,31 +542,13 @@ def _along_ranks(arms: list[ArmEstimate], look: Callable[[ArmEstimate], Any], na
         if one in ends or spent < budget_s:
             setattr(one, name, _or_why(look, one))
         else:
-            setattr(one, name, _between(getattr(same[0], name), getattr(same[-1], name), _share(same, one)))
+            setattr(one, name, between(getattr(same[0], name), getattr(same[-1], name), _share(same, one)))
             one.between = True
 
 
 def _share(same: list[ArmEstimate], one: ArmEstimate) -> float:
     low, rank, high = (each.arm.rank or 0 for each in (same[0], one, same[-1]))
     return (rank - low) / max(1, high - low)
-
-
-def _between(low: T, high: T, share: float) -> T:
-    """What lies between two of a kind, number by number."""
-    for one in (low, high):
-        if not one:
-            return one
-
-    def number(one: Any, other: Any) -> Any:
-        if isinstance(one, list | tuple):
-            return type(one)(number(*pair) for pair in zip(one, other, strict=True))
-        if not isinstance(one, int | float) or not isinstance(other, int | float):
-            return one
-        found = one + (other - one) * share
-        return round(found) if isinstance(one, int) and isinstance(other, int) else found
-
-    both: Any = [dataclasses.asdict(one) for one in (low, high)]  # type: ignore[call-overload]
-    return type(low)(**{key: number(value, both[1][key]) for key, value in both[0].items()})
 
 
 def _or_why(look: Callable[[ArmEstimate], Any], one: ArmEstimate) -> Any:
@@ -595,6 +572,7 @@ def _or_why(look: Callable[[ArmEstimate], Any], one: ArmEstimate) -> Any:
 
 UNKNOWN = "unknown"
 WIDTH = 120  # characters of a line
+COUNTED = ["Arm", "Trials", "Runs", "Finished"]  # columns that need no looking
 
 
 def text(estimate: Estimate) -> str:
@@ -603,7 +581,10 @@ def text(estimate: Estimate) -> str:
     blocks = [f"# Estimate of {own.output}\n\n{textwrap.fill(_trainings(estimate), WIDTH)}"]
     for dataset, model in dict.fromkeys((one.dataset, one.model) for one in estimate.arms):
         arms = [one for one in estimate.arms if (one.dataset, one.model) == (dataset, model)]
-        blocks.append(f"## {dataset} · {model}\n\n{grid(pd.DataFrame(map(_row, arms)))}")
+        rows = pd.DataFrame(map(_row, arms))
+        blocks.append(f"## {dataset} · {model}\n\n{grid(rows[COUNTED] if estimate.nothing_left else rows)}")
+    if estimate.nothing_left:
+        return "\n\n".join(blocks) + "\n"
     lists = {
         "Still to run" if any(one.counts.finished.all for one in estimate.arms) else "In all": _totals(estimate),
         "What does not fit": estimate.too_large(),
@@ -637,12 +618,14 @@ def _trainings(estimate: Estimate) -> str:
         total[name] = sum(getattr(one, name) for one in counts if not one.settled)
     finished = sum(one.finished.all for one in counts)
     given = {"total": total, "jobs": estimate.jobs(), "finished": finished, "trainings": estimate.trainings}
+    given |= {"left": estimate.left, "nothing_left": estimate.nothing_left}
     return " ".join(sentences("estimate/trainings", given | {"span": _span}))
 
 
 def _row(one: ArmEstimate) -> dict[str, str]:
     peak, seconds, counts = one.peak_MiB, one.seconds(), one.counts
-    step = UNKNOWN
+    unknown = UNKNOWN if counts.left.all.most else "–"
+    step = unknown
     if one.timed and one.work and one.work.steps:
         step = ("~" if one.between else "") + _ms(1000 * one.timed.train_s(one.work) / one.work.steps)
     return {
@@ -651,7 +634,7 @@ def _row(one: ArmEstimate) -> dict[str, str]:
         "Runs": str(counts.runs + counts.repeats),
         "Tensors, GiB" if one.on_cpu else "GPU memory, GiB": UNKNOWN if peak is None else f"{peak / GIB:.2f}",
         "Step, ms": step,
-        "One run": UNKNOWN if one.run_s is None else duration(one.run_s),
+        "One run": unknown if one.run_s is None else duration(one.run_s),
         "Finished": str(counts.finished.all),
         "Still to run": _span(seconds, duration),
     }
@@ -682,6 +665,7 @@ def _notes(estimate: Estimate) -> list[str]:
         "measured": any(one.timed and one.timed.peak_MiB is not None for one in estimate.arms),
         "prompts": any(one.work and one.work.prompts for one in estimate.arms),
         "finished": any(one.counts.finished.all for one in estimate.arms),
+        "open": any(one.counts.left.runs.least < one.counts.left.runs.most for one in estimate.arms),
         "between": [one.arm.name for one in estimate.arms if one.between],
         "max_length": training.max_length,
         "early_stopping": training.early_stopping,
@@ -696,7 +680,7 @@ def _reasons(estimate: Estimate) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for one in estimate.arms:
         for what, missing in (("memory", one.need), ("seconds", one.timed)):
-            if isinstance(missing, Missing):
+            if isinstance(missing, Missing) and missing.reason != NOTHING_LEFT:
                 by_reason.setdefault(missing.reason, []).append(f"{what} of {one.arm.name}")
     found = []
     for reason, of in by_reason.items():

@@ -5,9 +5,12 @@ schemas, tables, page and exports read that. A run knows its keys from schemas/s
 write_schemas.py makes from here: a better word here retrains nothing, a new quantity trains every run anew.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
+
+T = TypeVar("T")
 
 # Libraries that can change a result: their versions are recorded.
 LIBRARIES = (
@@ -70,6 +73,24 @@ class Missing:
 
     def __bool__(self) -> Literal[False]:
         return False
+
+
+def between(low: T, high: T, share: float) -> T:
+    """What lies between two of a kind, dataclasses of numbers, number by number; the one that is missing if one is."""
+    for one in (low, high):
+        if not one:
+            return one
+
+    def number(one: Any, other: Any) -> Any:
+        if isinstance(one, list | tuple):
+            return type(one)(number(*pair) for pair in zip(one, other, strict=True))
+        if not isinstance(one, int | float) or not isinstance(other, int | float):
+            return one
+        found = one + (other - one) * share
+        return round(found) if isinstance(one, int) and isinstance(other, int) else found
+
+    both: Any = [dataclasses.asdict(one) for one in (low, high)]  # type: ignore[call-overload]
+    return type(low)(**{key: number(value, both[1][key]) for key, value in both[0].items()})
 
 
 def without_missing(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -221,8 +242,8 @@ def _memory(phase: str, peak: str) -> Quantity:
     end = during.partition(" (")[0]
     label, note, about, null = {
         "peak_allocated": (
-            "Peak CUDA allocated",
-            "torch.cuda.max_memory_allocated.",
+            "Peak memory",
+            "what CUDA had allocated at its highest (torch.cuda.max_memory_allocated).",
             f"Peak MiB allocated on the GPU during {during}: torch.cuda.max_memory_allocated, reset before.",
             "GPU only. The peak memory of tables and figures on CUDA." if probe else "GPU only.",
         ),
@@ -504,9 +525,9 @@ QUANTITIES = (
     Quantity("tensors_MiB", "cost", "number", "MiB",
         "weights_MiB + gradients_MiB + optimizer_MiB + activations_MiB: from tensor sizes, the same on every machine. "
         "The memory of tables and figures on a CPU.", UNREACHED, comparable=ANYWHERE,
-        label="Tensors, MiB", better=LOW, recorded=False,
-        note="Tensors: the sizes of weights, gradients, optimizer's state and activations, added; what a process holds "
-        "besides is not in them."),
+        label="Memory of tensors, MiB", better=LOW, recorded=False,
+        note="Memory of tensors: the sizes of weights, gradients, optimizer's state and activations, added; what a "
+        "process holds besides is not in them."),
     *(_measured(part, when) for part, when in zip(PARTS, _AFTER, strict=True)),
     Quantity("data_MiB", "cost", "number", "MiB",
         "MiB of the tokenised training split held on the device.", UNREACHED, comparable=SAME_DEVICE),

@@ -83,6 +83,7 @@ FORMAT = "%i|%j|%T|%r|%N|%k|%Z"
 NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,50}_)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ID = re.compile(r"\d+(?:_\d+|_\[[^|]*\]|\+\d+)?")  # of a job, a task of an array, several tasks, a part of a job
 TIMEOUT_S = 60.0
+LOGS = ".snakemake/slurm_logs"  # the plugin's, and the profile's
 
 
 class NoAnswer(Exception):
@@ -109,6 +110,11 @@ class Job:
         where = self.reason if self.waits else f"on {self.node}"
         what = self.comment.removeprefix("rule_").replace("_wildcards_", " ")
         return f"{self.id} {what}: {self.state} {where}"
+
+
+def submitted_from(folder: Path) -> bool:
+    """Whether Snakemake submitted jobs from this working folder: their logs, or the place of them, are there."""
+    return (folder / LOGS).is_dir()
 
 
 def installed() -> bool:

@@ -283,6 +283,7 @@ def carve_dev(tokens: Path, fraction: float, seed: int, output: Path, data_dir: 
             # Which of the texts that have max_length tokens were longer is not known any more.
             "truncated": dict.fromkeys(("train", "test"), None if description["truncated"]["train"] else 0),
             "dev": source,
+            "carved": {"fraction": fraction, "seed": seed} if source == "train" else None,
             "carved_from_sha256": description["sha256"],
             "sha256": sha256(output),
         },

@@ -345,7 +345,7 @@ def metric_by_arm(sweep: Sweep) -> Figure:
 @styled
 def peak_memory_by_arm(sweep: Sweep) -> Figure:
     """Peak memory of the probe on CUDA, the sizes of tensors on a CPU."""
-    title = "Peak memory by arm"
+    title = f"{readable.memory_name(sweep.runs['device']).capitalize()} by arm"
     return by_arm(sweep, title, memory_key, lambda device: readable.LABEL[memory_key(device)], readable.PROBE)
 
 

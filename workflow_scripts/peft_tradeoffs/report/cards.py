@@ -43,7 +43,7 @@ from peft_tradeoffs.core.text import (
 from peft_tradeoffs.report.export import described
 from peft_tradeoffs.tasks.metrics import METRICS, Metric
 from peft_tradeoffs.tasks.shown import metric_name, with_unit
-from peft_tradeoffs.tasks.task import TASKS, Task
+from peft_tradeoffs.tasks.task import LABEL, TASKS, Task
 from peft_tradeoffs.tasks.texts import GENERAL
 
 SAVED = "OWNER/NAME"  # what a reader puts the repository's id, or a folder, in place of
@@ -293,7 +293,7 @@ def _numbers(subject: Subject) -> str:
     asked = run["forgetting"] is not None
     for label, key in (
         *((("Forgetting: loss on a general text, after less before, nats per token", "forgetting"),) if asked else ()),
-        ("Peak memory, MiB", memory_key(run["device"])),
+        (LABEL[memory_key(run["device"])], memory_key(run["device"])),
         ("Training time, s", "train_s"),
         ("Energy, J", "energy_J"),
         ("Energy, J per row", "energy_J_per_sample"),

@@ -27,6 +27,7 @@ from peft_tradeoffs.analysis.comparison_text import (
     verdict_words,
     with_interval,
 )
+from peft_tradeoffs.analysis.contract import facts_compared
 from peft_tradeoffs.analysis.finished import read_env, verified
 from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval_notes
 from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT, SPLIT, read_table, warnings_by_pair
@@ -167,7 +168,7 @@ VERDICT, FORGETTING = "recommendation", "forgetting"
 MADE_AGAIN = "delete it, and Snakemake makes it again"
 # Columns of a table that the page reads itself, and those of them that hold numbers.
 NEEDED = {
-    "contract": ("fact", "verdict"),
+    "contract": ("fact", "value", "verdict"),
     VERDICT: ("dataset", "model", "arm", "cheapest"),
     "attribution": ("dataset", "model", "factorial", "quantity", "effect", "kind", "percent", "value", "low", "high"),
     FORGETTING: ("dataset", "model", "arm", "forgetting_low", "forgetting_high"),
@@ -222,7 +223,7 @@ def report(
     before = untrained_rows(files)
     answers = [panel(sweep, Asked(data_dir, tokens_dir, untrained_dir), room) for sweep in sweeps]
     facts = _frame(files, "contract")
-    checks = _checks(facts) if len(facts) and not facts["verdict"].eq("differs").any() else None
+    checks = facts_compared(facts) if len(facts) and not facts["verdict"].eq("differs").any() else None
     judgement = _markdown(files[VERDICT]) if VERDICT in files else ""
     data = {
         "pairs": [
@@ -254,10 +255,6 @@ def report(
         light=list(colours(styles).values()),
         dark=list(colours(styles, dark=True).values()),
     )
-
-
-def _checks(facts: pd.DataFrame) -> int:
-    return int(facts.loc[facts["verdict"] != "own", "fact"].nunique())
 
 
 def untrained_rows(files: dict[str, Path]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -322,12 +319,12 @@ def summary(runs: pd.DataFrame, files: dict[str, Path]) -> list[str]:
 
 
 def fairness(facts: pd.DataFrame) -> str:
-    """Whether arms are alike in all that they must be alike in: "passed (35 checks)"; `facts`: rows of contract.csv."""
+    """Whether arms are alike in all that they must be: "passed (35 facts compared)"; `facts`: rows of contract.csv."""
     broken = facts.loc[facts["verdict"] == "differs", "fact"].unique()
     return (
         f"not passed, arms differ in {', '.join(broken)}"
         if len(broken)
-        else f"passed ({_count(_checks(facts), 'check')})"
+        else f"passed ({_count(facts_compared(facts), 'fact')} compared)"
     )
 
 
@@ -378,6 +375,8 @@ def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
         return read_comparison(files[name])
     texts = dict.fromkeys((*columns, *names), object)
     numbers = [key for key in NUMBERS if key in NEEDED[name]]
+    if name == "contract":  # whose values are texts
+        texts["value"], numbers = object, []
     return read_table(files[name], NEEDED[name], MADE_AGAIN, texts, numbers)
 
 

@@ -344,7 +344,8 @@ def metric_vs_memory(sweep: Sweep) -> Figure:
     """The metric against peak memory, with the arms that no other beats in both."""
     keys = {device: memory_key(device) for device, _ in devices(sweep)}
     panels = [Panel(runs, keys[device], readable.LABEL[keys[device]]) for device, runs in devices(sweep)]
-    return scatter(sweep, f"{sweep.metric_name} against peak memory", panels, notes=[readable.PROBE])
+    memory = readable.memory_name(sweep.runs["device"])
+    return scatter(sweep, f"{sweep.metric_name} against {memory}", panels, notes=[readable.PROBE])
 
 
 @styled

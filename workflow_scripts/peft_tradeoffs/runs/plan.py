@@ -1,19 +1,22 @@
 """What decides a run's result: its settings, its plan (seed, data, model, code), and the rate that trials choose.
 
-Which other rates cannot be told from that one, and what the choice may have missed, follow from the same trials.
+Which other rates cannot be told from that one, and what the choice may have missed, follow from the same trials. What
+is finished is compared with what is asked for by the same facts.
 """
 
+import contextlib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from peft_tradeoffs.core import code, files
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.layout import UNTRAINED
+from peft_tradeoffs.core.layout import SCRIPTS, UNTRAINED
+from peft_tradeoffs.core.quantities import Span
 
 Fields = dict[str, Any]
 # What settings say where nothing is trained, whatever the arms do: they decide no answer.
@@ -123,18 +126,6 @@ class Plan:
     def fingerprint(self) -> str:
         """SHA-256 of all of it."""
         return code.digest({"seed": self.seed, "settings": self.settings, **self.conditions})
-
-
-def made_as(folder: Path, settings: RunSettings, code_sha256: str) -> bool:
-    """Whether a finished run or trial was made with these settings and this code; `learning_rate` None is any rate."""
-    try:
-        env = files.read_json(folder / "env.json")
-        asked, had = settings.to_dict(), dict(env["settings"])
-    except (InputError, OSError, KeyError, TypeError, ValueError):
-        return False
-    if asked["learning_rate"] is None:
-        asked["learning_rate"] = had.get("learning_rate")
-    return bool(env.get("code_sha256") == code_sha256 and code.digest(asked) == code.digest(had))
 
 
 def _read_manifest(model: Path) -> dict[str, Any]:
@@ -421,3 +412,271 @@ def gap_columns(rate: float, found: Gap) -> dict[str, Any]:
     """A gap as tune.py writes it; an infinite variance is null, for JSON has no infinity."""
     variance = found.variance if np.isfinite(found.variance) else None
     return {"learning_rate": rate, "mean": found.mean, "variance": variance, "trials": found.trials}
+
+
+# What is finished of what is asked for --------------------------------------------------------------------------------
+
+OF_BUDGET = ("metric", "epochs", "max_steps", "batch_size")  # settings of trials that tune.py writes down
+
+
+class Tuning(Protocol):
+    """What is asked for of all tunings."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def fraction(self) -> float: ...
+    @property
+    def retry(self) -> int: ...
+    @property
+    def extend(self) -> bool: ...
+    @property
+    def max_extensions(self) -> int: ...
+
+
+class Asked(Protocol):
+    """What finished trainings are compared with: an experiment as the configuration asks for it."""
+
+    @property
+    def output(self) -> str: ...
+    @property
+    def trials(self) -> Mapping[str, list[float]]: ...
+    @property
+    def tune(self) -> Tuning: ...
+
+    def run_settings(self, dataset: str, model: str, arm: str) -> RunSettings: ...
+    def trial_settings(self, dataset: str, model: str, arm: str) -> RunSettings: ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a finished training must have been made to count: None is any."""
+
+    settings: RunSettings  # learning_rate None: any
+    code_sha256: str
+    seed: int | None = None
+    data_sha256: str | None = None
+
+    def stands(self, folder: Path) -> bool:
+        """Whether such a run or trial is finished in `folder`.
+
+        It is, too, where Snakemake removed its summary with a job that failed: the next call puts it back.
+        """
+        summary = _finished(folder)
+        try:
+            env = files.read_json(folder / "env.json")
+            asked, had = self.settings.to_dict(), dict(env["settings"])
+        except (InputError, OSError, KeyError, TypeError, ValueError):
+            return False
+        if summary is None or summary.get("fingerprint") != env.get("fingerprint"):
+            return False
+        if asked["learning_rate"] is None:
+            asked["learning_rate"] = had.get("learning_rate")
+        facts = [
+            (self.code_sha256, env.get("code_sha256")),
+            (self.seed, summary.get("seed")),
+            (self.data_sha256, env.get("data_sha256")),
+        ]
+        same = all(wanted in (None, found) for wanted, found in facts)
+        return same and code.digest(asked) == code.digest(had)
+
+
+def _finished(folder: Path) -> Fields | None:
+    """The summary of the finished run in `folder`, or the copy of it that the run's state keeps."""
+    for path in (folder / "summary.json", folder / "state/summary.json"):
+        with contextlib.suppress(InputError, OSError):
+            summary: Fields = files.read_json(path)
+            files.check_summary(summary, path)
+            return summary
+    return None
+
+
+class Standing:
+    """What is finished of the trainings that are asked for of an arm, on a data set with a model."""
+
+    def __init__(self, asked: Asked, dataset: str, model: str, arm: str) -> None:
+        self._asked, self._pair, self._arm = asked, (dataset, model), arm
+        self._output = Path(asked.output)
+        self._settings = asked.run_settings(dataset, model, arm)
+        self._code = code.fingerprint(SCRIPTS / "train.py")  # trials are of it too
+        self._rates = sorted(asked.trials.get(arm, []))
+        self._extensions = asked.tune.max_extensions * asked.tune.extend if self._rates else 0
+
+    # Runs
+
+    @functools.cached_property
+    def rate(self) -> float | None:
+        """The learning rate of the runs: as it is set, or as it was chosen last; None where none was chosen yet."""
+        if self._settings.tuned_as is None:
+            return self._settings.learning_rate
+        found = self._chosen(self._settings.tuned_as)
+        return None if found is None else float(found["learning_rate"])
+
+    @functools.cached_property
+    def rate_is_settled(self) -> bool:
+        """Whether no tuning is to come that may choose another rate for the runs."""
+        own = self._settings.tuned_as
+        return own is None or Standing(self._asked, *self._pair, own).tuned is not None
+
+    def run(self, folder: str, **changes: Any) -> bool:
+        """Whether the run in this folder of the output is finished; `changes`: settings that it has of its own."""
+        settings = replace(self._settings, **{"learning_rate": self.rate, **changes})
+        return settings.learning_rate is not None and Made(settings, self._code).stands(self._output / folder)
+
+    def run_may_stand(self, folder: str) -> bool:
+        """Whether the run in this folder of the output is finished, at any rate where none is chosen now."""
+        any_rate = Made(replace(self._settings, learning_rate=self.rate), self._code)
+        return any_rate.stands(self._output / folder)
+
+    def runs(self, folders: Sequence[str]) -> tuple[int, Span]:
+        """How many of these runs are finished, and how many are still to run.
+
+        Where another rate may be chosen yet, these may be all, and a finished run of any rate may be right.
+        """
+        done = sum(map(self.run, folders))
+        if self.rate_is_settled:
+            return done, Span(len(folders) - done, len(folders) - done)
+        any_rate = Made(replace(self._settings, learning_rate=None), self._code)
+        return done, Span(sum(not any_rate.stands(self._output / folder) for folder in folders), len(folders))
+
+    # Trials
+
+    @functools.cached_property
+    def tuned(self) -> Fields | None:
+        """What tune.py wrote of this arm; None where its tuning is to come, for other things are asked of it now.
+
+        Its trials may have been deleted since. Those that are there must be as they are asked for.
+        """
+        found, tune = self._chosen(self._arm), self._asked.tune
+        if found is None:
+            return None
+        trial = self._asked.trial_settings(*self._pair, self._arm)
+        wanted = {
+            **{"rates": self._rates, "extensions": self._extensions, "retry": tune.retry, "seed": tune.seed},
+            **{key: getattr(trial, key) for key in OF_BUDGET},
+            "code_sha256": self._code,
+        }
+        if not self._dev_is_as_asked(0) or any(found.get(key) != value for key, value in wanted.items()):
+            return None
+        there = [rate for rate in self._rates if (self._trial(rate) / "summary.json").exists()]
+        return found if all(self.trial(rate) for rate in there) else None
+
+    def trial(self, rate: float, retry: int = 0) -> bool:
+        """Whether the trial of a rate, or its `retry`, is finished, with the seed and the dev split asked for."""
+        if not self._dev_is_as_asked(retry):
+            return False
+        settings = self._asked.trial_settings(*self._pair, self._arm)
+        seed, data_sha256 = self._asked.tune.seed + retry, self._dev(retry).get("sha256")
+        return Made(settings, self._code, seed, data_sha256).stands(self._trial(rate, retry))
+
+    def trials(self) -> tuple[int, Span]:
+        """How many trials are finished that this tuning asks for, or may ask for, and how many are still to run."""
+        if found := self.tuned:
+            return len(found["trials"]) + len(found["retries"]), Span(0, 0)
+        retry, further = self._asked.tune.retry, beyond_edges(self._rates, self._extensions)
+        of_grid = sum(map(self.trial, self._rates))
+        added = min(self._extensions, sum(map(self.trial, further)))
+        again = [(rate, number) for rate in (*self._rates, *further) for number in range(1, 1 + retry)]
+        done = of_grid + added + sum(self.trial(*one) for one in again)
+        least = len(self._rates) - of_grid + self._is_at_an_edge()
+        most = (len(self._rates) + self._extensions) * (1 + retry)
+        return done, Span(least, max(least, most - done))
+
+    def _is_at_an_edge(self) -> bool:
+        """Whether a rate beyond the grid is sure to be tried: the one chosen last, of this grid, is at its edge."""
+        found = self._chosen(self._arm)
+        if found is None or found["rates"] != self._rates or found.get("edge") is None:
+            return False
+        further = beyond(found["trials"], found["learning_rate"])
+        may_add = sum(trial["added"] for trial in found["trials"]) < self._extensions
+        return may_add and further is not None and not self.trial(further)
+
+    def _trial(self, rate: float, retry: int = 0) -> Path:
+        return trial_folder(self._output.joinpath("tune/trials", *self._pair, self._arm), rate, retry)
+
+    def _chosen(self, arm: str) -> Fields | None:
+        with contextlib.suppress(InputError, OSError):
+            return read_found(self._output.joinpath("tune/best", *self._pair, f"{arm}.json"))
+        return None
+
+    def _dev_is_as_asked(self, retry: int) -> bool:
+        """Whether the dev split that is there was carved as it would be now; one that was not carved is."""
+        dev, tune = self._dev(retry), self._asked.tune
+        return dev.get("carved") in (None, {"fraction": tune.fraction, "seed": tune.seed + retry})
+
+    def _dev(self, retry: int) -> Fields:
+        """The description of a dev split's tokens; empty where it is not there."""
+        dataset, model = self._pair
+        folder = self._output / "tune/tokens" / dataset
+        with contextlib.suppress(InputError, OSError):
+            found = files.read_json((folder / f"retry{retry}" if retry else folder) / f"{model}.json")
+            return found if isinstance(found, dict) else {}
+        return {}
+
+
+def beyond_edges(rates: list[float], count: int) -> list[float]:
+    """The rates that a tuning may add, up to `count` at either edge of the grid."""
+    found: list[float] = []
+    for edge in (min, max):
+        known = list(rates)
+        for _ in range(count):
+            further = beyond([{"learning_rate": rate} for rate in known], edge(known))
+            if further is not None:
+                known.append(further)
+        found += known[len(rates) :]
+    return found
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Trainings that are finished: made with the settings, the learning rate and the code that are asked for."""
+
+    trials: int = 0
+    runs: int = 0
+    repeats: int = 0
+    at_caps: int = 0
+
+    @property
+    def all(self) -> int:
+        """All of them."""
+        return self.trials + self.runs + self.repeats + self.at_caps
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is still to run; ranges where tuning has not ended, whose trials nobody knows, and which may choose anew."""
+
+    trials: Span
+    runs: Span
+    repeats: Span
+    at_caps: Span
+
+    @property
+    def all(self) -> Span:
+        """All of it."""
+        return self.trials + self.runs + self.repeats + self.at_caps
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The trainings of an arm on a data set with a model."""
+
+    trials: int  # of its grid
+    again: int  # trials of tied rates at most
+    added: int  # rates beyond the grid's edge at most, counted without their repeats
+    runs: int
+    repeats: int  # for the noise floor
+    at_caps: int  # at equal memory, at most
+    finished: Finished
+    left: Left
+    settled: bool  # tuning has ended: no more trials
+
+    @property
+    def trials_all(self) -> Span:
+        """All trials."""
+        return Span(self.finished.trials, self.finished.trials) + self.left.trials
+
+    @property
+    def trainings(self) -> Span:
+        """All of them."""
+        return self.trials_all + Span(self.runs + self.repeats, self.runs + self.repeats + self.at_caps)

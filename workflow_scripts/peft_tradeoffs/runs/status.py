@@ -19,9 +19,10 @@ from typing import Any
 
 from peft_tradeoffs.core import files, slurm
 from peft_tradeoffs.core.errors import InputError, LockLost
+from peft_tradeoffs.core.quantities import Span
 from peft_tradeoffs.core.slurm import Job
 from peft_tradeoffs.runs.interruption import Interrupted
-from peft_tradeoffs.runs.plan import read_found, trial_folder, trial_name
+from peft_tradeoffs.runs.plan import Standing, read_found, trial_folder, trial_name
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.shown import said
 
@@ -285,6 +286,7 @@ ALIVE_S = 120.0  # a run under way writes its status every few seconds
 STATUS = "state/status.json"  # of a run
 PACE, FEWEST_ENDED = 9, 3  # trainings that ended last, of which the time left is told
 NUMBER = (int, float, type(None))
+NONE = Span(0, 0)
 # What is read of a status.json and of a summary.json, with the types that it has.
 LIVE: dict[str, tuple[type, ...]] = {
     **{"status": (str,), "host": (str,), "pid": (int,), "eta_s": NUMBER},
@@ -305,14 +307,30 @@ class RunStatus:
     seed: int | None  # None: the arm's tuning
     state: str
     detail: str
+    ended: int = 0  # trainings of it
+    left: Span = NONE
+
+
+Standings = Callable[[str, str, str], Standing]  # by data set, model and arm
+
+
+def in_slurm(output: Path) -> bool:
+    """Whether some process that trains, or did, was one of Slurm's."""
+    folders = (path.parents[1] for name in ("runs", "tune/trials") for path in (output / name).glob(f"**/{STATUS}"))
+    return any(live is not None and live["slurm_job_id"] is not None for live in map(read_live, folders))
 
 
 def grid_status(
-    output: Path, grid: dict[str, list[Any]], jobs: list[Job], unfinished: set[str] | None = None
+    output: Path,
+    grid: dict[str, list[Any]],
+    jobs: list[Job],
+    unfinished: set[str] | None = None,
+    standing: Standings | None = None,
 ) -> dict[str, list[RunStatus]]:
     """The runs of `grid` ({"dataset": [...], "model": [...], "arm": [...], "seed": [...]}) by data set and model.
 
     `unfinished`: ids of this user's unfinished jobs, those that are not in `jobs` too; None if Slurm did not say.
+    `standing`: what is finished as it is asked for; without it whatever is finished is done.
     """
     found: dict[str, list[RunStatus]] = {}
     for dataset, model, arm in itertools.product(*(grid[key] for key in ("dataset", "model", "arm"))):
@@ -328,8 +346,12 @@ def grid_status(
                 state, detail = "running", progress(last, own)
             else:
                 before = trained.get(own.comment) if own else None
-                state, detail = _status(folder, _log(output, names, seed), last, own, before)
-            found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, seed, state, detail))
+                place = str(folder.relative_to(output))
+                as_asked = standing is None or standing(*names).run_may_stand(place)
+                state, detail = _status(folder, _log(output, names, seed), last, _Now(own, before, as_asked))
+            done = state == "done"
+            one = RunStatus(arm, seed, state, detail, int(done), Span(not done, not done))
+            found.setdefault(f"{dataset} · {model}", []).append(one)
     return found
 
 
@@ -344,7 +366,17 @@ def table(runs: dict[str, list[RunStatus]]) -> str:
     for heading, group in runs.items():
         lines += [heading, *(_line(run, arm, f"{_what(run, seed):<{what}}", state) for run in group)]
     counts = Counter(run.state for run in every)
-    return "\n".join([*lines, ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name]) or "no runs"])
+    counted = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name]) or "no runs"
+    if any(run.seed is None for run in every):
+        ended, left = sum(run.ended for run in every), sum((run.left for run in every), NONE)
+        counted += f"; {of_all(ended, left)} trainings"
+    return "\n".join([*lines, counted])
+
+
+def of_all(ended: int, left: Span) -> str:
+    """How many have ended, of how many: such as "3 of 12", "3 of at most 36"."""
+    most = f"{ended + left.most:.0f}"
+    return f"{ended} of {most if left.least == left.most else f'at most {most}'}"
 
 
 def _what(run: RunStatus, seed: int) -> str:
@@ -355,13 +387,23 @@ def _line(run: RunStatus, arm: int, what: str, state: int) -> str:
     return f"  {run.arm:<{arm}}  {what}  {run.state:<{state}}  {run.detail}".rstrip()
 
 
-def _status(
-    folder: Path, log: Path, live: dict[str, Any] | None, job: Job | None, before: int | None
-) -> tuple[str, str]:
-    """State and detail of a run that no process trains; `before`: the seed that its job trains now."""
+@dataclass(frozen=True)
+class _Now:
+    """What is to be known of a run that no process trains."""
+
+    job: Job | None
+    before: int | None  # the seed that its job trains now
+    as_asked: bool  # whether a result of it that is there is of what is asked for now
+
+
+def _status(folder: Path, log: Path, live: dict[str, Any] | None, now: _Now) -> tuple[str, str]:
+    """State and detail of a run that no process trains."""
+    job, before, other = now.job, now.before, ""
     try:
         if summary := read_result(folder / "summary.json") or _kept(folder):
-            return "done", _result(summary)
+            if now.as_asked:
+                return "done", _result(summary)
+            other = f"what is there is of other settings, code or rate ({_result(summary)})"
     except InputError as error:
         return "failed", str(error)
     saved = f"at step {live['step']}/{live['total']}" if live and live["step"] else "resumes" if live else ""
@@ -376,7 +418,7 @@ def _status(
         return "interrupted", f"{saved}; the next call goes on with it" if live["step"] else "the next call starts it"
     if (folder / STATUS).exists():
         return "interrupted", f"{folder / STATUS} is damaged; the next call goes on with what is saved"
-    return "not started", ""
+    return "not started", other
 
 
 def _kept(folder: Path) -> dict[str, Any] | None:
@@ -506,83 +548,85 @@ def tuning_status(
     trials: dict[str, list[float]],
     jobs: list[Job],
     unfinished: set[str] | None = None,
+    standing: Standings | None = None,
 ) -> dict[str, list[RunStatus]]:
     """One line per arm that is tuned, by data set and model, as `grid_status` has them for runs.
 
-    `trials`: the learning rates to try, by arm.
+    `trials`: the learning rates to try, by arm. Without `standing` the trials of the grid alone are counted.
     """
     found: dict[str, list[RunStatus]] = {}
     for dataset, model, arm in itertools.product(grid["dataset"], grid["model"], trials):
-        names = (dataset, model, arm)
-        state, detail = _tuned_status(output, names, trials[arm], jobs, unfinished)
-        found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, None, state, detail))
+        names, rates = (dataset, model, arm), trials[arm]
+        own = None if standing is None else standing(*names)
+        ended, left = own.trials() if own else _of_grid(output.joinpath("tune/trials", *names), rates)
+        try:
+            best = read_found(output.joinpath("tune/best", dataset, model, f"{arm}.json"))
+            as_asked = best["rates"] == rates if own is None else own.tuned is not None
+            state, detail = ("done", _choice(best)) if as_asked else ("", "")
+        except FileNotFoundError:
+            state, detail = "", ""
+        except InputError as error:
+            state, detail = "failed", str(error)
+        if not state:
+            state, detail = _tuning_status(output, names, jobs, unfinished, (ended, left))
+        found.setdefault(f"{dataset} · {model}", []).append(RunStatus(arm, None, state, detail, ended, left))
     return found
 
 
-def _tuned_status(
-    output: Path, names: tuple[str, str, str], rates: list[float], jobs: list[Job], unfinished: set[str] | None
+def _choice(best: dict[str, Any]) -> str:
+    """What tune.py wrote, in words."""
+    again = f", {len(best['retries'])} trials made again" if best["retries"] else ""
+    return f"learning rate {best['learning_rate']:.3g} of {len(best['trials'])} tried{again}"
+
+
+def _of_grid(folder: Path, rates: list[float]) -> tuple[int, Span]:
+    ended = sum((trial_folder(folder, rate) / "summary.json").exists() for rate in rates)
+    return ended, Span(len(rates) - ended, len(rates) - ended)
+
+
+def _tuning_status(
+    output: Path, names: tuple[str, str, str], jobs: list[Job], unfinished: set[str] | None, trials: tuple[int, Span]
 ) -> tuple[str, str]:
-    path = Path(*names)
-    try:
-        best = read_found(output / "tune/best" / path.with_name(f"{path.name}.json"))
-    except FileNotFoundError:
-        best = None
-    except InputError as error:
-        return "failed", str(error)
-    if best is not None and best["rates"] == rates:
-        again = f", {len(best['retries'])} trials made again" if best["retries"] else ""
-        return "done", f"learning rate {best['learning_rate']:.3g} of {len(best['trials'])} tried{again}"
+    """State and detail of a tuning that has not chosen a rate; `trials`: how many have ended, and are left."""
     own = [job for job in jobs if job.comment == "rule_tune_wildcards_" + "_".join(names)]
     job = own[-1] if own else None
-    trials = output / "tune/trials" / path
-    tried = sum((trial_folder(trials, rate) / "summary.json").exists() for rate in rates)
-    counted = f"{tried} of {len(rates)} rates tried"
-    retries = sorted(trials.glob("retry*/lr*"))
-    if retries:
-        finished = sum((folder / "summary.json").exists() for folder in retries)
-        counted += f", {finished} trials made again"
-    first = sorted(trials.glob("lr*"))
-    beyond = {folder.name for folder in first} - {trial_folder(trials, rate).name for rate in rates}
-    if beyond:
-        counted += f", {len(beyond)} beyond the grid"
-    folders = [*first, *retries]
-    for folder in folders:
-        live = read_live(folder)
-        if live is not None and is_alive(folder, live, job, unfinished):
-            return "running", f"{counted}; {trial_name(folder)}: {progress(live, job)}"
+    counted = f"{of_all(*trials)} trials"
+    folder = output.joinpath("tune/trials", *names)
+    live = {one: read_live(one) for one in [*sorted(folder.glob("lr*")), *sorted(folder.glob("retry*/lr*"))]}
+    for one, last in live.items():
+        if last is not None and is_alive(one, last, job, unfinished):
+            return "running", f"{counted}; {trial_name(one)}: {progress(last, job)}"
     if job is not None:
         return ("queued", f"job {job.id}, {job.reason}") if job.waits else ("running", f"{counted}, job {job.id}")
-    log = output / "logs/tune" / path.with_name(f"{path.name}.log")
+    log = output.joinpath("logs/tune", *names[:2], f"{names[2]}.log")
     if says_an_error(log):
         return "failed", str(log)
-    return ("interrupted", f"{counted}; the next call goes on") if folders else ("not started", "")
+    begun = trials[0] or any(live.values())
+    return ("interrupted", f"{counted}; the next call goes on") if begun else ("not started", "")
 
 
-def time_left(output: Path, runs: dict[str, list[RunStatus]], trials: dict[str, list[float]]) -> str:
+def time_left(output: Path, runs: dict[str, list[RunStatus]]) -> str:
     """About how long what is left takes at the pace at which the last trainings ended, "" where none can be told.
 
-    `runs`: all runs and tunings; `trials`: the learning rates to try, by arm. None is told while nothing runs, and
-    before three trainings ended one after another. A tuning that tries rates again, or beyond its grid, takes longer.
+    `runs`: all runs and tunings. None is told while nothing runs, and before three trainings ended one after another. A
+    tuning that may try rates again, or beyond its grid, makes it a range.
     """
     every = [run for group in runs.values() for run in group]
     places = [place for name in ("runs", "tune/trials") for place in (output / name).glob("*/*/*/**/summary.json")]
     now = time.time()
     ended = sorted(place.stat().st_mtime for place in places if place.parent.name != "state")
     ended = [moment for moment in ended if moment <= now][-PACE:]
-    missing = sum(run.state != "done" for run in every if run.seed is not None)
-    for heading, group in runs.items():
-        for run in group:
-            if run.seed is None and run.state != "done":
-                folder = output / "tune/trials" / Path(*heading.split(" · ")) / run.arm
-                rates = trials[run.arm]
-                missing += sum(not (trial_folder(folder, rate) / "summary.json").exists() for rate in rates)
-    if not missing or len(ended) < FEWEST_ENDED or not any(run.state == "running" for run in every):
+    missing = sum((run.left for run in every), NONE)
+    if not missing.most or len(ended) < FEWEST_ENDED or not any(run.state == "running" for run in every):
         return ""
     apart = statistics.median(later - earlier for earlier, later in itertools.pairwise(ended))
+    left = [apart * count - (now - ended[-1]) for count in (missing.least, missing.most)]
     # Files that were copied together, and a sweep that stood still since, tell no pace.
-    if apart < 1 or (left_s := apart * missing - (now - ended[-1])) <= 0:
+    if apart < 1 or left[1] <= 0:
         return ""
-    return f"about {duration(left_s)} left, at the pace of the last {len(ended)} trainings"
+    least, most = duration(max(left[0], 0.0)), duration(left[1])
+    told = f"{least} left" if missing.least == missing.most else f"{least} to {most} left"
+    return f"about {told}, at the pace of the last {len(ended)} trainings"
 
 
 class TerminalReporter:
