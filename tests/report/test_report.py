@@ -146,7 +146,7 @@ def test_what_is_not_compared_has_no_front(page):
     """The demo's time is that of one job per arm; its memory is compared."""
     under = pages.numbers(page, "tradeoff")
     assert "On the front" in under.locator("thead").inner_text()
-    assert page.locator("#chart-tradeoff-title").inner_text() == "Accuracy against memory"
+    assert page.locator("#chart-tradeoff-title").inner_text() == "Accuracy against memory of tensors"
     page.select_option("#axis-x", "train_s")
     page.wait_for_function(AXIS.replace("[4]", "[1]"), arg="train_s")
     assert "On the front" not in under.locator("thead").inner_text()
