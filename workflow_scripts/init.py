@@ -35,7 +35,7 @@ def main() -> None:
     if output.exists() and not arguments.force:
         raise InputError(f"{output}: it is there already; name another --output, or give --force to write over it")
 
-    from peft_tradeoffs.config.draft import UNKNOWN, Asked, draft
+    from peft_tradeoffs.config.draft import Asked, draft
 
     asked = Asked(
         train=arguments.train,
@@ -49,18 +49,16 @@ def main() -> None:
         completion=arguments.completion,
         task=arguments.task,
     )
-    text, said = draft(asked)
+    text, said, lacking = draft(asked)
     with atomic(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     here = Path("Snakefile").is_file()  # else the study has a folder of its own
     workflow = "" if here else f" -s {shlex.quote(str(REPOSITORY / 'Snakefile'))}"
     profile = "--profile " + ("profiles/local" if here else shlex.quote(str(REPOSITORY / "profiles/local")))
-    unfinished = f"revision: {UNKNOWN} #" in text
-    lacking = said.pop() if unfinished else ""
-    print(f"{output}: {said[0]}", *said[1:], "next, when it is filled in:" if unfinished else "next:", sep="\n")
+    print(f"{output}: {said[0]}", *said[1:], "next, when it is filled in:" if lacking else "next:", sep="\n")
     for words in ("-n --quiet rules", f"{profile} fetch", f"{profile} estimate", profile):
         print(f"  snakemake{workflow} {words} --configfile={shlex.quote(str(output))}", flush=True)
-    if unfinished:
+    if lacking:
         raise InputError(f"{output} is not ready: {lacking}")
 
 

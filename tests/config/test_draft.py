@@ -153,7 +153,7 @@ def test_a_file_of_this_shape_plans_as_it_is_drafted(tmp_path, causal, shape):
     write, of_data, of_training = SHAPES[shape]
     (tmp_path / "causal").symlink_to(causal)
     path = write(tmp_path).relative_to(tmp_path)
-    text, said = draft(Asked(train=str(path), model="causal" if of_data.get("task") == "sft" else "bert"))
+    text, said, _ = draft(Asked(train=str(path), model="causal" if of_data.get("task") == "sft" else "bert"))
     config = yaml.safe_load(text)
     ((_, block),) = config["datasets"].items()
     assert {key: block.get(key) for key in of_data} == of_data
@@ -194,7 +194,7 @@ def test_dates_and_numbers_of_rows_are_no_labels_and_booleans_are(tmp_path):
     columns |= {"text": prose(60, 1), "spam": cycle([True, False, False], 60)}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     tiny_causal.write_rows(tmp_path / "spam.jsonl", [{**row, "meta": {"a": 1}, "none": None} for row in rows])
-    text, said = draft(Asked(train="spam.jsonl", model="bert"))
+    text, said, _ = draft(Asked(train="spam.jsonl", model="bert"))
     assert "assumed: text is read (--text), spam is the label (--label)" in said
     assert yaml.safe_load(text)["datasets"]["spam"]["task"] == "classification"
 
@@ -203,14 +203,14 @@ def test_texts_that_repeat_are_groups(tmp_path):
     texts = prose(40, 1, low=12, high=14)
     columns = {"text": [*texts, *(text.rpartition(" ")[0] for text in texts)], "label": cycle(["a", "b"], 80)}
     write_csv(tmp_path / "parts.csv", columns)
-    text, said = draft(Asked(train="parts.csv", model="bert"))
+    text, said, _ = draft(Asked(train="parts.csv", model="bert"))
     block = yaml.safe_load(text)["datasets"]["parts"]
     assert block["group"] == "contained"
     assert "test rows are 8 groups" in text
     write_csv(tmp_path / "twice.csv", {"text": ["a good film", *prose(79, 1)], "label": cycle(["a", "b"], 80)})
     columns["text"] = ["a good film", "a good film", *prose(78, 1)]
     write_csv(tmp_path / "twice.csv", columns)
-    text, said = draft(Asked(train="twice.csv", model="bert"))
+    text, said, _ = draft(Asked(train="twice.csv", model="bert"))
     assert "group" not in yaml.safe_load(text)["datasets"]["twice"]
     assert "1 text repeated" in said[1]
 
@@ -228,7 +228,7 @@ def test_what_is_guessed_can_be_named(tmp_path):
     columns = {"subject": prose(60, 1), "body": prose(60, 2), "team": cycle(["a", "b"], 60)}
     columns["urgency"] = cycle([1, 2, 3], 60)
     write_csv(tmp_path / "mail.csv", columns)
-    _, said = draft(Asked(train="mail.csv", model="bert"))
+    _, said, _ = draft(Asked(train="mail.csv", model="bert"))
     assert "assumed: subject and body are read (--text), team is the label (it could be --label urgency)" in said
     config = drafted("mail.csv", text=["body"], label="urgency", task="regression")
     block = config["datasets"]["mail"]
@@ -236,9 +236,9 @@ def test_what_is_guessed_can_be_named(tmp_path):
 
 
 def test_columns_that_no_key_names_are_told(tmp_path):
-    _, said = draft(Asked(train=pairs(tmp_path).name, model="bert"))
+    _, said, _ = draft(Asked(train=pairs(tmp_path).name, model="bert"))
     assert "not read: source" in said
-    _, said = draft(Asked(train=two_texts(tmp_path).name, model="bert"))
+    _, said, _ = draft(Asked(train=two_texts(tmp_path).name, model="bert"))
     assert not [line for line in said if line.startswith("not read")]
 
 
@@ -254,7 +254,7 @@ def test_a_model_of_a_wheel(tmp_path, tiny_bert, monkeypatch):
     path = semicolon(tmp_path).name
     wanted = {"source": "wheel", "requirement": "tiny-model==1.0", "subfolder": "tiny_model/model"}
     for model in ("tiny-model==1.0", "wheel:tiny-model==1.0"):
-        text, _ = draft(Asked(train=path, model=model))
+        text, _, _ = draft(Asked(train=path, model=model))
         assert yaml.safe_load(text)["models"] == {"tiny-model": wanted}
         assert "at 1.5 per word" not in text  # its own tokenizer counts
     with zipfile.ZipFile(wheel, "a") as archive:
@@ -288,7 +288,7 @@ def test_alpacas_instructions_and_prompts_by_other_names(tmp_path, causal):
     block = drafted("alpaca.jsonl", "causal")["datasets"]["alpaca"]
     assert [block[key] for key in ("instruction", "input", "output")] == ["instruction", "input", "output"]
     tiny.write_tsv(tmp_path / "regex.tsv", tiny_causal.rows(40), "description\tregex")
-    text, said = draft(Asked(train="regex.tsv", model="causal"))
+    text, said, _ = draft(Asked(train="regex.tsv", model="causal"))
     block = yaml.safe_load(text)["datasets"]["regex"]
     assert (block["prompt"], block["completion"], block["chat_template"]) == ("description", "regex", "tokenizer")
     assert "assumed: description is the prompt and regex the completion (--prompt, --completion)" in said
@@ -308,7 +308,7 @@ def test_the_margin_is_what_the_test_rows_can_prove_but_not_more_than_one_to_liv
     found = []
     for rows in (50, 200, 2500):
         write_csv(tmp_path / "rows.csv", {"text": prose(rows, 1), "label": cycle(["a", "b"], rows)})
-        text, said = draft(Asked(train="rows.csv", model="bert"))
+        text, said, _ = draft(Asked(train="rows.csv", model="bert"))
         margin = yaml.safe_load(text)["comparison"]["margin"]
         assert f"differences of up to {100 * margin:g} points count as none" in said[-2]
         found.append(margin)

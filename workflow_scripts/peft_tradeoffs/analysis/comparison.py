@@ -267,9 +267,13 @@ def gained(row: Mapping[str, Any]) -> float | None:
 
 def gained_at_worst(row: Mapping[str, Any]) -> float | None:
     """The lowest gain on the baseline that the interval at the best rate tried leaves possible."""
-    metric = metric_called(row["metric"])
-    found = row[AT_BEST[0] if metric.higher_is_better else AT_BEST[1]]
-    return None if pd.isna(found) else float(metric.gain(found))
+    found = worse_end(row)
+    return None if pd.isna(found) else float(metric_called(row["metric"]).gain(found))
+
+
+def worse_end(row: Mapping[str, Any]) -> Any:
+    """The end of that interval at which the arm is worse, in the metric's own direction; null without an interval."""
+    return row[AT_BEST[0] if metric_called(row["metric"]).higher_is_better else AT_BEST[1]]
 
 
 def _tested(estimates: dict[int, Crossed], margin: float) -> dict[int, dict[str, float]]:

@@ -15,6 +15,7 @@ from peft_tradeoffs.analysis.comparison import (
     WORSE_WITHIN,
     gained,
     gained_at_worst,
+    worse_end,
 )
 from peft_tradeoffs.analysis.comparison_text import (
     errors_of_margin,
@@ -563,8 +564,7 @@ def bounds(rows: list[Row]) -> str:
     places = difference_places([row for row in rows if row["difference"] is not None])
     metric, said = metric_called(rows[0]["metric"]), []
     for row in rows:
-        worst = row["at_best_low" if metric.higher_is_better else "at_best_high"]
-        both = (row["difference"], worst)
+        both = (row["difference"], worse_end(row))
         mean, end = (with_interval(value, None, None, metric.scale, True, places) for value in both)
         known = f"{mean} {metric.apart}".strip() + f", at worst {end}"
         said.append(f"{arm_name(row)} {'0, as the baseline' if row['difference'] is None else known}")

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -378,8 +378,16 @@ def _of_wheel(requirement: str, subfolder: str | None, scratch: Path) -> Base:
     return Base(_plain(requirement.partition("==")[0]), block, folder=holds[0])
 
 
-def draft(asked: Asked) -> tuple[str, list[str]]:
-    """The configuration for what is asked, as YAML, and what a person is told of it, a line each.
+class Draft(NamedTuple):
+    """The configuration as YAML, lines that a person is told of it, and what is to be filled in, "" if nothing."""
+
+    text: str
+    said: list[str]
+    lacking: str
+
+
+def draft(asked: Asked) -> Draft:
+    """The configuration for what is asked.
 
     Raises InputError, in one line, for what gives none.
     """
@@ -387,7 +395,7 @@ def draft(asked: Asked) -> tuple[str, list[str]]:
         return _draft(asked, Path(scratch))
 
 
-def _draft(asked: Asked, scratch: Path) -> tuple[str, list[str]]:
+def _draft(asked: Asked, scratch: Path) -> Draft:
     names, separator = columns_in(Path(asked.train))
     table = read_table(Path(asked.train), names, separator)
     columns = {name: Column(name, list(_filled(values)), len(table)) for name, values in table.columns.items()}
@@ -426,7 +434,8 @@ def _draft(asked: Asked, scratch: Path) -> tuple[str, list[str]]:
     environment.filters |= {"yaml": _yaml, "line": _line}
     text = environment.get_template("draft/config.yaml.j2").render(given)
     _check(text)
-    return text, sentences("draft/said", given)
+    lacking = f"models.{base.name}.revision stands as {UNKNOWN}; write {base.lacking}" if base.lacking else ""
+    return Draft(text, sentences("draft/said", given), lacking)
 
 
 def _as_text(value: Any) -> str:

@@ -42,7 +42,6 @@ GIB = 2**10  # MiB
 BUDGET_S = 300.0  # for the memory of all arms, and again for their steps: beyond it ranks are interpolated
 PREDICTION_B = 40  # bytes of a row in a predictions file
 ANSWER_B = 6  # bytes of a token in an answers file
-FETCH = f"run `{command('fetch')}` first"
 ANSWER = "answer_untrained.py"
 NOTHING_LEFT = "nothing is left to run"
 STATE = 7  # times the trained weights: what `run` wants free for its state, weights and moments written twice
@@ -56,7 +55,7 @@ def counted(experiment: Experiment, dataset: str, model: str, arm: str) -> Count
     tune, place = experiment.tune, f"{dataset}/{model}/{arm}"
     standing = Standing(experiment, dataset, model, arm)
     rates = experiment.trials.get(arm, [])
-    added = tune.max_extensions * tune.extend if rates else 0
+    added = standing.extensions
     noise = experiment.noise
     repeats = noise.repeats if noise and arm in (noise.arms or []) else 0
     again = [f"noise/repeat{n}/{place}/seed{noise.seed}" for n in range(1, 1 + repeats) if noise]
@@ -409,11 +408,11 @@ class _Looker:
         """What is to be done first; None where the pair is tokenised."""
         out = Path(self._experiment.output)
         if not (out / "models" / f"{model}.json").exists():
-            return f"model {model} is not fetched yet; {FETCH}"
+            return f"model {model} is not fetched yet; {_fetch_first()}"
         if (out / "tokens" / dataset / f"{model}.npz").exists():
             return None
         there = (out / "data" / dataset / "dataset.json").exists()
-        return f"data set {dataset} is not {'tokenised' if there else 'fetched'} yet; {FETCH}"
+        return f"data set {dataset} is not {'tokenised' if there else 'fetched'} yet; {_fetch_first()}"
 
     def _tokens(self, dataset: str, model: str) -> "Tokens | Missing":
         if why := self._why_no_tokens(dataset, model):
@@ -466,7 +465,7 @@ class _Looker:
 
             def need(one: ArmEstimate) -> "Need | Missing":
                 if folder is None:
-                    return Missing(f"model {model} is not fetched yet; {FETCH}")
+                    return Missing(f"model {model} is not fetched yet; {_fetch_first()}")
                 built = forecast.build(folder, Recipe.of(settings[one.arm.name]), outputs, training.precision)
                 return forecast.needed(built, batch, training.precision, training.optimizer)
 
@@ -604,10 +603,14 @@ def _item(line: str) -> str:
 def _not_counted(experiment: Experiment) -> list[str]:
     """Data sets of which the rows are not known yet."""
     return [
-        f"data set {name}: unknown: its rows are counted when it is fetched; {FETCH}"
+        f"data set {name}: unknown: its rows are counted when it is fetched; {_fetch_first()}"
         for name, block in experiment.datasets.items()
         if block.source != "files" and not Path(experiment.output, "data", name, "dataset.json").exists()
     ]
+
+
+def _fetch_first() -> str:
+    return f"run `{command('fetch')}` first"
 
 
 def _trainings(estimate: Estimate) -> str:

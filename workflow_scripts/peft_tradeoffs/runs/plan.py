@@ -500,7 +500,8 @@ class Standing:
         self._settings = asked.run_settings(dataset, model, arm)
         self._code = code.fingerprint(SCRIPTS / "train.py")  # trials are of it too
         self._rates = sorted(asked.trials.get(arm, []))
-        self._extensions = asked.tune.max_extensions * asked.tune.extend if self._rates else 0
+        # Rates that tuning may add at most.
+        self.extensions = asked.tune.max_extensions * asked.tune.extend if self._rates else 0
 
     # Runs
 
@@ -552,7 +553,7 @@ class Standing:
             return None
         trial = self._asked.trial_settings(*self._pair, self._arm)
         wanted = {
-            **{"rates": self._rates, "extensions": self._extensions, "retry": tune.retry, "seed": tune.seed},
+            **{"rates": self._rates, "extensions": self.extensions, "retry": tune.retry, "seed": tune.seed},
             **{key: getattr(trial, key) for key in OF_BUDGET},
             "code_sha256": self._code,
         }
@@ -573,13 +574,13 @@ class Standing:
         """How many trials are finished that this tuning asks for, or may ask for, and how many are still to run."""
         if found := self.tuned:
             return len(found["trials"]) + len(found["retries"]), Span(0, 0)
-        retry, further = self._asked.tune.retry, beyond_edges(self._rates, self._extensions)
+        retry, further = self._asked.tune.retry, beyond_edges(self._rates, self.extensions)
         of_grid = sum(map(self.trial, self._rates))
-        added = min(self._extensions, sum(map(self.trial, further)))
+        added = min(self.extensions, sum(map(self.trial, further)))
         again = [(rate, number) for rate in (*self._rates, *further) for number in range(1, 1 + retry)]
         done = of_grid + added + sum(self.trial(*one) for one in again)
         least = len(self._rates) - of_grid + self._is_at_an_edge()
-        most = (len(self._rates) + self._extensions) * (1 + retry)
+        most = (len(self._rates) + self.extensions) * (1 + retry)
         return done, Span(least, max(least, most - done))
 
     def _is_at_an_edge(self) -> bool:
@@ -588,7 +589,7 @@ class Standing:
         if found is None or found["rates"] != self._rates or found.get("edge") is None:
             return False
         further = beyond(found["trials"], found["learning_rate"])
-        may_add = sum(trial["added"] for trial in found["trials"]) < self._extensions
+        may_add = sum(trial["added"] for trial in found["trials"]) < self.extensions
         return may_add and further is not None and not self.trial(further)
 
     def _trial(self, rate: float, retry: int = 0) -> Path:
