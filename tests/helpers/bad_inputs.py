@@ -183,7 +183,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     ),
     "a list's first bad entry": (
         Plan(put("seeds", ["0", "1"])),
-        ("config key seeds.0: '0' is a text; must be a whole number: write it without quotes",),
+        ("config key seeds.0: '0' is a text; must be a whole number: write 0, without quotes",),
     ),
     "a key by its first letter": (
         Plan(put("methods.lora.r", 4)),
@@ -212,7 +212,30 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     # Types and values.
     "text for a number": (
         Plan(text=lambda good: good.replace("learning_rate: 0.001", "learning_rate: 5e-4")),
-        ("config key methods.full.learning_rate: '5e-4' is a text; must be a number", "write 5.0e-4, not 5e-4"),
+        ("config key methods.full.learning_rate: '5e-4' is a text; must be a number", "must be a number: write 0.0005"),
+    ),
+    "per cent": (Plan(put("comparison", {"margin": "2 %"})), ("config key comparison.margin: '2 %'", ": write 0.02")),
+    "decimal comma": (Plan(put("tune", {"fraction": "0,3"})), ("config key tune.fraction: '0,3'", ": write 0.3")),
+    "None": (Plan(put("training.epochs", "None")), ("config key training.epochs: 'None'", "or leave the key out")),
+    "truth in quotes": (
+        Plan(put("keep_weights", "No")),
+        ("config key keep_weights: 'No'", "write false, without"),
+    ),
+    "unit": (
+        Plan(put("recommendation", {"memory_GiB": "8 GiB"})),
+        ("config key recommendation.memory_GiB: '8 GiB'", "write the number alone, without its unit"),
+    ),
+    "list for a number": (
+        Plan(put("training.epochs", [2])),
+        ("config key training.epochs: [2] has the wrong type", "write one value, without brackets"),
+    ),
+    "unknown source": (
+        Plan(put("models.tiny.source", "hf")),
+        ("config key models.tiny.source: 'hf' is unknown; must be one of hub, folder, wheel, random",),
+    ),
+    "number for a name of a list": (
+        Plan(text=lambda good: good.replace("precision: fp32", "precision: 16")),
+        ("config key training.precision: 16 is unknown; must be one of fp32, bf16, fp16",),
     ),
     "number for a list": (Plan(put("seeds", 3)), ("config key seeds: 3 has the wrong type; must be a list",)),
     "text for a list": (
@@ -284,7 +307,7 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(put("models.tiny.sha256", {"model.safetensors": "A" * 64})),
         ("config key models.tiny.sha256.model.safetensors: ", "64 hexadecimal digits in lower case"),
     ),
-    "a seed as text": (Plan(put("seeds", ["0"])), ("config key seeds.0: '0' is a text", "write it without quotes")),
+    "a seed as text": (Plan(put("seeds", ["0"])), ("config key seeds.0: '0' is a text", "write 0, without quotes")),
     "rank 0": (Plan(put("methods.lora.ranks", [0])), ("config key methods.lora.ranks.0: 0 is", "at least 1")),
     "negative rank": (Plan(put("methods.lora.ranks", [4, -8])), ("methods.lora.ranks.1: -8 is", "at least 1")),
     "ranks of a method without": (

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from peft_tradeoffs.analysis.finished import FACTS
+from peft_tradeoffs.config.fields import how_to_write
 from peft_tradeoffs.config.file import (
     check_splits,
     config_schema,
@@ -576,12 +577,10 @@ def tuned_as(method: str, rank: int | None, methods: Methods, tune: Tune) -> str
 def _followed(method: str, named: str, methods: Methods) -> str:
     where = f"config key methods.{method}.learning_rate"
     if is_number(named):
-        raise InputError(f"{where}: {named!r} is a text; must be a number (in YAML write 5.0e-4, not 5e-4 or '5')")
+        raise InputError(f"{where}: {named!r} is a text; must be a number: {how_to_write(named, ['number'])}")
     if named not in methods:
-        raise InputError(
-            f"{where}: {named!r} is no number, and there is no method {named!r}; "
-            f"{suggestion(named, methods, 'methods: ')}"
-        )
+        how = how_to_write(named, ["number"]) or suggestion(named, methods, "methods: ")
+        raise InputError(f"{where}: {named!r} is no number, and there is no method {named!r}; {how}")
     if not methods[named].rates:
         raise InputError(f"{where}: {named} has no list of rates to tune; give it one, or write a number here")
     return named

@@ -1,8 +1,14 @@
-"""How keys of the configuration are declared: bounds, names, checksums, and blocks that keep their keys' order."""
+"""How keys of the configuration are declared: bounds, names, checksums, and blocks that keep their keys' order.
 
+And what a value of a wrong type was meant to be.
+"""
+
+import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, ClassVar, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, WrapValidator, model_validator
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from typing_extensions import TypeAliasType  # of Python 3.12
@@ -173,3 +179,56 @@ def if_(key: str, value: str) -> dict[str, Any]:
 
 def none_of(*keys: str, **others: Any) -> dict[str, Any]:
     return {"properties": {**{key: {"not": {}} for key in keys}, **others}}
+
+
+# Values of a wrong type -----------------------------------------------------------------------------------------------
+
+
+YES_OR_NO = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+PER_CENT = re.compile(r"(.*\d)\s*%")
+WITH_COMMA = re.compile(r"[-+]?\d+,\d+")
+WITH_UNIT = re.compile(r"[-+]?\d+(\.\d+)?\s*[A-Za-z/]+")
+
+
+def written(number: float) -> str:
+    """A number as YAML reads it back: 5.0e-05, for 5e-05 would be a text."""
+    whole = number.is_integer() and abs(number) < 2**53
+    return str(int(number)) if whole else str(yaml.safe_dump(number)).split("\n", maxsplit=1)[0]
+
+
+def as_number(text: str) -> float | None:
+    """What a text says as a number, with a comma or a per cent sign too; None if it is none."""
+    if share := PER_CENT.fullmatch(text):
+        found = as_number(share[1])
+        return None if found is None else round(found / 100, 12)
+    try:
+        found = float(text.replace(",", ".") if WITH_COMMA.fullmatch(text) else text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def how_to_write(value: Any, kinds: Iterable[str]) -> str:
+    """How a value of a wrong type is written as one of the JSON types `kinds`, if that can be told; else ""."""
+    wanted = set(kinds)
+    if isinstance(value, list) and len(value) == 1 and "array" not in wanted and not isinstance(value[0], list | dict):
+        return "write one value, without brackets"
+    if isinstance(value, int | float) and "string" in wanted:
+        return "put a text in quotes"
+    text = value.strip() if isinstance(value, str) else ""
+    if text.lower() in ("none", "null", "nil", "~"):
+        return "write null" if "null" in wanted else "write a value, or leave the key out"
+    if text.lower() in YES_OR_NO and "boolean" in wanted:
+        return f"write {YES_OR_NO[text.lower()]}, without quotes"
+    if {"number", "integer"} & wanted and text:
+        return _how_to_write_number(text, "number" in wanted)
+    if "array" in wanted and "," in text:
+        return f"write [{', '.join(part.strip() for part in text.split(','))}]"
+    return f"write [{text}]" if "array" in wanted and text else ""
+
+
+def _how_to_write_number(text: str, fraction: bool) -> str:
+    number = as_number(text)
+    if number is not None and (fraction or number.is_integer()):
+        return f"write {written(number)}" + (", without quotes" if text == written(number) else "")
+    return "write the number alone, without its unit" if WITH_UNIT.fullmatch(text) else ""

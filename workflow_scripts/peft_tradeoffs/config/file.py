@@ -16,6 +16,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from peft_tradeoffs.config.fields import how_to_write
 from peft_tradeoffs.config.model import Config
 from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.layout import SCHEMAS, json_schema
@@ -150,7 +151,7 @@ class _Nodes:
             for index, value in enumerate(node.value):
                 self._walk(value, schema if merged else inner(schema, index), keys if merged else [*keys, str(index)])
         elif isinstance(node, yaml.ScalarNode) and node.tag != f"{STANDARD}null" and (read := _read(node)):
-            if _is_text(schema):
+            if _is_text(schema) and not values(followed(schema)):  # of a list of values, the schema names them
                 raise InputError(
                     f"{key_of(keys)}: YAML reads {node.value} as {read}, and a text must stand there; put "
                     f"it in quotes: {json.dumps(node.value)} ({self._at(node)})"
@@ -507,6 +508,8 @@ def first_error(schema: dict[str, Any], value: Any) -> jsonschema.ValidationErro
     unknown = [error for error in errors if error.validator == "additionalProperties"]
     best = jsonschema.exceptions.best_match(unknown or errors)  # a misspelt key before the one it leaves missing
     place = list(best.absolute_path) if best is not None else []
+    if best is not None and best.validator == "not":  # a key that goes with other sources: is the source one?
+        best = next((error for error in errors if error.validator in ("enum", "type")), best)
     if not place or not isinstance(place[-1], int):
         return best
     for error in errors:  # a list's first bad entry
@@ -526,6 +529,8 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
             return _unknown_key(error, path)
         case "required":
             return _missing_key(error, path)
+        case "anyOf" if how := how_to_write(error.instance, kinds(schema)):
+            said = f"{_seen(error.instance)} is not allowed; must be {choices(schema)}: {how}"
         case "type" | "enum" | "anyOf" if error.instance is None:
             said = f"nothing stands there; must be {choices(schema)}"
         case "pattern":
@@ -602,12 +607,10 @@ def _of_another_task(missing: str, given: dict[str, Any]) -> str:
 def _wrong_type(error: jsonschema.ValidationError) -> str:
     schema: Any = error.schema
     wanted: Any = error.validator_value
-    value, kinds, allowed = error.instance, _listed(wanted), choices(schema)
-    if isinstance(value, str) and is_number(value) and {"number", "integer"} & set(kinds):
-        how = "without quotes" if set("eE.").isdisjoint(value) else "without quotes and with a point, as 5.0e-4"
-        return f"{value!r} is a text; must be {allowed}: write it {how}"
-    quotes = ": put a text in quotes" if isinstance(value, int | float) and "string" in kinds else ""
-    return f"{_seen(value)} has the wrong type; must be {allowed}{quotes}"
+    value, allowed = error.instance, choices(schema)
+    how = how_to_write(value, _listed(wanted))
+    what = "is a text" if isinstance(value, str) and is_number(value) else "has the wrong type"
+    return f"{_seen(value)} {what}; must be {allowed}{how and ': '}{how}"
 
 
 LONGEST = 100  # characters of a value that a message shows
