@@ -413,6 +413,10 @@ def test_gpus_money_and_what_does_not_fit(tmp_path, monkeypatch):
     assert found.slots() is None and "as many at once as there are GPUs" in estimate.text(found)
     monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 1)
     assert dataclasses.replace(found, site=estimate.Site(local=False, gpus=8, jobs=100)).slots() == 8
+    runs = 6 * found.arms[0].run_s  # in three jobs, each of which takes a second to start
+    assert found.wall_s().most == found.device_s().most == pytest.approx(runs + 3)
+    ahead = dataclasses.replace(found, site=estimate.Site(gpus=2, cores=4))  # a job starts while another's runs train
+    assert ahead.wall_s().most == pytest.approx(runs + 1) and ahead.device_s() == found.device_s()
     found.device_MiB, found.device = 1536.0, "a GPU"
     assert found.too_large() == [
         "Above recommendation.memory_GiB 2.5: qlora-r4 (3.00 GiB)",

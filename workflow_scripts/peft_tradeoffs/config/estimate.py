@@ -13,7 +13,7 @@ import itertools
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -249,31 +249,43 @@ class Estimate:
         known = [limit for limit in limits if limit]
         return min(known) if known else None
 
+    def begun(self) -> int | None:
+        """How many jobs have begun at once: here more than there are GPUs, where the profile lets them wait for one."""
+        slots = self.slots()
+        if slots is None or self.kind != "GPU" or not self.site.local:
+            return slots
+        return max(slots, min(limit for limit in (self.site.jobs, self.site.gpus, self.site.cores) if limit))
+
     def device_s(self) -> Span | None:
         """Seconds that all that is still to run takes, one job after another."""
-        return self._spent(1, sum)
+        return self._spent(1, 1)
 
     def wall_s(self) -> Span | None:
-        """Seconds until the last job has ended, if as many run at once as `slots` says."""
-        slots = self.slots()
-        return None if slots is None else self._spent(slots, max)
+        """Seconds until the last job has ended, if as many run at once as `slots` and `begun` say."""
+        slots, begun = self.slots(), self.begun()
+        return None if slots is None or begun is None else self._spent(slots, begun)
 
-    def _spent(self, slots: int, total: Callable[[Iterable[float]], float]) -> Span | None:
+    def _spent(self, slots: int, begun: int) -> Span | None:
         if not isinstance(self.start_s, float) or None in [one.seconds() for one in self.arms]:
             return None
-        return Span(*(total(self._slots_busy(slots, most)) for most in (False, True)))
+        return Span(*(self._last_end(slots, begun, most) for most in (False, True)))
 
-    def _slots_busy(self, slots: int, most: bool) -> list[float]:
-        """When each slot ends: jobs start in the plan's order, a run's after the tuning of its rate."""
+    def _last_end(self, slots: int, begun: int, most: bool) -> float:
+        """When the last job ends: jobs begin in the plan's order, a run's after the tuning of its rate.
+
+        A job's start needs one of `begun` places, what comes after it one of `slots` devices too.
+        """
         start, own = float(self.start_s or 0.0), self.experiment
         by_name = {(one.dataset, one.model, one.arm.name): one for one in self.arms}
-        free = [0.0] * slots
+        free, devices = [0.0] * begun, [0.0] * slots
         tuned: dict[tuple[str, str, str], float] = {}
 
         def job(seconds: float, after: float = 0.0) -> float:
-            begins = max(heapq.heappop(free), after)
-            heapq.heappush(free, begins + start + seconds)
-            return begins + start + seconds
+            started = max(heapq.heappop(free), after) + start
+            end = max(heapq.heappop(devices), started) + seconds
+            heapq.heappush(free, end)
+            heapq.heappush(devices, end)
+            return end
 
         def number(span: Span) -> int:
             return int(span.most if most else span.least)
@@ -293,7 +305,7 @@ class Estimate:
                 job(run_s, after)
             if at_caps := number(left.at_caps):
                 job(run_s * at_caps, after)
-        return free
+        return max(free)
 
     def _answers_s(self, pair: tuple[str, str]) -> float:
         """Seconds in which an untrained model answers, at the speed of the first arm that took steps."""
