@@ -21,7 +21,7 @@ os.environ.update(
 from snakemake.logging import logger
 
 from peft_tradeoffs.runs import lock, slurm_executor, terminal
-from peft_tradeoffs.runs.plan import trial_folder
+from peft_tradeoffs.runs.plan import possible_trials
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.file import check_file
@@ -226,15 +226,17 @@ def summaries():
 
 def sweep(jobs):
     """How far the trainings of these jobs are."""
-    tunings = {}
+    tunings, tune = {}, EXPERIMENT.tune
     for job in jobs:
         if job.rule.name == "tune":
             own = job.wildcards
             folder = Path(OUT, "tune", "trials", own.dataset, own.model, own.arm)
-            tunings[Path(str(job.output[0]))] = [
-                trial_folder(folder, rate) / "summary.json"
-                for rate in EXPERIMENT.trials[own.arm]
-            ]
+            tunings[Path(str(job.output[0]))] = possible_trials(
+                folder,
+                EXPERIMENT.trials[own.arm],
+                tune.max_extensions * tune.extend,
+                tune.retry,
+            )
     runs = [
         Path(str(path))
         for job in jobs

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -626,6 +626,31 @@ def beyond_edges(rates: list[float], count: int) -> list[float]:
                 known.append(further)
         found += known[len(rates) :]
     return found
+
+
+def of_all(ended: int, left: Span) -> str:
+    """How many have ended, of how many: such as "3 of 12", "3 of at most 36"."""
+    most = f"{ended + left.most:.0f}"
+    return f"{ended} of {most if left.least == left.most else f'at most {most}'}"
+
+
+class Trials(NamedTuple):
+    """The summaries that a tuning writes: of its grid, and of what it may add to it."""
+
+    grid: list[Path]
+    further: list[Path]  # beyond an edge, and of tied rates anew
+    added: int  # of `further` at most
+
+
+def possible_trials(folder: Path, rates: list[float], extensions: int, retry: int) -> Trials:
+    """All trials of one arm whose trials stand in `folder`; `extensions`: rates beyond the grid that may be added."""
+    further = beyond_edges(rates, extensions)
+    again = [(rate, number) for rate in (*rates, *further) for number in range(1, 1 + retry)]
+    return Trials(
+        [trial_folder(folder, rate) / "summary.json" for rate in rates],
+        [trial_folder(folder, *one) / "summary.json" for one in [*((rate, 0) for rate in further), *again]],
+        extensions + (len(rates) + extensions) * retry,
+    )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from peft_tradeoffs.core.errors import InputError, LockLost
 from peft_tradeoffs.core.quantities import Span
 from peft_tradeoffs.core.slurm import Job
 from peft_tradeoffs.runs.interruption import Interrupted
-from peft_tradeoffs.runs.plan import Standing, read_found, trial_folder, trial_name
+from peft_tradeoffs.runs.plan import Standing, of_all, read_found, trial_folder, trial_name
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.shown import said
 
@@ -371,12 +371,6 @@ def table(runs: dict[str, list[RunStatus]]) -> str:
         ended, left = sum(run.ended for run in every), sum((run.left for run in every), NONE)
         counted += f"; {of_all(ended, left)} trainings"
     return "\n".join([*lines, counted])
-
-
-def of_all(ended: int, left: Span) -> str:
-    """How many have ended, of how many: such as "3 of 12", "3 of at most 36"."""
-    most = f"{ended + left.most:.0f}"
-    return f"{ended} of {most if left.least == left.most else f'at most {most}'}"
 
 
 def _what(run: RunStatus, seed: int) -> str:

@@ -12,7 +12,9 @@ from typing import Any
 
 from snakemake.logging import ColorizingTextHandler
 
+from peft_tradeoffs.core.quantities import Span
 from peft_tradeoffs.core.text import WIDTH, plural, wrapped
+from peft_tradeoffs.runs.plan import Trials, of_all
 
 LONG = ("tune", "train", "train_at_equal_memory", "repeat", "profile", "answer_untrained")  # they say that they begin
 PLACE = ("dataset", "model", "arm", "seed", "repeat", "split", "cap", "batch")  # wildcards, in this order
@@ -180,23 +182,36 @@ class Sweep:
     """How far the trainings of a call are: which of those that it has to make were written since it began."""
 
     runs: Sequence[Path]  # summary.json of each
-    trials: Mapping[Path, Sequence[Path]]  # those of each tuning's result; tied rates are tried again, edges extended
+    trials: Mapping[Path, Trials]  # those of each tuning's result
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         self._began = self.clock()
 
     def left(self) -> str:
-        """Such as "trials 3 of 12, runs 0 of 15, about 12 min left"."""
+        """Such as "trials 3 of at most 12, runs 0 of 15, about 12 to 20 min left"."""
+        trials, missing = self._trials()
         runs = sum(map(self._new, self.runs))
-        trials = sum(len(own) if self._new(best) else sum(map(self._new, own)) for best, own in self.trials.items())
-        of_trials = sum(map(len, self.trials.values()))
-        said = [f"trials {trials} of {of_trials}"] if of_trials else []
+        said = [f"trials {of_all(trials, missing)}"] if self.trials else []
         said += [f"runs {runs} of {len(self.runs)}"] if self.runs else []
-        made, missing = trials + runs, of_trials + len(self.runs) - trials - runs
-        if made and missing:
-            said.append(f"about {duration((self.clock() - self._began) / made * missing)} left")
+        made, missing = trials + runs, missing + Span(len(self.runs) - runs, len(self.runs) - runs)
+        if made and missing.most:
+            left = missing.times((self.clock() - self._began) / made)
+            least, most = duration(left.least), duration(left.most)
+            said.append(f"about {most if least == most else f'{least} to {most}'} left")
         return ", ".join(said)
+
+    def _trials(self) -> tuple[int, Span]:
+        """How many have ended, and how many are to come: none of a tuning that has its result."""
+        ended, missing = 0, Span(0, 0)
+        for best, own in self.trials.items():
+            of_grid, further = (sum(map(self._new, paths)) for paths in (own.grid, own.further))
+            if self._new(best):
+                ended += len(own.grid) + further
+                continue
+            ended += of_grid + further
+            missing += Span(len(own.grid) - of_grid, len(own.grid) - of_grid + max(0, own.added - further))
+        return ended, missing
 
     def _new(self, path: Path) -> bool:
         with contextlib.suppress(OSError):
