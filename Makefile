@@ -27,8 +27,9 @@ help:
 	@echo "make clean  remove .venv and caches; results/ and .snakemake/ (the record of how they were made) stay"
 
 env: .venv/.installed
+	@echo "The environment is .venv. In each terminal make it active first: . .venv/bin/activate"
 
-demo: env
+demo: .venv/.installed
 	$(RUN) snakemake --profile profiles/local --configfile=examples/demo.yaml
 	@echo "report:  $(DEMO_OUTPUT)/report.html"
 	@echo "tables:  $(DEMO_OUTPUT)/tables"

@@ -26,12 +26,18 @@ def blocks(kind: str, text: str) -> list[str]:
     return [block for one, block in re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", text) if one == kind]
 
 
-def commands() -> Iterator[list[str]]:
-    """Every command that the tutorial's steps show, in words."""
-    for block in blocks("console", STEPS):
+ENVIRONMENT = (["make", "env"], [".", ".venv/bin/activate"])  # the tests are in it
+FIRST, LONGER = STEPS.split("In `my.yaml` change `epochs: 2` to `epochs: 6`, and call again:")
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Every command that some of the tutorial shows, in words."""
+    for block in blocks("console", text):
         for line in block.splitlines():
             assert line.startswith("$ "), line
-            yield shlex.split(line[2:], comments=True)
+            words = shlex.split(line[2:], comments=True)
+            if words not in ENVIRONMENT:
+                yield words
 
 
 def carried_out(words: list[str], folder: Path) -> str:
@@ -44,7 +50,7 @@ def carried_out(words: list[str], folder: Path) -> str:
     wanted = [re.sub(r"profiles/|my\.yaml", lambda found: f"{places[found[0]]}/{found[0]}", word) for word in words[1:]]
     if "-n" not in words:
         # Trials, figures and page take most of the time, and have tests: test_demo_in_small_from_a_wheel.
-        target = [] if "estimate" in words else [VERDICT]
+        target = [] if {"estimate", "fetch"} & set(words) else [VERDICT]
         wanted = [*target, *wanted, "--config", f"methods={json.dumps(RATES)}"]
     return tiny.snakemake(folder, None, *wanted).stdout
 
@@ -67,7 +73,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> tuple
     settings["training"] |= {"epochs": 1}
     settings["tune"] |= {"retry": 0}
     (folder / "my.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    return folder, {shlex.join(words): carried_out(words, folder) for words in commands()}
+    return folder, {shlex.join(words): carried_out(words, folder) for words in commands(FIRST)}
 
 
 def test_the_file_is_as_the_page_shows_it(followed):
@@ -92,6 +98,17 @@ def test_the_tutorial_ends_in_a_verdict(followed):
     assert {run["test_rows"] for run in runs.values()} == {300}
     assert "| LoRA r8 |" in (folder / VERDICT).read_text(encoding="utf-8")
     assert not (folder / "results/first").exists()  # that was a plan
+
+
+def test_more_epochs_train_the_runs_again(followed):
+    folder, _ = followed
+    (again,) = commands(LONGER)
+    text = (folder / "my.yaml").read_text(encoding="utf-8")
+    (folder / "my.yaml").write_text(text.replace("epochs: 1", "epochs: 2"), encoding="utf-8")
+    before = summaries(folder / "results/tickets")
+    carried_out(again, folder)
+    after = summaries(folder / "results/tickets")
+    assert set(after) == set(before) and all(after[run]["steps"] == 2 * before[run]["steps"] for run in before)
 
 
 def test_what_the_page_shows_of_other_models_is_taken():
