@@ -290,6 +290,13 @@ def test_a_run_says_how_far_it_is_now_and_then_on_a_terminal_and_its_end_in_a_pi
         ]
 
 
+def test_a_command_is_not_broken():
+    command = "`snakemake --profile profiles/local fetch --configfile=my.yaml`"
+    for words in range(1, 30):
+        assert command in wrapped(f"{'word ' * words}run {command} first")
+    assert "\0" not in wrapped(command) and wrapped("a b", "- ", 3) == "- a\n  b"
+
+
 def test_a_long_sentence_is_wrapped_and_a_long_path_stays_whole():
     lines = wrapped(f"note: {'word ' * 60}/{'x' * 200} end").splitlines()
     assert len(lines) == 4 and max(map(len, lines[:2])) <= WIDTH and all(line.startswith("  ") for line in lines[1:])

@@ -29,6 +29,7 @@ from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import read_signed, size
 from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION, command
 from peft_tradeoffs.core.quantities import Missing, Span, between
+from peft_tradeoffs.core.text import wrapped
 from peft_tradeoffs.measure import machine
 from peft_tradeoffs.runs.plan import Counts, Finished, Left, Made, ModelFolder, Plan, Standing
 from peft_tradeoffs.runs.terminal import duration
@@ -602,14 +603,12 @@ def text(estimate: Estimate) -> str:
         "How it was taken": [*_notes(estimate), *_reasons(estimate)],
         "What it can show": what_can_be_decided(own) or _not_counted(own),
     }
-    blocks += [f"## {title}\n\n" + "\n".join(map(_item, lines)) for title, lines in lists.items() if lines]
+    blocks += [
+        f"## {title}\n\n" + "\n".join(wrapped(line, "- ", WIDTH) for line in lines)
+        for title, lines in lists.items()
+        if lines
+    ]
     return "\n\n".join(blocks) + "\n"
-
-
-def _item(line: str) -> str:
-    return textwrap.fill(
-        line, WIDTH, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    )
 
 
 def _not_counted(experiment: Experiment) -> list[str]:

@@ -88,9 +88,19 @@ def plural(noun: str, count: float) -> str:
     return noun if count == 1 else f"{noun}s"
 
 
-def wrapped(text: str) -> str:
-    """The text on lines of at most WIDTH characters, all but the first indented; longer words stay whole."""
-    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+UNBROKEN = "\0"  # in place of a space where no line may end
+
+
+def wrapped(text: str, first: str = "", width: int = WIDTH) -> str:
+    """The text on lines of at most `width` characters; the first one begins with `first`, the others with two spaces.
+
+    Longer words stay whole, and so does what stands between backticks: a command that is broken cannot be copied.
+    """
+    whole = re.sub(r"`[^`]+`", lambda found: found[0].replace(" ", UNBROKEN), text)
+    lines = textwrap.fill(
+        whole, width, initial_indent=first, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return lines.replace(UNBROKEN, " ")
 
 
 def and_list(names: Sequence[str], word: str = "and") -> str:
