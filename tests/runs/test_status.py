@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -232,6 +233,26 @@ def test_the_target_makes_nothing_and_leaves_a_running_call_its_lock(tmp_path, f
     assert lock.exists()
     made = {path for path in folder.rglob("*") if ".snakemake" not in path.parts} - before
     assert {str(path.relative_to(folder)) for path in made} <= {"results/logs/status.log"}
+
+
+def test_what_was_made_with_other_settings_is_not_done(tmp_path, finished):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder, symlinks=True)
+    settings = tiny.config(folder)
+    script = [sys.executable, tiny.REPOSITORY / "workflow_scripts/status.py", "--config"]
+
+    def said() -> str:
+        return subprocess.run([*script, json.dumps(settings)], cwd=folder, capture_output=True, text=True).stdout
+
+    assert "6 done" in said()
+    settings["training"]["epochs"] += 1
+    assert "6 not started" in said() and said().count("is of other settings") == 6
+    settings["training"]["epochs"] -= 1
+    settings["methods"]["lora"]["learning_rate"] = [1e-3, 3e-3]
+    settings["methods"]["full"]["learning_rate"] = [1e-4, 3e-4]
+    settings["methods"]["qlora"]["learning_rate"] = [1e-3, 3e-3]
+    settings["tune"] = {"extend": True, "max_extensions": 1, "retry": 1}
+    assert re.search(r"; 0 of at most \d+ trainings$", said().strip()), said()
 
 
 def test_it_starts_without_torch():
