@@ -172,10 +172,37 @@ def test_a_table_that_is_cut_says_so(browser, output):
     with pages.opened(browser, output / "report.html", viewport={"width": 390, "height": 844}) as page:
         hint = page.locator("#arms .hint")
         assert hint.is_visible() and "goes on to the right" in hint.inner_text()
+        beyond = page.locator("#arms-table thead th").evaluate_all(
+            "all => all.filter(one => one.getBoundingClientRect().right > innerWidth - 5).map(one => one.innerText)"
+        )
+        assert len(beyond) > 3  # the first is named, the others are counted
+        assert " ".join(beyond[0].split()) in hint.inner_text()
+        assert f"and {len(beyond) - 2} more columns" in hint.inner_text()
         box = page.locator("#arms .scroll")
         assert "goes-on" in box.get_attribute("class")
         box.evaluate("one => { one.scrollLeft = one.scrollWidth; }")
         page.wait_for_function("() => !document.querySelector('#arms .scroll').classList.contains('goes-on')")
+
+
+def test_the_table_of_arms_fits_a_wide_screen_and_has_no_empty_column(browser, output):
+    with pages.opened(browser, output / "report.html", viewport={"width": 1440, "height": 900}) as page:
+        assert page.locator("#arms .hint:visible").count() == 0
+        heads = page.locator("#arms-table thead th").all_inner_texts()
+        assert not [head for head in heads if "Step p50" in head]  # the demo has too few steps for one
+        for column, head in enumerate(heads, start=1):
+            cells = page.locator(f"#arms-table tbody tr > :nth-child({column})").all_inner_texts()
+            assert set(cells) != {"–"}, head
+            assert not [cell for cell in cells if cell.startswith("[")], head  # no interval without its mean
+
+
+def test_a_checksum_stays_within_its_table(browser, output):
+    for width in (1440, 390):
+        with pages.opened(browser, output / "report.html", viewport={"width": width, "height": 900}) as page:
+            page.locator("#table-environment summary").click()
+            over = page.locator("#table-environment td").evaluate_all(
+                "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText)"
+            )
+            assert over == []
 
 
 def test_the_verdict_fills_the_first_screen_of_a_phone(browser, output):

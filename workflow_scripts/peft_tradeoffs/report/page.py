@@ -404,6 +404,9 @@ def arms_table(arms: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
         "Trainable, %": "trainable_percent",
     }
     text = readable.arms_readable(arms)
+    of_setup = [*(["n"] if arms["n"].nunique() > 1 else []), "Learning rate"]  # `conditions` says n if all have as many
+    text = text[[*(header for header in text if header not in ("n", *of_setup)), *of_setup]]
+    text = text[[header for header in text if header == "Arm" or text[header].ne(readable.NULL).any()]]
     by = {header: pd.to_numeric(arms[columns[header]], errors="coerce") for header in text if header in columns}
     better = {header: _better_of(columns[header], metric) for header in by}
     for split in dict.fromkeys(comparison["split"]):
