@@ -30,6 +30,7 @@ from peft_tradeoffs.analysis.contract import facts_compared
 from peft_tradeoffs.analysis.finished import read_env, verified
 from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval_notes
 from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT, read_table, warnings_by_pair
+from peft_tradeoffs.analysis.tuning_table import tuning_cost
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, UNTRAINED, command, run_folder
@@ -181,7 +182,7 @@ MADE_AGAIN = "delete it, and Snakemake makes it again"
 # Columns of a table that the page reads itself, and those of them that hold numbers.
 NEEDED = {
     "contract": ("fact", "value", "verdict"),
-    VERDICT: ("dataset", "model", "arm", "cheapest"),
+    VERDICT: ("dataset", "model", "arm", "cheapest_by", "cheapest"),
     "attribution": ("dataset", "model", "factorial", "quantity", "effect", "kind", "percent", "value", "low", "high"),
     FORGETTING: ("dataset", "model", "arm", "forgetting_low", "forgetting_high"),
     "imported": ("source", "experiment", "method", "rank", "metric_value", "peak_memory_MiB", "train_s"),
@@ -237,7 +238,7 @@ def report(
     facts = _frame(files, "contract")
     checks = facts_compared(facts) if len(facts) and not facts["verdict"].eq("differs").any() else None
     judgement = _markdown(files[VERDICT]) if VERDICT in files else ""
-    data = {
+    data: dict[str, Any] = {
         "pairs": [
             pair_data(sweep, comparison, attribution, judged, forgotten)
             | {"warnings": _unsaid(warnings[sweep.dataset, sweep.model], judgement), "answers": own}
@@ -263,7 +264,8 @@ def report(
         sections={section["name"]: section for section in sections},
         environment=environment(run_folders(runs, runs_dir)),
         methods=[(f"{sweep.dataset} · {sweep.model}", methods(sweep, checks)) for sweep in sweeps],
-        definitions=definitions(),
+        definitions=definitions(axis["key"] for pair in data["pairs"] for axis in pair["axes"]),
+        tuning=[(f"{sweep.dataset} · {sweep.model}", text) for sweep in sweeps if (text := tuning_cost(sweep.tuning))],
         light=list(colours(styles).values()),
         dark=list(colours(styles, dark=True).values()),
     )
@@ -357,9 +359,10 @@ def verdict(text: str) -> list[dict[str, str]]:
     return parts
 
 
-def definitions() -> list[tuple[str, str]]:
-    """How each number of the page was taken, as its quantity says."""
-    found = [(LABELS[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES]
+def definitions(measured: Iterable[str] | None = None) -> list[tuple[str, str]]:
+    """How each number of the page was taken, as its quantity says: of the axes `measured`, by default of all."""
+    keys = set(AXES if measured is None else measured)
+    found = [(LABELS[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES and key in keys]
     return [*found, (LABELS["hours"], f"{QUANTITIES['wall_s'].description} Here in hours, mean of an arm's runs.")]
 
 
@@ -380,7 +383,18 @@ def _markdown(path: Path) -> str:
 
 def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
     columns = ["dataset", "model", "arm", "split", "kind"]
-    names = ("method", "quantity", "experiment", "source", "status", "positive_class", "factorial", "effect", "metric")
+    names = (
+        "method",
+        "quantity",
+        "experiment",
+        "source",
+        "status",
+        "positive_class",
+        "factorial",
+        "effect",
+        "metric",
+        "cheapest_by",
+    )
     if name not in files:
         return pd.DataFrame(columns=columns)
     if name == "comparison":
@@ -527,9 +541,19 @@ def pair_data(
         "trials": trials_data(sweep),
         "memory": memory_data(arms),
         "attribution": attribution_data(causes),
+        "decides": _deciding(judged, {axis["key"] for axis in axes}),
         "taken": judged["arm"][judged["cheapest"].eq(True)].tolist() if len(judged) else [],
         "table": arms_table(arms, own),
     }
+
+
+DECIDING = {"memory": ("probe_peak_allocated_MiB", "tensors_MiB"), "time": ("train_s",), "energy": ("energy_J",)}
+
+
+def _deciding(judged: pd.DataFrame, measured: set[str]) -> str | None:
+    """The axis of the cost that decides between arms (recommendation.cheapest), memory without a verdict; if any."""
+    by = judged["cheapest_by"].iloc[0] if len(judged) else "memory"
+    return next((key for key in (*DECIDING[by], *DECIDING["memory"], "weights_MiB") if key in measured), None)
 
 
 def _unit(sweep: Sweep) -> str:
@@ -641,9 +665,8 @@ def method_data(styles: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-HEXAGON = "M0,-1L0.87,-0.5L0.87,0.5L0,1L-0.87,0.5L-0.87,-0.5Z"
 # Vega's shapes for matplotlib's markers.
 SHAPES = {
-    "h": HEXAGON, "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross",
+    "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross",
     "X": "triangle-left", "p": "triangle-right",
 }  # fmt: skip

@@ -32,7 +32,7 @@ PALETTE = (
     *("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#56b4e9", "#ca9161"),
     *("#882255", "#332288", "#999933"),
 )
-MARKERS = "osD^vPXp"
+FULL_MARKER, MARKERS = "o", "sD^vPXp"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
     others = 0
     for method in method_order(methods):
         if method == FULL:
-            styles[method] = MethodStyle(_rgb("#222222"), "h")
+            styles[method] = MethodStyle(_rgb("#222222"), FULL_MARKER)
             continue
         styles[method] = MethodStyle(_rgb(PALETTE[others % len(PALETTE)]), MARKERS[others % len(MARKERS)])
         others += 1
