@@ -181,6 +181,14 @@ def test_the_trade_off_begins_with_the_cost_that_decides(browser, tmp_path, chea
         assert page.locator("#axis-x").input_value() == axis
 
 
+def test_words_of_the_page_are_explained_on_it(page):
+    page.locator("#verdict a[href='#words']").click()
+    page.wait_for_function("() => document.querySelector('#words').getBoundingClientRect().top < innerHeight")
+    explained = " ".join(page.locator("#words + dl dt").all_inner_texts())
+    for word in ("Arm", "Trial", "dev split", "Probe", "Margin", "Holm's correction", "noise", "Pareto front"):
+        assert word in explained, word
+
+
 def test_what_tuning_took_stands_below_the_total_cost(page, output):
     trials = pd.read_csv(output / "tables/tuning.csv")
     page.locator("#table-cost summary").click()
