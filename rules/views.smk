@@ -11,6 +11,7 @@ localrules:
 rule compare_at_budgets:
     input:
         summaries=summaries(),
+        noise=noise_table(),
         contract=f"{OUT}/tables/contract.csv",
     output:
         tables_in_report(table_files(["equal_cost"])),
@@ -24,10 +25,12 @@ rule compare_at_budgets:
         runs=lambda w, input: str(Path(input.summaries[0]).parents[4]),
         grid=json.dumps(GRID),
         budgets=as_json(EXPERIMENT.budgets),
+        noise=noise_option,
         folder=subpath(output[0], parent=True),
     shell:
         "python {params.script:q} --runs-dir {params.runs:q} --grid {params.grid:q}"
-        " --budgets {params.budgets:q} --contract {input.contract:q} --output-dir {params.folder:q} 2> {log:q}"
+        " --budgets {params.budgets:q} --contract {input.contract:q} {params.noise}"
+        " --output-dir {params.folder:q} 2> {log:q}"
 
 
 rule compare_forgetting:

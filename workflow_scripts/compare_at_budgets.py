@@ -9,9 +9,14 @@ import json
 from pathlib import Path
 
 from peft_tradeoffs.core.errors import run
-from peft_tradeoffs.core.layout import AXES, add_contract, add_runs, run_folder
+from peft_tradeoffs.core.layout import AXES, add_contract, add_noise, add_runs, run_folder
 
 NOTHING = "Random weights: there is no metric to compare.\n"
+UNCOMPARED = (
+    "Nothing to compare: the time of one job per arm, on a CPU that others may use, says little of the next job, and "
+    "no energy was measured. With `seeds_per_job: 1` or `noise` times are compared on a CPU too; `budgets.train_s` "
+    "asks for the metric by given times all the same.\n"
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -19,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_runs(parser)
     add_contract(parser)
+    add_noise(parser)
     parser.add_argument(
         "--budgets",
         type=json.loads,
@@ -37,6 +43,7 @@ def main() -> None:
     from peft_tradeoffs.analysis.contract import read_runs
     from peft_tradeoffs.analysis.equal_cost import budgets_frame, budgets_notes, budgets_readable, read_evaluations
     from peft_tradeoffs.analysis.readable import Beside, write_tables
+    from peft_tradeoffs.analysis.stats import read_noise
 
     runs = read_runs(args)
     frame = budgets_frame(
@@ -45,8 +52,11 @@ def main() -> None:
         lambda of: read_evaluations(
             run_folder(args.runs_dir, *(of[axis] for axis in AXES)) / "metrics.csv", of["metric"]
         ),
+        read_noise(args.noise),
     )
     nothing = NOTHING if tables.random_weights(runs) else "No run was completed: there is no metric to compare.\n"
+    if runs["status"].eq(tables.COMPLETED).any() and not tables.random_weights(runs):
+        nothing = UNCOMPARED
     write_tables(args.output_dir, "equal_cost", frame, budgets_readable, budgets_notes, Beside(nothing=nothing))
 
 

@@ -10,6 +10,8 @@ const CONFIG = {
   text: { color: INK },
 };
 const FAINT = 0.12;
+const DARK = window.matchMedia("screen and (prefers-color-scheme: dark)");
+const soft = (value) => (DARK.matches ? Math.min(1, value + 0.3) : value); // on a dark ground what is faint must be lighter
 const opacity = (value) => ({ condition: { test: "picked === null || datum.arm === picked", value }, value: FAINT });
 const quantitative = (field, title, more = {}) => ({ field, type: "quantitative", title, ...more });
 const format = (places) => `,.${places}f`;
@@ -108,7 +110,7 @@ const ranksOf = (rows) => [...new Set(rows.map((row) => row.rank).filter((rank) 
 
 function size(rows) {
   const ranks = ranksOf(rows);
-  return (rank) => (rank === null ? 110 : (7 + (8 * ranks.indexOf(rank)) / Math.max(1, ranks.length - 1)) ** 2);
+  return (rank) => (rank === null || ranks.length < 2 ? 110 : (7 + (8 * ranks.indexOf(rank)) / Math.max(1, ranks.length - 1)) ** 2);
 }
 
 /** How wide the lines of these rows are, so that ranks are told apart: gives each row a width; what the note says of it. */
@@ -139,7 +141,7 @@ function tradeoff(arms, width) {
   const rule = (way, key) => ({
     data: { values: rows.filter((row) => row[`${key}_low`] !== null && row[`${key}_high`] > row[`${key}_low`]) },
     mark: { type: "rule", aria: false },
-    encoding: { ...at, [way]: { ...at[way], field: `${key}_low` }, [`${way}2`]: { field: `${key}_high` }, color: scales.colour, opacity: opacity(0.55) },
+    encoding: { ...at, [way]: { ...at[way], field: `${key}_low` }, [`${way}2`]: { field: `${key}_high` }, color: scales.colour, opacity: opacity(soft(0.55)) },
   });
   const name = ([place, [align, dx, dy]]) => {
     const shown = `names[datum.arm] && names[datum.arm].place === "${place}" && (picked === null ? names[datum.arm].shown : datum.arm === picked)`;
@@ -151,7 +153,7 @@ function tradeoff(arms, width) {
       description: `${axisOf(y).label} against ${axisOf(x).label}: ${rows.map((row) => `${row.label} ${row[`${y}_text`]}, ${row[`${x}_text`]}`).join("; ")}`,
       layer: [
         { data: { values: line }, mark: { type: "line", aria: false, color: INK, strokeDash: [4, 3], opacity: 0.6 }, encoding: { x: at.x, y: at.y, order: { field: "order" } } },
-        { data: { values: seeds(arms, [x, y]) }, mark: { type: "circle", aria: false, size: 18 }, encoding: { ...at, color: scales.colour, opacity: opacity(0.45), tooltip: [{ field: "label", title: "Arm" }, { field: "seed", title: "Seed" }, ...[x, y].map((key) => ({ field: key, title: axisOf(key).label, format: format(axisOf(key).places) }))] } },
+        { data: { values: seeds(arms, [x, y]) }, mark: { type: "circle", aria: false, size: 18 }, encoding: { ...at, color: scales.colour, opacity: opacity(soft(0.45)), tooltip: [{ field: "label", title: "Arm" }, { field: "seed", title: "Seed" }, ...[x, y].map((key) => ({ field: key, title: axisOf(key).label, format: format(axisOf(key).places) }))] } },
         rule("x", x),
         rule("y", y),
         { data: { values: rows }, mark: { type: "point", filled: true, stroke: "var(--ground)", strokeWidth: 1 }, encoding: { ...at, color: scales.colour, shape: scales.shape, size: { field: "size", type: "quantitative", scale: null, legend: null }, opacity: opacity(1), tooltip: tip } },
@@ -162,7 +164,7 @@ function tradeoff(arms, width) {
     title: `${inWords(y)[0].toUpperCase()}${inWords(y).slice(1)} against ${inWords(x)}`,
     columns: ["arm", x, `${x}_low`, `${x}_high`, y, `${y}_low`, `${y}_high`, ...(open ? [] : ["front"])],
     rows,
-    note: `Large: ${intervals(rows, x, y)}. Small: seeds. Size: rank.${open || " Dashed: the arms that no other of those shown beats on both axes, named where there is room."} The axes need not start at 0.${arms.length > rows.length ? ` Not shown, for lack of a value: ${arms.filter((arm) => !rows.some((row) => row.arm === arm.arm)).map((arm) => arm.label).join(", ")}.` : ""}`,
+    note: `Large: ${intervals(rows, x, y)}. Small: seeds.${ranksOf(rows).length > 1 ? " Size: rank." : ""}${open || (front.length > 1 || rows.length < 2 ? " Dashed: the arms that no other of those shown beats on both axes, named where there is room." : ` No other arm shown is as good as ${front[0].label} on both axes.`)} The axes need not start at 0.${arms.length > rows.length ? ` Not shown, for lack of a value: ${arms.filter((arm) => !rows.some((row) => row.arm === arm.arm)).map((arm) => arm.label).join(", ")}.` : ""}`,
   };
 }
 
@@ -199,8 +201,8 @@ function byRank(key) {
         layer: [
           { data: { values: flat }, mark: { type: "rule", strokeDash: [5, 3] }, encoding: { y, color: scales.colour, opacity: opacity(0.9), tooltip: tip } },
           { data: { values: open ? [] : placed }, mark: { type: "line", aria: false, opacity: 0.55 }, encoding: { x, y, color: scales.colour, detail: families } },
-          { data: { values: seeds(arms, [key]).filter((row) => row.rank !== null).map(beside) }, mark: { type: "circle", aria: false, size: 14 }, encoding: { x, y, color: scales.colour, opacity: opacity(0.4) } },
-          { data: { values: placed.filter((row) => row[`${key}_low`] !== null) }, mark: { type: "rule", aria: false }, encoding: { x, y: { ...y, field: `${key}_low` }, y2: { field: `${key}_high` }, color: scales.colour, opacity: opacity(0.5) } },
+          { data: { values: seeds(arms, [key]).filter((row) => row.rank !== null).map(beside) }, mark: { type: "circle", aria: false, size: 14 }, encoding: { x, y, color: scales.colour, opacity: opacity(soft(0.4)) } },
+          { data: { values: placed.filter((row) => row[`${key}_low`] !== null) }, mark: { type: "rule", aria: false }, encoding: { x, y: { ...y, field: `${key}_low` }, y2: { field: `${key}_high` }, color: scales.colour, opacity: opacity(soft(0.5)) } },
           { data: { values: placed }, mark: { type: "point", filled: true, size: 70 }, encoding: { x, y, color: scales.colour, shape: scales.shape, opacity: opacity(1), tooltip: tip } },
         ],
       },
@@ -216,11 +218,13 @@ function curves(arms) {
   const known = new Map(arms.map((arm) => [arm.arm, arm]));
   const rows = pair().curves.filter((row) => known.has(row.arm)).map((row) => ({ ...row, label: known.get(row.arm).label, rank: known.get(row.arm).rank, name: methodName(known.get(row.arm).method) }));
   if (!rows.length) return { empty: pair().no_metric || "no run has an evaluation" };
+  const steps = new Map();
+  for (const row of rows) steps.set(`${row.arm} ${row.seed}`, (steps.get(`${row.arm} ${row.seed}`) ?? 0) + 1);
+  if (Math.max(...steps.values()) < 2) return { empty: "every run was evaluated once, which makes no curve; the table of arms has what it gave" };
   const scales = methodScales(arms);
   const split = rows[0].split;
-  const evaluated = [...new Set(rows.map((row) => row.step))];
   const wider = widen(rows);
-  const x = quantitative("step", "Optimizer step", { scale: { nice: false, padding: 10 }, axis: evaluated.length === 1 ? { values: evaluated } : { tickCount: 6 } });
+  const x = quantitative("step", "Optimizer step", { scale: { nice: false, padding: 10 }, axis: { tickCount: 6 } });
   const y = quantitative("value", metricAxis().replace("test split", `${split} split`), { scale: { zero: false } });
   return {
     spec: {
@@ -228,7 +232,7 @@ function curves(arms) {
       data: { values: rows },
       description: `${pair().metric.label} on the ${split} split at every evaluation`,
       layer: [
-        { mark: { type: "line", aria: false, strokeWidth: 0.8, point: evaluated.length === 1 && { size: 12 } }, encoding: { x, y, color: scales.colour, detail: [{ field: "arm" }, { field: "seed" }], opacity: opacity(0.3) } },
+        { mark: { type: "line", aria: false, strokeWidth: 0.8 }, encoding: { x, y, color: scales.colour, detail: [{ field: "arm" }, { field: "seed" }], opacity: opacity(soft(0.3)) } },
         { mark: { type: "line", point: { size: 25 } }, encoding: { x, y: { ...y, aggregate: "mean" }, color: scales.colour, strokeWidth: WIDTH, detail: { field: "arm" }, opacity: opacity(0.95), tooltip: [{ field: "label", title: "Arm" }, { field: "step", title: "Step" }, { field: "value", aggregate: "mean", format: format(pair().metric.places), title: "Mean" }] } },
       ],
     },
@@ -250,11 +254,11 @@ function rates(arms) {
   const lost = rows.filter((row) => row.value === null).map((row) => `${row.label} at ${row.rate} (${row.status})`).join(", ");
   if (!drawn.length) return { empty: `no trial has a metric: ${lost}` };
   const values = drawn.filter((row) => !row.ruined).map((row) => row.value);
-  const room = 0.06 * (Math.max(...values) - Math.min(...values)) || 0.01 * Math.abs(values[0]);
+  const room = 0.06 * (Math.max(...values) - Math.min(...values)) || 0.01 * Math.abs(values[0]) || 0.01;
   const domain = [Math.min(...values) - room, Math.max(...values) + room];
   const down = pair().metric.better === "high";
   const off = drawn.filter((row) => (down ? row.value < domain[0] : row.value > domain[1]));
-  const y = quantitative("value", metricAxis().replace("test split", "dev split"), { scale: off.length ? { domain, nice: false } : { zero: false } });
+  const y = quantitative("value", metricAxis().replace("test split", "dev split"), { scale: { domain, nice: false } }); // room for a ring around the outermost
   const edge = { ...y, field: undefined, datum: domain[down ? 0 : 1] };
   const wider = widen(rows);
   const tip = [{ field: "label", title: "Arm" }, { field: "rate", title: "Rate" }, { field: "value", title: pair().metric.label, format: format(pair().metric.places) }];
@@ -295,7 +299,7 @@ function memory(arms) {
     },
     columns: ["arm", "part", "MiB", "peak"],
     rows,
-    note: `From tensor sizes, on the probe's batch. The sum is no peak: not all parts are held at once, and kernels need room of their own.${peaks.length ? " Tick: the measured peak." : ""}`,
+    note: `From tensor sizes, on the batch of the longest training texts. The sum is no peak: not all parts are held at once, and kernels need room of their own.${peaks.length ? " Tick: the measured peak." : ""}`,
   };
 }
 

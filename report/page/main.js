@@ -23,18 +23,29 @@ function configFor(width) {
   return { ...CONFIG, axis: { ...CONFIG.axis, labelLimit: Math.max(90, Math.min(300, width * 0.45)) }, axisX: { labelFlush: true, labelSeparation: 8, titleLimit: width, tickCount: Math.max(3, Math.floor(width / 90)) }, legend };
 }
 
+const chartOf = (name, arms, width) => (arms.length || name === "published" ? CHARTS[name](arms, width) : { empty: "no arm is left by the filter" });
+
+/** Show the figures of these names but those that nobody asked for. */
+function hideUnasked(names) {
+  const arms = shownArms();
+  for (const name of names) {
+    const box = byId(`chart-${name}`);
+    if (!box) continue;
+    box.closest("section").hidden = false;
+    box.closest("figure").hidden = Boolean(chartOf(name, arms, box.parentElement.clientWidth).unasked);
+  }
+}
+
 async function drawChart(name) {
   const box = byId(`chart-${name}`);
   if (!box) return; // a section that this report does not have
-  for (const part of [box.closest("figure"), box.closest("section")]) part.hidden = false;
   const numbers = document.querySelector(`details[data-table="${name}"]`);
   const width = Math.floor(box.parentElement.clientWidth);
   const arms = shownArms();
-  const chart = arms.length || name === "published" ? CHARTS[name](arms, width) : { empty: "no arm is left by the filter" };
+  const chart = chartOf(name, arms, width);
   views.get(name)?.finalize();
   views.delete(name);
   byId(`chart-${name}-note`).textContent = chart.empty ? "" : chart.note;
-  box.closest("figure").hidden = Boolean(chart.unasked);
   if (chart.title) byId(`chart-${name}-title`).textContent = chart.title;
   numbers.hidden = Boolean(chart.empty);
   if (chart.empty) {
@@ -65,6 +76,7 @@ async function drawChart(name) {
 /** Draw figures anew, one after the other: all, or those named. */
 function drawCharts(names = Object.keys(CHARTS)) {
   drawn = drawn.then(async () => {
+    hideUnasked(names); // first, so that the figures beside them have their room
     for (const name of names) await drawChart(name);
     for (const section of document.querySelectorAll("main > section:has(figure)")) {
       section.hidden = [...section.querySelectorAll("figure")].every((figure) => figure.hidden);
@@ -97,7 +109,7 @@ function showPair() {
   const options = (wanted) => axes.map((axis) => element("option", { value: axis.key, selected: axis.key === wanted }, `${axis.label} (${axis.better === "high" ? "higher" : "lower"} is better)`));
   const first = (...keys) => keys.find((key) => axes.some((axis) => axis.key === key));
   byId("axis-y").replaceChildren(...options(first("metric_value", "samples_per_s")));
-  byId("axis-x").replaceChildren(...options(first("probe_peak_allocated_MiB", "tensors_MiB", "weights_MiB")));
+  byId("axis-x").replaceChildren(...options(pair().decides)); // the cost by which the verdict chose
   const used = DATA.methods.map((one, index) => ({ ...one, index })).filter((one) => pair().arms.some((arm) => arm.method === one.method));
   const legend = byId("methods").querySelector("legend");
   byId("methods").replaceChildren(legend, ...used.map((one) => {
@@ -144,6 +156,7 @@ for (const box of document.querySelectorAll(".scroll")) {
   widths.observe(box);
   box.addEventListener("scroll", () => hintAt(box), { passive: true });
 }
+DARK.addEventListener("change", () => drawCharts());
 let seen = window.innerWidth;
 window.addEventListener("resize", () => {
   if (window.innerWidth === seen) return; // a phone's address bar

@@ -68,17 +68,28 @@ function cellText(key, value, places) {
   return value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
 }
 
-/** Say above a table that is wider than its room that it goes on. */
+/** How many columns of a table stand out of its box to the right, the first of them named: "Verdict and 3 more columns". */
+function columnsBeyond(box) {
+  const edge = box.getBoundingClientRect().right;
+  const beyond = [...box.querySelectorAll("thead tr:first-child th")].filter((one) => one.getBoundingClientRect().right > edge + 4);
+  const named = beyond.slice(0, 2).map((one) => one.innerText.trim().replace(/\s+/g, " ")).filter(Boolean).join("; ");
+  const more = beyond.length - 2;
+  return `${named}${more > 0 ? ` and ${more} more ${more === 1 ? "column" : "columns"}` : ""}`;
+}
+
+/** Say above a table that is wider than its room that it goes on, and with what. */
 function hintAt(box) {
   const more = box.scrollWidth - box.clientWidth > 4;
-  box.classList.toggle("goes-on", more && box.scrollWidth - box.clientWidth - box.scrollLeft > 4);
+  const right = more && box.scrollWidth - box.clientWidth - box.scrollLeft > 4;
+  box.classList.toggle("goes-on", right);
   let hint = box.previousElementSibling;
   if (!hint?.classList.contains("hint")) {
     if (!more) return;
-    hint = element("p", { class: "note hint", "aria-hidden": "true" }, "The table goes on to the right →");
+    hint = element("p", { class: "note hint", "aria-hidden": "true" });
     box.before(hint);
   }
   hint.hidden = !more;
+  if (more) hint.textContent = right ? `The table goes on to the right, with ${columnsBeyond(box)} →` : "← The table goes on to the left";
 }
 
 /** Save a text as a file. */

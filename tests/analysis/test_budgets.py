@@ -20,6 +20,7 @@ from peft_tradeoffs.analysis.equal_cost import (
     round_up,
 )
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.tasks.task import MEASURED_AS
 from scipy import stats
 
 UNSET: dict[str, list[float]] = {"train_s": [], "energy_J": []}
@@ -84,6 +85,18 @@ def test_without_energy_the_reason_is_there():
     assert rows.loc[("energy_J", "full"), "reason"] == "no CUDA device: the run was on the CPU"
     assert list(reached(TWO, UNSET)["kind"].unique()) == ["train_s"]
     assert "No view of equal energy: none was measured." in budgets_notes(reached(TWO, UNSET))
+
+
+def test_the_time_of_one_job_on_a_cpu_is_no_budget_unless_it_is_asked_for():
+    """Seeds that shared a job, on a CPU that others may use: only the first says its start-up time."""
+    shared = [summary | {"startup_s": summary["startup_s"] if summary["seed"] == 0 else None} for summary in TWO]
+    assert reached(shared, UNSET).empty
+    assert len(reached(shared, {"train_s": [60], "energy_J": []})) == 2
+    on_gpu = [summary | {"device": "cuda"} for summary in shared]
+    assert set(reached(on_gpu, UNSET)["kind"]) >= {"train_s"}
+    jobs = pd.DataFrame([{"dataset": TWO[0]["dataset"], "model": TWO[0]["model"], "device_name": TWO[0]["device_name"],
+                          "quantity": MEASURED_AS["train_s"], "n": 5, "mean": 60.0, "sd": 1.0}])  # fmt: skip
+    assert not budgets_frame(tables.runs_frame(shared), UNSET, curve, jobs).empty
 
 
 def test_unset_budgets_are_the_ends_of_the_cheapest_arm_and_the_dearest():
@@ -159,8 +172,17 @@ def test_the_test_split_alone_is_read(tmp_path):
     assert found["train_s"].tolist() == [40, 80, 120]
 
 
-def test_the_workflow_compares_at_equal_cost(finished):
-    folder = finished / "results/tables"
+def test_the_workflow_compares_at_equal_cost(finished, tmp_path):
+    """On a CPU, where each arm had one job, only by budgets that are asked for."""
+    assert (finished / "results/tables/equal_cost.md").read_text().startswith("Nothing to compare: the time of one job")
+    assert pd.read_csv(finished / "results/tables/equal_cost.csv").empty
+    folder, runs = tmp_path, finished / "results/runs"
+    ends = [summary["train_s"] for summary in tiny.summaries(finished).values()]
+    grid = {"dataset": ["reviews"], "model": ["tiny"], "arm": ["full", "lora-r4", "qlora-r4"], "seed": [0, 1]}
+    words = ["--runs-dir", str(runs), "--grid", json.dumps(grid), "--output-dir", str(folder)]
+    words += ["--contract", str(finished / "results/tables/contract.csv")]
+    words += ["--budgets", json.dumps({"train_s": [2 * max(ends)], "energy_J": []})]
+    forks.script(tiny.REPOSITORY / "workflow_scripts/compare_at_budgets.py", *words).check_returncode()
     rows = pd.read_csv(folder / "equal_cost.csv")
     assert list(rows["arm"].unique()) == ["full", "lora-r4", "qlora-r4"] and set(rows["kind"]) == {"train_s"}
     last = rows[rows["budget"] == rows["budget"].max()].set_index("arm")

@@ -110,7 +110,7 @@ def test_seeds_of_one_job_give_time_no_interval_and_the_lowest_mean_is_all_that_
     text = recommendation_markdown(frame.reset_index(), NO_LIMITS | {"cheapest": "time"})
     assert "LoRA r8 (training time +1.00 s)" in text and "judged by the seeds" not in text
     assert "- In other jobs another arm may have the lowest training time: one job trained several seeds" in text
-    assert "the noise block or seeds_per_job: 1 would tell.\n" in text
+    assert "the key noise, which repeats some runs, or seeds_per_job: 1 would tell.\n" in text
     _, said = judged(one_job(runs(["full", "qlora-r8"])), compared({"qlora-r8": BAD}), cheapest="time")
     assert said == "Keep full, the baseline: no arm of a lower mean training time qualifies."
 

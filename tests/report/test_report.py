@@ -18,12 +18,13 @@ from peft_tradeoffs.analysis.recommendation import recommendation_frame
 from peft_tradeoffs.analysis.recommendation_text import recommendation_markdown
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label
-from peft_tradeoffs.report.page import report
+from peft_tradeoffs.report.page import inline_json, report
 from peft_tradeoffs.report.scatter import pareto
 from playwright.sync_api import Browser, Page
 from synthetic_comparison import GOOD, NO_LIMITS, compared
 
 HOSTILE = f"<script>window.hacked = 1</script>\"'`*_&amp;\u202egnirts {'n' * 130}/{'ä' * 60} {'漢' * 40}"
+GPU_ARMS = (("full", None), ("lora", 8))
 CHARTS = ("tradeoff", "rank-metric", "rank-memory", "rank-time", "curves", "rates", "memory", "attribution")
 
 
@@ -82,10 +83,15 @@ def test_a_sweep_is_drawn_and_everything_is_there(page, output):
     assert "Differences to the baseline, with tests" in titles and "Environment that the runs recorded" in titles
     for one in page.locator("details.table:not(#methods-paragraph)").all():
         one.locator("summary").click()
+        if one.get_attribute("id") == "table-equal_cost":  # of times that are not compared
+            assert "Nothing to compare: the time of one job per arm" in one.inner_text()
+            continue
         assert one.locator("table").count() >= 1 and one.locator("td").first.is_visible()
     page.locator("#methods-paragraph summary").click()
     assert page.locator("#methods-paragraph p").inner_text().startswith(f"We fine-tuned {model}")
-    assert "torch.cuda.max_memory_allocated" in page.locator("#how").inner_text()
+    notes = page.locator("#how").inner_text()
+    assert "Memory of tensors, MiB" in notes  # and nothing of what a CPU cannot measure
+    assert "torch.cuda.max_memory_allocated" not in notes and "Energy" not in notes and "Forgetting" not in notes
 
 
 def test_sorting(page, output):
@@ -160,6 +166,70 @@ def test_what_is_not_compared_has_no_front(page):
     assert "±" not in "".join(page.locator(f"#arms-table tbody tr > :nth-child({column + 1})").all_inner_texts())
 
 
+@pytest.mark.parametrize(
+    ("cheapest", "axis"),
+    [("memory", "probe_peak_allocated_MiB"), ("time", "train_s"), ("energy", "energy_J")],
+)
+def test_the_trade_off_begins_with_the_cost_that_decides(browser, tmp_path, cheapest, axis):
+    pages.make(tmp_path, [synthetic.summary(*arm, seed, device="cuda") for arm in GPU_ARMS for seed in range(3)])
+    limits = NO_LIMITS | {"cheapest": cheapest}
+    runs = tables.read_runs(tmp_path / "tables/runs.csv")
+    judged = recommendation_frame(runs, compared({"lora-r8": GOOD}), limits)
+    judged.to_csv(tmp_path / "tables/recommendation.csv", index=False)
+    (tmp_path / "tables/recommendation.md").write_text(recommendation_markdown(judged, limits), encoding="utf-8")
+    with pages.opened(browser, pages.report(tmp_path, "--data-dir", tmp_path / "data")) as page:
+        assert page.locator("#axis-x").input_value() == axis
+
+
+def test_words_of_the_page_are_explained_on_it(page):
+    page.locator("#verdict a[href='#words']").click()
+    page.wait_for_function("() => document.querySelector('#words').getBoundingClientRect().top < innerHeight")
+    explained = " ".join(page.locator("#words + dl dt").all_inner_texts())
+    for word in ("Arm", "Trial", "dev split", "Probe", "Margin", "Holm's correction", "noise", "Pareto front"):
+        assert word in explained, word
+
+
+def test_what_tuning_took_stands_below_the_total_cost(page, output):
+    trials = pd.read_csv(output / "tables/tuning.csv")
+    page.locator("#table-cost summary").click()
+    said = page.locator("#table-cost > p").last.inner_text()
+    assert f"took {trials['trials'].sum()} trainings more" in said and "not in the table" in said
+    steps_s = float(re.search(r"with ([\d.,]+) s of training steps", said)[1].replace(",", ""))
+    assert steps_s == pytest.approx(trials["train_s"].sum(), rel=0.01)
+
+
+def test_one_evaluation_makes_no_curve_and_one_rank_no_sizes(browser, tmp_path):
+    pages.make(tmp_path, [synthetic.summary(*arm, seed, device="cuda") for arm in GPU_ARMS for seed in range(3)])
+    with pages.opened(browser, tmp_path / "report.html") as page:
+        assert page.locator("#chart-curves svg").count() == 1
+        assert "Size: rank" not in page.locator("#chart-tradeoff-note").inner_text()
+        marks = page.locator("#chart-tradeoff .mark-symbol.role-mark path[stroke='var(--ground)']")
+        sizes = marks.evaluate_all("all => all.map(one => Math.round(one.getBBox().width))")
+        assert len(sizes) == 2 and max(sizes) - min(sizes) <= 3  # a circle and a square of one area
+        wide = page.evaluate("document.querySelector('#chart-memory svg').getBoundingClientRect().width")
+        assert wide > 0.9 * page.locator("#memory").bounding_box()["width"]  # no empty half beside it
+    html = (tmp_path / "report.html").read_text("utf-8")
+    start, end = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL).span(1)
+    data = json.loads(html[start:end])
+    for pair in data["pairs"]:
+        last = max(row["step"] for row in pair["curves"])
+        pair["curves"] = [row for row in pair["curves"] if row["step"] == last]
+    once = tmp_path / "once.html"
+    once.write_text(html[:start] + inline_json(data) + html[end:], encoding="utf-8")
+    with pages.opened(browser, once) as page:
+        assert page.locator("#chart-curves svg").count() == 0
+        assert "every run was evaluated once" in page.locator("#chart-curves").inner_text()
+
+
+def test_seeds_are_lighter_on_a_dark_ground(browser, output):
+    seen = {}
+    for scheme in ("light", "dark"):
+        with pages.opened(browser, output / "report.html", color_scheme=scheme) as page:
+            dots = page.locator("#chart-tradeoff .mark-symbol.role-mark").first.locator("path").first
+            seen[scheme] = float(dots.get_attribute("opacity"))
+    assert seen["dark"] > seen["light"] + 0.2
+
+
 def test_numbers_under_a_figure_have_labels_and_decimals(page):
     under = pages.numbers(page, "tradeoff")
     heads = under.locator("th").all_inner_texts()
@@ -172,10 +242,37 @@ def test_a_table_that_is_cut_says_so(browser, output):
     with pages.opened(browser, output / "report.html", viewport={"width": 390, "height": 844}) as page:
         hint = page.locator("#arms .hint")
         assert hint.is_visible() and "goes on to the right" in hint.inner_text()
+        beyond = page.locator("#arms-table thead th").evaluate_all(
+            "all => all.filter(one => one.getBoundingClientRect().right > innerWidth - 5).map(one => one.innerText)"
+        )
+        assert len(beyond) > 3  # the first is named, the others are counted
+        assert " ".join(beyond[0].split()) in hint.inner_text()
+        assert f"and {len(beyond) - 2} more columns" in hint.inner_text()
         box = page.locator("#arms .scroll")
         assert "goes-on" in box.get_attribute("class")
         box.evaluate("one => { one.scrollLeft = one.scrollWidth; }")
         page.wait_for_function("() => !document.querySelector('#arms .scroll').classList.contains('goes-on')")
+
+
+def test_the_table_of_arms_fits_a_wide_screen_and_has_no_empty_column(browser, output):
+    with pages.opened(browser, output / "report.html", viewport={"width": 1440, "height": 900}) as page:
+        assert page.locator("#arms .hint:visible").count() == 0
+        heads = page.locator("#arms-table thead th").all_inner_texts()
+        assert not [head for head in heads if "Step p50" in head]  # the demo has too few steps for one
+        for column, head in enumerate(heads, start=1):
+            cells = page.locator(f"#arms-table tbody tr > :nth-child({column})").all_inner_texts()
+            assert set(cells) != {"–"}, head
+            assert not [cell for cell in cells if cell.startswith("[")], head  # no interval without its mean
+
+
+def test_a_checksum_stays_within_its_table(browser, output):
+    for width in (1440, 390):
+        with pages.opened(browser, output / "report.html", viewport={"width": width, "height": 900}) as page:
+            page.locator("#table-environment summary").click()
+            over = page.locator("#table-environment td").evaluate_all(
+                "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText)"
+            )
+            assert over == []
 
 
 def test_the_verdict_fills_the_first_screen_of_a_phone(browser, output):

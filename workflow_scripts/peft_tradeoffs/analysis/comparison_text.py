@@ -116,10 +116,10 @@ APART_ENDS, BEST_ENDS = ("difference_low", "difference_high"), ("at_best_low", "
 
 
 def at_best_words(row: dict[str, Any], places: int) -> str:
-    """The interval of a row's difference with what the choice of a rate may have missed: "[-13.0, +0.9]"."""
+    """A row's difference, its interval with what the choice of a rate may have missed: "-6.0 [-13.0, +0.9]"."""
     scale = metric_called(row["metric"]).scale
     shown = with_interval(row["difference"], row["at_best_low"], row["at_best_high"], scale, True, places)
-    return shown[shown.index("[") :] if "[" in shown else NULL
+    return shown if "[" in shown else NULL
 
 
 def comparison_readable(rows: pd.DataFrame) -> pd.DataFrame:

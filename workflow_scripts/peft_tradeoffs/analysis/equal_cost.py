@@ -19,9 +19,10 @@ from peft_tradeoffs.analysis.readable import (
     metric_places,
     number,
     setting,
+    uncompared,
     unlike,
 )
-from peft_tradeoffs.analysis.stats import by_seed, failures, over_seeds
+from peft_tradeoffs.analysis.stats import by_seed, failures, job_noise, over_seeds, processes
 from peft_tradeoffs.analysis.tables import ARM, COMPLETED, arms_frame, peak_key, random_weights, runs_frame
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
@@ -61,26 +62,41 @@ def read_evaluations(path: Path, metric: str) -> Evaluations:
 
 
 def budgets_frame(
-    runs: pd.DataFrame, budgets: dict[str, list[float]], evaluations: Callable[[dict[str, Any]], Evaluations]
+    runs: pd.DataFrame,
+    budgets: dict[str, list[float]],
+    evaluations: Callable[[dict[str, Any]], Evaluations],
+    noise: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One row per (data set, model, budget, arm) in the order of `runs`, columns as in BUDGET_COLUMNS.
 
-    There is none of random weights. `budgets` are seconds of training steps and joules, by kind; for an empty list what
-    the cheapest arm and the dearest take to their ends (`set` is False), by their slowest seed, rounded up to two
-    digits. `evaluations` gives those of a run. The metric is that of a run's last evaluation within the budget: mean
-    over the n seeds that have one, 95 % t interval over seeds (none for one seed), first_epoch to last_epoch, and
-    whether all of them were at their `end`. The energy at an evaluation is not recorded: it is taken as the run's mean
-    power times its training time by then. n_runs are all runs of the arm, `failed` how some of them ended, if not all.
-    What a null means is in `reason`.
+    There is none of random weights, nor, for an empty list, of a time that arms are not compared by: that of one job
+    per arm on a CPU, where `noise`, the noise table, does not say how far jobs differ. `budgets` are seconds of
+    training steps and joules, by kind; for an empty list what the cheapest arm and the dearest take to their ends
+    (`set` is False), by their slowest seed, rounded up to two digits. `evaluations` gives those of a run. The metric
+    is that of a run's last evaluation within the budget: mean over the n seeds that have one, 95 % t interval over
+    seeds (none for one seed), first_epoch to last_epoch, and whether all of them were at their `end`. The energy at an
+    evaluation is not recorded: it is taken as the run's mean power times its training time by then. n_runs are all
+    runs of the arm, `failed` how some of them ended, if not all. What a null means is in `reason`.
     """
     rows = []
     for _, own in runs.groupby(["dataset", "model"], sort=False):
         if not random_weights(own):
             curves = {(run["arm"], run["seed"]): evaluations(run) for run in records(own[own["status"] == COMPLETED])}
             for kind in UNITS:
-                rows += _of_kind(own, kind, budgets[kind], curves)
+                if budgets[kind] or not times_uncompared(own, kind, noise):
+                    rows += _of_kind(own, kind, budgets[kind], curves)
     types = dict.fromkeys(BUDGET_WHOLE, "Int64") | dict.fromkeys(BUDGET_NUMBERS, float)
     return pd.DataFrame(rows, columns=list(BUDGET_COLUMNS)).astype(types)
+
+
+def times_uncompared(runs: pd.DataFrame, kind: str, noise: pd.DataFrame | None) -> bool:
+    """Whether arms are not compared by this cost of their runs of one data set and model; see `readable.uncompared`."""
+    done = runs[runs["status"] == COMPLETED]
+    return any(
+        job_noise(noise, own, kind) is None
+        and uncompared(kind, str(device), min(processes(arm) for _, arm in own.groupby("arm"))) is not None
+        for device, own in done.groupby("device")
+    )
 
 
 def _of_kind(
@@ -187,6 +203,8 @@ def budgets_notes(rows: pd.DataFrame) -> list[str]:
         lines.append("Energy by then: the run's mean power times its training time by then, since it is not recorded.")
     elif not rows.empty:
         lines.append("No view of equal energy: none was measured.")
+    if "train_s" not in kinds and not rows.empty:
+        lines.append("No view of equal time: arms are not compared by the time of one job on a CPU.")
     named: dict[str, list[str]] = {}
     for row in records(rows[rows["mean"].isna()]):
         names = named.setdefault(row["reason"], [])

@@ -196,6 +196,7 @@ def _peaks(rows: pd.DataFrame) -> list[str]:
 
 
 OF_CPU = (memory_key("cpu"), peak_key("cpu"))
+OPTIONAL = ("step_p50_ms", "probe_step_p50_ms", "energy_J_per_sample")  # without a column where no run has a value
 
 
 def cost_keys(rows: pd.DataFrame) -> list[str]:
@@ -207,8 +208,8 @@ def cost_keys(rows: pd.DataFrame) -> list[str]:
     memory = memory_keys(rows["device"])
     if memory_key("cuda") in memory:
         memory += ["probe_peak_reserved_MiB", "probe_process_MiB"]
-    optional = [key for key in ("probe_step_p50_ms", "energy_J_per_sample") if measured(key)]
-    return [*memory, "weights_MiB", "step_p50_ms", *optional, "train_s", "samples_per_s"]
+    optional = [key for key in OPTIONAL if measured(key)]
+    return [*memory, "weights_MiB", *optional, "train_s", "samples_per_s"]
 
 
 def shown(row: Any, key: str) -> bool:
@@ -319,7 +320,8 @@ def costs_notes(rows: pd.DataFrame, runs: pd.DataFrame | None = None) -> list[st
     lines += [PROBE, *(NOTE[key] for key in keys if key in NOTE)]
     how = ", captured in CUDA graphs" if rows["engine"].eq("captured").all() else ""
     how += ", compiled" if rows["compile"].eq(True).all() else ""
-    lines.append(f"Step p50: the median training step{how}.")
+    if "step_p50_ms" in keys:
+        lines.append(f"Step p50: the median training step{how}.")
     if "probe_step_p50_ms" in keys:
         lines.append("Eager probe p50: the probe's median step, run eagerly on the longest texts.")
     lines.append("Training time: the sum of the step times.")
@@ -342,7 +344,7 @@ def costs_notes(rows: pd.DataFrame, runs: pd.DataFrame | None = None) -> list[st
         lines.append("No mean of training time or energy where an arm's runs ran with different engines.")
     if runs is not None:
         own = runs.merge(rows[ARM].drop_duplicates(), on=ARM)
-        lines += without_value(own, dict.fromkeys([*keys, "energy_J_per_sample"]))
+        lines += without_value(own, dict.fromkeys([*keys, "step_p50_ms", "energy_J_per_sample"]))
     return lines
 
 
@@ -658,7 +660,8 @@ def cost_readable(rows: pd.DataFrame) -> pd.DataFrame:
 def cost_notes(rows: pd.DataFrame) -> list[str]:
     """What a reader must know of a table of costs: one sentence each."""
     lines = [
-        "Sums over all runs of an arm, failed ones and every attempt too.",
+        "Sums over all runs of an arm, failed ones and every attempt too. Trials, which choose a learning rate, are no "
+        "runs: what they took stands below the table of learning rates tried.",
         "Hours: from the start of a run to its end, imports, probe and evaluation too, the wait for another job's GPU "
         "not; of a job's imports its first run has all. In steps: the share of the hours that training steps took.",
     ]

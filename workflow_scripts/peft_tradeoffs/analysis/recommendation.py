@@ -58,8 +58,8 @@ COLUMNS = (
     *(f"{column}{part}" for column in COSTS.values()
       for part in ("", "_low", "_high", "_limit", "_kept", "_why", "_seeds_needed")),
     *(f"{column}_{part}" for column in ("train_s", "energy_J") for part in ("n", "jobs", "jobs_sd_percent")),
-    "qualifies", "cheapest", "told_by", "cost_unsure", "apart", "apart_low", "apart_high", "incomparable",
-    "train_process_MiB", "differs", "why",
+    "qualifies", "cheapest_by", "cheapest", "told_by", "cost_unsure", "apart", "apart_low", "apart_high",
+    "incomparable", "train_process_MiB", "differs", "why",
 )  # fmt: skip
 OF_JOBS = ("train_s_n", "train_s_jobs", "energy_J_n", "energy_J_jobs")
 TESTS = (
@@ -114,7 +114,8 @@ def recommendation_frame(
     the 2.5 % of one side; neither where one seed is far worse than the others) and a cost that is kept (its 95 % t
     interval over seeds, or every seed if it has none, lies within the limit; no if beyond). Intervals of time and
     energy count, by the noise table `noise`, how far jobs differ too (jobs_sd_percent of a mean; null where every seed
-    had a job of its own); where seeds shared a job and that is not known there is none. `cheapest` marks the arm to
+    had a job of its own); where seeds shared a job and that is not known there is none. `cheapest_by` is the cost that
+    decides. `cheapest` marks the arm to
     take of those that qualify: mean costs within SAME_COST of the lowest are the same; among these it is the arm that
     loses least at worst (the baseline's bound is 0, and bounds within SAME_BOUND of the margin are the same), then one
     whose rate was tuned and is neither tied nor at the grid's edge, then that of the smaller rank, then the first.
@@ -165,7 +166,11 @@ def _judged(
     for arm, own in groups_of(runs, "arm"):
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row |= first_record(own[[*ARM, "method", "rank", "pretrained", "differs"]])
-        row |= {"device": first(own["device"]), "device_name": first(own["device_name"])}
+        row |= {
+            "cheapest_by": limits["cheapest"],
+            "device": first(own["device"]),
+            "device_name": first(own["device_name"]),
+        }
         done = own["status"] == COMPLETED
         row |= {"n": int(done.sum()), "n_failed": int((~done).sum()), "n_constant": int(constant(own)[done].sum())}
         row |= dict(zip(("runs", "runs_why"), _ran(own, row), strict=True))

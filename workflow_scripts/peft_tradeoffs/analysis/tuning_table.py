@@ -166,10 +166,31 @@ def tuning_notes(rows: pd.DataFrame) -> list[str]:
             "±: one standard error; a rate within two of them is tied, and what the choice among such rates may have "
             "missed is in the comparison's intervals."
         )
+    return [*lines, f"All trials together took {_taken(rows)}.", *_checks(rows)]
+
+
+def tuning_cost(rows: pd.DataFrame) -> str:
+    """What the trials of one data set and model took, all and by arm, in a sentence; "" where there was none."""
+    if rows.empty:
+        return ""
+    arms = [
+        f"{arm_label(own['method'].iloc[0], own['rank'].iloc[0])} {number(own['train_s'].sum())} s"
+        for _, own in groups_of(rows, "arm")
+    ]
+    by_arm = f" ({', '.join(arms)})" if len(arms) > 1 else ""
+    count = int(rows["trials"].sum())
+    return (
+        f"To tune the learning rates took {count} {plural('training', count)} more, with {_taken(rows)}{by_arm}. "
+        "These are not in the table."
+    )
+
+
+def _taken(rows: pd.DataFrame) -> str:
+    """Seconds of training steps and watt-hours of these trials; at least so much where one of them has no seconds."""
     steps_s, energy_J = rows["train_s"].sum(), rows["energy_J"].sum(min_count=len(rows))
-    cost = f"All trials together took {number(steps_s)} s of training steps"
-    lines.append(f"{cost}{'' if pd.isna(energy_J) else f' and {number(energy_J / 3600)} Wh'}.")
-    return [*lines, *_checks(rows)]
+    least = "at least " if rows["train_s"].isna().any() else ""
+    energy = "" if pd.isna(energy_J) else f" and {number(energy_J / 3600)} Wh"
+    return f"{least}{number(steps_s)} s of training steps{energy}"
 
 
 def _of_arm(rows: pd.DataFrame) -> list[str]:

@@ -20,6 +20,7 @@ from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import json_schema
 from peft_tradeoffs.core.quantities import Missing, without_missing
 from peft_tradeoffs.core.text import SPELLING, records
+from peft_tradeoffs.report.sweep import finite
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import metric_label
 
@@ -367,3 +368,23 @@ def _told_apart(rows: pd.DataFrame) -> list[str]:
 def imported_lead(rows: pd.DataFrame) -> list[str]:
     """What stands above the table."""
     return [NOT_MEASURED_HERE]
+
+
+def imported_data(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Results that were not measured here: the rows of imported.csv, as one chart draws them."""
+    return [
+        {
+            "source": row["source"],
+            "status": row["status"],
+            "experiment": row["experiment"],
+            "method": row["method"],
+            "rank": None if pd.isna(row["rank"]) else int(row["rank"]),
+            "model": row["model"],
+            "dataset": row["dataset"],
+            "metric": None if pd.isna(row["metric"]) else row["metric"],
+            "metric_value": finite(row["metric_value"]),
+            "peak_memory_MiB": finite(row["peak_memory_MiB"]),
+            "train_s": finite(row["train_s"]),
+        }
+        for row in records(rows)
+    ]

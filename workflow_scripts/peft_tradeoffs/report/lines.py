@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.analysis.stats import incomparable, seed_values
@@ -121,6 +121,8 @@ def learning_curves(sweep: Sweep) -> Figure:
     curves = sweep.curves[sweep.curves["split"] == "test"].dropna(subset=sweep.metric)
     if curves.empty:
         return message(sweep, title, reason(sweep.runs, "metric_value"))
+    if curves.groupby(["arm", "seed"])["step"].nunique().max() < 2:
+        return message(sweep, title, "every run was evaluated once, which makes no curve")
     x = "epoch" if curves["epoch"].nunique() > 1 else "step"
     together = len(sweep.arms) <= ONE_PANEL
     panels = Panels.plan(sweep.arms["method"], together)
@@ -141,8 +143,7 @@ def learning_curves(sweep: Sweep) -> Figure:
             draw_reason(axes, reason(sweep.runs[sweep.runs["method"].isin(names)], "metric_value"))
         style.grid_along(axes, "both")
         style.mark_cut(axes, "y")
-        evaluated = curves[x].unique().tolist()
-        axes.xaxis.set_major_locator(FixedLocator(evaluated) if len(evaluated) == 1 else MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     figure.supylabel(sweep.metric_axis, fontsize=style.NORMAL)
     if together or len(shades) > 1:
         legend(cells[panels.columns - 1], handles, width)

@@ -15,7 +15,6 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from peft_tradeoffs.analysis import readable, tables
-from peft_tradeoffs.analysis.attribution import NAMES
 from peft_tradeoffs.analysis.before_training import beside_arms, read_table_of_untrained
 from peft_tradeoffs.analysis.comparison import SHARED, TUNED, read_comparison
 from peft_tradeoffs.analysis.comparison_text import (
@@ -30,15 +29,29 @@ from peft_tradeoffs.analysis.comparison_text import (
 from peft_tradeoffs.analysis.contract import facts_compared
 from peft_tradeoffs.analysis.finished import read_env, verified
 from peft_tradeoffs.analysis.stats import WITHOUT, counted, interval_notes
-from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT, SPLIT, read_table, warnings_by_pair
-from peft_tradeoffs.analysis.tuning_table import ruined
+from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT, read_table, warnings_by_pair
+from peft_tradeoffs.analysis.tuning_table import tuning_cost
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import read_text
 from peft_tradeoffs.core.layout import PAGE, REPOSITORY, TABLES, UNTRAINED, command, run_folder
 from peft_tradeoffs.core.quantities import HIGH, LOW, Quantity
 from peft_tradeoffs.core.text import and_list, arm_label, method_label, plain, plural, records
 from peft_tradeoffs.report.answers import Asked, ROOM_bytes, panel
-from peft_tradeoffs.report.sweep import Sweep, Tables, colours, conditions, load, methods, no_metric
+from peft_tradeoffs.report.imported import imported_data
+from peft_tradeoffs.report.sweep import (
+    Sweep,
+    Tables,
+    attribution_data,
+    colours,
+    conditions,
+    curves_data,
+    finite,
+    load,
+    memory_data,
+    methods,
+    no_metric,
+    trials_data,
+)
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import Row, difference_unit, heldout_label, metric_label, metric_of
 from peft_tradeoffs.tasks.task import LABEL, QUANTITIES
@@ -169,7 +182,7 @@ MADE_AGAIN = "delete it, and Snakemake makes it again"
 # Columns of a table that the page reads itself, and those of them that hold numbers.
 NEEDED = {
     "contract": ("fact", "value", "verdict"),
-    VERDICT: ("dataset", "model", "arm", "cheapest"),
+    VERDICT: ("dataset", "model", "arm", "cheapest_by", "cheapest"),
     "attribution": ("dataset", "model", "factorial", "quantity", "effect", "kind", "percent", "value", "low", "high"),
     FORGETTING: ("dataset", "model", "arm", "forgetting_low", "forgetting_high"),
     "imported": ("source", "experiment", "method", "rank", "metric_value", "peak_memory_MiB", "train_s"),
@@ -225,7 +238,7 @@ def report(
     facts = _frame(files, "contract")
     checks = facts_compared(facts) if len(facts) and not facts["verdict"].eq("differs").any() else None
     judgement = _markdown(files[VERDICT]) if VERDICT in files else ""
-    data = {
+    data: dict[str, Any] = {
         "pairs": [
             pair_data(sweep, comparison, attribution, judged, forgotten)
             | {"warnings": _unsaid(warnings[sweep.dataset, sweep.model], judgement), "answers": own}
@@ -251,7 +264,8 @@ def report(
         sections={section["name"]: section for section in sections},
         environment=environment(run_folders(runs, runs_dir)),
         methods=[(f"{sweep.dataset} · {sweep.model}", methods(sweep, checks)) for sweep in sweeps],
-        definitions=definitions(),
+        definitions=definitions(axis["key"] for pair in data["pairs"] for axis in pair["axes"]),
+        tuning=[(f"{sweep.dataset} · {sweep.model}", text) for sweep in sweeps if (text := tuning_cost(sweep.tuning))],
         light=list(colours(styles).values()),
         dark=list(colours(styles, dark=True).values()),
     )
@@ -345,9 +359,10 @@ def verdict(text: str) -> list[dict[str, str]]:
     return parts
 
 
-def definitions() -> list[tuple[str, str]]:
-    """How each number of the page was taken, as its quantity says."""
-    found = [(LABELS[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES]
+def definitions(measured: Iterable[str] | None = None) -> list[tuple[str, str]]:
+    """How each number of the page was taken, as its quantity says: of the axes `measured`, by default of all."""
+    keys = set(AXES if measured is None else measured)
+    found = [(LABELS[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES and key in keys]
     return [*found, (LABELS["hours"], f"{QUANTITIES['wall_s'].description} Here in hours, mean of an arm's runs.")]
 
 
@@ -368,7 +383,18 @@ def _markdown(path: Path) -> str:
 
 def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
     columns = ["dataset", "model", "arm", "split", "kind"]
-    names = ("method", "quantity", "experiment", "source", "status", "positive_class", "factorial", "effect", "metric")
+    names = (
+        "method",
+        "quantity",
+        "experiment",
+        "source",
+        "status",
+        "positive_class",
+        "factorial",
+        "effect",
+        "metric",
+        "cheapest_by",
+    )
     if name not in files:
         return pd.DataFrame(columns=columns)
     if name == "comparison":
@@ -378,16 +404,6 @@ def _frame(files: dict[str, Path], name: str) -> pd.DataFrame:
     if name == "contract":  # whose values are texts
         texts["value"], numbers = object, []
     return read_table(files[name], NEEDED[name], MADE_AGAIN, texts, numbers)
-
-
-DIGITS = 7  # significant digits of a number on the page
-
-
-def number(value: Any) -> float | None:
-    """A JSON number of `DIGITS` significant digits; None for null, nan and infinity."""
-    if pd.isna(value) or math.isinf(value):
-        return None
-    return float(f"{float(value):.{DIGITS}g}")
 
 
 def arms_table(arms: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
@@ -404,6 +420,9 @@ def arms_table(arms: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, Any]:
         "Trainable, %": "trainable_percent",
     }
     text = readable.arms_readable(arms)
+    of_setup = [*(["n"] if arms["n"].nunique() > 1 else []), "Learning rate"]  # `conditions` says n if all have as many
+    text = text[[*(header for header in text if header not in ("n", *of_setup)), *of_setup]]
+    text = text[[header for header in text if header == "Arm" or text[header].ne(readable.NULL).any()]]
     by = {header: pd.to_numeric(arms[columns[header]], errors="coerce") for header in text if header in columns}
     better = {header: _better_of(columns[header], metric) for header in by}
     for split in dict.fromkeys(comparison["split"]):
@@ -439,7 +458,7 @@ def _better_of(column: str, metric: Row) -> str | None:
 def _sorted_by(by: dict[str, pd.Series], text: pd.DataFrame, header: str, index: int) -> Any:
     if header == "Arm":
         return index
-    return number(by[header].iloc[index]) if header in by else text[header].iloc[index]
+    return finite(by[header].iloc[index]) if header in by else text[header].iloc[index]
 
 
 def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataFrame, metric: Row, where: str) -> None:
@@ -518,13 +537,23 @@ def pair_data(
         "arms": _arms(sweep, runs, arms, axes, forgotten),
         "runs": _runs(sweep, runs, axes),
         "intervals": _interval_notes(sweep, axes),
-        "curves": _curves(sweep),
-        "trials": _trials(sweep),
-        "memory": _memory(arms),
-        "attribution": _attribution(causes),
+        "curves": curves_data(sweep),
+        "trials": trials_data(sweep),
+        "memory": memory_data(arms),
+        "attribution": attribution_data(causes),
+        "decides": _deciding(judged, {axis["key"] for axis in axes}),
         "taken": judged["arm"][judged["cheapest"].eq(True)].tolist() if len(judged) else [],
         "table": arms_table(arms, own),
     }
+
+
+DECIDING = {"memory": ("probe_peak_allocated_MiB", "tensors_MiB"), "time": ("train_s",), "energy": ("energy_J",)}
+
+
+def _deciding(judged: pd.DataFrame, measured: set[str]) -> str | None:
+    """The axis of the cost that decides between arms (recommendation.cheapest), memory without a verdict; if any."""
+    by = judged["cheapest_by"].iloc[0] if len(judged) else "memory"
+    return next((key for key in (*DECIDING[by], *DECIDING["memory"], "weights_MiB") if key in measured), None)
 
 
 def _unit(sweep: Sweep) -> str:
@@ -602,9 +631,9 @@ def _arms(
             ends = over_texts.get(row["arm"]) if key == FORGETTING else sweep.interval(own, key) if key in own else None
             low, high = ends or (math.nan, math.nan)
             values[key] = {
-                "mean": number(mean * scale),
-                "low": number(low * scale),
-                "high": number(high * scale),
+                "mean": finite(mean * scale),
+                "low": finite(low * scale),
+                "high": finite(high * scale),
                 "text": with_interval(mean, low, high, scale, places=places),
             }
         found.append(
@@ -625,88 +654,8 @@ def _runs(sweep: Sweep, runs: pd.DataFrame, axes: list[dict]) -> list[dict[str, 
     values: dict[tuple[str, int], dict[str, Any]] = {}
     for key in (axis["key"] for axis in axes):
         for row in records(counted(runs, key)):
-            values.setdefault((row["arm"], row["seed"]), {})[key] = number(row[key] * _scale(sweep, key))
+            values.setdefault((row["arm"], row["seed"]), {})[key] = finite(row[key] * _scale(sweep, key))
     return [{"arm": arm, "seed": int(seed), "values": own} for (arm, seed), own in values.items()]
-
-
-def _curves(sweep: Sweep) -> list[dict[str, Any]]:
-    """The metric at every evaluation that came several times per run: on the validation split if there is one."""
-    if sweep.metric is None or sweep.curves.empty or sweep.metric not in sweep.curves:
-        return []
-    splits = list(sweep.curves["split"].unique())
-    split = "validation" if "validation" in splits else "test"
-    own = sweep.curves[sweep.curves["split"] == split].dropna(subset=sweep.metric)
-    return [
-        {
-            "arm": row["arm"],
-            "seed": int(row["seed"]),
-            "split": split,
-            "epoch": number(row["epoch"]),
-            "step": int(row["step"]),
-            "train_s": number(row["train_s"]),
-            "value": number(row[sweep.metric] * sweep.scale),
-        }
-        for row in records(own)
-    ]
-
-
-def _trials(sweep: Sweep) -> list[dict[str, Any]]:
-    if sweep.tuning.empty:
-        return []
-    trials = sweep.tuning.assign(ruined=ruined(sweep.tuning))
-    return [
-        {
-            "arm": row["arm"],
-            "method": row["method"],
-            "label": arm_label(row["method"], row["rank"]),
-            "rank": number(row["rank"]),
-            "check": not row["decides"],
-            "rate": number(row["learning_rate"]),
-            "value": number(row["value"] * sweep.scale),
-            "ruined": row["ruined"],
-            "chosen": bool(row["chosen"] and row["decides"]),
-            "status": row["status"],
-        }
-        for row in records(trials)
-    ]
-
-
-def _memory(arms: pd.DataFrame) -> list[dict[str, Any]]:
-    found = []
-    for row in records(arms):
-        peak = tables.memory_key(row["device"])
-        for order, (part, key) in enumerate(zip(readable.PARTS, SPLIT, strict=True)):
-            if (size := number(row[f"{key}_mean"])) is not None:
-                found.append(
-                    {
-                        "arm": row["arm"],
-                        "part": part,
-                        "order": order,
-                        "MiB": size,
-                        "peak": number(row[f"{peak}_mean"]) if row["device"] == "cuda" else None,
-                    }
-                )
-    return found
-
-
-def _attribution(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The change of each quantity by each factor, in percent of the base."""
-    found = []
-    for row in records(rows[rows["kind"] != "base"]):
-        if row["quantity"] == "metric_value" or pd.isna(row["percent"]):
-            continue
-        share = row["percent"] / row["value"] if row["value"] else 0.0
-        found.append(
-            {
-                "factorial": row["factorial"],
-                "quantity": NAMES.get(row["quantity"], row["quantity"]).partition(",")[0],
-                "effect": row["effect"],
-                "percent": number(row["percent"]),
-                "low": number(row["low"] * share),
-                "high": number(row["high"] * share),
-            }
-        )
-    return found
 
 
 def method_data(styles: dict[str, Any]) -> list[dict[str, str]]:
@@ -716,29 +665,8 @@ def method_data(styles: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-HEXAGON = "M0,-1L0.87,-0.5L0.87,0.5L0,1L-0.87,0.5L-0.87,-0.5Z"
 # Vega's shapes for matplotlib's markers.
 SHAPES = {
-    "h": HEXAGON, "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross",
+    "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross",
     "X": "triangle-left", "p": "triangle-right",
 }  # fmt: skip
-
-
-def imported_data(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Results that were not measured here: the rows of imported.csv, as one chart draws them."""
-    return [
-        {
-            "source": row["source"],
-            "status": row["status"],
-            "experiment": row["experiment"],
-            "method": row["method"],
-            "rank": None if pd.isna(row["rank"]) else int(row["rank"]),
-            "model": row["model"],
-            "dataset": row["dataset"],
-            "metric": None if pd.isna(row["metric"]) else row["metric"],
-            "metric_value": number(row["metric_value"]),
-            "peak_memory_MiB": number(row["peak_memory_MiB"]),
-            "train_s": number(row["train_s"]),
-        }
-        for row in records(rows)
-    ]

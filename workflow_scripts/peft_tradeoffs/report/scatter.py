@@ -177,7 +177,7 @@ def entries(sweep: Sweep, arms: pd.DataFrame, area: Callable[[Any], float], fron
 def areas_of(sweep: Sweep) -> Callable[[Any], float]:
     """The area of a marker, square points, by rank."""
     areas = style.sizes(sweep.arms["rank"].dropna().unique())
-    return lambda rank: style.NO_RANK if pd.isna(rank) else areas[rank]
+    return lambda rank: style.NO_RANK if pd.isna(rank) or len(areas) == 1 else areas[rank]  # one rank: no size to read
 
 
 def dot(label: str, colour: Any, marker: str, area: float) -> Line2D:

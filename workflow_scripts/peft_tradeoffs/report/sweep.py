@@ -4,6 +4,7 @@ Needs no plotting library.
 """
 
 import functools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,15 @@ import numpy as np
 import pandas as pd
 
 from peft_tradeoffs.analysis import readable, stats, tables
+from peft_tradeoffs.analysis.attribution import NAMES
 from peft_tradeoffs.analysis.comparison import read_comparison
 from peft_tradeoffs.analysis.comparison_text import methods_paragraph
 from peft_tradeoffs.analysis.finished import read_env, verified
 from peft_tradeoffs.analysis.stats import read_noise
-from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT
-from peft_tradeoffs.analysis.tuning_table import read_tuning
+from peft_tradeoffs.analysis.tables import COMPLETED, OF_SPLIT, SPLIT
+from peft_tradeoffs.analysis.tuning_table import read_tuning, ruined
 from peft_tradeoffs.core.errors import InputError
-from peft_tradeoffs.core.text import FULL, and_list, method_order, plural, records
+from peft_tradeoffs.core.text import FULL, and_list, arm_label, method_order, plural, records
 from peft_tradeoffs.tasks.metrics import metric_called
 from peft_tradeoffs.tasks.shown import metric_name, metric_of, with_unit
 from peft_tradeoffs.tasks.task import MEASURED_AS
@@ -30,7 +32,7 @@ PALETTE = (
     *("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#56b4e9", "#ca9161"),
     *("#882255", "#332288", "#999933"),
 )
-MARKERS = "osD^vPXp"
+FULL_MARKER, MARKERS = "o", "sD^vPXp"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
     others = 0
     for method in method_order(methods):
         if method == FULL:
-            styles[method] = MethodStyle(_rgb("#222222"), "h")
+            styles[method] = MethodStyle(_rgb("#222222"), FULL_MARKER)
             continue
         styles[method] = MethodStyle(_rgb(PALETTE[others % len(PALETTE)]), MARKERS[others % len(MARKERS)])
         others += 1
@@ -266,3 +268,95 @@ def devices(sweep: Sweep) -> list[tuple[str, pd.DataFrame]]:
     """The runs device by device ("cpu", "cuda"), since what they measure does not compare."""
     named = sweep.runs["device"].fillna(tables.first(sweep.runs["device"]) or "cpu")
     return [(device, sweep.runs[named == device]) for device in dict.fromkeys(named)]
+
+
+DIGITS = 7  # significant digits of a number on the page
+
+
+def finite(value: Any) -> float | None:
+    """A JSON number of `DIGITS` significant digits; None for null, nan and infinity."""
+    if pd.isna(value) or math.isinf(value):
+        return None
+    return float(f"{float(value):.{DIGITS}g}")
+
+
+def curves_data(sweep: Sweep) -> list[dict[str, Any]]:
+    """The metric at every evaluation that came several times per run: on the validation split if there is one."""
+    if sweep.metric is None or sweep.curves.empty or sweep.metric not in sweep.curves:
+        return []
+    splits = list(sweep.curves["split"].unique())
+    split = "validation" if "validation" in splits else "test"
+    own = sweep.curves[sweep.curves["split"] == split].dropna(subset=sweep.metric)
+    return [
+        {
+            "arm": row["arm"],
+            "seed": int(row["seed"]),
+            "split": split,
+            "epoch": finite(row["epoch"]),
+            "step": int(row["step"]),
+            "train_s": finite(row["train_s"]),
+            "value": finite(row[sweep.metric] * sweep.scale),
+        }
+        for row in records(own)
+    ]
+
+
+def trials_data(sweep: Sweep) -> list[dict[str, Any]]:
+    """Every learning rate that was tried, as the page's figure draws it."""
+    if sweep.tuning.empty:
+        return []
+    trials = sweep.tuning.assign(ruined=ruined(sweep.tuning))
+    return [
+        {
+            "arm": row["arm"],
+            "method": row["method"],
+            "label": arm_label(row["method"], row["rank"]),
+            "rank": finite(row["rank"]),
+            "check": not row["decides"],
+            "rate": finite(row["learning_rate"]),
+            "value": finite(row["value"] * sweep.scale),
+            "ruined": row["ruined"],
+            "chosen": bool(row["chosen"] and row["decides"]),
+            "status": row["status"],
+        }
+        for row in records(trials)
+    ]
+
+
+def memory_data(arms: pd.DataFrame) -> list[dict[str, Any]]:
+    """The parts of each arm's memory, one row per part, with the measured peak of a GPU."""
+    found = []
+    for row in records(arms):
+        peak = tables.memory_key(row["device"])
+        for order, (part, key) in enumerate(zip(readable.PARTS, SPLIT, strict=True)):
+            if (size := finite(row[f"{key}_mean"])) is not None:
+                found.append(
+                    {
+                        "arm": row["arm"],
+                        "part": part,
+                        "order": order,
+                        "MiB": size,
+                        "peak": finite(row[f"{peak}_mean"]) if row["device"] == "cuda" else None,
+                    }
+                )
+    return found
+
+
+def attribution_data(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The change of each quantity by each factor, in percent of the base."""
+    found = []
+    for row in records(rows[rows["kind"] != "base"]):
+        if row["quantity"] == "metric_value" or pd.isna(row["percent"]):
+            continue
+        share = row["percent"] / row["value"] if row["value"] else 0.0
+        found.append(
+            {
+                "factorial": row["factorial"],
+                "quantity": NAMES.get(row["quantity"], row["quantity"]).partition(",")[0],
+                "effect": row["effect"],
+                "percent": finite(row["percent"]),
+                "low": finite(row["low"] * share),
+                "high": finite(row["high"] * share),
+            }
+        )
+    return found
