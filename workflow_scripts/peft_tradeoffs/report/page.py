@@ -551,7 +551,7 @@ DECIDING = {"memory": ("probe_peak_allocated_MiB", "tensors_MiB"), "time": ("tra
 
 
 def _deciding(judged: pd.DataFrame, measured: set[str]) -> str | None:
-    """The axis of the cost that decides between arms (recommendation.cheapest), memory without a verdict; if any."""
+    """The axis of the cost that decides between arms of a recommendation; memory without a verdict, if it is drawn."""
     by = judged["cheapest_by"].iloc[0] if len(judged) else "memory"
     return next((key for key in (*DECIDING[by], *DECIDING["memory"], "weights_MiB") if key in measured), None)
 
