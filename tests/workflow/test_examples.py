@@ -20,7 +20,7 @@ from small_examples import EXAMPLES, docstrings, example
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # of GLUE's files: arms
-SST2 = {"sst2-minilm": 3, "sst2-minilm-gpu": 12, "learning-rate-trap": 6}
+SST2 = {"sst2-minilm": 3, "sst2-minilm-gpu": 12, "sst2-choice": 9, "learning-rate-trap": 6}
 
 
 def rows(count: int, seed: int) -> list[tuple[str, int]]:
