@@ -75,9 +75,11 @@ function pareto(rows, x, y) {
 
 const NAMES = { aboveRight: ["left", 9, -10], belowRight: ["left", 9, 10], aboveLeft: ["right", -9, -10], belowLeft: ["right", -9, 10] }; // align; px from the point to the name's middle
 const NAME_SIZE = 12; // px
+const FEW = 6; // so many arms are all named, where there is room
 
 /** Where the name of each of these rows stands in a figure that is drawn, and whether it is shown while no arm is picked:
- * within the plot, on no other arm and on no name before it; the arm that is recommended or kept first, then the front's. */
+ * within the plot, on no other arm and on no name before it; the arm that is recommended or kept first, then the front's,
+ * of a few arms the others' too. */
 function nameThem(view, rows, front, x, y) {
   const context = document.createElement("canvas").getContext("2d");
   context.font = `${NAME_SIZE}px ${CONFIG.font}`;
@@ -94,7 +96,8 @@ function nameThem(view, rows, front, x, y) {
   const names = {};
   const kept = [];
   const taken = (row) => pair().taken.includes(row.arm);
-  const wanted = [...rows.filter(taken), ...front.filter((row) => !taken(row))];
+  const named = [...rows.filter(taken), ...front.filter((row) => !taken(row))];
+  const wanted = rows.length > FEW ? named : [...named, ...rows.filter((row) => !named.includes(row))];
   for (const row of [...wanted, ...rows.filter((one) => !wanted.includes(one))]) {
     const all = boxes(row);
     const free = all.find((box) => within(box) && marks.every((mark) => mark.row === row || !meet(box, around(mark))) && !kept.some((name) => meet(box, name)));
