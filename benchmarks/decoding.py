@@ -3,8 +3,9 @@
 Of random weights: full fine-tuning's model, LoRA r16 as it is and merged, QLoRA r16 as it is (all linear layers), of a
 Llama shape, behind random prompts of one length, to the last token that is asked for. With --results: the models that
 the first seed of each arm of a finished study kept, adapters unmerged, behind all test prompts, in the same batches
-for every loop, padded alike, rows ending as in a run. All in one process, under bf16 autocast or in float32, quantized
-layers too. `once` is what of the seconds went into captures or compilation.
+for every loop, padded alike (to the lengths that our steps are captured for), rows ending as in a run. All in one
+process, under bf16 autocast or in float32, quantized layers too. `once` is what of the seconds went into captures or
+compilation.
 """
 
 import argparse

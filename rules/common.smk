@@ -21,7 +21,7 @@ os.environ.update(
 from snakemake.logging import logger
 
 from peft_tradeoffs.runs import lock, slurm_executor, terminal
-from peft_tradeoffs.runs.plan import possible_trials
+from peft_tradeoffs.runs.plan import Standing, Trials, possible_trials
 from peft_tradeoffs.core.code import fingerprint
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.config.file import check_file
@@ -231,12 +231,12 @@ def sweep(jobs):
         if job.rule.name == "tune":
             own = job.wildcards
             folder = Path(OUT, "tune", "trials", own.dataset, own.model, own.arm)
-            tunings[Path(str(job.output[0]))] = possible_trials(
-                folder,
-                EXPERIMENT.trials[own.arm],
-                tune.max_extensions * tune.extend,
-                tune.retry,
+            stood, left = Standing(EXPERIMENT, own.dataset, own.model, own.arm).trials()
+            extensions = tune.max_extensions * tune.extend
+            paths = possible_trials(
+                folder, EXPERIMENT.trials[own.arm], extensions, tune.retry
             )
+            tunings[Path(str(job.output[0]))] = Trials(paths, stood, left)
     runs = [
         Path(str(path))
         for job in jobs

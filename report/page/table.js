@@ -1,6 +1,5 @@
 "use strict";
 // The table of arms: sorted by a click on a header, the best first, an arm highlighted by a click on its name.
-const BRACKETS = /^\S+ \[/; // a number with its interval: not broken into lines
 const sorting = { header: "Arm", ascending: true };
 
 function drawTable() {
@@ -24,7 +23,7 @@ function drawTable() {
   const body = sorted.map((row) => {
     const button = element("button", { type: "button", "aria-pressed": String(row.arm === state.picked) }, row.cells[0].text);
     button.addEventListener("click", () => pick(row.arm === state.picked ? null : row.arm));
-    const cells = row.cells.slice(1).map((cell, index) => element("td", { class: headers[index + 1] === "Differs" ? "differs" : numeric[index + 1] || BRACKETS.test(cell.text) ? "number" : null }, cell.text));
+    const cells = row.cells.slice(1).map((cell, index) => element("td", { class: headers[index + 1] === "Differs" ? "differs" : numeric[index + 1] ? "number" : null }, cell.text));
     return element("tr", { "data-arm": row.arm, class: row.arm === state.picked ? "picked" : null }, element("th", { scope: "row" }, button), ...cells);
   });
   byId("arms-table").replaceChildren(element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body), ...untrainedRow(headers, numeric));

@@ -214,9 +214,16 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(text=lambda good: good.replace("learning_rate: 0.001", "learning_rate: 5e-4")),
         ("config key methods.full.learning_rate: '5e-4' is a text; must be a number", "must be a number: write 0.0005"),
     ),
-    "per cent": (Plan(put("comparison", {"margin": "2 %"})), ("config key comparison.margin: '2 %'", ": write 0.02")),
+    "per cent": (
+        Plan(put("comparison", {"margin": "2 %"})),
+        ("config key comparison.margin: '2 %'", ": write 0.02 for 2 % of 1"),
+    ),
+    "decimal comma within braces": (
+        Plan(text=lambda good: f"{good}\ncomparison: {{margin: 0,05}}\n"),
+        ("config key comparison: a comma ends a value; write 0.05 with a point, or a list in brackets: [0, 05]",),
+    ),
     "decimal comma": (Plan(put("tune", {"fraction": "0,3"})), ("config key tune.fraction: '0,3'", ": write 0.3")),
-    "None": (Plan(put("training.epochs", "None")), ("config key training.epochs: 'None'", "or leave the key out")),
+    "None": (Plan(put("training.epochs", "None")), ("config key training.epochs: 'None'", "or leave it out")),
     "truth in quotes": (
         Plan(put("keep_weights", "No")),
         ("config key keep_weights: 'No'", "write false, without"),

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft_tradeoffs.core.quantities import Span
 from peft_tradeoffs.core.text import WIDTH, wrapped
 from peft_tradeoffs.runs import status
-from peft_tradeoffs.runs.plan import possible_trials
+from peft_tradeoffs.runs.plan import Trials, possible_trials
 from peft_tradeoffs.runs.terminal import (
     Lines,
     Sweep,
@@ -169,23 +170,20 @@ def test_a_sweep_counts_what_this_call_wrote_and_says_what_is_left(tmp_path: Pat
         os.utime(path, (clock.now, clock.now))
 
     runs = [tmp_path / f"run{number}.json" for number in range(4)]
-    folders = {tmp_path / f"best{arm}.json": tmp_path / arm for arm in "ab"}
-    trials = {best: possible_trials(folder, [0.1, 0.2], 0, 0) for best, folder in folders.items()}
-    for one in trials.values():
-        for path in one.grid:
-            path.parent.mkdir(parents=True)
+    folders = {arm: [tmp_path / f"trial{arm}{number}.json" for number in range(2)] for arm in "ab"}
+    stood = {"a": Trials(folders["a"], 2, Span(0, 0)), "b": Trials(folders["b"], 0, Span(2, 2))}
     clock.now = 900.0
-    for path in (*runs, *trials[tmp_path / "besta.json"].grid):
+    for path in (*runs, *folders["a"]):
         write(path)  # of other settings, or an earlier call
     clock.now = 1000.0
-    sweep = Sweep(runs, trials, clock)
-    assert sweep.left() == "trials 0 of 4, runs 0 of 4"
+    sweep = Sweep(runs, {tmp_path / f"best{arm}.json": own for arm, own in stood.items()}, clock)
+    assert sweep.left() == "trials 2 of 4, runs 0 of 4"
     clock.now = 1060
-    write(trials[tmp_path / "bestb.json"].grid[0])
-    assert sweep.left() == "trials 1 of 4, runs 0 of 4, about 7 min left"
+    write(folders["b"][0])
+    assert sweep.left() == "trials 3 of 4, runs 0 of 4, about 5 min left"
     write(tmp_path / "besta.json")  # from the trials that stood
-    assert sweep.left() == "trials 3 of 4, runs 0 of 4, about 2 min left"
-    for path in (*runs, *trials):
+    assert sweep.left() == "trials 3 of 4, runs 0 of 4, about 5 min left"
+    for path in (*runs, folders["b"][1]):
         write(path)
     assert sweep.left() == "trials 4 of 4, runs 4 of 4"
     clock.now = 2000
@@ -193,19 +191,20 @@ def test_a_sweep_counts_what_this_call_wrote_and_says_what_is_left(tmp_path: Pat
 
 
 def test_a_sweep_says_at_most_where_tied_rates_and_edges_may_add_trials(tmp_path: Path):
-    clock, best = Clock(), tmp_path / "best.json"
-    trials = possible_trials(tmp_path, [1e-4, 2e-4], 1, 2)
-    assert (len(trials.grid), trials.added) == (2, 1 + 3 * 2)
-    assert len(set(trials.further)) == 2 + 4 * 2  # a rate beyond either edge, and each of the four twice more
-    sweep = Sweep([tmp_path / "run.json"], {best: trials}, clock)
+    clock, best, run = Clock(), tmp_path / "best.json", tmp_path / "run.json"
+    paths = possible_trials(tmp_path, [1e-4, 2e-4], 1, 2)
+    assert len(set(paths)) == len(paths) == 4 * 3  # a rate beyond either edge, and each of the four twice more
+    sweep = Sweep([run], {best: Trials(paths, 0, Span(2, 9))}, clock)
     assert sweep.left() == "trials 0 of at most 9, runs 0 of 1"
     clock.now = 60.0
-    for path in (*trials.grid, trials.further[0]):
-        path.parent.mkdir(parents=True)
+    for path in paths[:3]:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert sweep.left() == "trials 3 of at most 9, runs 0 of 1, about 20 s to 2 min left"
+    run.touch()
+    assert sweep.left() == "trials 3 of at most 9, runs 1 of 1, up to 90 s left"
     best.touch()
-    assert sweep.left() == "trials 3 of 3, runs 0 of 1, about 20 s left"
+    assert sweep.left() == "trials 3 of 3, runs 1 of 1"
 
 
 def test_a_reason_that_slurm_gives_stands_there_and_the_log_is_left_as_it_is(call):
@@ -294,6 +293,7 @@ def test_a_command_is_not_broken():
     command = "`snakemake --profile profiles/local fetch --configfile=my.yaml`"
     for words in range(1, 30):
         assert command in wrapped(f"{'word ' * words}run {command} first")
+    assert command in wrapped(f"a ` alone, {'word ' * 26} run {command} first")
     assert "\0" not in wrapped(command) and wrapped("a b", "- ", 3) == "- a\n  b"
 
 

@@ -396,6 +396,15 @@ def test_every_example_is_tested_here(path):
         assert f'example("{path.stem}"' in texts or f'causal("{path.stem}"' in texts
 
 
+def test_rates_of_the_study_differ_from_sft_in_rates_alone():
+    """docs/studies.md names it as what its table was made with."""
+    from peft_tradeoffs.config.experiment import resolve
+
+    settings, other = example("sft-rates"), example("sft")
+    assert all(settings[key] == other[key] for key in ("datasets", "models", "training", "seeds"))
+    assert list(resolve(settings).arms) == ["full", "lora-r16", "qlora-r16", "lora-at-fulls-rate-r16"]
+
+
 @pytest.mark.parametrize(("name", "arms"), SST2.items())
 def test_sst2_example_is_planned(tmp_path, name, arms):
     for split, count in (("train", 12), ("dev", 10)):

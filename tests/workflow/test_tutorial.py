@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,8 +101,8 @@ def test_the_tutorial_ends_in_a_verdict(followed):
     assert not (folder / "results/first").exists()  # that was a plan
 
 
-def test_more_epochs_train_the_runs_again(followed):
-    folder, _ = followed
+def test_more_epochs_train_the_runs_again(followed, tmp_path):
+    folder = shutil.copytree(followed[0], tmp_path / "copy", symlinks=True)
     (again,) = commands(LONGER)
     text = (folder / "my.yaml").read_text(encoding="utf-8")
     (folder / "my.yaml").write_text(text.replace("epochs: 1", "epochs: 2"), encoding="utf-8")

@@ -660,8 +660,8 @@ def cost_readable(rows: pd.DataFrame) -> pd.DataFrame:
 def cost_notes(rows: pd.DataFrame) -> list[str]:
     """What a reader must know of a table of costs: one sentence each."""
     lines = [
-        "Sums over all runs of an arm, failed ones and every attempt too. Trials, which choose a learning rate, are no "
-        "runs: what they took stands below the table of learning rates tried.",
+        "Sums over all runs of an arm, failed ones and every attempt too. They are without trials, which choose a "
+        "learning rate: what these took stands below the table of learning rates tried.",
         "Hours: from the start of a run to its end, imports, probe and evaluation too, the wait for another job's GPU "
         "not; of a job's imports its first run has all. In steps: the share of the hours that training steps took.",
     ]

@@ -655,7 +655,7 @@ def _step_of_quality(row: Row, baseline: Row | None, on: str) -> str:
             f"to decide{on} would take about {round_up(row['examples_needed']):,.0f} {counted}, more than {TIMES} "
             f"times the {there:,} that there are; {margin} would do"
         )
-    return f"more seeds or test rows alone would not decide{on}; {margin} would"
+    return f"more seeds or test rows alone would hardly decide{on}; {margin} would"
 
 
 def margin_kept(row: Row) -> float:

@@ -174,23 +174,28 @@ def tuning_cost(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     arms = [
-        f"{arm_label(own['method'].iloc[0], own['rank'].iloc[0])} {number(own['train_s'].sum())} s"
+        f"{arm_label(own['method'].iloc[0], own['rank'].iloc[0])} {_seconds(own['train_s'])}"
         for _, own in groups_of(rows, "arm")
     ]
     by_arm = f" ({', '.join(arms)})" if len(arms) > 1 else ""
     count = int(rows["trials"].sum())
     return (
-        f"To tune the learning rates took {count} {plural('training', count)} more, with {_taken(rows)}{by_arm}. "
-        "These are not in the table."
+        f"Tuning took {count} more {plural('training', count)}: {_taken(rows)}{by_arm}. They are not in the "
+        "table, whose hours are of whole runs."
     )
 
 
 def _taken(rows: pd.DataFrame) -> str:
     """Seconds of training steps and watt-hours of these trials; at least so much where one of them has no seconds."""
-    steps_s, energy_J = rows["train_s"].sum(), rows["energy_J"].sum(min_count=len(rows))
-    least = "at least " if rows["train_s"].isna().any() else ""
+    energy_J = rows["energy_J"].sum(min_count=len(rows))
     energy = "" if pd.isna(energy_J) else f" and {number(energy_J / 3600)} Wh"
-    return f"{least}{number(steps_s)} s of training steps{energy}"
+    return f"{_seconds(rows['train_s'])} of training steps{energy}"
+
+
+def _seconds(each: pd.Series) -> str:
+    if each.isna().all():
+        return "an unknown time"
+    return f"{'at least ' if each.isna().any() else ''}{number(each.sum())} s"
 
 
 def _of_arm(rows: pd.DataFrame) -> list[str]:

@@ -574,12 +574,18 @@ def tuned_as(method: str, rank: int | None, methods: Methods, tune: Tune) -> str
     return f"{method}-r{rank}"
 
 
+def _is_rate(value: Any) -> bool:
+    rates = value if isinstance(value, list) else [value]
+    return all(isinstance(one, int | float) and 0 < one < 2 for one in rates)  # 2 % of what?
+
+
 def _followed(method: str, named: str, methods: Methods) -> str:
     where = f"config key methods.{method}.learning_rate"
+    how = how_to_write(named, ["number", "array"], _is_rate)
     if is_number(named):
-        raise InputError(f"{where}: {named!r} is a text; must be a number: {how_to_write(named, ['number'])}")
+        raise InputError(f"{where}: {named!r} is a text; must be a number: {how}")
     if named not in methods:
-        how = how_to_write(named, ["number"]) or suggestion(named, methods, "methods: ")
+        how = how or suggestion(named, methods, "methods: ")
         raise InputError(f"{where}: {named!r} is no number, and there is no method {named!r}; {how}")
     if not methods[named].rates:
         raise InputError(f"{where}: {named} has no list of rates to tune; give it one, or write a number here")

@@ -184,51 +184,74 @@ def none_of(*keys: str, **others: Any) -> dict[str, Any]:
 # Values of a wrong type -----------------------------------------------------------------------------------------------
 
 
-YES_OR_NO = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
-PER_CENT = re.compile(r"(.*\d)\s*%")
+YES_OR_NO = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+PER_CENT = re.compile(r"([-+]?\d+([.,]\d+)?)\s*%")
 WITH_COMMA = re.compile(r"[-+]?\d+,\d+")
+THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")  # or a decimal comma: 1,000 may be meant as either
 WITH_UNIT = re.compile(r"[-+]?\d+(\.\d+)?\s*[A-Za-z/]+")
+PARTS = re.compile(r"\s*[,;]\s*|\s+")
+
+Fits = Callable[[Any], bool]
 
 
-def written(number: float) -> str:
-    """A number as YAML reads it back: 5.0e-05, for 5e-05 would be a text."""
-    whole = number.is_integer() and abs(number) < 2**53
-    return str(int(number)) if whole else str(yaml.safe_dump(number)).split("\n", maxsplit=1)[0]
+def written(value: Any) -> str:
+    """A number or a text as YAML reads it back: 5.0e-05 and 'yes', for 5e-05 would be a text and yes a truth value."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(yaml.safe_dump(value, width=math.inf)).removesuffix("\n").removesuffix("\n...")
 
 
 def as_number(text: str) -> float | None:
-    """What a text says as a number, with a comma or a per cent sign too; None if it is none."""
-    if share := PER_CENT.fullmatch(text):
-        found = as_number(share[1])
-        return None if found is None else round(found / 100, 12)
+    """What a text says as a number, with a decimal comma too; None if it is none, or may be one of two."""
+    comma = WITH_COMMA.fullmatch(text) and not THOUSANDS.fullmatch(text)
     try:
-        found = float(text.replace(",", ".") if WITH_COMMA.fullmatch(text) else text)
+        found = float(text.replace(",", ".") if comma else text)
     except ValueError:
         return None
     return found if math.isfinite(found) else None
 
 
-def how_to_write(value: Any, kinds: Iterable[str]) -> str:
-    """How a value of a wrong type is written as one of the JSON types `kinds`, if that can be told; else ""."""
+def how_to_write(value: Any, kinds: Iterable[str], fits: Fits) -> str:
+    """How a value of a wrong type is written as one of the JSON types `kinds`, if that can be told; else "".
+
+    `fits`: whether a value may stand there. Nothing is advised that would be refused in turn.
+    """
     wanted = set(kinds)
-    if isinstance(value, list) and len(value) == 1 and "array" not in wanted and not isinstance(value[0], list | dict):
+    if isinstance(value, list) and len(value) == 1 and "array" not in wanted and fits(value[0]):
         return "write one value, without brackets"
-    if isinstance(value, int | float) and "string" in wanted:
-        return "put a text in quotes"
+    if isinstance(value, int | float):
+        other = isinstance(value, bool) and not wanted <= {"string", "null"}
+        return "put a text in quotes" if "string" in wanted and not other else ""
     text = value.strip() if isinstance(value, str) else ""
+    if not text:
+        return ""
     if text.lower() in ("none", "null", "nil", "~"):
-        return "write null" if "null" in wanted else "write a value, or leave the key out"
+        return "write null" if "null" in wanted else "write a value, or leave it out"
     if text.lower() in YES_OR_NO and "boolean" in wanted:
-        return f"write {YES_OR_NO[text.lower()]}, without quotes"
-    if {"number", "integer"} & wanted and text:
-        return _how_to_write_number(text, "number" in wanted)
-    if "array" in wanted and "," in text:
-        return f"write [{', '.join(part.strip() for part in text.split(','))}]"
-    return f"write [{text}]" if "array" in wanted and text else ""
+        return f"write {str(YES_OR_NO[text.lower()]).lower()}, without quotes"
+    return _how_to_write_number(text, wanted, fits) or (_how_to_write_list(text, fits) if "array" in wanted else "")
 
 
-def _how_to_write_number(text: str, fraction: bool) -> str:
-    number = as_number(text)
-    if number is not None and (fraction or number.is_integer()):
+def _how_to_write_number(text: str, wanted: set[str], fits: Fits) -> str:
+    if not {"number", "integer"} & wanted:
+        return ""
+    if share := PER_CENT.fullmatch(text):
+        part = written(round((as_number(share[1]) or 0.0) / 100, 12))
+        if not fits(float(part)):
+            return ""
+        return f"write {part}" + (f" for {text} of 1" if fits(2.0) else "")
+    if THOUSANDS.fullmatch(text) and "number" in wanted and "array" not in wanted:
+        return "write it without a comma, and decimals behind a point"
+    number = as_number(text.replace(",", "") if THOUSANDS.fullmatch(text) else text)
+    if number is not None and fits(int(number) if number.is_integer() else number):
         return f"write {written(number)}" + (", without quotes" if text == written(number) else "")
     return "write the number alone, without its unit" if WITH_UNIT.fullmatch(text) else ""
+
+
+def _how_to_write_list(text: str, fits: Fits) -> str:
+    """The parts of a text as numbers or, where these do not fit, as texts."""
+    parts = [part for part in PARTS.split(text.strip("[]() ")) if part]
+    numbers = [as_number(part) for part in parts]
+    whole: list[Any] = [int(one) if one is not None and one.is_integer() else one for one in numbers]
+    found = next((values for values in (whole, parts) if None not in values and fits(values)), None)
+    return f"write [{', '.join(map(written, found))}]" if found else ""

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -163,9 +163,9 @@ class _Nodes:
                 )
 
     def _check_keys(self, node: yaml.MappingNode, schema: Schema, keys: list[str]) -> None:
-        seen = set()
-        for key, _ in node.value:
-            where = key_of(keys)
+        seen: set[str] = set()
+        where, before = key_of(keys), ""
+        for key, given in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise InputError(f"{where}: a list or mapping stands for a key; write a name ({self._at(key)})")
             if key.tag == f"{STANDARD}merge":
@@ -175,6 +175,12 @@ class _Nodes:
             seen.add(key.value)
             # What Transformers or PEFT read may have numbers for keys, as id2label has.
             number = not kinds(schema) and re.fullmatch("0|-?[1-9][0-9]*", key.value)
+            if before and not number and given.value == "" and key.value.isdecimal():
+                raise InputError(
+                    f"{where}: a comma ends a value; write {before}.{key.value} with a point, or a list in brackets: "
+                    f"[{before}, {key.value}] ({self._at(key)})"
+                )
+            before = given.value if isinstance(given, yaml.ScalarNode) and given.value.isdecimal() else ""
             if (read := _read(key)) and not number:
                 word = json.dumps(key.value, ensure_ascii=False)
                 raise InputError(
@@ -529,7 +535,7 @@ def explain(error: jsonschema.ValidationError, prefix: str = "") -> str:
             return _unknown_key(error, path)
         case "required":
             return _missing_key(error, path)
-        case "anyOf" if how := how_to_write(error.instance, kinds(schema)):
+        case "anyOf" if how := how_to_write(error.instance, kinds(schema), _fits(schema)):
             said = f"{_seen(error.instance)} is not allowed; must be {choices(schema)}: {how}"
         case "type" | "enum" | "anyOf" if error.instance is None:
             said = f"nothing stands there; must be {choices(schema)}"
@@ -604,11 +610,16 @@ def _of_another_task(missing: str, given: dict[str, Any]) -> str:
     return f"; or set `task: {found[0][0]}`, to which {found[0][1]} belongs" if found else ""
 
 
+def _fits(schema: Schema) -> Callable[[Any], bool]:
+    """Whether a value may stand where a part of the configuration's schema is."""
+    return jsonschema.Draft202012Validator(config_schema()).evolve(schema=schema).is_valid
+
+
 def _wrong_type(error: jsonschema.ValidationError) -> str:
     schema: Any = error.schema
     wanted: Any = error.validator_value
     value, allowed = error.instance, choices(schema)
-    how = how_to_write(value, _listed(wanted))
+    how = how_to_write(value, _listed(wanted), _fits(schema))
     what = "is a text" if isinstance(value, str) and is_number(value) else "has the wrong type"
     return f"{_seen(value)} {what}; must be {allowed}{how and ': '}{how}"
 

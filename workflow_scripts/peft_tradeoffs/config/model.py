@@ -561,7 +561,7 @@ class Contract(Block):
 
 class Budgets(Block):
     """For the view of equal time or energy: the metric that each arm has reached by then. Default, what the cheapest
-    arm and the dearest take to their ends."""
+    arm and the dearest take to their ends, where their times are compared."""
 
     train_s: Annotated[list[Positive], Unique()] = Field(default=[], description="Seconds of training steps per run.")
     energy_J: Annotated[list[Positive], Unique()] = Field(default=[], description="Energy of training steps per run.")

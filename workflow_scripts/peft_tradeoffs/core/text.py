@@ -96,7 +96,7 @@ def wrapped(text: str, first: str = "", width: int = WIDTH) -> str:
 
     Longer words stay whole, and so does what stands between backticks: a command that is broken cannot be copied.
     """
-    whole = re.sub(r"`[^`]+`", lambda found: found[0].replace(" ", UNBROKEN), text)
+    whole = re.sub(r"`\S[^`]*\S`", lambda found: found[0].replace(" ", UNBROKEN), text)
     lines = textwrap.fill(
         whole, width, initial_indent=first, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )

@@ -479,6 +479,7 @@ def _add_comparison(text: pd.DataFrame, by: dict[str, pd.Series], rows: pd.DataF
     if rows["rate"].isin((TUNED, SHARED)).any():
         at += 1
         text.insert(at, f"{AT_BEST}{where}", [at_best_words(row, best) for row in records(rows)])
+        by[f"{AT_BEST}{where}"] = rows["difference"].reset_index(drop=True)
     text.insert(at + 1, f"Verdict{where}", [verdict_words(row) for row in records(rows)])
     by[name] = rows["difference"].reset_index(drop=True)
 
@@ -553,7 +554,7 @@ DECIDING = {"memory": ("probe_peak_allocated_MiB", "tensors_MiB"), "time": ("tra
 def _deciding(judged: pd.DataFrame, measured: set[str]) -> str | None:
     """The axis of the cost that decides between arms of a recommendation; memory without a verdict, if it is drawn."""
     by = judged["cheapest_by"].iloc[0] if len(judged) else "memory"
-    return next((key for key in (*DECIDING[by], *DECIDING["memory"], "weights_MiB") if key in measured), None)
+    return next((key for key in (*DECIDING.get(by, ()), *DECIDING["memory"], "weights_MiB") if key in measured), None)
 
 
 def _unit(sweep: Sweep) -> str:

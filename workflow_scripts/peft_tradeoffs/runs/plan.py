@@ -635,22 +635,17 @@ def of_all(ended: int, left: Span) -> str:
 
 
 class Trials(NamedTuple):
-    """The summaries that a tuning writes: of its grid, and of what it may add to it."""
+    """The trials of a tuning that is to run."""
 
-    grid: list[Path]
-    further: list[Path]  # beyond an edge, and of tied rates anew
-    added: int  # of `further` at most
+    paths: list[Path]  # every summary that it may write: of its grid, beyond an edge, and of tied rates anew
+    stood: int  # how many were finished before
+    left: Span  # how many were to come then
 
 
-def possible_trials(folder: Path, rates: list[float], extensions: int, retry: int) -> Trials:
-    """All trials of one arm whose trials stand in `folder`; `extensions`: rates beyond the grid that may be added."""
-    further = beyond_edges(rates, extensions)
-    again = [(rate, number) for rate in (*rates, *further) for number in range(1, 1 + retry)]
-    return Trials(
-        [trial_folder(folder, rate) / "summary.json" for rate in rates],
-        [trial_folder(folder, *one) / "summary.json" for one in [*((rate, 0) for rate in further), *again]],
-        extensions + (len(rates) + extensions) * retry,
-    )
+def possible_trials(folder: Path, rates: list[float], extensions: int, retry: int) -> list[Path]:
+    """The summaries of all trials that an arm's tuning may make in `folder`; `extensions`: rates beyond the grid."""
+    every = [*rates, *beyond_edges(rates, extensions)]
+    return [trial_folder(folder, rate, number) / "summary.json" for rate in every for number in range(1 + retry)]
 
 
 @dataclass(frozen=True)

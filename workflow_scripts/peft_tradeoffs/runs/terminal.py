@@ -190,33 +190,38 @@ class Sweep:
 
     def left(self) -> str:
         """Such as "trials 3 of at most 12, runs 0 of 15, about 12 to 20 min left"."""
-        trials, missing = self._trials()
+        trials, ended, missing = self._trials()
         runs = sum(map(self._new, self.runs))
-        said = [f"trials {of_all(trials, missing)}"] if self.trials else []
+        said = [f"trials {of_all(ended, missing)}"] if self.trials else []
         said += [f"runs {runs} of {len(self.runs)}"] if self.runs else []
         made, missing = trials + runs, missing + Span(len(self.runs) - runs, len(self.runs) - runs)
         if made and missing.most:
-            left = missing.times((self.clock() - self._began) / made)
-            least, most = duration(left.least), duration(left.most)
-            said.append(f"about {most if least == most else f'{least} to {most}'} left")
+            said.append(f"{_about(missing.times((self.clock() - self._began) / made))} left")
         return ", ".join(said)
 
-    def _trials(self) -> tuple[int, Span]:
-        """How many have ended, and how many are to come: none of a tuning that has its result."""
-        ended, missing = 0, Span(0, 0)
+    def _trials(self) -> tuple[int, int, Span]:
+        """How many were made, how many have ended, and how many are to come: none of a tuning that has its result."""
+        made, ended, missing = 0, 0, Span(0, 0)
         for best, own in self.trials.items():
-            of_grid, further = (sum(map(self._new, paths)) for paths in (own.grid, own.further))
-            if self._new(best):
-                ended += len(own.grid) + further
-                continue
-            ended += of_grid + further
-            missing += Span(len(own.grid) - of_grid, len(own.grid) - of_grid + max(0, own.added - further))
-        return ended, missing
+            new = sum(map(self._new, own.paths))
+            made, ended = made + new, ended + own.stood + new
+            if not self._new(best):
+                missing += Span(max(0, own.left.least - new), max(0, own.left.most - new))
+        return made, ended, missing
 
     def _new(self, path: Path) -> bool:
         with contextlib.suppress(OSError):
             return path.stat().st_mtime >= self._began
         return False
+
+
+def _about(seconds: Span) -> str:
+    """Such as "about 12 min", "about 12 to 20 min", "up to 20 min"."""
+    least, most = duration(seconds.least), duration(seconds.most)
+    if not seconds.least:
+        return f"up to {most}"
+    (number, unit), other = least.rsplit(" ", 1), most.rsplit(" ", 1)[1]
+    return f"about {most if least == most else f'{number if unit == other else least} to {most}'}"
 
 
 def verdicts(path: Path) -> list[str]:
