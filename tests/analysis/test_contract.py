@@ -807,5 +807,5 @@ def test_the_workflow_refuses_and_keeps_the_runs(finished, tmp_path):
     assert {path.stem for path in (folder / "results/tables").iterdir()} == {"noise"}
     assert before.items() <= tiny.summaries(folder).items()
     tiny.snakemake(folder, tiny.config(folder, contract={"strict": False}), "tables")
-    for name in ("arms", "comparison", "equal_cost", "recommendation"):
+    for name in ("arms", "comparison", "recommendation"):
         assert "from full in torch" in (folder / f"results/tables/{name}.md").read_text()
