@@ -194,7 +194,7 @@ def test_what_tuning_took_stands_below_the_total_cost(page, output):
     page.locator("#table-cost summary").click()
     said = page.locator("#table-cost > p").last.inner_text()
     assert f"Tuning took {trials['trials'].sum()} more trainings: " in said and "not in the table" in said
-    steps_s = float(re.search(r"with ([\d.,]+) s of training steps", said)[1].replace(",", ""))
+    steps_s = float(re.search(r": ([\d.,]+) s of training steps", said)[1].replace(",", ""))
     assert steps_s == pytest.approx(trials["train_s"].sum(), rel=0.01)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from peft_tradeoffs.analysis.finished import FACTS
-from peft_tradeoffs.config.fields import how_to_write
+from peft_tradeoffs.config.fields import how_to_write, is_rate
 from peft_tradeoffs.config.file import (
     check_splits,
     config_schema,
@@ -574,14 +574,9 @@ def tuned_as(method: str, rank: int | None, methods: Methods, tune: Tune) -> str
     return f"{method}-r{rank}"
 
 
-def _is_rate(value: Any) -> bool:
-    rates = value if isinstance(value, list) else [value]
-    return all(isinstance(one, int | float) and 0 < one < 2 for one in rates)  # 2 % of what?
-
-
 def _followed(method: str, named: str, methods: Methods) -> str:
     where = f"config key methods.{method}.learning_rate"
-    how = how_to_write(named, ["number", "array"], _is_rate)
+    how = how_to_write(named, ["number", "array"], is_rate)
     if is_number(named):
         raise InputError(f"{where}: {named!r} is a text; must be a number: {how}")
     if named not in methods:

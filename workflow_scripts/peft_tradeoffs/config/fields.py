@@ -211,6 +211,12 @@ def as_number(text: str) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def is_rate(value: Any) -> bool:
+    """Whether a value may be a learning rate, or a list of them."""
+    rates = value if isinstance(value, list) else [value]
+    return all(isinstance(one, int | float) and 0 < one < 2 for one in rates)  # 2 % of what?
+
+
 def how_to_write(value: Any, kinds: Iterable[str], fits: Fits) -> str:
     """How a value of a wrong type is written as one of the JSON types `kinds`, if that can be told; else "".
 
