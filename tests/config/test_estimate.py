@@ -358,8 +358,8 @@ def test_memory_needs_no_weights(tmp_path, tiny_bert):
     assert all(isinstance(one.timed, Missing) for one in found.arms)
 
 
-WORK = Work(1000, 100, {(10, 8): 50.0, (10, 16): 50.0}, 2, 1000, 0, 0, 200, Batch((10, 16)))
-TIMED = Timed(1.0, 0.5, 0.25, 0.0, 0.0, [(80, 0.1), (160, 0.3)], 0.001, None, None, 500.0)
+WORK = Work(1000, 100, {(10, 8): 50.0, (10, 16): 50.0}, 2, 1000, 0, 0, 0, 200, Batch((10, 16)))
+TIMED = Timed(1.0, 0.5, 0.25, 0.0, 0.0, [(80, 0.1), (160, 0.3)], 0.001, None, 0.0, None, 500.0)
 
 
 def known(asked: Experiment, site: estimate.Site, start_s: float = 1.0) -> estimate.Estimate:

@@ -45,6 +45,7 @@ from peft_tradeoffs.training.batches import (
     evaluation_batches,
     longest_rows,
     no_mask,
+    padded_length,
 )
 from peft_tradeoffs.training.decoding import decode
 from peft_tradeoffs.training.methods import Outputs, Recipe
@@ -523,6 +524,7 @@ class Work:
     evaluated: int  # padded tokens each time
     once: int  # and once, after the last step or before the first: heldout, a general text
     prompts: int
+    prompt_shapes: int  # of their batches
     predicted: int  # rows whose predictions are kept
     largest: Batch
 
@@ -563,7 +565,8 @@ def work(splits: dict[str, Split], settings: dict[str, Any], seed: int) -> Work:
     once = [split for name, split in splits.items() if name == "heldout"]
     general = splits.get(GENERAL)
     size = settings["evaluation_batch_size"]
-    prompts = len(splits["test"].prompts) if settings["generate"] else 0
+    asks = settings["generate"]
+    prompts = [len(prompt) for prompt in splits["test"].prompts] if asks else []
     return Work(
         rows=len(train),
         steps=steps,
@@ -571,10 +574,16 @@ def work(splits: dict[str, Split], settings: dict[str, Any], seed: int) -> Work:
         evaluations=epochs,
         evaluated=sum(padded_tokens(split, size) for split in again),
         once=sum(padded_tokens(split, size) for split in once) + (2 * padded_tokens(general, size) if general else 0),
-        prompts=prompts,
+        prompts=len(prompts),
+        prompt_shapes=_shapes(np.array(prompts), asks["batch_size"]) if prompts else 0,
         predicted=sum(len(split) for name, split in splits.items() if name in ("test", "heldout")),
         largest=Batch(longest, settings["gradient_accumulation_steps"], train.token_type_ids is not None),
     )
+
+
+def _shapes(lengths: np.ndarray, batch_size: int) -> int:
+    """How many shapes there are among batches of texts of these lengths."""
+    return len({(len(rows), padded_length(lengths[rows])) for rows in evaluation_batches(lengths, batch_size)})
 
 
 def padded_tokens(split: Split, batch_size: int) -> int:
@@ -596,6 +605,7 @@ class Timed:
     steps: list[tuple[int, float]]  # padded tokens of a batch, ascending, and seconds of a step
     token_s: float  # of a padded token in an evaluation
     answers_s: float | None  # of a batch of prompts, all its tokens written
+    answers_shape_s: float  # of each shape of such batches: its graph
     peak_MiB: float | None  # of the probe; None on a CPU
     power_W: float | None  # while it trained; None without a GPU's counter
 
@@ -611,7 +621,8 @@ class Timed:
     def run_s(self, work: Work, prompts_at_once: int, probed: bool = True) -> float:
         """Seconds of a run, but for the start of its job, saving, and the scoring of its answers."""
         read = work.evaluations * work.evaluated + work.once
-        answers = math.ceil(work.prompts / prompts_at_once) * (self.answers_s or 0.0) if work.prompts else 0.0
+        answers = math.ceil(work.prompts / prompts_at_once) * (self.answers_s or 0.0)
+        answers += min(work.prompt_shapes, work.prompts) * self.answers_shape_s
         own = self.load_s + self.prepare_s + self.compile_s + len(work.shapes) * self.shape_s
         return own + self.probe_s * probed + self.train_s(work) + read * self.token_s + answers
 
@@ -641,7 +652,7 @@ def timed(plan: Plan, tokens: Tokens, device: Device, work: Work) -> Timed:
     phases.switch("evaluate")
     token_s = _token_s(prepared, settings["evaluation_batch_size"])
     phases.switch(None)
-    answers_s = _answers_s(prepared, plan, tokens) if work.prompts else None
+    answers_s, answers_shape_s = _answers_s(prepared, plan, tokens) if work.prompts else (None, 0.0)
     seconds, made = phases.seconds, prepared.steps
     used = meter.totals()
     read = used["energy_window_s"] > 0 and not used["energy_reason"]
@@ -654,6 +665,7 @@ def timed(plan: Plan, tokens: Tokens, device: Device, work: Work) -> Timed:
         steps=sorted(steps.items()),
         token_s=token_s,
         answers_s=answers_s,
+        answers_shape_s=answers_shape_s,
         peak_MiB=phases.peaks.get("probe_peak_allocated_MiB"),
         power_W=used["energy_J"] / used["energy_window_s"] if read else None,
     )
@@ -697,22 +709,28 @@ def _token_s(prepared: engine.Prepared, batch_size: int) -> float:
     places = np.linspace(0, len(batches) - 1, min(EVALUATED, len(batches))).round().astype(int)
     some = split.take(np.concatenate([batches[place] for place in places]))
     resident, sizes = ResidentSplit(some, subject.data.pad_token_id, device), Sizes.of(some)
+    predict = functools.partial(engine.predict, subject.forward, resident, sizes, prepared.mask, subject.settings)
+    if device.type == "cuda":
+        predict()  # the first meets kernels that are not loaded yet
     began = time.perf_counter()
-    with torch.no_grad():
-        engine.predict(subject.forward, resident, sizes, prepared.mask, subject.settings)
+    predict()
     return (time.perf_counter() - began) / padded_tokens(some, batch_size)
 
 
-def _answers_s(prepared: engine.Prepared, plan: Plan, tokens: Tokens) -> float:
-    """Seconds in which a batch of prompts is answered, if no answer ends before it must."""
+def _answers_s(prepared: engine.Prepared, plan: Plan, tokens: Tokens) -> tuple[float, float]:
+    """Seconds in which a batch of prompts is answered, if no answer ends before it must, and those of its graph."""
     wanted = dataclasses.replace(_decoding(plan, tokens), end_tokens=())
     few = wanted if prepared.device.type == "cuda" else dataclasses.replace(wanted, max_new_tokens=FEW_TOKENS)
     few = few if few.max_new_tokens < wanted.max_new_tokens else wanted
     prompts = sorted(tokens.splits["test"].prompts, key=len)
     middle = max(0, len(prompts) - wanted.batch_size) // 2
+    chosen, model, device = prompts[middle : middle + wanted.batch_size], prepared.subject.model, prepared.device
+    if device.type == "cuda":
+        decode(model, chosen, dataclasses.replace(few, max_new_tokens=1), device)  # as in `_token_s`
     began = time.perf_counter()
-    decode(prepared.subject.model, prompts[middle : middle + wanted.batch_size], few, prepared.device)
-    return (time.perf_counter() - began) * wanted.max_new_tokens / few.max_new_tokens
+    decoded = decode(model, chosen, few, device)
+    seconds = time.perf_counter() - began - decoded.capture_s
+    return seconds * wanted.max_new_tokens / few.max_new_tokens, decoded.capture_s
 
 
 FEW_TOKENS = 8  # that answers have on a CPU
