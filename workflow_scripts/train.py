@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--output-dir", required=True, type=Path, help="gets one folder seed{N} per run")
     arguments = parser.parse_args()
     settings = read_settings(arguments)
-    with process(arguments) as job:
+    with process(arguments, gpus=settings["gpus"]) as job:
         job.train([Run(arguments.output_dir / f"seed{seed}", seed, settings) for seed in arguments.seeds])
 
 

@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = read_settings(arguments)
     grid = Grid(sorted(arguments.rates), arguments.extend, arguments.seed, arguments.trials_dir, arguments.again)
-    with process(arguments) as job:
+    with process(arguments, gpus=settings["gpus"]) as job:
         found = tune(job, settings, grid, functools.partial(read_summary, place=False))
     files.write_json(arguments.output, files.signed(found))
 

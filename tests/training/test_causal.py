@@ -38,7 +38,7 @@ from peft_tradeoffs.training.methods import hold_as_computed, save
 from peft_tradeoffs.training.step import EagerSteps, Settings, Subject, TrainingStep
 from peft_tradeoffs.training.targets import AtTargets, Behind
 from peft_tradeoffs.training.updates import Updates
-from small_fits import Memory, Silent
+from small_fits import Memory, Silent, subject
 
 CPU = torch.device("cpu")
 LORA = {"peft_type": "LORA", "target_modules": "all-linear", "r": 4, "lora_alpha": 8}
@@ -292,10 +292,11 @@ def test_parts_of_a_batch_count_by_their_tokens(tokenizer, tmp_path):
 
 def test_an_evaluation_gives_each_texts_sums_whatever_its_batches(tokenizer, tmp_path):
     model, split = built(tiny_causal.causal(tmp_path / "model")), tiny_causal.encoded(20, tokenizer)
-    data, sizes = ResidentSplit(split, 0, CPU), Sizes.of(split)
-    forward = at_targets(model)
-    found = engine.predict(forward, data, sizes, padding_mask, settings(evaluation_batch_size=20))
-    again = engine.predict(forward, data, sizes, padding_mask, settings(evaluation_batch_size=3))
+    data, sizes, given = ResidentSplit(split, 0, CPU), Sizes.of(split), {"train": split}
+    found, again = (
+        engine.predict(subject(model, given, settings(evaluation_batch_size=size)), data, sizes, padding_mask)
+        for size in (20, 3)
+    )
     assert found[:, 1:].tolist() == again[:, 1:].tolist()
     assert found[:, 0] == pytest.approx(again[:, 0], abs=1e-4)
     assert found[:, 1].tolist() == split.target_counts.tolist()

@@ -22,6 +22,7 @@ from peft_tradeoffs.training.batches import (
 )
 from peft_tradeoffs.training.step import (
     CaptureError,
+    Randomness,
     TrainingStep,
 )
 from peft_tradeoffs.training.updates import Updates
@@ -183,9 +184,9 @@ def test_a_run_leaves_the_generators_as_it_found_them():
     def draw() -> list[float]:
         return [float(torch.rand(1)), float(np.random.rand()), random.random()]
 
-    with engine.Randomness.kept(CPU):
+    with Randomness.kept(CPU):
         expected = draw()
-    with pytest.raises(KeyError), engine.Randomness.kept(CPU):
+    with pytest.raises(KeyError), Randomness.kept(CPU):
         torch.manual_seed(0), np.random.seed(0), random.seed(0)
         assert draw() != expected
         raise KeyError
@@ -224,7 +225,7 @@ def test_the_result_is_that_of_the_last_step_not_of_the_best_epoch():
     data = {"train": split(50), "test": split(11, seed=1)}
     model, result = fit(splits=data, learning_rate=3.0, epochs=6)
     test = data["test"]
-    logits = engine.predict(model, ResidentSplit(test, 0, CPU), Sizes.of(test), padding_mask, SETTINGS)
+    logits = engine.predict(subject(model, data), ResidentSplit(test, 0, CPU), Sizes.of(test), padding_mask)
     assert np.array_equal(result.logits, logits)
     assert result.progress.rows[-1]["step"] == result.progress.step == 42
 
@@ -264,7 +265,7 @@ def test_the_heldout_split_is_evaluated_after_the_last_step_alone(stopping):
     assert [[row[key] for key in keys] for row in before] == [
         [row[key] for key in keys] for row in without.progress.rows
     ]
-    logits = engine.predict(model, ResidentSplit(heldout, 0, CPU), Sizes.of(heldout), padding_mask, SETTINGS)
+    logits = engine.predict(subject(model, data), ResidentSplit(heldout, 0, CPU), Sizes.of(heldout), padding_mask)
     assert np.array_equal(result.heldout_logits, logits) and without.heldout_logits is None
     accuracy = float((logits.argmax(axis=1) == heldout.labels).mean())
     assert (row["split"], row["step"], row["accuracy"]) == ("heldout", result.progress.step, accuracy)

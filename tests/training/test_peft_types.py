@@ -58,7 +58,7 @@ def train_and_reload(folder: Path, saved: Path, peft: dict[str, Any], quantizati
     )
     loaded = PeftModel.from_pretrained(base, saved)
     test = splits["test"]
-    again = engine.predict(loaded, ResidentSplit(test, 0, CPU), Sizes.of(test), padding_mask, settings)
+    again = engine.predict(subject(loaded, splits, settings), ResidentSplit(test, 0, CPU), Sizes.of(test), padding_mask)
     return np.abs(again - logits)
 
 

@@ -3,7 +3,6 @@
 An arm says where it takes its learning rate, a factorial in which factors some of them differ.
 """
 
-import functools
 import itertools
 import json
 import re
@@ -73,6 +72,7 @@ class Arm:
     learning_rate: float | None  # None: tuned
     quantization: Settings | None
     gradient_checkpointing: bool
+    gpus: int
     dtype: str  # of base weights
     peft: Settings | None  # None: full fine-tuning
     tuned_as: str | None  # the arm whose tuning gives this one its learning rate
@@ -112,10 +112,6 @@ class Experiment:
     seeds_per_job: Literal["all", 1]
     keep_weights: bool  # no setting of a run: its results are the same
 
-    @functools.cached_property
-    def _training(self) -> dict[str, Any]:
-        return self.training.to_dict()
-
     def run_settings(self, dataset: str, model: str, arm: str) -> RunSettings:
         """All that decides the result of a run but its seed, data, weights and code."""
         chosen = self.arms[arm]
@@ -130,7 +126,7 @@ class Experiment:
                 "metric": self.datasets[dataset].metric,
                 "head": self.models[model].head,
                 **chosen.settings,
-                **self._training,
+                **self.training.of_run(chosen.gpus),
                 "generate": _decoded(self.datasets[dataset]),
                 "tuned_as": chosen.tuned_as,
                 "save_weights": True,
@@ -194,6 +190,7 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
     baseline = _baseline(asked.comparison, arms)
     noise = asked.noise and asked.noise.settled(baseline, asked.seeds)
     memory = asked.equal_memory and asked.equal_memory.settled(list(arms))
+    training.check_gpus({arm.method: arm.gpus for arm in arms.values()}, memory is not None)
     for key, view in (("noise", noise), ("equal_memory", memory)):
         _check_arms(f"{key}.arms", (view and view.arms) or [], arms)
     profiles = _profiles(asked.profiles, training, arms)
@@ -476,6 +473,7 @@ def _method_arms(name: str, methods: Methods, tune: Tune) -> list[Arm]:
         learning_rate=method.learning_rate if isinstance(method.learning_rate, int | float) else None,
         quantization=method.quantization.to_dict() if method.quantization else None,
         gradient_checkpointing=method.gradient_checkpointing,
+        gpus=method.gpus or 1,
         dtype=method.dtype,
         peft=None,
         tuned_as=None,

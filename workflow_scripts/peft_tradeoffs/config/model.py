@@ -41,6 +41,7 @@ from peft_tradeoffs.config.fields import (
     if_,
     none_of,
 )
+from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.outputs import ABOUT_GENERATE, ABOUT_NUMBER, OWN, pattern_of
@@ -360,6 +361,10 @@ class Method(Block):
     ) = absent("PEFT configuration by its own field names, checked against schemas/peft.schema.json.")
     quantization: Quantization | None = absent()
     gradient_checkpointing: bool = False
+    gpus: int | None = absent(
+        "GPUs of each of its runs. Default, training.gpus. Where they are not the baseline's, varies must name gpus.",
+        ge=1,
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description="Precision in which the base weights are held; of a quantised base those that are not quantised. "
@@ -373,12 +378,13 @@ class Method(Block):
         "model, metric, trained_head and reported_step, which no arm may have otherwise.",
     )
 
-    def settled(self, precision: str) -> Self:
-        """With quantised layers that compute in training.precision unless they name a type."""
+    def settled(self, training: "Training") -> Self:
+        """With the GPUs of all methods, and quantised layers in training.precision, unless it names others."""
+        found = self.but(gpus=self.gpus or training.gpus)
         asked = self.quantization
         if asked is None or asked.bnb_4bit_compute_dtype is not None:
-            return self
-        return self.but(quantization=asked.but(bnb_4bit_compute_dtype=COMPUTED[precision]))
+            return found
+        return found.but(quantization=asked.but(bnb_4bit_compute_dtype=COMPUTED[training.precision]))
 
     @property
     def each_rank(self) -> list[int | None]:
@@ -417,6 +423,18 @@ class Training(Block):
         description="Train with torch.compile. It costs a minute or two once and pays on models of a billion "
         "parameters.",
     )
+    gpus: int = Field(
+        default=1,
+        ge=1,
+        description="GPUs of one node that a run has, each with a process of its own that computes its rows of every "
+        "batch. Batches, their order and their mean stay those of one GPU. On device cpu so many processes, which is "
+        "for tests.",
+    )
+    parallel: Annotated[str, OneOf(["data"])] | None = Field(
+        default=None,
+        description="How several GPUs share a run: data, the default where there are several, gives each GPU the whole "
+        "model and sums the gradients.",
+    )
     allow_shared_gpu: bool = Field(
         default=False,
         description="Train although another process uses the GPU. It is an error otherwise, for it spoils the figures. "
@@ -452,6 +470,24 @@ class Training(Block):
     def settled(self) -> Self:
         """With the fastest engine of its device unless one is named."""
         return self if self.engine else self.but(engine="captured" if self.device == "cuda" else "eager")
+
+    def of_run(self, gpus: int) -> dict[str, Any]:
+        """What a run on so many GPUs has of it in its settings."""
+        return {**self.to_dict(), "gpus": gpus, "parallel": (self.parallel or "data") if gpus > 1 else None}
+
+    def check_gpus(self, by_method: dict[str, int], largest_batch: bool) -> None:
+        """Raise InputError for GPUs that a batch has no rows for, or where the largest batch of one is looked for."""
+        parts = self.gradient_accumulation_steps
+        for name, gpus in by_method.items():
+            key = f"config key {'training' if gpus == self.gpus else f'methods.{name}'}.gpus"
+            if self.batch_size < gpus * parts:
+                each = f" in {parts} parts (gradient_accumulation_steps)" if parts > 1 else ""
+                raise InputError(
+                    f"{key}: {gpus} GPUs share batches of training.batch_size {self.batch_size}{each}, and some would "
+                    f"have no row; raise batch_size to {gpus * parts} or more, or take fewer GPUs"
+                )
+            if gpus > 1 and largest_batch:
+                raise InputError(f"{key}: {gpus}, but equal_memory looks for the largest batch of one GPU; remove it")
 
     @property
     def engine_trained_with(self) -> str:
@@ -706,6 +742,5 @@ class Config(Block):
     )
 
     def settled(self) -> Self:
-        """With methods that compute in training.precision."""
-        precision = self.training.precision
-        return self.but(methods={name: method.settled(precision) for name, method in self.methods.items()})
+        """With methods that have what training says where they say nothing."""
+        return self.but(methods={name: method.settled(self.training) for name, method in self.methods.items()})

@@ -305,6 +305,8 @@ class Meter(Protocol):
     def restore(self, totals: dict[str, Any]) -> None: ...
 
 
+# Of meters by name: what the time of another rank, which is this one's, must not add.
+_TIMELESS = {key: {"energy_window_s": 0.0} for key in ("energy", "decoding_energy")}
 Meters = Mapping[str, Mapping[str, Meter]]  # by phase, by name
 
 
@@ -397,6 +399,16 @@ class Phases:
         meters = self._by_name()
         for name, values in totals["meters"].items():
             meters[name].restore(values)
+
+    def take_in(self, rank: int, totals: dict[str, Any] | None) -> None:
+        """Add what another rank of the run measured meanwhile: the higher peaks, and what it used; not its time."""
+        if totals is None:
+            for meter in self._by_name().values():
+                if isinstance(meter, EnergyMeter):
+                    meter.lack(f"rank {rank} left no word of its energy")
+            return
+        meters = {name: {**values, **_TIMELESS.get(name, {})} for name, values in totals["meters"].items()}
+        self.restore({"seconds": {}, "peaks": totals["peaks"], "meters": meters})
 
     def summary(self) -> dict[str, float | Missing]:
         """MiB by summary key."""

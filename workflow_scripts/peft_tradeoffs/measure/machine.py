@@ -525,6 +525,10 @@ class EnergyMeter:
             return None
         return energy_J, perf_counter()
 
+    def lack(self, reason: str) -> None:
+        """Say why a part of the run's energy is not known."""
+        self._fail(reason)
+
     def _fail(self, reason: str) -> None:
         """Keep the first reason; a part of the run's energy is never given as the whole."""
         if self._reason is None:

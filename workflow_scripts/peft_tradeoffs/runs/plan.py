@@ -25,7 +25,7 @@ NO_TRAINING: Fields = {
     **{"peft": None, "compile": False, "epochs": 0, "max_steps": None, "batch_size": 1},
     **{"gradient_accumulation_steps": 1, "lr_scheduler_type": "linear", "warmup_ratio": 0.0, "optimizer": "adamw"},
     **{"weight_decay": 0.0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0},
-    **{"early_stopping": None, "tuned_as": None, "save_weights": False},
+    **{"early_stopping": None, "tuned_as": None, "save_weights": False, "gpus": 1, "parallel": None},
 }
 
 
@@ -53,6 +53,8 @@ class RunSettings:
     precision: str
     engine: str
     compile: bool
+    gpus: int
+    parallel: str | None  # None of one GPU
     allow_shared_gpu: bool
     epochs: int
     max_steps: int | None

@@ -1,14 +1,13 @@
 """Trains and evaluates a model step by step, and what a resume needs of it. Knows no method by name."""
 
-import contextlib
 import dataclasses
 import enum
 import functools
 import gc
 import math
-import random
+import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,6 +40,7 @@ from peft_tradeoffs.training.batches import (
     evaluation_batches,
     padded_length,
 )
+from peft_tradeoffs.training.parallel import ALONE, World, merged
 from peft_tradeoffs.training.step import (
     BlockGenerators,
     CapturedSteps,
@@ -176,10 +176,16 @@ def begin(
 ) -> Start:
     """Take up the state that `load` gives, or probe the model, unless `probing` is off."""
     phases.switch(STATE)
+    world = subject.world
     saved = load()
+    if world.size > 1:
+        shared = world.share(without_weights(saved) if saved else None)
+        saved = saved if world.leads else shared
     if saved:
         progress = Progress(**saved["progress"])
-        phases.restore(progress.phases)
+        totals = [progress.phases, *(other["phases"] for other in saved["others"])]
+        for found in merged(totals, world.size, world.rank):
+            phases.restore(found)
         return Start(progress, saved)
     progress = probed(subject, device, phases, probing)
     phases.switch(PREPARE)
@@ -191,7 +197,8 @@ def probed(subject: Subject, device: torch.device, phases: Phases, probing: bool
     progress = Progress()
     if device.type == "cuda":  # on a CPU nothing waits
         phases.switch(MASK)
-        progress.mask = chosen_mask(subject, device).__name__
+        names = list(MASKS)  # the one that assumes most first
+        progress.mask = names[subject.world.most(names.index(chosen_mask(subject, device).__name__))]
     mask = MASKS[progress.mask]
     choose_kernels(mask, subject.model)
     subject.model.train()
@@ -259,12 +266,14 @@ class Prepared:
         parameters = subject.parameters
         updates = Updates(parameters, settings, device)
         updates.allocate_state()
-        torch.manual_seed(subject.seed)  # dropout
+        torch.manual_seed(subject.world.seed(subject.seed))  # dropout
         if generators is not None:
             generators.load([])
         if start.saved:
-            restore(start.saved, parameters, updates, generators)
+            restore(start.saved, parameters, updates, generators, subject.world)
             start.saved = None  # a second copy of the weights
+        for parameter in parameters.values():  # drawn alike by every rank, which is not left to chance
+            subject.world.send(parameter.detach())
         free_memory(device)
 
         phases.switch(PREPARE)
@@ -274,7 +283,9 @@ class Prepared:
         if settings.compile:
             step.compile()
         captured = settings.engine == "captured" and progress.engine_reason is None
-        steps = (CapturedSteps if captured else EagerSteps)(step, settings.compile, generators)
+        steps: CapturedSteps | EagerSteps = EagerSteps(step, settings.compile, generators)
+        if captured:
+            steps = CapturedSteps(step, settings.compile, generators, subject.world)
         return cls(subject, device, phases, progress, schedule, mask, updates, data, step, steps)
 
     def make_ready(self, shapes: list[Shape], stop: Callable[[], object] = lambda: None) -> None:
@@ -296,6 +307,11 @@ class Prepared:
         gc.collect()  # the failed capture and its pool
         torch.cuda.empty_cache()
         self.steps.prepare(shapes, stop)
+
+
+# Steps after which ranks agree on signals, on saving and on reading losses. An agreement takes the host some 0.2 ms and
+# has it wait for the slowest: of steps of 2 ms that is 1 %; and of steps of 5 s a signal waits for 40 s, of SLURM's 90.
+AGREED_EVERY = 8
 
 
 class Event(enum.Enum):
@@ -323,6 +339,7 @@ class Loop:
         self._settings, self._schedule, self._data = prepared.subject.settings, prepared.schedule, prepared.subject.data
         self._sizes = Sizes.of(self._data.splits["train"])
         self._lengths = self._sizes.lengths
+        self._world = prepared.subject.world
         self._progress = prepared.progress
         self._timer = StepTimer(prepared.device, self._progress.step_s)
         self._batches: deque[tuple[np.ndarray, Shape]] = deque()  # of the epoch that are to come
@@ -353,7 +370,7 @@ class Loop:
         try:
             event = self._evaluate() if self._evaluation_due() else self._step()
             goes_on = not self.ended and not self._evaluation_due()
-            if goes_on and self._progress.step > self._saved and self._state.due():
+            if goes_on and self._progress.step > self._saved and self._wished(self._state.due()):
                 self._save()
         except Diverged as error:
             self._diverged_step = error.step
@@ -365,7 +382,9 @@ class Loop:
         self._read_losses()
         progress = dataclasses.asdict(self._measured())
         subject = self._prepared.subject
-        return snapshot(progress, subject.parameters, self._prepared.updates, subject.generators)
+        found = snapshot(progress, subject.parameters, self._prepared.updates, subject.generators)
+        own = {**generators_of(found), "phases": progress["phases"]} if self._world.size > 1 else {}
+        return {**found, "others": self._world.gather(own)[1:]}
 
     def result(self) -> Result:
         """What the run has come to, also where memory ended it."""
@@ -395,11 +414,12 @@ class Loop:
         progress.samples += len(indices)
         progress.tokens += int(self._lengths[indices].sum())
         self._state.reached(progress.step, total)
-        if self._reporter.due():
+        if self._wished(self._reporter.due()):
             self._read_losses()
             epoch = math.ceil(progress.step / self._schedule.per_epoch)
             self._reporter.step(progress.step, total, epoch, self._settings.epochs, progress.losses[-1])
-        self._poll()
+        if self._agrees:
+            self._poll()
         return Event.STEPPED
 
     def _begin_epoch(self) -> None:
@@ -411,7 +431,7 @@ class Loop:
         todo, shapes = batches[now], self._sizes.shapes(batches)[now]
         prepared.step.begin(batches, done, progress.step)
         self._epoch_began, self._read = progress.step - done, done
-        prepared.make_ready(shapes, self._state.interrupted)
+        prepared.make_ready(shapes, self._interrupted)
         self._poll()
         prepared.phases.switch("train")
         self._batches.extend(zip(todo, shapes, strict=True))
@@ -443,7 +463,7 @@ class Loop:
             prepared = self._prepared
             self._general = losses_if_they_fit(prepared.subject, prepared.device, prepared.mask, self._poll)
         self._prepared.phases.switch(None)
-        progress.step_s = self._timer.seconds()
+        progress.step_s = self._seconds()
         scale = self._data.scale
         for name in logits:
             progress.rows.append(
@@ -486,18 +506,40 @@ class Loop:
     def _predict(self, name: str) -> np.ndarray:
         """Logits [n, k] of a split, in the data's units; where tokens are learned the columns `metrics.OF_TEXT`."""
         prepared, sizes = self._prepared, Sizes.of(self._data.splits[name])
-        model, data = prepared.subject.forward, prepared.data[name]
-        logits = predict(model, data, sizes, prepared.mask, self._settings, self._poll)
+        logits = predict(prepared.subject, prepared.data[name], sizes, prepared.mask, self._poll)
         return logits if self._data.scale is None else self._data.scale.own_units(logits)
 
     def _poll(self) -> None:
         """Save what is not saved yet and raise Interrupted if the process must end."""
-        signal_name = self._state.interrupted()
+        signal_name = self._interrupted()
         if signal_name is None:
             return
         if self._progress.step > self._saved:
             self._save()
         raise Interrupted(signal_name, f"after step {self._progress.step} of {self._schedule.total}")
+
+    @property
+    def _agrees(self) -> bool:
+        """Whether the ranks agree after this step, on the host: of one rank after every step."""
+        return self._world.size == 1 or self._progress.step % AGREED_EVERY == 0
+
+    def _wished(self, wish: bool) -> bool:
+        """Whether any rank wishes something after this step, where they agree after it."""
+        return self._agrees and self._world.agree(wish)
+
+    def _interrupted(self) -> str | None:
+        """The signal that asks the ranks to end, if one of them has been sent one."""
+        name = self._state.interrupted()
+        if self._world.size == 1:
+            return name
+        number = self._world.most(0 if name is None else signal.Signals[name].value)
+        return signal.Signals(number).name if number else None
+
+    def _seconds(self) -> list[float]:
+        """Of every step so far those of the slowest rank."""
+        seconds = self._timer.seconds()
+        seconds[:] = self._world.largest(seconds)
+        return seconds
 
     def _read_losses(self) -> None:
         """Take the losses of the steps done from the device; raises Diverged."""
@@ -515,6 +557,7 @@ class Loop:
         phases = self._prepared.phases
         phase = phases.current
         phases.switch(STATE)
+        self._seconds()
         self._state.save(self.snapshot())
         self._saved = self._progress.step
         phases.switch(phase)
@@ -538,7 +581,7 @@ def general_losses(
     data = subject.data
     assert data.general is not None
     resident = ResidentSplit(data.general, data.pad_token_id, device)
-    return predict(subject.forward, resident, Sizes.of(data.general), mask, subject.settings, poll)
+    return predict(subject, resident, Sizes.of(data.general), mask, poll)
 
 
 def losses_if_they_fit(
@@ -559,43 +602,63 @@ AT_ONCE = 2**28  # logits that an evaluation holds where they do not come in pie
 
 @torch.no_grad()
 def predict(
-    model: nn.Module,
-    data: ResidentSplit,
-    sizes: Sizes,
-    mask: Mask,
-    settings: Settings,
-    poll: Callable[[], None] = lambda: None,
+    subject: Subject, data: ResidentSplit, sizes: Sizes, mask: Mask, poll: Callable[[], None] = lambda: None
 ) -> np.ndarray:
     """Logits float32 [n, k] of a split, in its order, of which `sizes` are those of its texts.
 
-    Of a model that learns tokens (`targets.AtTargets`) float64 [n, 3], the columns `metrics.OF_TEXT`. `poll` is called
-    between batches; what it raises ends the evaluation.
+    Of a model that learns tokens (`targets.AtTargets`) float64 [n, 3], the columns `metrics.OF_TEXT`. Ranks take the
+    batches in turn, and all of them get all logits. `poll` is called between batches; what it raises ends the
+    evaluation. Memory that runs out on one rank does so on all.
     """
+    model, settings, world = subject.forward, subject.settings, subject.world
     model.eval()
     device = data.lengths.device
     found: torch.Tensor | None = None
+    failed: Exception | None = None
     size = settings.evaluation_batch_size
     if sizes.targets is not None:
         assert isinstance(model, AtTargets)
         if model.behind is None:
             size = max(1, min(size, AT_ONCE // (int(sizes.targets.max()) * model.vocabulary)))
-    for indices in evaluation_batches(sizes.lengths, size):
+    for indices in world.dealt(evaluation_batches(sizes.lengths, size)):
         poll()
-        rows = torch.from_numpy(indices).to(device)
-        _, length, *targets = sizes.shape(indices)
-        batch = data.gather(rows, length, *targets)
-        with autocast(settings.precision, device):
-            seen = mask(batch.sizes, length, settings.dtype)
-            if isinstance(model, AtTargets):
-                output = model.scores(**batch.answers, **batch.inputs, attention_mask=seen)
-            else:
-                output = model(**batch.inputs, attention_mask=seen).logits.float()
+        if indices is None or failed is not None:
+            continue
+        try:
+            output = _outputs(subject, data, indices, sizes.shape(indices), mask)
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            if world.size == 1 or not refused_bytes(error)[0]:
+                raise
+            failed = error
+            continue
         if found is None:
-            found = torch.empty(len(sizes.lengths), output.shape[1], device=device, dtype=output.dtype)
-        found[rows] = output
+            make = torch.empty if world.size == 1 else torch.zeros
+            found = make(len(sizes.lengths), output.shape[1], device=device, dtype=output.dtype)
+        found[torch.from_numpy(indices).to(device)] = output
+    if world.agree(failed is not None):
+        raise failed or torch.OutOfMemoryError("another GPU of the run ran out of memory")
+    if world.size > 1:
+        width = world.most(0 if found is None else found.shape[1])
+        if found is None:  # fewer batches than ranks
+            kind = torch.float32 if sizes.targets is None else torch.float64
+            found = torch.zeros(len(sizes.lengths), width, device=device, dtype=kind)
+        world.sum(found)
     if found is None:
         raise ValueError("a split without texts")
     return found.cpu().numpy()
+
+
+def _outputs(subject: Subject, data: ResidentSplit, indices: np.ndarray, shape: Shape, mask: Mask) -> torch.Tensor:
+    """What `predict` gives of one batch."""
+    model, settings, device = subject.forward, subject.settings, data.lengths.device
+    _, length, *targets = shape
+    batch = data.gather(torch.from_numpy(indices).to(device), length, *targets)
+    with autocast(settings.precision, device):
+        seen = mask(batch.sizes, length, settings.dtype)
+        if isinstance(model, AtTargets):
+            return model.scores(**batch.answers, **batch.inputs, attention_mask=seen)
+        logits: torch.Tensor = model(**batch.inputs, attention_mask=seen).logits.float()
+        return logits
 
 
 def snapshot(
@@ -615,57 +678,50 @@ def snapshot(
     }
 
 
+def without_weights(saved: dict[str, Any]) -> dict[str, Any]:
+    """A `snapshot` without the large tensors in it, which ranks send each other from device to device."""
+    states = saved["updates"]["optimizer"]
+    plain = {
+        index: {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+        for index, state in states.items()
+    }
+    return {**saved, "parameters": {}, "updates": {**saved["updates"], "optimizer": plain}}
+
+
+def generators_of(saved: dict[str, Any]) -> dict[str, Any]:
+    """The states of a rank's generators in its `snapshot`."""
+    return {key: saved[key] for key in ("generator", "cuda_generator", "block_generators")}
+
+
 def restore(
     saved: dict[str, Any],
     parameters: dict[str, nn.Parameter],
     updates: Updates,
     generators: BlockGenerators | None,
+    world: World = ALONE,
 ) -> None:
-    """Put the weights, optimizer, loss scale and generators of a `snapshot` back."""
+    """Put the weights, optimizer, loss scale and generators of a `snapshot` back.
+
+    Where it was saved by another number of ranks, streams of random numbers are new ones.
+    """
     with torch.no_grad():
-        for name, parameter in parameters.items():
+        for name, parameter in parameters.items() if world.leads else ():
             parameter.copy_(saved["parameters"][name])
     updates.load(saved["updates"])
-    torch.set_rng_state(saved["generator"])
-    if saved["cuda_generator"] is not None:
-        torch.cuda.set_rng_state(saved["cuda_generator"])
+    for state in updates.state()["optimizer"].values() if world.size > 1 else ():
+        for name in sorted(state):
+            if isinstance(state[name], torch.Tensor):
+                world.send(state[name])
+    if 1 + len(saved["others"]) != world.size:
+        torch.manual_seed(world.seed(saved["progress"]["step"]))
+        return
+    own = saved if world.leads else saved["others"][world.rank - 1]
+    torch.set_rng_state(own["generator"])
+    if own["cuda_generator"] is not None:
+        torch.cuda.set_rng_state(own["cuda_generator"])
     if generators is not None:
-        generators.load(saved["block_generators"])
+        generators.load(own["block_generators"])
 
 
 def _on_gpu(parameters: dict[str, nn.Parameter]) -> bool:
     return any(parameter.is_cuda for parameter in parameters.values())
-
-
-@dataclass(frozen=True)
-class Randomness:
-    """The states of the process's generators, which a run leaves as it found them."""
-
-    torch_cpu: torch.Tensor
-    torch_cuda: torch.Tensor | None  # of the run's GPU
-    numpy: dict[str, Any] | tuple[Any, ...]
-    python: tuple[Any, ...]
-
-    @classmethod
-    def now(cls, device: torch.device) -> "Randomness":
-        """As they are, of a run on `device`."""
-        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
-
-    def restore(self, device: torch.device) -> None:
-        """Put them back."""
-        torch.set_rng_state(self.torch_cpu)
-        if self.torch_cuda is not None:
-            torch.cuda.set_rng_state(self.torch_cuda, device)
-        np.random.set_state(self.numpy)
-        random.setstate(self.python)
-
-    @classmethod
-    @contextlib.contextmanager
-    def kept(cls, device: torch.device) -> Iterator[None]:
-        """Within it a run may seed and draw; afterwards all is as before."""
-        before = cls.now(device)
-        try:
-            yield
-        finally:
-            before.restore(device)

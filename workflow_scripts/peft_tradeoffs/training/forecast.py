@@ -709,7 +709,7 @@ def _token_s(prepared: engine.Prepared, batch_size: int) -> float:
     places = np.linspace(0, len(batches) - 1, min(EVALUATED, len(batches))).round().astype(int)
     some = split.take(np.concatenate([batches[place] for place in places]))
     resident, sizes = ResidentSplit(some, subject.data.pad_token_id, device), Sizes.of(some)
-    predict = functools.partial(engine.predict, subject.forward, resident, sizes, prepared.mask, subject.settings)
+    predict = functools.partial(engine.predict, subject, resident, sizes, prepared.mask)
     if device.type == "cuda":
         predict()  # the first meets kernels that are not loaded yet
     began = time.perf_counter()

@@ -29,7 +29,7 @@ from peft_tradeoffs.core.layout import SCRIPTS
 from peft_tradeoffs.inputs.model_files import check_manifest
 from peft_tradeoffs.inputs.tokens import BEGINS, check_tokens, read_description
 from peft_tradeoffs.measure.machine import IdlePower, versions
-from peft_tradeoffs.runs.interruption import Interruption
+from peft_tradeoffs.runs.interruption import ANEW, Interruption, Rank, become
 from peft_tradeoffs.runs.lock import RunLock
 from peft_tradeoffs.runs.plan import ModelFolder, Plan
 from peft_tradeoffs.runs.status import Attempts
@@ -37,6 +37,7 @@ from peft_tradeoffs.training.scoring import Scoring, scored
 
 if TYPE_CHECKING:
     from peft_tradeoffs.measure.devices import Device
+    from peft_tradeoffs.training.parallel import World
     from peft_tradeoffs.training.summary import Bench
 
 STATE_ERRORS = (
@@ -406,6 +407,13 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help="0: save no weights, and take finished runs whose weights are gone as they are",
     )
     parser.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="of a run on several GPUs: seconds in which each process must come to where the others wait for it",
+    )
+    parser.add_argument(
         "--lock-wait",
         type=float,
         help="seconds to wait for another process that trains one of these runs (default: 600 under SLURM, where a "
@@ -439,11 +447,22 @@ def _read_rate(tuned: Path) -> float:
 
 
 @contextlib.contextmanager
-def process(arguments: argparse.Namespace, kind: "type[Job] | None" = None) -> Iterator["Job"]:
-    """A `Job`, or another `kind` of it, from the options of `add_training`; exit status 75 if a signal ends it."""
+def process(arguments: argparse.Namespace, kind: "type[Job] | None" = None, gpus: int = 1) -> Iterator["Job"]:
+    """A `Job`, or another `kind` of it, from the options of `add_training`; exit status 75 if a signal ends it.
+
+    Of runs on several GPUs it is the first of as many processes; the others take part in its runs and never get here.
+    """
+    rank = become(gpus, arguments.rank_timeout) if gpus > 1 else None
+    if rank is not None and rank.number:
+        from peft_tradeoffs.training.run import take_part
+
+        sys.exit(take_part(rank, arguments.threads))
     interruption = Interruption()
     with interruption.answered(), contextlib.ExitStack() as locks:
-        yield (kind or Job)(arguments, interruption, locks)
+        job = (kind or Job)(arguments, interruption, locks)
+        job.rank = rank
+        yield job
+        job.dismiss()
 
 
 class Job:
@@ -463,7 +482,9 @@ class Job:
             "code_sha256": code.fingerprint(self.script),
             "versions": versions(),
         }
-        self._device: Device | None = None  # until the first run that is missing
+        self.rank: Rank | None = None  # the first of several processes; None of one alone
+        self._world: World | None = None  # until the first run that is missing
+        self._device: Device | None = None  # likewise
         self._apart_s = 0.0
         self._began = False  # its first run
         self._compiled = False  # in a run
@@ -529,11 +550,24 @@ class Job:
                 check_manifest(self._arguments.model, self.model.manifest)
             # The GPU is idle while torch and the others are imported.
             idle = IdlePower() if settings["device"] == "cuda" else None
-            from peft_tradeoffs.training.run import prepare_process
+            from peft_tradeoffs.training.run import bring_together, prepare_process
 
             threads = self._arguments.threads
-            self._device = prepare_process(settings, threads, idle, waiting or contextlib.nullcontext())
+            waiting = waiting or contextlib.nullcontext()
+            if self.rank is None:
+                self._device = prepare_process(settings, threads, idle, waiting)
+            else:
+                at_most_s = self._arguments.rank_timeout
+                self._device, self._world = bring_together(self.rank, settings, threads, at_most_s, waiting)
         return self._device
+
+    def dismiss(self) -> None:
+        """Let the other processes of runs on several GPUs go: there is no further run."""
+        if self._world is not None:
+            from peft_tradeoffs.training.parallel import leave
+
+            self._world.dismiss()
+            leave(self._world)
 
     def _train(self, run: Run, directory: RunDirectory) -> None:
         with directory.attempts.under_way():
@@ -548,8 +582,11 @@ class Job:
                 compiled_before=self._compiled,
             )
             bench.originals, bench.probed = self._originals, run.probed
+            bench.world = self._world or bench.world
             self._compiled |= self._do(self.plan(run.seed, run.settings), bench, directory)
         self._interruption.release()  # between two runs; before the state of finished ones goes, which mends a summary
+        if self._world is not None and self._world.broken:
+            sys.exit(ANEW)
 
     def _do(self, plan: Plan, bench: "Bench", directory: RunDirectory) -> bool:
         """Publish in `directory` what a plan gives; whether torch.compile made something."""

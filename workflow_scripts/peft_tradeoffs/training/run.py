@@ -8,7 +8,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import transformers
+from torch.distributed import DistError
 
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError, error_text
@@ -38,7 +39,7 @@ from peft_tradeoffs.measure.devices import (
     requested_bytes,
 )
 from peft_tradeoffs.measure.machine import IdlePower
-from peft_tradeoffs.runs.interruption import Interrupted
+from peft_tradeoffs.runs.interruption import LEFT, Interrupted, Rank
 from peft_tradeoffs.runs.plan import Plan, trial_name
 from peft_tradeoffs.runs.status import TerminalReporter
 from peft_tradeoffs.tasks.shown import said
@@ -59,8 +60,9 @@ from peft_tradeoffs.training.batches import (
 )
 from peft_tradeoffs.training.decoding import Decoded, Decoding, check_prompts, context_of, decode
 from peft_tradeoffs.training.job import RunDirectory
+from peft_tradeoffs.training.parallel import ALONE, RanksApart, World, connect, join, leave, tell, told
 from peft_tradeoffs.training.scoring import write_outputs
-from peft_tradeoffs.training.step import BlockGenerators, Settings, Subject, autocast
+from peft_tradeoffs.training.step import BlockGenerators, Randomness, Settings, Subject, autocast
 from peft_tradeoffs.training.summary import (
     NO_GENERAL,
     Bench,
@@ -116,7 +118,7 @@ def run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     they were. Returns whether torch.compile made something. Raises Interrupted, the state saved, if the process must
     end.
     """
-    with engine.Randomness.kept(bench.device.torch):
+    with Randomness.kept(bench.device.torch):
         return _run(plan, bench, directory)
 
 
@@ -124,10 +126,11 @@ def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     settings = plan.settings
     place = f"{settings['dataset']}/{settings['model']}/{settings['arm']}"
     reporter = TerminalReporter(f"{place} {trial_name(directory.path) or f'seed {plan.seed}'}")
+    bench.world.begin(Task(plan, bench.probed))
     tokens, outcome = _begun(plan, bench, directory), Outcome()
-    _as_far_as_memory(
-        lambda: _train(plan, bench, directory, reporter, tokens, outcome), bench, directory.results, outcome
-    )
+    watch = engine.Watch(directory, reporter)
+    _as_far_as_memory(lambda: _train(plan, bench, watch, tokens, outcome), bench, directory.results, outcome)
+    _take_in(bench)
     if outcome.trained is None and outcome.reached is not None:
         outcome.trained = outcome.reached()
     attempts = _ended(bench, directory, outcome)
@@ -162,15 +165,19 @@ def _begun(plan: Plan, bench: Bench, directory: RunDirectory) -> "Tokens":
 
 def _as_far_as_memory(work: Callable[[], None], bench: Bench, results: Path, outcome: Outcome) -> None:
     """Do the work; that memory ran out is its `outcome` too."""
-    phases = bench.phases
+    phases, world = bench.phases, bench.world
     try:
         work()
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError, RanksApart) as error:
         ran_out, outcome.oom_bytes = refused_bytes(error)
-        if not ran_out:
+        elsewhere = world.full()
+        if not ran_out and not elsewhere:
             raise
+        world.broken = world.size > 1
         outcome.status = "oom"
         outcome.failed_phase = REPORTED.get(phases.current, phases.current)
+        if elsewhere:
+            outcome.failed_phase, outcome.oom_bytes = elsewhere["phase"], elsewhere["bytes"]
         for name in WEIGHTS:
             shutil.rmtree(results / name, ignore_errors=True)  # half of one
     phases.switch(None)
@@ -223,14 +230,15 @@ class Arm:
     built: methods.Built
     generators: BlockGenerators | None  # of its dropout
     frozen_linear_dtype: str | None  # what most of its frozen linear layers are held in
+    world: World = ALONE
 
     @classmethod
-    def of(cls, plan: Plan, tokens: Tokens, device: torch.device) -> "Arm":
-        """Build the model that a plan asks for."""
+    def of(cls, plan: Plan, tokens: Tokens, device: torch.device, world: World = ALONE) -> "Arm":
+        """Build the model that a plan asks for, alike on all ranks."""
         settings = plan.settings
         # torch.compile recomputes dropout by itself, and cannot trace generators of our own.
         own = device.type == "cuda" and settings["gradient_checkpointing"] and not settings["compile"]
-        generators = BlockGenerators(plan.seed) if own else None
+        generators = BlockGenerators(world.seed(plan.seed)) if own else None
         choose_kernels(no_mask)  # as when the process began: an earlier seed may have left some out
         built = methods.build(
             plan.model.path,
@@ -249,17 +257,25 @@ class Arm:
             built.model, settings["precision"], device, longest_text(tokens.splits["train"])
         )
         free_memory(device)  # the workspaces of its forward pass are no weights
-        return cls(built, generators, held)
+        return cls(built, generators, held, world)
 
     def subject(self, plan: Plan, data: Data) -> Subject:
         """What is trained by the settings of a plan."""
-        return Subject(self.built.model, data, Settings.of(plan.settings), plan.seed, self.generators)
+        return Subject(self.built.model, data, Settings.of(plan.settings), plan.seed, self.generators, self.world)
 
 
-def _train(
-    plan: Plan, bench: Bench, directory: RunDirectory, reporter: TerminalReporter, tokens: Tokens, outcome: Outcome
-) -> None:
+def _train(plan: Plan, bench: Bench, watch: engine.Watch, tokens: Tokens, outcome: Outcome) -> None:
     """Build, train and save; `outcome` keeps what was reached should memory run out."""
+    learned = _learn(plan, bench, watch, tokens, outcome)
+    if outcome.status == "completed" and bench.world.leads:
+        assert isinstance(watch.state, RunDirectory)
+        _keep(plan, bench, watch.state, tokens, outcome, learned)
+
+
+def _learn(
+    plan: Plan, bench: Bench, watch: engine.Watch, tokens: Tokens, outcome: Outcome
+) -> tuple[methods.Built, Data]:
+    """Build and train, and have the model answer: what all ranks of a run do. The model, and what it learned of."""
     settings, device = plan.settings, bench.device.torch
     cuda = device.type == "cuda"
     data = tokens.data(settings["task"])
@@ -267,25 +283,38 @@ def _train(
         data = dataclasses.replace(data, general=None)
     outcome.original = original_losses(plan, bench, tokens, data)
     outcome.held_before = requested_bytes() if cuda else None
-    arm = Arm.of(plan, tokens, device)
+    arm = Arm.of(plan, tokens, device, bench.world)
     built, outcome.frozen_linear_dtype = arm.built, arm.frozen_linear_dtype
     outcome.parameters, outcome.head = built.parameters, methods.head_facts(built)
     outcome.training_bytes = methods.training_bytes(built.model, settings["optimizer"])
     if outcome.held_before is not None:
         outcome.weights_measured = requested_bytes() - outcome.held_before
-    _check_space(directory.path, built)
+    if isinstance(watch.state, RunDirectory):
+        _check_space(watch.state.path, built)
     wanted = _checked(plan, tokens, built, device)
     free_memory(device)
-    watch = engine.Watch(directory, reporter)
     outcome.trained = trained = engine.train(
         arm.subject(plan, data), device, bench.phases, watch, outcome.ask, bench.probed
     )
     if trained.logits is None:
         outcome.status, outcome.failed_phase = "diverged", "train"
-        return
-    if wanted is not None:
+    elif wanted is not None:
         outcome.reached = None  # which has what training held
-        outcome.answers = _answer(plan, bench, directory, tokens, built.model, wanted)
+        outcome.answers = _answer(plan, bench, watch.state, tokens, built.model, wanted)
+    return built, data
+
+
+def _keep(
+    plan: Plan,
+    bench: Bench,
+    directory: RunDirectory,
+    tokens: Tokens,
+    outcome: Outcome,
+    learned: tuple[methods.Built, Data],
+) -> None:
+    """Save what was trained, and what it predicts."""
+    (built, data), settings, device, trained = learned, plan.settings, bench.device.torch, outcome.trained
+    assert trained is not None and trained.logits is not None
     bench.phases.switch("save")
     directory.confirm()
     task, split = TASKS[settings["task"]], tokens.splits["test"]
@@ -345,7 +374,7 @@ def _decoding(plan: Plan, tokens: Tokens) -> Decoding:
 
 
 def _answer(
-    plan: Plan, bench: Bench, directory: RunDirectory, tokens: Tokens, model: torch.nn.Module, wanted: Decoding
+    plan: Plan, bench: Bench, directory: engine.State, tokens: Tokens, model: torch.nn.Module, wanted: Decoding
 ) -> Decoded:
     """Have the model answer the test split's prompts; the answers are kept as text.
 
@@ -358,6 +387,8 @@ def _answer(
     bench.phases.switch("generate")
     answers = decode(model, split.prompts, wanted, device, functools.partial(_poll, directory))
     bench.phases.switch(None)
+    if not isinstance(directory, RunDirectory):
+        return answers
     tokenizer = load_tokenizer(plan.model.path)
     texts = tokenizer.batch_decode(
         [ids.tolist() for ids in answers.tokens], skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -367,7 +398,7 @@ def _answer(
     return answers
 
 
-def _poll(directory: RunDirectory) -> None:
+def _poll(directory: engine.State) -> None:
     if (name := directory.interrupted()) is not None:
         raise Interrupted(name, "while the model answered")
 
@@ -386,7 +417,7 @@ def original_losses(plan: Plan, bench: Bench, tokens: Tokens, data: Data) -> np.
         return found
     phases.switch(FORGETTING)
     try:
-        found = _losses_of_original(plan, device, tokens, data)
+        found = _losses_of_original(plan, bench, tokens, data)
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
         if not refused_bytes(error)[0]:
             raise
@@ -397,14 +428,15 @@ def original_losses(plan: Plan, bench: Bench, tokens: Tokens, data: Data) -> np.
     return found
 
 
-def _losses_of_original(plan: Plan, device: torch.device, tokens: Tokens, data: Data) -> np.ndarray:
+def _losses_of_original(plan: Plan, bench: Bench, tokens: Tokens, data: Data) -> np.ndarray:
+    device = bench.device.torch
     recipe = dataclasses.replace(
         methods.Recipe.of(plan.settings), quantization=None, peft=None, gradient_checkpointing=False
     )
     choose_kernels(no_mask)
     built = methods.build(plan.model.path, recipe, methods.Outputs.of(tokens.description), plan.seed, str(device), None)
     built.model.requires_grad_(False)
-    subject = Subject(built.model, data, Settings.of(plan.settings), plan.seed)
+    subject = Subject(built.model, data, Settings.of(plan.settings), plan.seed, world=bench.world)
     mask = engine.chosen_mask(subject, device) if device.type == "cuda" else padding_mask
     choose_kernels(mask, built.model)
     return engine.general_losses(subject, device, mask)
@@ -454,6 +486,124 @@ def _check_space(folder: Path, built: methods.Built) -> None:
         )
 
 
+# A run that several processes share -----------------------------------------------------------------------------------
+
+
+class Task(NamedTuple):
+    """A run that the other ranks are to take part in."""
+
+    plan: Plan
+    probed: bool
+
+
+class Opening(NamedTuple):
+    """How the other ranks begin: what their device is chosen and prepared by."""
+
+    settings: dict[str, Any]
+    timeout_s: float
+
+
+class Following:
+    """The state and the reports of a rank that leaves both to the first one."""
+
+    def load(self) -> dict[str, Any] | None:
+        """It is sent the state."""
+        return None
+
+    def begin(self, step: int) -> None:
+        """Nothing: signals go to the first rank."""
+
+    def reached(self, step: int, total: int) -> None:
+        """Nothing."""
+
+    def interrupted(self) -> str | None:
+        """Never of itself."""
+        return None
+
+    def due(self) -> bool:
+        """Never of itself."""
+        return False
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def step(self, step: int, total: int, epoch: int, epochs: int, loss: float) -> None:
+        """Nothing."""
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+def bring_together(
+    rank: Rank,
+    settings: dict[str, Any],
+    threads: int,
+    timeout_s: float,
+    waiting: AbstractContextManager[None],
+) -> tuple[Device, World]:
+    """Prepare the first of a job's processes, have the others prepare themselves, and come together with them."""
+    store = connect(rank)
+    tell(store, 0, Opening(settings, timeout_s))
+    device = prepare_process(settings, threads, None, waiting)
+    return device, join(rank, store, device.torch, timeout_s)
+
+
+def take_part(rank: Rank, threads: int) -> int:
+    """Be one of a job's other processes until the first one is done; the exit status."""
+    try:
+        store = connect(rank)
+        opening: Opening = told(store, 0)
+        device = prepare_process(opening.settings, threads, None, nullcontext())
+        world = join(rank, store, device.torch, opening.timeout_s)
+        for task in world.tasks():
+            bench = Bench(device, threads=threads, keep_weights=False, startup_s=None, compiled_before=False)
+            bench.world, bench.probed = world, task.probed
+            if not _taken_part(task.plan, bench):
+                return LEFT
+        leave(world)
+    except (RanksApart, DistError):
+        return LEFT  # the first one says why
+    return 0
+
+
+def _taken_part(plan: Plan, bench: Bench) -> bool:
+    """Take part in a run; whether it came to its end, not that of memory."""
+    phases, follower = bench.phases, Following()
+    with Randomness.kept(bench.device.torch):
+        phases.switch("load")
+        tokens = Tokens(*load_tokens(plan.tokens))
+        try:
+            _learn(plan, bench, engine.Watch(follower, follower), tokens, Outcome())
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            ran_out, refused = refused_bytes(error)
+            if not ran_out:
+                raise
+            bench.world.say_full(REPORTED.get(phases.current, phases.current), refused)
+            return False
+        finally:
+            with suppress(RuntimeError):  # of a broken device
+                phases.switch(None)
+                bench.world.report(_measured(bench))
+    return True
+
+
+def _measured(bench: Bench) -> dict[str, Any]:
+    """What a rank measured, for the first one's env.json and summary."""
+    gpu = bench.device.gpu
+    return {
+        "rank": bench.world.rank,
+        "gpu": gpu.facts() if gpu else None,
+        "phases": bench.phases.totals(),
+    }
+
+
+def _take_in(bench: Bench) -> None:
+    """Take in what the other ranks measured of the run."""
+    bench.ranks = [_measured(bench), *bench.world.reports()] if bench.world.size > 1 else []
+    for rank, found in enumerate(bench.ranks[1:], 1):
+        bench.phases.take_in(rank, found and found["phases"])
+
+
 # A model as it is fetched ---------------------------------------------------------------------------------------------
 
 
@@ -465,7 +615,7 @@ def answer_untrained(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     """
     settings = plan.settings
     reporter = TerminalReporter(f"{settings['dataset']}/{settings['model']} untrained")
-    with engine.Randomness.kept(bench.device.torch):
+    with Randomness.kept(bench.device.torch):
         tokens, outcome = _begun(plan, bench, directory), Outcome()
         scores: dict[str, float | None] = {}
         _as_far_as_memory(
@@ -501,7 +651,7 @@ def _evaluated(
     bench.phases.switch("evaluate")
     resident, sizes = ResidentSplit(split, data.pad_token_id, device), Sizes.of(split)
     poll = functools.partial(_poll, directory)
-    logits = engine.predict(subject.forward, resident, sizes, mask, subject.settings, poll)
+    logits = engine.predict(subject, resident, sizes, mask, poll)
     bench.phases.switch(None)
     if not np.isfinite(logits).all():
         outcome.status, outcome.failed_phase = "diverged", "evaluate"

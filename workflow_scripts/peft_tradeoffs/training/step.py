@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import gc
 import math
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from peft_tradeoffs.measure.devices import MIB, StepTimer, dense_parts, requeste
 from peft_tradeoffs.tasks.metrics import METRICS, OUTPUTS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.batches import Data, Mask, ResidentSplit, Shape, Sizes, longest_rows
+from peft_tradeoffs.training.parallel import ALONE, Gradients, World
 from peft_tradeoffs.training.targets import AtTargets
 from peft_tradeoffs.training.updates import Updates
 
@@ -109,6 +111,40 @@ class BlockGenerators:
 
 
 @dataclass(frozen=True)
+class Randomness:
+    """The states of the process's generators, which a run leaves as it found them."""
+
+    torch_cpu: torch.Tensor
+    torch_cuda: torch.Tensor | None  # of the run's GPU
+    numpy: dict[str, Any] | tuple[Any, ...]
+    python: tuple[Any, ...]
+
+    @classmethod
+    def now(cls, device: torch.device) -> "Randomness":
+        """As they are, of a run on `device`."""
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
+
+    def restore(self, device: torch.device) -> None:
+        """Put them back."""
+        torch.set_rng_state(self.torch_cpu)
+        if self.torch_cuda is not None:
+            torch.cuda.set_rng_state(self.torch_cuda, device)
+        np.random.set_state(self.numpy)
+        random.setstate(self.python)
+
+    @classmethod
+    @contextlib.contextmanager
+    def kept(cls, device: torch.device) -> Iterator[None]:
+        """Within it a run may seed and draw; afterwards all is as before."""
+        before = cls.now(device)
+        try:
+            yield
+        finally:
+            before.restore(device)
+
+
+@dataclass(frozen=True)
 class Settings:
     """What decides the training of any arm; described in schemas/config.schema.yaml."""
 
@@ -160,6 +196,7 @@ class Subject:
     settings: Settings
     seed: int
     generators: BlockGenerators | None = None  # of gradient checkpointing on a GPU, where it is not compiled
+    world: World = ALONE  # the processes that train it together
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -197,6 +234,7 @@ class TrainingStep:
         self._forward: Callable[..., Any] = subject.forward
         self._data, self._mask, self._settings, self._device = data, mask, subject.settings, device
         self._updates, self._generators = updates, subject.generators
+        self._world, self._gradients = subject.world, Gradients(subject.world, self.parameters.values())
         self._task = TASKS[subject.settings.task]
         self._host_rates, self._next = rates, 0  # the next step's place in them
         self._run_rates = torch.tensor(rates, dtype=kind, device=device)
@@ -250,20 +288,25 @@ class TrainingStep:
     def backward(self, rows: int, *padded: int) -> torch.Tensor:
         """Gradients of the batch's mean loss, which is returned; parts count by their weight in that of the batch.
 
-        A batch in one part is left as it is.
+        A batch in one part, on one rank, is left as it is. Of several ranks each computes its rows; one that has none
+        computes the first row, which counts nothing there, so that all sum the same gradients.
         """
         indices = self._order.index_select(0, self._place)[0, :rows]
         whole = self._weight(indices)
+        own = self._world.rows(indices)
+        idle = not len(own)
+        own = indices[:1] if idle else own
         losses = []
         self._updates.begin()
-        parts = torch.tensor_split(indices, min(rows, self._settings.gradient_accumulation_steps))
+        parts = torch.tensor_split(own, min(len(own), self._settings.gradient_accumulation_steps))
         for part in parts:
             loss, weight = self.forward(part, *padded)
-            if len(parts) > 1:
-                loss = loss * (weight / whole)
+            if len(parts) > 1 or self._world.size > 1:
+                loss = loss * (0.0 if idle else weight / whole)
             self._updates.backward(loss)
             losses.append(loss.detach())
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        self._gradients.sum()
+        return self._world.sum(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
 
     def forward(self, part: torch.Tensor, length: int, *targets: int) -> tuple[torch.Tensor, Weight]:
         """Mean loss of the texts `part` [b], and the weight of that mean."""
@@ -340,8 +383,8 @@ class CapturedSteps:
 
     name = "captured"
 
-    def __init__(self, step: Step, compiled: bool, generators: BlockGenerators | None) -> None:
-        self._step, self._compiled, self._generators = step, compiled, generators
+    def __init__(self, step: Step, compiled: bool, generators: BlockGenerators | None, world: World = ALONE) -> None:
+        self._step, self._compiled, self._generators, self._world = step, compiled, generators, world
         self._graphs: dict[Shape, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
@@ -351,7 +394,8 @@ class CapturedSteps:
         """Capture shapes not seen yet, longest first so that the pool serves them all; none after `stop` gives a value.
 
         Raises CaptureError, with the state of the device as it was, if a step cannot be captured, or not in the memory
-        that there is: graphs take more than the steps themselves.
+        that there is: graphs take more than the steps themselves. Of several ranks it fails on all or none; memory that
+        runs out on one while others wait for its gradients ends the run.
         """
         with _kept(self._generators):
             for shape in _longest_first(set(shapes) - set(self._graphs)):
@@ -365,15 +409,27 @@ class CapturedSteps:
                     torch.cuda.current_stream().wait_stream(self._stream)
                 except torch.OutOfMemoryError as error:
                     self._step.drop_gradients()
+                    if self._world.size > 1:
+                        raise
                     raise CaptureError(str(error).splitlines()[0]) from None
                 warm = time.perf_counter()
-                self._graphs[shape] = self._capture(shape)
+                self._graphs[shape] = self._captured(shape)
                 self.capture_s += time.perf_counter() - (warm if self._compiled else began)
                 self.compile_s += warm - began if self._compiled else 0.0
 
     def __call__(self, shape: Shape) -> None:
         self._graphs[shape].replay()
         self._step.on_host()
+
+    def _captured(self, shape: Shape) -> torch.cuda.CUDAGraph:
+        failed: CaptureError | None = None
+        try:
+            graph = self._capture(shape)
+        except CaptureError as error:
+            failed = error
+        if self._world.agree(failed is not None):
+            raise failed or CaptureError("on another GPU of the run")
+        return graph
 
     def _capture(self, shape: Shape) -> torch.cuda.CUDAGraph:
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
@@ -460,7 +516,8 @@ def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
     step = TrainingStep(subject, worst, mask, updates, [0.0] * count)
     step.begin([torch.arange(len(rows)).numpy()] * count, 0, 0)
 
-    part = torch.arange(math.ceil(shape[0] / settings.gradient_accumulation_steps), device=device)
+    own = max(1, len(subject.world.rows(torch.arange(shape[0]))))
+    part = torch.arange(math.ceil(own / settings.gradient_accumulation_steps), device=device)
     saved = _SavedTensors(subject.model)
     with torch.autograd.graph.saved_tensors_hooks(saved.count, lambda tensor: tensor):
         loss, _ = step.forward(part, *shape[1:])
@@ -474,7 +531,7 @@ def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
         timer.start()
         step(*shape)
         timer.stop()
-        if taken == WARM_STEPS + FEW_STEPS and sum(timer.seconds()[WARM_STEPS:]) > SLOW_S:
+        if taken == WARM_STEPS + FEW_STEPS and subject.world.agree(sum(timer.seconds()[WARM_STEPS:]) > SLOW_S):
             break
     step.drop_gradients()
     return Probe(timer.seconds() if cuda else [], saved.bytes / MIB, *measured)

@@ -37,6 +37,7 @@ from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.tasks.texts import GENERAL
 from peft_tradeoffs.training import engine, methods
 from peft_tradeoffs.training.decoding import Decoded
+from peft_tradeoffs.training.parallel import ALONE
 from peft_tradeoffs.training.step import WARM_STEPS, Probe
 from peft_tradeoffs.training.updates import PAGED
 
@@ -78,6 +79,8 @@ class Bench:
         self.startup_s, self.compiled_before = startup_s, compiled_before
         self.originals: dict[str, np.ndarray | Missing] = {}  # by arm, `Outcome.original`; of the process, if it is set
         self.probed = True  # whether the run begins with the probe
+        self.world = ALONE  # the processes that share the run
+        self.ranks: list[dict[str, Any] | None] = []  # of several: what each measured
         free_memory(device.torch)
         device.isolation.begin()
         self.energy, self.clocks = device.energy_meter(), Clocks(device.gpu)
