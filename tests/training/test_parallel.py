@@ -1,0 +1,252 @@
+"""Several ranks train as one process does: the same batches, gradients, losses and decisions."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import tiny
+import tiny_arms
+import tiny_causal
+import torch
+from peft_tradeoffs.measure.devices import Phases
+from peft_tradeoffs.training import engine
+from peft_tradeoffs.training.batches import Data, ResidentSplit, Sizes, padding_mask
+from peft_tradeoffs.training.parallel import ALONE, World
+from peft_tradeoffs.training.step import Subject, TrainingStep
+from peft_tradeoffs.training.updates import Updates
+from ranks import together
+from small_fits import CPU, SETTINGS, Memory, Silent, split
+
+STEPS = 30
+LORA = {"peft_type": "LORA", "target_modules": "all-linear", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+OF_TEXTS = {"task": "sft", "metric": "token_loss", "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without dropout, of which each rank has its own."""
+    folder = shutil.copytree(tiny_bert, tmp_path_factory.mktemp("bert") / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config |= dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_causal.causal(tmp_path_factory.mktemp("llama") / "model")
+
+
+def classified(rows: int, seed: int = 0) -> Any:
+    made = split(rows, seed)
+    return dataclasses.replace(made, input_ids=np.minimum(made.input_ids, 27))  # the words that the model has
+
+
+def case(folder: Path, peft: dict[str, Any] | None, rows: int = 50, **changes: Any) -> Callable[[World], Subject]:
+    """Makes what a rank trains: a model in float64, of which rounding leaves room for 1e-5 under Adam."""
+    sft = (folder / "generation_config.json").exists() or "task" in changes
+    own = {"evaluation_batch_size": 3, "batch_size": 8, "learning_rate": 1e-3, "max_steps": STEPS, "epochs": 9}
+    settings = dataclasses.replace(SETTINGS, **{**own, **(OF_TEXTS if sft else {}), **changes})
+
+    def make(world: World) -> Subject:
+        torch.manual_seed(1)
+        built = tiny.build(folder, peft=peft, **({"task": "sft", "num_labels": 0} if sft else {}))
+        if sft:
+            own = tiny_causal.tokenizer()
+            splits = {"train": tiny_causal.encoded(rows, own), "test": tiny_causal.encoded(11, own, 1)}
+        else:
+            splits = {"train": classified(rows), "test": classified(11, 1)}
+        return Subject(built.model.double(), Data.of(splits, 0, settings.task), settings, 3, world=world)
+
+    return make
+
+
+@dataclasses.dataclass
+class Trained:
+    """What a training came to."""
+
+    gradients: dict[str, torch.Tensor]  # of the first step
+    losses: list[float]
+    weights: dict[str, torch.Tensor]
+    logits: np.ndarray
+    rows: list[dict[str, Any]]
+    states: list[dict[str, Any]]
+
+
+def train(make: Callable[[World], Subject], world: World = ALONE, state: Memory | None = None) -> Trained:
+    subject, state = make(world), state or Memory()
+    gradients: dict[str, torch.Tensor] = {}
+    losses: list[float] = []
+
+    def update(self: Updates) -> None:
+        if not gradients:
+            gradients.update({n: p.grad.clone() for n, p in subject.parameters.items() if p.grad is not None})
+        updated(self)
+
+    def read(self: TrainingStep, start: int, end: int) -> list[float]:
+        losses.extend(found := told(self, start, end))
+        return found
+
+    def backward(self: TrainingStep, *shape: int) -> torch.Tensor:
+        return passed(self, *shape).float()  # as losses are kept
+
+    updated, told, passed = Updates.on_device, TrainingStep.losses, TrainingStep.backward
+    with (
+        mock.patch.object(Updates, "on_device", update),
+        mock.patch.multiple(TrainingStep, losses=read, backward=backward),
+    ):
+        watch = engine.Watch(state, Silent())
+        result = engine.train(subject, CPU, Phases(CPU), watch, probing=False)
+    weights = {name: p.detach().clone() for name, p in subject.parameters.items()}
+    rows = [{key: value for key, value in row.items() if key != "train_s"} for row in result.progress.rows]
+    assert result.logits is not None
+    return Trained(gradients, losses, weights, result.logits, rows, state.history)
+
+
+def assert_close(found: Trained, expected: Trained) -> None:
+    assert found.gradients.keys() == expected.gradients.keys()
+    largest = max(float(gradient.abs().max()) for gradient in expected.gradients.values())
+    for name, gradient in expected.gradients.items():
+        assert torch.allclose(found.gradients[name], gradient, rtol=1e-5, atol=1e-5 * largest), name
+    assert len(found.losses) == len(expected.losses) == STEPS
+    assert np.allclose(found.losses, expected.losses, rtol=0, atol=1e-5)
+    assert np.allclose(found.logits, expected.logits, rtol=0, atol=1e-5)
+
+
+def assert_same(found: Trained, expected: Trained) -> None:
+    assert found.losses == expected.losses
+    assert found.rows == expected.rows
+    assert all(torch.equal(found.weights[name], weight) for name, weight in expected.weights.items())
+
+
+CASES: dict[str, tuple[str, dict[str, Any] | None, dict[str, Any]]] = {
+    "full": ("bert", None, {}),
+    "full in parts": ("bert", None, {"gradient_accumulation_steps": 2}),
+    "lora": ("bert", tiny_arms.LORA, {}),
+    "sft full": ("llama", None, OF_TEXTS),
+    "sft lora in parts": ("llama", LORA, {**OF_TEXTS, "gradient_accumulation_steps": 2}),
+}
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("name", CASES)
+def test_ranks_train_as_one_process_does(
+    name: str, count: int, bert: Path, llama: Path, request: pytest.FixtureRequest
+) -> None:
+    """Of 50 rows in batches of 8 the last has 2: of four ranks two have none of it."""
+    which, peft, changes = CASES[name]
+    make = case({"bert": bert, "llama": llama}[which], peft, **changes)
+    expected = train(make)
+    every = together(count, lambda world: train(make, world))
+    assert expected.losses[0] - expected.losses[-1] > 1e-3  # it learns something
+    for found in every:
+        assert_close(found, expected)
+        assert_same(found, every[0])
+
+
+# States
+
+
+def interrupted(make: Callable[[World], Subject], count: int) -> list[dict[str, Any]]:
+    """The states that `count` ranks have saved, one after each eight steps of an epoch."""
+    if count == 1:
+        return train(make, state=Memory(every=True)).states
+    first, *others = together(count, lambda world: train(make, world, Memory(every=world.leads)).states)
+    assert [[state["progress"]["step"] for state in states] for states in others] == [
+        [state["progress"]["step"] for state in first]
+    ] * (count - 1)  # all agree when
+    return first
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+def test_the_same_number_of_ranks_resumes_to_the_same_bits(optimizer: str, tiny_bert: Path) -> None:
+    """With dropout, of which each rank has its own stream."""
+    make = case(tiny_bert, {**tiny_arms.LORA, "lora_dropout": 0.3}, optimizer=optimizer)
+    states = interrupted(make, 2)
+    straight = together(2, lambda world: train(make, world))
+    for state in (states[0], states[-1]):
+        resumed = together(2, lambda world, given=state: train(make, world, Memory(given if world.leads else None)))
+        for found, expected in zip(resumed, straight, strict=True):
+            assert all(torch.equal(found.weights[name], weight) for name, weight in expected.weights.items())
+            assert found.rows == expected.rows and (found.logits == expected.logits).all()
+    again = together(2, lambda world: train(make, world))
+    assert_same(again[0], straight[0])
+
+
+@pytest.mark.parametrize(("before", "now"), [(2, 1), (1, 2), (2, 4)])
+def test_another_number_of_ranks_goes_on_with_the_same_batches(before: int, now: int, bert: Path) -> None:
+    make = case(bert, None)
+    state = next(one for one in interrupted(make, before) if one["progress"]["step"] == 16)
+    if now == 1:
+        every = [train(make, state=Memory(state))]
+    else:
+        every = together(now, lambda world: train(make, world, Memory(state if world.leads else None)))
+    straight = train(make)
+    left = len(every[0].losses)
+    assert left == STEPS - state["progress"]["step"]
+    for found in every:
+        assert np.allclose(found.losses, straight.losses[-left:], rtol=0, atol=1e-5)
+        assert np.allclose(found.logits, straight.logits, rtol=0, atol=1e-5)
+
+
+def test_each_rank_draws_dropout_of_its_own(tiny_bert: Path) -> None:
+    """Two ranks that have the same row lose unlike; with one stream for both they would lose alike."""
+
+    def losses(world: World) -> float:
+        made = case(tiny_bert, None)(world)
+        prepared = engine.Prepared.of(made, engine.Start(engine.Progress()), CPU, Phases(CPU))
+        prepared.subject.model.train()
+        loss, _ = prepared.step.forward(torch.zeros(4, dtype=torch.int64), 16)
+        return float(loss)
+
+    first, second = together(2, losses)
+    assert first != second
+    assert together(2, losses) == [first, second]
+
+
+# Evaluations
+
+
+def test_batches_of_an_evaluation_are_dealt_and_put_together_bit_for_bit(bert: Path, llama: Path) -> None:
+    """Also where there are fewer batches than ranks, and each is computed by one rank alone."""
+    for make in (case(bert, None), case(llama, None, **OF_TEXTS)):
+
+        def predicted(world: World, size: int = 3, make: Any = make) -> tuple[np.ndarray, int]:
+            made = make(world)
+            made = dataclasses.replace(made, settings=dataclasses.replace(made.settings, evaluation_batch_size=size))
+            split = made.data.splits["test"]
+            data, counted = ResidentSplit(split, 0, CPU), mock.Mock(wraps=engine._outputs)
+            with mock.patch.object(engine, "_outputs", counted):
+                found = engine.predict(made, data, Sizes.of(split), padding_mask)
+            return found, counted.call_count
+
+        for size, turns in ((3, [1, 1, 1, 1]), (6, [1, 1, 0, 0])):
+            expected, _ = predicted(ALONE, size)
+            every = together(4, lambda world, size=size: predicted(world, size))
+            assert [count for _, count in every] == turns
+            for found, _ in every:
+                assert found.dtype == expected.dtype and (found == expected).all()
+
+
+def test_memory_that_runs_out_on_one_rank_in_an_evaluation_does_so_on_all(bert: Path) -> None:
+    def predicted(world: World) -> str:
+        made = case(bert, None)(world)
+        split = made.data.splits["test"]
+        outputs = engine._outputs
+
+        def full(*words: Any) -> torch.Tensor:
+            if world.rank == 1:
+                raise torch.OutOfMemoryError("Tried to allocate 2.00 MiB")
+            return outputs(*words)
+
+        with mock.patch.object(engine, "_outputs", full), pytest.raises(torch.OutOfMemoryError) as caught:
+            engine.predict(made, ResidentSplit(split, 0, CPU), Sizes.of(split), padding_mask)
+        return str(caught.value)
+
+    assert together(2, predicted) == ["another GPU of the run ran out of memory", "Tried to allocate 2.00 MiB"]
