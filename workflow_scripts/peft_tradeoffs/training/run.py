@@ -145,6 +145,7 @@ def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
         "head": outcome.head,
         "targets": outcome.targets,
         "seed": plan.seed,
+        "ranks": bench.ranks,
     }
     _write_down(plan, bench, directory, summary, {"attempts": attempts, **facts})
     reporter.done(_last_line(summary))
@@ -561,7 +562,7 @@ def take_part(rank: Rank, threads: int) -> int:
             if not _taken_part(task.plan, bench):
                 return LEFT
         leave(world)
-    except (RanksApart, DistError):
+    except (RanksApart, DistError, Interrupted):
         return LEFT  # the first one says why
     return 0
 

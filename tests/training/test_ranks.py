@@ -1,0 +1,224 @@
+"""A job of two processes: it ends well or badly as one, says why, leaves nothing behind, and goes on where it was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.runs.interruption import EXIT_STATUS
+from peft_tradeoffs.runs.lock import process_started
+from safetensors.torch import load_file
+
+TRAIN = tiny.REPOSITORY / "workflow_scripts/train.py"
+EPOCHS, PER_EPOCH = 20, 24  # 96 rows in batches of 4
+SOON_S = 15.0  # in which a job ends: seconds, were this machine not busy
+WHEN = """
+import os, sys, time
+sys.path.insert(0, {scripts!r})
+from peft_tradeoffs.{module} import {name} as whole
+import peft_tradeoffs.{module} as module
+steps = 0
+def changed(self, *words, **named):
+    global steps
+    steps += 1
+    if self._world.rank == {rank} and steps > {after}:
+        {what}
+    return whole_function(self, *words, **named)
+whole_function = whole.{function}
+whole.{function} = changed
+import train
+train.errors.run(train.main)
+"""
+STEP = {"module": "training.step", "name": "TrainingStep", "function": "on_device"}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """Folder of tokens, a model and settings."""
+    folder = tmp_path_factory.mktemp("prepared")
+    tiny.write_inputs(folder, tiny_bert, rows=96)
+    settings = tiny.config(folder, seeds=[0, 1])
+    settings["training"].update(epochs=EPOCHS, batch_size=4, gpus=2)
+    tiny.snakemake(folder, settings, "results/tokens/reviews/tiny.npz")
+    for arm in ("full", "lora-r4"):
+        chosen = resolve(settings).run_settings("reviews", "tiny", arm)
+        (folder / f"{arm}.json").write_text(json.dumps(chosen.to_dict()))
+    return folder
+
+
+def start(prepared: Path, out: Path, arm: str = "full", inside: str | None = None, **options: Any) -> subprocess.Popen:
+    """Begin a job; `inside`: a script in place of train.py; `options` by their names."""
+    named = {"checkpoint-interval": 1000, "seeds": 0, **{key.replace("_", "-"): own for key, own in options.items()}}
+    words = ["--settings", str(prepared / f"{arm}.json"), "--output-dir", str(out)]
+    words += ["--tokens", str(prepared / "results/tokens/reviews/tiny.npz")]
+    words += ["--model", str(prepared / "results/models/tiny")]
+    words += [word for key, value in named.items() for word in (f"--{key}", *str(value).split())]
+    script = [str(TRAIN)] if inside is None else ["-c", inside]
+    return subprocess.Popen(
+        [sys.executable, *script, *words],
+        env={name: value for name, value in tiny.environment().items() if not name.startswith("SLURM_")},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(job: subprocess.Popen, within_s: float = 120.0) -> tuple[int, str]:
+    """Exit status and what was said on stderr."""
+    said = job.communicate(timeout=within_s)[1]
+    return job.returncode, said
+
+
+def ranks(job: subprocess.Popen) -> list[int]:
+    """Process ids of a job's ranks, in their order."""
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def at_its_steps(job: subprocess.Popen, run: Path) -> list[int]:
+    """Wait until the run trains; process ids of its ranks."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert job.poll() is None, job.communicate()[1]
+        if (run / "state/attempts.json").exists():
+            attempts = json.loads((run / "state/attempts.json").read_text())["attempts"]
+            if attempts[-1]["first_step"] is not None:
+                return ranks(job)
+        time.sleep(0.005)
+    raise AssertionError("the training did not begin")
+
+
+def assert_nothing_left(out: Path, pids: list[int]) -> None:
+    assert [pid for pid in pids if process_started(pid) is not None] == []
+    assert not list(out.glob("**/.*.lock.*"))
+    assert not list(out.glob("**/*.tmp"))
+
+
+def weights(run: Path) -> bytes:
+    return (run / "checkpoint/model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an undisturbed job gives."""
+    out = tmp_path_factory.mktemp("whole")
+    status, said = finish(start(prepared, out, seeds="0 1"))
+    assert status == 0, said
+    return out
+
+
+def test_a_job_trains_its_runs_on_two_ranks_and_says_what_each_measured(prepared: Path, whole: Path, tmp_path: Path):
+    env = json.loads((whole / "seed0/env.json").read_text())
+    assert [rank["rank"] for rank in env["ranks"]] == [0, 1]
+    peaks = [rank["phases"]["peaks"]["train_peak_rss_MiB"] for rank in env["ranks"]]
+    summary = json.loads((whole / "seed0/summary.json").read_text())
+    assert summary["train_peak_rss_MiB"] == max(peaks)
+    assert summary["status"] == "completed" and summary["steps"] == EPOCHS * PER_EPOCH
+    assert not list(whole.glob("**/.*.lock.*"))
+    status, said = finish(start(prepared, tmp_path))  # again, and its second seed not at all
+    assert status == 0, said
+    assert weights(tmp_path / "seed0") == weights(whole / "seed0") != weights(whole / "seed1")
+
+
+def test_an_adapter_trained_on_two_ranks_loads_with_peft_alone(prepared: Path, tmp_path: Path, tiny_bert: Path) -> None:
+    status, said = finish(start(prepared, tmp_path, arm="lora-r4"))
+    assert status == 0, said
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_bert)
+    loaded = PeftModel.from_pretrained(base, tmp_path / "seed0/adapter")
+    saved = load_file(tmp_path / "seed0/adapter/adapter_model.safetensors")
+    held = {name.replace(".default", ""): value for name, value in loaded.state_dict().items()}
+    assert saved and all(torch.equal(held[name], value) for name, value in saved.items() if "lora" in name)
+    assert any(value.abs().max() > 0 for name, value in saved.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_that_is_killed_ends_the_job_by_its_name_and_the_run_goes_on_later(
+    killed: int, prepared: Path, whole: Path, tmp_path: Path
+) -> None:
+    job = start(prepared, tmp_path, checkpoint_interval=0)
+    pids = at_its_steps(job, tmp_path / "seed0")
+    while not (tmp_path / "seed0/state/checkpoint.pt").exists():
+        time.sleep(0.005)
+    os.kill(pids[killed], signal.SIGKILL)
+    began = time.monotonic()
+    status, said = finish(job)
+    assert time.monotonic() - began < SOON_S
+    assert status == (1 if killed else 137)
+    assert f"error: rank {killed} (process {pids[killed]}) was killed by SIGKILL" in said, said
+    assert "nothing is lost, run again to go on" in said and "Traceback" not in said
+    if killed:
+        assert_nothing_left(tmp_path, pids)
+    assert [pid for pid in pids if process_started(pid) is not None] == []
+    status, said = finish(start(prepared, tmp_path))
+    assert status == 0, said
+    assert weights(tmp_path / "seed0") == weights(whole / "seed0")
+    attempts = json.loads((tmp_path / "seed0/env.json").read_text())["attempts"]
+    assert len(attempts) == 2 and attempts[1]["first_step"] > 1
+
+
+def test_ranks_end_with_the_process_that_watches_them(prepared: Path, tmp_path: Path) -> None:
+    job = start(prepared, tmp_path)
+    pids = at_its_steps(job, tmp_path / "seed0")
+    assert len(pids) == 2
+    job.kill()
+    job.wait()
+    deadline = time.monotonic() + SOON_S
+    while any(process_started(pid) is not None for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("told", ["the job", "rank 0", "rank 1", "all"])
+def test_a_signal_to_any_process_ends_all_with_the_state_written(
+    told: str, prepared: Path, whole: Path, tmp_path: Path
+) -> None:
+    job = start(prepared, tmp_path)
+    pids = at_its_steps(job, tmp_path / "seed0")
+    for pid in {"the job": [job.pid], "rank 0": pids[:1], "rank 1": pids[1:], "all": [job.pid, *pids]}[told]:
+        os.kill(pid, signal.SIGTERM)
+    status, said = finish(job, SOON_S)
+    assert status == EXIT_STATUS, said
+    assert said.count("ended by SIGTERM after step ") == 1
+    assert_nothing_left(tmp_path, pids)
+    status, said = finish(start(prepared, tmp_path))
+    assert status == 0, said
+    assert weights(tmp_path / "seed0") == weights(whole / "seed0")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_memory_that_runs_out_on_one_rank_is_the_runs_result(rank: int, prepared: Path, tmp_path: Path) -> None:
+    what = 'raise __import__("torch").OutOfMemoryError("Tried to allocate 3.00 MiB")'
+    inside = WHEN.format(scripts=str(TRAIN.parent), rank=rank, after=30, what=what, **STEP)
+    job = start(prepared, tmp_path, inside=inside, seeds="0 1")
+    status, said = finish(job)
+    assert status == 0, said
+    for seed in (0, 1):  # whose processes are others
+        summary = json.loads((tmp_path / f"seed{seed}/summary.json").read_text())
+        assert (summary["status"], summary["failed_phase"], summary["oom_bytes"]) == ("oom", "train", 3 * 2**20)
+    assert not list(tmp_path.glob("**/.*.lock.*")) and "Traceback" not in said
+
+
+def test_a_rank_that_hangs_ends_the_job_by_the_time_out(prepared: Path, whole: Path, tmp_path: Path) -> None:
+    inside = WHEN.format(scripts=str(TRAIN.parent), rank=1, after=30, what="time.sleep(1000)", **STEP)
+    job = start(prepared, tmp_path, inside=inside, rank_timeout=3, checkpoint_interval=0)
+    pids = at_its_steps(job, tmp_path / "seed0")
+    status, said = finish(job, SOON_S)
+    assert status == 1
+    assert "rank 0 lost the others (rank 1 did not come)" in said, said
+    assert "Traceback" not in said
+    assert_nothing_left(tmp_path, pids)
+    status, said = finish(start(prepared, tmp_path))
+    assert status == 0, said
+    assert weights(tmp_path / "seed0") == weights(whole / "seed0")
