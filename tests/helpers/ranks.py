@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import runpy
 import socket
+import sys
 import tempfile
 import time
 import traceback
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tiny
 import torch
 from peft_tradeoffs.runs.interruption import Rank
 from peft_tradeoffs.training import parallel
@@ -66,3 +69,63 @@ def _ended(pids: list[int]) -> list[int]:
                 os.kill(pid, 9)
         time.sleep(0.01)
     return [codes[pid] for pid in pids]
+
+
+class Job:
+    """A script of ours in a fork of this process, which has imported the libraries; what it says is kept in files."""
+
+    def __init__(self, script: str, words: list[str], folder: Path, inside: Callable[[], None] = lambda: None) -> None:
+        """`inside` is called in the fork before the script."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._said = Path(tempfile.mkdtemp(dir=folder))
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            self._be(tiny.REPOSITORY / "workflow_scripts" / script, words, inside)
+
+    def _be(self, script: Path, words: list[str], inside: Callable[[], None]) -> None:
+        status = 1
+        try:
+            os.setsid()
+            for descriptor, name in ((1, "stdout"), (2, "stderr")):
+                os.dup2(os.open(self._said / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+            sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", 1) for descriptor in (1, 2))
+            for name in [name for name in os.environ if name.startswith("SLURM_")]:
+                del os.environ[name]
+            sys.argv[:] = [str(script), *words]
+            sys.path.insert(0, str(script.parent))
+            torch.set_num_threads(1)
+            inside()
+            runpy.run_path(str(script), run_name="__main__")
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    def poll(self) -> int | None:
+        """The exit status, as subprocess has it; None while it runs."""
+        if self.returncode is None:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if done else None
+        return self.returncode
+
+    def wait(self, within_s: float) -> int:
+        """The same once it has ended."""
+        ends = time.monotonic() + within_s
+        while (status := self.poll()) is None:
+            if time.monotonic() > ends:
+                os.kill(self.pid, 9)
+                raise AssertionError(f"the job did not end within {within_s:g} s: {self.said()}")
+            time.sleep(0.01)
+        return status
+
+    def said(self) -> str:
+        """What it has said on stderr."""
+        return (self._said / "stderr").read_text() if (self._said / "stderr").exists() else ""

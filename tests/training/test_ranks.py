@@ -1,11 +1,11 @@
 """A job of two processes: it ends well or badly as one, says why, leaves nothing behind, and goes on where it was."""
 
+import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,34 @@ import torch
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.runs.interruption import EXIT_STATUS
 from peft_tradeoffs.runs.lock import process_started
+from peft_tradeoffs.training.run import take_part
+from peft_tradeoffs.training.step import TrainingStep
+from ranks import Job
 from safetensors.torch import load_file
 
-TRAIN = tiny.REPOSITORY / "workflow_scripts/train.py"
+assert take_part  # its module has all libraries, which are imported once for all jobs
 EPOCHS, PER_EPOCH = 20, 24  # 96 rows in batches of 4
 SOON_S = 15.0  # in which a job ends: seconds, were this machine not busy
-WHEN = """
-import os, sys, time
-sys.path.insert(0, {scripts!r})
-from peft_tradeoffs.{module} import {name} as whole
-import peft_tradeoffs.{module} as module
-steps = 0
-def changed(self, *words, **named):
-    global steps
-    steps += 1
-    if self._world.rank == {rank} and steps > {after}:
-        {what}
-    return whole_function(self, *words, **named)
-whole_function = whole.{function}
-whole.{function} = changed
-import train
-train.errors.run(train.main)
-"""
-STEP = {"module": "training.step", "name": "TrainingStep", "function": "on_device"}
+
+
+def at_a_step(rank: int, step: int, happens: Callable[[], None]) -> Callable[[], None]:
+    """Has something happen on one rank of a job in a step (from 1)."""
+
+    def inside() -> None:
+        taken, steps = TrainingStep.on_device, itertools.count(1)
+
+        def take(self: TrainingStep, *shape: int) -> None:
+            if self._world.rank == rank and next(steps) == step:
+                happens()
+            taken(self, *shape)
+
+        TrainingStep.on_device = take  # type: ignore[method-assign]  # in a process of its own
+
+    return inside
+
+
+def runs_out_of_memory() -> None:
+    raise torch.OutOfMemoryError("Tried to allocate 3.00 MiB")
 
 
 @pytest.fixture(scope="module")
@@ -54,41 +59,34 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     return folder
 
 
-def start(prepared: Path, out: Path, arm: str = "full", inside: str | None = None, **options: Any) -> subprocess.Popen:
-    """Begin a job; `inside`: a script in place of train.py; `options` by their names."""
+def start(
+    prepared: Path, out: Path, arm: str = "full", inside: Callable[[], None] = lambda: None, **options: Any
+) -> Job:
+    """Begin a job; `options` by their names."""
     named = {"checkpoint-interval": 1000, "seeds": 0, **{key.replace("_", "-"): own for key, own in options.items()}}
     words = ["--settings", str(prepared / f"{arm}.json"), "--output-dir", str(out)]
     words += ["--tokens", str(prepared / "results/tokens/reviews/tiny.npz")]
     words += ["--model", str(prepared / "results/models/tiny")]
     words += [word for key, value in named.items() for word in (f"--{key}", *str(value).split())]
-    script = [str(TRAIN)] if inside is None else ["-c", inside]
-    return subprocess.Popen(
-        [sys.executable, *script, *words],
-        env={name: value for name, value in tiny.environment().items() if not name.startswith("SLURM_")},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Job("train.py", words, prepared / "said", inside)
 
 
-def finish(job: subprocess.Popen, within_s: float = 120.0) -> tuple[int, str]:
+def finish(job: Job, within_s: float = 120.0) -> tuple[int, str]:
     """Exit status and what was said on stderr."""
-    said = job.communicate(timeout=within_s)[1]
-    return job.returncode, said
+    return job.wait(within_s), job.said()
 
 
-def ranks(job: subprocess.Popen) -> list[int]:
+def ranks(job: Job) -> list[int]:
     """Process ids of a job's ranks, in their order."""
     children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text()
     return [int(pid) for pid in children.split()]
 
 
-def at_its_steps(job: subprocess.Popen, run: Path) -> list[int]:
+def at_its_steps(job: Job, run: Path) -> list[int]:
     """Wait until the run trains; process ids of its ranks."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        assert job.poll() is None, job.communicate()[1]
+        assert job.poll() is None, job.said()
         if (run / "state/attempts.json").exists():
             attempts = json.loads((run / "state/attempts.json").read_text())["attempts"]
             if attempts[-1]["first_step"] is not None:
@@ -172,8 +170,8 @@ def test_ranks_end_with_the_process_that_watches_them(prepared: Path, tmp_path: 
     job = start(prepared, tmp_path)
     pids = at_its_steps(job, tmp_path / "seed0")
     assert len(pids) == 2
-    job.kill()
-    job.wait()
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait(SOON_S)
     deadline = time.monotonic() + SOON_S
     while any(process_started(pid) is not None for pid in pids):
         assert time.monotonic() < deadline
@@ -199,9 +197,7 @@ def test_a_signal_to_any_process_ends_all_with_the_state_written(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_memory_that_runs_out_on_one_rank_is_the_runs_result(rank: int, prepared: Path, tmp_path: Path) -> None:
-    what = 'raise __import__("torch").OutOfMemoryError("Tried to allocate 3.00 MiB")'
-    inside = WHEN.format(scripts=str(TRAIN.parent), rank=rank, after=30, what=what, **STEP)
-    job = start(prepared, tmp_path, inside=inside, seeds="0 1")
+    job = start(prepared, tmp_path, inside=at_a_step(rank, 30, runs_out_of_memory), seeds="0 1")
     status, said = finish(job)
     assert status == 0, said
     for seed in (0, 1):  # whose processes are others
@@ -211,7 +207,7 @@ def test_memory_that_runs_out_on_one_rank_is_the_runs_result(rank: int, prepared
 
 
 def test_a_rank_that_hangs_ends_the_job_by_the_time_out(prepared: Path, whole: Path, tmp_path: Path) -> None:
-    inside = WHEN.format(scripts=str(TRAIN.parent), rank=1, after=30, what="time.sleep(1000)", **STEP)
+    inside = at_a_step(1, 30, lambda: time.sleep(1000))
     job = start(prepared, tmp_path, inside=inside, rank_timeout=3, checkpoint_interval=0)
     pids = at_its_steps(job, tmp_path / "seed0")
     status, said = finish(job, SOON_S)

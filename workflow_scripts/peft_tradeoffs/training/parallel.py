@@ -161,6 +161,12 @@ class World:
             self._runs += 1
             yield task
 
+    def part(self) -> None:
+        """Have the other ranks, which may wait for this one, see that it computes nothing more with them."""
+        if self.size > 1:
+            self.broken, self._host, self._device = True, None, None
+            leave(self)
+
     def dismiss(self) -> None:
         """Let the other ranks go: there is no further run."""
         self.begin(None)
@@ -294,9 +300,11 @@ def join(rank: Rank, store: dist.Store, device: torch.device, timeout_s: float) 
 
 
 def leave(world: World) -> None:
-    """Take the groups down, where all ranks do."""
+    """Take the groups down: in order where all ranks do, at once where they have parted."""
     if world.size > 1 and dist.is_initialized():
         with contextlib.suppress(RuntimeError):
+            if world.broken and dist.is_nccl_available():
+                dist.distributed_c10d._abort_process_group()  # noqa: SLF001  # another rank may never come
             dist.destroy_process_group()
 
 

@@ -174,7 +174,7 @@ def _as_far_as_memory(work: Callable[[], None], bench: Bench, results: Path, out
         elsewhere = world.full()
         if not ran_out and not elsewhere:
             raise
-        world.broken = world.size > 1
+        world.part()
         outcome.status = "oom"
         outcome.failed_phase = REPORTED.get(phases.current, phases.current)
         if elsewhere:
