@@ -123,7 +123,8 @@ def run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
 def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     settings = plan.settings
     place = f"{settings['dataset']}/{settings['model']}/{settings['arm']}"
-    reporter = TerminalReporter(f"{place} {trial_name(directory.path) or f'seed {plan.seed}'}")
+    name = trial_name(directory.path) or f"seed {plan.seed}"
+    reporter = TerminalReporter(f"{place} {name}", directory.attempts.point)
     tokens, outcome = _begun(plan, bench, directory), Outcome()
     _as_far_as_memory(
         lambda: _train(plan, bench, directory, reporter, tokens, outcome), bench, directory.results, outcome
