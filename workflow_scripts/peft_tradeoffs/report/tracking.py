@@ -676,6 +676,7 @@ class _Mlflow(_Writer):
         import mlflow
 
         self._client, self._metric = mlflow.MlflowClient(), mlflow.entities.Metric
+        self._new: list[Any] = []
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", account.project)
         experiment = self._client.get_experiment_by_name(name)
         place = experiment.experiment_id if experiment else self._client.create_experiment(name)
@@ -683,7 +684,12 @@ class _Mlflow(_Writer):
 
     def log(self, step: int, values: dict[str, float]) -> None:
         now_ms = int(time.time() * 1000)
-        self._client.log_batch(self._run, [self._metric(key, value, now_ms, step) for key, value in values.items()])
+        self._new += [self._metric(key, value, now_ms, step) for key, value in values.items()]
+
+    def flush(self) -> None:
+        while self._new:
+            self._client.log_batch(self._run, self._new[:1000])  # it takes no more at once
+            self._new = self._new[1000:]
 
     def close(self, finished: bool) -> None:
         if self._client.get_run(self._run).info.lifecycle_stage == "active":  # not replaced yet
