@@ -19,8 +19,8 @@ from peft_tradeoffs.report.tracking import LIVE, Account, Follower, not_installe
 from peft_tradeoffs.runs.status import now
 
 INTERVAL_S = 5.0  # between two looks
-SILENCE_S = 20.0  # the longest that a tracker may take over a run's points
-START_S = 300.0  # the same where it is imported first
+SILENCE_S = 30.0  # the longest that a tracker may take over a run's points
+START_S = 300.0  # the same over its import
 GRACE_S = 5.0  # the same once all has ended
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="of the workflow: it has runs/")
     parser.add_argument("--parent", type=int, required=True, metavar="PID", help="the process that started this one")
     parser.add_argument("--interval", type=float, default=INTERVAL_S, metavar="S", help="between two looks, s (5)")
-    parser.add_argument("--limit", type=float, default=SILENCE_S, metavar="S", help="longest silence, s (20)")
+    parser.add_argument("--limit", type=float, default=SILENCE_S, metavar="S", help="longest silence, s (30)")
     args = parser.parse_args()
     told_to_end = []
     signal.signal(signal.SIGTERM, lambda *_: told_to_end.append(True))
@@ -73,12 +73,16 @@ def follow(
     """
     pool, last = ThreadPoolExecutor(1), False
     interval_s, limit_s = seconds
+    work = pool.submit(follower.prepare)
+    if not in_time(work, START_S, ended):
+        return False
+    work.result()
     while not last:
         last = ended()
         with turn(account, 0.0, LOCK_EX) as mine:
             for run in follower.changed() if mine else []:
                 work = pool.submit(follower.send, run)
-                if not in_time(work, limit_s if follower.began else START_S, ended):
+                if not in_time(work, limit_s, ended):
                     return False
                 if error := work.exception():
                     tell(f"{run}: no more points before it is done: {redacted(f'{type(error).__name__}: {error}')}")

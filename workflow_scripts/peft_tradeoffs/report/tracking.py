@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -572,7 +572,11 @@ class Follower:
         self._seen = self._marks()  # what an earlier call left is followed when it goes on
         self._live: dict[Path, _Followed] = {}
         self._given_up: set[Path] = set()
-        self.began = False  # the tracker was imported and used once
+
+    def prepare(self) -> None:
+        """Import the tracker, which may take longer than a run may."""
+        for module in WRITERS[self._account.tracker].modules:
+            importlib.import_module(module)
 
     def changed(self) -> list[Path]:
         """Folders of runs that have come further, or whose state is gone."""
@@ -600,7 +604,6 @@ class Follower:
                     known.writer.log(step, new)
                     known.sent.update((step, key) for key in new)
             known.writer.flush()
-        self.began = True
 
     def give_up(self, run: Path) -> None:
         """Send no more of a run."""
@@ -646,12 +649,17 @@ def _is_finished(run: Path, attempt: dict[str, Any]) -> bool:
 class _Writer:
     """A run in a tracker while it trains. Several may be open in a process, which loads no torch."""
 
+    modules: tuple[str, ...]
+
+    def __init__(self, account: Account, run: TrackedRun) -> None: ...
     def log(self, step: int, values: dict[str, float]) -> None: ...
     def flush(self) -> None: ...
     def close(self, finished: bool) -> None: ...
 
 
 class _TensorBoard(_Writer):
+    modules = ("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.event_file_writer")
+
     def __init__(self, account: Account, run: TrackedRun) -> None:
         from tensorboard.compat.proto import event_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -672,6 +680,8 @@ class _TensorBoard(_Writer):
 
 
 class _Mlflow(_Writer):
+    modules = ("mlflow",)
+
     def __init__(self, account: Account, run: TrackedRun) -> None:
         import mlflow
 
@@ -697,6 +707,8 @@ class _Mlflow(_Writer):
 
 
 class _Trackio(_Writer):
+    modules = ("trackio",)
+
     def __init__(self, account: Account, run: TrackedRun) -> None:
         self._options: dict[str, Any] = {"project": account.project, "name": run.name, "group": run.group}
         self._options |= {"resume": "allow", "embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
@@ -715,6 +727,8 @@ class _Trackio(_Writer):
 
 
 class _DvcLive(_Writer):
+    modules = ("dvclive",)
+
     def __init__(self, account: Account, run: TrackedRun) -> None:
         from dvclive import Live
 
@@ -729,6 +743,4 @@ class _DvcLive(_Writer):
         self._live.make_summary()
 
 
-WRITERS: dict[str, Callable[[Account, TrackedRun], _Writer]] = {
-    **{"dvclive": _DvcLive, "mlflow": _Mlflow, "tensorboard": _TensorBoard, "trackio": _Trackio}
-}
+WRITERS: dict[str, type[_Writer]] = dict(zip(LIVE, (_DvcLive, _Mlflow, _TensorBoard, _Trackio), strict=True))
