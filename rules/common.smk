@@ -90,8 +90,7 @@ SAID = {"gpu_check": "gpu_check.txt", "estimate": "estimate.md"}
 
 
 onsuccess:
-    while FOLLOWERS:
-        end_following(FOLLOWERS.pop())
+    end_followers()
     asked = {job.rule.name for job in workflow.dag.jobs}
     for name, file in SAID.items():
         if name in asked:
@@ -106,8 +105,7 @@ onsuccess:
 
 
 onerror:
-    while FOLLOWERS:
-        end_following(FOLLOWERS.pop())
+    end_followers()
     print(terminal.ended_badly(TERMINAL), file=sys.stderr, flush=True)
 
 
@@ -120,6 +118,12 @@ def follow_runs():
         account = Account(EXPERIMENT.tracking, project_name(OUT), tracking_folder())
         log = Path(OUT, "logs", "follow_runs.log")
         FOLLOWERS.append(start_following(account, Path(OUT), log))
+
+
+def end_followers():
+    """Nothing trains any more."""
+    while FOLLOWERS:
+        end_following(FOLLOWERS.pop())
 
 
 def check_gpu():

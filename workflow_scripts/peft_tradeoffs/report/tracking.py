@@ -71,10 +71,10 @@ class TrackedRun:
         """The same for the same run, whatever was recorded of it."""
         return digest(self.name)[:8]
 
-    @property
-    def unfinished(self) -> "TrackedRun":
-        """As it is followed while it trains."""
-        return TrackedRun(self.name, self.group, {}, [])
+    @classmethod
+    def unfinished(cls, name: str) -> "TrackedRun":
+        """A run as it is followed while it trains: its id is the same before its first point and after its last."""
+        return cls(name, name.rpartition("/")[0], {}, [])
 
 
 def not_installed(tracker: str) -> str | None:
@@ -359,7 +359,8 @@ def send(tracker: str, project: str, folder: Path, run: TrackedRun, earlier: lis
 
     PartialState(cpu=True)  # else it takes a GPU
     local = is_local(tracker, folder, os.environ)
-    _forget(tracker, project, folder, run, [*earlier, run.unfinished.id] if tracker in LIVE else earlier, local)
+    followed = [TrackedRun.unfinished(run.name).id] if tracker in LIVE else []
+    _forget(tracker, project, folder, run, [*earlier, *followed], local)
     before = _entries(folder)
     with _refused(tracker):
         writer = _writer(tracker, project, folder, run)
@@ -630,8 +631,7 @@ class Follower:
         if had.get("status") == "sent":
             again = {"status": "not sent", "reason": WAITS, "failed_attempts": had["failed_attempts"] + 1}
             files.write_json(record, had | again | {"earlier": ids})
-        name = "/".join(run.parts[-4:])
-        tracked = TrackedRun(name, name.rpartition("/")[0], {}, [])
+        tracked = TrackedRun.unfinished("/".join(run.parts[-4:]))
         _forget(tracker, project, folder, tracked, ids, is_local(tracker, folder, os.environ))
         return WRITERS[tracker](self._account, tracked)
 
