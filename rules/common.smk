@@ -52,7 +52,8 @@ from peft_tradeoffs.config.preflight import (
 )
 from peft_tradeoffs.core.slurm import check_commands, check_resources
 from peft_tradeoffs.report.tracking import NONE, not_installed, project_name
-from peft_tradeoffs.report.tracking import failed_attempts
+from peft_tradeoffs.report.tracking import Account, end_following, failed_attempts
+from peft_tradeoffs.report.tracking import is_live, start_following
 from peft_tradeoffs.config.experiment import factors
 
 slurm_executor.install()
@@ -80,6 +81,8 @@ onstart:
     else:
         lock.record()
     TERMINAL.left = sweep(list(workflow.dag.needrun_jobs())).left
+    if "train" in {job.rule.name for job in workflow.dag.needrun_jobs()}:
+        follow_runs()
 
 
 # Of targets that always run: what a person reads at their end.
@@ -87,6 +90,7 @@ SAID = {"gpu_check": "gpu_check.txt", "estimate": "estimate.md"}
 
 
 onsuccess:
+    end_followers()
     asked = {job.rule.name for job in workflow.dag.jobs}
     for name, file in SAID.items():
         if name in asked:
@@ -101,7 +105,25 @@ onsuccess:
 
 
 onerror:
+    end_followers()
     print(terminal.ended_badly(TERMINAL), file=sys.stderr, flush=True)
+
+
+FOLLOWERS = []  # processes that send points of runs while they train
+
+
+def follow_runs():
+    """Runs are about to be trained: let the tracker have their points meanwhile."""
+    if is_live(EXPERIMENT.tracking, os.environ) and not workflow.touch:
+        account = Account(EXPERIMENT.tracking, project_name(OUT), tracking_folder())
+        log = Path(OUT, "logs", "follow_runs.log")
+        FOLLOWERS.append(start_following(account, Path(OUT), log))
+
+
+def end_followers():
+    """Nothing trains any more."""
+    while FOLLOWERS:
+        end_following(FOLLOWERS.pop())
 
 
 def check_gpu():
@@ -546,6 +568,11 @@ def job_log(rule="train"):
 def tracked():
     """What its tracker has of each run."""
     return [] if EXPERIMENT.tracking == NONE else expand(RECORD, **GRID)
+
+
+def tracking_folder():
+    """Of what a tracker keeps here."""
+    return Path(OUT, "tracking", EXPERIMENT.tracking)
 
 
 def failed_to_track(wildcards):

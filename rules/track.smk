@@ -30,7 +30,7 @@ rule track:
         tracker=lambda w: EXPERIMENT.tracking,
         project=lambda w: project_name(OUT),
         runs=lambda w: [str(Path(path).parent) for path in expand(job_outputs(), **w)],
-        folder=f"{OUT}/tracking/{EXPERIMENT.tracking}",
+        folder=str(tracking_folder()),
         records=subpath(output[0], ancestor=4),
         # One more after a failure, so that the next call runs the rule again.
         failed=failed_to_track,

@@ -4,6 +4,7 @@ import compileall
 import gc
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,15 @@ def frozen_libraries() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def no_lock_left() -> Iterator[None]:
+    """A lock that a test keeps would beat on in every test after it: reads, writes and clocks that are not theirs."""
+    before = set(threading.enumerate())
+    yield
+    kept = [each for each in threading.enumerate() if each not in before and each.name.startswith("lock of")]
+    assert not kept, f"{kept}: released by nobody"
 
 
 def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:

@@ -33,7 +33,7 @@ def main() -> None:
     split = read_json(described)["splits"][asked["split"]]
     unit = "groups" if "groups" in split else "rows"
     count, name = split[unit], f"data set {arguments.data_dir.name}"
-    design = Design(rows=count, seeds=asked["seeds"], arms=asked["arms"])
+    design = Design(rows=count, seeds=asked["seeds"], arms=asked["arms"], disagree=asked["disagree"])
     if not design.decides:
         return
     question: dict[str, Any] = {key: asked[key] for key in ("margin", "baseline")} | {"unit": unit}

@@ -17,6 +17,7 @@ from peft_tradeoffs.analysis.power import (
     provable_difference,
     rows_needed,
 )
+from peft_tradeoffs.tasks.metrics import METRICS
 from scipy.stats import t as student
 
 
@@ -98,7 +99,8 @@ def test_where_the_rule_says_none():
 
 
 def test_the_disagreement_follows_the_baselines_errors():
-    assert power.disagreement() == 0.07
+    assert power.disagreement() == 0.07 == METRICS["accuracy"].disagree
+    assert METRICS["exact_match"].disagree == METRICS["numeric"].disagree == 0.2
     assert power.disagreement(0.2) == pytest.approx(0.14)
 
 

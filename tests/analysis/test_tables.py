@@ -495,7 +495,7 @@ def test_each_summary_is_read_once(tmp_path, monkeypatch):
     original = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or original(path))
     tables.runs_frame(tables.read_summaries(paths))
-    assert read == paths
+    assert [path for path in read if path.is_relative_to(tmp_path)] == paths
 
 
 def test_help_needs_no_heavy_import():

@@ -78,7 +78,10 @@ class Silent:
     def due(self) -> bool:
         return False
 
-    def evaluation(self, row: dict) -> None:
+    def losses(self, row: dict) -> None:
+        pass
+
+    def evaluation(self, rows: list[dict]) -> None:
         pass
 
 

@@ -274,9 +274,9 @@ def test_a_run_says_how_far_it_is_now_and_then_on_a_terminal_and_its_end_in_a_pi
             clock.now += 1
             if reporter.due():
                 reporter.step(step, 120, 1, 2, 0.25)
-        reporter.evaluation(rows)
+        reporter.evaluation([rows])
         clock.now += 30
-        reporter.evaluation(rows)
+        reporter.evaluation([rows])
         reporter.done("accuracy 0.7500, 60.0 s of training")
         said = [line[10:] for line in capsys.readouterr().out.splitlines()]
         assert said[-1] == "reviews/tiny/full seed 0: accuracy 0.7500, 60.0 s of training"

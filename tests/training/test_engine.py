@@ -155,6 +155,34 @@ def prepared(model: nn.Module, state: Memory) -> engine.Loop:
     return engine.Loop(engine.Prepared.of(taught, start, CPU, phases), engine.Watch(state, Silent()))
 
 
+class Heard(Silent):
+    """Keeps what is reported."""
+
+    def __init__(self) -> None:
+        self.evaluations: list[dict] = []
+        self.points: list[dict] = []
+
+    def losses(self, row: dict) -> None:
+        self.points.append(row)
+
+    def evaluation(self, rows: list[dict]) -> None:
+        self.evaluations += rows
+
+
+@pytest.mark.parametrize("saving", [False, True])
+def test_losses_are_reported_where_they_are_read_and_evaluations_as_they_are_recorded(saving):
+    heard = Heard()
+    data = {"train": split(50), "validation": split(8, seed=2), "test": split(11, seed=1)}
+    watch = engine.Watch(Memory(every=saving), heard)
+    result = engine.train(subject(Bag(), data), CPU, Phases(CPU), watch)
+    assert heard.evaluations == result.progress.rows and len(heard.evaluations) == 3 * 2
+    assert [row["step"] for row in heard.points] == ([*range(1, 22)] if saving else [7, 14, 21])
+    for row in heard.evaluations:  # a mean of means over as many steps each
+        within = [one for one in heard.points if row["step"] - 7 < one["step"] <= row["step"]]
+        assert np.mean([one["recent_train_loss"] for one in within]) == pytest.approx(row["train_loss"])
+        assert {key: within[-1][key] for key in ("epoch", "learning_rate")}.items() <= row.items()
+
+
 def test_the_loop_goes_a_step_at_a_time_and_on_from_any_snapshot():
     model, other = Bag(), Bag()
     loop = prepared(model, Memory())

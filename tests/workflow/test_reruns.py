@@ -252,6 +252,7 @@ def test_a_run_has_one_writer(tmp_path):
     first.lock()
     with pytest.raises(InputError, match="another process trains this run"):
         second.lock()
+    first.unlock()
 
 
 def test_weights_that_are_not_kept_are_no_reason_to_train(folder):

@@ -530,7 +530,8 @@ def _tune(described: Block, rows: Mapping[str, int]) -> Block:
 def _margin(block: Block, described: Block, seeds: int) -> Block:
     """The smallest margin that the test split can prove, of 1 to 5 points; of a share, how many rows say so."""
     metric, test = METRICS[block["metric"]], described["splits"]["test"]
-    design = power.Design(rows=test.get("groups", test["rows"]), seeds=seeds, arms=ARMS)
+    count = test.get("groups", test["rows"])
+    design = power.Design(rows=count, seeds=seeds, arms=ARMS, disagree=metric.disagree)
     if not (metric.share and design.decides):
         return {"margin": POINT, "rows": None}
     least = max(POINT, math.ceil(1000 * power.margin_equivalent(design)) / 1000)

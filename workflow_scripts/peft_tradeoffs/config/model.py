@@ -724,9 +724,9 @@ class Config(Block):
         "none", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"
     ] = Field(
         default="none",
-        description="Experiment tracker, of those that accelerate knows, that finished runs are sent to. You install "
-        "and log in to it yourself; unless its own environment variables say otherwise, it stays offline and writes "
-        "below output/tracking.",
+        description="Experiment tracker, of those that accelerate knows, that runs are sent to: when they are done, "
+        "and to some trackers while they train. You install and log in to it yourself; unless its own environment "
+        "variables say otherwise, it stays offline and writes below output/tracking.",
     )
     seeds: Annotated[list[Seed], Field(min_length=1), Unique()] = Field(
         description="One run per seed and arm. A seed decides head, adapter, batch order and dropout."

@@ -500,6 +500,7 @@ def question(experiment: Experiment, name: str) -> dict[str, Any] | None:
         "split": experiment.recommendation.split,
         "seeds": len(experiment.seeds),
         "arms": len(experiment.arms) - 1,
+        "disagree": METRICS[str(experiment.datasets[name].metric)].disagree,
         "margin": experiment.comparison.margin_of(str(experiment.datasets[name].metric)),
         "baseline": _baseline(experiment),
         "said": rows_of(experiment, name) or 0,
@@ -559,7 +560,12 @@ def _fetched(described: Path, dataset: Dataset, split: str) -> int | None:
 def _told(experiment: Experiment, name: str, rows: int) -> str:
     dataset, split = experiment.datasets[name], experiment.recommendation.split
     about = "about " if split in dataset.fractions and split not in dataset.limit else ""
-    design = power.Design(rows=rows, seeds=len(experiment.seeds), arms=len(experiment.arms) - 1)
+    design = power.Design(
+        rows=rows,
+        seeds=len(experiment.seeds),
+        arms=len(experiment.arms) - 1,
+        disagree=METRICS[str(dataset.metric)].disagree,
+    )
     grouped = dataset.group is not None
     asked = power.Asked(
         of=f"{about}{rows:,} {'groups of ' if grouped else ''}{split} rows",

@@ -1,10 +1,12 @@
-"""Finished runs in trackers: what one gets of a run, the sending within a time limit, and what each tracker is told.
+"""Runs in trackers: what one gets of a finished run, and of one that trains; what each is told, within a time limit.
 
-A tracker may hang, raise or print, so `send` is for a process of its own, send_runs.py; it alone loads torch.
+A tracker may hang, raise or print, so `send` is for a process of its own, send_runs.py, which alone loads torch, and
+`Follower` for another, follow_runs.py.
 """
 
 import contextlib
 import csv
+import fcntl
 import importlib
 import importlib.util
 import json
@@ -15,8 +17,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,8 @@ from peft_tradeoffs.core import files
 from peft_tradeoffs.core.code import digest
 from peft_tradeoffs.core.errors import InputError, redacted
 from peft_tradeoffs.core.layout import SCRIPTS
-from peft_tradeoffs.runs.status import now
+from peft_tradeoffs.runs import status
+from peft_tradeoffs.runs.status import POINTS, now
 
 NONE = "none"
 # Packages by the names of accelerate's trackers; one of them must be installed.
@@ -43,7 +47,8 @@ PACKAGES = {
     "trackio": ("trackio",),
     "wandb": ("wandb",),
 }
-OF_TRAINING = ("epoch", "train_loss", "learning_rate", "train_s")  # columns of metrics.csv that no split has its own of
+# Columns that no split has its own of; the last is of points between two evaluations.
+OF_TRAINING = ("epoch", "train_loss", "learning_rate", "train_s", "recent_train_loss")
 Scalar = bool | int | float | str | None
 
 
@@ -65,6 +70,11 @@ class TrackedRun:
     def key(self) -> str:
         """The same for the same run, whatever was recorded of it."""
         return digest(self.name)[:8]
+
+    @classmethod
+    def unfinished(cls, name: str) -> "TrackedRun":
+        """A run as it is followed while it trains: its id is the same before its first point and after its last."""
+        return cls(name, name.rpartition("/")[0], {}, [])
 
 
 def not_installed(tracker: str) -> str | None:
@@ -145,15 +155,19 @@ def read_run(folder: Path) -> TrackedRun:
 
 
 def read_points(metrics: Path) -> dict[int, dict[str, float]]:
-    """The values of metrics.csv by optimizer step: what a split has of its own by split/column. A gap stays one."""
-    points: dict[int, dict[str, float]] = {}
+    """The values of metrics.csv by optimizer step."""
     with metrics.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            step, split = int(row.pop("step")), row.pop("split")
-            values = points.setdefault(step, {})
-            for column, text in row.items():
-                if text != "":
-                    values[column if column in OF_TRAINING else f"{split}/{column}"] = float(text)
+        return by_step(csv.DictReader(file))
+
+
+def by_step(rows: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
+    """The values of rows by optimizer step: what a split has of its own by split/column. A gap stays one."""
+    points: dict[int, dict[str, float]] = {}
+    for row in rows:
+        values = points.setdefault(int(row["step"]), {})
+        for column, value in row.items():
+            if column not in ("step", "split") and value not in ("", None):
+                values[column if column in OF_TRAINING else f"{row['split']}/{column}"] = float(value)
     return points
 
 
@@ -202,15 +216,38 @@ def track(
     why = waiting and (not_installed(account.tracker) or _silent_before(all_records, account.tracker, call))
     earlier = {run: found[run].get("earlier", []) for run in waiting}
     none = ((run, why, False, None) for run in waiting)
-    for run, reason, silent, remark in none if why else _send(account, earlier, limit_s):
-        found[run] |= {"status": "not sent" if reason else "sent", "reason": reason, "at": now(), "remark": remark}
-        found[run] |= {} if reason else {"earlier": []}
-        found[run] |= {"tracker": account.tracker, "project": account.project, "call": call, "silent": silent}
-        found[run]["failed_attempts"] += bool(reason)
-        files.write_json(records[run], found[run])
-    for run, record in records.items():  # also those kept: Snakemake wants them newer than the summaries
-        files.write_json(record, found[run])
+    with turn(account, limit_s, fcntl.LOCK_SH):
+        for run, reason, silent, remark in none if why else _send(account, earlier, limit_s):
+            found[run] |= {"status": "not sent" if reason else "sent", "reason": reason, "at": now(), "remark": remark}
+            found[run] |= {} if reason else {"earlier": []}
+            found[run] |= {"tracker": account.tracker, "project": account.project, "call": call, "silent": silent}
+            found[run]["failed_attempts"] += bool(reason)
+            files.write_json(records[run], found[run])
+        for run, record in records.items():  # also those kept: Snakemake wants them newer than the summaries
+            files.write_json(record, found[run])
     return found
+
+
+@contextlib.contextmanager
+def turn(account: Account, wait_s: float, kind: int) -> Iterator[bool]:
+    """Whether those that send finished runs (LOCK_SH) and who follows the others (LOCK_EX) do it one at a time.
+
+    After `wait_s`, or on a file system that knows no locks, it is False.
+    """
+    account.folder.parent.mkdir(parents=True, exist_ok=True)
+    deadline, mine = time.monotonic() + wait_s, False
+    with account.folder.with_name(f".{account.tracker}.lock").open("w") as file:
+        while not mine:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                mine = True
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(0.1)
+            except OSError:
+                break
+        yield mine
 
 
 def _known(run: Path, earlier: dict[str, Any]) -> dict[str, Any]:
@@ -322,7 +359,8 @@ def send(tracker: str, project: str, folder: Path, run: TrackedRun, earlier: lis
 
     PartialState(cpu=True)  # else it takes a GPU
     local = is_local(tracker, folder, os.environ)
-    _forget(tracker, project, folder, run, earlier, local)
+    followed = [TrackedRun.unfinished(run.name).id] if tracker in LIVE else []
+    _forget(tracker, project, folder, run, [*earlier, *followed], local)
     before = _entries(folder)
     with _refused(tracker):
         writer = _writer(tracker, project, folder, run)
@@ -364,7 +402,7 @@ def _writer(tracker: str, project: str, folder: Path, run: TrackedRun) -> Any:
     options: dict[str, Any] = {}
     match tracker:
         case "tensorboard":
-            return make(run.name, folder)
+            return make(run.name, folder, purge_step=0)  # a page that is open drops what it has of the run
         case "aim":
             return make(run.name, folder, experiment=project, system_tracking_interval=None, log_system_params=False)
         case "wandb":
@@ -478,3 +516,231 @@ def _refused(tracker: str) -> Iterator[None]:
     said = [str(warning.message) for warning in caught if Path(warning.filename).parent.name == tracker == "trackio"]
     if lost := [text for text in said if LOST.search(text)]:
         raise ConnectionError(lost[0])
+
+
+# While a run trains ---------------------------------------------------------------------------------------------------
+
+LIVE = ("dvclive", "mlflow", "tensorboard", "trackio")  # they show a run before it has ended
+FOLLOWER = SCRIPTS / "follow_runs.py"
+
+
+def is_live(tracker: str, environment: Mapping[str, str]) -> bool:
+    """Whether a tracker gets the points of runs while they train. Those of a trackio that is elsewhere come late."""
+    return tracker in LIVE and not (
+        tracker == "trackio" and {"TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"} & {*environment}
+    )
+
+
+def start_following(account: Account, output: Path, log: Path) -> "subprocess.Popen[bytes]":
+    """Start a process that follows the runs below `output` until this one has ended."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words: list[str | Path] = ["--tracker", account.tracker, "--project", account.project, "--folder", account.folder]
+    words += ["--output", output, "--parent", str(os.getpid())]
+    with log.open("w") as said:
+        return subprocess.Popen(
+            [sys.executable, FOLLOWER, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        )
+
+
+def end_following(process: "subprocess.Popen[bytes]") -> None:
+    """Let the process look once more, and end it."""
+    process.terminate()
+    try:
+        process.wait(2 * GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+@dataclass
+class _Followed:
+    """What a tracker has of a run that trains."""
+
+    attempt: dict[str, Any]  # as points.jsonl begins
+    writer: "_Writer"
+    sent: set[tuple[int, str]]  # steps and names of values
+
+
+class Follower:
+    """Gives a tracker the points of runs that are new since it was made; `changed` and `send` in turn."""
+
+    def __init__(self, account: Account, output: Path) -> None:
+        self._account, self._output = account, output
+        self._records = output / "tracking/sent" / account.tracker
+        self._seen = self._marks()  # what an earlier call left is followed when it goes on
+        self._live: dict[Path, _Followed] = {}
+        self._given_up: set[Path] = set()
+
+    def prepare(self) -> None:
+        """Import the tracker, which may take longer than a run may."""
+        for module in WRITERS[self._account.tracker].modules:
+            importlib.import_module(module)
+
+    def changed(self) -> list[Path]:
+        """Folders of runs that have come further, or whose state is gone."""
+        now = self._marks()
+        before, self._seen = self._seen, now
+        new = [run for run, mark in now.items() if mark != before.get(run)]
+        return [run for run in (*new, *(self._live.keys() - now.keys())) if run not in self._given_up]
+
+    def send(self, run: Path) -> None:
+        """Give the tracker what it does not have of a run, unless it has the run whole by now."""
+        attempt, rows = status.points_of(run / "state" / POINTS)
+        known = self._live.get(run)
+        record = self._records.joinpath(*run.parts[-4:]).with_suffix(".json")
+        has_all = _read(record).get("status") == "sent" and (known is not None or _is_finished(run, attempt))
+        if not attempt or has_all:
+            self._close(run, finished=True)
+            return
+        if known is None or known.attempt != attempt:
+            self._close(run)
+            known = self._live[run] = _Followed(attempt, self._begin(run, record), set())
+        with _refused(self._account.tracker):
+            for step, values in sorted(by_step(rows).items()):
+                new = {key: value for key, value in values.items() if (step, key) not in known.sent}
+                if new:
+                    known.writer.log(step, new)
+                    known.sent.update((step, key) for key in new)
+            known.writer.flush()
+
+    def give_up(self, run: Path) -> None:
+        """Send no more of a run."""
+        self._given_up.add(run)
+        self._live.pop(run, None)
+
+    def close(self) -> None:
+        """Say that what is not finished has ended."""
+        for run in list(self._live):
+            self._close(run)
+
+    def _marks(self) -> dict[Path, tuple[int, int]]:
+        found = {}
+        for path in self._output.glob(f"runs/*/*/*/seed*/state/{POINTS}"):
+            with contextlib.suppress(OSError):  # published meanwhile
+                found[path.parents[1]] = (path.stat().st_size, path.stat().st_mtime_ns)
+        return found
+
+    def _begin(self, run: Path, record: Path) -> "_Writer":
+        """An empty run in the tracker in place of what it has of it; the record says that it must be sent again."""
+        tracker, project, folder = self._account.tracker, self._account.project, self._account.folder
+        had = _read(record)
+        ids = [one for one in (*had.get("earlier", []), had.get("id")) if one]
+        if had.get("status") == "sent":
+            again = {"status": "not sent", "reason": WAITS, "failed_attempts": had["failed_attempts"] + 1}
+            files.write_json(record, had | again | {"earlier": ids})
+        tracked = TrackedRun.unfinished("/".join(run.parts[-4:]))
+        _forget(tracker, project, folder, tracked, ids, is_local(tracker, folder, os.environ))
+        return WRITERS[tracker](self._account, tracked)
+
+    def _close(self, run: Path, finished: bool = False) -> None:
+        if known := self._live.pop(run, None):
+            known.writer.close(finished)
+
+
+def _is_finished(run: Path, attempt: dict[str, Any]) -> bool:
+    """Whether the run's results are those of its state."""
+    summary = status.read(run / "summary.json", {"fingerprint": (str,)})
+    return summary is not None and summary["fingerprint"] == attempt.get("fingerprint")
+
+
+class _Writer:
+    """A run in a tracker while it trains. Several may be open in a process, which loads no torch."""
+
+    modules: tuple[str, ...]
+
+    def __init__(self, account: Account, run: TrackedRun) -> None: ...
+    def log(self, step: int, values: dict[str, float]) -> None: ...
+    def flush(self) -> None: ...
+    def close(self, finished: bool) -> None: ...
+
+
+class _TensorBoard(_Writer):
+    modules = ("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.event_file_writer")
+
+    def __init__(self, account: Account, run: TrackedRun) -> None:
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._proto, self._events = event_pb2, EventFileWriter(str(account.folder / run.name))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._events.add_event(event_pb2.Event(wall_time=time.time(), step=0, session_log=start))  # as purge_step=0
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        found = [{"tag": key, "simple_value": value} for key, value in values.items()]
+        self._events.add_event(self._proto.Event(wall_time=time.time(), step=step, summary={"value": found}))
+
+    def flush(self) -> None:
+        self._events.flush()
+
+    def close(self, finished: bool) -> None:
+        self._events.close()
+
+
+class _Mlflow(_Writer):
+    modules = ("mlflow",)
+
+    def __init__(self, account: Account, run: TrackedRun) -> None:
+        import mlflow
+
+        self._client, self._metric = mlflow.MlflowClient(), mlflow.entities.Metric
+        self._new: list[Any] = []
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", account.project)
+        experiment = self._client.get_experiment_by_name(name)
+        place = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        self._run = self._client.create_run(place, run_name=run.name, tags={ID_TAG: run.id}).info.run_id
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        now_ms = int(time.time() * 1000)
+        self._new += [self._metric(key, value, now_ms, step) for key, value in values.items()]
+
+    def flush(self) -> None:
+        while self._new:
+            self._client.log_batch(self._run, self._new[:1000])  # it takes no more at once
+            self._new = self._new[1000:]
+
+    def close(self, finished: bool) -> None:
+        if self._client.get_run(self._run).info.lifecycle_stage == "active":  # not replaced yet
+            self._client.set_terminated(self._run, "FINISHED" if finished else "KILLED")
+
+
+class _Trackio(_Writer):
+    modules = ("trackio",)
+
+    def __init__(self, account: Account, run: TrackedRun) -> None:
+        self._options: dict[str, Any] = {"project": account.project, "name": run.name, "group": run.group}
+        self._options |= {"resume": "allow", "embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+        self._run: Any = None
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        import trackio
+
+        self._run = self._run or trackio.init(**self._options)
+        self._run.log(values, step=step)
+
+    def flush(self) -> None:
+        if self._run is not None:
+            self._run.finish()  # else a thread writes later
+        self._run = None
+
+
+class _DvcLive(_Writer):
+    modules = ("dvclive",)
+
+    def __init__(self, account: Account, run: TrackedRun) -> None:
+        from dvclive import Live
+
+        self._live = Live(dir=str(account.folder / run.name), save_dvc_exp=False, dvcyaml=None, report=None)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self._live.step = step
+        for key, value in values.items():
+            self._live.log_metric(key, value)
+
+    def flush(self) -> None:
+        self._live.make_summary()
+
+
+WRITERS: dict[str, type[_Writer]] = dict(zip(LIVE, (_DvcLive, _Mlflow, _TensorBoard, _Trackio), strict=True))

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Attempts:
     gpu_uuid, gpu_name, waited_s (for the GPU), first_step (from 1; where it began), last_step (None: it did none),
     stood_still_s (suspended, after its first step) and reason, why it ended. One that left no reason gets it from the
     next: NO_WORD, with what its last sign of life said. Both files end in the SHA-256 of what they say; one that says
-    something else is damaged.
+    something else is damaged. Whenever status.json is written, so are the points of the run that are new (`Points`).
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Attempts:
         self._total: int | None = None
         self._waits_since: float | None = None  # s
         self._first: tuple[float, int] | None = None  # s and step when the first step of this attempt was done
+        self._points = Points(folder / POINTS)
 
     def begin(self) -> None:
         """A new attempt starts, if this process has not started one already."""
@@ -123,6 +124,12 @@ class Attempts:
         """Training begins, `done` steps having been done by earlier attempts."""
         self._all[-1]["first_step"] = done + 1
         self._write()
+        with self._writing:
+            self._points.begin({"fingerprint": self._fingerprint, "started_at": self._all[-1]["started_at"]}, done)
+
+    def point(self, row: dict[str, Any]) -> None:
+        """What is known of the training at a step; nothing is written yet."""
+        self._points.add(row)
 
     def reached(self, step: int, total: int) -> None:
         """`step` of `total` is done; nothing is written yet."""
@@ -175,6 +182,7 @@ class Attempts:
         temporary = self._status.with_name(f".{self._status.name}.tmp")
         temporary.write_text(json.dumps(files.signed(self.status()), indent=2) + "\n", encoding="utf-8")
         temporary.replace(self._status)
+        self._points.write()
 
     def _eta_s(self) -> float | None:
         if self._first is None or self._step is None or self._total is None or self._step == self._first[1]:
@@ -238,6 +246,63 @@ class Attempts:
     def _write(self) -> None:
         self._confirm()
         files.write_json(self._path, files.signed({"fingerprint": self._fingerprint, "attempts": self._all}))
+
+
+POINTS = "points.jsonl"  # in a run's state directory
+
+
+class Points:
+    """What a run has come to while it trains, for who draws it: a line for its attempt, then one per point.
+
+    A point is a row of metrics.csv, or, between two evaluations, epoch, step, learning_rate and recent_train_loss (the
+    mean since the point before, in the unit of train_loss). Of two rows of the same step and split the later holds.
+    Nothing of a run depends on the file: what cannot be written is left out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._new: deque[dict[str, Any]] = deque()  # the training adds, the thread of the heartbeat writes
+        self._begun = False
+
+    def begin(self, attempt: dict[str, Any], done: int) -> None:
+        """An attempt goes on after step `done`: later points of an earlier one go, and all of another fingerprint."""
+        header, rows = points_of(self._path)
+        if header.get("fingerprint") != attempt["fingerprint"]:
+            rows = []
+        kept = [attempt, *(row for row in rows if row["step"] <= done)]
+        temporary = self._path.with_name(f".{self._path.name}.tmp")
+        with contextlib.suppress(OSError):
+            temporary.write_text("".join(map(_line_of, kept)), encoding="utf-8")
+            temporary.replace(self._path)
+            self._begun = True
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._new.append(row)
+
+    def write(self) -> None:
+        """Append the points that are new."""
+        lines = "".join(_line_of(self._new.popleft()) for _ in range(len(self._new)))
+        if lines and self._begun:
+            with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+
+
+def points_of(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The attempt and the points of a file of `Points`, ({}, []) if there is none; a line not whole is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    except OSError:
+        return {}, []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            found.append(json.loads(line))
+    header, *rows = [each for each in found if isinstance(each, dict)] or [{}]
+    return header, [row for row in rows if type(row.get("step")) is int]
+
+
+def _line_of(said: dict[str, Any]) -> str:
+    return json.dumps(said, default=float) + "\n"
 
 
 def mixed_gpus(attempts: list[dict[str, Any]]) -> bool:
@@ -624,10 +689,13 @@ def time_left(output: Path, runs: dict[str, list[RunStatus]]) -> str:
 
 
 class TerminalReporter:
-    """A line of a run when it ends; on a terminal one now and then: epoch, step, loss, time left."""
+    """A line of a run when it ends; on a terminal one now and then: epoch, step, loss, time left.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    `point` gets every row that is known on the way.
+    """
+
+    def __init__(self, name: str, point: Callable[[dict[str, Any]], None] = lambda row: None) -> None:
+        self._name, self._point = name, point
         self._terminal = sys.stdout.isatty()
         self._started = self._last = time.monotonic()
         self._first_step: int | None = None
@@ -645,7 +713,12 @@ class TerminalReporter:
         self._last = now
         self._print(f"epoch {epoch} of {epochs}, step {step} of {total}, loss {loss:.3f}, {eta} left")
 
-    def evaluation(self, row: dict[str, Any]) -> None:
+    def losses(self, row: dict[str, Any]) -> None:
+        self._point(row)
+
+    def evaluation(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            self._point(row)
         if self.due():
             self._last = time.monotonic()
             shown = [name for name, metric in METRICS.items() if metric.on_terminal and row[name] is not None]

@@ -90,6 +90,7 @@ class Metric:
     noun: str = ""  # its name within a sentence, if not the label
     higher_is_better: bool = True
     share: bool = False  # whether it is that of examples that are right: Clopper and Pearson's interval holds
+    disagree: float = 0.07  # the share on which runs of two arms are taken to disagree, before any is trained
     of_class: bool = False  # of two classes that of the positive one, of more a macro average
     on_terminal: bool = False  # in the line of an evaluation
     hub_id: str = ""  # on Hugging Face's hub, if not the name
@@ -392,6 +393,7 @@ def _of_correlation(value: float) -> float:
     return (1 - value**2) ** 2
 
 
+OF_ANSWERS = 0.2  # of a model that answers about half of them right
 _OF_OUTPUTS: Mapping[str, Any] = {"task": OUTPUTS, "variance": _of_share, "bounds": (0.0, 1.0), "decimals": 2}
 _MEAN: Mapping[str, Any] = {**_OF_OUTPUTS, "value": _mean_of_known, "scale": 100.0, "unit": "%"}
 _CORPUS: Mapping[str, Any] = {
@@ -543,6 +545,7 @@ _ALL = (
         about="Share of test rows whose output is a reference, but for white space at the ends of both.",
         statistic=_mean_of("exact_match"),
         share=True,
+        disagree=OF_ANSWERS,
         on_terminal=True,
         **_MEAN,
     ),
@@ -572,6 +575,7 @@ _ALL = (
         about="Share of test rows the last number of whose output is that of a reference.",
         statistic=_mean_of("numeric"),
         share=True,
+        disagree=OF_ANSWERS,
         **_MEAN,
     ),
     Metric(

@@ -112,7 +112,8 @@ class Reporter(Protocol):
 
     def due(self) -> bool: ...
     def step(self, step: int, total: int, epoch: int, epochs: int, loss: float) -> None: ...
-    def evaluation(self, row: dict[str, Any]) -> None: ...
+    def losses(self, row: dict[str, Any]) -> None: ...
+    def evaluation(self, rows: list[dict[str, Any]]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -464,24 +465,24 @@ class Loop:
             self._general = losses_if_they_fit(prepared.subject, prepared.device, prepared.mask, self._poll)
         self._prepared.phases.switch(None)
         progress.step_s = self._seconds()
-        scale = self._data.scale
-        for name in logits:
-            progress.rows.append(
-                {
-                    "epoch": progress.step / self._schedule.per_epoch,
-                    "step": progress.step,
-                    "split": name,
-                    "train_loss": float(np.mean(progress.losses)) * (scale.sd**2 if scale else 1),
-                    "learning_rate": self._schedule.rates[progress.step - 1],
-                    "train_s": sum(progress.step_s),
-                    **scores[name],
-                }
-            )
+        rows = [
+            {
+                "epoch": progress.step / self._schedule.per_epoch,
+                "step": progress.step,
+                "split": name,
+                "train_loss": self._mean(progress.losses),
+                "learning_rate": self._schedule.rates[progress.step - 1],
+                "train_s": sum(progress.step_s),
+                **scores[name],
+            }
+            for name in logits
+        ]
+        progress.rows += rows
         progress.losses = []
         for key, value in watched.items():
             setattr(progress, key, value)
         self._logits = logits
-        self._reporter.evaluation(progress.rows[-1])
+        self._reporter.evaluation(rows)
         return Event.FINISHED if self.ended else Event.EVALUATED
 
     def _scores(self, name: str, logits: np.ndarray) -> dict[str, float | None]:
@@ -542,7 +543,7 @@ class Loop:
         return seconds
 
     def _read_losses(self) -> None:
-        """Take the losses of the steps done from the device; raises Diverged."""
+        """Take the losses of the steps done from the device, and report them; raises Diverged."""
         progress = self._progress
         end = progress.step - self._epoch_began
         losses = self._prepared.step.losses(self._read, end)
@@ -551,6 +552,20 @@ class Loop:
                 raise Diverged(progress.step - len(losses) + index + 1)
         progress.losses += losses
         self._read = end
+        if losses:
+            self._reporter.losses(
+                {
+                    "epoch": progress.step / self._schedule.per_epoch,
+                    "step": progress.step,
+                    "recent_train_loss": self._mean(losses),
+                    "learning_rate": self._schedule.rates[progress.step - 1],
+                }
+            )
+
+    def _mean(self, losses: list[float]) -> float:
+        """Mean of training losses, in the data's units."""
+        scale = self._data.scale
+        return float(np.mean(losses)) * (scale.sd**2 if scale else 1)
 
     def _save(self) -> None:
         self._read_losses()

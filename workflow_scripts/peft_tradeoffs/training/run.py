@@ -125,7 +125,8 @@ def run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
 def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
     settings = plan.settings
     place = f"{settings['dataset']}/{settings['model']}/{settings['arm']}"
-    reporter = TerminalReporter(f"{place} {trial_name(directory.path) or f'seed {plan.seed}'}")
+    name = trial_name(directory.path) or f"seed {plan.seed}"
+    reporter = TerminalReporter(f"{place} {name}", directory.attempts.point)
     bench.world.begin(Task(plan, bench.probed))
     tokens, outcome = _begun(plan, bench, directory), Outcome()
     watch = engine.Watch(directory, reporter)
@@ -531,7 +532,10 @@ class Following:
     def step(self, step: int, total: int, epoch: int, epochs: int, loss: float) -> None:
         """Nothing."""
 
-    def evaluation(self, row: dict[str, Any]) -> None:
+    def losses(self, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def evaluation(self, rows: list[dict[str, Any]]) -> None:
         """Nothing."""
 
 
