@@ -70,6 +70,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "frozen_linear_dtype": {"full": None, "qlora": "nf4"}.get(method, "float32"),
         "engine": "eager" if cpu else "captured", "engine_reason": None, "compile": False, "device": device,
         "device_name": "Example CPU, 2 cores" if cpu else "NVIDIA H100 80GB HBM3",
+        "gpus": 1, "parallel": None,
         "gpu_uuid": "GPU-00000000-0000-0000-0000-000000000000", "shared_gpu": False, "mixed_gpus": False,
         "stood_still_s": 0.0,
         "train_rows": 6400, "test_rows": 872, "heldout_rows": None, "truncated_train": 3, "truncated_test": 0,
