@@ -592,7 +592,7 @@ def _axes(sweep: Sweep, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]
     ]
 
 
-def _axes_of(runs: pd.DataFrame) -> dict[str, str]:
+def _axes_of(runs: pd.DataFrame) -> dict[str, str | None]:
     """AXES but for seconds of GPUs where each run had one: they are its training time."""
     return {key: better for key, better in AXES.items() if key != "train_gpu_s" or not runs["gpus"].eq(1).all()}
 
