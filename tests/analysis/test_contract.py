@@ -596,7 +596,7 @@ def test_without_strict_every_table_and_figure_says_what_differs(tmp_path):
     done = check(tmp_path, "--declared", json.dumps({arm: ["dtype", "max_length"] for arm in LORA}))
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "tables/contract.md").read_text()
-    said = "Of the 40 facts of the contract that these runs have, batch_size, torch differ, and no method declares it; "
+    said = "Of the 41 facts of the contract that these runs have, batch_size, torch differ, and no method declares it; "
     said += "dtype differs as declared. In all others the arms are equal, but for each arm's own learning_rate."
     assert said in text
     assert re.search(r"\| full +\| 2e-05, not tuned +\|", text)
