@@ -689,6 +689,10 @@ def method(name: str, **fields: Any) -> dict[str, Any]:
             "gradient_checkpointing to methods.qlora.varies, or set contract.strict: false",
         ),
         (
+            *("qlora", {"gpus": 2}, "gpus"),
+            "config key methods.qlora.gpus: 2, data, but full has 1; set it alike, or add gpus to methods.qlora.varies",
+        ),
+        (
             *("lora", {"learning_rate": 1e-3}, "learning_rate"),
             "config key methods.lora.learning_rate: 0.001, not tuned, which full has too; give each method "
             "a list of rates to tune",

@@ -441,7 +441,7 @@ def test_gpus_of_a_run_count_each(tmp_path, monkeypatch):
     assert found.energy_J() == pytest.approx(4 * (job - 1.0) * 500.0)
     said = estimate_text.text(found)
     assert "on 2 GPUs: " in said and "each GPU of a run counts" in said and "with its share of a batch" in said
-    assert re.search(r"\| Arm +\| GPUs \|", said)
+    assert re.search(r"\| Arm +\| +GPUs +\|", said)
     monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 1)
     assert found.wall_s() is None
     assert found.too_large() == ["More GPUs than the 1 that jobs may have at once: full (2)"]
