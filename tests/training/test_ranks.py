@@ -123,7 +123,7 @@ def test_a_job_trains_its_runs_on_two_ranks_and_says_what_each_measured(prepared
     assert summary["train_peak_rss_MiB"] == max(peaks)
     assert (summary["gpus"], summary["parallel"], summary["train_gpu_s"]) == (2, "data", None)
     assert env["reduction_dtype"] == "float32"
-    assert FACTS["gpus"].read(Recorded(env, summary, [])) == "2, data, gradients summed in float32"
+    assert FACTS["gpus"].read(Recorded(env, summary, [])) == "2 (data, gradients summed in float32)"
     assert summary["status"] == "completed" and summary["steps"] == EPOCHS * PER_EPOCH
     assert not list(whole.glob("**/.*.lock.*"))
     status, said = finish(start(prepared, tmp_path))  # again, and its second seed not at all
