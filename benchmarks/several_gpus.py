@@ -71,7 +71,8 @@ def table(arguments: argparse.Namespace, of_arm: dict[str, Any], there: int) -> 
                 print(f"{cells}| – | – | – | there are {there} |", flush=True)
                 continue
             rows = arguments.batch * (gpus if kind == "weak" else 1)
-            found = started(arguments, {**of_arm, "gpus": gpus, "rows": rows})
+            row = {**of_arm, "gpus": gpus, "rows": rows, "vocabulary": SHAPES[arguments.shape]["vocab_size"]}
+            found = started(arguments, row)
             if "error" in found:
                 print(f"{cells}| – | – | – | {found['error']} |", flush=True)
                 continue
@@ -83,14 +84,16 @@ def table(arguments: argparse.Namespace, of_arm: dict[str, Any], there: int) -> 
             print(f"{cells}| {1000 * found['step_s']:.1f}{reason} | {rate:,.0f} | {ratio} | {peak} |", flush=True)
 
 
-def started(arguments: argparse.Namespace, row: dict[str, Any]) -> dict[str, Any]:
+def started(arguments: argparse.Namespace, row: dict[str, Any], script: str = __file__) -> dict[str, Any]:
     """What a job of a row gives, or its error."""
-    words = [sys.executable, __file__, "--row", json.dumps(row)]
-    for key in ("device", "shape", "length", "steps"):
+    words = [sys.executable, script, "--row", json.dumps(row)]
+    for key in ("device", "length", "steps"):
         words += [f"--{key}", str(getattr(arguments, key))]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         said = [line for line in done.stderr.strip().splitlines() if line]
+        if any("out of memory" in line for line in said):
+            return {"error": "out of memory"}
         return {"error": said[-1][:120] if said else f"ended with status {done.returncode}"}
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -106,17 +109,19 @@ def measure(arguments: argparse.Namespace, row: dict[str, Any]) -> None:
     world = come_together(rank, device)
     arm = next(arm for arm in ARMS if arm.name == row["arm"])
     built = harness.build(Path(row["folder"]), arm, str(device))
-    vocabulary = SHAPES[arguments.shape]["vocab_size"]
     count = arguments.steps + DROPPED
-    split = texts(max(64, row["rows"] * count), arguments.length, vocabulary)
+    split = texts(max(64, row["rows"] * count), arguments.length, row["vocabulary"])
     chosen = harness.settings(max_steps=count, batch_size=row["rows"], engine=row["engine"])
     result, phases = harness.train(built.model, split, chosen, str(device), world)
-    own = {name: phases.peaks.get(f"{name}_peak_allocated_MiB") for name in ("probe", "train")}
-    peaks = [max((peak for peak in one.values() if peak), default=None) for one in world.gather(own)]
+    own = [phases.peaks.get(f"{name}_peak_allocated_MiB") for name in ("probe", "train")]
+    probe, training = (
+        max((peak for peak in of_ranks if peak is not None), default=None)
+        for of_ranks in zip(*world.gather(own), strict=True)
+    )
     if world.leads:
         found = {"step_s": float(np.median(result.progress.step_s[DROPPED:])), "reason": result.progress.engine_reason}
-        known = [peak for peak in peaks if peak is not None]
-        print(json.dumps({**found, "peak_MiB": max(known) if known else None}), flush=True)
+        peak = max(probe, training) if probe and training else None
+        print(json.dumps({**found, "probe_MiB": probe, "peak_MiB": peak}), flush=True)
     world.agree(False)  # the first one holds the store
     leave(world)
 
