@@ -17,6 +17,7 @@ from peft_tradeoffs.analysis import readable, tables
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.files import to_csv
 from peft_tradeoffs.core.quantities import PHASES
+from peft_tradeoffs.tasks.task import LABEL
 from shown_tables import cells, notes
 
 ROOT = Path(__file__).parents[2]
@@ -373,6 +374,9 @@ def test_each_gpu_of_a_run_counts_in_gpu_hours(tmp_path):
     first, second, total = readable.cost_readable(readable.cost_frame(tables.runs_frame(done))).to_dict("records")
     assert [row["GPUs"] for row in (first, second, total)] == ["4", "1", readable.NULL]
     assert (first["GPU hours"], first["Wall hours"], total["GPU hours"]) == ("4.00", "1.00", "5.00")
+    arms = readable.arms_readable(tables.arms_frame(tables.runs_frame(done)))
+    assert LABEL["train_gpu_s"] in arms and arms["GPUs"].to_list() == ["4", "1"]
+    assert LABEL["train_gpu_s"] not in readable.arms_readable(tables.arms_frame(tables.runs_frame(done[2:])))
     alone = readable.cost_readable(readable.cost_frame(tables.runs_frame(done[2:])))
     assert not {"GPUs", "Wall hours"} & set(alone)
     processes = [synthetic.summary("full", None, 0, gpus=2, parallel="data", wall_s=1800.0)]  # of a CPU

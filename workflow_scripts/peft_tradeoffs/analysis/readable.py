@@ -209,7 +209,8 @@ def cost_keys(rows: pd.DataFrame) -> list[str]:
     if memory_key("cuda") in memory:
         memory += ["probe_peak_reserved_MiB", "probe_process_MiB"]
     optional = [key for key in OPTIONAL if measured(key)]
-    return [*memory, "weights_MiB", *optional, "train_s", "samples_per_s"]
+    of_gpus = ["train_gpu_s"] if _shared(rows) and measured("train_gpu_s") else []
+    return [*memory, "weights_MiB", *optional, "train_s", *of_gpus, "samples_per_s"]
 
 
 def shown(row: Any, key: str) -> bool:
@@ -687,7 +688,7 @@ def cost_notes(rows: pd.DataFrame) -> list[str]:
 
 def _shared(rows: pd.DataFrame) -> bool:
     """Whether some arm's runs had several GPUs."""
-    return bool((rows["device"].eq("cuda") & rows["gpus"].ne("1")).any())
+    return bool((rows["device"].eq("cuda") & rows["gpus"].astype(str).ne("1")).any())
 
 
 def _share(row: dict) -> float:

@@ -482,7 +482,7 @@ QUANTITIES = (
         "Seconds of training: the sum of the step times, of all attempts. Evaluation, capture and compilation are "
         "not in it.", UNREACHED, label="Training time, s", better=LOW, noise="train_s", has=IF_COMPLETED),
     Quantity("train_gpu_s", "cost", "number", "s",
-        "gpus × train_s: seconds of GPUs that the training steps kept.", "GPU only.", label="GPU seconds of training",
+        "gpus × train_s: seconds of GPUs that the training steps kept.", "GPU only.", label="GPU time of training, s",
         better=LOW, noise="train_s", lacks=(IF_ON_CPU,)),
     Quantity("capture_s", "cost", "number", "s",
         "Seconds of capturing the step in CUDA graphs, warm-up included; of a run that fell back on its way too.",
