@@ -10,7 +10,8 @@ import os
 import warnings
 from pathlib import Path
 
-from peft_tradeoffs.config.estimate import BUDGET_S, Site, as_json, look, text
+from peft_tradeoffs.config.estimate import BUDGET_S, Site, look
+from peft_tradeoffs.config.estimate_text import as_json, text
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.core.errors import run
 from peft_tradeoffs.core.files import write_json, write_text

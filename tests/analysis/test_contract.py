@@ -596,7 +596,7 @@ def test_without_strict_every_table_and_figure_says_what_differs(tmp_path):
     done = check(tmp_path, "--declared", json.dumps({arm: ["dtype", "max_length"] for arm in LORA}))
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "tables/contract.md").read_text()
-    said = "Of the 40 facts of the contract that these runs have, batch_size, torch differ, and no method declares it; "
+    said = "Of the 41 facts of the contract that these runs have, batch_size, torch differ, and no method declares it; "
     said += "dtype differs as declared. In all others the arms are equal, but for each arm's own learning_rate."
     assert said in text
     assert re.search(r"\| full +\| 2e-05, not tuned +\|", text)
@@ -687,6 +687,10 @@ def method(name: str, **fields: Any) -> dict[str, Any]:
             *("qlora", {"gradient_checkpointing": True}, "gradient_checkpointing"),
             "config key methods.qlora.gradient_checkpointing: true, but full has false; set it alike, or add "
             "gradient_checkpointing to methods.qlora.varies, or set contract.strict: false",
+        ),
+        (
+            *("qlora", {"gpus": 2}, "gpus"),
+            "config key methods.qlora.gpus: 2, data, but full has 1; set it alike, or add gpus to methods.qlora.varies",
         ),
         (
             *("lora", {"learning_rate": 1e-3}, "learning_rate"),

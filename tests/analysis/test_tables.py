@@ -360,6 +360,34 @@ def test_a_run_that_stood_still_is_told_of(seconds):
         assert any("stood_still_s" in note for note in readable.costs_notes(rows)) == (seconds > 0)
 
 
+def test_each_gpu_of_a_run_counts_in_gpu_hours(tmp_path):
+    """Two runs of 1,800 s on four GPUs each, beside two on one; energy is that of all four already."""
+    wide = {"gpus": 4, "parallel": "data", "device": "cuda", "wall_s": 1800.0}
+    done = [synthetic.summary("full", None, seed, **wide) for seed in (0, 1)]
+    done += [synthetic.summary("lora", 4, seed, device="cuda", wall_s=1800.0) for seed in (0, 1)]
+    full, lora = readable.cost_frame(tables.runs_frame(done)).to_dict("records")
+    assert (full["gpus"], full["hours"], full["wall_hours"]) == ("4", pytest.approx(4.0), pytest.approx(1.0))
+    assert full["training_hours"] == pytest.approx(4 * 2 * done[0]["train_s"] / 3600)
+    assert full["energy_Wh"] == pytest.approx(2 * done[0]["energy_J"] / 3600)
+    assert lora["hours"] == lora["wall_hours"] == pytest.approx(1.0)
+    first, second, total = readable.cost_readable(readable.cost_frame(tables.runs_frame(done))).to_dict("records")
+    assert [row["GPUs"] for row in (first, second, total)] == ["4", "1", readable.NULL]
+    assert (first["GPU hours"], first["Wall hours"], total["GPU hours"]) == ("4.00", "1.00", "5.00")
+    alone = readable.cost_readable(readable.cost_frame(tables.runs_frame(done[2:])))
+    assert not {"GPUs", "Wall hours"} & set(alone)
+    processes = [synthetic.summary("full", None, 0, gpus=2, parallel="data", wall_s=1800.0)]  # of a CPU
+    assert readable.cost_frame(tables.runs_frame(processes))["hours"].item() == pytest.approx(0.5)
+
+
+def test_a_table_of_before_runs_had_several_gpus_has_one_each(tmp_path):
+    done = [synthetic.summary("lora", 4, 0, device="cuda"), synthetic.summary("full", None, 0)]
+    frame = tables.runs_frame(done)
+    frame.drop(columns=["gpus", "parallel", "train_gpu_s"]).to_csv(tmp_path / "runs.csv", index=False)
+    found = tables.read_runs(tmp_path / "runs.csv").set_index("arm")
+    assert found["gpus"].eq(1).all() and found["parallel"].isna().all()
+    assert found.loc["lora-r4", "train_gpu_s"] == done[0]["train_s"] and math.isnan(found.loc["full", "train_gpu_s"])
+
+
 @pytest.mark.parametrize(("key", "column"), [("energy_J", "energy_Wh"), ("queue_s", "queue_hours")])
 def test_cost_gives_no_part_of_a_sum_as_the_whole(key, column):
     known, unknown = (synthetic.summary("lora", 4, seed, device="cuda", queue_s=60.0) for seed in (0, 1))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import yaml
-from peft_tradeoffs.config import estimate
+from peft_tradeoffs.config import estimate, estimate_text
 from peft_tradeoffs.config.experiment import Experiment, resolve
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.code import fingerprint
@@ -139,7 +139,7 @@ def test_what_is_finished_is_said(tmp_path):
         assert found.settled and found.finished.runs == 1
         assert (found.trials_all, found.left.trials, found.left.runs) == (Span(4, 4), Span(0, 0), Span(1, 1))
         shutil.rmtree(tmp_path / "results/tune/trials", ignore_errors=True)
-    said = estimate.text(estimate.look(asked, estimate.Site(), steps=False))
+    said = estimate_text.text(estimate.look(asked, estimate.Site(), steps=False))
     assert "5 of them are finished, 21 to 45 are still to run." in said.replace("\n", " ") and "## Still to run" in said
     assert "4 trials by which learning rates were chosen" in said
 
@@ -195,7 +195,7 @@ def test_rates_beyond_the_grid_that_may_follow_are_said(tmp_path):
     assert counts(before).left.all == Span(0, 0)
     asked = experiment(tuned(small(tune={"extend": True})), tmp_path)
     assert counts(asked).left.trials == Span(1, 3 + 6 * 2) and counts(asked).left.runs == Span(0, 2)
-    said = estimate.text(estimate.look(asked, estimate.Site(), steps=False))
+    said = estimate_text.text(estimate.look(asked, estimate.Site(), steps=False))
     assert "Tuning has not ended: if it chooses another learning rate" in said.replace("\n  ", " ")
     for trial in ("lr1", "lr10", "lr100", "lr0.0001", "retry1/lr1"):
         finish(asked, tmp_path / TRIALS / trial, trial=True)
@@ -316,10 +316,10 @@ def test_a_whole_workflow_that_has_ended_leaves_nothing_and_other_epochs_all_of_
         monkeypatch.chdir(folder)
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         found = estimate.look(resolve(settings), estimate.Site())
-        said = estimate.text(found)
+        said = estimate_text.text(found)
         assert found.left == Span(0, 0) and found.trainings.most >= 6
         assert "All of them are finished: nothing is left to run." in said.replace("\n", " ")
-        assert "unknown" not in said and "Jobs" not in said and json.dumps(estimate.as_json(found))
+        assert "unknown" not in said and "Jobs" not in said and json.dumps(estimate_text.as_json(found))
         for block in {"training", "tune"} & {*settings}:
             settings[block]["epochs"] = 9
         changed = [estimate.counted(resolve(settings), one.dataset, one.model, one.arm.name) for one in found.arms]
@@ -332,14 +332,14 @@ def test_what_is_not_known_has_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 0)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     found = estimate.look(example("config.yaml", tmp_path), estimate.Site(gpus=2))
-    said = estimate.text(found)
+    said = estimate_text.text(found)
     assert "**45 trainings**: 45 runs. Jobs: 9 train." in said
     assert "Memory of all arms unknown: model distilbert is not fetched yet; run `snakemake" in said
     assert "no GPU here; estimate in a job, with your cluster's profile and the same configuration" in said
     lines = said.splitlines()
     assert len(lines) <= 60 and max(map(len, lines)) <= 160
     assert not re.search(r"\b0(\.0+)? (s|min|h|GiB|MiB|kWh)", said)
-    values = estimate.as_json(found)
+    values = estimate_text.as_json(found)
     assert [values[key] for key in ("device_s", "wall_s", "disk_MiB", "energy_J")] == [None] * 4
     for arm in values["arms"]:
         assert arm["run_s"] is arm["memory_MiB"] is None
@@ -354,7 +354,7 @@ def test_memory_needs_no_weights(tmp_path, tiny_bert):
     found = estimate.look(experiment(settings, tmp_path), estimate.Site(), steps=False)
     assert all(one.need.probe_peak_allocated_MiB > 64 for one in found.arms)
     assert [one.peak_MiB for one in found.arms] == [one.need.tensors_MiB for one in found.arms]  # on a CPU
-    assert "memory is at most that of max_length 32" in estimate.text(found).replace("\n  ", " ")
+    assert "memory is at most that of max_length 32" in estimate_text.text(found).replace("\n  ", " ")
     assert all(isinstance(one.timed, Missing) for one in found.arms)
 
 
@@ -410,7 +410,7 @@ def test_gpus_money_and_what_does_not_fit(tmp_path, monkeypatch):
     found = known(experiment(settings, tmp_path), estimate.Site(gpus=2))
     assert found.slots() == 1
     monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 0)
-    assert found.slots() is None and "as many at once as there are GPUs" in estimate.text(found)
+    assert found.slots() is None and "as many at once as there are GPUs" in estimate_text.text(found)
     monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 1)
     assert dataclasses.replace(found, site=estimate.Site(local=False, gpus=8, jobs=100)).slots() == 8
     runs = 6 * found.arms[0].run_s  # in three jobs, each of which takes a second to start
@@ -422,9 +422,38 @@ def test_gpus_money_and_what_does_not_fit(tmp_path, monkeypatch):
         "Above recommendation.memory_GiB 2.5: qlora-r4 (3.00 GiB)",
         "Above the 2 GiB of a GPU: lora-r4 (2.00 GiB), qlora-r4 (3.00 GiB)",
     ]
-    said = estimate.text(found)
+    said = estimate_text.text(found)
     assert "## What does not fit" in said
     assert f"per GPU hour: {found.device_s().least:.2f} EUR" in said  # a currency unit per second; no range of one
+
+
+def test_gpus_of_a_run_count_each(tmp_path, monkeypatch):
+    """Three arms of two runs each, one job per arm: full on two GPUs, the others on one."""
+    monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 2)
+    settings = small()
+    settings["training"] |= {"device": "cuda"}
+    settings["methods"]["full"] |= {"gpus": 2, "varies": ["gpus"]}
+    found = known(experiment(settings, tmp_path), estimate.Site(gpus=2))
+    job = 2 * found.arms[0].run_s + 1.0
+    assert [one.arm.gpus for one in found.arms] == [2, 1, 1]
+    assert found.device_s().most == pytest.approx(4 * job)
+    assert found.wall_s().most == pytest.approx(2 * job)  # full alone, then the others beside each other
+    assert found.energy_J() == pytest.approx(4 * (job - 1.0) * 500.0)
+    said = estimate_text.text(found)
+    assert "on 2 GPUs: " in said and "each GPU of a run counts" in said and "with its share of a batch" in said
+    assert re.search(r"\| Arm +\| +GPUs +\|", said)
+    monkeypatch.setattr(estimate.machine, "gpus_here", lambda: 1)
+    assert found.wall_s() is None
+    assert found.too_large() == ["More GPUs than the 1 that jobs may have at once: full (2)"]
+
+
+def test_a_gpus_share_of_a_batch():
+    """Seven rows on two GPUs: one has four; each reads half of what is evaluated."""
+    work = dataclasses.replace(WORK, shapes={(7, 8): 3.0, (8, 8): 2.0}, evaluated=101, once=7)
+    own = work.share(2)
+    assert own.shapes == {(4, 8): 5.0} and (own.evaluated, own.once) == (51, 4)
+    assert (own.steps, own.prompts, own.rows) == (work.steps, work.prompts, work.rows)
+    assert own.largest.shape[0] == -(-work.largest.shape[0] // 2) and work.share(1) == work
 
 
 def test_forty_arms(tmp_path):
@@ -447,7 +476,7 @@ def test_forty_arms(tmp_path):
     assert {one.need.probe_peak_allocated_MiB - (one.arm.rank or 0) for one in arms} == {100.0}
     assert sum(one.between for one in arms) == 33
     found = estimate.Estimate(asked, estimate.Site(), arms, 1.0, "a processor")
-    assert "dora-r12" in estimate.text(found).partition("Between ranks that were looked at")[2]
+    assert "dora-r12" in estimate_text.text(found).partition("Between ranks that were looked at")[2]
 
 
 def test_an_arm_that_cannot_be_is_said_and_the_others_are_looked_at(tmp_path, tiny_bert):
@@ -464,7 +493,7 @@ def test_the_demo_as_it_is_told(tmp_path, monkeypatch):
     """UPDATE_GOLDEN=1 writes it anew."""
     monkeypatch.chdir(tmp_path)
     found = known(example("examples/demo.yaml", Path()), estimate.Site(cores=2), 4.0)
-    said = estimate.text(found)
+    said = estimate_text.text(found)
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(said, encoding="utf-8")
     assert said == GOLDEN.read_text(encoding="utf-8")

@@ -24,15 +24,15 @@ FORGOTTEN = ("forgetting_loss_before", "forgetting_loss_after", "forgetting")
 FORGOTTEN += ("forgetting_loss_original", "forgetting_vs_original")
 GENERATED = ("ended_share", "answer_tokens", "max_new_tokens", "scored_as")  # and generate_…
 GENERATED += tuple(name for name in QUANTITIES if name.startswith("generate_"))
-NOTHING = ("failed_phase", "oom_bytes", "diverged_step", "engine_reason")  # null says it
+NOTHING = ("failed_phase", "oom_bytes", "diverged_step", "engine_reason", "parallel")  # null says it
 GPU_ONLY = re.compile(
-    r"gpu_uuid|shared_gpu|mask_s|capture_s|probe_step|_peak_(allocated|reserved)_|_process_|held_|_measured_|energy|_power_"
+    r"gpu_uuid|shared_gpu|train_gpu_s|mask_s|capture_s|probe_step|_peak_(allocated|reserved)_|_process_|held_|_measured_|energy|_power_"
 )
 PREDICTIONS = "row,label,prediction,logit_0,logit_1\n" + "".join(
     f"{row},{int(row < 444)},{int(row < 400)},0.5,-0.5\n" for row in range(872)
 )
 OF_PHASE = {phase: phase + "_(?!rows)" for phase in PHASES}
-OF_PHASE["train"] += "|prepare|capture|compile_s|step_p|samples_per|tokens_per|energy|mean_power"
+OF_PHASE["train"] += "|train_gpu|prepare|capture|compile_s|step_p|samples_per|tokens_per|energy|mean_power"
 
 
 def grid(methods: list[str], ranks: list[int], rankless: tuple[str, ...] = RANKLESS) -> list[tuple]:
@@ -70,6 +70,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "frozen_linear_dtype": {"full": None, "qlora": "nf4"}.get(method, "float32"),
         "engine": "eager" if cpu else "captured", "engine_reason": None, "compile": False, "device": device,
         "device_name": "Example CPU, 2 cores" if cpu else "NVIDIA H100 80GB HBM3",
+        "gpus": 1, "parallel": None,
         "gpu_uuid": "GPU-00000000-0000-0000-0000-000000000000", "shared_gpu": False, "mixed_gpus": False,
         "stood_still_s": 0.0,
         "train_rows": 6400, "test_rows": 872, "heldout_rows": None, "truncated_train": 3, "truncated_test": 0,
@@ -77,6 +78,7 @@ def summary(method: str, rank: int | None, seed: int, **changes: Any) -> dict[st
         "total_parameters": PARAMETERS + adapter, "trainable_parameters": trainable,
         "trainable_percent": 100 * trainable / (PARAMETERS + adapter),
         "startup_s": 9.1, "load_s": 1.4, "mask_s": 0.2, "probe_s": 2.5, "prepare_s": 1.1, "train_s": 19_200 / speed,
+        "train_gpu_s": 19_200 / speed,
         "capture_s": 0.8,
         "compile_s": None, "evaluate_s": 3.2, "forgetting_s": None, "save_s": 0.4, "state_s": 0.1,
         **{f"step_p{percent}_ms": slow / speed for percent, slow in ((50, 32_000), (95, 41_000), (99, 52_000))},

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from peft_tradeoffs.analysis.finished import FACTS, Recorded
 from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.runs.interruption import EXIT_STATUS
 from peft_tradeoffs.runs.lock import process_started
@@ -120,6 +121,9 @@ def test_a_job_trains_its_runs_on_two_ranks_and_says_what_each_measured(prepared
     peaks = [rank["phases"]["peaks"]["train_peak_rss_MiB"] for rank in env["ranks"]]
     summary = json.loads((whole / "seed0/summary.json").read_text())
     assert summary["train_peak_rss_MiB"] == max(peaks)
+    assert (summary["gpus"], summary["parallel"], summary["train_gpu_s"]) == (2, "data", None)
+    assert env["reduction_dtype"] == "float32"
+    assert FACTS["gpus"].read(Recorded(env, summary, [])) == "2, data, gradients summed in float32"
     assert summary["status"] == "completed" and summary["steps"] == EPOCHS * PER_EPOCH
     assert not list(whole.glob("**/.*.lock.*"))
     status, said = finish(start(prepared, tmp_path))  # again, and its second seed not at all

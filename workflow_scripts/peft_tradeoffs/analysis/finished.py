@@ -334,6 +334,20 @@ def _head(run: Recorded) -> Any:
     return {"modules": modules, "parameters": size, "dtypes": head.get("dtypes", NOT_RECORDED)}
 
 
+def _gpus(run: Recorded) -> Any:
+    """How many GPUs a run has; of several also how they share it. Runs of earlier versions had one."""
+    gpus = run.settings.get("gpus", 1)
+    if gpus == 1:
+        return gpus
+    summed_in = run.env.get("reduction_dtype")
+    return f"{gpus}, {run.settings['parallel']}" + (f", gradients summed in {summed_in}" if summed_in else "")
+
+
+def _nccl(run: Recorded) -> str | None:
+    version = run.env.get("nccl_version")
+    return f"NCCL {version}" if version and run.settings.get("gpus", 1) > 1 else None
+
+
 def _trained_head(run: Recorded) -> Any:
     """all, or how many are; in older recordings from the counts of the trained parameters."""
     size, head = run.summary.get("head_parameters", NOT_RECORDED), run.env.get("head")
@@ -477,6 +491,14 @@ _FACTS = (
         "gradient_accumulation_steps",
         "Parts that a batch is computed in.",
         setting("gradient_accumulation_steps"),
+    ),
+    Fact(
+        "gpus",
+        "GPUs that share a run, how they do, and what they sum gradients in.",
+        _gpus,
+        "set it alike",
+        key="gpus",
+        detail=_nccl,
     ),
     Fact("steps", "Optimizer steps, of runs that early stopping did not end.", of_whole_run("steps")),
     Fact("epochs", "Passes over the training split, of runs that early stopping did not end.", of_whole_run("epochs")),

@@ -225,7 +225,7 @@ def mark(row: Any, key: str, text: str) -> str:
 
 def differing(rows: pd.DataFrame) -> dict[str, str]:
     """Columns of settings that these rows do not share: header by key."""
-    headers = {"dtype": "Base weights", "engine": "Engine", "device_name": "Device"}
+    headers = {"dtype": "Base weights", "engine": "Engine", "gpus": "GPUs", "device_name": "Device"}
     found = {key: header for key, header in headers.items() if rows[key].nunique() > 1}
     if rows["engine_reason"].notna().any():
         found["engine"] = headers["engine"]
@@ -606,17 +606,20 @@ def write_tables(
         write_text(folder / f"{name}.{kind}", text)
 
 
-SETTINGS = ["pretrained", "device", "device_name"]
+SETTINGS = ["gpus", "pretrained", "device", "device_name"]
 HOUR_S = 3600.0
 
 
 def cost_frame(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per (data set, model, arm) in the order of `runs_frame`: sums over all its runs, failed ones too.
 
-    Columns: dataset, model, arm, method, rank, n_runs, pretrained, device, device_name, differs, attempts, hours (of
-    every attempt, start to end), training_hours (of the steps), queue_hours (null unless every run has one: outside
-    SLURM) and energy_Wh (of the steps; null unless every run that trained has one).
+    Columns: dataset, model, arm, method, rank, n_runs, gpus, pretrained, device, device_name, differs, attempts, hours
+    (of every attempt, start to end, times its GPUs), training_hours (of the steps, likewise), wall_hours (of every
+    attempt, as a clock has them), queue_hours (null unless every run has one: outside SLURM) and energy_Wh (of the
+    steps; null unless every run that trained has one).
     """
+    gpus = runs["gpus"].where(runs["device"].eq("cuda"), 1).astype(float)
+    runs = runs.assign(**{f"gpu_{key}": runs[key].astype(float) * gpus for key in ("wall_s", "train_s")})
     groups = runs.groupby(ARM, sort=False)
     found = groups[["method", "rank"]].first()
     found["n_runs"] = groups.size()
@@ -625,7 +628,8 @@ def cost_frame(runs: pd.DataFrame) -> pd.DataFrame:
     found["differs"] = groups["differs"].first()
     found["attempts"] = groups["attempts"].sum()
     arms = [runs[name] for name in ARM]
-    sums = {"hours": "wall_s", "training_hours": "train_s", "queue_hours": "queue_s", "energy_Wh": "energy_J"}
+    sums = {"hours": "gpu_wall_s", "training_hours": "gpu_train_s", "wall_hours": "wall_s"}
+    sums |= {"queue_hours": "queue_s", "energy_Wh": "energy_J"}
     for column, key in sums.items():
         found[column] = runs[key].astype(float).groupby(arms, sort=False).sum(min_count=1) / HOUR_S
     unknown = {"queue_hours": runs["queue_s"].isna(), "energy_Wh": runs["train_s"].notna() & runs["energy_J"].isna()}
@@ -636,17 +640,24 @@ def cost_frame(runs: pd.DataFrame) -> pd.DataFrame:
 
 def cost_readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `cost_frame` of one data set and model as text, their sum last."""
-    numbers = ["attempts", "hours", "training_hours", "queue_hours", "energy_Wh"]
+    numbers = ["attempts", "hours", "training_hours", "wall_hours", "queue_hours", "energy_Wh"]
     total = {key: rows[key].astype(float).sum(skipna=False) for key in ["n_runs", *numbers]}
     hours = f"{'GPU' if rows['device'].eq('cuda').all() else 'Machine'} hours"
-    several = rows["device_name"].nunique() > 1
+    several, shared = rows["device_name"].nunique() > 1, not rows["gpus"].eq("1").all()
     every = [*records(rows), total]
-    places = {key: column_places(row[key] for row in every) for key in ("hours", "queue_hours", "energy_Wh")}
+    places = {
+        key: column_places(row[key] for row in every) for key in ("hours", "wall_hours", "queue_hours", "energy_Wh")
+    }
     cells = []
     for row in every:
         arm = arm_label(row["method"], row["rank"]) if "method" in row else "All"
         line = {"Arm": arm, "Runs": f"{row['n_runs']:.0f}", "Attempts": f"{row['attempts']:.0f}"}
-        line |= {hours: number(row["hours"], places["hours"]), "In steps, %": number(_share(row), 0)}
+        if shared:
+            line |= {"GPUs": setting(row.get("gpus", math.nan))}
+        line |= {hours: number(row["hours"], places["hours"])}
+        if shared:
+            line |= {"Wall hours": number(row["wall_hours"], places["wall_hours"])}
+        line |= {"In steps, %": number(_share(row), 0)}
         if rows["queue_hours"].notna().any():
             line["Queue hours"] = number(row["queue_hours"], places["queue_hours"])
         if rows["energy_Wh"].notna().any():
@@ -665,10 +676,12 @@ def cost_notes(rows: pd.DataFrame) -> list[str]:
         "Hours: from the start of a run to its end, imports, probe and evaluation too, the wait for another job's GPU "
         "not; of a job's imports its first run has all. In steps: the share of the hours that training steps took.",
     ]
+    if not rows["gpus"].eq("1").all():
+        lines.append("GPU hours count each GPU of a run, wall hours the run once.")
     if rows["queue_hours"].notna().any():
         lines.append("Queue hours: from when SLURM could have started the job to when it did.")
     if rows["energy_Wh"].notna().any():
-        lines.append("Energy: of the GPU during the training steps alone, by NVML's counter.")
+        lines.append("Energy: of all GPUs of a run during the training steps alone, by NVML's counter.")
     return [*lines, *unlike(rows)]
 
 

@@ -44,11 +44,11 @@ from peft_tradeoffs.analysis.tables import (
     KINDS,
     NUMBERS,
     OF_SPLIT,
+    as_of_today,
     random_weights,
     read_scored,
     read_table,
     runs_frame,
-    with_sum,
 )
 from peft_tradeoffs.core import files
 from peft_tradeoffs.core.errors import InputError
@@ -224,7 +224,7 @@ def read(folder: Path) -> Sweep:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     numbers = (*NUMBERS, "n", "mean", "sd")
-    return with_sum(read_table(path, NEEDED[path.name], STORE, KINDS, numbers))
+    return as_of_today(read_table(path, NEEDED[path.name], STORE, KINDS, numbers))
 
 
 def checksums(folder: Path, names: list[str]) -> dict[str, str]:
@@ -478,7 +478,7 @@ def _of_arm(runs: pd.DataFrame, done: pd.DataFrame, folders: list[Path]) -> dict
     }
     found |= {
         "device_name": "; ".join(dict.fromkeys(runs["device_name"].dropna())),
-        "n_gpus": runs["gpu_uuid"].nunique() if first["device"] == "cuda" else None,
+        "n_gpus": runs["gpu_uuid"].str.split(", ").explode().nunique() if first["device"] == "cuda" else None,
         "n_repeats": len(runs),
         "n_completed": len(done),
         "failures": "; ".join(f"{count} {words}" for words, count in ways_of_failing(runs)) or None,

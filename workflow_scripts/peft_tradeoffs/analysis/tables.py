@@ -70,6 +70,7 @@ def _are_numbers(values: pd.Series) -> bool:
 
 SPLIT = tuple(f"{part}_MiB" for part in PARTS)
 TENSORS = "tensors_MiB"  # the sum of SPLIT
+ADDED = (TENSORS, "gpus", "parallel", "train_gpu_s")  # columns that tables of earlier versions lack
 MEASURED_SPLIT = tuple(f"{part}_measured_MiB" for part in PARTS)
 IDENTITY = tuple(name for name, quantity in QUANTITIES.items() if quantity.kind == "identity")
 COLUMNS = (*IDENTITY, *(name for name in QUANTITIES if name not in IDENTITY))
@@ -162,10 +163,12 @@ def _tensors(runs: pd.DataFrame) -> pd.Series:
     return runs[list(SPLIT)].astype(float).sum(axis=1, skipna=False)
 
 
-def with_sum(runs: pd.DataFrame) -> pd.DataFrame:
-    """These runs with the sum of their tensors, which a table of an earlier version lacks."""
+def as_of_today(runs: pd.DataFrame) -> pd.DataFrame:
+    """These runs with what a table of an earlier version lacks: the sum of their tensors; each had one GPU then."""
     if TENSORS not in runs and set(SPLIT) <= set(runs):
         runs.insert(list(runs).index(SPLIT[-1]) + 1, TENSORS, _tensors(runs))
+    if "gpus" not in runs and {"device", "train_s"} <= set(runs):
+        runs = runs.assign(gpus=1, parallel=None, train_gpu_s=runs["train_s"].where(runs["device"].eq("cuda")))
     return runs
 
 
@@ -197,7 +200,8 @@ def check(runs: pd.DataFrame) -> None:
 def read_runs(path: Path) -> pd.DataFrame:
     """Read a runs.csv that `runs_frame` made. Raises InputError if it is missing, damaged or lacks columns."""
     remedy = "make it again with make_tables.py"
-    runs = with_sum(read_table(path, [name for name in COLUMNS if name != TENSORS], remedy, KINDS, NUMBERS))
+    needed = [name for name in COLUMNS if name not in ADDED]
+    runs = as_of_today(read_table(path, needed, remedy, KINDS, NUMBERS))
     if empty := [key for key in IDENTITY if key != "rank" and runs[key].isna().any()]:
         raise InputError(f"{path}: a run without {', '.join(empty)}; {remedy}")
     for text in runs["null_reasons"].unique():

@@ -7,32 +7,24 @@ says why, and never 0.
 
 import contextlib
 import dataclasses
-import functools
 import heapq
 import itertools
 import tempfile
-import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from peft_tradeoffs.analysis.readable import grid, sentences
 from peft_tradeoffs.config.experiment import Arm, Experiment
 from peft_tradeoffs.config.model import EqualMemory
-from peft_tradeoffs.config.preflight import what_can_be_decided
 from peft_tradeoffs.core import code
 from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.core.files import read_signed, size
 from peft_tradeoffs.core.layout import SCRIPTS, VALIDATION, command
 from peft_tradeoffs.core.quantities import Missing, Span, between
-from peft_tradeoffs.core.text import wrapped
 from peft_tradeoffs.measure import machine
 from peft_tradeoffs.runs.plan import Counts, Finished, Left, Made, ModelFolder, Plan, Standing
-from peft_tradeoffs.runs.terminal import duration
 
 if TYPE_CHECKING:
     from peft_tradeoffs.measure.devices import Device
@@ -188,6 +180,19 @@ class ArmEstimate:
         return left.trials.times(self.trial_s or 0.0) + (left.runs + left.repeats + left.at_caps).times(self.run_s)
 
 
+Tuning = tuple[str, str, str]  # data set, model and arm
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Seconds of a job, but for its start."""
+
+    seconds: float
+    gpus: int = 1
+    after: Tuning | None = None  # whose rate it takes
+    tunes: Tuning | None = None
+
+
 @dataclass
 class Estimate:
     """What all of it will take."""
@@ -258,55 +263,70 @@ class Estimate:
         return max(slots, min(limit for limit in (self.site.jobs, self.site.gpus, self.site.cores) if limit))
 
     def device_s(self) -> Span | None:
-        """Seconds that all that is still to run takes, one job after another."""
-        return self._spent(1, 1)
+        """Seconds that all that is still to run takes, one job after another; each of its GPUs counts."""
+        if not self._is_timed:
+            return None
+        start_s = float(self.start_s or 0.0)
+        return Span(*(sum((start_s + job.seconds) * job.gpus for job in self._jobs(most)) for most in (False, True)))
 
     def wall_s(self) -> Span | None:
         """Seconds until the last job has ended, if as many run at once as `slots` and `begun` say."""
         slots, begun = self.slots(), self.begun()
-        return None if slots is None or begun is None else self._spent(slots, begun)
-
-    def _spent(self, slots: int, begun: int) -> Span | None:
-        if not isinstance(self.start_s, float) or None in [one.seconds() for one in self.arms]:
+        if slots is None or begun is None or not self._is_timed or self.widest > slots:
             return None
         return Span(*(self._last_end(slots, begun, most) for most in (False, True)))
+
+    @property
+    def widest(self) -> int:
+        """GPUs of the runs that have most."""
+        return max(one.arm.gpus for one in self.arms)
+
+    @property
+    def _is_timed(self) -> bool:
+        return isinstance(self.start_s, float) and None not in [one.seconds() for one in self.arms]
 
     def _last_end(self, slots: int, begun: int, most: bool) -> float:
         """When the last job ends: jobs begin in the plan's order, a run's after the tuning of its rate.
 
-        A job's start needs one of `begun` places, what comes after it one of `slots` devices too.
+        A job's start needs one of `begun` places per GPU, what comes after it as many of `slots` devices too.
         """
-        start, own = float(self.start_s or 0.0), self.experiment
-        by_name = {(one.dataset, one.model, one.arm.name): one for one in self.arms}
-        free, devices = [0.0] * begun, [0.0] * slots
-        tuned: dict[tuple[str, str, str], float] = {}
+        start, free, devices = float(self.start_s or 0.0), [0.0] * max(begun, self.widest), [0.0] * slots
+        ends: dict[Tuning, float] = {}
+        for job in self._jobs(most):
+            begins = max(
+                *(heapq.heappop(free) for _ in range(job.gpus)), ends.get(job.after, 0.0) if job.after else 0.0
+            )
+            end = max(*(heapq.heappop(devices) for _ in range(job.gpus)), begins + start) + job.seconds
+            for _ in range(job.gpus):
+                heapq.heappush(free, end)
+                heapq.heappush(devices, end)
+            if job.tunes:
+                ends[job.tunes] = end
+        return max(free)
 
-        def job(seconds: float, after: float = 0.0) -> float:
-            started = max(heapq.heappop(free), after) + start
-            end = max(heapq.heappop(devices), started) + seconds
-            heapq.heappush(free, end)
-            heapq.heappush(devices, end)
-            return end
+    def _jobs(self, most: bool) -> Iterator["_Job"]:
+        """What is still to run, at least or at most, in the plan's order."""
+        own = self.experiment
+        by_name = {(one.dataset, one.model, one.arm.name): one for one in self.arms}
 
         def number(span: Span) -> int:
             return int(span.most if most else span.least)
 
         for pair in self.unanswered:
-            job(self._answers_s(pair))
+            yield _Job(self._answers_s(pair))
         for name, one in by_name.items():
             if count := number(one.counts.left.trials):
-                tuned[name] = job(count * (one.trial_s or 0.0))
+                yield _Job(count * (one.trial_s or 0.0), one.arm.gpus, tunes=name)
         for (dataset, model, _), one in by_name.items():
-            after, run_s = tuned.get((dataset, model, one.arm.tuned_as or ""), 0.0), one.run_s or 0.0
+            after, run_s, gpus = (dataset, model, one.arm.tuned_as or ""), one.run_s or 0.0, one.arm.gpus
             left = one.counts.left
             runs, each = number(left.runs), own.seeds_per_job == 1
             for _ in range(runs if each else min(1, runs)):
-                job(run_s * (1 if each else runs), after)
+                yield _Job(run_s * (1 if each else runs), gpus, after)
             for _ in range(number(left.repeats)):
-                job(run_s, after)
+                yield _Job(run_s, gpus, after)
             if at_caps := number(left.at_caps):
-                job(run_s * at_caps, after)
-        return max(free)
+                yield _Job(run_s * at_caps, gpus, after)
 
     def _answers_s(self, pair: tuple[str, str]) -> float:
         """Seconds in which an untrained model answers, at the speed of the first arm that took steps."""
@@ -323,7 +343,8 @@ class Estimate:
         seconds = [one.seconds() for one in arms]
         if None in watts or None in seconds:
             return None
-        return sum(power * span.least for power, span in zip(watts, seconds, strict=True) if power and span)
+        taken = zip(arms, watts, seconds, strict=True)
+        return sum(one.arm.gpus * power * span.least for one, power, span in taken if power and span)
 
     def disk_MiB(self) -> Span | None:
         """What stays: models, weights, predictions and answers; and with the states of as many jobs as run at once."""
@@ -351,6 +372,10 @@ class Estimate:
             large = [(one.arm.name, one.peak_MiB) for one in self.arms if one.peak_MiB and one.peak_MiB > limit]
             if large:
                 found.append(f"Above {what}: {', '.join(f'{name} ({peak / GIB:.2f} GiB)' for name, peak in large)}")
+        slots = self.slots() if self.kind == "GPU" else None
+        if slots is not None and self.widest > slots:
+            wide = ", ".join(f"{one.arm.name} ({one.arm.gpus})" for one in self.arms if one.arm.gpus > slots)
+            found.append(f"More GPUs than the {slots} that jobs may have at once: {wide}")
         return found
 
 
@@ -421,11 +446,11 @@ class _Looker:
         """What is to be done first; None where the pair is tokenised."""
         out = Path(self._experiment.output)
         if not (out / "models" / f"{model}.json").exists():
-            return f"model {model} is not fetched yet; {_fetch_first()}"
+            return f"model {model} is not fetched yet; {fetch_first()}"
         if (out / "tokens" / dataset / f"{model}.npz").exists():
             return None
         there = (out / "data" / dataset / "dataset.json").exists()
-        return f"data set {dataset} is not {'tokenised' if there else 'fetched'} yet; {_fetch_first()}"
+        return f"data set {dataset} is not {'tokenised' if there else 'fetched'} yet; {fetch_first()}"
 
     def _tokens(self, dataset: str, model: str) -> "Tokens | Missing":
         if why := self._why_no_tokens(dataset, model):
@@ -447,12 +472,13 @@ class _Looker:
         share = 1.0 if dev_name == VALIDATION else 1 - tune.fraction
         for one in arms:
             trial = own.trial_settings(one.dataset, one.model, one.arm.name)
-            one.work = whole
+            one.work = whole.share(one.arm.gpus)
             asks = trial.generate is not None and whole.prompts
             dev_rows = len(splits.splits[dev_name]) * (1.0 if dev_name == VALIDATION else tune.fraction)
             read = round(dev * (1.0 if dev_name == VALIDATION else tune.fraction))
             made = whole.of_trial(share, trial.epochs, trial.max_steps, read, trial.batch_size)
-            one.trial = dataclasses.replace(made, prompts=round(dev_rows) if asks else 0)
+            made = dataclasses.replace(made, prompts=round(dev_rows) if asks else 0)
+            one.trial = made.share(one.arm.gpus)
 
     # memory
 
@@ -462,11 +488,10 @@ class _Looker:
 
         training = self._experiment.training
         if isinstance(splits, Missing):
-            outputs, batch = Outputs(2, 0, None), self._largest(arms[0].dataset)
+            outputs = Outputs(2, 0, None)
             self.at_most = True
         else:
             outputs = Outputs.of(splits.description)
-            batch = arms[0].work.largest  # type: ignore[union-attr]  # which tokens have given it
 
         block, fetched = self._experiment.models[model].to_dict(), Path(self._experiment.output, "models", model)
         with tempfile.TemporaryDirectory() as scratch:
@@ -478,20 +503,21 @@ class _Looker:
 
             def need(one: ArmEstimate) -> "Need | Missing":
                 if folder is None:
-                    return Missing(f"model {model} is not fetched yet; {_fetch_first()}")
+                    return Missing(f"model {model} is not fetched yet; {fetch_first()}")
                 built = forecast.build(folder, Recipe.of(settings[one.arm.name]), outputs, training.precision)
+                batch = one.work.largest if one.work else self._largest(one)
                 return forecast.needed(built, batch, training.precision, training.optimizer)
 
             _along_ranks(arms, need, "need", self._budget_s)
 
-    def _largest(self, dataset: str) -> "Batch":
+    def _largest(self, one: ArmEstimate) -> "Batch":
         from peft_tradeoffs.tasks.task import TASKS
         from peft_tradeoffs.training.forecast import Batch
 
         training = self._experiment.training
         length = -(-training.max_length // 8) * 8
-        learns = TASKS[self._experiment.datasets[dataset].task].reader is not None
-        shape = (training.batch_size, length, *[length] * learns)
+        learns = TASKS[self._experiment.datasets[one.dataset].task].reader is not None
+        shape = (-(-training.batch_size // one.arm.gpus), length, *[length] * learns)
         return Batch(shape, training.gradient_accumulation_steps)
 
     # time
@@ -509,7 +535,10 @@ class _Looker:
         tokens = out / "tokens" / first.dataset / f"{first.model}.npz"
 
         def timed(one: ArmEstimate) -> "Timed | Missing":
-            plan = Plan(settings[one.arm.name], self._experiment.seeds[0], tokens, folder, {})
+            own = settings[one.arm.name]
+            if one.arm.gpus > 1:  # one GPU takes its share
+                own = own | {"batch_size": -(-own["batch_size"] // one.arm.gpus), "gpus": 1, "parallel": None}
+            plan = Plan(own, self._experiment.seeds[0], tokens, folder, {})
             return one.work if isinstance(one.work, Missing) else forecast.timed(plan, splits, device, one.work)
 
         pending = [one for one in arms if one.counts.left.all.most]
@@ -580,166 +609,5 @@ def _or_why(look: Callable[[ArmEstimate], Any], one: ArmEstimate) -> Any:
         free_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-# Saying ---------------------------------------------------------------------------------------------------------------
-
-UNKNOWN = "unknown"
-WIDTH = 120  # characters of a line
-COUNTED = ["Arm", "Trials", "Runs", "Finished"]  # columns that need no looking
-
-
-def text(estimate: Estimate) -> str:
-    """The estimate for a person, as Markdown that reads well in a terminal."""
-    own = estimate.experiment
-    blocks = [f"# Estimate of {own.output}\n\n{textwrap.fill(_trainings(estimate), WIDTH)}"]
-    for dataset, model in dict.fromkeys((one.dataset, one.model) for one in estimate.arms):
-        arms = [one for one in estimate.arms if (one.dataset, one.model) == (dataset, model)]
-        rows = pd.DataFrame(map(_row, arms))
-        blocks.append(f"## {dataset} · {model}\n\n{grid(rows[COUNTED] if estimate.nothing_left else rows)}")
-    if estimate.nothing_left:
-        return "\n\n".join(blocks) + "\n"
-    lists = {
-        "Still to run" if any(one.counts.finished.all for one in estimate.arms) else "In all": _totals(estimate),
-        "What does not fit": estimate.too_large(),
-        "How it was taken": [*_notes(estimate), *_reasons(estimate)],
-        "What it can show": what_can_be_decided(own) or _not_counted(own),
-    }
-    blocks += [
-        f"## {title}\n\n" + "\n".join(wrapped(line, "- ", WIDTH) for line in lines)
-        for title, lines in lists.items()
-        if lines
-    ]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _not_counted(experiment: Experiment) -> list[str]:
-    """Data sets of which the rows are not known yet."""
-    return [
-        f"data set {name}: unknown: its rows are counted when it is fetched; {_fetch_first()}"
-        for name, block in experiment.datasets.items()
-        if block.source != "files" and not Path(experiment.output, "data", name, "dataset.json").exists()
-    ]
-
-
-def _fetch_first() -> str:
+def fetch_first() -> str:
     return f"run `{command('fetch')}` first"
-
-
-def _trainings(estimate: Estimate) -> str:
-    counts = [one.counts for one in estimate.arms]
-    total = {name: sum(getattr(one, name) for one in counts) for name in ("runs", "repeats", "at_caps")}
-    total["settled"] = sum(one.finished.trials for one in counts if one.settled)
-    for name in ("trials", "again", "added"):
-        total[name] = sum(getattr(one, name) for one in counts if not one.settled)
-    finished = sum(one.finished.all for one in counts)
-    given = {"total": total, "jobs": estimate.jobs(), "finished": finished, "trainings": estimate.trainings}
-    given |= {"left": estimate.left, "nothing_left": estimate.nothing_left}
-    return " ".join(sentences("estimate/trainings", given | {"span": _span}))
-
-
-def _row(one: ArmEstimate) -> dict[str, str]:
-    peak, seconds, counts = one.peak_MiB, one.seconds(), one.counts
-    unknown = UNKNOWN if counts.left.all.most else "–"
-    step = unknown
-    if one.timed and one.work and one.work.steps:
-        step = ("~" if one.between else "") + _ms(1000 * one.timed.train_s(one.work) / one.work.steps)
-    return {
-        "Arm": one.arm.name,
-        "Trials": _span(counts.trials_all) if counts.trials_all.most else "–",
-        "Runs": str(counts.runs + counts.repeats),
-        "Tensors, GiB" if one.on_cpu else "GPU memory, GiB": UNKNOWN if peak is None else f"{peak / GIB:.2f}",
-        "Step, ms": step,
-        "One run": unknown if one.run_s is None else duration(one.run_s),
-        "Finished": str(counts.finished.all),
-        "Still to run": _span(seconds, duration),
-    }
-
-
-def _totals(estimate: Estimate) -> list[str]:
-    cost, device_s = estimate.experiment.cost, estimate.device_s()
-    given = {
-        "kind": estimate.kind,
-        "slots": estimate.slots(),
-        "device_s": device_s,
-        "wall_s": estimate.wall_s(),
-        "disk": estimate.disk_MiB(),
-        "energy_J": estimate.energy_J(),
-        "cost": cost,
-        "price": device_s.times(cost.gpu_hour / 3600) if device_s and cost.gpu_hour is not None else None,
-        "durations": functools.partial(_span, said=duration),
-        "money": functools.partial(_span, said="{:.2f}".format),
-    }
-    return sentences("estimate/totals", given)
-
-
-def _notes(estimate: Estimate) -> list[str]:
-    training = estimate.experiment.training
-    given = {
-        "kind": estimate.kind,
-        "known": any(one.need for one in estimate.arms),
-        "measured": any(one.timed and one.timed.peak_MiB is not None for one in estimate.arms),
-        "prompts": any(one.work and one.work.prompts for one in estimate.arms),
-        "finished": any(one.counts.finished.all for one in estimate.arms),
-        "open": any(one.counts.left.runs.least < one.counts.left.runs.most for one in estimate.arms),
-        "between": [one.arm.name for one in estimate.arms if one.between],
-        "max_length": training.max_length,
-        "early_stopping": training.early_stopping,
-        "equal_memory": estimate.experiment.equal_memory,
-        **{name: getattr(estimate, name) for name in ("at_most", "device", "start_s", "took_s")},
-    }
-    return sentences("estimate/notes", given)
-
-
-def _reasons(estimate: Estimate) -> list[str]:
-    """Why what is unknown is: each reason once, and the arms that it is of unless it is of all."""
-    by_reason: dict[str, list[str]] = {}
-    for one in estimate.arms:
-        for what, missing in (("memory", one.need), ("seconds", one.timed)):
-            if isinstance(missing, Missing) and missing.reason != NOTHING_LEFT:
-                by_reason.setdefault(missing.reason, []).append(f"{what} of {one.arm.name}")
-    found = []
-    for reason, of in by_reason.items():
-        whose = {name.partition(" of ")[2] for name in of}
-        whats = list(dict.fromkeys(name.partition(" of ")[0] for name in of))
-        every = len(whose) == len(estimate.experiment.arms)
-        found.append(f"{' and '.join(whats).capitalize()} of {'all arms' if every else ', '.join(sorted(whose))} "
-                     f"unknown: {reason}")  # fmt: skip
-    return found
-
-
-def _span(span: Span | None, said: Callable[[float], str] = "{:.0f}".format) -> str:
-    """Both ends in words, or the one that both are."""
-    if span is None:
-        return UNKNOWN
-    least, most = said(span.least), said(span.most)
-    return least if least == most else f"{least} to {most}"
-
-
-def _ms(step: float) -> str:
-    return f"{step:,.0f}" if step >= 100 else f"{step:.3g}"
-
-
-def as_json(estimate: Estimate) -> dict[str, Any]:
-    """The estimate as plain values; what is not known is {"unknown": why}."""
-    arms = [
-        {
-            **{"dataset": one.dataset, "model": one.model, "arm": one.arm.name},
-            **{"counts": dataclasses.asdict(one.counts), "trainings": dataclasses.asdict(one.counts.trainings)},
-            **{"memory": _plain(one.need), "memory_MiB": one.peak_MiB, "interpolated": one.between},
-            **{"steps": one.work.steps if one.work else None, "seconds": _plain(one.timed)},
-            **{"run_s": one.run_s, "trial_s": one.trial_s, "left_s": _plain(one.seconds())},
-        }
-        for one in estimate.arms
-    ]
-    totals = {
-        **{"trainings": dataclasses.asdict(estimate.trainings), "jobs": estimate.jobs(), "at_once": estimate.slots()},
-        **{"device_s": _plain(estimate.device_s()), "wall_s": _plain(estimate.wall_s())},
-        **{"disk_MiB": _plain(estimate.disk_MiB()), "energy_J": estimate.energy_J()},
-        **{"does_not_fit": estimate.too_large(), "device": estimate.device or None, "took_s": estimate.took_s},
-    }
-    return {**totals, "can_show": what_can_be_decided(estimate.experiment), "arms": arms}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Missing):
-        return {"unknown": value.reason}
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

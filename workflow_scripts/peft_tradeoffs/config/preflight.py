@@ -251,7 +251,9 @@ def _planned(experiment: Experiment, arm: Arm) -> Recorded:
     """What the configuration says already of an arm's runs."""
     rates = len(experiment.trials[arm.tuned_as]) if arm.tuned_as else 0
     tuning = {"arm": arm.tuned_as, "rates": rates} if arm.tuned_as else None
-    return Recorded({"settings": {**arm.settings, "method": arm.method, "tuning": tuning}, "seed": 0}, {}, [])
+    shared = experiment.training.of_run(arm.gpus)
+    settings = {**arm.settings, "gpus": arm.gpus, "parallel": shared["parallel"], "method": arm.method}
+    return Recorded({"settings": {**settings, "tuning": tuning}, "seed": 0}, {}, [])
 
 
 SHOWN = 3  # runs that a warning names

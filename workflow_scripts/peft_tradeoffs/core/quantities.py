@@ -422,6 +422,13 @@ QUANTITIES = (
         "keeps more than keys and values.", NOT_GENERATED, values=("captured", "eager", "generate"), has=IF_GENERATED),
     Quantity("generate_engine_reason", "setting", "string", None,
         "Why it was not the engine that training was asked for.", "Null: it was, or nothing was generated."),
+    Quantity("gpus", "setting", "integer", None,
+        "GPUs of one node that shared the run, each with a process of its own; on a CPU such processes. Peaks are the "
+        "highest of any of them, a step lasts as long as that of the slowest, energy and idle power are sums.",
+        minimum=1),
+    Quantity("parallel", "setting", "string", None,
+        "How several GPUs shared the run. data: each has the whole model and computes its rows of every batch.",
+        "Null: it had one.", values=("data",)),
     Quantity("device", "setting", "string", None, "Where the run was.", values=("cpu", "cuda")),
     Quantity("device_name", "setting", "string", None, "Model name of the GPU or processor."),
     Quantity("gpu_uuid", "setting", "string", None,
@@ -474,6 +481,9 @@ QUANTITIES = (
     Quantity("train_s", "cost", "number", "s",
         "Seconds of training: the sum of the step times, of all attempts. Evaluation, capture and compilation are "
         "not in it.", UNREACHED, label="Training time, s", better=LOW, noise="train_s", has=IF_COMPLETED),
+    Quantity("train_gpu_s", "cost", "number", "s",
+        "gpus × train_s: seconds of GPUs that the training steps kept.", "GPU only.", label="GPU seconds of training",
+        better=LOW, noise="train_s", lacks=(IF_ON_CPU,)),
     Quantity("capture_s", "cost", "number", "s",
         "Seconds of capturing the step in CUDA graphs, warm-up included; of a run that fell back on its way too.",
         "Null: eager.", has=IF_CAPTURED, lacks=(IF_ON_CPU,)),

@@ -624,10 +624,13 @@ def cuda(gpu: Gpu | Missing) -> dict[str, Any]:
     """The GPU's facts, versions and flags that a CPU run does not have."""
     import torch
 
+    nccl = torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else None
     return {
         "gpu": gpu.facts() if gpu else {"reasons": {"gpu": gpu.reason}},
         "cuda_runtime_version": torch.version.cuda,
         "cudnn_version": torch.backends.cudnn.version(),
+        "nccl_version": nccl and ".".join(map(str, nccl)),
+        "nccl_settings": {key: value for key, value in sorted(os.environ.items()) if key.startswith("NCCL_")},
         "flags": flags(),
     }
 

@@ -363,7 +363,10 @@ def definitions(measured: Iterable[str] | None = None) -> list[tuple[str, str]]:
     """How each number of the page was taken, as its quantity says: of the axes `measured`, by default of all."""
     keys = set(AXES if measured is None else measured)
     found = [(LABELS[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES and key in keys]
-    return [*found, (LABELS["hours"], f"{QUANTITIES['wall_s'].description} Here in hours, mean of an arm's runs.")]
+    return [
+        *found,
+        (LABELS["hours"], f"{QUANTITIES['wall_s'].description} Here in hours of each GPU, mean of an arm's runs."),
+    ]
 
 
 def _count(number: int, noun: str) -> str:
@@ -510,7 +513,8 @@ def pair_data(
     forgetting: pd.DataFrame,
 ) -> dict[str, Any]:
     """What the page draws of one data set and model; the others are rows of their tables, for any pair."""
-    runs = sweep.runs.copy().assign(hours=sweep.runs["wall_s"].astype(float) / 3600)
+    gpus = sweep.runs["gpus"].where(sweep.runs["device"].eq("cuda"), 1).astype(float)
+    runs = sweep.runs.copy().assign(hours=gpus * sweep.runs["wall_s"].astype(float) / 3600)
     arms = tables.arms_frame(runs)
     random = tables.random_weights(runs)
     axes = _axes(sweep, arms, random)
@@ -583,9 +587,14 @@ def _axes(sweep: Sweep, arms: pd.DataFrame, random: bool) -> list[dict[str, Any]
             "places": _places(sweep, arms, key),
             "uncompared": sweep.uncompared(key),
         }
-        for key, better in AXES.items()
+        for key, better in _axes_of(sweep.runs).items()
         if _mean(arms, key).notna().any() and not (random and key in OF_KEYS)
     ]
+
+
+def _axes_of(runs: pd.DataFrame) -> dict[str, str | None]:
+    """AXES but for seconds of GPUs where each run had one: they are its training time."""
+    return {key: better for key, better in AXES.items() if key != "train_gpu_s" or not runs["gpus"].eq(1).all()}
 
 
 def _places(sweep: Sweep, arms: pd.DataFrame, key: str) -> int:
@@ -603,7 +612,7 @@ def _interval_notes(sweep: Sweep, axes: list[dict]) -> list[str]:
 def _absent(runs: pd.DataFrame, measured: set[str]) -> list[str]:
     """What no run has a value of, and why: a text a reason."""
     reasons: dict[str, list[str]] = {}
-    for key in AXES:
+    for key in _axes_of(runs):
         if key not in measured and key in tables.COLUMNS:
             for why in readable.null_reasons(runs, key):
                 reasons.setdefault(why, []).append(LABELS[key].partition(",")[0])

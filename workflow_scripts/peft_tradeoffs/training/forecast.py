@@ -536,6 +536,17 @@ class Work:
             found[rows * length] = found.get(rows * length, 0) + count
         return found
 
+    def share(self, gpus: int) -> "Work":
+        """What one of so many GPUs has of it: its rows of every batch, and its turns of what is evaluated."""
+        shapes: dict[Shape, float] = {}
+        for (rows, *padded), count in self.shapes.items():
+            shape = (-(-rows // gpus), *padded)
+            shapes[shape] = shapes.get(shape, 0) + count
+        rows, *padded = self.largest.shape
+        largest = dataclasses.replace(self.largest, shape=(-(-rows // gpus), *padded))
+        evaluated, once = -(-self.evaluated // gpus), -(-self.once // gpus)
+        return dataclasses.replace(self, shapes=shapes, evaluated=evaluated, once=once, largest=largest)
+
     def of_trial(self, share: float, epochs: int, max_steps: int | None, dev: int, batch_size: int) -> "Work":
         """That of a trial on a `share` of the rows, which reads `dev` padded tokens after each of its epochs."""
         rows = round(share * self.rows)

@@ -62,7 +62,7 @@ from peft_tradeoffs.training.batches import (
 )
 from peft_tradeoffs.training.decoding import Decoded, Decoding, check_prompts, context_of, decode
 from peft_tradeoffs.training.job import RunDirectory
-from peft_tradeoffs.training.parallel import ALONE, RanksApart, World, connect, join, leave, tell, told
+from peft_tradeoffs.training.parallel import ALONE, REDUCTION, RanksApart, World, connect, join, leave, tell, told
 from peft_tradeoffs.training.scoring import write_outputs
 from peft_tradeoffs.training.step import BlockGenerators, Randomness, Settings, Subject, autocast
 from peft_tradeoffs.training.summary import (
@@ -154,6 +154,7 @@ def _run(plan: Plan, bench: Bench, directory: RunDirectory) -> bool:
         "head": outcome.head,
         "targets": outcome.targets,
         "seed": plan.seed,
+        "reduction_dtype": REDUCTION if bench.world.size > 1 else None,
         "ranks": bench.ranks,
     }
     _write_down(plan, bench, directory, summary, {"attempts": attempts, **facts})

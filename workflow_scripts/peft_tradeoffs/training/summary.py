@@ -44,7 +44,7 @@ from peft_tradeoffs.training.updates import PAGED
 SETTINGS = (
     *("dataset", "model", "method", "arm", "rank", "task", "metric", "learning_rate", "tuned_as"),
     *("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "precision", "dtype", "optimizer"),
-    *("compile", "device"),
+    *("compile", "gpus", "parallel", "device"),
 )
 OF_ONE_ENGINE = (
     *("step_p50_ms", "step_p95_ms", "step_p99_ms", "samples_per_s", "tokens_per_s"),
@@ -140,9 +140,9 @@ def summarise(
         "engine": trained.engine if trained else settings["engine"],
         "engine_reason": trained.progress.engine_reason if trained else None,
         "device_name": machine.device_name(settings["device"]),
-        "gpu_uuid": device.gpu.uuid if device.gpu else device.gpu,
+        "gpu_uuid": _uuids(bench),
         "shared_gpu": device.isolation.shared() if cuda else ON_CPU,
-        "mixed_gpus": mixed_gpus(attempts),
+        "mixed_gpus": mixed_gpus(attempts) or len({gpu["name"] for gpu in _gpus(bench)}) > 1,
         "stood_still_s": stood_still_s(attempts),
         **{f"{split}_rows": description["rows"][split] for split in ("train", "test")},
         "heldout_rows": description["rows"].get("heldout", NO_HELDOUT),
@@ -174,6 +174,7 @@ def summarise(
         "tuned_as": "the learning rate was given in the config",
         "frozen_linear_dtype": "no linear layer is frozen",
         "engine_reason": "the engine that was asked for ran",
+        "parallel": "the run had one GPU",
         "startup_s": "the process was started for an earlier seed",
         **dict.fromkeys(("truncated_train", "truncated_test"), "of texts carved from train not counted apart"),
         "mask_s": "on a CPU the padding mask is taken unseen",
@@ -187,10 +188,11 @@ def summarise(
     if trained is not None:
         progress = trained.progress
         values |= _training(trained)
+        values["train_gpu_s"] = _gpu_seconds(values["train_s"], settings["gpus"]) if cuda else ON_CPU
         values["compile_s"] = _compiling(progress, settings["compile"], bench.compiled_before)
         values |= _quality(trained, settings, pretrained, outcome.prediction_spread)
         values |= forgetting(trained, outcome.original, pretrained)
-        values |= {**bench.energy.summary(progress.samples), "idle_power_W": device.idle_power_W}
+        values |= {**bench.energy.summary(progress.samples), "idle_power_W": _idle_power_W(bench)}
         values |= _of_two_engines(progress)
         values |= _unscored(values, settings, pretrained)
         values |= _of_updates(trained, settings)
@@ -261,6 +263,34 @@ def _training(trained: engine.Result) -> dict[str, Any]:
         **step_percentiles(progress.step_s),
         **_probed(trained.probe),
     }
+
+
+def _gpus(bench: Bench) -> list[dict[str, Any]]:
+    """Facts of the GPUs of the other ranks too, as far as they are known; none of a run on one GPU."""
+    return [found["gpu"] for found in bench.ranks if found and found["gpu"]]
+
+
+def _uuids(bench: Bench) -> str | Missing:
+    gpu = bench.device.gpu
+    if not gpu or not bench.ranks:
+        return gpu.uuid if gpu else gpu
+    uuids = [gpu["uuid"] for gpu in _gpus(bench)]
+    return ", ".join(uuids) if len(uuids) == bench.world.size else Missing("a GPU of the run is not known")
+
+
+def _idle_power_W(bench: Bench) -> float | Missing:
+    """Of all GPUs of the run together."""
+    own = bench.device.idle_power_W
+    if not bench.ranks or isinstance(own, Missing):
+        return own
+    watts = [found.get("idle_power_W") if found else None for found in bench.ranks]
+    if None in watts:
+        return Missing("not taken of each GPU of the run")
+    return float(sum(value for value in watts if value is not None))
+
+
+def _gpu_seconds(seconds: float | None, gpus: int) -> float | None:
+    return None if seconds is None else gpus * seconds
 
 
 def _probed(probe: Probe | None) -> dict[str, Any]:
@@ -425,7 +455,7 @@ def _complete(found: dict[str, Any], otherwise: dict[str, str]) -> dict[str, Any
     missing = [key for key in keys if summary[key] is None]
     if summary["status"] != "completed":
         unreached = f"not reached: the run ended in {summary['failed_phase']}"
-        known = {"failed_phase", "oom_bytes", "diverged_step", "rank", "tuned_as", "engine_reason"}
+        known = {"failed_phase", "oom_bytes", "diverged_step", "rank", "tuned_as", "engine_reason", "parallel"}
         reasons = {key: reasons.get(key, unreached) if key in values or key in known else unreached for key in missing}
     if unexplained := [key for key in missing if key not in reasons]:
         raise ValueError(f"null without a reason: {', '.join(unexplained)}")
