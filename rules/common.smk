@@ -137,8 +137,12 @@ def check_gpu():
     if jobs:
         check_gpu_here(sorted(set(jobs)))
     for job in workflow.dag.needrun_jobs():
-        if "arm" in job.wildcards_dict and job.resources.get("gpu"):
+        if job.rule.name in TRAIN_ARMS and job.resources.get("gpu"):
             check_gpus(EXPERIMENT, job.wildcards.arm, job.is_local, gpu_limit())
+
+
+# Rules whose jobs have the GPUs of their arm.
+TRAIN_ARMS = ("train", "tune", "repeat", "train_at_equal_memory")
 
 
 def gpu_limit():
@@ -147,10 +151,10 @@ def gpu_limit():
 
 
 def gpus(wildcards):
-    """GPUs of a job that trains an arm. Snakemake would lower them to its limit and say nothing."""
+    """GPUs of a job that trains an arm. Snakemake lowers them to its limit and says nothing."""
     if EXPERIMENT.training.device == "cpu":
         return 0
-    if workflow.is_main_process:  # of a job elsewhere it is the job's own
+    if workflow.dryrun:  # which has no onstart
         run(lambda: check_gpus(EXPERIMENT, wildcards.arm, False, gpu_limit()))
     return EXPERIMENT.arms[wildcards.arm].gpus
 
