@@ -18,6 +18,7 @@ from peft_tradeoffs.measure.devices import Phases, free_memory  # noqa: E402
 from peft_tradeoffs.training import engine, methods  # noqa: E402
 from peft_tradeoffs.training.batches import Data  # noqa: E402
 from peft_tradeoffs.training.methods import hold_as_computed  # noqa: E402
+from peft_tradeoffs.training.parallel import ALONE, World  # noqa: E402
 from peft_tradeoffs.training.step import Settings, Subject  # noqa: E402
 
 NF4 = {
@@ -126,12 +127,14 @@ def settings(**changes: Any) -> Settings:
     return Settings(**{**values, **changes})
 
 
-def train(model: torch.nn.Module, train_split: Split, chosen: Settings, device: str) -> tuple[engine.Result, Phases]:
+def train(
+    model: torch.nn.Module, train_split: Split, chosen: Settings, device: str, world: World = ALONE
+) -> tuple[engine.Result, Phases]:
     """Run the engine; the test split is the first 64 training texts."""
     where = torch.device(device)
     phases = Phases(where)
     splits = {"train": train_split, "test": train_split.take(np.arange(64))}
-    subject = Subject(model, Data.of(splits, 0, chosen.task), chosen, 0)
+    subject = Subject(model, Data.of(splits, 0, chosen.task), chosen, 0, world=world)
     return engine.train(subject, where, phases, engine.Watch(Nothing(), Nothing())), phases
 
 

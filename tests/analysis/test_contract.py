@@ -690,7 +690,8 @@ def method(name: str, **fields: Any) -> dict[str, Any]:
         ),
         (
             *("qlora", {"gpus": 2}, "gpus"),
-            "config key methods.qlora.gpus: 2, data, but full has 1; set it alike, or add gpus to methods.qlora.varies",
+            "config key methods.qlora.gpus: 2 (data), but full has 1; set it alike, or add gpus to methods.qlora.varies"
+            ", or set contract.strict: false",
         ),
         (
             *("lora", {"learning_rate": 1e-3}, "learning_rate"),

@@ -275,6 +275,46 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         Plan(put("training.gradient_accumulation_steps", 3)),
         ("training.gradient_accumulation_steps: batch_size 8 cannot be split into 3 equal parts; choose a divisor",),
     ),
+    "no GPU for a run": (
+        Plan(put("training.gpus", 0)),
+        ("config key training.gpus: 0 is not allowed; must be at least 1",),
+    ),
+    "GPUs as a word": (
+        Plan(put("methods.full.gpus", "two")),
+        ("config key methods.full.gpus: 'two' has the wrong type; must be a whole number",),
+    ),
+    "an unknown way to share a run": (
+        Plan(put("training.parallel", "tensor")),
+        ("config key training.parallel: 'tensor' is", "data"),
+    ),
+    "more GPUs than rows of a batch": (
+        Plan(put("training.gpus", 9)),
+        ("config key training.gpus: 9 GPUs share batches of training.batch_size 8, and some would have no row", "to 9"),
+    ),
+    "more GPUs than rows of a batch's part": (
+        Plan(both(put("methods.full.gpus", 4), put("training.gradient_accumulation_steps", 4))),
+        ("config key methods.full.gpus: 4 GPUs share batches of training.batch_size 8 in 4 parts", "to 16"),
+    ),
+    "the largest batch of several GPUs": (
+        Plan(
+            both(
+                put("methods.full.gpus", 2),
+                put("methods.full.varies", ["gpus"]),
+                put("equal_memory", {"caps_GiB": [1]}),
+            )
+        ),
+        ("config key methods.full.gpus: 2, but equal_memory looks for the largest batch of one GPU; remove it",),
+    ),
+    "the profile of several GPUs": (
+        Plan(
+            both(put("methods.full.gpus", 2), put("methods.full.varies", ["gpus"]), put("profiles", {"arms": ["full"]}))
+        ),
+        ("config key profiles.arms: runs of full have several GPUs, a profile has one; remove it",),
+    ),
+    "GPUs that differ and are not declared": (
+        Plan(put("methods.full.gpus", 2)),
+        ("config key methods.lora.gpus: 1, but full has 2 (data); set it alike, or add gpus to methods.lora.varies",),
+    ),
     "an unknown tracker": (
         Plan(put("tracking", "wandbb")),
         ("config key tracking: 'wandbb' is unknown", "none, aim, clearml", "tensorboard, trackio, wandb"),

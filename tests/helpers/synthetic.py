@@ -220,6 +220,8 @@ def environment(run: dict[str, Any]) -> dict[str, Any]:
         "compile",
         "device",
         "engine",
+        "gpus",
+        "parallel",
     )
     cpu = run["device"] == "cpu"
     head = {"modules": ["classifier"], "trained_parameters": run["head_parameters"], "dtypes": ["float32"]}
@@ -231,6 +233,7 @@ def environment(run: dict[str, Any]) -> dict[str, Any]:
         **({} if cpu else on_gpu),
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
         "attempts": [{"gpu_name": None if cpu else run["device_name"]}],
+        "reduction_dtype": None if run["gpus"] == 1 else "float32",
         "head": head if run["head_parameters"] is not None else None,
         **{"seed": run["seed"], "fingerprint": run["fingerprint"]},
         **{f"{name}_sha256": digit * 64 for name, digit in (("data", "d"), ("model", "a"), ("code", "c"))},

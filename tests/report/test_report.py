@@ -18,10 +18,11 @@ from peft_tradeoffs.analysis.recommendation import recommendation_frame
 from peft_tradeoffs.analysis.recommendation_text import recommendation_markdown
 from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.text import arm_label
-from peft_tradeoffs.report.page import inline_json, report
+from peft_tradeoffs.report.page import inline_json, pair_data, report
 from peft_tradeoffs.report.scatter import pareto
 from playwright.sync_api import Browser, Page
 from synthetic_comparison import GOOD, NO_LIMITS, compared
+from synthetic_sweeps import sweep_of
 
 HOSTILE = f"<script>window.hacked = 1</script>\"'`*_&amp;\u202egnirts {'n' * 130}/{'ä' * 60} {'漢' * 40}"
 GPU_ARMS = (("full", None), ("lora", 8))
@@ -558,3 +559,19 @@ def test_the_page_carries_the_licences_of_what_it_holds(tmp_path):
         *("Redistributions in binary form must reproduce", "BSD 3-Clause", "ISC License", "this permission notice"),
     ):
         assert words in notices, words
+
+
+def test_seconds_of_gpus_are_an_axis_where_some_run_had_several(tmp_path):
+    nothing = pd.DataFrame(columns=["dataset", "model", "arm", "cheapest", "kind", "split", "verdict"])
+
+    def keys(folder: Path, **changes: object) -> set[str]:
+        runs = [synthetic.summary("full", None, seed, device="cuda", **changes) for seed in range(3)]
+        runs += [synthetic.summary("lora", 8, seed, device="cuda") for seed in range(3)]
+        drawn = pair_data(sweep_of(folder, runs), nothing, nothing, nothing, nothing)
+        hours = {arm["arm"]: arm["values"]["hours"]["mean"] for arm in drawn["arms"]}
+        wall_s = runs[0]["wall_s"]
+        assert hours["full"] == pytest.approx(changes.get("gpus", 1) * wall_s / 3600)
+        return {axis["key"] for axis in drawn["axes"]}
+
+    alone, shared = keys(tmp_path / "alone"), keys(tmp_path / "shared", gpus=4, parallel="data", train_gpu_s=800.0)
+    assert shared - alone == {"train_gpu_s"} and not alone - shared

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -90,9 +90,9 @@ def whole(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ended_while_it_answers() -> Iterator[None]:
     """A signal to end comes when the model begins to answer; the process ends for it."""
 
-    def interrupted(model: Any, prompts: Any, wanted: Any, device: Any, poll: Callable[[], None]) -> Any:
+    def interrupted(*words: Any) -> Any:
         signals[0].signal_name = "SIGTERM"
-        return decode(model, prompts, wanted, device, poll)
+        return decode(*words)
 
     signals: list[Any] = []
     made = job.Interruption

@@ -17,6 +17,7 @@ import torch
 from peft_tradeoffs.measure.devices import Phases
 from peft_tradeoffs.training import engine
 from peft_tradeoffs.training.batches import Data, ResidentSplit, Sizes, padding_mask
+from peft_tradeoffs.training.decoding import Decoding, decode
 from peft_tradeoffs.training.parallel import ALONE, World
 from peft_tradeoffs.training.step import Subject, TrainingStep
 from peft_tradeoffs.training.updates import Updates
@@ -250,3 +251,19 @@ def test_memory_that_runs_out_on_one_rank_in_an_evaluation_does_so_on_all(bert: 
         return str(caught.value)
 
     assert together(2, predicted) == ["another GPU of the run ran out of memory", "Tried to allocate 2.00 MiB"]
+
+
+def test_prompts_are_dealt_and_answered_as_by_one_process(llama: Path) -> None:
+    """Batch by batch the same tokens; of two batches and four ranks two have none."""
+
+    def answers(world: World) -> tuple[list[list[int]], list[bool], list[list[int]], int]:
+        torch.manual_seed(1)
+        model = tiny.build(llama, task="sft", num_labels=0).model.double().eval()
+        asked = [np.arange(1, 2 + number % 5, dtype=np.int32) for number in range(11)]
+        found = decode(model, asked, Decoding(6, 6, (3,), 0, "fp32"), CPU, world=world)
+        return [list(tokens) for tokens in found.tokens], found.ended.tolist(), found.batches, found.steps
+
+    alone = answers(ALONE)
+    assert len(alone[2]) == 2 and any(alone[0])
+    for count in (2, 4):
+        assert together(count, answers) == [alone] * count

@@ -17,7 +17,7 @@ from peft_tradeoffs.config.experiment import resolve
 from peft_tradeoffs.measure import devices, machine
 from peft_tradeoffs.runs.interruption import EXIT_STATUS
 from peft_tradeoffs.runs.lock import process_started
-from peft_tradeoffs.training import run
+from peft_tradeoffs.training import engine, run
 from peft_tradeoffs.training.step import TrainingStep
 from ranks import Job
 from safetensors.torch import load_file
@@ -54,7 +54,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     tiny.write_inputs(folder, tiny_bert, rows=96)
     settings = tiny.config(folder, seeds=[0, 1])
     settings["training"].update(epochs=EPOCHS, batch_size=4, gpus=2)
-    tiny.snakemake(folder, settings, "results/tokens/reviews/tiny.npz")
+    tiny.snakemake(folder, settings, "results/tokens/reviews/tiny.npz", "results/tune/tokens/reviews/tiny.npz")
     for arm in ("full", "lora-r4"):
         chosen = resolve(settings).run_settings("reviews", "tiny", arm)
         (folder / f"{arm}.json").write_text(json.dumps(chosen.to_dict()))
@@ -124,7 +124,7 @@ def test_a_job_trains_its_runs_on_two_ranks_and_says_what_each_measured(prepared
     assert summary["train_peak_rss_MiB"] == max(peaks)
     assert (summary["gpus"], summary["parallel"], summary["train_gpu_s"]) == (2, "data", None)
     assert env["reduction_dtype"] == "float32"
-    assert FACTS["gpus"].read(Recorded(env, summary, [])) == "2, data, gradients summed in float32"
+    assert FACTS["gpus"].read(Recorded(env, summary, [])) == "2 (data, gradients summed in float32)"
     assert summary["status"] == "completed" and summary["steps"] == EPOCHS * PER_EPOCH
     assert not list(whole.glob("**/.*.lock.*"))
     status, said = finish(start(prepared, tmp_path))  # again, and its second seed not at all
@@ -169,6 +169,76 @@ def test_a_rank_that_is_killed_ends_the_job_by_its_name_and_the_run_goes_on_late
     assert weights(tmp_path / "seed0") == weights(whole / "seed0")
     attempts = json.loads((tmp_path / "seed0/env.json").read_text())["attempts"]
     assert len(attempts) == 2 and attempts[1]["first_step"] > 1
+
+
+def kills_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_an_evaluation(rank: int) -> Callable[[], None]:
+    """Has a rank killed in the second evaluation."""
+
+    def inside() -> None:
+        evaluate, calls = engine.predict, itertools.count(1)
+
+        def predict(subject: Any, *words: Any) -> Any:
+            if subject.world.rank == rank and next(calls) == 2:
+                kills_itself()
+            return evaluate(subject, *words)
+
+        engine.predict = predict
+
+    return inside
+
+
+def half_way_through_a_state(rank: int) -> Callable[[], None]:
+    """Has a rank killed when the first one has written half of its second state."""
+
+    def inside() -> None:
+        from peft_tradeoffs.training import job as jobs
+
+        written, calls = jobs.write_state, itertools.count(1)
+
+        def write(state: dict[str, Any], path: Path) -> None:
+            if next(calls) == 1:
+                return written(state, path)
+            path.write_bytes(b"half a state")
+            pids = Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read_text().split()
+            os.kill(int(pids[rank]), signal.SIGKILL)
+            time.sleep(60)
+
+        jobs.write_state = write
+
+    return inside
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("when", [in_an_evaluation, half_way_through_a_state])
+def test_a_rank_that_is_killed_at_the_worst_moment_leaves_the_last_state(
+    when: Callable[[int], Callable[[], None]], killed: int, prepared: Path, whole: Path, tmp_path: Path
+) -> None:
+    job = start(prepared, tmp_path, inside=when(killed), checkpoint_interval=0)
+    pids = at_its_steps(job, tmp_path / "seed0")
+    status, said = finish(job, SOON_S + 15)
+    assert status in (1, 137) and f"error: rank {killed} (process {pids[killed]}) was killed by SIGKILL" in said, said
+    assert [pid for pid in pids if process_started(pid) is not None] == []
+    status, said = finish(start(prepared, tmp_path))
+    assert status == 0, said
+    assert weights(tmp_path / "seed0") == weights(whole / "seed0")
+    assert json.loads((tmp_path / "seed0/env.json").read_text())["attempts"][1]["first_step"] > 1
+    assert not list(tmp_path.glob("**/*.tmp")) and not list(tmp_path.glob("**/.*.lock.*"))
+
+
+def test_tuning_on_two_ranks_chooses_among_its_trials(prepared: Path, tmp_path: Path) -> None:
+    words = ["--settings", str(prepared / "full.json"), "--rates", "1e-4", "1e-3", "--seed", "1000", "--extend", "0"]
+    words += ["--tokens", str(prepared / "results/tune/tokens/reviews/tiny.npz"), "--again"]
+    words += ["--model", str(prepared / "results/models/tiny"), "--trials-dir", str(tmp_path / "trials")]
+    job = Job("tune.py", [*words, "--output", str(tmp_path / "best.json")], tmp_path / "said")
+    status, said = finish(job)
+    assert status == 0, said
+    found = json.loads((tmp_path / "best.json").read_text())
+    assert [trial["status"] for trial in found["trials"]] == ["completed"] * 2
+    assert found["learning_rate"] in (1e-4, 1e-3)
 
 
 def test_ranks_end_with_the_process_that_watches_them(prepared: Path, tmp_path: Path) -> None:

@@ -44,6 +44,23 @@ def test_a_large_models_benchmark_has_a_row_an_arm():
         assert (share, peak) == ("–", "–")  # of a GPU alone
 
 
+def test_several_gpus_are_processes_on_a_cpu():
+    words = ["--shape", "tiny", "--batch", "2", "--length", "16", "--gpus", "1", "2", "--arms", "LoRA r16"]
+    table = rows("several_gpus.py", *words, "--kinds", "weak")
+    assert [row[:4] for row in table] == [["LoRA r16", "eager", "alone", "1"], ["LoRA r16", "eager", "weak", "2"]]
+    steps, rates, ratios = ([float(row[place].replace(",", "")) for row in table] for place in (4, 5, 6))
+    assert min(steps) > 0 and ratios[0] == 1 and ratios[1] == pytest.approx(rates[1] / rates[0], abs=0.02)
+    assert rates[1] == pytest.approx(2 * 2 * 16 / steps[1] * 1000, rel=0.02, abs=1)
+
+
+def test_what_fits_says_what_it_expects_and_what_came():
+    words = ["--shapes", "tiny", "--batch", "2", "--length", "16", "--gpus", "1", "2", "--arms", "QLoRA r16"]
+    table = rows("what_fits.py", *words)
+    assert [row[:3] for row in table] == [["tiny", "QLoRA r16", "1"], ["tiny", "QLoRA r16", "2"]]
+    for *_, predicted, measured, ratio, rate in table:
+        assert min(numbers([predicted, rate])) > 0 and (measured, ratio) == ("–", "–")  # of a GPU alone
+
+
 def test_the_benchmark_of_decoding_has_a_row_a_loop():
     words = ["--shape", "tiny", "--batch", "2", "--prompt", "8", "--new", "4", "--arms", "LoRA r16", "LoRA r16 merged"]
     table = rows("decoding.py", *words, count="--batches")

@@ -340,7 +340,7 @@ def _gpus(run: Recorded) -> Any:
     if gpus == 1:
         return gpus
     summed_in = run.env.get("reduction_dtype")
-    return f"{gpus}, {run.settings['parallel']}" + (f", gradients summed in {summed_in}" if summed_in else "")
+    return f"{gpus} ({run.settings['parallel']}{f', gradients summed in {summed_in}' if summed_in else ''})"
 
 
 def _nccl(run: Recorded) -> str | None:

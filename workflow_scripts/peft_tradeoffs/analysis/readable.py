@@ -643,7 +643,7 @@ def cost_readable(rows: pd.DataFrame) -> pd.DataFrame:
     numbers = ["attempts", "hours", "training_hours", "wall_hours", "queue_hours", "energy_Wh"]
     total = {key: rows[key].astype(float).sum(skipna=False) for key in ["n_runs", *numbers]}
     hours = f"{'GPU' if rows['device'].eq('cuda').all() else 'Machine'} hours"
-    several, shared = rows["device_name"].nunique() > 1, not rows["gpus"].eq("1").all()
+    several, shared = rows["device_name"].nunique() > 1, _shared(rows)
     every = [*records(rows), total]
     places = {
         key: column_places(row[key] for row in every) for key in ("hours", "wall_hours", "queue_hours", "energy_Wh")
@@ -676,13 +676,18 @@ def cost_notes(rows: pd.DataFrame) -> list[str]:
         "Hours: from the start of a run to its end, imports, probe and evaluation too, the wait for another job's GPU "
         "not; of a job's imports its first run has all. In steps: the share of the hours that training steps took.",
     ]
-    if not rows["gpus"].eq("1").all():
+    if _shared(rows):
         lines.append("GPU hours count each GPU of a run, wall hours the run once.")
     if rows["queue_hours"].notna().any():
         lines.append("Queue hours: from when SLURM could have started the job to when it did.")
     if rows["energy_Wh"].notna().any():
         lines.append("Energy: of all GPUs of a run during the training steps alone, by NVML's counter.")
     return [*lines, *unlike(rows)]
+
+
+def _shared(rows: pd.DataFrame) -> bool:
+    """Whether some arm's runs had several GPUs."""
+    return bool((rows["device"].eq("cuda") & rows["gpus"].ne("1")).any())
 
 
 def _share(row: dict) -> float:

@@ -396,14 +396,16 @@ def _check_arms(key: str, named: list[str], arms: Mapping[str, Arm]) -> None:
 
 
 def _profiles(profiles: Profiles, training: Training, arms: Mapping[str, Arm]) -> Profiles:
-    """The profiles with their arms and engines; raises InputError for those that there are not."""
+    """The profiles with their arms and engines; raises InputError for those that there cannot be."""
     _check_arms("profiles.arms", profiles.arms or [], arms)
+    if wide := [name for name in profiles.arms or [] if arms[name].gpus > 1]:
+        raise InputError(f"config key profiles.arms: runs of {wide[0]} have several GPUs, a profile has one; remove it")
     captured = [engine for engine in profiles.engines or [] if engine.startswith("captured")]
     if captured and training.device != "cuda":
         raise InputError(
             f"config key profiles.engines: {captured[0]} needs CUDA graphs, which device cpu has not; remove it"
         )
-    return profiles.settled(list(arms), training)
+    return profiles.settled([name for name, arm in arms.items() if arm.gpus == 1], training)
 
 
 def _check_recommendation(recommendation: Recommendation, datasets: Mapping[str, Dataset]) -> None:

@@ -609,7 +609,7 @@ class EqualMemory(Block):
     caps_GiB: Annotated[list[Positive], Field(min_length=1), Unique()] = Field(
         description="Peak memory of the probe, on a CPU that of its process."
     )
-    arms: Arms | None = absent("Default, all.")
+    arms: Arms | None = absent("Default, all whose runs have one GPU.")
     largest_batch_size: int = Field(default=1024, ge=1, description="The search ends there.")
     learning_rate_rule: Literal["sqrt", "linear", "constant"] = Field(
         default="sqrt",
@@ -663,7 +663,7 @@ class Profiles(Block):
     """What the target profiles records of an arm: a few steps under torch.profiler, apart from all that is
     benchmarked."""
 
-    arms: Arms | None = absent("Default, all.")
+    arms: Arms | None = absent("Default, all whose runs have one GPU.")
     engines: Annotated[list[Literal["eager", "captured", "compiled", "captured-compiled"]], Unique()] | None = absent(
         "Beside eager and the one that training takes, which are always there. compiled launches what torch.compile "
         "makes kernel by kernel, captured-compiled replays it. Default, captured and compiled on cuda."

@@ -134,6 +134,7 @@ def become(count: int, timeout_s: float) -> Rank:
     ends, all do, and it is said which; where the watching one is killed, the kernel kills the others. One that ends
     because the others do has `timeout_s` to see the first one end. For the main thread.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else stacks of C++ where the first one has gone
     while True:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         listener = socket.create_server(("127.0.0.1", 0), backlog=4 * count)

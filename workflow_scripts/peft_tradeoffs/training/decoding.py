@@ -4,6 +4,7 @@ The same tokens as `generate(do_sample=False)`, but for what rounding makes of o
 """
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from peft_tradeoffs.training.batches import (
     padded_length,
     padding_mask,
 )
+from peft_tradeoffs.training.parallel import ALONE, World
 from peft_tradeoffs.training.step import DTYPES, CapturedSteps, CaptureError, EagerSteps, autocast
 
 ASKED = 8  # steps between two looks of the host at whether all rows have ended
@@ -102,26 +104,30 @@ def decode(
     wanted: Decoding,
     device: torch.device,
     poll: Poll = lambda: None,
+    world: World = ALONE,
 ) -> Decoded:
     """Continue each prompt (token ids, int [t]) with the tokens that the model gives the largest logit.
 
     `model`: a causal model of Transformers, or one that PEFT wrapped. Batches are of prompts of like length, longest
     first. A step that cannot be captured is taken eagerly; a model that keeps more than keys and values is left to
-    Transformers' `generate`, in batches of one length. `poll` is called between batches and every few steps; what it
+    Transformers' `generate`, in batches of one length. Ranks take the batches in turn, and all of them get all that was
+    written. `poll` is called between batches and every few steps; what it
     raises ends the decoding. Config, attention, training mode and random state are as before afterwards, and graphs and
     cache are freed. Raises InputError for prompts that cannot be decoded, and torch.OutOfMemoryError.
     """
     check_prompts(prompts, wanted, context_of(model))
     try:
         with _answering(model):
-            return _decoded(model, prompts, wanted, device, poll)
+            return _together(_decoded(model, prompts, (wanted, device, poll), world), world)
     finally:
         empty_caches(device)
 
 
 def _decoded(
-    model: nn.Module, prompts: Sequence[np.ndarray], wanted: Decoding, device: torch.device, poll: Poll
+    model: nn.Module, prompts: Sequence[np.ndarray], how: tuple[Decoding, torch.device, Poll], world: World
 ) -> Decoded:
+    """What this rank's turns gave; prompts of the others have no tokens here."""
+    wanted, device, poll = how
     lengths = np.array([len(prompt) for prompt in prompts])
     reason = why_not_static(model)
     batches = list((_of_one_length if reason else evaluation_batches)(lengths, wanted.batch_size))
@@ -129,7 +135,10 @@ def _decoded(
     tokens = [np.zeros(0, np.int32)] * len(prompts)
     ended = np.zeros(len(prompts), bool)
     padded = [int(lengths[rows].max()) if reason else padded_length(lengths[rows]) for rows in batches]
-    for rows, length in zip(batches, padded, strict=True):
+    for turn in world.dealt(zip(batches, padded, strict=True)):
+        if turn is None:
+            continue
+        rows, length = turn
         poll()
         written = writer(_left_padded([prompts[row] for row in rows], length, wanted.pad_token_id), lengths[rows])
         for row, values in zip(rows, written, strict=True):
@@ -139,6 +148,28 @@ def _decoded(
     indices = [rows.tolist() for rows in batches]
     reason = reason or writer.reason
     return Decoded(tokens, ended, indices, padded, writer.steps, writer.engine, reason, writer.capture_s)
+
+
+def _together(own: Decoded, world: World) -> Decoded:
+    """What all ranks' turns gave."""
+    if world.size == 1:
+        return own
+    parts: list[Decoded] = world.gather(own)
+    tokens, ended = list(own.tokens), own.ended.copy()
+    for place, rows in enumerate(own.batches):
+        of_rank = parts[place % world.size]
+        for row in rows:
+            tokens[row], ended[row] = of_rank.tokens[row], of_rank.ended[row]
+    fell_back = next((part for part in parts if part.engine_reason), own)
+    return dataclasses.replace(
+        own,
+        tokens=tokens,
+        ended=ended,
+        steps=sum(part.steps for part in parts),
+        engine=fell_back.engine,
+        engine_reason=fell_back.engine_reason,
+        capture_s=max(part.capture_s for part in parts),
+    )
 
 
 def _of_one_length(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

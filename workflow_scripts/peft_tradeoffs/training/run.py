@@ -396,7 +396,7 @@ def _answer(
         parameter.grad = None  # training's
     free_memory(device)
     bench.phases.switch("generate")
-    answers = decode(model, split.prompts, wanted, device, functools.partial(_poll, directory))
+    answers = decode(model, split.prompts, wanted, device, functools.partial(_poll, directory), bench.world)
     bench.phases.switch(None)
     if not isinstance(directory, RunDirectory):
         return answers
