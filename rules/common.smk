@@ -37,6 +37,7 @@ from peft_tradeoffs.report.imported import find
 from peft_tradeoffs.config.preflight import (
     check_arms,
     check_gpu_here,
+    check_gpus,
     check_paths,
     check_planned,
     check_reference,
@@ -135,6 +136,32 @@ def check_gpu():
     ]
     if jobs:
         check_gpu_here(sorted(set(jobs)))
+    for job in workflow.dag.needrun_jobs():
+        if job.rule.name in TRAIN_ARMS and job.resources.get("gpu"):
+            check_gpus(EXPERIMENT, job.wildcards.arm, job.is_local, gpu_limit())
+
+
+# Rules whose jobs have the GPUs of their arm.
+TRAIN_ARMS = ("train", "tune", "repeat", "train_at_equal_memory")
+
+
+def gpu_limit():
+    """GPUs that all jobs together may have; None without such a limit."""
+    return getattr(workflow.global_resources.get("gpu"), "value", None)
+
+
+def gpus(wildcards):
+    """GPUs of a job that trains an arm. Snakemake lowers them to its limit and says nothing."""
+    if EXPERIMENT.training.device == "cpu":
+        return 0
+    if workflow.dryrun:  # which has no onstart
+        run(lambda: check_gpus(EXPERIMENT, wildcards.arm, False, gpu_limit()))
+    return EXPERIMENT.arms[wildcards.arm].gpus
+
+
+def processes(wildcards):
+    """Of a job that trains an arm, with one thread each: one per GPU, on a CPU as many."""
+    return EXPERIMENT.arms[wildcards.arm].gpus
 
 
 def experiment():
@@ -516,7 +543,7 @@ def site():
     return tell_site(
         {
             "local": not workflow.non_local_exec,
-            "gpus": getattr(workflow.global_resources.get("gpu"), "value", None),
+            "gpus": gpu_limit(),
             "jobs": settings.nodes,
             "cores": settings.cores or os.cpu_count(),
         }

@@ -21,7 +21,7 @@ rule train_at_equal_memory:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        gpu=int(EXPERIMENT.training.device == "cuda"),
+        gpu=gpus,  # 1: the configuration refuses more
         checkpoint_interval_s=60,
     params:
         script=script("train_at_equal_memory.py"),

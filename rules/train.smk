@@ -15,10 +15,12 @@ rule train:
     priority: 1  # where cores are few, before what is sent to a tracker
     conda:
         "../envs/environment.yaml"
-    threads: 1
+    threads: processes
     resources:
-        gpu=int(EXPERIMENT.training.device == "cuda"),
+        gpu=gpus,
+        nodes=1,  # that have all its GPUs
         checkpoint_interval_s=60,
+        rank_timeout_s=600,
         # No param: a study whose weights are no longer kept is not trained again.
         keep_weights=int(EXPERIMENT.keep_weights),
     params:
@@ -35,5 +37,5 @@ rule train:
         " --tokens {input.tokens:q} --model {params.model:q} --output-dir {params.arm:q}"
         " --learning-rate-from {input.rate:q}"
         " {params.scoring} --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s}"
-        " --keep-weights {resources.keep_weights}"
+        " --keep-weights {resources.keep_weights} --rank-timeout {resources.rank_timeout_s}"
         " 2> {log:q}"

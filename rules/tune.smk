@@ -43,10 +43,12 @@ rule tune:
     priority: 1
     conda:
         "../envs/environment.yaml"
-    threads: 1
+    threads: processes
     resources:
-        gpu=int(EXPERIMENT.training.device == "cuda"),
+        gpu=gpus,
+        nodes=1,  # that have all its GPUs
         checkpoint_interval_s=60,
+        rank_timeout_s=600,
     params:
         script=script("tune.py"),
         code=lambda w: code("tune.py"),
@@ -62,4 +64,5 @@ rule tune:
         "exec python {params.script:q} --settings {params.settings:q} --rates {params.rates} --seed {params.seed}"
         " --extend {params.extensions} --tokens {input.tokens:q} --again {input.again:q} --model {params.model:q}"
         " --trials-dir {params.trials:q} --output {output:q}"
-        " {params.scoring} --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s} 2> {log:q}"
+        " {params.scoring} --threads {threads} --checkpoint-interval {resources.checkpoint_interval_s}"
+        " --rank-timeout {resources.rank_timeout_s} 2> {log:q}"

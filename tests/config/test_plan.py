@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
+from peft_tradeoffs.config import preflight
+from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.core.errors import InputError
 
 
 @pytest.fixture
@@ -60,3 +63,60 @@ def test_resources_are_judged_when_a_plan_is_made(folder):
     assert "set-resources, train: runtime: 1-0: SLURM's way to write a time" in done.stdout
     assert "Traceback" not in done.stdout
     assert "Job stats" not in done.stdout
+
+
+def on_gpus(folder: Path, device: str = "cuda", **of_training: int) -> dict:
+    """The experiment with an arm of two GPUs, unless `of_training` has them, and two of one."""
+    settings = config(folder) | {"contract": {"strict": False}}
+    settings["training"] |= {"device": device, **of_training}
+    if not of_training:
+        settings["methods"]["full"]["gpus"] = 2
+    return settings
+
+
+def jobs(said: str) -> dict[str, str]:
+    """What a plan says of the job of each arm."""
+    return {
+        found[1]: found[0]
+        for found in re.finditer(r"^rule train:.*?arm=([\w-]+).*?^    resources: .*?$", said, re.M | re.S)
+    }
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_plan_shows_the_gpus_of_each_job(folder, device):
+    words = ("--profile", str(tiny.REPOSITORY / "profiles/slurm"))
+    found = jobs(tiny.snakemake(folder, on_gpus(folder, device), "-n", *words).stdout)
+    for arm, count in {"full": 2, "lora-r4": 1, "qlora-r4": 1}.items():
+        asked = {"gpu": count * (device == "cuda"), "nodes": 1, "cpus_per_task": 2 * count, "mem_mb": 16000 * count}
+        assert {f"{key}={value}" for key, value in asked.items()} <= set(re.split("[ ,]+", found[arm])), found[arm]
+        assert ("threads: 2" in found[arm]) == (count == 2)
+
+
+def test_a_plan_says_where_all_jobs_may_have_fewer_gpus_than_one_is_to_have(folder):
+    """Snakemake would give the job fewer, and say nothing."""
+    done = tiny.snakemake(folder, on_gpus(folder), "-n", "--resources", "gpu=1", check=False)
+    assert done.returncode == 1
+    assert "config key methods.full.gpus: 2, but all jobs together may have 1 (--resources gpu=1, or" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("here", "limit", "of_training", "said"),
+    [
+        (True, None, {}, "config key methods.full.gpus: 2, but this machine has 1, and the runs of full would be"),
+        (True, 8, {"gpus": 4}, "config key training.gpus: 4, but this machine has 1, and the runs of full would be"),
+        (False, 3, {"gpus": 4}, "config key training.gpus: 4, but all jobs together may have 3 "),
+        (False, 2, {}, None),
+        (False, None, {"gpus": 4}, None),
+    ],
+)
+def test_gpus_that_no_job_could_get(folder, monkeypatch, here, limit, of_training, said):
+    monkeypatch.setattr(preflight.machine, "gpus_here", lambda: 1)
+    experiment = resolve(on_gpus(folder, **of_training))
+    preflight.check_gpus(resolve(config(folder)), "full", here, limit)  # one, which is there
+    if said is None:
+        preflight.check_gpus(experiment, "full", here, limit)
+        return
+    with pytest.raises(InputError) as caught:
+        preflight.check_gpus(experiment, "full", here, limit)
+    assert str(caught.value).startswith(said)

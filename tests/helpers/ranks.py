@@ -126,6 +126,6 @@ class Job:
             time.sleep(0.01)
         return status
 
-    def said(self) -> str:
-        """What it has said on stderr."""
-        return (self._said / "stderr").read_text() if (self._said / "stderr").exists() else ""
+    def said(self, on: str = "stderr") -> str:
+        """What it has said there, or on stdout."""
+        return (self._said / on).read_text() if (self._said / on).exists() else ""

@@ -20,7 +20,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from peft_tradeoffs.measure.devices import acquire
-lease = acquire(sys.argv[2:], folder=Path(sys.argv[1]))
+(lease,) = acquire(sys.argv[2:], folder=Path(sys.argv[1]))
 print(lease.index, flush=True)
 sys.stdin.read()
 """
@@ -62,10 +62,10 @@ def holders(tmp_path) -> Iterator[list[Holder]]:
 def test_jobs_take_gpus_of_their_own(tmp_path, holders):
     holders.append(Holder(tmp_path, *UUIDS))
     assert holders[0].index == 0
-    lease = acquire(UUIDS, folder=tmp_path)
+    (lease,) = acquire(UUIDS, folder=tmp_path)
     assert lease.index == 1
     os.close(lease.descriptor)
-    lease = acquire(UUIDS, folder=tmp_path)
+    (lease,) = acquire(UUIDS, folder=tmp_path)
     assert lease.index == 1
     os.close(lease.descriptor)
 
@@ -76,7 +76,7 @@ def test_a_job_waits_until_a_lease_ends_with_its_process(tmp_path, holders, endi
     later = threading.Timer(1.0, ending, holders)
     later.start()
     began = time.monotonic()
-    lease = acquire([UUID], folder=tmp_path)
+    (lease,) = acquire([UUID], folder=tmp_path)
     assert time.monotonic() - began > 0.9
     later.join()
     assert lease.index == 0
@@ -88,7 +88,7 @@ def test_a_job_waits_until_a_lease_ends_with_its_process(tmp_path, holders, endi
 
 def test_jobs_see_gpus_in_different_orders(tmp_path, holders):
     holders.append(Holder(tmp_path, OTHER_UUID))
-    lease = acquire([OTHER_UUID, UUID], folder=tmp_path)
+    (lease,) = acquire([OTHER_UUID, UUID], folder=tmp_path)
     assert lease.index == 1
     os.close(lease.descriptor)
 
@@ -96,7 +96,7 @@ def test_jobs_see_gpus_in_different_orders(tmp_path, holders):
 def test_every_user_may_open_the_file(tmp_path):
     before = os.umask(0o077)
     try:
-        lease = acquire([UUID], folder=tmp_path)
+        (lease,) = acquire([UUID], folder=tmp_path)
     finally:
         os.umask(before)
     assert os.fstat(lease.descriptor).st_mode & 0o777 == 0o666
@@ -109,7 +109,7 @@ def test_what_a_holder_wrote_is_not_trusted(tmp_path, holders, capfd):
     file.write_text("\x1b[31m, end me")
     later = threading.Timer(0.3, Holder.end, holders)
     later.start()
-    os.close(acquire([UUID], folder=tmp_path).descriptor)
+    os.close(acquire([UUID], folder=tmp_path)[0].descriptor)
     later.join()
     assert capfd.readouterr().out == f"waits for a GPU: taken are {UUID} by process unknown\n"
 
@@ -125,10 +125,10 @@ def test_a_file_tidied_away_between_opening_and_locking(tmp_path, monkeypatch):
         flock(descriptor, how)
 
     monkeypatch.setattr(devices.fcntl, "flock", tidy_then_lock)
-    held = acquire([UUID], folder=tmp_path)
+    (held,) = acquire([UUID], folder=tmp_path)
     (file,) = tmp_path.iterdir()
     assert file.stat().st_ino == os.fstat(held.descriptor).st_ino
-    assert acquire([UUID, OTHER_UUID], folder=tmp_path).index == 1
+    assert acquire([UUID, OTHER_UUID], folder=tmp_path)[0].index == 1
     os.close(held.descriptor)
 
 
@@ -158,7 +158,7 @@ def test_a_planted_file_is_refused_and_left_alone(tmp_path, kind):
 
 def test_the_file_is_another_users(tmp_path, monkeypatch):
     """Linux refuses O_CREAT on another user's file in a folder like /tmp (fs.protected_regular)."""
-    os.close(acquire([UUID], folder=tmp_path).descriptor)
+    os.close(acquire([UUID], folder=tmp_path)[0].descriptor)
     opened = os.open
 
     def protected(path, flags, *mode, **words):
@@ -167,7 +167,7 @@ def test_the_file_is_another_users(tmp_path, monkeypatch):
         return opened(path, flags, *mode, **words)
 
     monkeypatch.setattr(os, "open", protected)
-    lease = acquire([UUID], folder=tmp_path)
+    (lease,) = acquire([UUID], folder=tmp_path)
     assert lease.index == 0
     os.close(lease.descriptor)
 
@@ -187,14 +187,14 @@ class Foreign:
 def test_a_lease_of_another_user_over_a_gpu_that_nobody_uses_is_passed_over(tmp_path, holders, monkeypatch, capfd):
     holders.append(Holder(tmp_path, UUID))
     foreign = Foreign(monkeypatch, uses=False)
-    lease = acquire([UUID], folder=tmp_path, in_use=foreign.in_use)
+    (lease,) = acquire([UUID], folder=tmp_path, in_use=foreign.in_use)
     assert "has held its lease for 0 s without using it" in capfd.readouterr().out
     assert os.fstat(lease.descriptor).st_mode & 0o777 == 0o600
     holders[0].end()  # and leaves the shared file: this user's next job still waits for this one
     later = threading.Timer(0.3, os.close, [lease.descriptor])
     later.start()
     began = time.monotonic()
-    os.close(acquire([UUID], folder=tmp_path).descriptor)
+    os.close(acquire([UUID], folder=tmp_path)[0].descriptor)
     assert time.monotonic() - began > 0.2
     later.join()
 
@@ -209,7 +209,7 @@ def test_any_other_lease_is_waited_for(tmp_path, holders, monkeypatch, why):
     later = threading.Timer(0.7, Holder.end, holders)
     later.start()
     began = time.monotonic()
-    lease = acquire([UUID], folder=tmp_path, in_use=None if why == "nobody_can_tell" else foreign.in_use)
+    (lease,) = acquire([UUID], folder=tmp_path, in_use=None if why == "nobody_can_tell" else foreign.in_use)
     assert time.monotonic() - began > 0.6
     assert os.fstat(lease.descriptor).st_mode & 0o777 == 0o666
     os.close(lease.descriptor)
@@ -237,7 +237,7 @@ def test_a_file_planted_by_another_user_keeps_nobody_off(tmp_path):
     own = tmp_path / f"peft-tradeoffs-{UUID}.{os.geteuid()}.lock"
     own.touch()
     os.chown(own, 65534, 65534)
-    lease = acquire([UUID], folder=tmp_path)
+    (lease,) = acquire([UUID], folder=tmp_path)
     assert lease.index == 0
     os.close(lease.descriptor)
 

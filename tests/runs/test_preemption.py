@@ -301,7 +301,7 @@ def test_a_job_that_ends_while_it_waits_for_a_gpu_has_its_wait_recorded(
     prepared: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     (tmp_path / "leases").mkdir()
-    held = acquire([UUID], folder=tmp_path / "leases")
+    (held,) = acquire([UUID], folder=tmp_path / "leases")
     script = WAITS.format(scripts=str(TRAIN.parent), uuid=UUID, folder=str(tmp_path / "leases"))
     settings = json.loads((prepared / "settings.json").read_text()) | {"device": "cuda"}
     options = [*words(prepared, tmp_path), "--settings", json.dumps(settings)]

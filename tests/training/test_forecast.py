@@ -160,7 +160,7 @@ def test_some_real_steps(device, ahead, tiny_bert, tmp_path, monkeypatch):
     tokens = Tokens(splits, {"pad_token_id": 0, "num_labels": 2, "labels": ["bad", "good"]})
     asked = resolve(tiny.config(tmp_path))
     on_gpu = device == "cuda"
-    device = open_device(device, on_gpu, None)
+    device = open_device(device, on_gpu)
     for arm in asked.arms:
         settings = asked.run_settings("reviews", "tiny", arm).to_dict()
         settings |= {"device": "cuda", "engine": "captured"} if on_gpu else {}
@@ -195,7 +195,7 @@ def test_answers_are_timed_too(tmp_path):
     assert (work.prompts, len(work.largest.shape)) == (16, 3)
     model = ModelFolder(tiny_causal.causal(tmp_path / "model"), {"source": "folder", "pretrained": True})
     plan = Plan(settings, 0, tmp_path, model, {})
-    found = forecast.timed(plan, Tokens(splits, description), open_device("cpu", False, None), work)
+    found = forecast.timed(plan, Tokens(splits, description), open_device("cpu", False), work)
     assert found.answers_s > 0
     one, none = found.run_s(work, 64), found.run_s(replace(work, prompts=0), 64)
     assert one == pytest.approx(none + found.answers_s)

@@ -353,7 +353,7 @@ def test_an_engine_that_cannot_is_a_row_that_says_why(profiled, tmp_path, monkey
     results = profiled / "results"
     settings = json.loads((results / "profiles/reviews/tiny/full/env.json").read_text())["settings"]
     manifest = json.loads((results / "models/tiny.json").read_text())
-    device = Device(CPU, NO_GPU, None, NO_GPU, 0.0)
+    device = Device(CPU, NO_GPU, None, [NO_GPU], 0.0)
     arm = profiling.ArmProfile(plan(settings, results, manifest), device, COUNTS)
     arm.add(engine, tmp_path)
     arm.write(tmp_path, {}, 1)

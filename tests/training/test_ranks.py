@@ -14,15 +14,15 @@ import tiny
 import torch
 from peft_tradeoffs.analysis.finished import FACTS, Recorded
 from peft_tradeoffs.config.experiment import resolve
+from peft_tradeoffs.measure import devices, machine
 from peft_tradeoffs.runs.interruption import EXIT_STATUS
 from peft_tradeoffs.runs.lock import process_started
-from peft_tradeoffs.training import engine
-from peft_tradeoffs.training.run import take_part
+from peft_tradeoffs.training import engine, run
 from peft_tradeoffs.training.step import TrainingStep
 from ranks import Job
 from safetensors.torch import load_file
 
-assert take_part  # its module has all libraries, which are imported once for all jobs
+assert run  # which has all libraries, which are imported once for all jobs
 EPOCHS, PER_EPOCH = 20, 24  # 96 rows in batches of 4
 SOON_S = 15.0  # in which a job ends: seconds, were this machine not busy
 
@@ -293,3 +293,67 @@ def test_a_rank_that_hangs_ends_the_job_by_the_time_out(prepared: Path, whole: P
     status, said = finish(start(prepared, tmp_path))
     assert status == 0, said
     assert weights(tmp_path / "seed0") == weights(whole / "seed0")
+
+
+# The GPUs of a job ----------------------------------------------------------------------------------------------------
+
+
+def with_gpus(folder: Path, uuids: list[str], *of_others: devices.Lease) -> Callable[[], None]:
+    """Has a job lease GPUs in `folder`, as one on GPUs does; it computes on the CPU."""
+
+    def inside() -> None:
+        for lease in of_others:  # which a fork has too
+            os.close(lease.descriptor)
+
+        def opened(kind: str, shared: bool, waiting: Any, hold: Callable[[], Any], rank: int) -> devices.Device:
+            with waiting:
+                held = hold()
+            print(f"rank {rank} has GPU {held.indices[rank]}", flush=True)
+            cpu, nobody = torch.device("cpu"), machine.Isolation(machine.NO_GPU, shared)
+            return devices.Device(cpu, machine.NO_GPU, nobody, held.idle_W, held.waited_s)
+
+        run.open_device = opened  # type: ignore[assignment]
+        devices.visible_uuids = lambda: uuids  # type: ignore[assignment]
+        devices.acquire.__defaults__ = (folder, None, 1)
+
+    return inside
+
+
+def leases_of(pid: int) -> list[str]:
+    links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+    return sorted(path.name for path in links if path.name.startswith("peft-tradeoffs-"))
+
+
+def test_the_first_rank_leases_the_gpus_of_all_and_they_end_with_it(prepared: Path, tmp_path: Path) -> None:
+    leases, uuids = tmp_path / "leases", ["c", "a", "b"]
+    leases.mkdir()
+    (held,) = devices.acquire(["c"], folder=leases)
+    (other,) = devices.acquire(["b"], folder=leases)
+    job = start(prepared, tmp_path, inside=with_gpus(leases, uuids, held, other))
+    try:
+        deadline = time.monotonic() + 60
+        while "waits for 2 GPUs, has a: taken are c by" not in job.said("stdout"):
+            assert job.poll() is None and time.monotonic() < deadline, job.said()
+            time.sleep(0.01)
+        os.close(held.descriptor)
+        pids = at_its_steps(job, tmp_path / "seed0")
+        assert sorted(job.said("stdout").splitlines()[-2:]) == ["rank 0 has GPU 0", "rank 1 has GPU 1"]
+        # Of no other process, which would keep them beyond the first one's end; and no gate is kept.
+        assert leases_of(pids[0]) == ["peft-tradeoffs-a.lock", "peft-tradeoffs-c.lock"]
+        assert leases_of(pids[1]) == leases_of(job.pid) == []
+        os.kill(pids[0], signal.SIGKILL)
+        status, said = finish(job, SOON_S)
+        assert status == 137, said
+        for lease in [*devices.acquire(["a", "c"], folder=leases, count=2), other]:
+            os.close(lease.descriptor)
+    finally:
+        if job.poll() is None:
+            os.kill(job.pid, signal.SIGKILL)
+
+
+def test_a_job_that_sees_fewer_gpus_than_its_runs_are_to_have_says_so(prepared: Path, tmp_path: Path) -> None:
+    status, said = finish(start(prepared, tmp_path, inside=with_gpus(tmp_path, ["a"])))
+    assert status == 1
+    assert "error: config key training.gpus (or methods.full.gpus): 2 GPUs per run, but this job sees 1 GPU (" in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("peft-tradeoffs-*"))

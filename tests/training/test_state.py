@@ -382,7 +382,7 @@ def test_the_start_is_the_first_runs_and_compilation_that_of_the_run_that_did_it
     (tmp_path / "model.json").write_text(json.dumps({"files": hashes, "sha256": "a" * 64}))
     arguments = argparse.Namespace(tokens=tokens(tmp_path), model=tmp_path / "model", threads=1)
     arguments.checkpoint_interval, arguments.keep_weights = 60.0, 1
-    device, benches = open_device("cpu", False, None), []
+    device, benches = open_device("cpu", False), []
     monkeypatch.setattr("peft_tradeoffs.training.run.prepare_process", lambda *_: device)
     monkeypatch.setattr("peft_tradeoffs.training.run.run", lambda plan, bench, directory: benches.append(bench) or True)
     for _ in range(2):

@@ -335,6 +335,24 @@ def check_gpu_here(rules: list[str]) -> None:
         )
 
 
+def check_gpus(experiment: Experiment, arm: str, here: bool, limit: int | None) -> None:
+    """Raise InputError where an arm's runs want more GPUs than all jobs may have or, if trained here, than are here."""
+    own = experiment.arms[arm]
+    of = "training" if own.gpus == experiment.training.gpus else f"methods.{own.method}"
+    key = f"config key {of}.gpus: {own.gpus}"
+    if limit is not None and own.gpus > limit:
+        raise InputError(
+            f"{key}, but all jobs together may have {limit} (--resources gpu={limit}, or gpu under resources in the "
+            f"profile); give them {own.gpus} or more, or set fewer GPUs per run"
+        )
+    found = machine.gpus_here() if here else None
+    if found is not None and own.gpus > found:
+        raise InputError(
+            f"{key}, but this machine has {found}, and the runs of {arm} would be trained here; set {found} or fewer, "
+            "or take the profile of your cluster (profiles/slurm)"
+        )
+
+
 def warn_of_missing(experiment: Experiment) -> None:
     """Print a warning for finished runs that lack a file which their summary lists. Reads no file but the summaries."""
     lacking = list(_lacking(experiment))

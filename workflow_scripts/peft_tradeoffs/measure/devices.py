@@ -1,12 +1,14 @@
 """The device a job computes on: chosen, leased, checked to be the job's alone; memory and time of each phase on it.
 
 Snakemake counts GPUs but does not assign them: by their leases two jobs never share one. A job that finds all of them
-taken waits, its imports done, so that a GPU is idle for no job's start. Knows neither methods nor training.
+taken waits, its imports done, so that a GPU is idle for no job's start. A job of several GPUs, each with a process of
+its own, has all of them or waits. Knows neither methods nor training.
 """
 
 import contextlib
 import ctypes
 import fcntl
+import functools
 import gc
 import math
 import os
@@ -32,7 +34,9 @@ LEASES = Path("/tmp")  # not TMPDIR, which users and jobs set to folders of thei
 POLL_S = 0.1
 TELL_S = 300.0  # between two lines that say that a job waits
 IDLE_S = 600.0  # a job makes its CUDA context as soon as it has the lease
-LEAVING_S = 10.0  # a process that gave up its lease may still be taking down its CUDA context
+# A process that gave up its lease may still be taking down its CUDA context. Of a job of several, the first holds the
+# leases, and the others may take 10 s to end after it (runs/interruption.py).
+LEAVING_S = 20.0
 WAITED_S = 0.5  # taking a free GPU takes less
 RAN_OUT = (  # what libraries say in a RuntimeError
     *("DefaultCPUAllocator", "out of memory", "cudaErrorMemoryAllocation"),
@@ -44,14 +48,31 @@ UNITS = {"bytes": 1, **{f"{prefix}iB": 1024**power for power, prefix in enumerat
 
 
 @dataclass(frozen=True)
+class Held:
+    """What a job has leased, as its first process tells the others."""
+
+    indices: list[int]  # torch's, of the GPU of each process
+    idle_W: list[float | Missing]  # of each, before the job used it
+    waited_s: float  # for other jobs to leave them
+
+
+@dataclass(frozen=True)
 class Device:
     """A device, and what NVML knows of it."""
 
     torch: torch.device
     gpu: Gpu | Missing
     isolation: Isolation
-    idle_power_W: float | Missing
+    idle_W: list[float | Missing]  # of the GPU of each of the job's processes
     waited_s: float  # for other jobs to leave it
+
+    @property
+    def idle_power_W(self) -> float | Missing:
+        """Idle power of the job's GPUs together."""
+        for rank, found in enumerate(self.idle_W):
+            if isinstance(found, Missing):
+                return Missing(f"rank {rank}: {found.reason}") if len(self.idle_W) > 1 else found
+        return sum(found for found in self.idle_W if not isinstance(found, Missing))
 
     def energy_meter(self) -> EnergyMeter:
         """A meter for one run."""
@@ -61,39 +82,67 @@ class Device:
 def open_device(
     kind: str,
     allow_shared: bool,
-    idle: IdlePower | None,
     waiting: contextlib.AbstractContextManager[None] | None = None,
+    hold: "Callable[[], Held] | None" = None,
+    rank: int = 0,
 ) -> Device:
     """Take the CPU, or a GPU that no other job has, waiting for one if need be, and make its CUDA context.
 
-    `idle` is a first reading of idle power; `waiting` is entered while other jobs have the GPU. Raises InputError
-    without a GPU, or one that others use than our jobs.
+    `hold` leases the job's GPUs, of which this process has that of its `rank`: one GPU, if it is not given. `waiting`
+    is entered while other jobs have them. Raises InputError without a GPU, with fewer than the job wants, or for one
+    that others use than our jobs.
     """
     if kind == "cpu":
-        return Device(torch.device("cpu"), NO_GPU, Isolation(NO_GPU, allow_shared), NO_GPU, 0.0)
+        return Device(torch.device("cpu"), NO_GPU, Isolation(NO_GPU, allow_shared), [NO_GPU], 0.0)
     if not torch.cuda.is_available():
         raise InputError(
             "config key training.device: cuda, but torch sees no GPU (CUDA_VISIBLE_DEVICES, driver, or a CPU "
             "build of torch); set device: cpu for a CPU run"
         )
-    began = time.monotonic()
     with waiting or contextlib.nullcontext():
-        held = acquire(visible_uuids(), in_use=_in_use)  # until the process ends
-        gpu = Gpu.find(held.index)
+        held = (hold or lease)()
+        index = held.indices[rank]
+        gpu = Gpu.find(index)
+        began = time.monotonic()
         isolation = Isolation(gpu, allow_shared, patience_s=LEAVING_S)
-    waited_s = time.monotonic() - began
-    idle_power_W: float | Missing
-    if waited_s > WAITED_S:
-        idle_power_W = Missing("another job of this workflow was on the GPU while this one started")
-    elif gpu:
-        idle_power_W = idle.finish(gpu) if idle else Missing("not taken")
-    else:
-        idle_power_W = gpu
-    torch.cuda.set_device(held.index)  # makes the context, as does the first tensor
+        left_s = time.monotonic() - began
+    torch.cuda.set_device(index)  # makes the context, as does the first tensor
     torch.zeros(1, device="cuda")
     isolation.context_made()
-    where = torch.device("cuda", held.index)
-    return Device(where, gpu, isolation, idle_power_W, waited_s)
+    idle_W = held.idle_W
+    if left_s > WAITED_S:  # its last process was there when the power was read
+        idle_W = [ANOTHER_JOB if place == rank else found for place, found in enumerate(idle_W)]
+    return Device(torch.device("cuda", index), gpu, isolation, idle_W, held.waited_s + left_s)
+
+
+def lease(count: int = 1, keys: str = "training.gpus", idle: IdlePower | None = None) -> Held:
+    """Lease GPUs for all of a job's processes, until this one ends; waits for those that other jobs have.
+
+    `keys`: of the configuration, which asks for so many; `idle`: a first reading of idle power. Raises InputError where
+    torch sees fewer.
+    """
+    uuids, began = visible_uuids(), time.monotonic()
+    if count > len(uuids):
+        seen = f"{len(uuids)} GPU{'s' * (len(uuids) != 1)}"
+        raise InputError(
+            f"config key {keys}: {count} GPUs per run, but this job sees {seen} "
+            f"(CUDA_VISIBLE_DEVICES: {os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}); set {len(uuids)}, or "
+            "give it as many (under SLURM by the resource gpu or gres)"
+        )
+    indices = [held.index for held in acquire(uuids, in_use=_in_use, count=count)]
+    waited_s = time.monotonic() - began
+    return Held(indices, [_idle_W(Gpu.find(index), idle, waited_s) for index in indices], waited_s)
+
+
+ANOTHER_JOB = Missing("another job of this workflow was on the GPU while this one started")
+
+
+def _idle_W(gpu: Gpu | Missing, idle: IdlePower | None, waited_s: float) -> float | Missing:
+    if waited_s > WAITED_S:
+        return ANOTHER_JOB
+    if not gpu:
+        return gpu
+    return idle.finish(gpu) if idle else Missing("not taken")
 
 
 def check_precision(device: torch.device, precision: str) -> None:
@@ -159,48 +208,126 @@ def refused_bytes(error: BaseException) -> tuple[bool, int | None]:
 
 @dataclass(frozen=True)
 class Lease:
-    """A GPU that is one job's until its process ends, however it ends, or `descriptor` is closed."""
+    """A GPU that is one job's until the process that took it ends, however it ends, or `descriptor` is closed."""
 
     index: int  # torch's
     descriptor: int  # of the locked file
 
 
-def acquire(uuids: Sequence[str], folder: Path = LEASES, in_use: Callable[[int], bool] | None = None) -> Lease:
-    """Take the first GPU among `uuids` that no other job has; wait for one, and say so, if each has its job.
+def acquire(
+    uuids: Sequence[str], folder: Path = LEASES, in_use: Callable[[int], bool] | None = None, count: int = 1
+) -> list[Lease]:
+    """Take the first `count` GPUs among `uuids` that no other job has; wait for those that lack, and say so.
 
     The lease is a lock on one file per GPU in `folder`, which all users of the machine share, so that their jobs wait
     for each other. Nobody contends for it where SLURM gives each job its own GPU. Any user can also hold it over a GPU
     that they do not use: `in_use`, whether a process is on the GPU of an index, tells. Such a lease of another user's
     is passed over after `IDLE_S`, and said so; this user's jobs then keep apart by a file of their own.
+
+    A job of one GPU waits with empty hands. One of several keeps what it has got, or jobs of one would always be before
+    it; so that no two of these wait for each other, a job first has the gates of all GPUs that it sees, or none: a
+    further file per GPU. One gate for all would have a job wait for GPUs that it does not see.
     """
+
+    def unused(index: int) -> bool:
+        return in_use is not None and not in_use(index)
+
+    leases = [_Claim(folder, uuid, functools.partial(unused, index)) for index, uuid in enumerate(uuids)]
+    # Who has a gate takes every GPU that is free: one that stays free shows that its gate is held for nothing.
+    gates = [_Claim(folder, each.uuid, each.is_free, gate=True) for each in sorted(leases, key=lambda each: each.uuid)]
     told_at = -math.inf
-    idle_since: dict[str, float] = {}
-    while True:
-        holders = []
-        for index, uuid in enumerate(uuids):
-            shared = folder / f"peft-tradeoffs-{uuid}.lock"
-            own = folder / f"peft-tradeoffs-{uuid}.{os.geteuid()}.lock"
-            descriptor, holder = _lock(shared)
-            if descriptor is not None:
-                if _is_free(own):
-                    return Lease(index, descriptor)
-                os.close(descriptor)
-            elif in_use is not None and _is_another_users(shared) and not in_use(index):
-                since = idle_since.setdefault(uuid, time.monotonic())
-                if time.monotonic() - since >= IDLE_S and (passed := _lock(own, private=True)[0]) is not None:
-                    print(
-                        f"takes GPU {uuid}: another user's process {holder or 'unknown'} has held its lease for "
-                        f"{IDLE_S:.0f} s without using it",
-                        flush=True,
-                    )
-                    return Lease(index, passed)
-            else:
-                idle_since.pop(uuid, None)
-            holders.append(f"{uuid} by process {holder or 'unknown'}")
-        if time.monotonic() - told_at >= TELL_S:
-            print(f"waits for a GPU: taken are {', '.join(holders)}", flush=True)
-            told_at = time.monotonic()
-        time.sleep(POLL_S)
+    taken: dict[int, int] = {}
+    with contextlib.ExitStack() as kept, contextlib.ExitStack() as through:
+        collects = count == 1
+        while True:
+            holders = [] if collects else _all_of(gates, through)
+            collects = collects or not holders
+            if collects:
+                holders = _collect(leases, count, taken, kept)
+            if len(taken) == count:
+                kept.pop_all()
+                return [Lease(*each) for each in sorted(taken.items())]
+            if time.monotonic() - told_at >= TELL_S:
+                has = [uuids[index] for index in sorted(taken)]
+                print(_waits(count, has, holders, collects), flush=True)
+                told_at = time.monotonic()
+            time.sleep(POLL_S)
+
+
+def _collect(leases: "list[_Claim]", count: int, taken: dict[int, int], kept: contextlib.ExitStack) -> list[str]:
+    """Take the GPUs that are free, up to `count` of them with those `taken`; who has the others, in words."""
+    holders = []
+    for index, claim in enumerate(leases):
+        if index in taken or len(taken) == count:
+            continue
+        descriptor, holder = claim.take()
+        if descriptor is None:
+            holders.append(f"{claim.uuid} by process {holder}")
+        else:
+            taken[index] = descriptor
+            kept.callback(os.close, descriptor)
+    return holders
+
+
+def _all_of(gates: "list[_Claim]", through: contextlib.ExitStack) -> list[str]:
+    """Take all gates, in `through`, or none; who has the one that is not free, or nobody."""
+    with contextlib.ExitStack() as got:
+        for gate in gates:
+            descriptor, holder = gate.take()
+            if descriptor is None:
+                return [f"process {holder}"]
+            got.callback(os.close, descriptor)
+        through.push(got.pop_all())
+    return []
+
+
+def _waits(count: int, has: list[str], holders: list[str], collects: bool) -> str:
+    wanted = "a GPU" if count == 1 else f"{count} GPUs"
+    if not collects:
+        return f"waits for {wanted}: first come those of {', '.join(holders)}"
+    kept = f", has {', '.join(has)}" if has else ""
+    return f"waits for {wanted}{kept}: taken are {', '.join(holders)}"
+
+
+class _Claim:
+    """A file that one job at a time holds; this user's own in its place while another user holds it for nothing."""
+
+    def __init__(self, folder: Path, uuid: str, unused: Callable[[], bool], gate: bool = False) -> None:
+        """Of a GPU, or of its gate; `unused`: whether its holder makes no use of it."""
+        name = f"peft-tradeoffs-{uuid}{'.gate' * gate}"
+        self._shared, self._own = folder / f"{name}.lock", folder / f"{name}.{os.geteuid()}.lock"
+        self.uuid, self._unused = uuid, unused
+        self._named = f"{'the gate of ' * gate}GPU {uuid}"
+        self._since: float | None = None  # it has been held for nothing
+
+    def take(self) -> tuple[int | None, str]:
+        """The locked file's descriptor; or None and the process that has it."""
+        descriptor, holder = _lock(self._shared)
+        holder = holder or "unknown"
+        if descriptor is not None:
+            if _is_free(self._own):
+                return descriptor, ""
+            os.close(descriptor)
+        elif _is_another_users(self._shared) and self._unused():
+            now = time.monotonic()
+            self._since = now if self._since is None else self._since
+            if now - self._since >= IDLE_S and (passed := _lock(self._own, private=True)[0]) is not None:
+                print(
+                    f"takes {self._named}: another user's process {holder} has held its lease for "
+                    f"{IDLE_S:.0f} s without using it",
+                    flush=True,
+                )
+                return passed, ""
+        else:
+            self._since = None
+        return None, holder
+
+    def is_free(self) -> bool:
+        """Whether nobody has it now."""
+        descriptor, _ = _lock(self._shared)
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is not None
 
 
 def _is_free(own: Path) -> bool:

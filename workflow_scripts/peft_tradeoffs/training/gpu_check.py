@@ -70,7 +70,7 @@ def check(kind: str, precision: str, allow_shared: bool) -> tuple[str, bool]:
         if not torch.cuda.is_available():
             return _report(lines, f"no GPU ({_why_none()}), and config key training.device is cuda"), False
     try:
-        device = open_device(kind, allow_shared, None)
+        device = open_device(kind, allow_shared)
         check_precision(device.torch, precision)
     except InputError as error:
         return _report(lines, f"failed ({error})"), False

@@ -397,7 +397,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scoring", type=Scoring.of, metavar="JSON", help="of answers: data (the fetched data set), number, scorer"
     )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads, of all processes of a job together")
     parser.add_argument("--checkpoint-interval", type=float, default=60.0, help="seconds between saved states")
     parser.add_argument(
         "--keep-weights",
@@ -453,6 +453,7 @@ def process(arguments: argparse.Namespace, kind: "type[Job] | None" = None, gpus
     Of runs on several GPUs it is the first of as many processes; the others take part in its runs and never get here.
     """
     rank = become(gpus, arguments.rank_timeout) if gpus > 1 else None
+    arguments.threads = max(1, arguments.threads // gpus)  # of this process: Snakemake may have given fewer than asked
     if rank is not None and rank.number:
         from peft_tradeoffs.training.run import take_part
 
@@ -558,7 +559,7 @@ class Job:
                 self._device = prepare_process(settings, threads, idle, waiting)
             else:
                 at_most_s = self._arguments.rank_timeout
-                self._device, self._world = bring_together(self.rank, settings, threads, at_most_s, waiting)
+                self._device, self._world = bring_together(self.rank, settings, threads, at_most_s, idle, waiting)
         return self._device
 
     def dismiss(self) -> None:

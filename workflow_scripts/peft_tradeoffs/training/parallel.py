@@ -273,14 +273,14 @@ def connect(rank: Rank) -> dist.Store:
     return dist.TCPStore("127.0.0.1", rank.port, None, leads, FOREVER, wait_for_workers=False, **named)
 
 
-def tell(store: dist.Store, number: int, value: Any) -> None:
-    """Say something to all ranks that ask for it by this number."""
-    store.set(f"told/{number}", pickle.dumps(value))
+def tell(store: dist.Store, name: int | str, value: Any) -> None:
+    """Say something to all ranks that ask for it by this name, or the number of a run."""
+    store.set(f"told/{name}", pickle.dumps(value))
 
 
-def told(store: dist.Store, number: int) -> Any:
-    """What rank 0 tells by this number; waits for it as long as it takes."""
-    return pickle.loads(store.get(f"told/{number}"))  # of this job's own process
+def told(store: dist.Store, name: int | str) -> Any:
+    """What rank 0 tells by this name or number; waits for it as long as it takes."""
+    return pickle.loads(store.get(f"told/{name}"))  # of this job's own process
 
 
 def join(rank: Rank, store: dist.Store, device: torch.device, timeout_s: float) -> World:

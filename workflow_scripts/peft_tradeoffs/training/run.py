@@ -32,8 +32,10 @@ from peft_tradeoffs.measure.devices import (
     PREPARE,
     STATE,
     Device,
+    Held,
     check_precision,
     free_memory,
+    lease,
     open_device,
     refused_bytes,
     requested_bytes,
@@ -86,12 +88,17 @@ REPORTED = {  # phases that the summary does not name
 
 
 def prepare_process(
-    settings: dict[str, Any], threads: int, idle: IdlePower | None, waiting: AbstractContextManager[None]
+    settings: dict[str, Any],
+    threads: int,
+    idle: IdlePower | None,
+    waiting: AbstractContextManager[None],
+    hold: Callable[[], Held] | None = None,
+    rank: int = 0,
 ) -> Device:
     """Import what the arm needs, set threads, quiet libraries and take the device.
 
-    `idle`: a first reading of the GPU's idle power. `waiting`: entered while other jobs have the GPU. Raises
-    InputError if the device is not there or not free.
+    `idle`: a first reading of the GPU's idle power. `waiting`: entered while other jobs have the GPU. `hold`: leases
+    the GPUs of all ranks, of which this process is one. Raises InputError if the device is not there or not free.
     """
     libraries = {
         "peft": settings["peft"],
@@ -106,7 +113,8 @@ def prepare_process(
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    device = open_device(settings["device"], settings["allow_shared_gpu"], idle, waiting)
+    hold = hold or functools.partial(lease, idle=idle)
+    device = open_device(settings["device"], settings["allow_shared_gpu"], waiting, hold, rank)
     check_precision(device.torch, settings["precision"])
     return device
 
@@ -499,8 +507,12 @@ class Task(NamedTuple):
     probed: bool
 
 
+# What the first rank tells the others before it tells them of runs, by names of which runs have none.
+OPENING, GPUS = "opening", "gpus"
+
+
 class Opening(NamedTuple):
-    """How the other ranks begin: what their device is chosen and prepared by."""
+    """How the other ranks begin: what their device is prepared by."""
 
     settings: dict[str, Any]
     timeout_s: float
@@ -545,12 +557,23 @@ def bring_together(
     settings: dict[str, Any],
     threads: int,
     timeout_s: float,
+    idle: IdlePower | None,
     waiting: AbstractContextManager[None],
 ) -> tuple[Device, World]:
-    """Prepare the first of a job's processes, have the others prepare themselves, and come together with them."""
+    """Prepare the first of a job's processes, have the others prepare themselves, and come together with them.
+
+    The first one leases the GPUs of all, and tells each its own.
+    """
     store = connect(rank)
-    tell(store, 0, Opening(settings, timeout_s))
-    device = prepare_process(settings, threads, None, waiting)
+    tell(store, OPENING, Opening(settings, timeout_s))
+    keys = f"training.gpus (or methods.{settings['method']}.gpus)"
+
+    def hold() -> Held:
+        held = lease(rank.count, keys, idle)
+        tell(store, GPUS, held)
+        return held
+
+    device = prepare_process(settings, threads, idle, waiting, hold)
     return device, join(rank, store, device.torch, timeout_s)
 
 
@@ -558,8 +581,9 @@ def take_part(rank: Rank, threads: int) -> int:
     """Be one of a job's other processes until the first one is done; the exit status."""
     try:
         store = connect(rank)
-        opening: Opening = told(store, 0)
-        device = prepare_process(opening.settings, threads, None, nullcontext())
+        opening: Opening = told(store, OPENING)
+        hold = functools.partial(told, store, GPUS)
+        device = prepare_process(opening.settings, threads, None, nullcontext(), hold, rank.number)
         world = join(rank, store, device.torch, opening.timeout_s)
         for task in world.tasks():
             bench = Bench(device, threads=threads, keep_weights=False, startup_s=None, compiled_before=False)
@@ -596,9 +620,11 @@ def _taken_part(plan: Plan, bench: Bench) -> bool:
 def _measured(bench: Bench) -> dict[str, Any]:
     """What a rank measured, for the first one's env.json and summary."""
     gpu = bench.device.gpu
+    idle_W = bench.device.idle_W[bench.world.rank] if gpu else gpu
     return {
         "rank": bench.world.rank,
         "gpu": gpu.facts() if gpu else None,
+        "idle_power_W": None if isinstance(idle_W, Missing) else idle_W,
         "phases": bench.phases.totals(),
     }
 
