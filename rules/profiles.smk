@@ -33,7 +33,7 @@ rule profile:
         "../envs/environment.yaml"
     threads: 1
     resources:
-        # One, of an arm of several too: it computes their whole batches.
+        # One: an arm whose runs have several has no profile.
         gpu=int(EXPERIMENT.training.device == "cuda"),
     params:
         script=script("profile_arm.py"),
