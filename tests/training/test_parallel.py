@@ -18,6 +18,7 @@ from peft_tradeoffs.measure.devices import Phases
 from peft_tradeoffs.training import engine
 from peft_tradeoffs.training.batches import Data, ResidentSplit, Sizes, padding_mask
 from peft_tradeoffs.training.parallel import ALONE, World
+from peft_tradeoffs.training.sharding import Shards
 from peft_tradeoffs.training.step import Subject, TrainingStep
 from peft_tradeoffs.training.updates import Updates
 from ranks import together
@@ -48,7 +49,9 @@ def classified(rows: int, seed: int = 0) -> Any:
     return dataclasses.replace(made, input_ids=np.minimum(made.input_ids, 27))  # the words that the model has
 
 
-def case(folder: Path, peft: dict[str, Any] | None, rows: int = 50, **changes: Any) -> Callable[[World], Subject]:
+def case(
+    folder: Path, peft: dict[str, Any] | None, rows: int = 50, sharded: bool = False, **changes: Any
+) -> Callable[[World], Subject]:
     """Makes what a rank trains: a model in float64, of which rounding leaves room for 1e-5 under Adam."""
     sft = (folder / "generation_config.json").exists() or "task" in changes
     own = {"evaluation_batch_size": 3, "batch_size": 8, "learning_rate": 1e-3, "max_steps": STEPS, "epochs": 9}
@@ -62,7 +65,9 @@ def case(folder: Path, peft: dict[str, Any] | None, rows: int = 50, **changes: A
             splits = {"train": tiny_causal.encoded(rows, own), "test": tiny_causal.encoded(11, own, 1)}
         else:
             splits = {"train": classified(rows), "test": classified(11, 1)}
-        return Subject(built.model.double(), Data.of(splits, 0, settings.task), settings, 3, world=world)
+        model = built.model.double()
+        shards = Shards(model, world) if sharded and world.size > 1 else None
+        return Subject(model, Data.of(splits, 0, settings.task), settings, 3, world=world, shards=shards)
 
     return make
 
@@ -86,7 +91,8 @@ def train(make: Callable[[World], Subject], world: World = ALONE, state: Memory 
 
     def update(self: Updates) -> None:
         if not gradients:
-            gradients.update({n: p.grad.clone() for n, p in subject.parameters.items() if p.grad is not None})
+            found = {name: p.grad for name, p in subject.parameters.items() if p.grad is not None}
+            gradients.update({name: whole(subject, name, gradient) for name, gradient in found.items()})
         updated(self)
 
     def read(self: TrainingStep, start: int, end: int) -> list[float]:
@@ -103,10 +109,15 @@ def train(make: Callable[[World], Subject], world: World = ALONE, state: Memory 
     ):
         watch = engine.Watch(state, Silent())
         result = engine.train(subject, CPU, Phases(CPU), watch, probing=False)
-    weights = {name: p.detach().clone() for name, p in subject.parameters.items()}
+    weights = {name: whole(subject, name, p) for name, p in subject.parameters.items()}
     rows = [{key: value for key, value in row.items() if key != "train_s"} for row in result.progress.rows]
     assert result.logits is not None
     return Trained(gradients, losses, weights, result.logits, rows, state.history)
+
+
+def whole(subject: Subject, name: str, part: torch.Tensor) -> torch.Tensor:
+    """A copy of what each rank of a sharded model has a part of."""
+    return part.detach().clone() if subject.shards is None else subject.shards.whole(name, part)
 
 
 def assert_close(found: Trained, expected: Trained) -> None:
@@ -134,14 +145,13 @@ CASES: dict[str, tuple[str, dict[str, Any] | None, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("parallel", ["data", "sharded"])
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("name", CASES)
-def test_ranks_train_as_one_process_does(
-    name: str, count: int, bert: Path, llama: Path, request: pytest.FixtureRequest
-) -> None:
+def test_ranks_train_as_one_process_does(name: str, count: int, parallel: str, bert: Path, llama: Path) -> None:
     """Of 50 rows in batches of 8 the last has 2: of four ranks two have none of it."""
     which, peft, changes = CASES[name]
-    make = case({"bert": bert, "llama": llama}[which], peft, **changes)
+    make = case({"bert": bert, "llama": llama}[which], peft, sharded=parallel == "sharded", **changes)
     expected = train(make)
     every = together(count, lambda world: train(make, world))
     assert expected.losses[0] - expected.losses[-1] > 1e-3  # it learns something

@@ -265,16 +265,16 @@ class Prepared:
         mask = MASKS[progress.mask]
         choose_kernels(mask, subject.model)
         parameters = subject.parameters
-        updates = Updates(parameters, settings, device)
+        updates = Updates(parameters, settings, device, subject.apart)
         updates.allocate_state()
         torch.manual_seed(subject.world.seed(subject.seed))  # dropout
         if generators is not None:
             generators.load([])
         if start.saved:
-            restore(start.saved, parameters, updates, generators, subject.world)
+            restore(start.saved, subject, updates)
             start.saved = None  # a second copy of the weights
-        for parameter in parameters.values():  # drawn alike by every rank, which is not left to chance
-            subject.world.send(parameter.detach())
+        for parameter in parameters.values() if subject.shards is None else ():
+            subject.world.send(parameter.detach())  # drawn alike by every rank, which is not left to chance
         free_memory(device)
 
         phases.switch(PREPARE)
@@ -383,7 +383,7 @@ class Loop:
         self._read_losses()
         progress = dataclasses.asdict(self._measured())
         subject = self._prepared.subject
-        found = snapshot(progress, subject.parameters, self._prepared.updates, subject.generators)
+        found = snapshot(progress, subject, self._prepared.updates)
         own = {**generators_of(found), "phases": progress["phases"]} if self._world.size > 1 else {}
         return {**found, "others": self._world.gather(own)[1:]}
 
@@ -635,21 +635,26 @@ def predict(
         assert isinstance(model, AtTargets)
         if model.behind is None:
             size = max(1, min(size, AT_ONCE // (int(sizes.targets.max()) * model.vocabulary)))
-    for indices in world.dealt(evaluation_batches(sizes.lengths, size)):
+    together = subject.shards is not None  # no rank computes without the others
+    for indices, own in world.dealt(evaluation_batches(sizes.lengths, size), not together):
         poll()
         if indices is None or failed is not None:
             continue
         try:
             output = _outputs(subject, data, indices, sizes.shape(indices), mask)
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if world.size == 1 or not refused_bytes(error)[0]:
+            if world.size == 1 or together or not refused_bytes(error)[0]:
                 raise
             failed = error
+            continue
+        if not own:
             continue
         if found is None:
             make = torch.empty if world.size == 1 else torch.zeros
             found = make(len(sizes.lengths), output.shape[1], device=device, dtype=output.dtype)
         found[torch.from_numpy(indices).to(device)] = output
+    if subject.shards is not None:
+        subject.shards.rest()
     if world.agree(failed is not None):
         raise failed or torch.OutOfMemoryError("another GPU of the run ran out of memory")
     if world.size > 1:
@@ -668,7 +673,7 @@ def _outputs(subject: Subject, data: ResidentSplit, indices: np.ndarray, shape: 
     model, settings, device = subject.forward, subject.settings, data.lengths.device
     _, length, *targets = shape
     batch = data.gather(torch.from_numpy(indices).to(device), length, *targets)
-    with autocast(settings.precision, device):
+    with autocast(settings.precision, device), subject.computing():
         seen = mask(batch.sizes, length, settings.dtype)
         if isinstance(model, AtTargets):
             return model.scores(**batch.answers, **batch.inputs, attention_mask=seen)
@@ -676,14 +681,10 @@ def _outputs(subject: Subject, data: ResidentSplit, indices: np.ndarray, shape: 
         return logits
 
 
-def snapshot(
-    progress: dict[str, Any],
-    parameters: dict[str, nn.Parameter],
-    updates: Updates,
-    generators: BlockGenerators | None,
-) -> dict[str, Any]:
+def snapshot(progress: dict[str, Any], subject: Subject, updates: Updates) -> dict[str, Any]:
     """All that a resume needs, as plain values and tensors."""
-    return {
+    parameters, generators = subject.parameters, subject.generators
+    found = {
         "progress": progress,
         "parameters": {name: p.detach() for name, p in parameters.items()},
         "updates": updates.state(),
@@ -691,6 +692,7 @@ def snapshot(
         "cuda_generator": torch.cuda.get_rng_state() if _on_gpu(parameters) else None,
         "block_generators": generators.state() if generators is not None else [],
     }
+    return found if subject.shards is None else subject.shards.gathered(found, updates.ordered())
 
 
 def without_weights(saved: dict[str, Any]) -> dict[str, Any]:
@@ -708,22 +710,19 @@ def generators_of(saved: dict[str, Any]) -> dict[str, Any]:
     return {key: saved[key] for key in ("generator", "cuda_generator", "block_generators")}
 
 
-def restore(
-    saved: dict[str, Any],
-    parameters: dict[str, nn.Parameter],
-    updates: Updates,
-    generators: BlockGenerators | None,
-    world: World = ALONE,
-) -> None:
+def restore(saved: dict[str, Any], subject: Subject, updates: Updates) -> None:
     """Put the weights, optimizer, loss scale and generators of a `snapshot` back.
 
     Where it was saved by another number of ranks, streams of random numbers are new ones.
     """
+    world, generators, shards = subject.world, subject.generators, subject.shards
+    if shards is not None:
+        saved = shards.scattered(saved, updates.state()["optimizer"], updates.ordered())
     with torch.no_grad():
-        for name, parameter in parameters.items() if world.leads else ():
-            parameter.copy_(saved["parameters"][name])
+        for name, values in saved["parameters"].items():
+            subject.parameters[name].copy_(values)
     updates.load(saved["updates"])
-    for state in updates.state()["optimizer"].values() if world.size > 1 else ():
+    for state in updates.state()["optimizer"].values() if world.size > 1 and shards is None else ():
         for name in sorted(state):
             if isinstance(state[name], torch.Tensor):
                 world.send(state[name])
