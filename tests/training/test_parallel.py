@@ -174,10 +174,12 @@ def interrupted(make: Callable[[World], Subject], count: int) -> list[dict[str, 
     return first
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
-def test_the_same_number_of_ranks_resumes_to_the_same_bits(optimizer: str, tiny_bert: Path) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "sharded"), [("adamw", False), ("adamw", True), ("adamw_8bit", False)], ids=str
+)
+def test_the_same_number_of_ranks_resumes_to_the_same_bits(optimizer: str, sharded: bool, tiny_bert: Path) -> None:
     """With dropout, of which each rank has its own stream."""
-    make = case(tiny_bert, {**tiny_arms.LORA, "lora_dropout": 0.3}, optimizer=optimizer)
+    make = case(tiny_bert, {**tiny_arms.LORA, "lora_dropout": 0.3}, sharded=sharded, optimizer=optimizer)
     states = interrupted(make, 2)
     straight = together(2, lambda world: train(make, world))
     for state in (states[0], states[-1]):
@@ -189,10 +191,18 @@ def test_the_same_number_of_ranks_resumes_to_the_same_bits(optimizer: str, tiny_
     assert_same(again[0], straight[0])
 
 
-@pytest.mark.parametrize(("before", "now"), [(2, 1), (1, 2), (2, 4)])
-def test_another_number_of_ranks_goes_on_with_the_same_batches(before: int, now: int, bert: Path) -> None:
-    make = case(bert, None)
-    state = next(one for one in interrupted(make, before) if one["progress"]["step"] == 16)
+WAYS = [(2, "data", 1, ""), (1, "", 2, "data"), (2, "data", 4, "data"), (2, "sharded", 1, ""), (1, "", 2, "sharded")]
+WAYS += [(2, "sharded", 4, "sharded"), (2, "sharded", 2, "data"), (2, "data", 4, "sharded")]
+
+
+@pytest.mark.parametrize(("before", "by", "now", "then"), WAYS)
+def test_another_number_of_ranks_goes_on_with_the_same_batches(
+    before: int, by: str, now: int, then: str, bert: Path
+) -> None:
+    """A state of a sharded model is that of one process."""
+    states = interrupted(case(bert, None, sharded=by == "sharded"), before)
+    state = next(one for one in states if one["progress"]["step"] == 16)
+    make = case(bert, None, sharded=then == "sharded")
     if now == 1:
         every = [train(make, state=Memory(state))]
     else:
