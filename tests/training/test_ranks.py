@@ -18,6 +18,7 @@ from peft_tradeoffs.runs.lock import process_started
 from peft_tradeoffs.training.run import take_part
 from peft_tradeoffs.training.step import TrainingStep
 from ranks import Job
+from reloaded import check
 from safetensors.torch import load_file
 
 assert take_part  # its module has all libraries, which are imported once for all jobs
@@ -53,14 +54,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     settings = tiny.config(folder, seeds=[0, 1])
     settings["training"].update(epochs=EPOCHS, batch_size=4, gpus=2)
     tiny.snakemake(folder, settings, "results/tokens/reviews/tiny.npz")
-    for arm in ("full", "lora-r4"):
-        chosen = resolve(settings).run_settings("reviews", "tiny", arm)
-        (folder / f"{arm}.json").write_text(json.dumps(chosen.to_dict()))
+    for parallel in ("data", "sharded"):
+        settings["training"]["parallel"] = parallel
+        for arm in ("full", "lora-r4"):
+            chosen = resolve(settings).run_settings("reviews", "tiny", arm)
+            (folder / f"{arm}-{parallel}.json").write_text(json.dumps(chosen.to_dict()))
     return folder
 
 
 def start(
-    prepared: Path, out: Path, arm: str = "full", inside: Callable[[], None] = lambda: None, **options: Any
+    prepared: Path, out: Path, arm: str = "full-data", inside: Callable[[], None] = lambda: None, **options: Any
 ) -> Job:
     """Begin a job; `options` by their names."""
     named = {"checkpoint-interval": 1000, "seeds": 0, **{key.replace("_", "-"): own for key, own in options.items()}}
@@ -128,7 +131,7 @@ def test_a_job_trains_its_runs_on_two_ranks_and_says_what_each_measured(prepared
 
 
 def test_an_adapter_trained_on_two_ranks_loads_with_peft_alone(prepared: Path, tmp_path: Path, tiny_bert: Path) -> None:
-    status, said = finish(start(prepared, tmp_path, arm="lora-r4"))
+    status, said = finish(start(prepared, tmp_path, arm="lora-r4-data"))
     assert status == 0, said
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
@@ -141,11 +144,26 @@ def test_an_adapter_trained_on_two_ranks_loads_with_peft_alone(prepared: Path, t
     assert any(value.abs().max() > 0 for name, value in saved.items() if "lora_B" in name)
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+def test_what_is_trained_in_parts_is_saved_whole_and_loads_with_transformers_and_peft_alone(prepared: Path) -> None:
+    """It predicts what was recorded."""
+    runs = []
+    for arm in ("full-sharded", "lora-r4-sharded"):
+        folder = prepared / "results/runs/reviews/tiny" / arm
+        status, said = finish(start(prepared, folder, arm))
+        assert status == 0, said
+        runs.append(folder / "seed0")
+        assert json.loads((runs[-1] / "summary.json").read_text())["engine"] == "eager"
+    check(runs, [[line.split("\t")[0]] for line in (prepared / "test.tsv").read_text().splitlines()[1:]], 2)
+    config = json.loads((runs[0] / "checkpoint/config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+
+
+@pytest.mark.parametrize(("killed", "parallel"), [(0, "data"), (1, "data"), (1, "sharded")])
 def test_a_rank_that_is_killed_ends_the_job_by_its_name_and_the_run_goes_on_later(
-    killed: int, prepared: Path, whole: Path, tmp_path: Path
+    killed: int, parallel: str, prepared: Path, whole: Path, tmp_path: Path
 ) -> None:
-    job = start(prepared, tmp_path, checkpoint_interval=0)
+    arm = f"full-{parallel}"
+    job = start(prepared, tmp_path, arm, checkpoint_interval=0)
     pids = at_its_steps(job, tmp_path / "seed0")
     while not (tmp_path / "seed0/state/checkpoint.pt").exists():
         time.sleep(0.005)

@@ -590,7 +590,7 @@ class _SavedTensors:
     """Counts the bytes of tensors saved for the backward pass, each storage once, weights left out."""
 
     def __init__(self, model: nn.Module, shards: Shards | None) -> None:
-        held = (*model.parameters(), *model.buffers())
+        held = (*(model.parameters() if shards is None else ()), *model.buffers())
         self._seen = {part.untyped_storage().data_ptr() for tensor in held for part in dense_parts(tensor)}
         self.bytes, self._shards = 0, shards
 
