@@ -1,6 +1,7 @@
 """Several ranks train as one process does: the same batches, gradients, losses and decisions."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import tiny
 import tiny_arms
 import tiny_causal
 import torch
+from bitsandbytes.autograd._functions import MatMul4Bit
+from bitsandbytes.nn import Linear4bit
 from peft_tradeoffs.measure.devices import Phases
 from peft_tradeoffs.training import engine
 from peft_tradeoffs.training.batches import Data, ResidentSplit, Sizes, padding_mask
@@ -55,11 +58,12 @@ def case(
     """Makes what a rank trains: a model in float64, of which rounding leaves room for 1e-5 under Adam."""
     sft = (folder / "generation_config.json").exists() or "task" in changes
     own = {"evaluation_batch_size": 3, "batch_size": 8, "learning_rate": 1e-3, "max_steps": STEPS, "epochs": 9}
+    recipe = {name: changes.pop(name) for name in ("quantization", "gradient_checkpointing") if name in changes}
     settings = dataclasses.replace(SETTINGS, **{**own, **(OF_TEXTS if sft else {}), **changes})
 
     def make(world: World) -> Subject:
         torch.manual_seed(1)
-        built = tiny.build(folder, peft=peft, **({"task": "sft", "num_labels": 0} if sft else {}))
+        built = tiny.build(folder, peft=peft, **recipe, **({"task": "sft", "num_labels": 0} if sft else {}))
         if sft:
             own = tiny_causal.tokenizer()
             splits = {"train": tiny_causal.encoded(rows, own), "test": tiny_causal.encoded(11, own, 1)}
@@ -160,6 +164,43 @@ def test_ranks_train_as_one_process_does(name: str, count: int, parallel: str, b
         assert_same(found, every[0])
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_quantised_weights_are_sharded_as_bytes(checkpointing: bool, llama: Path) -> None:
+    """Each rank has its part of them between steps, and in a layer's passes every byte that one process has."""
+    how = {"quantization": tiny_arms.NF4, "gradient_checkpointing": checkpointing, **OF_TEXTS}
+    make = functools.partial(case, llama, LORA, gradient_accumulation_steps=2, **how)
+    seen: list[tuple[str, bytes]] = []
+
+    def look(name: str, weight: torch.Tensor) -> None:
+        seen.append((name, weight.data.clone().numpy().tobytes()))
+
+    def work(world: World, sharded: bool) -> tuple[Trained, set[tuple[str, bytes]], list[int], int]:
+        subject = make(sharded=sharded)(world)
+        packed = {name: p for name, p in subject.model.named_parameters() if p.dtype == torch.uint8}
+        held = [weight.untyped_storage().nbytes() for weight in packed.values()]
+        backward = MatMul4Bit.backward
+
+        def watched(ctx: Any, gradient: torch.Tensor) -> Any:
+            seen.append(("backward", ctx.tensors[1].clone().numpy().tobytes()))
+            return backward(ctx, gradient)
+
+        for name, module in subject.model.named_modules():
+            if isinstance(module, Linear4bit):
+                module.register_forward_pre_hook(lambda module, _, name=name: look(name, module.weight))
+        with mock.patch.object(MatMul4Bit, "backward", staticmethod(watched)):
+            trained = train(lambda _: subject, world)
+        left = sum(weight.untyped_storage().nbytes() for weight in packed.values())
+        return trained, set(seen), held, left
+
+    expected, bytes_, whole, _ = work(ALONE, False)
+    assert len(bytes_) > 1.5 * len(whole) > 0 and all(whole)  # forwards and backwards
+    for data, sharded in zip(together(2, lambda w: work(w, False)), together(2, lambda w: work(w, True)), strict=True):
+        assert sharded[1] == data[1] == bytes_
+        assert set(sharded[2]) == {0} and sharded[3] == 0
+        assert np.allclose(sharded[0].losses, data[0].losses, rtol=0, atol=1e-9)
+        assert np.allclose(sharded[0].losses, expected.losses, rtol=0, atol=1e-5)
+
+
 # States
 
 
@@ -174,9 +215,7 @@ def interrupted(make: Callable[[World], Subject], count: int) -> list[dict[str, 
     return first
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "sharded"), [("adamw", False), ("adamw", True), ("adamw_8bit", False)], ids=str
-)
+@pytest.mark.parametrize(("optimizer", "sharded"), [("adamw", False), ("adamw", True), ("adamw_8bit", False)], ids=str)
 def test_the_same_number_of_ranks_resumes_to_the_same_bits(optimizer: str, sharded: bool, tiny_bert: Path) -> None:
     """With dropout, of which each rank has its own stream."""
     make = case(tiny_bert, {**tiny_arms.LORA, "lora_dropout": 0.3}, sharded=sharded, optimizer=optimizer)

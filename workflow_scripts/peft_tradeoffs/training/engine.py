@@ -40,9 +40,8 @@ from peft_tradeoffs.training.batches import (
     evaluation_batches,
     padded_length,
 )
-from peft_tradeoffs.training.parallel import ALONE, World, merged
+from peft_tradeoffs.training.parallel import World, merged
 from peft_tradeoffs.training.step import (
-    BlockGenerators,
     CapturedSteps,
     CaptureError,
     EagerSteps,
@@ -625,18 +624,13 @@ def predict(
     batches in turn, and all of them get all logits. `poll` is called between batches; what it raises ends the
     evaluation. Memory that runs out on one rank does so on all.
     """
-    model, settings, world = subject.forward, subject.settings, subject.world
-    model.eval()
+    world = subject.world
+    subject.forward.eval()
     device = data.lengths.device
     found: torch.Tensor | None = None
     failed: Exception | None = None
-    size = settings.evaluation_batch_size
-    if sizes.targets is not None:
-        assert isinstance(model, AtTargets)
-        if model.behind is None:
-            size = max(1, min(size, AT_ONCE // (int(sizes.targets.max()) * model.vocabulary)))
     together = subject.shards is not None  # no rank computes without the others
-    for indices, own in world.dealt(evaluation_batches(sizes.lengths, size), not together):
+    for indices, own in world.dealt(evaluation_batches(sizes.lengths, _rows_at_once(subject, sizes)), not together):
         poll()
         if indices is None or failed is not None:
             continue
@@ -658,14 +652,29 @@ def predict(
     if world.agree(failed is not None):
         raise failed or torch.OutOfMemoryError("another GPU of the run ran out of memory")
     if world.size > 1:
-        width = world.most(0 if found is None else found.shape[1])
-        if found is None:  # fewer batches than ranks
-            kind = torch.float32 if sizes.targets is None else torch.float64
-            found = torch.zeros(len(sizes.lengths), width, device=device, dtype=kind)
-        world.sum(found)
+        found = _of_all(world, found, sizes, device)
     if found is None:
         raise ValueError("a split without texts")
     return found.cpu().numpy()
+
+
+def _rows_at_once(subject: Subject, sizes: Sizes) -> int:
+    model, size = subject.forward, subject.settings.evaluation_batch_size
+    if sizes.targets is None:
+        return size
+    assert isinstance(model, AtTargets)
+    if model.behind is not None:
+        return size
+    return max(1, min(size, AT_ONCE // (int(sizes.targets.max()) * model.vocabulary)))
+
+
+def _of_all(world: World, found: torch.Tensor | None, sizes: Sizes, device: torch.device) -> torch.Tensor:
+    """What the ranks found, of which each has rows of its own and 0 elsewhere."""
+    width = world.most(0 if found is None else found.shape[1])
+    if found is None:  # fewer batches than ranks
+        kind = torch.float32 if sizes.targets is None else torch.float64
+        found = torch.zeros(len(sizes.lengths), width, device=device, dtype=kind)
+    return world.sum(found)
 
 
 def _outputs(subject: Subject, data: ResidentSplit, indices: np.ndarray, shape: Shape, mask: Mask) -> torch.Tensor:

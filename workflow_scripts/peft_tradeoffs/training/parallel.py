@@ -63,7 +63,7 @@ class World:
     def dealt(self, batches: Iterable[Any], idle: bool = True) -> Iterator[tuple[Any, bool]]:
         """This rank's batches, one per turn of all ranks, and whether it counts.
 
-        In a turn that has none left for it None; where no rank may be `idle` the turn's first one, which counts nothing.
+        In a turn that has none left for it None, or where no rank may be `idle` the turn's first one, for nothing.
         """
         found = list(batches)
         for start in range(0, len(found), self.size):
@@ -88,6 +88,10 @@ class World:
         if self.size > 1:
             with self._together():
                 dist.broadcast(tensor, 0, group=self._device)
+
+    def assemble(self, whole: torch.Tensor, part: torch.Tensor) -> None:
+        """Make `whole` [ranks, n] what each rank has as its `part` [n], bit for bit; within `computing`."""
+        dist.all_gather_into_tensor(whole.view(-1), part, group=self._device)
 
     def most(self, number: int) -> int:
         """The largest of the ranks' numbers. Like `agree` it waits for all ranks, not for their GPUs."""

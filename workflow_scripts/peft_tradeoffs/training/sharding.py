@@ -1,4 +1,4 @@
-"""A model whose weights several ranks hold a part of each: what FSDP2 shards, and the state of one process of the parts.
+"""A model of whose every weight each rank holds a part: what FSDP2 shards, what is quantised, the state of one process.
 
 Layers are whole while they compute, one or two at a time. What is trained is seen by optimizer and state as this rank's
 part of it, a plain tensor.
@@ -27,15 +27,25 @@ class Shards:
         device = next(model.parameters()).device
         self._mesh: Any = world.mesh(device)
         self._layers = layers(model)
+        packed = {one for layer in self._layers for one in layer.parameters() if not one.is_floating_point()}
+        self._packed = [Packed([one for one in layer.parameters() if one in packed], world) for layer in self._layers]
+        ignored = {one for one in model.parameters() if not one.is_floating_point()}  # all on each rank, if in no layer
         for module in (*self._layers, *_of_another_dtype(model, self._layers), model):
-            sharded: Any = fully_shard(module, mesh=self._mesh, mp_policy=_policy(module))
+            sharded: Any = fully_shard(module, mesh=self._mesh, mp_policy=_policy(module), ignored_params=ignored)
             sharded.set_gradient_divide_factor(1.0)  # gradients are summed: see `parallel`
             sharded.set_force_sum_reduction_for_comms(True)
         self._held: dict[str, Any] = {name: p for name, p in model.named_parameters() if name in trained}
         self.parts = {name: nn.Parameter(p.to_local().detach()) for name, p in self._held.items()}
+        self._backward = False  # whether layers compute backwards now
+        self._hooks = [] if not packed else [model.register_forward_pre_hook(lambda *_: self._release())]
+        for number, layer in enumerate(self._layers if packed else ()):
+            before = layer.register_forward_pre_hook(lambda *_, number=number: self._packed[number].assemble())
+            after = layer.register_forward_hook(lambda _, __, output, number=number: self._computed(number, output))
+            self._hooks += [before, after]
 
     def sum(self) -> None:
         """Give this rank's parts the gradients that the backward pass has summed over the ranks."""
+        self._release()
         for name, part in self.parts.items():
             held = self._held[name]
             part.grad = None if held.grad is None else held.grad.to_local()
@@ -46,11 +56,34 @@ class Shards:
         root: Any = self._model
         if root._get_fsdp_state()._is_root is not None:  # noqa: SLF001  # it has computed
             root.reset_iter_state()
+        self._release()
+
+    def _release(self) -> None:
+        self._backward = False
+        for packed in self._packed:
+            packed.release()
+
+    def _computed(self, number: int, output: Any) -> None:
+        """After a layer's forward pass, or that pass done again in the backward pass, which needs its weights yet."""
+        if self._backward:
+            return
+        self._packed[number].release()
+        for tensor in _tensors(output):
+            if tensor.requires_grad:
+                tensor.register_hook(lambda _: self._computes_backwards(number))
+
+    def _computes_backwards(self, number: int) -> None:
+        """Before a layer's backward pass: those that came before it are done."""
+        self._backward = True
+        for other, packed in enumerate(self._packed):
+            if other != number:
+                packed.release()
+        self._packed[number].assemble()
 
     def compile(self) -> None:
         """Have torch.compile make what layers compute in training, between FSDP's hooks."""
         for layer in self._layers:
-            layer.forward = _compiled_in_training(layer.forward)  # type: ignore[method-assign]
+            layer.forward = _compiled_in_training(layer.forward)
 
     def is_weight(self, storage: torch.UntypedStorage) -> bool:
         """Whether it is one that a weight is in while it is whole."""
@@ -67,7 +100,8 @@ class Shards:
         held = self._held[name]
         shape = {"shape": held.shape, "stride": held.stride()}
         sharded = DTensor.from_local(part.detach(), self._mesh, held.placements, run_check=False, **shape)
-        return sharded.full_tensor()
+        found: torch.Tensor = sharded.full_tensor()
+        return found
 
     def gathered(self, saved: dict[str, Any], order: list[nn.Parameter]) -> dict[str, Any]:
         """A `snapshot` of this rank's parts as one process has it; all ranks take part, and rank 0 gets the tensors."""
@@ -112,6 +146,10 @@ class Shards:
         from torch.distributed.tensor import DTensor
 
         self.rest()
+        for hook in self._hooks:
+            hook.remove()
+        for packed in self._packed if computes else ():
+            packed.assemble()
         united: dict[int, nn.Parameter] = {}  # a weight may stand in two modules
         for module in self._model.modules():
             for name, held in list(module._parameters.items()):  # noqa: SLF001
@@ -139,6 +177,63 @@ class Shards:
             return sent
         rows = -(-len(sent) // self._world.size)  # as FSDP2 cuts them: the last ranks may have fewer, or none
         return sent[rows * self._world.rank : rows * self._world.rank + len(like)].clone()
+
+
+class Packed:
+    """The quantised weights of a layer: bytes, of which each rank has a part, and all of them while the layer computes.
+
+    FSDP2 would have them require gradients, or take them for numbers, whose bits a copy may change.
+    """
+
+    def __init__(self, weights: list[nn.Parameter], world: World) -> None:
+        """Let go of all bytes but this rank's."""
+        self._weights, self._world = weights, world
+        self._sizes = [weight.nbytes for weight in weights]
+        parts = []
+        for weight, size in zip(weights, self._sizes, strict=True):
+            if weight.untyped_storage().nbytes() != size or not weight.is_contiguous():
+                weight.data = weight.data.clone(memory_format=torch.contiguous_format)
+            rows = -(-size // world.size)
+            padded = torch.zeros(rows * world.size, dtype=torch.uint8, device=weight.device)
+            padded[:size] = _bytes_of(weight)
+            parts.append(padded[rows * world.rank : rows * (world.rank + 1)])
+        self.part = torch.cat(parts) if parts else None
+        self._whole = True
+        self.release()
+
+    def assemble(self) -> None:
+        """Have all bytes, where they were: what autograd keeps of a weight sees them too."""
+        if self._whole or self.part is None:
+            return
+        self._whole = True
+        found = self.part.new_empty(self._world.size, len(self.part))
+        self._world.assemble(found, self.part)
+        rows = [-(-size // self._world.size) for size in self._sizes]
+        for weight, size, bytes_ in zip(self._weights, self._sizes, found.split(rows, dim=1), strict=True):
+            weight.untyped_storage().resize_(size)
+            _bytes_of(weight).copy_(bytes_.reshape(-1)[:size])
+
+    def release(self) -> None:
+        """Let go of what other ranks have."""
+        for weight in self._weights if self._whole else ():
+            weight.untyped_storage().resize_(0)
+        self._whole = False
+
+
+def _bytes_of(weight: nn.Parameter) -> torch.Tensor:
+    """[n] uint8, in place. Not through autograd, to which the bytes stay what they were."""
+    return weight.data.view(-1).view(torch.uint8)
+
+
+def _tensors(output: Any) -> Iterator[torch.Tensor]:
+    """Those that a layer gives."""
+    if isinstance(output, torch.Tensor):
+        yield output
+    elif isinstance(output, dict):
+        yield from _tensors(tuple(output.values()))
+    elif isinstance(output, (tuple, list)):
+        for one in output:
+            yield from _tensors(one)
 
 
 def _is_part(value: Any, part: nn.Parameter) -> bool:
