@@ -143,6 +143,9 @@ def test_a_block_is_given_back_in_the_order_in_which_it_was_written():
     assert list(found.to_dict())[:4] == list(given)
     assert json.dumps(found.to_dict()["weight_decay"]) == "0"  # not 0.0: settings are hashed as they are written
     assert found.to_dict()["engine"] == "eager"
+    engines = [model.Training(device="cuda", precision="bf16", parallel=how).settled().engine for how in (None, "data")]
+    assert engines == ["captured", "captured"]
+    assert model.Training(device="cuda", precision="bf16", parallel="sharded").settled().engine == "eager"
     dataset = {"source": "files", "splits": {"train": "a"}, "text": ["t"], "label": "l"}
     assert "path" not in model.Dataset.model_validate(dataset).to_dict()
 

@@ -271,6 +271,14 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     "no seed": (Plan(put("seeds", [])), ("config key seeds: [] is too short; at least 1 must stand there",)),
     "a seed twice": (Plan(put("seeds", [0, 1, 0])), ("config key seeds: [0, 1, 0] has an entry twice; remove one",)),
     "a negative seed": (Plan(put("seeds", [0, -1])), ("config key seeds.1: -1 is not allowed; must be at least 0",)),
+    "CUDA graphs of a sharded model": (
+        Plan(both(put("training.parallel", "sharded"), put("training.engine", "captured"))),
+        ("config key training.engine: captured, but steps of training.parallel sharded cannot be captured",),
+    ),
+    "8-bit moments of a sharded model": (
+        Plan(both(put("training.parallel", "sharded"), put("training.optimizer", "adamw_8bit"))),
+        ("config key training.optimizer: adamw_8bit has blocks of moments that training.parallel sharded would cut",),
+    ),
     "accumulation that does not divide": (
         Plan(put("training.gradient_accumulation_steps", 3)),
         ("training.gradient_accumulation_steps: batch_size 8 cannot be split into 3 equal parts; choose a divisor",),

@@ -1,6 +1,7 @@
 """Several ranks train as one process does: the same batches, gradients, losses and decisions."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -14,11 +15,14 @@ import tiny
 import tiny_arms
 import tiny_causal
 import torch
+from bitsandbytes.autograd._functions import MatMul4Bit
+from bitsandbytes.nn import Linear4bit
 from peft_tradeoffs.measure.devices import Phases
 from peft_tradeoffs.training import engine
 from peft_tradeoffs.training.batches import Data, ResidentSplit, Sizes, padding_mask
 from peft_tradeoffs.training.decoding import Decoding, decode
 from peft_tradeoffs.training.parallel import ALONE, World
+from peft_tradeoffs.training.sharding import Shards
 from peft_tradeoffs.training.step import Subject, TrainingStep
 from peft_tradeoffs.training.updates import Updates
 from ranks import together
@@ -49,21 +53,26 @@ def classified(rows: int, seed: int = 0) -> Any:
     return dataclasses.replace(made, input_ids=np.minimum(made.input_ids, 27))  # the words that the model has
 
 
-def case(folder: Path, peft: dict[str, Any] | None, rows: int = 50, **changes: Any) -> Callable[[World], Subject]:
+def case(
+    folder: Path, peft: dict[str, Any] | None, rows: int = 50, sharded: bool = False, **changes: Any
+) -> Callable[[World], Subject]:
     """Makes what a rank trains: a model in float64, of which rounding leaves room for 1e-5 under Adam."""
     sft = (folder / "generation_config.json").exists() or "task" in changes
     own = {"evaluation_batch_size": 3, "batch_size": 8, "learning_rate": 1e-3, "max_steps": STEPS, "epochs": 9}
+    recipe = {name: changes.pop(name) for name in ("quantization", "gradient_checkpointing") if name in changes}
     settings = dataclasses.replace(SETTINGS, **{**own, **(OF_TEXTS if sft else {}), **changes})
 
     def make(world: World) -> Subject:
         torch.manual_seed(1)
-        built = tiny.build(folder, peft=peft, **({"task": "sft", "num_labels": 0} if sft else {}))
+        built = tiny.build(folder, peft=peft, **recipe, **({"task": "sft", "num_labels": 0} if sft else {}))
         if sft:
             own = tiny_causal.tokenizer()
             splits = {"train": tiny_causal.encoded(rows, own), "test": tiny_causal.encoded(11, own, 1)}
         else:
             splits = {"train": classified(rows), "test": classified(11, 1)}
-        return Subject(built.model.double(), Data.of(splits, 0, settings.task), settings, 3, world=world)
+        model = built.model.double()
+        shards = Shards(model, world) if sharded and world.size > 1 else None
+        return Subject(model, Data.of(splits, 0, settings.task), settings, 3, world=world, shards=shards)
 
     return make
 
@@ -87,7 +96,8 @@ def train(make: Callable[[World], Subject], world: World = ALONE, state: Memory 
 
     def update(self: Updates) -> None:
         if not gradients:
-            gradients.update({n: p.grad.clone() for n, p in subject.parameters.items() if p.grad is not None})
+            found = {name: p.grad for name, p in subject.parameters.items() if p.grad is not None}
+            gradients.update({name: whole(subject, name, gradient) for name, gradient in found.items()})
         updated(self)
 
     def read(self: TrainingStep, start: int, end: int) -> list[float]:
@@ -104,10 +114,15 @@ def train(make: Callable[[World], Subject], world: World = ALONE, state: Memory 
     ):
         watch = engine.Watch(state, Silent())
         result = engine.train(subject, CPU, Phases(CPU), watch, probing=False)
-    weights = {name: p.detach().clone() for name, p in subject.parameters.items()}
+    weights = {name: whole(subject, name, p) for name, p in subject.parameters.items()}
     rows = [{key: value for key, value in row.items() if key != "train_s"} for row in result.progress.rows]
     assert result.logits is not None
     return Trained(gradients, losses, weights, result.logits, rows, state.history)
+
+
+def whole(subject: Subject, name: str, part: torch.Tensor) -> torch.Tensor:
+    """A copy of what each rank of a sharded model has a part of."""
+    return part.detach().clone() if subject.shards is None else subject.shards.whole(name, part)
 
 
 def assert_close(found: Trained, expected: Trained) -> None:
@@ -135,20 +150,56 @@ CASES: dict[str, tuple[str, dict[str, Any] | None, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("parallel", ["data", "sharded"])
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("name", CASES)
-def test_ranks_train_as_one_process_does(
-    name: str, count: int, bert: Path, llama: Path, request: pytest.FixtureRequest
-) -> None:
+def test_ranks_train_as_one_process_does(name: str, count: int, parallel: str, bert: Path, llama: Path) -> None:
     """Of 50 rows in batches of 8 the last has 2: of four ranks two have none of it."""
     which, peft, changes = CASES[name]
-    make = case({"bert": bert, "llama": llama}[which], peft, **changes)
+    make = case({"bert": bert, "llama": llama}[which], peft, sharded=parallel == "sharded", **changes)
     expected = train(make)
     every = together(count, lambda world: train(make, world))
     assert expected.losses[0] - expected.losses[-1] > 1e-3  # it learns something
     for found in every:
         assert_close(found, expected)
         assert_same(found, every[0])
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_quantised_weights_are_sharded_as_bytes(checkpointing: bool, llama: Path) -> None:
+    """Each rank has its part of them between steps, and in a layer's passes every byte that one process has."""
+    how = {"quantization": tiny_arms.NF4, "gradient_checkpointing": checkpointing, **OF_TEXTS}
+    make = functools.partial(case, llama, LORA, gradient_accumulation_steps=2, **how)
+    seen: list[tuple[str, bytes]] = []
+
+    def look(name: str, weight: torch.Tensor) -> None:
+        seen.append((name, weight.data.clone().numpy().tobytes()))
+
+    def work(world: World, sharded: bool) -> tuple[Trained, set[tuple[str, bytes]], list[int], int]:
+        subject = make(sharded=sharded)(world)
+        packed = {name: p for name, p in subject.model.named_parameters() if p.dtype == torch.uint8}
+        held = [weight.untyped_storage().nbytes() for weight in packed.values()]
+        backward = MatMul4Bit.backward
+
+        def watched(ctx: Any, gradient: torch.Tensor) -> Any:
+            seen.append(("backward", ctx.tensors[1].clone().numpy().tobytes()))
+            return backward(ctx, gradient)
+
+        for name, module in subject.model.named_modules():
+            if isinstance(module, Linear4bit):
+                module.register_forward_pre_hook(lambda module, _, name=name: look(name, module.weight))
+        with mock.patch.object(MatMul4Bit, "backward", staticmethod(watched)):
+            trained = train(lambda _: subject, world)
+        left = sum(weight.untyped_storage().nbytes() for weight in packed.values())
+        return trained, set(seen), held, left
+
+    expected, bytes_, whole, _ = work(ALONE, False)
+    assert len(bytes_) > 1.5 * len(whole) > 0 and all(whole)  # forwards and backwards
+    for data, sharded in zip(together(2, lambda w: work(w, False)), together(2, lambda w: work(w, True)), strict=True):
+        assert sharded[1] == data[1] == bytes_
+        assert set(sharded[2]) == {0} and sharded[3] == 0
+        assert np.allclose(sharded[0].losses, data[0].losses, rtol=0, atol=1e-9)
+        assert np.allclose(sharded[0].losses, expected.losses, rtol=0, atol=1e-5)
 
 
 # States
@@ -165,10 +216,10 @@ def interrupted(make: Callable[[World], Subject], count: int) -> list[dict[str, 
     return first
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
-def test_the_same_number_of_ranks_resumes_to_the_same_bits(optimizer: str, tiny_bert: Path) -> None:
+@pytest.mark.parametrize(("optimizer", "sharded"), [("adamw", False), ("adamw", True), ("adamw_8bit", False)], ids=str)
+def test_the_same_number_of_ranks_resumes_to_the_same_bits(optimizer: str, sharded: bool, tiny_bert: Path) -> None:
     """With dropout, of which each rank has its own stream."""
-    make = case(tiny_bert, {**tiny_arms.LORA, "lora_dropout": 0.3}, optimizer=optimizer)
+    make = case(tiny_bert, {**tiny_arms.LORA, "lora_dropout": 0.3}, sharded=sharded, optimizer=optimizer)
     states = interrupted(make, 2)
     straight = together(2, lambda world: train(make, world))
     for state in (states[0], states[-1]):
@@ -180,10 +231,18 @@ def test_the_same_number_of_ranks_resumes_to_the_same_bits(optimizer: str, tiny_
     assert_same(again[0], straight[0])
 
 
-@pytest.mark.parametrize(("before", "now"), [(2, 1), (1, 2), (2, 4)])
-def test_another_number_of_ranks_goes_on_with_the_same_batches(before: int, now: int, bert: Path) -> None:
-    make = case(bert, None)
-    state = next(one for one in interrupted(make, before) if one["progress"]["step"] == 16)
+WAYS = [(2, "data", 1, ""), (1, "", 2, "data"), (2, "data", 4, "data"), (2, "sharded", 1, ""), (1, "", 2, "sharded")]
+WAYS += [(2, "sharded", 4, "sharded"), (2, "sharded", 2, "data"), (2, "data", 4, "sharded")]
+
+
+@pytest.mark.parametrize(("before", "by", "now", "then"), WAYS)
+def test_another_number_of_ranks_goes_on_with_the_same_batches(
+    before: int, by: str, now: int, then: str, bert: Path
+) -> None:
+    """A state of a sharded model is that of one process."""
+    states = interrupted(case(bert, None, sharded=by == "sharded"), before)
+    state = next(one for one in states if one["progress"]["step"] == 16)
+    make = case(bert, None, sharded=then == "sharded")
     if now == 1:
         every = [train(make, state=Memory(state))]
     else:

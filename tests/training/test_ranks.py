@@ -20,10 +20,12 @@ from peft_tradeoffs.runs.lock import process_started
 from peft_tradeoffs.training import engine, run
 from peft_tradeoffs.training.step import TrainingStep
 from ranks import Job
+from reloaded import check
 from safetensors.torch import load_file
 
 assert run  # which has all libraries, which are imported once for all jobs
 EPOCHS, PER_EPOCH = 20, 24  # 96 rows in batches of 4
+FEW_EPOCHS = 6  # of sharded models, whose steps take longer
 SOON_S = 15.0  # in which a job ends: seconds, were this machine not busy
 
 
@@ -55,14 +57,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     settings = tiny.config(folder, seeds=[0, 1])
     settings["training"].update(epochs=EPOCHS, batch_size=4, gpus=2)
     tiny.snakemake(folder, settings, "results/tokens/reviews/tiny.npz", "results/tune/tokens/reviews/tiny.npz")
-    for arm in ("full", "lora-r4"):
-        chosen = resolve(settings).run_settings("reviews", "tiny", arm)
-        (folder / f"{arm}.json").write_text(json.dumps(chosen.to_dict()))
+    for parallel in ("data", "sharded"):
+        settings["training"].update(parallel=parallel, epochs=EPOCHS if parallel == "data" else FEW_EPOCHS)
+        for arm in ("full", "lora-r4"):
+            chosen = resolve(settings).run_settings("reviews", "tiny", arm)
+            (folder / f"{arm}-{parallel}.json").write_text(json.dumps(chosen.to_dict()))
     return folder
 
 
 def start(
-    prepared: Path, out: Path, arm: str = "full", inside: Callable[[], None] = lambda: None, **options: Any
+    prepared: Path, out: Path, arm: str = "full-data", inside: Callable[[], None] = lambda: None, **options: Any
 ) -> Job:
     """Begin a job; `options` by their names."""
     named = {"checkpoint-interval": 1000, "seeds": 0, **{key.replace("_", "-"): own for key, own in options.items()}}
@@ -133,7 +137,7 @@ def test_a_job_trains_its_runs_on_two_ranks_and_says_what_each_measured(prepared
 
 
 def test_an_adapter_trained_on_two_ranks_loads_with_peft_alone(prepared: Path, tmp_path: Path, tiny_bert: Path) -> None:
-    status, said = finish(start(prepared, tmp_path, arm="lora-r4"))
+    status, said = finish(start(prepared, tmp_path, arm="lora-r4-data"))
     assert status == 0, said
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
@@ -144,6 +148,45 @@ def test_an_adapter_trained_on_two_ranks_loads_with_peft_alone(prepared: Path, t
     held = {name.replace(".default", ""): value for name, value in loaded.state_dict().items()}
     assert saved and all(torch.equal(held[name], value) for name, value in saved.items() if "lora" in name)
     assert any(value.abs().max() > 0 for name, value in saved.items() if "lora_B" in name)
+
+
+@pytest.fixture(scope="module")
+def sharded(prepared: Path) -> dict[str, Path]:
+    """What undisturbed jobs of sharded models give, by arm, where the workflow would put it."""
+    found = {}
+    for arm in ("full", "lora-r4"):
+        folder = prepared / f"results/runs/reviews/tiny/{arm}"
+        status, said = finish(start(prepared, folder, f"{arm}-sharded"))
+        assert status == 0, said
+        found[arm] = folder / "seed0"
+    return found
+
+
+def test_what_is_trained_in_parts_is_saved_whole_and_loads_with_transformers_and_peft_alone(
+    sharded: dict[str, Path], prepared: Path
+) -> None:
+    """It predicts what was recorded."""
+    check(sharded.values(), [[line.split("\t")[0]] for line in (prepared / "test.tsv").read_text().splitlines()[1:]], 2)
+    config = json.loads((sharded["full"] / "checkpoint/config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    for run in sharded.values():
+        assert json.loads((run / "summary.json").read_text())["engine"] == "eager"
+
+
+def test_a_rank_of_a_sharded_model_that_is_killed_ends_the_job_and_the_run_goes_on_later(
+    prepared: Path, sharded: dict[str, Path], tmp_path: Path
+) -> None:
+    job = start(prepared, tmp_path, "full-sharded", checkpoint_interval=0)
+    pids = at_its_steps(job, tmp_path / "seed0")
+    while not (tmp_path / "seed0/state/checkpoint.pt").exists():
+        time.sleep(0.005)
+    os.kill(pids[1], signal.SIGKILL)
+    status, said = finish(job, SOON_S)
+    assert status == 1 and "was killed by SIGKILL" in said and "Traceback" not in said, said
+    assert_nothing_left(tmp_path, pids)
+    status, said = finish(start(prepared, tmp_path, "full-sharded"))
+    assert status == 0, said
+    assert weights(tmp_path / "seed0") == weights(sharded["full"])
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -230,7 +273,17 @@ def test_a_rank_that_is_killed_at_the_worst_moment_leaves_the_last_state(
 
 
 def test_tuning_on_two_ranks_chooses_among_its_trials(prepared: Path, tmp_path: Path) -> None:
-    words = ["--settings", str(prepared / "full.json"), "--rates", "1e-4", "1e-3", "--seed", "1000", "--extend", "0"]
+    words = [
+        "--settings",
+        str(prepared / "full-data.json"),
+        "--rates",
+        "1e-4",
+        "1e-3",
+        "--seed",
+        "1000",
+        "--extend",
+        "0",
+    ]
     words += ["--tokens", str(prepared / "results/tune/tokens/reviews/tiny.npz"), "--again"]
     words += ["--model", str(prepared / "results/models/tiny"), "--trials-dir", str(tmp_path / "trials")]
     job = Job("tune.py", [*words, "--output", str(tmp_path / "best.json")], tmp_path / "said")
@@ -270,9 +323,11 @@ def test_a_signal_to_any_process_ends_all_with_the_state_written(
     assert weights(tmp_path / "seed0") == weights(whole / "seed0")
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_memory_that_runs_out_on_one_rank_is_the_runs_result(rank: int, prepared: Path, tmp_path: Path) -> None:
-    job = start(prepared, tmp_path, inside=at_a_step(rank, 30, runs_out_of_memory), seeds="0 1")
+@pytest.mark.parametrize(("rank", "parallel"), [(0, "data"), (1, "data"), (1, "sharded")])
+def test_memory_that_runs_out_on_one_rank_is_the_runs_result(
+    rank: int, parallel: str, prepared: Path, tmp_path: Path
+) -> None:
+    job = start(prepared, tmp_path, f"full-{parallel}", at_a_step(rank, 30, runs_out_of_memory), seeds="0 1")
     status, said = finish(job)
     assert status == 0, said
     for seed in (0, 1):  # whose processes are others

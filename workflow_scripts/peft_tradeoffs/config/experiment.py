@@ -338,6 +338,8 @@ def _check_carved(key: str, dataset: Dataset) -> None:
 
 
 def _check_training(training: Training, datasets: Mapping[str, Dataset]) -> None:
+    if training.parallel == "sharded":
+        _check_sharded(training)
     if training.engine == "captured" and training.device == "cpu":
         raise InputError(
             "config key training.engine: captured needs CUDA graphs, which device cpu has not; set eager or remove it"
@@ -358,6 +360,19 @@ def _check_training(training: Training, datasets: Mapping[str, Dataset]) -> None
                 f"config key training.early_stopping: data set {name} has no validation split, and "
                 "stopping on test would select on it; set fractions.validation (0.1, say)"
             )
+
+
+def _check_sharded(training: Training) -> None:
+    if training.engine == "captured":
+        raise InputError(
+            "config key training.engine: captured, but steps of training.parallel sharded cannot be captured in CUDA "
+            "graphs; set eager or remove it"
+        )
+    if training.optimizer != "adamw":
+        raise InputError(
+            f"config key training.optimizer: {training.optimizer} has blocks of moments that training.parallel sharded "
+            "would cut in two; set adamw, or parallel data"
+        )
 
 
 def _check_precision(training: Training, methods: Methods) -> None:

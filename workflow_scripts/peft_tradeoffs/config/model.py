@@ -416,7 +416,7 @@ class Training(Block):
     engine: Literal["captured", "eager"] | None = Field(
         default=None,
         description="captured replays the step from CUDA graphs, eager issues its kernels one by one. Default, "
-        "captured on cuda and eager on cpu.",
+        "captured on cuda and eager on cpu, and where parallel is sharded.",
     )
     compile: bool = Field(
         default=False,
@@ -430,10 +430,12 @@ class Training(Block):
         "batch. Batches, their order and their mean stay those of one GPU. On device cpu so many processes, which is "
         "for tests.",
     )
-    parallel: Annotated[str, OneOf(["data"])] | None = Field(
+    parallel: Annotated[str, OneOf(["data", "sharded"])] | None = Field(
         default=None,
         description="How several GPUs share a run: data, the default where there are several, gives each GPU the whole "
-        "model and sums the gradients.",
+        "model and sums the gradients. sharded gives each a part of every weight, of its gradient and of AdamW's "
+        "moments, which is for models that one GPU cannot hold: layers are put together as they compute, by steps "
+        "that are eager.",
     )
     allow_shared_gpu: bool = Field(
         default=False,
@@ -469,7 +471,9 @@ class Training(Block):
 
     def settled(self) -> Self:
         """With the fastest engine of its device unless one is named."""
-        return self if self.engine else self.but(engine="captured" if self.device == "cuda" else "eager")
+        if self.engine:
+            return self
+        return self.but(engine="captured" if self.device == "cuda" and self.parallel != "sharded" else "eager")
 
     def of_run(self, gpus: int) -> dict[str, Any]:
         """What a run on so many GPUs has of it in its settings."""

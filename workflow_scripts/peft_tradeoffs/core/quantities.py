@@ -427,8 +427,9 @@ QUANTITIES = (
         "highest of any of them, a step lasts as long as that of the slowest, energy and idle power are sums.",
         minimum=1),
     Quantity("parallel", "setting", "string", None,
-        "How several GPUs shared the run. data: each has the whole model and computes its rows of every batch.",
-        "Null: it had one.", values=("data",)),
+        "How several GPUs shared the run. data: each has the whole model and computes its rows of every batch. "
+        "sharded: each also holds a part of every weight alone, and layers are put together as they compute.",
+        "Null: it had one.", values=("data", "sharded")),
     Quantity("device", "setting", "string", None, "Where the run was.", values=("cpu", "cuda")),
     Quantity("device_name", "setting", "string", None, "Model name of the GPU or processor."),
     Quantity("gpu_uuid", "setting", "string", None,

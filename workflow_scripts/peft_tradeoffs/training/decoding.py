@@ -135,7 +135,7 @@ def _decoded(
     tokens = [np.zeros(0, np.int32)] * len(prompts)
     ended = np.zeros(len(prompts), bool)
     padded = [int(lengths[rows].max()) if reason else padded_length(lengths[rows]) for rows in batches]
-    for turn in world.dealt(zip(batches, padded, strict=True)):
+    for turn, _ in world.dealt(zip(batches, padded, strict=True)):
         if turn is None:
             continue
         rows, length = turn

@@ -40,9 +40,8 @@ from peft_tradeoffs.training.batches import (
     evaluation_batches,
     padded_length,
 )
-from peft_tradeoffs.training.parallel import ALONE, World, merged
+from peft_tradeoffs.training.parallel import World, merged
 from peft_tradeoffs.training.step import (
-    BlockGenerators,
     CapturedSteps,
     CaptureError,
     EagerSteps,
@@ -265,16 +264,16 @@ class Prepared:
         mask = MASKS[progress.mask]
         choose_kernels(mask, subject.model)
         parameters = subject.parameters
-        updates = Updates(parameters, settings, device)
+        updates = Updates(parameters, settings, device, subject.apart)
         updates.allocate_state()
         torch.manual_seed(subject.world.seed(subject.seed))  # dropout
         if generators is not None:
             generators.load([])
         if start.saved:
-            restore(start.saved, parameters, updates, generators, subject.world)
+            restore(start.saved, subject, updates)
             start.saved = None  # a second copy of the weights
-        for parameter in parameters.values():  # drawn alike by every rank, which is not left to chance
-            subject.world.send(parameter.detach())
+        for parameter in parameters.values() if subject.shards is None else ():
+            subject.world.send(parameter.detach())  # drawn alike by every rank, which is not left to chance
         free_memory(device)
 
         phases.switch(PREPARE)
@@ -383,7 +382,7 @@ class Loop:
         self._read_losses()
         progress = dataclasses.asdict(self._measured())
         subject = self._prepared.subject
-        found = snapshot(progress, subject.parameters, self._prepared.updates, subject.generators)
+        found = snapshot(progress, subject, self._prepared.updates)
         own = {**generators_of(found), "phases": progress["phases"]} if self._world.size > 1 else {}
         return {**found, "others": self._world.gather(own)[1:]}
 
@@ -625,42 +624,57 @@ def predict(
     batches in turn, and all of them get all logits. `poll` is called between batches; what it raises ends the
     evaluation. Memory that runs out on one rank does so on all.
     """
-    model, settings, world = subject.forward, subject.settings, subject.world
-    model.eval()
+    world = subject.world
+    subject.forward.eval()
     device = data.lengths.device
     found: torch.Tensor | None = None
     failed: Exception | None = None
-    size = settings.evaluation_batch_size
-    if sizes.targets is not None:
-        assert isinstance(model, AtTargets)
-        if model.behind is None:
-            size = max(1, min(size, AT_ONCE // (int(sizes.targets.max()) * model.vocabulary)))
-    for indices in world.dealt(evaluation_batches(sizes.lengths, size)):
+    together = subject.shards is not None  # no rank computes without the others
+    for indices, own in world.dealt(evaluation_batches(sizes.lengths, _rows_at_once(subject, sizes)), not together):
         poll()
         if indices is None or failed is not None:
             continue
         try:
             output = _outputs(subject, data, indices, sizes.shape(indices), mask)
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if world.size == 1 or not refused_bytes(error)[0]:
+            if world.size == 1 or together or not refused_bytes(error)[0]:
                 raise
             failed = error
+            continue
+        if not own:
             continue
         if found is None:
             make = torch.empty if world.size == 1 else torch.zeros
             found = make(len(sizes.lengths), output.shape[1], device=device, dtype=output.dtype)
         found[torch.from_numpy(indices).to(device)] = output
+    if subject.shards is not None:
+        subject.shards.rest()
     if world.agree(failed is not None):
         raise failed or torch.OutOfMemoryError("another GPU of the run ran out of memory")
     if world.size > 1:
-        width = world.most(0 if found is None else found.shape[1])
-        if found is None:  # fewer batches than ranks
-            kind = torch.float32 if sizes.targets is None else torch.float64
-            found = torch.zeros(len(sizes.lengths), width, device=device, dtype=kind)
-        world.sum(found)
+        found = _of_all(world, found, sizes, device)
     if found is None:
         raise ValueError("a split without texts")
     return found.cpu().numpy()
+
+
+def _rows_at_once(subject: Subject, sizes: Sizes) -> int:
+    model, size = subject.forward, subject.settings.evaluation_batch_size
+    if sizes.targets is None:
+        return size
+    assert isinstance(model, AtTargets)
+    if model.behind is not None:
+        return size
+    return max(1, min(size, AT_ONCE // (int(sizes.targets.max()) * model.vocabulary)))
+
+
+def _of_all(world: World, found: torch.Tensor | None, sizes: Sizes, device: torch.device) -> torch.Tensor:
+    """What the ranks found, of which each has rows of its own and 0 elsewhere."""
+    width = world.most(0 if found is None else found.shape[1])
+    if found is None:  # fewer batches than ranks
+        kind = torch.float32 if sizes.targets is None else torch.float64
+        found = torch.zeros(len(sizes.lengths), width, device=device, dtype=kind)
+    return world.sum(found)
 
 
 def _outputs(subject: Subject, data: ResidentSplit, indices: np.ndarray, shape: Shape, mask: Mask) -> torch.Tensor:
@@ -668,7 +682,7 @@ def _outputs(subject: Subject, data: ResidentSplit, indices: np.ndarray, shape: 
     model, settings, device = subject.forward, subject.settings, data.lengths.device
     _, length, *targets = shape
     batch = data.gather(torch.from_numpy(indices).to(device), length, *targets)
-    with autocast(settings.precision, device):
+    with autocast(settings.precision, device), subject.computing():
         seen = mask(batch.sizes, length, settings.dtype)
         if isinstance(model, AtTargets):
             return model.scores(**batch.answers, **batch.inputs, attention_mask=seen)
@@ -676,14 +690,10 @@ def _outputs(subject: Subject, data: ResidentSplit, indices: np.ndarray, shape: 
         return logits
 
 
-def snapshot(
-    progress: dict[str, Any],
-    parameters: dict[str, nn.Parameter],
-    updates: Updates,
-    generators: BlockGenerators | None,
-) -> dict[str, Any]:
+def snapshot(progress: dict[str, Any], subject: Subject, updates: Updates) -> dict[str, Any]:
     """All that a resume needs, as plain values and tensors."""
-    return {
+    parameters, generators = subject.parameters, subject.generators
+    found = {
         "progress": progress,
         "parameters": {name: p.detach() for name, p in parameters.items()},
         "updates": updates.state(),
@@ -691,6 +701,7 @@ def snapshot(
         "cuda_generator": torch.cuda.get_rng_state() if _on_gpu(parameters) else None,
         "block_generators": generators.state() if generators is not None else [],
     }
+    return found if subject.shards is None else subject.shards.gathered(found, updates.ordered())
 
 
 def without_weights(saved: dict[str, Any]) -> dict[str, Any]:
@@ -708,22 +719,19 @@ def generators_of(saved: dict[str, Any]) -> dict[str, Any]:
     return {key: saved[key] for key in ("generator", "cuda_generator", "block_generators")}
 
 
-def restore(
-    saved: dict[str, Any],
-    parameters: dict[str, nn.Parameter],
-    updates: Updates,
-    generators: BlockGenerators | None,
-    world: World = ALONE,
-) -> None:
+def restore(saved: dict[str, Any], subject: Subject, updates: Updates) -> None:
     """Put the weights, optimizer, loss scale and generators of a `snapshot` back.
 
     Where it was saved by another number of ranks, streams of random numbers are new ones.
     """
+    world, generators, shards = subject.world, subject.generators, subject.shards
+    if shards is not None:
+        saved = shards.scattered(saved, updates.state()["optimizer"], updates.ordered())
     with torch.no_grad():
-        for name, parameter in parameters.items() if world.leads else ():
-            parameter.copy_(saved["parameters"][name])
+        for name, values in saved["parameters"].items():
+            subject.parameters[name].copy_(values)
     updates.load(saved["updates"])
-    for state in updates.state()["optimizer"].values() if world.size > 1 else ():
+    for state in updates.state()["optimizer"].values() if world.size > 1 and shards is None else ():
         for name in sorted(state):
             if isinstance(state[name], torch.Tensor):
                 world.send(state[name])

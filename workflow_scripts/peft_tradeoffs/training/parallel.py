@@ -10,7 +10,7 @@ import datetime
 import json
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,11 +60,15 @@ class World:
         """How many of so many rows of a batch some rank computes at most."""
         return -(-rows // self.size)
 
-    def dealt(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """This rank's batches, one per turn of all ranks; None in a turn that has none left for it."""
+    def dealt(self, batches: Iterable[Any], idle: bool = True) -> Iterator[tuple[Any, bool]]:
+        """This rank's batches, one per turn of all ranks, and whether it counts.
+
+        In a turn that has none left for it None, or where no rank may be `idle` the turn's first one, for nothing.
+        """
         found = list(batches)
         for start in range(0, len(found), self.size):
-            yield found[start + self.rank] if start + self.rank < len(found) else None
+            own = start + self.rank < len(found)
+            yield (found[start + self.rank] if own else None if idle else found[start]), own
 
     def seed(self, seed: int) -> int:
         """Where a rank's own stream of random numbers starts: by the run's seed and the rank."""
@@ -84,6 +88,10 @@ class World:
         if self.size > 1:
             with self._together():
                 dist.broadcast(tensor, 0, group=self._device)
+
+    def assemble(self, whole: torch.Tensor, part: torch.Tensor) -> None:
+        """Make `whole` [ranks, n] what each rank has as its `part` [n], bit for bit; within `computing`."""
+        dist.all_gather_into_tensor(whole.view(-1), part, group=self._device)
 
     def most(self, number: int) -> int:
         """The largest of the ranks' numbers. Like `agree` it waits for all ranks, not for their GPUs."""
@@ -125,15 +133,31 @@ class World:
             dist.all_gather_object(found, value, group=self._host)
         return found
 
+    def mesh(self, device: torch.device) -> Any:
+        """The ranks as torch's DeviceMesh, by which models are sharded."""
+        from torch.distributed.device_mesh import DeviceMesh
+
+        assert self._device is not None
+        return DeviceMesh.from_group(self._device, device.type)
+
+    def computing(self) -> contextlib.AbstractContextManager[None]:
+        """Within it ranks that hold parts of a model meet as they compute; raises RanksApart if one does not come."""
+        return self._together(_of_a_collective)
+
     @contextlib.contextmanager
-    def _together(self) -> Iterator[None]:
-        """Within it all ranks meet; raises RanksApart, which says who did not come, if they do not."""
+    def _together(self, apart: Callable[[RuntimeError], bool] = lambda error: True) -> Iterator[None]:
+        """Within it all ranks meet; raises RanksApart, which says who did not come, if they do not.
+
+        `apart`: whether that is what an error says.
+        """
         assert self._store is not None
         self._met += 1
         self._store.set(f"met/{self.rank}", str(self._met))
         try:
             yield
         except RuntimeError as error:
+            if not apart(error):
+                raise
             raise RanksApart(f"rank {self.rank} lost the others{self._behind()}: {first_line(error)}") from None
 
     def _behind(self) -> str:
@@ -200,6 +224,10 @@ class World:
 
 
 ALONE = World()
+
+
+def _of_a_collective(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 class Gradients:

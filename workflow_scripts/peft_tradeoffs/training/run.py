@@ -64,6 +64,7 @@ from peft_tradeoffs.training.decoding import Decoded, Decoding, check_prompts, c
 from peft_tradeoffs.training.job import RunDirectory
 from peft_tradeoffs.training.parallel import ALONE, REDUCTION, RanksApart, World, connect, join, leave, tell, told
 from peft_tradeoffs.training.scoring import write_outputs
+from peft_tradeoffs.training.sharding import Shards
 from peft_tradeoffs.training.step import BlockGenerators, Randomness, Settings, Subject, autocast
 from peft_tradeoffs.training.summary import (
     NO_GENERAL,
@@ -271,8 +272,10 @@ class Arm:
         return cls(built, generators, held, world)
 
     def subject(self, plan: Plan, data: Data) -> Subject:
-        """What is trained by the settings of a plan."""
-        return Subject(self.built.model, data, Settings.of(plan.settings), plan.seed, self.generators, self.world)
+        """What is trained by the settings of a plan; the model of several ranks is sharded here, where it is to be."""
+        model, settings = self.built.model, plan.settings
+        shards = Shards(model, self.world) if self.world.size > 1 and settings["parallel"] == "sharded" else None
+        return Subject(model, data, Settings.of(settings), plan.seed, self.generators, self.world, shards)
 
 
 def _train(plan: Plan, bench: Bench, watch: engine.Watch, tokens: Tokens, outcome: Outcome) -> None:
@@ -304,14 +307,17 @@ def _learn(
         _check_space(watch.state.path, built)
     wanted = _checked(plan, tokens, built, device)
     free_memory(device)
-    outcome.trained = trained = engine.train(
-        arm.subject(plan, data), device, bench.phases, watch, outcome.ask, bench.probed
-    )
+    subject = arm.subject(plan, data)
+    outcome.trained = trained = engine.train(subject, device, bench.phases, watch, outcome.ask, bench.probed)
     if trained.logits is None:
         outcome.status, outcome.failed_phase = "diverged", "train"
     elif wanted is not None:
         outcome.reached = None  # which has what training held
         outcome.answers = _answer(plan, bench, watch.state, tokens, built.model, wanted)
+    if subject.shards is not None and trained.logits is not None:
+        bench.phases.switch("save")
+        if bench.world.agree(bool(settings["save_weights"]) and bench.keep_weights):  # as rank 0 is to
+            subject.shards.unite(computes=data.scale is not None)
     return built, data
 
 
@@ -396,7 +402,9 @@ def _answer(
         parameter.grad = None  # training's
     free_memory(device)
     bench.phases.switch("generate")
-    answers = decode(model, split.prompts, wanted, device, functools.partial(_poll, directory), bench.world)
+    # No rank computes without the others where each holds a part of the model: all write all answers.
+    world = ALONE if plan.settings["parallel"] == "sharded" else bench.world
+    answers = decode(model, split.prompts, wanted, device, functools.partial(_poll, directory), world)
     bench.phases.switch(None)
     if not isinstance(directory, RunDirectory):
         return answers

@@ -23,6 +23,7 @@ from peft_tradeoffs.tasks.metrics import METRICS, OUTPUTS
 from peft_tradeoffs.tasks.task import TASKS
 from peft_tradeoffs.training.batches import Data, Mask, ResidentSplit, Shape, Sizes, longest_rows
 from peft_tradeoffs.training.parallel import ALONE, Gradients, World
+from peft_tradeoffs.training.sharding import Shards
 from peft_tradeoffs.training.targets import AtTargets
 from peft_tradeoffs.training.updates import Updates
 
@@ -197,11 +198,23 @@ class Subject:
     seed: int
     generators: BlockGenerators | None = None  # of gradient checkpointing on a GPU, where it is not compiled
     world: World = ALONE  # the processes that train it together
+    shards: Shards | None = None  # where each of them holds a part of every weight
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Those that are trained, by name."""
+        """Those that are trained, by name; of a sharded model this rank's parts."""
+        if self.shards is not None:
+            return self.shards.parts
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def apart(self) -> World:
+        """The ranks of which each has a part of every parameter."""
+        return ALONE if self.shards is None else self.world
+
+    def computing(self) -> contextlib.AbstractContextManager[None]:
+        """What a forward and a backward pass is within."""
+        return contextlib.nullcontext() if self.shards is None else self.world.computing()
 
     @functools.cached_property
     def forward(self) -> nn.Module:
@@ -234,7 +247,8 @@ class TrainingStep:
         self._forward: Callable[..., Any] = subject.forward
         self._data, self._mask, self._settings, self._device = data, mask, subject.settings, device
         self._updates, self._generators = updates, subject.generators
-        self._world, self._gradients = subject.world, Gradients(subject.world, self.parameters.values())
+        self._world, self._shards, self._computing = subject.world, subject.shards, subject.computing
+        self._gradients = subject.shards or Gradients(subject.world, self.parameters.values())
         self._task = TASKS[subject.settings.task]
         self._host_rates, self._next = rates, 0  # the next step's place in them
         self._run_rates = torch.tensor(rates, dtype=kind, device=device)
@@ -247,7 +261,9 @@ class TrainingStep:
 
     def compile(self) -> None:
         """Have torch.compile make the forward and backward pass; one compilation for all lengths, if it can."""
-        if isinstance(self._forward, AtTargets):
+        if self._shards is not None:
+            self._shards.compile()
+        elif isinstance(self._forward, AtTargets):
             self._forward.compile(dynamic=True)
         else:
             self._forward = torch.compile(self._forward, dynamic=True)
@@ -288,25 +304,30 @@ class TrainingStep:
     def backward(self, rows: int, *padded: int) -> torch.Tensor:
         """Gradients of the batch's mean loss, which is returned; parts count by their weight in that of the batch.
 
-        A batch in one part, on one rank, is left as it is. Of several ranks each computes its rows; one that has none
-        computes the first row, which counts nothing there, so that all sum the same gradients.
+        A batch in one part, on one rank, is left as it is. Of several ranks each computes its rows; a part that has
+        none is the first row, which counts nothing there, so that all sum the same gradients.
         """
         indices = self._order.index_select(0, self._place)[0, :rows]
         whole = self._weight(indices)
-        own = self._world.rows(indices)
-        idle = not len(own)
-        own = indices[:1] if idle else own
         losses = []
         self._updates.begin()
-        parts = torch.tensor_split(own, min(len(own), self._settings.gradient_accumulation_steps))
+        parts = self._parts(indices)
         for part in parts:
-            loss, weight = self.forward(part, *padded)
-            if len(parts) > 1 or self._world.size > 1:
-                loss = loss * (0.0 if idle else weight / whole)
-            self._updates.backward(loss)
+            idle = not len(part)
+            with self._computing():
+                loss, weight = self.forward(indices[:1] if idle else part, *padded)
+                if len(parts) > 1 or self._world.size > 1:
+                    loss = loss * (0.0 if idle else weight / whole)
+                self._updates.backward(loss)
             losses.append(loss.detach())
         self._gradients.sum()
         return self._world.sum(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
+
+    def _parts(self, indices: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """This rank's rows of a batch in the parts that it is computed in; as many on all ranks of a sharded model."""
+        own = self._world.rows(indices)
+        most = len(own) if self._shards is None else self._world.most_rows(len(indices))
+        return torch.tensor_split(own, max(1, min(most, self._settings.gradient_accumulation_steps)))
 
     def forward(self, part: torch.Tensor, length: int, *targets: int) -> tuple[torch.Tensor, Weight]:
         """Mean loss of the texts `part` [b], and the weight of that mean."""
@@ -321,6 +342,11 @@ class TrainingStep:
     def _weight(self, rows: torch.Tensor) -> Weight:
         """What the mean loss of the texts `rows` [b] is a mean over. Known before any forward pass."""
         return self._task.weight(self._data.labels, rows)
+
+    def rest(self) -> None:
+        """After a forward pass alone: let a sharded model go of what is whole for the backward pass."""
+        if self._shards is not None:
+            self._shards.rest()
 
     def drop_gradients(self) -> None:
         """Free the gradients; the next backward pass makes new ones instead of adding to them."""
@@ -511,18 +537,19 @@ def probe(subject: Subject, device: torch.device, mask: Mask) -> Probe:
     rows = longest_rows(split.lengths, settings.batch_size)
     worst = ResidentSplit(split.take(rows), subject.data.pad_token_id, device)
     shape = Sizes.of(split).largest(rows)
-    updates = Updates(subject.parameters, settings, device)
+    updates = Updates(subject.parameters, settings, device, subject.apart)
     count = WARM_STEPS + TIMED_STEPS if device.type == "cuda" else CPU_STEPS
     step = TrainingStep(subject, worst, mask, updates, [0.0] * count)
     step.begin([torch.arange(len(rows)).numpy()] * count, 0, 0)
 
     own = max(1, len(subject.world.rows(torch.arange(shape[0]))))
     part = torch.arange(math.ceil(own / settings.gradient_accumulation_steps), device=device)
-    saved = _SavedTensors(subject.model)
+    saved = _SavedTensors(subject.model, subject.shards)
     with torch.autograd.graph.saved_tensors_hooks(saved.count, lambda tensor: tensor):
         loss, _ = step.forward(part, *shape[1:])
     del loss
     gc.collect()
+    step.rest()
 
     cuda = device.type == "cuda"
     measured = _allocator_split(step, updates, part, shape) if cuda else (None, None, None)
@@ -550,6 +577,7 @@ def _allocator_split(
     loss, _ = step.forward(part, *shape[1:])
     forward = requested_bytes()
     del loss
+    step.rest()
     step.backward(*shape)
     backward = requested_bytes()
     step.drop_gradients()
@@ -561,15 +589,16 @@ def _allocator_split(
 class _SavedTensors:
     """Counts the bytes of tensors saved for the backward pass, each storage once, weights left out."""
 
-    def __init__(self, model: nn.Module) -> None:
-        held = (*model.parameters(), *model.buffers())
+    def __init__(self, model: nn.Module, shards: Shards | None) -> None:
+        held = (*(model.parameters() if shards is None else ()), *model.buffers())
         self._seen = {part.untyped_storage().data_ptr() for tensor in held for part in dense_parts(tensor)}
-        self.bytes = 0
+        self.bytes, self._shards = 0, shards
 
     def count(self, tensor: torch.Tensor) -> torch.Tensor:
         for part in dense_parts(tensor):
             storage = part.untyped_storage()
-            if storage.data_ptr() not in self._seen:
+            whole = self._shards is not None and self._shards.is_weight(storage)
+            if storage.data_ptr() not in self._seen and not whole:
                 self._seen.add(storage.data_ptr())
                 self.bytes += storage.nbytes()
         return tensor.detach()

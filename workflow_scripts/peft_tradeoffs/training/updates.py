@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from peft_tradeoffs.training.parallel import ALONE, World
+
 INIT_SCALE, GROWTH, BACKOFF, GROWS_AFTER = 2.0**16, 2.0, 0.5, 2000  # as torch.amp.GradScaler has them
 SMALLEST_8BIT, BLOCK = 4096, 256  # elements: bitsandbytes keeps smaller tensors in float32, and a scale per block
 MAPS_BYTES = 2 * 256 * 4  # of its two code books, which all tensors share
@@ -161,8 +163,15 @@ class Updates:
     would freeze: their update comes after it (`on_host`), from gradients that stay in place for every graph.
     """
 
-    def __init__(self, parameters: dict[str, nn.Parameter], settings: UpdateSettings, device: torch.device) -> None:
-        self._parameters = list(parameters.values())
+    def __init__(
+        self,
+        parameters: dict[str, nn.Parameter],
+        settings: UpdateSettings,
+        device: torch.device,
+        apart: World = ALONE,
+    ) -> None:
+        """`apart`: the ranks of which each has a part of every parameter."""
+        self._parameters, self._apart = list(parameters.values()), apart
         self._max_grad_norm = settings.max_grad_norm
         self._in_graph = settings.optimizer == ADAMW
         self.paged = settings.optimizer == PAGED  # in managed memory, which torch's allocator does not see
@@ -209,12 +218,22 @@ class Updates:
         """What a CUDA graph can hold after the backward passes: unscale, clip, and AdamW's update."""
         if self._scale:
             self._scale.unscale([p.grad for p in self._parameters if p.grad is not None])
-        nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+            if self._apart.size > 1:
+                self._apart.sum(self._scale.overflowed).clamp_(max=1)
+        self._clip()
         if self._in_graph:
             self.optimizer.step()
             if self._scale:
                 self._scale.update()
             self.drop()
+
+    def _clip(self) -> None:
+        if self._apart.size == 1:
+            nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+            return
+        norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        norm = self._apart.sum(norm.square()).sqrt()
+        nn.utils.clip_grads_with_norm_(self._parameters, self._max_grad_norm, norm)
 
     def on_host(self, rate: float) -> None:
         """The rest of the update, of an optimizer that reads its step count and this learning rate on the host."""
@@ -248,12 +267,12 @@ class Updates:
 
     def state(self) -> dict[str, Any]:
         """What a resume needs, as plain values and tensors: the optimizer's state by parameter, the loss's scale."""
-        states = [dict(self.optimizer.state[parameter]) for parameter in self._ordered()]
+        states = [dict(self.optimizer.state[parameter]) for parameter in self.ordered()]
         return {"optimizer": dict(enumerate(states)), "scale": self._scale.state() if self._scale else None}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Put a `state` back into that which `allocate_state` made."""
-        ordered = self._ordered()
+        ordered = self.ordered()
         for index, values in saved["optimizer"].items():
             state = self.optimizer.state[ordered[index]]
             for name, value in values.items():
@@ -264,5 +283,6 @@ class Updates:
         if self._scale:
             self._scale.load(saved["scale"])
 
-    def _ordered(self) -> list[nn.Parameter]:
+    def ordered(self) -> list[nn.Parameter]:
+        """The parameters by the numbers that `state` has them under."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
