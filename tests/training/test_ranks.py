@@ -169,8 +169,8 @@ def test_what_is_trained_in_parts_is_saved_whole_and_loads_with_transformers_and
     check(sharded.values(), [[line.split("\t")[0]] for line in (prepared / "test.tsv").read_text().splitlines()[1:]], 2)
     config = json.loads((sharded["full"] / "checkpoint/config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"]
-    for run in sharded.values():
-        assert json.loads((run / "summary.json").read_text())["engine"] == "eager"
+    for folder in sharded.values():
+        assert json.loads((folder / "summary.json").read_text())["engine"] == "eager"
 
 
 def test_a_rank_of_a_sharded_model_that_is_killed_ends_the_job_and_the_run_goes_on_later(
