@@ -37,6 +37,7 @@ PREDICTION_B = 40  # bytes of a row in a predictions file
 ANSWER_B = 6  # bytes of a token in an answers file
 ANSWER = "answer_untrained.py"
 NOTHING_LEFT = "nothing is left to run"
+SHARDED = "its model is sharded over several GPUs, of which an estimate has one"
 STATE = 7  # times the trained weights: what `run` wants free for its state, weights and moments written twice
 
 
@@ -502,6 +503,8 @@ class _Looker:
             folder = forecast.config_folder(block, fetched, Path(scratch))
 
             def need(one: ArmEstimate) -> "Need | Missing":
+                if settings[one.arm.name]["parallel"] == "sharded":
+                    return Missing(SHARDED)
                 if folder is None:
                     return Missing(f"model {model} is not fetched yet; {fetch_first()}")
                 built = forecast.build(folder, Recipe.of(settings[one.arm.name]), outputs, training.precision)
@@ -536,6 +539,8 @@ class _Looker:
 
         def timed(one: ArmEstimate) -> "Timed | Missing":
             own = settings[one.arm.name]
+            if own["parallel"] == "sharded":
+                return Missing(SHARDED)
             if one.arm.gpus > 1:  # one GPU takes its share
                 own = own | {"batch_size": -(-own["batch_size"] // one.arm.gpus), "gpus": 1, "parallel": None}
             plan = Plan(own, self._experiment.seeds[0], tokens, folder, {})
