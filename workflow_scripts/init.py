@@ -5,8 +5,13 @@ can be named by an option. Only a model of the hub or of a wheel asks the networ
 """
 
 import argparse
+import importlib.util
 import shlex
+import sys
 from pathlib import Path
+
+if importlib.util.find_spec("pandas") is None:
+    sys.exit("error: the environment is not active; make it with `make env`, then `. .venv/bin/activate`")
 
 from peft_tradeoffs.core.errors import InputError, run
 from peft_tradeoffs.core.files import atomic

@@ -67,7 +67,8 @@ ANSWERS_CHATS = re.compile(r"instruct|chat|[-_]it\b", re.IGNORECASE)
 # Names by which columns are known, in this order.
 AMOUNTS = ("score", "similarity", "rating", "price", "age")
 LABELS = (
-    *("label", "labels", "class", "category", "target", "y", "sentiment", "intent", "stars", "topic", "team", *AMOUNTS),
+    *("label", "labels", "class", "category", "target", "y", "sentiment", "intent", "stars", "topic", "team"),
+    *("queue", "department", "priority", *AMOUNTS),
 )
 PAIRS = (
     *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text_a", "text_b")),
@@ -265,6 +266,8 @@ def _label(asked: Asked, columns: Mapping[str, Column]) -> tuple[str | None, str
     if not able:
         return None, ""
     others = " or ".join(f"--label {shlex.quote(one.name)}" for one in able[1:3])
+    if others and able[0].place == len(LABELS):  # its name says nothing, so neither did its values decide
+        return able[0].name, f", a guess: if it is not, give {others}"
     return able[0].name, f" (it could be {others})" if others else " (--label)"
 
 

@@ -190,6 +190,7 @@ WITH_COMMA = re.compile(r"[-+]?\d+,\d+")
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")  # or a decimal comma: 1,000 may be meant as either
 WITH_UNIT = re.compile(r"[-+]?\d+(\.\d+)?\s*[A-Za-z/]+")
 PARTS = re.compile(r"\s*[,;]\s*|\s+")
+LISTED = re.compile(r"\s*[,;]\s*")
 
 Fits = Callable[[Any], bool]
 
@@ -258,6 +259,7 @@ def _how_to_write_list(text: str, fits: Fits) -> str:
     """The parts of a text as numbers or, where these do not fit, as texts."""
     parts = [part for part in PARTS.split(text.strip("[]() ")) if part]
     numbers = [as_number(part) for part in parts]
+    named = [part for part in LISTED.split(text.strip("[]()")) if part]  # a name may have spaces in it
     whole: list[Any] = [int(one) if one is not None and one.is_integer() else one for one in numbers]
-    found = next((values for values in (whole, parts) if None not in values and fits(values)), None)
+    found = next((values for values in (whole, named) if None not in values and fits(values)), None)
     return f"write [{', '.join(map(written, found))}]" if found else ""
