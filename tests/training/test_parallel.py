@@ -18,7 +18,7 @@ import torch
 from bitsandbytes.autograd._functions import MatMul4Bit
 from bitsandbytes.nn import Linear4bit
 from peft_tradeoffs.measure.devices import Phases
-from peft_tradeoffs.training import engine
+from peft_tradeoffs.training import decoding, engine
 from peft_tradeoffs.training.batches import Data, ResidentSplit, Sizes, padding_mask
 from peft_tradeoffs.training.decoding import Decoding, decode
 from peft_tradeoffs.training.parallel import ALONE, World
@@ -27,8 +27,10 @@ from peft_tradeoffs.training.step import Subject, TrainingStep
 from peft_tradeoffs.training.updates import Updates
 from ranks import together
 from small_fits import CPU, SETTINGS, Memory, Silent, split
+from torch.distributed.fsdp import FSDPModule
 
 STEPS = 30
+RECIPE = ("quantization", "gradient_checkpointing", "dtype")
 LORA = {"peft_type": "LORA", "target_modules": "all-linear", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 OF_TEXTS = {"task": "sft", "metric": "token_loss", "learning_rate": 1e-3}
 
@@ -59,7 +61,9 @@ def case(
     """Makes what a rank trains: a model in float64, of which rounding leaves room for 1e-5 under Adam."""
     sft = (folder / "generation_config.json").exists() or "task" in changes
     own = {"evaluation_batch_size": 3, "batch_size": 8, "learning_rate": 1e-3, "max_steps": STEPS, "epochs": 9}
-    recipe = {name: changes.pop(name) for name in ("quantization", "gradient_checkpointing") if name in changes}
+    recipe = {
+        name: changes.pop(name) for name in ("quantization", "gradient_checkpointing", "dtype") if name in changes
+    }
     settings = dataclasses.replace(SETTINGS, **{**own, **(OF_TEXTS if sft else {}), **changes})
 
     def make(world: World) -> Subject:
@@ -70,7 +74,7 @@ def case(
             splits = {"train": tiny_causal.encoded(rows, own), "test": tiny_causal.encoded(11, own, 1)}
         else:
             splits = {"train": classified(rows), "test": classified(11, 1)}
-        model = built.model.double()
+        model = built.model if "dtype" in recipe else built.model.double()
         shards = Shards(model, world) if sharded and world.size > 1 else None
         return Subject(model, Data.of(splits, 0, settings.task), settings, 3, world=world, shards=shards)
 
@@ -163,6 +167,108 @@ def test_ranks_train_as_one_process_does(name: str, count: int, parallel: str, b
     for found in every:
         assert_close(found, expected)
         assert_same(found, every[0])
+
+
+@pytest.mark.parametrize("name", ["full", "sft full", "lora"])
+def test_each_rank_holds_its_part_of_every_weight(name: str, bert: Path, llama: Path) -> None:
+    """Between steps, and after an evaluation; layer by layer, as Transformers names them."""
+    which, peft, changes = CASES[name]
+    kinds = {"bert": ["BertEmbeddings", "BertLayer", "BertLayer"], "llama": ["LlamaDecoderLayer"] * 2}[which]
+    kinds = [f"FSDP{kind}" for kind in kinds]
+
+    def work(world: World) -> tuple[list[str], int, int]:
+        subject = case({"bert": bert, "llama": llama}[which], peft, sharded=True, **{**changes, "max_steps": 2})(world)
+        sharded = [type(module).__name__ for module in subject.model.modules() if isinstance(module, FSDPModule)]
+        prepared = engine.Prepared.of(subject, engine.Start(engine.Progress()), CPU, Phases(CPU))
+        engine.predict(subject, prepared.data["test"], Sizes.of(subject.data.splits["test"]), prepared.mask)
+        held: list[Any] = list(subject.model.parameters())
+        return sharded[1:], sum(p.to_local().numel() for p in held), sum(p.numel() for p in held)
+
+    for found, own, every in together(2, work):
+        assert found == kinds
+        assert 0.45 < own / every < 0.55  # head and biases of odd lengths
+
+
+def test_what_activations_take_does_not_count_weights_that_are_whole_for_a_while(llama: Path) -> None:
+    def work(world: World, sharded: bool) -> float:
+        subject = case(llama, None, sharded=sharded, **OF_TEXTS)(world)
+        return float(engine.probe(subject, CPU, padding_mask).activations_MiB)
+
+    assert together(2, lambda w: work(w, True)) == pytest.approx(together(2, lambda w: work(w, False)), rel=1e-3)
+
+
+def test_layers_that_are_compiled_learn_the_same(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        made.append(graph)
+        return graph
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda forward, **how: compile_(forward, backend=backend, **how))
+    few = {**OF_TEXTS, "max_steps": 4}
+    expected = train(case(llama, LORA, **few))
+    make = case(llama, LORA, sharded=True, compile=True, **few)
+    for found, graphs in together(2, lambda world: (train(make, world), len(made))):
+        assert graphs and np.allclose(found.losses, expected.losses, rtol=0, atol=1e-5)
+        assert np.allclose(found.logits, expected.logits, rtol=0, atol=1e-5)
+
+
+def test_weights_of_two_precisions_are_sharded(tiny_bert: Path) -> None:
+    """Of a bfloat16 model whose head is float32, gradients of both are summed in float32."""
+    how = {"dtype": "bfloat16", "precision": "bf16"}
+
+    def work(world: World, sharded: bool) -> tuple[Trained, set[torch.dtype]]:
+        found = train(case(tiny_bert, None, sharded=sharded, **how), world)
+        return found, {gradient.dtype for gradient in found.gradients.values()}
+
+    data, sharded = (together(2, lambda w, own=own: work(w, own)) for own in (False, True))
+    for (found, kinds), (expected, _) in zip(sharded, data, strict=True):
+        assert kinds == {torch.bfloat16, torch.float32}
+        assert np.allclose(found.losses[:5], expected.losses[:5], atol=5e-3)
+
+
+def test_a_sharded_model_writes_what_a_whole_one_does(llama: Path) -> None:
+    """Also where the texts are left to Transformers, whose call PEFT takes past its own."""
+    texts = [np.array([3, 4, 5, 6], np.int32), np.array([7, 8], np.int32)]
+    wanted = Decoding(5, 2, (1,), 0, "fp32", "eager")
+
+    def work(world: World, peft: Any, static: bool) -> list[list[int]]:
+        subject = case(llama, peft, sharded=world.size > 1, **OF_TEXTS)(world)
+        why = None if static else "not static"
+        with mock.patch.object(decoding, "why_not_static", lambda _: why):
+            return [ids.tolist() for ids in decoding.decode(subject.model, texts, wanted, CPU, lambda: None).tokens]
+
+    for peft in (None, LORA):
+        for static in (True, False):
+            expected = work(ALONE, peft, static)
+            assert together(2, lambda w, p=peft, s=static: work(w, p, s)) == [expected] * 2
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_model_put_together_again_is_that_of_one_process(quantised: bool, bert: Path) -> None:
+    """Rank 0 alone has it: to save what is trained, or to compute with it once more."""
+    how = {"quantization": tiny_arms.NF4} if quantised else {}
+    make = functools.partial(case, bert, tiny_arms.LORA, **how)
+    inputs = tiny_arms.batch()
+
+    def work(world: World) -> Any:
+        subject = make(sharded=world.size > 1)(world)
+        kind = type(subject.model)
+        if subject.shards is not None:
+            kind = kind.__mro__[2]
+            subject.shards.unite(computes=True)
+        assert type(subject.model) is kind
+        if not world.leads:
+            return None
+        subject.model.eval()
+        with torch.no_grad():
+            logits = subject.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+        return logits.numpy(), sorted(subject.model.state_dict())
+
+    expected, names = work(ALONE)
+    found, also = together(2, work)[0]
+    assert (found == expected).all() and also == names
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

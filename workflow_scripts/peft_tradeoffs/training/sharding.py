@@ -18,7 +18,7 @@ class Shards:
 
     def __init__(self, model: nn.Module, world: World) -> None:
         """Shard `model` in place: each repeated layer, and together what else there is."""
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
         self._model, self._world = model, world
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -34,6 +34,8 @@ class Shards:
             sharded: Any = fully_shard(module, mesh=self._mesh, mp_policy=_policy(module), ignored_params=ignored)
             sharded.set_gradient_divide_factor(1.0)  # gradients are summed: see `parallel`
             sharded.set_force_sum_reduction_for_comms(True)
+        if hasattr(model, "generate"):  # PEFT's calls the model within, beside the root's hooks
+            register_fsdp_forward_method(model, "generate")
         self._held: dict[str, Any] = {name: p for name, p in model.named_parameters() if name in trained}
         self.parts = {name: nn.Parameter(p.to_local().detach()) for name, p in self._held.items()}
         self._backward = False  # whether layers compute backwards now
@@ -158,6 +160,7 @@ class Shards:
                         whole = self._taken(held.detach().full_tensor(), computes)
                         united[id(held)] = nn.Parameter(whole, held.requires_grad)
                     module._parameters[name] = united[id(held)]  # noqa: SLF001
+        self._model.__dict__.pop("generate", None)
         for module in self._model.modules():
             _forget(module)
 
