@@ -190,6 +190,31 @@ def test_a_sweep_counts_what_this_call_wrote_and_says_what_is_left(tmp_path: Pat
     assert Sweep(runs, {}, clock).left() == "runs 0 of 4"
 
 
+def test_trials_that_stood_and_are_made_anew_count_once(tmp_path: Path):
+    """Of three that were there two stood, as far as the plan could know; the data is other, and none does."""
+    clock, best = Clock(), tmp_path / "best.json"
+    clock.now = 1000.0
+    paths = [tmp_path / f"trial{number}.json" for number in range(4)]
+
+    def write(path: Path) -> None:
+        path.touch()
+        os.utime(path, (clock.now, clock.now))
+
+    for path in paths[:3]:
+        write(path)
+    clock.now = 2000.0
+    sweep = Sweep([], {best: Trials(paths, 2, Span(2, 2))}, clock)
+    assert sweep.left() == "trials 2 of 4"
+    write(paths[0])  # that which did not stand, it may be
+    assert sweep.left().startswith("trials 3 of 4")
+    write(paths[1])
+    assert sweep.left().startswith("trials 2 of ")
+    write(paths[2])
+    write(paths[3])
+    write(best)
+    assert sweep.left() == "trials 4 of 4"
+
+
 def test_a_sweep_says_at_most_where_tied_rates_and_edges_may_add_trials(tmp_path: Path):
     clock, best, run = Clock(), tmp_path / "best.json", tmp_path / "run.json"
     paths = possible_trials(tmp_path, [1e-4, 2e-4], 1, 2)

@@ -187,6 +187,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self._began = self.clock()
+        self._there = {path for own in self.trials.values() for path in own.paths if path.exists()}
 
     def left(self) -> str:
         """Such as "trials 3 of at most 12, runs 0 of 15, about 12 to 20 min left"."""
@@ -203,8 +204,11 @@ class Sweep:
         """How many were made, how many have ended, and how many are to come: none of a tuning that has its result."""
         made, ended, missing = 0, 0, Span(0, 0)
         for best, own in self.trials.items():
-            new = sum(map(self._new, own.paths))
-            made, ended = made + new, ended + own.stood + new
+            written = set(filter(self._new, own.paths))
+            new, there = len(written), self._there.intersection(own.paths)
+            # One that stood is made anew where the data is other than the plan could know: then none stands.
+            stood = own.stood if len(written & there) <= len(there) - own.stood else 0
+            made, ended = made + new, ended + stood + new
             if not self._new(best):
                 missing += Span(max(0, own.left.least - new), max(0, own.left.most - new))
         return made, ended, missing
