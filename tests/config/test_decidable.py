@@ -92,6 +92,8 @@ def test_what_is_said(capsys):
 def test_groups_are_counted_once_they_are_known(capsys):
     grouped = asked({**FILES, "group": "contained"})
     assert rows_of(grouped, "reviews") is None  # texts are not compared by a plan
+    say_what_can_be_decided(grouped)
+    assert "what its rows can show is told when they are fetched" in " ".join(capsys.readouterr().err.split())
     path = Path("results/data/reviews/dataset.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"source": {"source": "files"}, "splits": {"test": {"rows": 100, "groups": 24}}}))

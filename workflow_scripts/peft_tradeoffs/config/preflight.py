@@ -506,6 +506,9 @@ def what_can_be_decided(experiment: Experiment) -> list[str]:
     for name in _by_share(experiment):
         if (rows := rows_of(experiment, name)) and rows > 1:
             found.append(f"data set {name}: {_told(experiment, name, rows)}")
+        elif rows is None and experiment.datasets[name].group is not None:
+            found.append(f"data set {name}: what its rows can show is told when they are fetched: rows of one group "
+                         "count as one, and are looked for then")  # fmt: skip
     return found
 
 
