@@ -34,8 +34,8 @@ def together(count: int, work: Callable[[World], Any], timeout_s: float = LONG_S
         listener.detach()  # the first rank's
         codes = _ended(pids)
         results = [pickle.loads(path.read_bytes()) if path.exists() else None for path in found]
-    for number, (code, result) in enumerate(zip(codes, results, strict=True)):
-        if code:
+    for number, (code, result) in sorted(enumerate(zip(codes, results, strict=True)), key=lambda one: one[1][0] == -9):
+        if code:  # those that were killed for another's sake last
             raise AssertionError(f"rank {number} ended with {code}: {result}")
     return results
 
