@@ -17,6 +17,7 @@ from peft_tradeoffs.measure.devices import FORGETTING, Phases
 from peft_tradeoffs.tasks.texts import ANY_TEXT, GENERAL, PLAIN, Form
 from peft_tradeoffs.training import engine, run
 from peft_tradeoffs.training.batches import Data
+from peft_tradeoffs.training.parallel import ALONE
 from peft_tradeoffs.training.step import Settings, Subject
 from peft_tradeoffs.training.summary import FORGOTTEN, forgetting, general_losses
 from small_fits import Memory, Silent
@@ -134,7 +135,7 @@ def asked(folder: Path, splits: dict[str, Split], **settings: Any) -> tuple[Any,
     plan = SimpleNamespace(settings=whole, seed=0, model=SimpleNamespace(path=folder))
     phases = Phases(CPU)
     phases.switch("load")
-    bench = SimpleNamespace(device=SimpleNamespace(torch=CPU), phases=phases, originals={})
+    bench = SimpleNamespace(device=SimpleNamespace(torch=CPU), phases=phases, originals={}, world=ALONE)
     tokens = run.Tokens(splits, {"num_labels": 0, "pad_token_id": 0, "labels": None})
     return plan, bench, tokens, Data.of(splits, 0, "sft")
 

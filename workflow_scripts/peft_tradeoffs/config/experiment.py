@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from peft_tradeoffs.analysis.contract import factorial
 from peft_tradeoffs.analysis.finished import FACTS
 from peft_tradeoffs.config.fields import how_to_write, is_rate
 from peft_tradeoffs.config.file import (
@@ -238,6 +237,8 @@ def _trials(asked: Config, datasets: Mapping[str, Dataset]) -> dict[str, list[fl
 
 def factors(name: str, cells: list[str], grid: Mapping[str, Arm]) -> dict[str, Any]:
     """What `factorial` finds of these arms of the grid."""
+    from peft_tradeoffs.analysis.contract import factorial  # pandas, for which `status` does not wait
+
     return factorial(name, {arm: (grid[arm].rank, grid[arm].settings) for arm in cells})
 
 
