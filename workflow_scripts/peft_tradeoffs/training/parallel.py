@@ -333,7 +333,8 @@ def leave(world: World) -> None:
         with contextlib.suppress(RuntimeError):
             if world.broken and dist.is_nccl_available():
                 dist.distributed_c10d._abort_process_group()  # noqa: SLF001  # another rank may never come
-            dist.destroy_process_group()
+            else:
+                dist.destroy_process_group()
 
 
 def merged(totals: Sequence[dict[str, Any]], size: int, rank: int) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -79,6 +79,7 @@ from peft_tradeoffs.training.updates import ADAMW
 
 PADDED = 8  # texts by which a model shows whether it reads padding
 WEIGHTS = ("checkpoint", "adapter")  # folder of a full model's, of an adapter's
+T = TypeVar("T")
 REPORTED = {  # phases that the summary does not name
     FORGETTING: "evaluate",
     MASK: "load",
@@ -435,29 +436,44 @@ def original_losses(plan: Plan, bench: Bench, tokens: Tokens, data: Data) -> np.
     if (found := bench.originals.get(settings["arm"])) is not None:
         return found
     phases.switch(FORGETTING)
-    try:
-        found = _losses_of_original(plan, bench, tokens, data)
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        if not refused_bytes(error)[0]:
-            raise
-        found = Missing("memory did not suffice for the model that is not quantised")
+    found = Missing("memory did not suffice for the model that is not quantised")
+    model = _if_it_fits(lambda: _original(plan, bench, tokens))
+    if not bench.world.agree(model is None) and model is not None:  # of each rank
+        subject = Subject(model, data, Settings.of(settings), plan.seed, world=bench.world)
+        computed = _if_it_fits(lambda: _losses_of(subject, device))
+        found = found if computed is None else computed
+        del subject
+    del model
     free_memory(device)
     phases.switch("load")
     bench.originals[settings["arm"]] = found
     return found
 
 
-def _losses_of_original(plan: Plan, bench: Bench, tokens: Tokens, data: Data) -> np.ndarray:
+def _if_it_fits(work: Callable[[], T]) -> T | None:
+    """What the work gives; None where memory does not suffice."""
+    try:
+        return work()
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        if not refused_bytes(error)[0]:
+            raise
+    return None
+
+
+def _original(plan: Plan, bench: Bench, tokens: Tokens) -> torch.nn.Module:
+    """The model that the arm quantises, as it is fetched."""
     device = bench.device.torch
     recipe = dataclasses.replace(
         methods.Recipe.of(plan.settings), quantization=None, peft=None, gradient_checkpointing=False
     )
     choose_kernels(no_mask)
     built = methods.build(plan.model.path, recipe, methods.Outputs.of(tokens.description), plan.seed, str(device), None)
-    built.model.requires_grad_(False)
-    subject = Subject(built.model, data, Settings.of(plan.settings), plan.seed, world=bench.world)
+    return built.model.requires_grad_(False)
+
+
+def _losses_of(subject: Subject, device: torch.device) -> np.ndarray:
     mask = engine.chosen_mask(subject, device) if device.type == "cuda" else padding_mask
-    choose_kernels(mask, built.model)
+    choose_kernels(mask, subject.model)
     return engine.general_losses(subject, device, mask)
 
 
@@ -593,9 +609,10 @@ def take_part(rank: Rank, threads: int) -> int:
         hold = functools.partial(told, store, GPUS)
         device = prepare_process(opening.settings, threads, None, nullcontext(), hold, rank.number)
         world = join(rank, store, device.torch, opening.timeout_s)
+        originals: dict[str, Any] = {}  # as the first one has them: who has one computes none with the others
         for task in world.tasks():
             bench = Bench(device, threads=threads, keep_weights=False, startup_s=None, compiled_before=False)
-            bench.world, bench.probed = world, task.probed
+            bench.world, bench.probed, bench.originals = world, task.probed, originals
             if not _taken_part(task.plan, bench):
                 return LEFT
         leave(world)
