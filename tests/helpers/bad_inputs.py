@@ -272,11 +272,13 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     "a seed twice": (Plan(put("seeds", [0, 1, 0])), ("config key seeds: [0, 1, 0] has an entry twice; remove one",)),
     "a negative seed": (Plan(put("seeds", [0, -1])), ("config key seeds.1: -1 is not allowed; must be at least 0",)),
     "CUDA graphs of a sharded model": (
-        Plan(both(put("training.parallel", "sharded"), put("training.engine", "captured"))),
+        Plan(both(put("training.gpus", 2), put("training.parallel", "sharded"), put("training.engine", "captured"))),
         ("config key training.engine: captured, but steps of training.parallel sharded cannot be captured",),
     ),
     "8-bit moments of a sharded model": (
-        Plan(both(put("training.parallel", "sharded"), put("training.optimizer", "adamw_8bit"))),
+        Plan(
+            both(put("training.gpus", 2), put("training.parallel", "sharded"), put("training.optimizer", "adamw_8bit"))
+        ),
         ("config key training.optimizer: adamw_8bit has blocks of moments that training.parallel sharded would cut",),
     ),
     "accumulation that does not divide": (
@@ -290,6 +292,14 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
     "GPUs as a word": (
         Plan(put("methods.full.gpus", "two")),
         ("config key methods.full.gpus: 'two' has the wrong type; must be a whole number",),
+    ),
+    "a sharded run on one GPU": (
+        Plan(put("training.parallel", "sharded")),
+        ("config key training.parallel: sharded, but each run has one GPU; set gpus, or remove it",),
+    ),
+    "pages on several GPUs": (
+        Plan(both(put("training.gpus", 2), put("training.optimizer", "paged_adamw_8bit"))),
+        ("config key training.optimizer: paged_adamw_8bit keeps its state in pages", "set adamw or adamw_8bit"),
     ),
     "an unknown way to share a run": (
         Plan(put("training.parallel", "tensor")),
@@ -308,10 +318,10 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
             both(
                 put("methods.full.gpus", 2),
                 put("methods.full.varies", ["gpus"]),
-                put("equal_memory", {"caps_GiB": [1]}),
+                put("equal_memory", {"caps_GiB": [1], "arms": ["full"]}),
             )
         ),
-        ("config key methods.full.gpus: 2, but equal_memory looks for the largest batch of one GPU; remove it",),
+        ("config key equal_memory.arms: runs of full have several GPUs, the view is of one; remove it",),
     ),
     "the profile of several GPUs": (
         Plan(

@@ -610,7 +610,7 @@ def _flat(arms: dict[str, tuple[int | None, Settings]]) -> dict[str, Settings]:
     whole = {key for key in ("quantization", "peft") if any(settings[key] is None for _, settings in arms.values())}
     table = {}
     for arm, (rank, settings) in arms.items():
-        row = {key: settings[key] for key in ("gradient_checkpointing", "dtype")}
+        row = {"gpus": settings.get("gpus", 1), **{key: settings[key] for key in ("gradient_checkpointing", "dtype")}}
         for key in ("quantization", "peft"):
             block = settings[key]
             if key in whole:

@@ -478,7 +478,7 @@ def _of_arm(runs: pd.DataFrame, done: pd.DataFrame, folders: list[Path]) -> dict
     }
     found |= {
         "device_name": "; ".join(dict.fromkeys(runs["device_name"].dropna())),
-        "n_gpus": runs["gpu_uuid"].str.split(", ").explode().nunique() if first["device"] == "cuda" else None,
+        "n_gpus": runs["gpu_uuid"].nunique() if first["device"] == "cuda" else None,
         "n_repeats": len(runs),
         "n_completed": len(done),
         "failures": "; ".join(f"{count} {words}" for words, count in ways_of_failing(runs)) or None,

@@ -185,8 +185,12 @@ def resolve(config: Mapping[str, Any], command_line: Mapping[str, Any] | None = 
     )
     baseline = _baseline(asked.comparison, arms)
     noise = asked.noise and asked.noise.settled(baseline, asked.seeds)
-    memory = asked.equal_memory and asked.equal_memory.settled(list(arms))
-    training.check_gpus({arm.method: arm.gpus for arm in arms.values()}, memory is not None)
+    memory = asked.equal_memory and asked.equal_memory.settled([name for name in arms if arms[name].gpus == 1])
+    _check_gpus(training, {arm.method: arm.gpus for arm in arms.values()})
+    if wide := [name for name in (memory and memory.arms) or [] if name in arms and arms[name].gpus > 1]:
+        raise InputError(
+            f"config key equal_memory.arms: runs of {wide[0]} have several GPUs, the view is of one; remove it"
+        )
     for key, view in (("noise", noise), ("equal_memory", memory)):
         _check_arms(f"{key}.arms", (view and view.arms) or [], arms)
     profiles = _profiles(asked.profiles, training, arms)
@@ -239,7 +243,7 @@ def factors(name: str, cells: list[str], grid: Mapping[str, Arm]) -> dict[str, A
     """What `factorial` finds of these arms of the grid."""
     from peft_tradeoffs.analysis.contract import factorial  # pandas, for which `status` does not wait
 
-    return factorial(name, {arm: (grid[arm].rank, grid[arm].settings) for arm in cells})
+    return factorial(name, {arm: (grid[arm].rank, {**grid[arm].settings, "gpus": grid[arm].gpus}) for arm in cells})
 
 
 def check_varies(methods: Methods) -> None:
@@ -357,6 +361,26 @@ def _check_training(training: Training, datasets: Mapping[str, Dataset]) -> None
             raise InputError(
                 f"config key training.early_stopping: data set {name} has no validation split, and "
                 "stopping on test would select on it; set fractions.validation (0.1, say)"
+            )
+
+
+def _check_gpus(training: Training, by_method: Mapping[str, int]) -> None:
+    """Raise InputError for GPUs that a batch has no rows for, and for what runs on several, or on one, cannot have."""
+    parts, several = training.gradient_accumulation_steps, max(by_method.values()) > 1
+    if training.parallel == "sharded" and not several:
+        raise InputError("config key training.parallel: sharded, but each run has one GPU; set gpus, or remove it")
+    if several and training.optimizer == "paged_adamw_8bit":
+        raise InputError(
+            "config key training.optimizer: paged_adamw_8bit keeps its state in pages, which GPUs cannot send each "
+            "other; set adamw or adamw_8bit where runs have several GPUs"
+        )
+    for name, gpus in by_method.items():
+        key = f"config key {'training' if gpus == training.gpus else f'methods.{name}'}.gpus"
+        if training.batch_size < gpus * parts:
+            each = f" in {parts} parts (gradient_accumulation_steps)" if parts > 1 else ""
+            raise InputError(
+                f"{key}: {gpus} GPUs share batches of training.batch_size {training.batch_size}{each}, and some would "
+                f"have no row; raise batch_size to {gpus * parts} or more, or take fewer GPUs"
             )
 
 

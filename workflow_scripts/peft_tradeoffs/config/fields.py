@@ -262,4 +262,9 @@ def _how_to_write_list(text: str, fits: Fits) -> str:
     named = [part for part in LISTED.split(text.strip("[]()")) if part]  # a name may have spaces in it
     whole: list[Any] = [int(one) if one is not None and one.is_integer() else one for one in numbers]
     found = next((values for values in (whole, named) if None not in values and fits(values)), None)
-    return f"write [{', '.join(map(written, found))}]" if found else ""
+    if found is None:
+        return ""
+    several = len(named) == 1 < len(parts) and found == named and fits(parts)
+    return f"write [{', '.join(map(written, found))}]" + (
+        f", or [{', '.join(parts)}] if it is several" if several else ""
+    )

@@ -41,7 +41,6 @@ from peft_tradeoffs.config.fields import (
     if_,
     none_of,
 )
-from peft_tradeoffs.core.errors import InputError
 from peft_tradeoffs.core.layout import VALIDATION
 from peft_tradeoffs.tasks.metrics import METRICS
 from peft_tradeoffs.tasks.outputs import ABOUT_GENERATE, ABOUT_NUMBER, OWN, pattern_of
@@ -478,20 +477,6 @@ class Training(Block):
     def of_run(self, gpus: int) -> dict[str, Any]:
         """What a run on so many GPUs has of it in its settings."""
         return {**self.to_dict(), "gpus": gpus, "parallel": (self.parallel or "data") if gpus > 1 else None}
-
-    def check_gpus(self, by_method: dict[str, int], largest_batch: bool) -> None:
-        """Raise InputError for GPUs that a batch has no rows for, or where the largest batch of one is looked for."""
-        parts = self.gradient_accumulation_steps
-        for name, gpus in by_method.items():
-            key = f"config key {'training' if gpus == self.gpus else f'methods.{name}'}.gpus"
-            if self.batch_size < gpus * parts:
-                each = f" in {parts} parts (gradient_accumulation_steps)" if parts > 1 else ""
-                raise InputError(
-                    f"{key}: {gpus} GPUs share batches of training.batch_size {self.batch_size}{each}, and some would "
-                    f"have no row; raise batch_size to {gpus * parts} or more, or take fewer GPUs"
-                )
-            if gpus > 1 and largest_batch:
-                raise InputError(f"{key}: {gpus}, but equal_memory looks for the largest batch of one GPU; remove it")
 
     @property
     def engine_trained_with(self) -> str:

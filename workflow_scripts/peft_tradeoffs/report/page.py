@@ -362,10 +362,11 @@ def verdict(text: str) -> list[dict[str, str]]:
 def definitions(measured: Iterable[str] | None = None) -> list[tuple[str, str]]:
     """How each number of the page was taken, as its quantity says: of the axes `measured`, by default of all."""
     keys = set(AXES if measured is None else measured)
+    each = ", times its GPUs" if "train_gpu_s" in keys else ""
     found = [(LABELS[key], QUANTITIES[key].description) for key in AXES if key in QUANTITIES and key in keys]
     return [
         *found,
-        (LABELS["hours"], f"{QUANTITIES['wall_s'].description} Here in hours of each GPU, mean of an arm's runs."),
+        (LABELS["hours"], f"{QUANTITIES['wall_s'].description} Here in hours{each}, mean of an arm's runs."),
     ]
 
 

@@ -545,7 +545,8 @@ class Work:
         rows, *padded = self.largest.shape
         largest = dataclasses.replace(self.largest, shape=(-(-rows // gpus), *padded))
         evaluated, once = -(-self.evaluated // gpus), -(-self.once // gpus)
-        return dataclasses.replace(self, shapes=shapes, evaluated=evaluated, once=once, largest=largest)
+        own = {"evaluated": evaluated, "once": once, "prompts": -(-self.prompts // gpus)}
+        return dataclasses.replace(self, shapes=shapes, largest=largest, **own)
 
     def of_trial(self, share: float, epochs: int, max_steps: int | None, dev: int, batch_size: int) -> "Work":
         """That of a trial on a `share` of the rows, which reads `dev` padded tokens after each of its epochs."""

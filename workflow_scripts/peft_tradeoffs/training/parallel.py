@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import nn
 
 from peft_tradeoffs.core.errors import InputError
+from peft_tradeoffs.measure.devices import refused_bytes
 from peft_tradeoffs.runs.interruption import Rank
 
 BUCKET_BYTES = 25 * 2**20  # of gradients that are summed at once: few calls, and little memory beside the gradients
@@ -156,7 +157,7 @@ class World:
         try:
             yield
         except RuntimeError as error:
-            if not apart(error):
+            if not apart(error) or refused_bytes(error)[0] or _is_capturing():
                 raise
             raise RanksApart(f"rank {self.rank} lost the others{self._behind()}: {first_line(error)}") from None
 
@@ -283,6 +284,11 @@ def _summed_in(dtype: torch.dtype) -> torch.dtype:
 
 
 REDUCTION = "float32"  # what gradients of float32 and narrower ones are summed in
+
+
+def _is_capturing() -> bool:
+    """Whether a graph is captured now, which what cannot be captured ends: no rank is apart for it."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def first_line(error: BaseException) -> str:

@@ -4,12 +4,14 @@ Layers are whole while they compute, one or two at a time. What is trained is se
 part of it, a plain tensor.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
+from peft_tradeoffs.core.errors import InputError, error_text
 from peft_tradeoffs.training.parallel import World
 
 
@@ -22,6 +24,11 @@ class Shards:
 
         self._model, self._world = model, world
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        if any(parameter._backward_hooks for parameter in trained.values()):  # noqa: SLF001  # FSDP2 would lose them
+            raise InputError(
+                "config key training.parallel: sharded cannot train this peft_type, which changes gradients on their "
+                "way; set data, or choose another type"
+            )
         for parameter in trained.values():  # drawn alike by every rank, which is not left to chance
             world.send(parameter.detach())
         device = next(model.parameters()).device
@@ -31,7 +38,13 @@ class Shards:
         self._packed = [Packed([one for one in layer.parameters() if one in packed], world) for layer in self._layers]
         ignored = {one for one in model.parameters() if not one.is_floating_point()}  # all on each rank, if in no layer
         for module in (*self._layers, *_of_another_dtype(model, self._layers), model):
-            sharded: Any = fully_shard(module, mesh=self._mesh, mp_policy=_policy(module), ignored_params=ignored)
+            try:
+                sharded: Any = fully_shard(module, mesh=self._mesh, mp_policy=_policy(module), ignored_params=ignored)
+            except (TypeError, ValueError, NotImplementedError) as error:
+                raise InputError(
+                    f"config key training.parallel: sharded cannot cut this model ({error_text(error)}); set data, or "
+                    "choose another peft_type"
+                ) from error
             sharded.set_gradient_divide_factor(1.0)  # gradients are summed: see `parallel`
             sharded.set_force_sum_reduction_for_comms(True)
         if hasattr(model, "generate"):  # PEFT's calls the model within, beside the root's hooks
@@ -258,7 +271,14 @@ def layers(model: nn.Module) -> list[nn.Module]:
     for module in model.modules():
         for parameter in module._parameters.values():  # noqa: SLF001
             owners.setdefault(id(parameter), set()).add(id(module))
-    return [module for module in found if any(True for _ in module.parameters()) and _alone(module, owners)]
+    layers_of = Counter(id(parameter) for module in found for parameter in set(module.parameters()))
+    return [
+        module
+        for module in found
+        if any(True for _ in module.parameters())
+        and _alone(module, owners)
+        and all(layers_of[id(parameter)] == 1 for parameter in module.parameters())  # nor a module that has it
+    ]
 
 
 def _outermost(module: nn.Module, names: set[str]) -> Iterator[nn.Module]:
