@@ -298,7 +298,12 @@ CASES: dict[str, tuple[Plan | Fetch | Job | Step, tuple[str, ...]]] = {
         ("config key training.parallel: sharded, but each run has one GPU; set gpus, or remove it",),
     ),
     "pages on several GPUs": (
-        Plan(both(put("training.gpus", 2), put("training.optimizer", "paged_adamw_8bit"))),
+        Plan(
+            both(
+                *(put("training.gpus", 2), put("training.optimizer", "paged_adamw_8bit")),
+                *(put("training.device", "cuda"), put("training.engine", "eager")),
+            )
+        ),
         ("config key training.optimizer: paged_adamw_8bit keeps its state in pages", "set adamw or adamw_8bit"),
     ),
     "an unknown way to share a run": (

@@ -445,3 +445,20 @@ def test_prompts_are_dealt_and_answered_as_by_one_process(llama: Path) -> None:
     assert len(alone[2]) == 2 and any(alone[0])
     for count in (2, 4):
         assert together(count, answers) == [alone] * count
+
+
+def test_ranks_that_part_take_the_groups_down_with_nccl_too() -> None:
+    """Where NCCL is, groups are aborted, which leaves none to destroy."""
+
+    def parts(world: World) -> bool:
+        with mock.patch.object(torch.distributed, "is_nccl_available", lambda: True):
+            own = World(world.rank, world.size)
+            own.part()
+        return own.broken and not torch.distributed.is_initialized()
+
+    assert together(2, lambda world: parts(world) and _ends(world)) == [True, True]
+
+
+def _ends(world: World) -> bool:
+    world.size = 1  # its groups are gone
+    return True
